@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""geodiff: differentiable geometry and rendering for PyTorch.
+
+The names most people need are here; each is imported from its room on first use, so ``import geodiff`` is cheap and
+never needs the compiled kernels.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0.dev0"
+
+_EXPORTS = {
+    "checks": "geodiff.checks",
+    "Mesh": "geodiff.scene.mesh",
+    "MeshBatch": "geodiff.scene.mesh",
+    "Camera": "geodiff.scene.camera",
+    "icosphere": "geodiff.scene.primitives",
+    "box": "geodiff.scene.primitives",
+    "torus": "geodiff.scene.primitives",
+    "cylinder": "geodiff.scene.primitives",
+    "plane": "geodiff.scene.primitives",
+    "PosedImages": "geodiff.scene.files",
+    "Renderer": "geodiff.render.renderer",
+    "RenderOutput": "geodiff.render.renderer",
+    "rasterize": "geodiff.render.renderer",
+}
+_ROOMS = ("soft", "scene", "render", "reference", "ops", "native", "losses", "tasks", "interop")
+
+__all__ = [*_EXPORTS, "__version__", "losses", "scene", "soft", "tasks"]
+
+if TYPE_CHECKING:
+    from geodiff import losses, scene, soft, tasks
+    from geodiff.checks import checks
+    from geodiff.render.renderer import Renderer, RenderOutput, rasterize
+    from geodiff.scene.camera import Camera
+    from geodiff.scene.files import PosedImages
+    from geodiff.scene.mesh import Mesh, MeshBatch
+    from geodiff.scene.primitives import box, cylinder, icosphere, plane, torus
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    elif name in _ROOMS:
+        value = importlib.import_module(f"geodiff.{name}")
+    else:
+        raise AttributeError(f"module 'geodiff' has no attribute '{name}'")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_EXPORTS, *_ROOMS})

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks at the public border: each says the argument, what was expected, what came and how to mend it."""
+
+import contextlib
+import difflib
+import numbers
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+_state = {"checks": False}
+
+
+@contextlib.contextmanager
+def checks(enabled: bool = True) -> Iterator[None]:
+    """Look for NaN and infinity on CUDA tensors too, which synchronises the device; CPU tensors are always checked."""
+    before = _state["checks"]
+    _state["checks"] = enabled
+    try:
+        yield
+    finally:
+        _state["checks"] = before
+
+
+def describe(value: Any) -> str:
+    """Say briefly what a value is: dtype and shape for arrays and tensors, else its type and value."""
+    shape = getattr(value, "shape", None)
+    dtype = getattr(value, "dtype", None)
+    if shape is not None and dtype is not None:
+        return f"{str(dtype).replace('torch.', '')} of shape {tuple(shape)}"
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def fail(
+    where: str, argument: str, expected: str, got: Any, fix: str = "", error: type[Exception] = ValueError
+) -> Exception:
+    """Build the house's error: ``where: `argument` must be EXPECTED; got GOT. FIX``. The caller raises it."""
+    text = got if isinstance(got, str) else describe(got)
+    return error(f"{where}: `{argument}` must be {expected}; got {text}." + (f" {fix}" if fix else ""))
+
+
+def nearest(name: str, options: Iterable[str]) -> str:
+    """Return a hint naming the closest option, or the whole list where none is close."""
+    names = sorted(options)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"Did you mean '{close[0]}'?" if close else f"Choose one of: {', '.join(names)}."
+
+
+def choice(where: str, argument: str, value: Any, options: Sequence[str]) -> str:
+    """Return ``value`` if it is one of ``options``, else raise with the nearest name."""
+    if value in options:
+        return str(value)
+    raise fail(where, argument, f"one of {', '.join(options)}", repr(value), nearest(str(value), options))
+
+
+def shape_text(shape: Sequence[int | str]) -> str:
+    """Write a shape pattern such as ``("...", "V", 3)`` as ``(..., V, 3)``."""
+    inner = ", ".join(str(s) for s in shape)
+    return f"({inner},)" if len(shape) == 1 else f"({inner})"
+
+
+def matches(actual: Sequence[int], pattern: Sequence[int | str]) -> bool:
+    """Whether a shape fits a pattern of sizes (int), free axes (str) and an optional leading ``"..."``."""
+    wanted = list(pattern)
+    sizes = list(actual)
+    if wanted and wanted[0] == "...":
+        wanted = wanted[1:]
+        if len(sizes) < len(wanted):
+            return False
+        sizes = sizes[len(sizes) - len(wanted) :]
+    return len(sizes) == len(wanted) and all(isinstance(w, str) or w == s for w, s in zip(wanted, sizes, strict=True))
+
+
+def floating(
+    where: str, argument: str, value: Any, shape: Sequence[int | str], fix: str = "", finite: bool = True
+) -> torch.Tensor:
+    """Require a float32 or float64 tensor of the given shape pattern, free of NaN and infinity.
+
+    Args:
+        where: the public function, for the message.
+        argument: the argument's name, for the message.
+        value: what came.
+        shape: sizes (int), free axes (str), an optional leading ``"..."``.
+        fix: how to mend a wrong shape.
+        finite: also look for NaN and infinity (CPU always, CUDA under ``geodiff.checks(True)``).
+    """
+    if not isinstance(value, torch.Tensor):
+        raise fail(where, argument, f"a tensor of shape {shape_text(shape)}", value, "Use torch.as_tensor.", TypeError)
+    if value.dtype in (torch.float16, torch.bfloat16):
+        raise fail(where, argument, "float32 or float64", value, "Convert it with .float().", TypeError)
+    if value.dtype not in (torch.float32, torch.float64):
+        raise fail(where, argument, "a floating tensor (float32 or float64)", value, "Use .float().", TypeError)
+    if not matches(value.shape, shape):
+        raise fail(where, argument, f"of shape {shape_text(shape)}", value, fix)
+    if finite and (value.device.type == "cpu" or _state["checks"]):
+        check_finite(where, argument, value)
+    return value
+
+
+def check_finite(where: str, argument: str, value: torch.Tensor) -> None:
+    """Raise if the tensor holds NaN or infinity, naming the first place."""
+    with torch.no_grad():
+        # The sum of finite numbers can overflow, but a sum that is finite proves there is no NaN or infinity: one
+        # cheap pass in the common case.
+        if value.numel() == 0 or bool(torch.isfinite(value.sum())):
+            return
+        bad = ~torch.isfinite(value)
+        count = int(bad.sum())
+        if count == 0:
+            return
+        first = tuple(int(i) for i in bad.nonzero()[0])
+        what = float(value[first])
+    raise fail(
+        where,
+        argument,
+        "finite",
+        f"{what} at index {first} ({count} bad of {value.numel()})",
+        "Find where it arose, or drop those entries before the call.",
+    )
+
+
+def positive(where: str, argument: str, value: Any, fix: str = "") -> None:
+    """Require a positive finite number or a positive tensor."""
+    if isinstance(value, torch.Tensor):
+        ok = bool((torch.isfinite(value) & (value > 0)).all()) if value.device.type == "cpu" or _state["checks"] else True
+    else:
+        if not isinstance(value, numbers.Real) or isinstance(value, bool):
+            raise fail(where, argument, "a positive number", value, fix, TypeError)
+        ok = 0 < float(value) < float("inf")
+    if not ok:
+        raise fail(where, argument, "positive and finite", str(value), fix)
