@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// Signed distance of a pixel to a convex polygon, positive inside, with the way back.
+//
+// ∂d/∂(corner j) = b_j·g: g is the direction in which the closest boundary point moves the distance, b the weights of the
+// corners in that point (envelope theorem). Inside an edge's strip g is the edge's outward normal, also on the edge
+// itself; beyond a corner (outside only) it points from the corner to the pixel; exactly on a corner, where d has a
+// cone's tip, it is the normal of one of the two edges, which lies between the one-sided derivatives.
+#pragma once
+#include "polygon.h"
+
+namespace gd {
+
+// One edge, prepared: relative to its first corner, never through an inverse matrix.
+template <class T>
+struct Edge {
+    T ax, ay;      // first corner
+    T ex, ey;      // to the next corner
+    T inverse;     // 1/length², 0 for an edge without length
+    T nx, ny;      // outward unit normal
+};
+
+template <class T>
+GEODIFF_HD Edge<T> make_edge(const Polygon<T>& p, int k) {
+    const int l = k + 1 == p.n ? 0 : k + 1;
+    Edge<T> e;
+    e.ax = p.x[k];
+    e.ay = p.y[k];
+    e.ex = p.x[l] - p.x[k];
+    e.ey = p.y[l] - p.y[k];
+    const T length2 = e.ex * e.ex + e.ey * e.ey;
+    e.inverse = length2 > Real<T>::least ? T(1) / length2 : T(0);
+    const T scale = sqrt(e.inverse) * p.orientation;
+    e.nx = e.ey * scale;
+    e.ny = -e.ex * scale;
+    return e;
+}
+
+template <class T>
+struct Nearest {
+    T d2;          // squared distance to the boundary
+    T along;       // where on that edge, 0…1
+    T dx, dy;      // from the boundary point to the pixel
+    T nx, ny;      // outward normal of that edge
+    T edge;        // its number, as T so that selects vectorise
+    T side;        // least cross product, ≥ 0 inside
+};
+
+template <class T>
+GEODIFF_HD Nearest<T> no_edge() {
+    return {Real<T>::largest, T(0), T(0), T(0), T(0), T(0), T(0), Real<T>::largest};
+}
+
+template <class T>
+GEODIFF_HD void meet(Nearest<T>& best, const Edge<T>& e, T number, T orientation, T px, T py) {
+    const T rx = px - e.ax, ry = py - e.ay;
+    const T along = clamp((rx * e.ex + ry * e.ey) * e.inverse, T(0), T(1));
+    const T dx = rx - along * e.ex, dy = ry - along * e.ey;
+    const T d2 = dx * dx + dy * dy;
+    const T cross = (e.ex * ry - e.ey * rx) * orientation;
+    const bool closer = d2 < best.d2;
+    best.d2 = closer ? d2 : best.d2;
+    best.along = closer ? along : best.along;
+    best.dx = closer ? dx : best.dx;
+    best.dy = closer ? dy : best.dy;
+    best.nx = closer ? e.nx : best.nx;
+    best.ny = closer ? e.ny : best.ny;
+    best.edge = closer ? number : best.edge;
+    best.side = min(best.side, cross);
+}
+
+// g for the plain form (of d) and for the squared one (of sgn(d)·d²).
+template <bool Squared, class T>
+GEODIFF_HD void direction(const Nearest<T>& near, T& gx, T& gy) {
+    const bool inside = near.side >= T(0);
+    if constexpr (Squared) {
+        const T sign = inside ? T(-2) : T(2);
+        gx = sign * near.dx;
+        gy = sign * near.dy;
+    } else {
+        const bool strip = (near.along > T(0) && near.along < T(1)) || inside || near.d2 < Real<T>::least;
+        const T inverse = T(1) / sqrt(max(near.d2, Real<T>::least));
+        gx = strip ? near.nx : near.dx * inverse;
+        gy = strip ? near.ny : near.dy * inverse;
+    }
+}
+
+}  // namespace gd

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+// The additive T-conorms of geodiff.soft: ⊥(a₁…aₙ) = s⁻¹(min(Σ s(aᵢ), s(1))), so a pixel keeps one running sum t and
+// no list of faces, and ∂⊥/∂aᵢ = s′(aᵢ)/s′(⊥). Formulas: Petersen 2022, App. B, with its misprints mended.
+//
+// Each family is given by
+//   term(c)            s(a), from F, 1 − F and their logarithms in c
+//   value(t)           s⁻¹(t)
+//   pixel(t, m, e)     two numbers of the pixel, and
+//   pair(c, e)         one of the pair, with ∂⊥/∂x = m · pair: e holds a logarithm that tames a large factor in pair
+//   slope(t)           (s⁻¹)′(t)
+//   by_p(t)            ∂s/∂p at fixed a, written in t = s(a); ∂⊥/∂p = slope(t)·(Σ by_p(tᵢ) − by_p(t))
+// Maximum and average are not additive in this sense and are handled where they are used.
+#pragma once
+#include "distributions.h"
+
+namespace gd {
+
+// p and what is computed from it once.
+template <class T>
+struct TConormParams {
+    T p;
+    T log_p;  // Frank
+};
+
+struct Probabilistic {  // a + b − ab;  s = −log(1 − a)
+    template <class T>
+    GEODIFF_HD static T term(const Cdf<T>& c, const TConormParams<T>&) {
+        return -c.log_S;
+    }
+    template <class T>
+    GEODIFF_HD static T value(T t, const TConormParams<T>&) {
+        return -expm1(-t);
+    }
+    template <class T>
+    GEODIFF_HD static void pixel(T t, const TConormParams<T>&, T& m, T& e) {
+        m = exp(-t);
+        e = T(0);
+    }
+    template <class T>
+    GEODIFF_HD static T pair(const Cdf<T>& c, T, const TConormParams<T>&) {
+        return c.over_S;
+    }
+    template <class T>
+    GEODIFF_HD static T slope(T t, const TConormParams<T>&) {
+        return exp(-t);
+    }
+    template <class T>
+    GEODIFF_HD static T by_p(T, const TConormParams<T>&) {
+        return T(0);
+    }
+};
+
+struct Einstein {  // (a + b)/(1 + ab);  s = artanh a
+    template <class T>
+    GEODIFF_HD static T term(const Cdf<T>& c, const TConormParams<T>&) {
+        return T(0.5) * (log1p(c.F) - c.log_S);
+    }
+    template <class T>
+    GEODIFF_HD static T value(T t, const TConormParams<T>&) {
+        return -expm1(T(-2) * t) / (T(1) + exp(T(-2) * t));
+    }
+    template <class T>
+    GEODIFF_HD static void pixel(T t, const TConormParams<T>& par, T& m, T& e) {
+        m = slope(t, par);
+        e = T(0);
+    }
+    template <class T>
+    GEODIFF_HD static T pair(const Cdf<T>& c, T, const TConormParams<T>&) {
+        return c.over_S / (T(1) + c.F);
+    }
+    template <class T>
+    GEODIFF_HD static T slope(T t, const TConormParams<T>&) {
+        const T u = exp(T(-2) * t);
+        return T(4) * u / ((T(1) + u) * (T(1) + u));
+    }
+    template <class T>
+    GEODIFF_HD static T by_p(T, const TConormParams<T>&) {
+        return T(0);
+    }
+};
+
+struct Hamacher {  // s = log(1 + p·a/(1−a))/p;  p = 0: a/(1 − a)
+    template <class T>
+    GEODIFF_HD static T term(const Cdf<T>& c, const TConormParams<T>& par) {
+        const T p = par.p;
+        const T odds = exp(clamp(c.log_F - c.log_S, T(-1e30), T(1e30)));
+        const T z = p * odds;
+        const T direct = (log(max(c.S + p * c.F, Real<T>::least)) - c.log_S) / max(p, Real<T>::least);
+        const T near_zero = odds * log1p_near(min(z, T(1))) / max(z, Real<T>::least);
+        const T middle = z < Real<T>::epsilon ? odds : near_zero;
+        return z < T(0.5) ? middle : direct;
+    }
+    // n = (1 − e^(−pt))/p, which is t at p = 0; ⊥ = n/(n + e^(−pt)).
+    template <class T>
+    GEODIFF_HD static T numerator(T t, T p) {
+        const T z = p * t;
+        return z < Real<T>::epsilon ? t : -expm1(-z) / max(p, Real<T>::least);
+    }
+    template <class T>
+    GEODIFF_HD static T value(T t, const TConormParams<T>& par) {
+        const T n = min(numerator(t, par.p), Real<T>::largest);
+        return n / (n + exp(-par.p * t));
+    }
+    template <class T>
+    GEODIFF_HD static void pixel(T t, const TConormParams<T>& par, T& m, T& e) {
+        const T u = numerator(t, par.p) + exp(-par.p * t);
+        m = exp(-par.p * t);
+        e = T(-2) * log(u);
+    }
+    template <class T>
+    GEODIFF_HD static T pair(const Cdf<T>& c, T e, const TConormParams<T>& par) {
+        // h·exp(e)/(S + pF); at p = 0 the division by a tiny S is done in logarithms.
+        return c.over_S * exp(clamp(e - log(max(c.S + par.p * c.F, Real<T>::least)), T(-1e30), T(1e30)));
+    }
+    template <class T>
+    GEODIFF_HD static T slope(T t, const TConormParams<T>& par) {
+        const T u = numerator(t, par.p) + exp(-par.p * t);
+        return exp(-par.p * t) / (u * u);
+    }
+    template <class T>
+    GEODIFF_HD static T by_p(T t, const TConormParams<T>& par) {
+        const T z = par.p * t;
+        const T series = -t * t * (T(0.5) - z / T(6) + z * z / T(24) - z * z * z / T(120) + z * z * z * z / T(720));
+        return z < T(0.01) ? series : -(expm1(-z) + z) / (par.p * par.p);
+    }
+};
+
+struct Frank {  // s = −log((p^(1−a) − 1)/(p − 1));  p = 1: probabilistic
+    // log(p)/(p − 1), 1 at p = 1
+    template <class T>
+    GEODIFF_HD static T ratio(const TConormParams<T>& par) {
+        return par.p == T(1) ? T(1) : par.log_p / (par.p - T(1));
+    }
+    template <class T>
+    GEODIFF_HD static T term(const Cdf<T>& c, const TConormParams<T>& par) {
+        if (par.p == T(1)) return -c.log_S;
+        const T gap = par.p - T(1);
+        const T small = -log1p(max(par.p * expm1(-c.F * par.log_p) / gap, T(-0.75)));
+        // For a near 1: log S pulled out of the logarithm, (e^y − 1)/y with y = S·log p.
+        const T y = c.S * par.log_p;
+        const T quotient = abs(y) < Real<T>::epsilon ? T(1) : expm1(y) / y;
+        const T large = -c.log_S - log(quotient * par.log_p / gap);
+        return c.F < T(0.5) ? small : large;
+    }
+    template <class T>
+    GEODIFF_HD static T value(T t, const TConormParams<T>& par) {
+        if (par.p == T(1)) return -expm1(-t);
+        const T gap = par.p - T(1);
+        return min(-log1p(gap * expm1(-t) / par.p) / par.log_p, T(1));
+    }
+    template <class T>
+    GEODIFF_HD static void pixel(T t, const TConormParams<T>& par, T& m, T& e) {
+        m = slope(t, par);
+        e = T(0);
+    }
+    template <class T>
+    GEODIFF_HD static T pair(const Cdf<T>& c, T, const TConormParams<T>& par) {
+        const T y = c.S * par.log_p;
+        const T quotient = abs(y) < Real<T>::epsilon ? T(1) : y / -expm1(-y);
+        return c.over_S * quotient;
+    }
+    template <class T>
+    GEODIFF_HD static T slope(T t, const TConormParams<T>& par) {
+        const T u = exp(-t);
+        return u / (ratio(par) * (T(1) + (par.p - T(1)) * u));
+    }
+    template <class T>
+    GEODIFF_HD static T by_p(T t, const TConormParams<T>& par) {
+        const T gap = par.p - T(1);
+        if (abs(gap) < T(1e-5)) return T(-0.5) * expm1(-t);
+        const T y = gap * exp(-t);
+        const T s = log1p(y) / par.log_p;  // 1 − a
+        const T far = y / par.log_p;       // ≈ s·log p / log p where y is tiny
+        return abs(y) < T(1e-9) ? T(1) / gap - (far / y) / par.p : T(1) / gap - s * (T(1) + y) / (par.p * y);
+    }
+};
+
+struct Yager {  // min(1, (aᵖ + bᵖ)^(1/p));  s = aᵖ, s(1) = 1
+    template <class T>
+    GEODIFF_HD static T term(const Cdf<T>& c, const TConormParams<T>& par) {
+        return power_of_log(c.log_F, par.p);
+    }
+    template <class T>
+    GEODIFF_HD static T value(T t, const TConormParams<T>& par) {
+        return t >= T(1) ? T(1) : (t > T(0) ? power_of_log(log(t), T(1) / par.p) : T(0));
+    }
+    template <class T>
+    GEODIFF_HD static void pixel(T t, const TConormParams<T>& par, T& m, T& e) {
+        const bool free = t > T(0) && t < T(1);  // no gradient on the plateau
+        m = free ? T(1) : T(0);
+        e = free ? (T(1) / par.p - T(1)) * log(t) : T(0);
+    }
+    template <class T>
+    GEODIFF_HD static T pair(const Cdf<T>& c, T e, const TConormParams<T>& par) {
+        return c.over_F * exp(clamp(c.log_F * par.p + e, T(-1e30), T(1e30)));
+    }
+    template <class T>
+    GEODIFF_HD static T slope(T t, const TConormParams<T>& par) {
+        return t > T(0) && t < T(1) ? exp((T(1) / par.p - T(1)) * log(t)) / par.p : T(0);
+    }
+    template <class T>
+    GEODIFF_HD static T by_p(T t, const TConormParams<T>& par) {
+        return t > T(0) ? t * log(t) / par.p : T(0);
+    }
+};
+
+struct AczelAlsina {  // s = (−log(1 − a))ᵖ
+    template <class T>
+    GEODIFF_HD static T term(const Cdf<T>& c, const TConormParams<T>& par) {
+        return c.log_S < T(0) ? power_of_log(log(-c.log_S), par.p) : T(0);
+    }
+    template <class T>
+    GEODIFF_HD static T root(T t, const TConormParams<T>& par) {
+        return t > T(0) ? power_of_log(log(t), T(1) / par.p) : T(0);
+    }
+    template <class T>
+    GEODIFF_HD static T value(T t, const TConormParams<T>& par) {
+        return -expm1(-root(t, par));
+    }
+    template <class T>
+    GEODIFF_HD static void pixel(T t, const TConormParams<T>& par, T& m, T& e) {
+        m = t > T(0) ? exp(-root(t, par)) : T(0);
+        e = (T(1) / par.p - T(1)) * log(t);
+    }
+    template <class T>
+    GEODIFF_HD static T pair(const Cdf<T>& c, T e, const TConormParams<T>& par) {
+        return c.over_S * exp((par.p - T(1)) * log(-c.log_S) + e);
+    }
+    template <class T>
+    GEODIFF_HD static T slope(T t, const TConormParams<T>& par) {
+        return t > T(0) ? exp((T(1) / par.p - T(1)) * log(t) - root(t, par)) / par.p : T(0);
+    }
+    template <class T>
+    GEODIFF_HD static T by_p(T t, const TConormParams<T>& par) {
+        return t > T(0) ? t * log(t) / par.p : T(0);
+    }
+};
+
+struct Dombi {  // s = (a/(1 − a))ᵖ
+    template <class T>
+    GEODIFF_HD static T term(const Cdf<T>& c, const TConormParams<T>& par) {
+        return power_of_log(c.log_F - c.log_S, par.p);
+    }
+    template <class T>
+    GEODIFF_HD static T value(T t, const TConormParams<T>& par) {
+        return t > T(0) ? T(1) / (T(1) + exp(-log(t) / par.p)) : T(0);
+    }
+    template <class T>
+    GEODIFF_HD static void pixel(T t, const TConormParams<T>& par, T& m, T& e) {
+        const T log_odds = log(t) / par.p;
+        const T u = exp(-abs(log_odds));
+        m = t > T(0) ? u / ((T(1) + u) * (T(1) + u)) : T(0);  // ⊥(1 − ⊥)
+        e = -log(t);
+    }
+    template <class T>
+    GEODIFF_HD static T pair(const Cdf<T>& c, T e, const TConormParams<T>& par) {
+        const T share = exp(clamp(par.p * (c.log_F - c.log_S) + e, T(-1e30), T(1e30)));
+        return min(share, T(1)) * (c.over_S + c.over_F);
+    }
+    template <class T>
+    GEODIFF_HD static T slope(T t, const TConormParams<T>& par) {
+        const T log_odds = log(t) / par.p;
+        const T u = exp(-abs(log_odds));
+        return t > T(0) ? u / ((T(1) + u) * (T(1) + u)) / (par.p * t) : T(0);
+    }
+    template <class T>
+    GEODIFF_HD static T by_p(T t, const TConormParams<T>& par) {
+        return t > T(0) ? t * log(t) / par.p : T(0);
+    }
+};
+
+struct SchweizerSklar {  // p < 0;  s = (1 − a)ᵖ − 1
+    template <class T>
+    GEODIFF_HD static T term(const Cdf<T>& c, const TConormParams<T>& par) {
+        return expm1(clamp(par.p * c.log_S, T(0), T(1e30)));
+    }
+    template <class T>
+    GEODIFF_HD static T value(T t, const TConormParams<T>& par) {
+        return -expm1(log1p(min(t, Real<T>::largest)) / par.p);
+    }
+    template <class T>
+    GEODIFF_HD static void pixel(T t, const TConormParams<T>& par, T& m, T& e) {
+        m = T(1);
+        e = (T(1) / par.p - T(1)) * log1p(min(t, Real<T>::largest));
+    }
+    template <class T>
+    GEODIFF_HD static T pair(const Cdf<T>& c, T e, const TConormParams<T>& par) {
+        return c.over_S * exp(clamp(par.p * c.log_S + e, T(-1e30), T(80)));
+    }
+    template <class T>
+    GEODIFF_HD static T slope(T t, const TConormParams<T>& par) {
+        return -exp((T(1) / par.p - T(1)) * log1p(min(t, Real<T>::largest))) / par.p;
+    }
+    template <class T>
+    GEODIFF_HD static T by_p(T t, const TConormParams<T>& par) {
+        return (T(1) + t) * log1p(min(t, Real<T>::largest)) / par.p;
+    }
+};
+
+}  // namespace gd
