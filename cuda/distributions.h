@@ -271,25 +271,29 @@ struct Levy {
     }
 };
 
+template <class T, int N>
+struct CdfBlock {
+    T F[N], S[N], log_F[N], log_S[N], over_S[N], over_F[N];
+    T by_shape[N];  // ∂F/∂k
+};
+
 // Gamma(k): evaluated N at a time, see math/gamma.h.
 struct Gamma {
     static constexpr bool one_sided = true;
-    template <int N, bool WithShape, class T>
-    GEODIFF_HD static void at(const GammaTable<T>& table, const T* v, Cdf<T>* out, T* shape_derivative) {
-        T positive[N], log_p[N], log_q[N], over_q[N], over_p[N], by_shape[N];
+    template <bool WithShape, class T, int N>
+    GEODIFF_HD static void at(const GammaTable<T>& table, const T* v, CdfBlock<T, N>& out) {
+        T positive[N];
         for (int i = 0; i < N; ++i) positive[i] = clamp(v[i], T(1e-30), T(1e30));
-        incomplete_gamma<N, WithShape>(table, positive, log_p, log_q, over_q, over_p, by_shape);
+        incomplete_gamma<N, WithShape>(table, positive, out.log_F, out.log_S, out.over_S, out.over_F, out.by_shape);
         for (int i = 0; i < N; ++i) {
             const bool is_outside = v[i] <= T(0);
-            Cdf<T> c;
-            c.log_F = min(log_p[i], T(0));
-            c.log_S = min(log_q[i], T(0));
-            c.F = exp(c.log_F);
-            c.S = exp(c.log_S);
-            c.over_S = min(over_q[i], rate_limit<T>());
-            c.over_F = min(over_p[i], rate_limit<T>());
-            out[i] = detail::outside(c, is_outside);
-            if constexpr (WithShape) shape_derivative[i] = is_outside ? T(0) : by_shape[i];
+            out.log_F[i] = is_outside ? log_zero<T>() : min(out.log_F[i], T(0));
+            out.log_S[i] = is_outside ? T(0) : min(out.log_S[i], T(0));
+            out.F[i] = exp(out.log_F[i]);
+            out.S[i] = exp(out.log_S[i]);
+            out.over_S[i] = is_outside ? T(0) : min(out.over_S[i], rate_limit<T>());
+            out.over_F[i] = is_outside ? T(0) : min(out.over_F[i], rate_limit<T>());
+            if constexpr (WithShape) out.by_shape[i] = is_outside ? T(0) : out.by_shape[i];
         }
     }
 };

@@ -19,6 +19,14 @@
 #define GEODIFF_ON_DEVICE 0
 #endif
 
+// The CPU build compiles these headers once for each SIMD level. A namespace for each keeps the linker from serving one
+// level's functions to another (see CMakeLists.txt).
+#if defined(GEODIFF_ISA)
+#define GEODIFF_JOIN_(a, b) a##b
+#define GEODIFF_JOIN(a, b) GEODIFF_JOIN_(a, b)
+#define gd GEODIFF_JOIN(gd_, GEODIFF_ISA)
+#endif
+
 namespace gd {
 
 // Widths are the same on every platform we build for, and long long is 64 bit on Windows too.

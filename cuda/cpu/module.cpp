@@ -1,25 +1,194 @@
 // SPDX-License-Identifier: Apache-2.0
-// The extension geodiff.native._cpu.
-
+// The extension geodiff.native._cpu: picks the SIMD level and hands plain pointers to its kernels.
+//
+// Arguments were checked in Python (geodiff/ops); what nanobind refuses here is a mistake of ours, not of a user.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "jobs.h"
+
+namespace gd_baseline {
+const geodiff::Kernels& kernels();
+}
+#if GEODIFF_HAS_V3
+namespace gd_v3 {
+const geodiff::Kernels& kernels();
+}
+#endif
+#if GEODIFF_HAS_V4
+namespace gd_v4 {
+const geodiff::Kernels& kernels();
+}
+#endif
+
+namespace nb = nanobind;
+using geodiff::Kernels;
 
 namespace {
 
 // The widest SIMD level that both this machine and this build have. Named features, since compilers that know
 // -march=x86-64-v3 do not all know that name here.
-const char* simd_level() {
+const Kernels* best_level() {
 #if GEODIFF_HAS_V3
-  bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+    const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
 #if GEODIFF_HAS_V4
-  if (v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-    return "v4";
+    if (v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        return &gd_v4::kernels();
 #endif
-  if (v3) return "v3";
+    if (v3) return &gd_v3::kernels();
 #endif
-  return "baseline";
+    return &gd_baseline::kernels();
+}
+
+const Kernels* level = best_level();
+
+// For tests: the levels must agree.
+void set_simd_level(const char* name) {
+    const Kernels* known[] = {&gd_baseline::kernels(),
+#if GEODIFF_HAS_V3
+                              &gd_v3::kernels(),
+#endif
+                              best_level()};
+    for (const Kernels* k : known) {
+        if (std::strcmp(k->name, name) == 0) {
+            level = k;
+            return;
+        }
+    }
+    throw std::invalid_argument(std::string("SIMD level not available here: ") + name);
+}
+
+template <class T, size_t D>
+using Array = nb::ndarray<T, nb::ndim<D>, nb::c_contig, nb::device::cpu>;
+
+template <class T>
+void fill(geodiff::RasterJob<T>& job, Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout,
+          int height, int width, double near, int threads) {
+    job.clip = clip.data();
+    job.faces = faces.data();
+    job.layout = reinterpret_cast<const long long*>(layout.data());
+    job.images = static_cast<long long>(layout.shape(0));
+    job.height = height;
+    job.width = width;
+    job.near = T(near);
+    job.threads = threads;
+}
+
+// (distribution, reversed, squared, scale, shift, shape, log Γ(shape+1), ψ(shape), T-conorm, p, radius)
+using Model = nb::ndarray<const double, nb::shape<11>, nb::c_contig, nb::device::cpu>;
+
+template <class T>
+void set_model(geodiff::SilhouetteJob<T>& job, const Model& model) {
+    const double* m = model.data();
+    job.distribution = int(m[0]);
+    job.reversed = m[1] != 0;
+    job.squared = m[2] != 0;
+    job.scale = m[3];
+    job.shift = m[4];
+    job.shape = m[5];
+    job.log_gamma_1 = m[6];
+    job.digamma = m[7];
+    job.tconorm = int(m[8]);
+    job.p = m[9];
+    job.radius = m[10];
+}
+
+template <class T>
+void silhouette_forward(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout, int height,
+                        int width, double near, Model model, Array<T, 3> alpha, Array<T, 3> sum,
+                        nb::ndarray<int, nb::c_contig, nb::device::cpu> best,
+                        nb::ndarray<int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> pairs, int threads) {
+    geodiff::SilhouetteJob<T> job{};
+    fill<T>(job, clip, faces, layout, height, width, near, threads);
+    set_model(job, model);
+    job.alpha = alpha.data();
+    job.sum = sum.data();
+    job.best = best.size() ? best.data() : nullptr;
+    job.pairs = pairs.size() ? reinterpret_cast<long long*>(pairs.data()) : nullptr;
+    nb::gil_scoped_release release;
+    if constexpr (sizeof(T) == 4) {
+        level->silhouette_forward_f32(job);
+    } else {
+        level->silhouette_forward_f64(job);
+    }
+}
+
+template <class T>
+void silhouette_backward(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout, int height,
+                         int width, double near, Model model, Array<const T, 3> sum,
+                         nb::ndarray<const int, nb::c_contig, nb::device::cpu> best, Array<const T, 3> upstream,
+                         Array<T, 2> grad_clip, nb::ndarray<double, nb::shape<4>, nb::c_contig, nb::device::cpu> grad_params,
+                         bool want_params, bool want_shape, bool want_p, int threads) {
+    geodiff::SilhouetteJob<T> job{};
+    fill<T>(job, clip, faces, layout, height, width, near, threads);
+    set_model(job, model);
+    job.sum = const_cast<T*>(sum.data());
+    job.best = best.size() ? const_cast<int*>(best.data()) : nullptr;
+    job.upstream = upstream.data();
+    job.grad_clip = grad_clip.data();
+    job.grad_params = grad_params.data();
+    job.want_params = want_params;
+    job.want_shape = want_shape;
+    job.want_p = want_p;
+    nb::gil_scoped_release release;
+    if constexpr (sizeof(T) == 4) {
+        level->silhouette_backward_f32(job);
+    } else {
+        level->silhouette_backward_f64(job);
+    }
+}
+
+template <class T>
+void rasterize(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout, int height, int width,
+               double near, Array<int64_t, 3> face, Array<T, 3> depth, Array<T, 4> barycentric, int threads) {
+    geodiff::HardJob<T> job{};
+    fill<T>(job, clip, faces, layout, height, width, near, threads);
+    job.face = reinterpret_cast<long long*>(face.data());
+    job.depth = depth.data();
+    job.barycentric = barycentric.data();
+    nb::gil_scoped_release release;
+    if constexpr (sizeof(T) == 4) {
+        level->rasterize_f32(job);
+    } else {
+        level->rasterize_f64(job);
+    }
+}
+
+template <class T>
+void math(int function, Array<const T, 1> in, Array<T, 1> out) {
+    const long long n = static_cast<long long>(in.shape(0));
+    if constexpr (sizeof(T) == 4) {
+        level->math_f32(function, 0, in.data(), out.data(), n);
+    } else {
+        level->math_f64(function, 0, in.data(), out.data(), n);
+    }
+}
+
+template <class T>
+void bind(nb::module_& m) {
+    using namespace nb::literals;
+    m.def("silhouette_forward", &silhouette_forward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
+          "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "model"_a.noconvert(), "alpha"_a.noconvert(),
+          "sum"_a.noconvert(), "best"_a.noconvert(), "pairs"_a.noconvert(), "threads"_a);
+    m.def("silhouette_backward", &silhouette_backward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
+          "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "model"_a.noconvert(), "sum"_a.noconvert(),
+          "best"_a.noconvert(), "upstream"_a.noconvert(), "grad_clip"_a.noconvert(), "grad_params"_a.noconvert(),
+          "want_params"_a, "want_shape"_a, "want_p"_a, "threads"_a);
+    m.def("rasterize", &rasterize<T>, "clip"_a.noconvert(), "faces"_a.noconvert(), "layout"_a.noconvert(), "height"_a,
+          "width"_a, "near"_a, "face"_a.noconvert(), "depth"_a.noconvert(), "barycentric"_a.noconvert(), "threads"_a);
+    m.def("math", &math<T>, "function"_a, "input"_a.noconvert(), "output"_a.noconvert());
 }
 
 }  // namespace
 
-NB_MODULE(_cpu, m) { m.def("simd_level", &simd_level, "Name the SIMD level that the kernels use on this machine."); }
+NB_MODULE(_cpu, m) {
+    m.def("simd_level", [] { return level->name; }, "Name the SIMD level that the kernels use on this machine.");
+    m.def("set_simd_level", &set_simd_level, "Use another SIMD level that this machine has (for tests).");
+    bind<float>(m);
+    bind<double>(m);
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// Pixels on the CPU: where rows and columns lie in NDC, and which of them a polygon grown by a radius may touch.
+#pragma once
+#include "../raster/distance.h"
+#include "jobs.h"
+
+namespace gd {
+
+// Row 0 is the top; the shorter side spans [−1, 1]; centres at +0.5.
+template <class T>
+struct Grid {
+    int height, width;
+    T step;  // NDC between two pixels
+
+    GEODIFF_HD T x(int column) const { return (T(column) + T(0.5) - T(0.5) * T(width)) * step; }
+    GEODIFF_HD T y(int row) const { return (T(0.5) * T(height) - T(row) - T(0.5)) * step; }
+};
+
+template <class T>
+Grid<T> make_grid(int height, int width) {
+    return {height, width, T(2) / T(height < width ? height : width)};
+}
+
+template <class T>
+int to_int(T x, int low, int high) {
+    return int(clamp(x, T(low), T(high)));
+}
+
+// The part of the image within `radius` of a polygon, row by row: never too small, and only little too large.
+template <class T>
+struct Reach {
+    int first_row, end_row;
+    T left, right;               // of the bounding box, in NDC
+    T cx, cy, reach2;            // bounding circle, grown
+    T slope[4], offset[4];       // the half-planes of the edges, grown: x ≤ or ≥ slope·y + offset
+    int bound[4];                // +1: upper bound on x, −1: lower, 0: none
+    int edges;
+
+    void init(const Polygon<T>& p, const Edge<T>* e, T radius, const Grid<T>& grid) {
+        T top = p.y[0], bottom = p.y[0];
+        left = right = p.x[0];
+        for (int k = 1; k < p.n; ++k) {
+            left = min(left, p.x[k]);
+            right = max(right, p.x[k]);
+            bottom = min(bottom, p.y[k]);
+            top = max(top, p.y[k]);
+        }
+        const T margin = T(0.01) * grid.step;  // room for rounding
+        const T grow = min(radius, T(1e6)) + margin;
+        cx = T(0.5) * (left + right);
+        cy = T(0.5) * (bottom + top);
+        T furthest = T(0);
+        for (int k = 0; k < p.n; ++k) {
+            const T dx = p.x[k] - cx, dy = p.y[k] - cy;
+            furthest = max(furthest, dx * dx + dy * dy);
+        }
+        const T reach = sqrt(furthest) * T(1.0001) + grow;
+        reach2 = reach * reach;
+        left -= grow;
+        right += grow;
+        const T half = T(0.5) * T(grid.height) - T(0.5);
+        first_row = to_int(half - (top + grow) / grid.step + T(1), 0, grid.height);
+        end_row = to_int(half - (bottom - grow) / grid.step + T(1), 0, grid.height);
+        edges = p.n;
+        for (int k = 0; k < p.n; ++k) {
+            bound[k] = abs(e[k].nx) < T(1e-3) ? 0 : (e[k].nx > T(0) ? 1 : -1);
+            const T inverse = bound[k] ? T(1) / e[k].nx : T(0);
+            slope[k] = -e[k].ny * inverse;
+            offset[k] = e[k].ax - slope[k] * e[k].ay + grow * inverse;
+        }
+    }
+
+    // Columns [first, end) of a row.
+    void columns(T y, const Grid<T>& grid, int& first, int& end) const {
+        const T dy = y - cy;
+        const T half = sqrt(max(reach2 - dy * dy, T(0)));
+        T low = max(left, cx - half), high = min(right, cx + half);
+        for (int k = 0; k < edges; ++k) {
+            const T x = slope[k] * y + offset[k];
+            if (bound[k] > 0) high = min(high, x);
+            if (bound[k] < 0) low = max(low, x);
+        }
+        const T center = T(0.5) * T(grid.width) - T(0.5);
+        const T margin = T(0.02);
+        first = to_int(low / grid.step + center - margin + T(1), 0, grid.width);
+        end = to_int(high / grid.step + center + margin + T(1), 0, grid.width);
+    }
+};
+
+// Memory for one call, released with it. (std::vector stays out: see CMakeLists.txt.)
+template <class T>
+class Scratch {
+  public:
+    explicit Scratch(i64 count) : data_(static_cast<T*>(__builtin_malloc(sizeof(T) * size_t_(count + 16)))) {}
+    ~Scratch() { __builtin_free(data_); }
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+    T* get() const { return data_; }
+    T& operator[](i64 i) const { return data_[i]; }
+
+  private:
+    static unsigned long long size_t_(i64 n) { return static_cast<unsigned long long>(n < 1 ? 1 : n); }
+    T* data_;
+};
+
+template <class T>
+void load_face(const T* clip, const int* face, Clip<T> corner[3]) {
+    for (int k = 0; k < 3; ++k) {
+        const T* c = clip + 4 * i64(face[k]);
+        corner[k] = {c[0], c[1], c[2], c[3]};
+    }
+}
+
+}  // namespace gd

@@ -1,0 +1,591 @@
+// SPDX-License-Identifier: Apache-2.0
+// The soft silhouette on the CPU, forward and backward.
+//
+// Forward: a thread owns rows of an image and draws all faces into them in order, so every pixel's sum has one order.
+// Backward: a thread owns faces; each face gathers its gradient from the pixels it reaches, and the faces' gradients are
+// added to the vertices in order. Hence the same bits on any number of threads, without atomics.
+#include "grid.h"
+#include "parallel.h"
+#include "stages.h"
+
+namespace gd {
+namespace {
+
+using geodiff::parallel;
+template <class T>
+using Job = geodiff::SilhouetteJob<T>;
+
+// Few images: bands of rows and blocks of faces are spread over the threads; many: whole images are.
+constexpr i64 kManyImages = 8;
+constexpr int kBandRows = 16;
+constexpr i64 kFaceBlock = 256;
+// Below about this many pixel–face pairs a second thread costs more than it saves.
+constexpr double kSerialPairs = 40000;
+
+template <class T>
+struct Setup {
+    const Job<T>& job;
+    Grid<T> grid;
+    T inverse_scale, radius, radius2;
+    DistributionParams<T> distribution;
+    TConormParams<T> tconorm;
+    TConormStages<T> stages;
+    CdfStage<T> forward_cdf, backward_cdf, shape_cdf;
+    GammaTable<T> gamma;
+    int threads;
+
+    explicit Setup(const Job<T>& j) : job(j) {
+        grid = make_grid<T>(j.height, j.width);
+        inverse_scale = T(1 / j.scale);
+        radius = T(j.radius < 1e6 ? j.radius : 1e6);
+        radius2 = j.radius < 1e6 ? radius * radius : Real<T>::largest;
+        const bool mirrored = j.distribution == 11 || (j.reversed && j.distribution < 10);  // see cdf_stage
+        distribution.shift = T(mirrored ? -j.shift : j.shift);
+        distribution.gamma = &gamma;
+        if (j.distribution == 13) gamma_table(j.shape, j.log_gamma_1, j.digamma, gamma);
+        tconorm = {T(j.p), T(log(j.p > 0 ? j.p : 1.0))};
+        stages = tconorm_stages<T>(j.tconorm);
+        forward_cdf = cdf_stage<T>(j.distribution, j.reversed, stages.forward_need);
+        backward_cdf = cdf_stage<T>(j.distribution, j.reversed, stages.backward_need);
+        shape_cdf = cdf_stage<T>(j.distribution, j.reversed, kShapeRates);
+        threads = j.threads;
+        if (j.threads > 1 && estimated_pairs() < kSerialPairs) threads = 1;
+    }
+
+    Setup(const Setup&) = delete;
+
+    i64 faces_of(i64 image) const { return job.layout[3 * image + 2]; }
+
+    bool polygon(i64 image, i64 f, Clip<T> corner[3], Polygon<T>& p) const {
+        const T* clip = job.clip + 4 * job.layout[3 * image];
+        load_face(clip, job.faces + 3 * (job.layout[3 * image + 1] + f), corner);
+        p = make_polygon(corner, job.near);
+        return p.n != 0;
+    }
+
+    // Bounding boxes of a sample of the faces of the first image.
+    double estimated_pairs() const {
+        if (job.images == 0 || faces_of(0) == 0) return 0;
+        const i64 faces = faces_of(0);
+        const i64 stride = faces / 32 + 1;
+        double pairs = 0;
+        i64 seen = 0;
+        for (i64 f = 0; f < faces; f += stride, ++seen) {
+            Clip<T> corner[3];
+            Polygon<T> p;
+            if (!polygon(0, f, corner, p)) continue;
+            Edge<T> edges[4];
+            for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
+            Reach<T> reach;
+            reach.init(p, edges, radius, grid);
+            const double wide = min(double(reach.right - reach.left) / grid.step, double(grid.width));
+            pairs += wide * (reach.end_row - reach.first_row);
+        }
+        return pairs / double(seen) * double(faces) * double(job.images);
+    }
+};
+
+// Pixel–face pairs of one face, in groups of kLane neighbouring pixels of a row.
+template <class T>
+struct Batch {
+    alignas(64) T px[kBatch], py[kBatch];
+    alignas(64) T x[kBatch], keep[kBatch];
+    int row[kBatch / kLane], column[kBatch / kLane];
+    int n = 0;
+
+    void push(const Grid<T>& grid, int r, int c) {
+        const T y = grid.y(r);
+        for (int i = 0; i < kLane; ++i) {
+            px[n + i] = grid.x(c + i);
+            py[n + i] = y;
+        }
+        row[n / kLane] = r;
+        column[n / kLane] = c;
+        n += kLane;
+    }
+};
+
+template <int N, bool Squared, class T>
+void distances(Batch<T>& batch, const Edge<T>* edges, T orientation, T radius2, T inverse_scale) {
+    const T* __restrict px = batch.px;
+    const T* __restrict py = batch.py;
+    T* __restrict x = batch.x;
+    T* __restrict keep = batch.keep;
+    const Edge<T> e0 = edges[0], e1 = edges[1], e2 = edges[2], e3 = edges[N - 1];
+    const int n = batch.n;
+#pragma GCC ivdep
+    for (int i = 0; i < n; ++i) {
+        Nearest<T> near = no_edge<T>();
+        meet(near, e0, T(0), orientation, px[i], py[i]);
+        meet(near, e1, T(1), orientation, px[i], py[i]);
+        meet(near, e2, T(2), orientation, px[i], py[i]);
+        if constexpr (N == 4) meet(near, e3, T(3), orientation, px[i], py[i]);
+        const bool inside = near.side >= T(0);
+        const T size = Squared ? near.d2 : sqrt(near.d2);
+        x[i] = (inside ? size : -size) * inverse_scale;
+        keep[i] = inside || near.d2 <= radius2 ? T(1) : T(0);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------- forward
+
+template <class T>
+struct Painter {
+    const Setup<T>& setup;
+    T* sum;      // rows × stride
+    int* best;   // for maximum
+    int first_row, stride;
+    Batch<T> batch;
+    CdfBatch<T> cdf;
+    alignas(64) T term[kBatch];
+    i64 pairs = 0;
+
+    Painter(const Setup<T>& s, T* sum_, int* best_, int first, int stride_)
+        : setup(s), sum(sum_), best(best_), first_row(first), stride(stride_) {}
+
+    void flush(const Polygon<T>& p, const Edge<T>* edges, int face) {
+        const int n = batch.n;
+        if (n == 0) return;
+        const bool squared = setup.job.squared;
+        const auto stage = p.n == 3 ? (squared ? distances<3, true, T> : distances<3, false, T>)
+                                    : (squared ? distances<4, true, T> : distances<4, false, T>);
+        stage(batch, edges, p.orientation, setup.radius2, setup.inverse_scale);
+        setup.forward_cdf(batch.x, n, setup.distribution, cdf);
+        setup.stages.term(cdf, n, setup.tconorm, term);
+        if (setup.job.pairs) {
+            for (int i = 0; i < n; ++i) {
+                const int column = batch.column[i / kLane] + i % kLane;
+                pairs += batch.keep[i] > T(0) && column < setup.grid.width ? 1 : 0;
+            }
+        }
+        for (int g = 0; g < n; g += kLane) {
+            const i64 at = i64(batch.row[g / kLane] - first_row) * stride + batch.column[g / kLane];
+            T* __restrict into = sum + at;
+            if (best) {
+                for (int i = 0; i < kLane; ++i) {
+                    if (batch.keep[g + i] > T(0) && term[g + i] > into[i]) {
+                        into[i] = term[g + i];
+                        best[at + i] = face;
+                    }
+                }
+            } else {
+                for (int i = 0; i < kLane; ++i) into[i] += batch.keep[g + i] > T(0) ? term[g + i] : T(0);
+            }
+        }
+        batch.n = 0;
+    }
+
+    void draw(const Polygon<T>& p, int face, int end_row) {
+        Edge<T> edges[4];
+        for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
+        Reach<T> reach;
+        reach.init(p, edges, setup.radius, setup.grid);
+        const int from = max(reach.first_row, first_row), to = min(reach.end_row, end_row);
+        for (int row = from; row < to; ++row) {
+            int first, end;
+            reach.columns(setup.grid.y(row), setup.grid, first, end);
+            for (int column = first; column < end; column += kLane) {
+                if (batch.n == kBatch) flush(p, edges, face);
+                batch.push(setup.grid, row, column);
+            }
+        }
+        flush(p, edges, face);
+    }
+};
+
+template <class T>
+void finish_rows(const Setup<T>& setup, const Painter<T>& painter, i64 image, int first, int end) {
+    const Job<T>& job = setup.job;
+    for (int row = first; row < end; ++row) {
+        const T* from = painter.sum + i64(row - first) * painter.stride;
+        const i64 at = (image * job.height + row) * job.width;
+        for (int i = 0; i < job.width; ++i) job.sum[at + i] = from[i];
+        if (setup.stages.value) {
+            setup.stages.value(job.sum + at, job.width, setup.tconorm, job.alpha + at);
+        } else {
+            const T share = job.tconorm == kAverage && setup.faces_of(image) > 0 ? T(1) / T(setup.faces_of(image)) : T(1);
+            for (int i = 0; i < job.width; ++i) job.alpha[at + i] = from[i] * share;
+        }
+        if (job.best) {
+            const int* winner = painter.best + i64(row - first) * painter.stride;
+            for (int i = 0; i < job.width; ++i) job.best[at + i] = winner[i];
+        }
+    }
+}
+
+template <class T>
+void paint_band(const Setup<T>& setup, i64 image, int first, int end, const Polygon<T>* polygons, i64* pairs) {
+    const Job<T>& job = setup.job;
+    const int stride = job.width + kLane;
+    const i64 cells = i64(end - first) * stride;
+    Scratch<T> sum(cells);
+    Scratch<int> best(job.best ? cells : 1);
+    for (i64 i = 0; i < cells; ++i) sum[i] = T(0);
+    if (job.best) {
+        for (i64 i = 0; i < cells; ++i) best[i] = -1;
+    }
+    Painter<T> painter(setup, sum.get(), job.best ? best.get() : nullptr, first, stride);
+    const i64 faces = setup.faces_of(image);
+    const T top = setup.grid.y(first) + setup.radius + setup.grid.step;
+    const T bottom = setup.grid.y(end - 1) - setup.radius - setup.grid.step;
+    for (i64 f = 0; f < faces; ++f) {
+        Polygon<T> made;
+        const Polygon<T>* p = &made;
+        if (polygons) {
+            p = polygons + f;
+        } else {
+            Clip<T> corner[3];
+            setup.polygon(image, f, corner, made);
+        }
+        if (p->n == 0) continue;
+        const T last = p->n == 4 ? p->y[3] : p->y[0];
+        if (min(min(p->y[0], p->y[1]), min(p->y[2], last)) > top) continue;
+        if (max(max(p->y[0], p->y[1]), max(p->y[2], last)) < bottom) continue;
+        painter.draw(*p, int(f), end);
+    }
+    finish_rows(setup, painter, image, first, end);
+    *pairs = painter.pairs;
+}
+
+template <class T>
+void forward(const Job<T>& job) {
+    const Setup<T> setup(job);
+    if (job.images >= kManyImages) {
+        parallel(job.images, setup.threads, [&](i64 image) {
+            i64 pairs = 0;
+            paint_band<T>(setup, image, 0, job.height, nullptr, &pairs);
+            if (job.pairs) job.pairs[image] = pairs;
+        });
+        return;
+    }
+    const int bands = (job.height + kBandRows - 1) / kBandRows;
+    for (i64 image = 0; image < job.images; ++image) {
+        const i64 faces = setup.faces_of(image);
+        Scratch<Polygon<T>> polygons(faces);
+        const i64 blocks = (faces + kFaceBlock - 1) / kFaceBlock;
+        parallel(blocks, blocks > 16 ? setup.threads : 1, [&](i64 block) {
+            for (i64 f = block * kFaceBlock; f < min(faces, (block + 1) * kFaceBlock); ++f) {
+                Clip<T> corner[3];
+                setup.polygon(image, f, corner, polygons[f]);
+            }
+        });
+        Scratch<i64> pairs(bands);
+        parallel(bands, setup.threads, [&](i64 band) {
+            const int first = int(band) * kBandRows;
+            paint_band<T>(setup, image, first, min(first + kBandRows, job.height), polygons.get(), &pairs[band]);
+        });
+        if (job.pairs) {
+            job.pairs[image] = 0;
+            for (int band = 0; band < bands; ++band) job.pairs[image] += pairs[band];
+        }
+    }
+}
+
+// --------------------------------------------------------------------------------------------------------- backward
+
+// Per pixel: upstream·m, e, and upstream·slope for the gradient in p.
+template <class T>
+struct PixelFactors {
+    Scratch<T> weight, e, slope;
+    T negligible;  // pixels whose weight is at most this are passed over
+
+    PixelFactors(const Setup<T>& setup, i64 image, double* grad_p)
+        : weight(i64(setup.job.height) * setup.job.width),
+          e(setup.stages.uses_e ? i64(setup.job.height) * setup.job.width : 1),
+          slope(setup.job.want_p ? i64(setup.job.height) * setup.job.width : 1) {
+        const Job<T>& job = setup.job;
+        const i64 pixels = i64(job.height) * job.width;
+        const T* upstream = job.upstream + image * pixels;
+        const T* t = job.sum + image * pixels;
+        T largest = T(0);
+        T row_e[kBatch];
+        for (i64 start = 0; start < pixels; start += kBatch) {
+            const i64 n = min(i64(kBatch), pixels - start);
+            T* e_out = setup.stages.uses_e ? e.get() + start : row_e;
+            if (setup.stages.pixel) {
+                setup.stages.pixel(t + start, n, setup.tconorm, weight.get() + start, e_out);
+            } else {
+                const T share = job.tconorm == kAverage ? T(1) / T(max(setup.faces_of(image), i64(1))) : T(1);
+                for (i64 i = 0; i < n; ++i) weight[start + i] = share;
+            }
+            for (i64 i = start; i < start + n; ++i) {
+                weight[i] *= upstream[i];
+                largest = max(largest, abs(weight[i]));
+            }
+        }
+        // Where the pair stage carries no large factor, what is skipped is below 1e-12 of the largest weight a pair:
+        // no image is large enough to make that visible in float32.
+        negligible = setup.stages.uses_e || sizeof(T) == 8 ? T(0) : T(1e-12) * largest;
+        if (job.want_p && setup.stages.slope) {
+            for (i64 i = 0; i < pixels; ++i) {
+                const double factor = double(upstream[i]) * setup.stages.slope(double(t[i]), job.p);
+                slope[i] = T(factor);
+                if (factor != 0) *grad_p -= factor * setup.stages.by_p_at(double(t[i]), job.p);
+            }
+        }
+    }
+};
+
+template <class T>
+struct FaceGradient {
+    T x[4], y[4];
+    double scale, shape, shift, p;
+};
+
+template <class T>
+struct Gatherer {
+    const Setup<T>& setup;
+    const PixelFactors<T>& factors;
+    i64 image;
+    Batch<T> batch;
+    CdfBatch<T> cdf;
+    alignas(64) T gx[kBatch], gy[kBatch], edge[kBatch], along[kBatch];
+    alignas(64) T weight[kBatch], e[kBatch], slope[kBatch], pair[kBatch], term[kBatch];
+    FaceGradient<T> out;
+
+    Gatherer(const Setup<T>& s, const PixelFactors<T>& f, i64 image_) : setup(s), factors(f), image(image_) {}
+
+    template <int N, bool Squared>
+    void directions(const Edge<T>* edges, T orientation) {
+        const T* __restrict px = batch.px;
+        const T* __restrict py = batch.py;
+        const T radius2 = setup.radius2, inverse_scale = setup.inverse_scale;
+        const Edge<T> e0 = edges[0], e1 = edges[1], e2 = edges[2], e3 = edges[N - 1];
+        T* __restrict x = batch.x;
+        T* __restrict w = weight;
+        T* __restrict out_x = gx;
+        T* __restrict out_y = gy;
+        T* __restrict out_edge = edge;
+        T* __restrict out_along = along;
+        const int n = batch.n;
+#pragma GCC ivdep
+        for (int i = 0; i < n; ++i) {
+            Nearest<T> near = no_edge<T>();
+            meet(near, e0, T(0), orientation, px[i], py[i]);
+            meet(near, e1, T(1), orientation, px[i], py[i]);
+            meet(near, e2, T(2), orientation, px[i], py[i]);
+            if constexpr (N == 4) meet(near, e3, T(3), orientation, px[i], py[i]);
+            const bool inside = near.side >= T(0);
+            const T size = Squared ? near.d2 : sqrt(near.d2);
+            x[i] = (inside ? size : -size) * inverse_scale;
+            w[i] = inside || near.d2 <= radius2 ? w[i] : T(0);
+            T dx, dy;
+            direction<Squared>(near, dx, dy);
+            out_x[i] = dx;
+            out_y[i] = dy;
+            out_edge[i] = near.edge;
+            out_along[i] = near.along;
+        }
+    }
+
+    template <int N>
+    void reduce() {
+        T x0 = 0, x1 = 0, x2 = 0, x3 = 0, y0 = 0, y1 = 0, y2 = 0, y3 = 0;
+        const int n = batch.n;
+#pragma omp simd reduction(+ : x0, x1, x2, x3, y0, y1, y2, y3)
+        for (int i = 0; i < n; ++i) {
+            const T w = weight[i] != T(0) ? weight[i] * pair[i] : T(0);
+            const T wx = w * gx[i], wy = w * gy[i];
+            const T second = along[i], first = T(1) - second;
+            const T b0 = edge[i] == T(0) ? first : (edge[i] == T(N - 1) ? second : T(0));
+            const T b1 = edge[i] == T(1) ? first : (edge[i] == T(0) ? second : T(0));
+            const T b2 = edge[i] == T(2) ? first : (edge[i] == T(1) ? second : T(0));
+            x0 += b0 * wx;
+            y0 += b0 * wy;
+            x1 += b1 * wx;
+            y1 += b1 * wy;
+            x2 += b2 * wx;
+            y2 += b2 * wy;
+            if constexpr (N == 4) {
+                const T b3 = edge[i] == T(3) ? first : (edge[i] == T(2) ? second : T(0));
+                x3 += b3 * wx;
+                y3 += b3 * wy;
+            }
+        }
+        out.x[0] += x0;
+        out.x[1] += x1;
+        out.x[2] += x2;
+        out.x[3] += x3;
+        out.y[0] += y0;
+        out.y[1] += y1;
+        out.y[2] += y2;
+        out.y[3] += y3;
+    }
+
+    void params() {
+        const Job<T>& job = setup.job;
+        const int n = batch.n;
+        double scale = 0, shift = 0, shape = 0;
+        for (int i = 0; i < n; ++i) {
+            if (weight[i] == T(0)) continue;
+            const double w = double(weight[i]) * double(pair[i]);
+            scale -= w * double(batch.x[i]);
+            shift += w;
+        }
+        out.scale += scale / job.scale;
+        out.shift += job.reversed ? -shift : shift;
+        if (job.want_shape) {
+            setup.shape_cdf(batch.x, n, setup.distribution, cdf);
+            setup.stages.pair(cdf, e, n, setup.tconorm, pair);
+            for (int i = 0; i < n; ++i) {
+                if (weight[i] != T(0)) shape += double(weight[i]) * double(pair[i]);
+            }
+            out.shape += shape;
+        }
+        if (job.want_p && setup.stages.by_p) {
+            setup.forward_cdf(batch.x, n, setup.distribution, cdf);
+            setup.stages.term(cdf, n, setup.tconorm, term);
+            out.p += setup.stages.by_p(term, slope, n, job.p);
+        }
+    }
+
+    void flush(const Polygon<T>& p, const Edge<T>* edges, int face) {
+        const int n = batch.n;
+        if (n == 0) return;
+        const Job<T>& job = setup.job;
+        const i64 pixels = i64(job.height) * job.width;
+        for (int g = 0; g < n; g += kLane) {
+            const i64 at = i64(batch.row[g / kLane]) * job.width + batch.column[g / kLane];
+            const int live = min(kLane, job.width - batch.column[g / kLane]);
+            for (int i = 0; i < kLane; ++i) {
+                const bool in = i < live;
+                weight[g + i] = in ? factors.weight[at + i] : T(0);
+                e[g + i] = in && setup.stages.uses_e ? factors.e[at + i] : T(0);
+                if (job.want_p) slope[g + i] = in ? factors.slope[at + i] : T(0);
+                if (job.best && in && job.best[image * pixels + at + i] != face) weight[g + i] = T(0);
+            }
+        }
+        if (job.squared) {
+            p.n == 3 ? directions<3, true>(edges, p.orientation) : directions<4, true>(edges, p.orientation);
+        } else {
+            p.n == 3 ? directions<3, false>(edges, p.orientation) : directions<4, false>(edges, p.orientation);
+        }
+        if (job.want_p) {  // ∂⊥/∂p needs pairs whose own weight vanished, but not those out of reach
+            const auto stage = p.n == 3 ? (job.squared ? distances<3, true, T> : distances<3, false, T>)
+                                        : (job.squared ? distances<4, true, T> : distances<4, false, T>);
+            stage(batch, edges, p.orientation, setup.radius2, setup.inverse_scale);
+            for (int i = 0; i < n; ++i) slope[i] = batch.keep[i] > T(0) ? slope[i] : T(0);
+        }
+        setup.backward_cdf(batch.x, n, setup.distribution, cdf);
+        setup.stages.pair(cdf, e, n, setup.tconorm, pair);
+        p.n == 3 ? reduce<3>() : reduce<4>();
+        if (job.want_params) params();
+        batch.n = 0;
+    }
+
+    // Whether any of kLane pixels can matter.
+    bool matters(int row, int column) const {
+        const Job<T>& job = setup.job;
+        const T* w = factors.weight.get() + i64(row) * job.width + column;
+        const int live = min(kLane, job.width - column);
+        bool any = job.want_p;
+        for (int i = 0; i < live; ++i) any |= abs(w[i]) > factors.negligible;
+        return any;
+    }
+
+    // The face's gradient in its three clip-space corners.
+    void gather(const Clip<T> corner[3], const Polygon<T>& p, int face, Clip<T> grad[3]) {
+        out = FaceGradient<T>{};
+        Edge<T> edges[4];
+        for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
+        Reach<T> reach;
+        reach.init(p, edges, setup.radius, setup.grid);
+        for (int row = reach.first_row; row < reach.end_row; ++row) {
+            int first, end;
+            reach.columns(setup.grid.y(row), setup.grid, first, end);
+            for (int column = first; column < end; column += kLane) {
+                if (!matters(row, column)) continue;
+                if (batch.n == kBatch) flush(p, edges, face);
+                batch.push(setup.grid, row, column);
+            }
+        }
+        flush(p, edges, face);
+        for (int k = 0; k < p.n; ++k) {
+            out.x[k] *= setup.inverse_scale;
+            out.y[k] *= setup.inverse_scale;
+        }
+        for (int k = 0; k < 3; ++k) grad[k] = {T(0), T(0), T(0), T(0)};
+        polygon_backward(corner, setup.job.near, p, out.x, out.y, grad);
+    }
+};
+
+template <class T>
+void scatter(const int* face, const Clip<T> grad[3], T* grad_clip) {
+    for (int k = 0; k < 3; ++k) {
+        T* into = grad_clip + 4 * i64(face[k]);
+        into[0] += grad[k].x;
+        into[1] += grad[k].y;
+        into[2] += grad[k].depth;
+        into[3] += grad[k].w;
+    }
+}
+
+template <class T>
+void add_params(const FaceGradient<T>& from, double* to) {
+    to[0] += from.scale;
+    to[1] += from.shape;
+    to[2] += from.shift;
+    to[3] += from.p;
+}
+
+template <class T>
+void backward(const Job<T>& job) {
+    const Setup<T> setup(job);
+    Scratch<double> params(4 * job.images);
+    for (i64 i = 0; i < 4 * job.images; ++i) params[i] = 0;
+
+    if (job.images >= kManyImages) {
+        parallel(job.images, setup.threads, [&](i64 image) {
+            const PixelFactors<T> factors(setup, image, &params[4 * image + 3]);
+            Gatherer<T> gatherer(setup, factors, image);
+            T* grad_clip = job.grad_clip + 4 * job.layout[3 * image];
+            const int* faces = job.faces + 3 * job.layout[3 * image + 1];
+            for (i64 f = 0; f < setup.faces_of(image); ++f) {
+                Clip<T> corner[3], grad[3];
+                Polygon<T> p;
+                if (!setup.polygon(image, f, corner, p)) continue;
+                gatherer.gather(corner, p, int(f), grad);
+                scatter(faces + 3 * f, grad, grad_clip);
+                add_params(gatherer.out, &params[4 * image]);
+            }
+        });
+    } else {
+        for (i64 image = 0; image < job.images; ++image) {
+            const i64 count = setup.faces_of(image);
+            const i64 blocks = (count + kFaceBlock - 1) / kFaceBlock;
+            const PixelFactors<T> factors(setup, image, &params[4 * image + 3]);
+            Scratch<Clip<T>> grads(3 * count);
+            Scratch<double> block_params(4 * blocks);
+            parallel(blocks, setup.threads, [&](i64 block) {
+                Gatherer<T> gatherer(setup, factors, image);
+                double* own = &block_params[4 * block];
+                own[0] = own[1] = own[2] = own[3] = 0;
+                for (i64 f = block * kFaceBlock; f < min(count, (block + 1) * kFaceBlock); ++f) {
+                    Clip<T> corner[3];
+                    Polygon<T> p;
+                    Clip<T>* grad = &grads[3 * f];
+                    if (!setup.polygon(image, f, corner, p)) {
+                        for (int k = 0; k < 3; ++k) grad[k] = {T(0), T(0), T(0), T(0)};
+                        continue;
+                    }
+                    gatherer.gather(corner, p, int(f), grad);
+                    add_params(gatherer.out, own);
+                }
+            });
+            T* grad_clip = job.grad_clip + 4 * job.layout[3 * image];
+            const int* faces = job.faces + 3 * job.layout[3 * image + 1];
+            for (i64 f = 0; f < count; ++f) scatter(faces + 3 * f, &grads[3 * f], grad_clip);
+            for (i64 i = 0; i < 4 * blocks; ++i) params[4 * image + i % 4] += block_params[i];
+        }
+    }
+    for (i64 i = 0; i < 4 * job.images; ++i) job.grad_params[i % 4] += params[i];
+}
+
+}  // namespace
+
+void silhouette_forward_f32(const Job<float>& job) { forward(job); }
+void silhouette_forward_f64(const Job<double>& job) { forward(job); }
+void silhouette_backward_f32(const Job<float>& job) { backward(job); }
+void silhouette_backward_f64(const Job<double>& job) { backward(job); }
+
+}  // namespace gd

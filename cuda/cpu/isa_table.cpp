@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// This SIMD level's entry in the table that module.cpp picks from, and the elementary functions for their tests.
+#include "stages.h"
+
+#define GEODIFF_TEXT_(x) #x
+#define GEODIFF_TEXT(x) GEODIFF_TEXT_(x)
+
+namespace gd {
+
+void silhouette_forward_f32(const geodiff::SilhouetteJob<float>&);
+void silhouette_forward_f64(const geodiff::SilhouetteJob<double>&);
+void silhouette_backward_f32(const geodiff::SilhouetteJob<float>&);
+void silhouette_backward_f64(const geodiff::SilhouetteJob<double>&);
+void rasterize_f32(const geodiff::HardJob<float>&);
+void rasterize_f64(const geodiff::HardJob<double>&);
+
+namespace {
+
+template <class T>
+void math(int function, double, const T* __restrict in, T* __restrict out, i64 n) {
+    switch (function) {
+        case 0: for (i64 i = 0; i < n; ++i) out[i] = gd::exp(in[i]); break;
+        case 1: for (i64 i = 0; i < n; ++i) out[i] = gd::log(in[i]); break;
+        case 2: for (i64 i = 0; i < n; ++i) out[i] = gd::log1p(in[i]); break;
+        case 3: for (i64 i = 0; i < n; ++i) out[i] = gd::expm1(in[i]); break;
+        case 4: for (i64 i = 0; i < n; ++i) out[i] = gd::atan_positive(in[i]); break;
+        case 5: for (i64 i = 0; i < n; ++i) out[i] = gd::erfcx(in[i]); break;
+        default: break;
+    }
+}
+
+}  // namespace
+
+const geodiff::Kernels& kernels() {
+    static const geodiff::Kernels table = {GEODIFF_TEXT(GEODIFF_ISA), silhouette_forward_f32,  silhouette_forward_f64,
+                                           silhouette_backward_f32,   silhouette_backward_f64, rasterize_f32,
+                                           rasterize_f64,             math<float>,             math<double>};
+    return table;
+}
+
+}  // namespace gd

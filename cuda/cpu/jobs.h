@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the bindings hand to the kernels of one SIMD level: plain pointers and numbers, checked in Python.
+#pragma once
+
+namespace geodiff {
+
+// Image b draws faces[layout[3b+1] … + layout[3b+2]] with vertex indices counted from layout[3b].
+template <class T>
+struct RasterJob {
+    const T* clip;             // (N, 4) x·w, y·w, depth, w
+    const int* faces;          // (F, 3)
+    const long long* layout;   // (B, 3) vertex start, face start, face count
+    long long images;
+    int height, width;
+    T near;
+    int threads;
+};
+
+template <class T>
+struct SilhouetteJob : RasterJob<T> {
+    int distribution;  // numbers as in geodiff/soft
+    bool reversed, squared;
+    double scale, shift, shape, log_gamma_1, digamma;
+    int tconorm;
+    double p;
+    double radius;  // NDC; faces farther from a pixel do not count for it
+    T* alpha;       // (B, H, W)
+    T* sum;         // (B, H, W) the running sum t (maximum: the largest F)
+    int* best;      // (B, H, W) the winning face, for maximum only
+    long long* pairs;  // (B) pixel–face pairs inside the radius, or null
+    // Backward only.
+    const T* upstream;    // (B, H, W)
+    T* grad_clip;         // (N, 4), zero on entry
+    double* grad_params;  // (4) scale, shape, shift, p; zero on entry
+    bool want_params, want_shape, want_p;
+};
+
+template <class T>
+struct HardJob : RasterJob<T> {
+    long long* face;  // (B, H, W)
+    T* depth;         // (B, H, W)
+    T* barycentric;   // (B, H, W, 3)
+};
+
+// One SIMD level's kernels.
+struct Kernels {
+    const char* name;
+    void (*silhouette_forward_f32)(const SilhouetteJob<float>&);
+    void (*silhouette_forward_f64)(const SilhouetteJob<double>&);
+    void (*silhouette_backward_f32)(const SilhouetteJob<float>&);
+    void (*silhouette_backward_f64)(const SilhouetteJob<double>&);
+    void (*rasterize_f32)(const HardJob<float>&);
+    void (*rasterize_f64)(const HardJob<double>&);
+    void (*math_f32)(int function, double parameter, const float* in, float* out, long long n);
+    void (*math_f64)(int function, double parameter, const double* in, double* out, long long n);
+};
+
+}  // namespace geodiff
