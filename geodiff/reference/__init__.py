@@ -1,1 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The pure-torch twin of every op, same name and arguments: slow, plain, any dtype, any plug-in."""
+
+from geodiff.reference.polygons import Polygons, near_clip, signed_distance
+from geodiff.reference.rasterize import Raster, rasterize
+from geodiff.reference.silhouette import silhouette
+
+__all__ = ["Polygons", "Raster", "near_clip", "rasterize", "signed_distance", "silhouette"]

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Projected faces: near clipping of triangles into polygons, and the signed distance to those polygons."""
+
+from typing import NamedTuple
+
+import torch
+
+DEGENERATE = 8.0
+"""A polygon is degenerate where `|2·area| ≤ DEGENERATE·eps·(longest edge)²`, with `eps` of the dtype."""
+
+
+class Polygons(NamedTuple):
+    """Convex polygons of three or four vertices in the image plane, padded by repeating the last vertex.
+
+    Attributes:
+        points: vertices in NDC, `(P, 4, 2)`.
+        counts: how many of the four are meant: 3 or 4, or 0 for a polygon that contributes nothing, `(P,)`.
+        depth: depth of each vertex, `(P, 4)`.
+        w: the divisor of each vertex (its depth for a perspective camera, 1 for an orthographic one), `(P, 4)`.
+    """
+
+    points: torch.Tensor
+    counts: torch.Tensor
+    depth: torch.Tensor
+    w: torch.Tensor
+
+    def select(self, index: torch.Tensor) -> "Polygons":
+        """Return the polygons at `index`, in that order."""
+        return Polygons(self.points[index], self.counts[index], self.depth[index], self.w[index])
+
+
+def near_clip(corners: torch.Tensor, near: float) -> Polygons:
+    """Clip triangles against the plane `depth = near` and project what is left.
+
+    The clipping is that of Sutherland and Hodgman ("Reentrant polygon clipping", 1974) for one plane: a corner stays
+    where `depth > near`, and an edge with one such end is cut where its depth is `near`. Position, depth and `w` are
+    linear along the edge. The cut is computed from the visible end, so that two faces sharing an edge share the cut.
+
+    Args:
+        corners: triangles in clip coordinates `(x·w, y·w, depth, w)`, `(P, 3, 4)`; `w > 0` wherever `depth > near`.
+        near: depth of the near plane, positive.
+
+    Returns:
+        One polygon a triangle. `counts` is 0 for a triangle wholly behind the plane and for a degenerate polygon.
+
+    Gradients: exact in `corners`, also through the place of the cut. Corners of a polygon that contributes nothing
+    get zeros, never NaN.
+
+    Example:
+        >>> corners = torch.tensor([[[0.0, 0.0, 2.0, 2.0], [2.0, 0.0, 2.0, 2.0], [0.0, 2.0, 0.0, 0.0]]])
+        >>> near_clip(corners, near=1.0).points[0]
+        tensor([[0., 0.],
+                [1., 0.],
+                [1., 1.],
+                [0., 1.]])
+    """
+    following = corners.roll(-1, dims=1)
+    inside = corners[..., 2] > near
+    crosses = inside != inside.roll(-1, dims=1)
+    seen = torch.where(inside[..., None], corners, following)
+    hidden = torch.where(inside[..., None], following, corners)
+    fall = torch.where(crosses, seen[..., 2] - hidden[..., 2], 1.0)
+    cut = seen + ((seen[..., 2] - near) / fall)[..., None] * (hidden - seen)
+
+    # Walk around the triangle: corner 0, cut 01, corner 1, cut 12, corner 2, cut 20; keep those that exist, in order.
+    candidates = torch.stack([corners, cut], dim=2).reshape(-1, 6, 4)
+    exists = torch.stack([inside, crosses], dim=2).reshape(-1, 6)
+    counts = exists.sum(dim=1)
+    walk = (~exists).to(torch.uint8).argsort(dim=1, stable=True)
+    slots = torch.minimum(torch.arange(4, device=corners.device), (counts[:, None] - 1).clamp(min=0))
+    vertices = candidates.gather(1, walk.gather(1, slots)[..., None].expand(-1, -1, 4))
+
+    depth = vertices[..., 2]
+    w = torch.where(counts[:, None] > 0, vertices[..., 3], 1.0)
+    points = vertices[..., :2] / w[..., None]
+    return Polygons(points, torch.where(is_degenerate(points.detach()), 0, counts), depth, w)
+
+
+def cross(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return the cross product `a_x·b_y − a_y·b_x` of plane vectors `(..., 2)`."""
+    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+
+
+def doubled_area(points: torch.Tensor) -> torch.Tensor:
+    """Return twice the signed area of padded polygons `(P, 4, 2)`, positive when counter-clockwise."""
+    arms = points[:, 1:] - points[:, :1]
+    return cross(arms[:, 0], arms[:, 1]) + cross(arms[:, 1], arms[:, 2])
+
+
+def is_degenerate(points: torch.Tensor) -> torch.Tensor:
+    """Whether padded polygons `(P, 4, 2)` are too thin, for their dtype, to have an inside."""
+    edges = points.roll(-1, dims=1) - points
+    longest = (edges * edges).sum(dim=-1).amax(dim=1)
+    # Written so that NaN, from an overflow far outside the image, counts as degenerate.
+    return ~(doubled_area(points).abs() > DEGENERATE * torch.finfo(points.dtype).eps * longest)
+
+
+def signed_distance(points: torch.Tensor, polygons: Polygons, *, squared: bool = False) -> torch.Tensor:
+    """Return the signed distance from points to the boundaries of polygons, positive inside.
+
+    Where an edge is nearest, this is the signed distance `n·(q − a)` to its line (`n` the inner normal, `a` its first
+    vertex, `q` the point); where a vertex is nearest, the distance to the vertex. Everything is computed relative to a
+    vertex, so a small polygon far from the origin keeps its relative accuracy.
+
+    Args:
+        points: `(M, 2)`, NDC.
+        polygons: P polygons, from `near_clip`.
+        squared: return `sign(d)·d²` instead of `d`, without a square root on the way.
+
+    Returns:
+        `(M, P)`, NDC (NDC² if `squared`); `−inf` for polygons with `counts` 0.
+
+    Gradients: exact in `points` and `polygons.points`, through the nearest feature; on the medial axis through the
+    edge that comes first. On an edge (`d = 0`) the gradient is the edge's inner normal. On a vertex it is the normal of
+    one of its two edges: as the signed distance to a convex set is concave, that is a supergradient, between the
+    one-sided derivatives. The squared form has the gradient `2·|d|·∇d`, zero there. Polygons with `counts` 0 get zeros.
+
+    Example:
+        >>> triangle = torch.tensor([[[0.0, 0.0, 1.0, 1.0], [1.0, 0.0, 1.0, 1.0], [0.0, 1.0, 1.0, 1.0]]])
+        >>> signed_distance(torch.tensor([[0.25, 0.125], [-3.0, -4.0]]), near_clip(triangle, near=0.01))
+        tensor([[ 0.1250],
+                [-5.0000]])
+    """
+    drawn = polygons.counts.nonzero()[:, 0]
+    empty = points.new_full((len(points), len(polygons.counts)), -torch.inf)
+    return empty.index_copy(1, drawn, _signed_distance(points, polygons.points[drawn], squared))
+
+
+def _signed_distance(points: torch.Tensor, vertices: torch.Tensor, squared: bool) -> torch.Tensor:
+    # Which edge is nearest, and on which side the point is, are chosen first and carry no gradient.
+    with torch.no_grad():
+        edge, inside = _nearest_edge(points, vertices)
+        winding = doubled_area(vertices).sign()
+    polygon = torch.arange(len(vertices), device=vertices.device)
+    a = vertices[polygon, edge]
+    b = vertices[polygon, (edge + 1) % 4]
+    along = b - a
+    arm = points[:, None] - a
+    length2 = (along * along).sum(dim=-1)
+    t = (arm * along).sum(dim=-1) / length2
+    to_vertex = points[:, None] - torch.where((t <= 0)[..., None], a, b)
+    vertex2 = (to_vertex * to_vertex).sum(dim=-1)
+
+    # The line's distance times the edge's length. Exactly on the line either sign would do for the value, and only this
+    # one has the inner normal as its gradient.
+    side = winding * cross(along, arm)
+    side = torch.where((side != 0) & ((side > 0) != inside), -side, side)
+    on_edge = ((t > 0) & (t < 1)) | (vertex2 == 0)
+    sign = inside.to(points.dtype) * 2 - 1
+    if squared:
+        return torch.where(on_edge, side * (side.abs() / length2), sign * vertex2)
+    return torch.where(on_edge, side / length2.sqrt(), sign * torch.where(on_edge, 1.0, vertex2).sqrt())
+
+
+def _nearest_edge(points: torch.Tensor, vertices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the index of the nearest edge of each polygon, `(M, P)`, and whether the point is inside."""
+    a = vertices
+    b = vertices.roll(-1, dims=1)
+    along = b - a
+    length2 = (along * along).sum(dim=-1)
+    has_length = length2 > 0  # the padding, and a corner that lies exactly on the near plane, have none
+    length2 = torch.where(has_length, length2, 1.0)
+    arm = points[:, None, None] - a
+    arm_b = points[:, None, None] - b
+    side = cross(along, arm)
+    t = (arm * along).sum(dim=-1) / length2
+    line2 = side * (side / length2)
+    vertex2 = torch.minimum((arm * arm).sum(dim=-1), (arm_b * arm_b).sum(dim=-1))
+    distance2 = torch.where((t > 0) & (t < 1), line2, vertex2).masked_fill(~has_length, torch.inf)
+
+    # The winding number, not one half-plane after another: an edge so short that rounding decides its direction (a
+    # corner barely in front of the near plane) then only matters as far as it reaches.
+    upward = (arm[..., 1] >= 0) & (arm_b[..., 1] < 0) & (side > 0)
+    downward = (arm[..., 1] < 0) & (arm_b[..., 1] >= 0) & (side < 0)
+    inside = upward.sum(dim=-1) != downward.sum(dim=-1)
+    return distance2.argmin(dim=-1), inside

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pure-torch twin of the soft silhouette: slow, plain, any dtype, any distribution and T-conorm."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from geodiff.checks import positive
+from geodiff.reference.arguments import check_packed, face_corners, pixel_centres, pixel_chunks
+from geodiff.reference.polygons import Polygons, near_clip, signed_distance
+
+if TYPE_CHECKING:
+    from geodiff.soft import Distribution, TConorm
+
+
+def silhouette(
+    clip: torch.Tensor,
+    faces: torch.Tensor,
+    layout: torch.Tensor,
+    *,
+    distribution: "Distribution",
+    tconorm: "TConorm",
+    scale: float | torch.Tensor,
+    image_size: tuple[int, int],
+    near: float = 1e-2,
+    chunk: int = 2**20,
+) -> torch.Tensor:
+    """Render soft silhouettes: at each pixel the T-conorm, over faces, of the distribution of the signed distance.
+
+    `alpha(q) = ⊥_f F(d(q, f) / scale)` with `F` the distribution, `⊥` the T-conorm and `d` the signed distance from
+    pixel centre `q` to face `f`, positive inside (Petersen, Goldluecke, Borgelt and Deussen, "GenDR: a generalized
+    differentiable renderer", 2022). A squared distribution takes `sign(d)·d²/scale` instead. Faces that cross the near
+    plane are clipped, and stay one face; degenerate faces and those behind the plane contribute nothing.
+
+    Args:
+        clip: vertices of all images `(x·w, y·w, depth, w)`, `(N, 4)`; NDC is x right, y up, shorter side in [−1, 1].
+        faces: corners of all faces, `(F, 3)`, indices local to the image's mesh.
+        layout: one row `[vertex_start, face_start, face_count]` an image, `(B, 3)`.
+        distribution: the distribution, with its shape, shift and form.
+        tconorm: the T-conorm, with its parameter.
+        scale: the scale τ > 0, NDC, or NDC² for a squared distribution; a number or a tensor without axes.
+        image_size: `(H, W)`.
+        near: depth of the near plane, positive.
+        chunk: the most (pixel, face) pairs held at a time. If there are more, the backward pass computes each chunk
+            again instead of storing it. Changes memory and time, not the result.
+
+    Returns:
+        alpha in [0, 1], `(B, H, W)`.
+
+    Gradients: in `clip`, `scale`, and the parameters of `distribution` and `tconorm`, complete. Faces that contribute
+    nothing get zeros. See `signed_distance` for pixels on an edge or on a vertex.
+
+    Raises:
+        TypeError: for a wrong dtype or class.
+        ValueError: for a wrong shape, a value out of range, NaN or infinity.
+
+    Example:
+        >>> from geodiff import soft
+        >>> clip = torch.tensor([[-3.0, -3.0, 2.0, 1.0], [3.0, -3.0, 2.0, 1.0], [0.0, 3.0, 2.0, 1.0]])
+        >>> silhouette(
+        ...     clip,
+        ...     torch.tensor([[0, 1, 2]]),
+        ...     torch.tensor([[0, 0, 1]]),
+        ...     distribution=soft.Logistic(),
+        ...     tconorm=soft.Probabilistic(),
+        ...     scale=0.1,
+        ...     image_size=(1, 1),
+        ... )
+        tensor([[[1.0000]]])
+    """
+    check_packed("silhouette", clip, faces, layout, image_size, near)
+    positive("silhouette", "scale", scale, "It is a length in NDC (an area for a squared distribution).")
+    pixels = pixel_centres(image_size, clip)
+    images = []
+    for row in layout.tolist():
+        polygons = near_clip(face_corners(clip, faces, row), near)
+        images.append(_one_image(polygons, pixels, distribution, tconorm, scale, chunk))
+    return torch.stack(images).reshape(-1, *image_size) if images else clip.new_empty((0, *image_size))
+
+
+def _one_image(
+    polygons: Polygons,
+    pixels: torch.Tensor,
+    distribution: "Distribution",
+    tconorm: "TConorm",
+    scale: float | torch.Tensor,
+    chunk: int,
+) -> torch.Tensor:
+    drawn = polygons.counts.nonzero()[:, 0]
+    visible = polygons.select(drawn)
+    face_count = len(polygons.counts)
+
+    def alpha(piece: torch.Tensor) -> torch.Tensor:
+        squared = distribution.is_squared
+        x = signed_distance(piece, visible, squared=squared) / scale
+        plain = distribution.unsquared() if squared else distribution
+        # Faces that are not drawn count as F = 0; only the average notices them.
+        log_cdf = x.new_full((len(piece), face_count), -torch.inf).index_copy(1, drawn, plain.log_cdf(x))
+        log_survival = x.new_zeros((len(piece), face_count)).index_copy(1, drawn, plain.log_survival(x))
+        if face_count == 0:
+            return log_cdf.sum(dim=1)
+        return tconorm.aggregate_log(log_cdf, log_survival, dim=1)
+
+    pieces = list(pixel_chunks(pixels, face_count, chunk))
+    if len(pieces) == 1:
+        return alpha(pixels)
+    return torch.cat([checkpoint(alpha, piece, use_reentrant=False) for piece in pieces])
