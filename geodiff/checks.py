@@ -7,6 +7,7 @@ import numbers
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 _state = {"checks": False}
@@ -131,3 +132,69 @@ def positive(where: str, argument: str, value: Any, fix: str = "") -> None:
         ok = 0 < float(value) < float("inf")
     if not ok:
         raise fail(where, argument, "positive and finite", str(value), fix)
+
+
+def as_tensor(where: str, argument: str, value: Any) -> torch.Tensor:
+    """Return a tensor as it is; copy a NumPy array, list or number into one."""
+    if isinstance(value, torch.Tensor):
+        return value
+    if isinstance(value, np.ndarray | list | tuple | numbers.Real) and not isinstance(value, bool):
+        try:
+            if isinstance(value, np.ndarray):
+                return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
+            return torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError):
+            pass
+    raise fail(where, argument, "a tensor or an array of numbers", value, error=TypeError)
+
+
+def integers(where: str, argument: str, value: torch.Tensor, shape: Sequence[int | str], fix: str = "") -> torch.Tensor:
+    """Require an integer tensor of the given shape pattern and return it as contiguous int64."""
+    if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool or not matches(value.shape, shape):
+        wrong_shape = not matches(value.shape, shape)
+        raise fail(
+            where,
+            argument,
+            f"an integer tensor of shape {shape_text(shape)}",
+            value,
+            fix if wrong_shape else "Convert it with .long().",
+            ValueError if wrong_shape else TypeError,
+        )
+    return value.to(torch.int64).contiguous()
+
+
+def promote(where: str, **values: Any) -> dict[str, torch.Tensor]:
+    """Bring numbers, arrays and tensors to one floating dtype (the widest) on one device.
+
+    Integers count as numbers: only floating tensors and arrays decide the dtype, float32 where there are none.
+    """
+    tensors = {name: as_tensor(where, name, value) for name, value in values.items()}
+    wide = torch.float32
+    device = torch.device("cpu")
+    for name, tensor in tensors.items():
+        if tensor.dtype in (torch.float16, torch.bfloat16):
+            raise fail(where, name, "float32 or float64", tensor, "Convert it with .float().", TypeError)
+        if tensor.is_complex() or tensor.dtype == torch.bool:
+            raise fail(where, name, "real numbers", tensor, error=TypeError)
+        if isinstance(values[name], torch.Tensor | np.ndarray) and tensor.dtype == torch.float64:
+            wide = torch.float64
+        if tensor.device.type != "cpu":
+            if device.type != "cpu" and device != tensor.device:
+                raise fail(
+                    where, name, f"on {device} like the others", str(tensor.device), "Use .to(device).", RuntimeError
+                )
+            device = tensor.device
+    # A list or a Python number is read at double precision first, so that 0.1 means 0.1 in a float64 computation.
+    result = {}
+    fix = "Use .to(device)."
+    for name, tensor in tensors.items():
+        if isinstance(values[name], list | tuple | numbers.Real) and tensor.is_floating_point():
+            tensor = torch.as_tensor(values[name], dtype=torch.float64)
+        if tensor.device != device and isinstance(values[name], torch.Tensor) and tensor.dim() > 0:
+            raise fail(
+                where, name, f"on {device} like the others", str(tensor.device), "Use .to(device).", RuntimeError
+            )
+        result[name] = tensor.to(device=device, dtype=wide)
+        if result[name].device.type == "cpu" or _state["checks"]:
+            check_finite(where, name, result[name])
+    return result

@@ -1,0 +1,595 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cameras: where they stand, where they look, and how points become image positions."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from geodiff.checks import fail, floating, matches, positive, promote, shape_text
+
+# OpenGL's camera axes (x right, y up, z backward) from OpenCV's (x right, y down, z forward), and back.
+_FLIP = (1.0, -1.0, -1.0)
+_FIELDS = ("rotation", "translation", "focal", "principal")
+# How far a rotation may be from orthonormal: files hold few digits, and optimisers stray a little between projections.
+_RIGID = 1e-3
+
+
+class Camera:
+    """A perspective or orthographic camera, or a batch of them.
+
+    With view coordinates X = R x + t (x right, y up, looking along −z) and depth d = −X_z, a point is seen at
+    x_ndc = f_x X_x / d + p_x and y_ndc = f_y X_y / d + p_y; an orthographic camera leaves the division out. NDC has x
+    right and y up, and the shorter image side spans [−1, 1], so a camera fits images of any size and shape.
+
+    Most people make one with ``orbit``, ``look_at``, ``orthographic``, ``from_opencv`` or ``from_K``.
+
+    Args:
+        rotation: R (..., 3, 3), world to camera, a rotation to within 1e-3.
+        translation: t (..., 3).
+        focal: (..., 2) focal lengths in NDC units, positive: 1 / tan(fov / 2), or 2 / extent if orthographic.
+        principal: (..., 2) the image of the optical axis in NDC.
+        orthographic: leave the division by depth out.
+        near: faces nearer than this depth are clipped.
+
+    Gradients flow to all four tensors. They are promoted to the widest dtype and broadcast over their batch axes.
+
+    Raises:
+        TypeError: half precision, or things that are not numbers.
+        ValueError: wrong shapes, NaN or infinity, a matrix that is not a rotation, a focal length that is not positive.
+        RuntimeError: tensors on different devices.
+
+    Example:
+        >>> import torch, geodiff as gd
+        >>> camera = gd.Camera.orbit(3.0, 30, torch.arange(0, 360, 15), fov_deg=30)
+        >>> camera, camera.to_clip(torch.zeros(642, 3)).shape
+        (Camera(perspective, batch=(24,), float32, cpu), torch.Size([24, 642, 4]))
+    """
+
+    def __init__(
+        self,
+        rotation: Any,
+        translation: Any,
+        focal: Any,
+        principal: Any = (0.0, 0.0),
+        *,
+        orthographic: bool = False,
+        near: float = 1e-2,
+    ) -> None:
+        values = promote("Camera", rotation=rotation, translation=translation, focal=focal, principal=principal)
+        shapes: dict[str, tuple[str | int, ...]] = {"rotation": ("...", 3, 3)}
+        batches = []
+        for name, value in values.items():
+            shape = shapes.get(name, ("...", 3 if name == "translation" else 2))
+            if not matches(value.shape, shape):
+                raise fail("Camera", name, f"of shape {shape_text(shape)}", value)
+            batches.append(value.shape[: value.dim() - len(shape) + 1])
+        try:
+            batch = torch.broadcast_shapes(*batches)
+        except RuntimeError:
+            text = ", ".join(f"{name} {tuple(b)}" for name, b in zip(values, batches, strict=True))
+            raise fail(
+                "Camera", "rotation, translation, focal, principal", "of batch shapes that broadcast", text
+            ) from None
+        positive("Camera", "focal", values["focal"])
+        positive("Camera", "near", near)
+        self.rotation = values["rotation"].expand(*batch, 3, 3)
+        self.translation = values["translation"].expand(*batch, 3)
+        self.focal = values["focal"].expand(*batch, 2)
+        self.principal = values["principal"].expand(*batch, 2)
+        self.is_orthographic = bool(orthographic)
+        self.near = float(near)
+        _check_rotation("Camera", "rotation", self.rotation)
+
+    # --- making one ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def orbit(
+        cls,
+        distance: Any,
+        elevation_deg: Any = 0.0,
+        azimuth_deg: Any = 0.0,
+        *,
+        fov_deg: Any = 60.0,
+        extent: Any = None,
+        at: Any = (0.0, 0.0, 0.0),
+        up: Any = None,
+        near: float = 1e-2,
+    ) -> "Camera":
+        """Place a camera on a sphere around a point, looking at it.
+
+        With elevation e and azimuth a, the eye is at + distance·(cos e · sin a, sin e, cos e · cos a): azimuth 0 looks
+        from +z and grows towards +x, elevation grows towards +y. Elevations beyond ±90° go on over the pole, with +y
+        still up in the image; at the pole itself +y points nowhere in the image, so ``up`` must be given.
+
+        Args:
+            distance: (...) from the point looked at, positive.
+            elevation_deg: (...) degrees.
+            azimuth_deg: (...) degrees.
+            fov_deg: (...) full field of view of the shorter image side, in (0, 180) degrees.
+            extent: (...) world length that the shorter image side spans; given, the camera is orthographic.
+            at: (..., 3) the point looked at.
+            up: (..., 3) direction that is up in the image; +y where left out.
+            near: faces nearer than this depth are clipped.
+
+        All are numbers or tensors, which broadcast to the batch and carry gradients.
+
+        Raises:
+            ValueError: an elevation of ±90° without ``up``, an ``up`` along the line of sight, or values out of range.
+
+        Example:
+            >>> import torch, geodiff as gd
+            >>> camera = gd.Camera.orbit(2.0, azimuth_deg=90, fov_deg=90)
+            >>> camera.position.round(decimals=4) + 0.0
+            tensor([2., 0., 0.])
+        """
+        where = "Camera.orbit"
+        lens = {"fov_deg": fov_deg} if extent is None else {"extent": extent}
+        given = {"distance": distance, "elevation_deg": elevation_deg, "azimuth_deg": azimuth_deg, "at": at, **lens}
+        values = promote(where, **given, **({} if up is None else {"up": up}))
+        distance, e, a = values["distance"], values["elevation_deg"].deg2rad(), values["azimuth_deg"].deg2rad()
+        positive(where, "distance", distance)
+        # cos 90° in floating point is not 0 but a rounding error of π/2.
+        if (
+            up is None
+            and e.device.type == "cpu"
+            and bool((e.detach().cos().abs() < 8 * torch.finfo(e.dtype).eps).any())
+        ):
+            raise fail(
+                where,
+                "elevation_deg",
+                "other than ±90 where `up` is left out",
+                "a camera at the pole, where +y has no direction in the image",
+                "Pass up=(0, 0, -1), or whichever direction should be up.",
+            )
+        backward = torch.stack(torch.broadcast_tensors(e.cos() * a.sin(), e.sin(), e.cos() * a.cos()), dim=-1)
+        upward = backward.new_tensor([0.0, 1.0, 0.0]) if up is None else values["up"]
+        eye = values["at"] + distance[..., None] * backward
+        return cls._placed(where, eye, backward, upward, values, near)
+
+    @classmethod
+    def look_at(
+        cls,
+        eye: Any,
+        at: Any = (0.0, 0.0, 0.0),
+        up: Any = (0.0, 1.0, 0.0),
+        *,
+        fov_deg: Any = 60.0,
+        near: float = 1e-2,
+    ) -> "Camera":
+        """Place a perspective camera at ``eye``, looking at ``at``, with ``up`` upwards in the image.
+
+        Args:
+            eye: (..., 3).
+            at: (..., 3), elsewhere than the eye.
+            up: (..., 3), not along the line of sight; need be neither unit nor perpendicular to it.
+            fov_deg: (...) full field of view of the shorter image side, in (0, 180) degrees.
+            near: faces nearer than this depth are clipped.
+
+        Raises:
+            ValueError: ``eye`` equal to ``at``, ``up`` zero or along the line of sight, or values out of range.
+
+        Example:
+            >>> import geodiff as gd
+            >>> gd.Camera.look_at(eye=(0, 0, 3), fov_deg=40)
+            Camera(perspective, focal=(2.7475, 2.7475), float32, cpu)
+        """
+        where = "Camera.look_at"
+        values = promote(where, eye=eye, at=at, up=up, fov_deg=fov_deg)
+        return cls._aimed(where, values, near)
+
+    @classmethod
+    def orthographic(
+        cls,
+        eye: Any = (0.0, 0.0, 1.0),
+        at: Any = (0.0, 0.0, 0.0),
+        up: Any = (0.0, 1.0, 0.0),
+        *,
+        extent: Any = 2.0,
+        near: float = 1e-2,
+    ) -> "Camera":
+        """Place an orthographic camera at ``eye``, looking along the direction to ``at``.
+
+        Args:
+            eye: (..., 3); what lies behind it is not seen.
+            at: (..., 3), elsewhere than the eye.
+            up: (..., 3), not along the line of sight.
+            extent: (...) world length that the shorter image side spans, positive.
+            near: faces nearer than this depth are clipped.
+
+        Raises:
+            ValueError: as ``look_at``.
+
+        Example:
+            >>> import torch, geodiff as gd
+            >>> camera = gd.Camera.orthographic(eye=(0, 0, 5), extent=4.0)
+            >>> camera.project(torch.tensor([[1.0, 2.0, 0.0]]))
+            tensor([[0.5000, 1.0000, 5.0000]])
+        """
+        where = "Camera.orthographic"
+        values = promote(where, eye=eye, at=at, up=up, extent=extent)
+        return cls._aimed(where, values, near)
+
+    @classmethod
+    def _aimed(cls, where: str, values: dict[str, torch.Tensor], near: float) -> "Camera":
+        for name in ("eye", "at", "up"):
+            if not matches(values[name].shape, ("...", 3)):
+                raise fail(where, name, "of shape (..., 3)", values[name])
+        backward = values["eye"] - values["at"]
+        length = torch.linalg.vector_norm(backward.detach(), dim=-1)
+        reach = torch.linalg.vector_norm(values["eye"].detach(), dim=-1)
+        if length.device.type == "cpu" and bool((length <= 8 * torch.finfo(length.dtype).eps * reach).any()):
+            raise fail(where, "eye", "elsewhere than `at`", "the same point", "Move one of them.")
+        return cls._placed(where, values["eye"], backward, values["up"], values, near)
+
+    @classmethod
+    def _placed(
+        cls,
+        where: str,
+        eye: torch.Tensor,
+        backward: torch.Tensor,
+        up: torch.Tensor,
+        values: dict[str, torch.Tensor],
+        near: float,
+    ) -> "Camera":
+        """Build the camera at ``eye`` whose z axis is ``backward``."""
+        for name in ("at", "up"):
+            if name in values and not matches(values[name].shape, ("...", 3)):
+                raise fail(where, name, "of shape (..., 3)", values[name])
+        z = backward / torch.linalg.vector_norm(backward, dim=-1, keepdim=True)
+        right = torch.linalg.cross(*torch.broadcast_tensors(up, z))
+        length = torch.linalg.vector_norm(right, dim=-1, keepdim=True)
+        size = torch.linalg.vector_norm(up.detach(), dim=-1, keepdim=True)
+        if z.device.type == "cpu" and bool((length.detach() <= 8 * torch.finfo(z.dtype).eps * size).any()):
+            raise fail(
+                where,
+                "up",
+                "other than zero or along the line of sight",
+                str(up.detach().tolist()),
+                "Choose a direction that is not the viewing direction.",
+            )
+        x = right / length
+        y = torch.linalg.cross(z, x)
+        rotation = torch.stack(torch.broadcast_tensors(x, y, z), dim=-2)
+        translation = -(rotation @ eye[..., None])[..., 0]
+        if "extent" in values:
+            positive(where, "extent", values["extent"])
+            focal = 2.0 / values["extent"]
+        else:
+            fov = values["fov_deg"]
+            if fov.device.type == "cpu" and not bool(((fov > 0) & (fov < 180)).all()):
+                raise fail(where, "fov_deg", "in (0, 180) degrees", str(fov.detach().tolist()))
+            focal = 1.0 / (0.5 * fov.deg2rad()).tan()
+        focal = focal[..., None].expand(*focal.shape, 2)
+        return cls(rotation, translation, focal, orthographic="extent" in values, near=near)
+
+    @classmethod
+    def from_K(cls, K: Any, R: Any, t: Any, *, image_size: int | tuple[int, int], near: float = 1e-2) -> "Camera":
+        """Make a perspective camera from pixel intrinsics and a world-to-camera pose in this project's axes.
+
+        A point is seen at column u = f_x X_x / d + c_x and row v = c_y − f_y X_y / d, in pixels from the upper left
+        corner of the image, so that pixel (i, j) has its centre at u = j + 0.5, v = i + 0.5.
+
+        Args:
+            K: (..., 3, 3) [[f_x, 0, c_x], [0, f_y, c_y], [0, 0, 1]] in pixels; skew is refused.
+            R: (..., 3, 3) world to camera (x right, y up, looking along −z).
+            t: (..., 3).
+            image_size: (H, W), or one number for a square, in pixels.
+            near: faces nearer than this depth are clipped.
+
+        Raises:
+            ValueError: a skewed or unscaled K, wrong shapes, or R that is not a rotation.
+
+        Example:
+            >>> import torch, geodiff as gd
+            >>> K = torch.tensor([[100.0, 0, 32], [0, 100, 24], [0, 0, 1]])
+            >>> gd.Camera.from_K(K, torch.eye(3), torch.zeros(3), image_size=(48, 64))
+            Camera(perspective, focal=(4.1667, 4.1667), float32, cpu)
+        """
+        values = promote("Camera.from_K", K=K, R=R, t=t)
+        K = values["K"]
+        if not matches(K.shape, ("...", 3, 3)):
+            raise fail("Camera.from_K", "K", "of shape (..., 3, 3)", K)
+        fixed = torch.stack((K[..., 0, 1], K[..., 1, 0], K[..., 2, 0], K[..., 2, 1], K[..., 2, 2]), dim=-1).detach()
+        if K.device.type == "cpu" and bool((fixed != fixed.new_tensor([0.0, 0, 0, 0, 1])).any()):
+            raise fail(
+                "Camera.from_K",
+                "K",
+                "[[fx, 0, cx], [0, fy, cy], [0, 0, 1]]",
+                str(K.detach().tolist()),
+                "Skew is not supported: undistort and rectify the images first.",
+            )
+        height, width = _image_size("Camera.from_K", image_size)
+        s = 2.0 / min(height, width)
+        focal = torch.stack((K[..., 0, 0] * s, K[..., 1, 1] * s), dim=-1)
+        principal = torch.stack(((K[..., 0, 2] - 0.5 * width) * s, (0.5 * height - K[..., 1, 2]) * s), dim=-1)
+        return cls(values["R"], values["t"], focal, principal, near=near)
+
+    @classmethod
+    def from_opencv(
+        cls,
+        K: Any,
+        R: Any,
+        t: Any,
+        image_size: int | tuple[int, int],
+        *,
+        pixel_center: float = 0.5,
+        distortion: Any = None,
+        near: float = 1e-2,
+    ) -> "Camera":
+        """Make a camera from OpenCV's intrinsics and pose (x right, y down, z forward; column vectors).
+
+        Args:
+            K: (..., 3, 3) in pixels, without skew.
+            R: (..., 3, 3) world to camera, the matrix (not the Rodrigues vector).
+            t: (..., 3).
+            image_size: (H, W), or one number for a square: rows first, unlike OpenCV's own (width, height).
+            pixel_center: where K has the centre of the first pixel. 0.5 if it counts from the corner of the image, as
+                here; 0.0 if it counts from the middle of the first pixel, as what ``cv2.calibrateCamera`` returns.
+            distortion: refused unless all coefficients are 0.
+            near: faces nearer than this depth are clipped.
+
+        Raises:
+            ValueError: distortion coefficients other than 0, a ``pixel_center`` other than 0 or 0.5, and as ``from_K``.
+
+        Example:
+            >>> import torch, geodiff as gd
+            >>> K = torch.tensor([[100.0, 0, 32], [0, 100, 24], [0, 0, 1]])
+            >>> camera = gd.Camera.from_opencv(K, torch.eye(3), torch.zeros(3), image_size=(48, 64))
+            >>> camera.project(torch.tensor([[0.0, 0.0, 1.0]]))
+            tensor([[0., 0., 1.]])
+        """
+        where = "Camera.from_opencv"
+        if distortion is not None and bool((promote(where, distortion=distortion)["distortion"] != 0).any()):
+            raise fail(
+                where,
+                "distortion",
+                "None or all zero",
+                distortion,
+                "Undistort the images (cv2.undistort) and pass the new camera matrix.",
+            )
+        if pixel_center not in (0.0, 0.5):
+            raise fail(where, "pixel_center", "0.0 or 0.5", pixel_center)
+        values = promote(where, K=K, R=R, t=t)
+        K, R, t = values["K"], values["R"], values["t"]
+        for name, shape in (("K", ("...", 3, 3)), ("R", ("...", 3, 3)), ("t", ("...", 3))):
+            if not matches(values[name].shape, shape):
+                raise fail(where, name, f"of shape {shape_text(shape)}", values[name])
+        shift = K.new_zeros(3, 3)
+        shift[:2, 2] = 0.5 - pixel_center
+        flip = R.new_tensor(_FLIP)
+        return cls.from_K(K + shift, flip[:, None] * R, flip * t, image_size=image_size, near=near)
+
+    def to_opencv(
+        self, image_size: int | tuple[int, int], *, pixel_center: float = 0.5
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return OpenCV's K (..., 3, 3), R (..., 3, 3) and t (..., 3); the inverse of ``from_opencv``.
+
+        Args:
+            image_size: (H, W), or one number for a square.
+            pixel_center: 0.5, or 0.0 for OpenCV's own habit of counting from the middle of the first pixel.
+
+        Raises:
+            ValueError: an orthographic camera, or a ``pixel_center`` other than 0 or 0.5.
+        """
+        if self.is_orthographic:
+            raise fail("Camera.to_opencv", "camera", "a perspective camera", "an orthographic one")
+        if pixel_center not in (0.0, 0.5):
+            raise fail("Camera.to_opencv", "pixel_center", "0.0 or 0.5", pixel_center)
+        K = self.K(image_size)
+        shift = K.new_zeros(3, 3)
+        shift[:2, 2] = 0.5 - pixel_center
+        flip = K.new_tensor(_FLIP)
+        return K - shift, flip[:, None] * self.rotation, flip * self.translation
+
+    # --- what it sees -------------------------------------------------------------------------------------------------
+
+    def to_view(self, points: torch.Tensor) -> torch.Tensor:
+        """Return points (..., N, 3) in view coordinates R x + t: x right, y up, z backward."""
+        points, R, t = self._with(points, "to_view", self.rotation, self.translation)
+        return points @ R.mT + t[..., None, :]
+
+    def to_clip(self, points: torch.Tensor) -> torch.Tensor:
+        """Return points (..., N, 3) as (..., N, 4) clip coordinates (x·w, y·w, depth, w).
+
+        x and y are NDC, depth is the distance along the viewing direction, and w is the depth, or 1 if orthographic.
+        The map is affine in the points, so what is clipped at the near plane may be interpolated. The camera's batch
+        broadcasts with that of the points.
+        """
+        R, t, (fx, fy), (px, py) = self.rotation, self.translation, self.focal.unbind(-1), self.principal.unbind(-1)
+        # One affine map from world to clip coordinates: rows in view space first, the constants last.
+        pose = torch.cat((R, t[..., None]), dim=-1)
+        depth = -pose[..., 2, :]
+        rest = torch.zeros_like(depth)
+        if self.is_orthographic:
+            rest = rest + rest.new_tensor([0.0, 0.0, 0.0, 1.0])
+        w = rest if self.is_orthographic else depth
+        x = fx[..., None] * pose[..., 0, :] + px[..., None] * w
+        y = fy[..., None] * pose[..., 1, :] + py[..., None] * w
+        points, matrix = self._with(points, "to_clip", torch.stack((x, y, depth, w), dim=-2))
+        return points @ matrix[..., :3].mT + matrix[..., None, :, 3]
+
+    def project(self, points: torch.Tensor, image_size: int | tuple[int, int] | None = None) -> torch.Tensor:
+        """Return points (..., N, 3) as (..., N, 3): x and y in NDC, and depth.
+
+        With ``image_size`` = (H, W), x and y are pixels instead: columns to the right and rows downwards from the upper
+        left corner, pixel centres at +0.5. Points of depth ≤ 0 are behind a perspective camera: their depth says so,
+        their x and y mean nothing (at depth 0 they are huge, not infinite).
+        """
+        xw, yw, depth, w = self.to_clip(points).unbind(-1)
+        w = torch.where(w == 0, torch.finfo(w.dtype).eps, w)
+        x, y = xw / w, yw / w
+        if image_size is not None:
+            height, width = _image_size("Camera.project", image_size)
+            s = 2.0 / min(height, width)
+            x, y = x / s + 0.5 * width, 0.5 * height - y / s
+        return torch.stack((x, y, depth), dim=-1)
+
+    def unproject(self, points: torch.Tensor) -> torch.Tensor:
+        """Return the world points (..., N, 3) that ``project`` sends to (x, y, depth) in NDC."""
+        floating("Camera.unproject", "points", points, ("...", "N", 3))
+        points, R, t, f, p = self._with(points, "unproject", *(getattr(self, name) for name in _FIELDS))
+        depth = points[..., 2:]
+        plane = (points[..., :2] - p[..., None, :]) / f[..., None, :]
+        view = torch.cat((plane if self.is_orthographic else plane * depth, -depth), dim=-1)
+        return (view - t[..., None, :]) @ R
+
+    def _with(self, points: Any, method: str, *matrices: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        floating(f"Camera.{method}", "points", points, ("...", "N", 3))
+        if points.device != self.device:
+            raise fail(
+                f"Camera.{method}",
+                "points",
+                f"on {self.device} like the camera",
+                str(points.device),
+                "Use camera.to(points.device).",
+                RuntimeError,
+            )
+        dtype = torch.promote_types(points.dtype, self.dtype)
+        try:
+            torch.broadcast_shapes(points.shape[:-2], self.batch_shape)
+        except RuntimeError:
+            raise fail(
+                f"Camera.{method}",
+                "points",
+                f"of a batch that broadcasts with the cameras' {tuple(self.batch_shape)}",
+                points,
+            ) from None
+        return (points.to(dtype), *(matrix.to(dtype) for matrix in matrices))
+
+    def K(self, image_size: int | tuple[int, int]) -> torch.Tensor:
+        """Return the intrinsics (..., 3, 3) in pixels for images of ``image_size`` (H, W); see ``from_K``.
+
+        For an orthographic camera the same matrix applies to (X_x, −X_y, 1), without a division.
+        """
+        height, width = _image_size("Camera.K", image_size)
+        s = 2.0 / min(height, width)
+        (fx, fy), (px, py) = self.focal.unbind(-1), self.principal.unbind(-1)
+        zero, one = torch.zeros_like(fx), torch.ones_like(fx)
+        rows = (fx / s, zero, px / s + 0.5 * width, zero, fy / s, 0.5 * height - py / s, zero, zero, one)
+        return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+
+    @property
+    def position(self) -> torch.Tensor:
+        """(..., 3) where the camera stands: −Rᵀ t."""
+        return -(self.rotation.mT @ self.translation[..., None])[..., 0]
+
+    @property
+    def forward(self) -> torch.Tensor:
+        """(..., 3) the unit direction in which it looks."""
+        return -self.rotation[..., 2, :]
+
+    @property
+    def camera_to_world(self) -> torch.Tensor:
+        """(..., 4, 4) [[Rᵀ, −Rᵀt], [0, 1]], OpenGL's pose matrix, as in ``transforms.json``."""
+        top = torch.cat((self.rotation.mT, self.position[..., None]), dim=-1)
+        last = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*self.batch_shape, 1, 4)
+        return torch.cat((top, last), dim=-2)
+
+    # --- batches ------------------------------------------------------------------------------------------------------
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """The leading shape, empty for a single camera."""
+        return self.translation.shape[:-1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its tensors."""
+        return self.translation.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of its tensors."""
+        return self.translation.device
+
+    def __repr__(self) -> str:
+        kind = "orthographic" if self.is_orthographic else "perspective"
+        batch = f"batch={tuple(self.batch_shape)}" if self.batch_shape else ""
+        if not batch:
+            fx, fy = self.focal.detach().tolist()
+            batch = f"focal=({fx:.4f}, {fy:.4f})"
+        return f"Camera({kind}, {batch}, {str(self.dtype).removeprefix('torch.')}, {self.device})"
+
+    def __len__(self) -> int:
+        if not self.batch_shape:
+            raise fail("Camera", "camera", "a batch", "a single camera, which has no length", error=TypeError)
+        return self.batch_shape[0]
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __getitem__(self, index: Any) -> "Camera":
+        """Select cameras of a batch by number, slice, list or tensor along the batch axes."""
+        if not self.batch_shape:
+            raise fail("Camera", "index", "used on a batch", "a single camera", error=TypeError)
+        return self._map(lambda value: value[index])
+
+    def __iter__(self) -> Iterator["Camera"]:
+        return (self[i] for i in range(len(self)))
+
+    def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Camera":
+        # What was checked once stays right: no need to look at the numbers again.
+        camera = object.__new__(Camera)
+        camera.is_orthographic, camera.near = self.is_orthographic, self.near
+        for name in _FIELDS:
+            setattr(camera, name, change(getattr(self, name)))
+        return camera
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Camera":
+        """Return the camera on another device or in another dtype (float32 or float64)."""
+        if dtype is not None and dtype not in (torch.float32, torch.float64):
+            raise fail("Camera.to", "dtype", "torch.float32 or torch.float64", str(dtype), error=TypeError)
+        return self._map(lambda value: value.to(device=device, dtype=dtype))
+
+    def detach(self) -> "Camera":
+        """Return the camera cut off from the autograd graph."""
+        return self._map(torch.Tensor.detach)
+
+    @classmethod
+    def cat(cls, cameras: Sequence["Camera"]) -> "Camera":
+        """Join batches along their first axis; single cameras count as batches of one."""
+        singles = [camera if camera.batch_shape else camera._map(lambda v: v[None]) for camera in cameras]
+        return cls._joined("Camera.cat", singles, torch.cat)
+
+    @classmethod
+    def stack(cls, cameras: Sequence["Camera"]) -> "Camera":
+        """Join cameras, or batches of the same shape, along a new first axis."""
+        return cls._joined("Camera.stack", list(cameras), torch.stack)
+
+    @classmethod
+    def _joined(cls, where: str, cameras: list["Camera"], join: Callable[..., torch.Tensor]) -> "Camera":
+        if not cameras:
+            raise fail(where, "cameras", "one or more cameras", "none")
+        if len({camera.is_orthographic for camera in cameras}) > 1:
+            raise fail(where, "cameras", "all perspective or all orthographic", "both kinds")
+        if len({camera.near for camera in cameras}) > 1:
+            raise fail(where, "cameras", "of one `near`", str(sorted({camera.near for camera in cameras})))
+        fields = {name: join([getattr(camera, name) for camera in cameras]) for name in _FIELDS}
+        return cls(**fields, orthographic=cameras[0].is_orthographic, near=cameras[0].near)
+
+
+def _check_rotation(where: str, name: str, rotation: torch.Tensor) -> None:
+    """Require R Rᵀ = 1 and det R = +1 to within ``_RIGID``, on the CPU."""
+    r = rotation.detach()
+    if r.device.type != "cpu" or r.numel() == 0:
+        return
+    error = float((r @ r.mT - torch.eye(3, dtype=r.dtype)).abs().max())
+    if error > _RIGID:
+        raise fail(where, name, "a rotation, R Rᵀ = 1", f"R Rᵀ off by {error:.3g}", "Divide a scale out of it first.")
+    if bool((torch.linalg.det(r) < 0).any()):
+        raise fail(
+            where,
+            name,
+            "a rotation of determinant +1",
+            "a reflection",
+            "The data is left-handed: mirror the images and the poses.",
+        )
+
+
+def _image_size(where: str, image_size: Any) -> tuple[int, int]:
+    """Return (H, W) of a number or a pair."""
+    pair = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(pair) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in pair):
+        raise fail(where, "image_size", "(H, W) or one positive integer", image_size)
+    return pair

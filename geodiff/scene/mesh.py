@@ -1,0 +1,577 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Triangle meshes: one, a batch of positions over shared faces, or a packed batch of different ones."""
+
+import copy
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from geodiff.checks import as_tensor, choice, fail, floating, integers, matches, promote, shape_text
+from geodiff.scene import quantities
+from geodiff.scene.topology import Topology
+
+if TYPE_CHECKING:
+    import trimesh
+
+_ATTRIBUTES = ("vertex_colors", "uv", "face_colors", "texture")
+
+
+class Mesh:
+    """A triangle mesh, or a batch of vertex positions over the same faces.
+
+    Methods return new meshes and never change this one. What follows from the faces alone is found on first use and
+    shared by every mesh made with ``with_vertices``. What follows from the positions (normals, areas) is kept too,
+    unless the positions require a gradient, when it is computed afresh so that its graph is too. Front faces are
+    those whose vertices are seen counter-clockwise.
+
+    Args:
+        vertices: (..., V, 3) float32 or float64 tensor or array, finite.
+        faces: (F, 3) integers in [0, V); F may be 0, and faces may have no area.
+        vertex_colors: (..., V, C), usually C = 3 with values in [0, 1].
+        uv: (..., T, 2) texture coordinates, u to the right and v up, (0, 0) the lower left corner of the texture.
+        uv_faces: (F, 3) integers in [0, T), the texture coordinate of each corner; left out, T = V and ``faces`` serve.
+        face_colors: (..., F, C).
+        texture: (..., H, W, C) image, row 0 on top; needs ``uv``.
+
+    Gradients flow to the vertices and the attributes. Mixed dtypes are promoted to the widest.
+
+    Raises:
+        TypeError: faces that are not integers, half precision, or things that are not tensors.
+        ValueError: NaN or infinity, indices out of range, quads, attributes of the wrong length.
+        RuntimeError: tensors on different devices.
+
+    Example:
+        >>> import torch, geodiff as gd
+        >>> mesh = gd.Mesh(torch.eye(3), torch.tensor([[0, 1, 2]]))
+        >>> mesh.face_areas
+        tensor([0.8660])
+    """
+
+    vertices: torch.Tensor
+    topology: Topology
+    vertex_colors: torch.Tensor | None
+    uv: torch.Tensor | None
+    uv_faces: torch.Tensor | None
+    face_colors: torch.Tensor | None
+    texture: torch.Tensor | None
+
+    def __init__(
+        self,
+        vertices: Any,
+        faces: Any,
+        vertex_colors: Any = None,
+        uv: Any = None,
+        uv_faces: Any = None,
+        face_colors: Any = None,
+        texture: Any = None,
+    ) -> None:
+        vertices = as_tensor("Mesh", "vertices", vertices)
+        floating("Mesh", "vertices", vertices, ("...", "V", 3))
+        if isinstance(faces, Topology):
+            topology = faces
+            if topology.num_vertices != vertices.shape[-2]:
+                raise fail(
+                    "Mesh", "vertices", f"of shape (..., {topology.num_vertices}, 3) as in the topology", vertices
+                )
+        else:
+            faces = as_tensor("Mesh", "faces", faces)
+            # An empty list of faces has no dtype of its own.
+            if faces.numel() == 0 and faces.dim() <= 1:
+                faces = faces.new_zeros((0, 3), dtype=torch.int64)
+            _same_device("faces", faces, vertices)
+            topology = Topology(faces, vertices.shape[-2])
+        self.topology = topology
+        given = {"vertex_colors": vertex_colors, "uv": uv, "face_colors": face_colors, "texture": texture}
+        attributes = {name: as_tensor("Mesh", name, value) for name, value in given.items() if value is not None}
+        sizes: dict[str, tuple[int | str, ...]] = {
+            "vertex_colors": ("...", vertices.shape[-2], "C"),
+            "uv": ("...", "T", 2),
+            "face_colors": ("...", topology.num_faces, "C"),
+            "texture": ("...", "H", "W", "C"),
+        }
+        dtype = vertices.dtype
+        for name, value in attributes.items():
+            floating("Mesh", name, value, sizes[name])
+            _same_device(name, value, vertices)
+            dtype = torch.promote_types(dtype, value.dtype)
+        self.vertices = vertices.to(dtype)
+        for name in _ATTRIBUTES:
+            setattr(self, name, attributes[name].to(dtype) if name in attributes else None)
+        self.uv_faces = self._checked_uv_faces(uv_faces)
+        if self.texture is not None and self.uv is None:
+            raise fail("Mesh", "uv", "given with `texture`", "None", "Pass uv=(V, 2), or leave the texture out.")
+        self._check_batch()
+        self._cache: dict[str, torch.Tensor] = {}
+        self._cache_version = -1
+
+    def _checked_uv_faces(self, uv_faces: Any) -> torch.Tensor | None:
+        if self.uv is None:
+            if uv_faces is not None:
+                raise fail("Mesh", "uv", "given with `uv_faces`", "None", "Pass uv=(T, 2).")
+            return None
+        count = self.uv.shape[-2]
+        if uv_faces is None:
+            if count != self.num_vertices:
+                raise fail(
+                    "Mesh",
+                    "uv",
+                    f"of shape (..., {self.num_vertices}, 2), one for each vertex",
+                    self.uv,
+                    "Pass uv_faces=(F, 3) where corners have their own.",
+                )
+            return self.topology.faces
+        if uv_faces is self.topology.faces:
+            return uv_faces
+        value = as_tensor("Mesh", "uv_faces", uv_faces)
+        _same_device("uv_faces", value, self.vertices)
+        value = integers("Mesh", "uv_faces", value, (self.num_faces, 3), "One row for each face.")
+        if value.numel() and not (0 <= int(value.min()) and int(value.max()) < count):
+            raise fail(
+                "Mesh",
+                "uv_faces",
+                f"indices in [0, {count}) since there are {count} texture coordinates",
+                f"indices from {int(value.min())} to {int(value.max())}",
+            )
+        return value
+
+    def _check_batch(self) -> None:
+        trailing = {"vertex_colors": 2, "uv": 2, "face_colors": 2, "texture": 3}
+        for name in _ATTRIBUTES:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            lead = value.shape[: -trailing[name]]
+            try:
+                fits = torch.broadcast_shapes(lead, self.batch_shape) == self.batch_shape
+            except RuntimeError:
+                fits = False
+            if not fits:
+                raise fail(
+                    "Mesh", name, f"without a batch, or with the batch {tuple(self.batch_shape)} of the vertices", value
+                )
+
+    # --- making, reading, writing -----------------------------------------------------------------------------------
+
+    @classmethod
+    def triangulated(cls, vertices: Any, polygons: Any, **attributes: Any) -> "Mesh":
+        """Make a mesh from polygons, each cut into a fan of triangles around its first vertex.
+
+        Args:
+            vertices: (..., V, 3).
+            polygons: (F, n) integers with n ≥ 3, or a list of sequences of three or more vertex indices. A fan covers
+                a convex polygon; others may fold over.
+            attributes: the other arguments of ``Mesh`` that are not counted by face.
+
+        Raises:
+            TypeError: indices that are not integers.
+            ValueError: a polygon of fewer than three vertices.
+
+        Example:
+            >>> import torch, geodiff as gd
+            >>> gd.Mesh.triangulated(torch.rand(5, 3), [[0, 1, 2, 3], [0, 3, 4]]).faces.tolist()
+            [[0, 1, 2], [0, 2, 3], [0, 3, 4]]
+        """
+        if isinstance(polygons, torch.Tensor | np.ndarray):
+            table = as_tensor("Mesh.triangulated", "polygons", polygons)
+            table = integers("Mesh.triangulated", "polygons", table, ("F", "n"))
+            flat = table.reshape(-1)
+            sizes = torch.full((table.shape[0],), table.shape[1], dtype=torch.int64, device=table.device)
+        else:
+            rows = [np.asarray(row) for row in polygons]
+            for row in rows:
+                if row.ndim != 1 or not np.issubdtype(row.dtype, np.integer):
+                    raise fail("Mesh.triangulated", "polygons", "sequences of integers", row.tolist(), error=TypeError)
+            joined = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
+            device = vertices.device if isinstance(vertices, torch.Tensor) else None
+            flat = torch.as_tensor(joined.astype(np.int64), device=device)
+            sizes = torch.tensor([len(row) for row in rows], dtype=torch.int64, device=device)
+        if len(sizes) and int(sizes.min()) < 3:
+            place = int(sizes.argmin())
+            raise fail(
+                "Mesh.triangulated", "polygons", "of three or more vertices", f"{int(sizes[place])} in polygon {place}"
+            )
+        start = (sizes.cumsum(0) - sizes).repeat_interleave(sizes - 2)
+        begin = ((sizes - 2).cumsum(0) - (sizes - 2)).repeat_interleave(sizes - 2)
+        step = torch.arange(len(start), device=flat.device) - begin
+        faces = torch.stack((flat[start], flat[start + step + 1], flat[start + step + 2]), dim=-1)
+        return cls(vertices, faces, **attributes)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], weld: bool | None = None) -> "Mesh":
+        """Read a mesh from OBJ, PLY, STL, GLB or whatever else trimesh reads; see ``mesh_files.load_mesh``."""
+        from geodiff.scene.mesh_files import load_mesh
+
+        return load_mesh(path, weld)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the mesh as OBJ, PLY, STL or GLB, whole or not at all; see ``mesh_files.save_mesh``."""
+        from geodiff.scene.mesh_files import save_mesh
+
+        save_mesh(self, path)
+
+    @classmethod
+    def from_trimesh(cls, mesh: "trimesh.Trimesh") -> "Mesh":
+        """Make a mesh from a ``trimesh.Trimesh``; see ``mesh_files.from_trimesh``."""
+        from geodiff.scene.mesh_files import from_trimesh
+
+        return from_trimesh(mesh)
+
+    def to_trimesh(self) -> "trimesh.Trimesh":
+        """Return a ``trimesh.Trimesh``; see ``mesh_files.to_trimesh``."""
+        from geodiff.scene.mesh_files import to_trimesh
+
+        return to_trimesh(self)
+
+    # --- shape ------------------------------------------------------------------------------------------------------
+
+    @property
+    def faces(self) -> torch.Tensor:
+        """(F, 3) int64."""
+        return self.topology.faces
+
+    @property
+    def faces_int32(self) -> torch.Tensor:
+        """(F, 3) contiguous int32, cached."""
+        return self.topology.faces_int32
+
+    @property
+    def num_vertices(self) -> int:
+        """V."""
+        return self.vertices.shape[-2]
+
+    @property
+    def num_faces(self) -> int:
+        """F."""
+        return self.topology.num_faces
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """The leading shape of the vertices, empty for a single mesh."""
+        return self.vertices.shape[:-2]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the vertices and attributes."""
+        return self.vertices.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of everything."""
+        return self.vertices.device
+
+    def __repr__(self) -> str:
+        parts = [f"vertices={tuple(self.vertices.shape)}", f"faces={tuple(self.faces.shape)}"]
+        for name in _ATTRIBUTES:
+            value = getattr(self, name)
+            if value is not None:
+                parts.append(f"{name}={tuple(value.shape)}")
+        return f"Mesh({', '.join(parts)}, {str(self.dtype).removeprefix('torch.')}, {self.device})"
+
+    def __getitem__(self, index: Any) -> "Mesh":
+        """Select meshes of a batch; the faces and their caches are shared."""
+        if not self.batch_shape:
+            raise fail("Mesh", "index", "used on a batch (B, V, 3)", self.vertices, "This is one mesh.", TypeError)
+        changes: dict[str, Any] = {"vertices": self.vertices[index]}
+        for name, trailing in (("vertex_colors", 2), ("uv", 2), ("face_colors", 2), ("texture", 3)):
+            value = getattr(self, name)
+            if value is not None and value.dim() > trailing:
+                changes[name] = value.expand(self.batch_shape + value.shape[-trailing:])[index]
+        return self._replace(**changes)
+
+    def __iter__(self) -> Iterator["Mesh"]:
+        if not self.batch_shape:
+            raise fail("Mesh", "mesh", "a batch (B, V, 3) to iterate", self.vertices, error=TypeError)
+        return (self[i] for i in range(self.batch_shape[0]))
+
+    def layout_for(self, batch: int) -> torch.Tensor:
+        """Return the (B, 3) rows [vertex_start, face_start, face_count] of B images of this mesh.
+
+        For ops that take packed vertices: image b has vertices [b·V, (b + 1)·V) and all images share the faces.
+        """
+        layout = torch.zeros(batch, 3, dtype=torch.int64, device=self.device)
+        layout[:, 0] = torch.arange(batch, device=self.device) * self.num_vertices
+        layout[:, 2] = self.num_faces
+        return layout
+
+    # --- new meshes from this one -------------------------------------------------------------------------------------
+
+    def _replace(self, **changes: Any) -> "Mesh":
+        fields = {name: getattr(self, name) for name in ("vertices", "uv_faces", *_ATTRIBUTES)}
+        fields.update(changes)
+        return Mesh(faces=fields.pop("topology", self.topology), **fields)
+
+    def with_vertices(self, vertices: Any) -> "Mesh":
+        """Return the mesh with other positions (..., V, 3), which keeps its faces, its attributes and their caches."""
+        vertices = as_tensor("Mesh.with_vertices", "vertices", vertices)
+        floating("Mesh.with_vertices", "vertices", vertices, ("...", self.num_vertices, 3))
+        _same_device("vertices", vertices, self.vertices)
+        if vertices.dtype != self.dtype:
+            return self._replace(vertices=vertices)
+        # The rest was checked when it came in; training loops come here at every step.
+        mesh = copy.copy(self)
+        mesh.vertices = vertices
+        mesh._cache, mesh._cache_version = {}, -1
+        mesh._check_batch()
+        return mesh
+
+    def with_attributes(self, **attributes: Any) -> "Mesh":
+        """Return the mesh with some of vertex_colors, uv, uv_faces, face_colors and texture replaced (None drops)."""
+        for name in attributes:
+            choice("Mesh.with_attributes", "attributes", name, (*_ATTRIBUTES, "uv_faces"))
+        if "uv" in attributes and "uv_faces" not in attributes:
+            attributes["uv_faces"] = None
+        return self._replace(**attributes)
+
+    def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in ("vertices", *_ATTRIBUTES)}
+        return {name: change(value) for name, value in values.items() if value is not None}
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Mesh":
+        """Return the mesh on another device or in another dtype (float32 or float64)."""
+        changes = self._map(lambda value: value.to(device=device, dtype=dtype))
+        topology = self.topology if device is None else self.topology.to(device)
+        uv_faces = self.uv_faces
+        if uv_faces is not None:
+            uv_faces = topology.faces if uv_faces is self.topology.faces else uv_faces.to(device)
+        return self._replace(topology=topology, uv_faces=uv_faces, **changes)
+
+    def detach(self) -> "Mesh":
+        """Return the mesh cut off from the autograd graph."""
+        return self._replace(**self._map(torch.Tensor.detach))
+
+    def clone(self) -> "Mesh":
+        """Return the mesh with its own copies of vertices and attributes."""
+        return self._replace(**self._map(torch.Tensor.clone))
+
+    def translated(self, offset: Any) -> "Mesh":
+        """Return the mesh moved by ``offset`` (..., 3); a batch of offsets gives a batch of meshes."""
+        return self.with_vertices(
+            self.vertices + self._operand("translated", "offset", offset, ("...", 3))[..., None, :]
+        )
+
+    def scaled(self, factor: Any) -> "Mesh":
+        """Return the mesh scaled about the origin by a number, (..., 1) even factors or (..., 3) along x, y and z.
+
+        An odd count of negative factors turns the mesh inside out: see ``flipped``.
+        """
+        factor = self._operand("scaled", "factor", factor, ("...",))
+        if factor.dim() and factor.shape[-1] not in (1, 3):
+            raise fail(
+                "Mesh.scaled", "factor", "a number, (..., 1) or (..., 3)", factor, "For a batch use factor[:, None]."
+            )
+        return self.with_vertices(self.vertices * (factor[..., None, :] if factor.dim() else factor))
+
+    def rotated(self, rotation: Any) -> "Mesh":
+        """Return the mesh turned about the origin: x ↦ R x for ``rotation`` R (..., 3, 3)."""
+        rotation = self._operand("rotated", "rotation", rotation, ("...", 3, 3))
+        return self.with_vertices(self.vertices @ rotation.mT)
+
+    def transformed(self, matrix: Any) -> "Mesh":
+        """Return the mesh under the affine map x ↦ A x + t with ``matrix`` [[A, t], [0, 1]] of shape (..., 4, 4)."""
+        matrix = self._operand("transformed", "matrix", matrix, ("...", 4, 4))
+        last = matrix.detach()[..., 3, :]
+        if last.device.type == "cpu" and not torch.equal(last, last.new_tensor([0.0, 0, 0, 1]).expand_as(last)):
+            raise fail("Mesh.transformed", "matrix", "affine, its last row (0, 0, 0, 1)", str(last.tolist()))
+        return self.with_vertices(self.vertices @ matrix[..., :3, :3].mT + matrix[..., None, :3, 3])
+
+    def _operand(self, method: str, name: str, value: Any, shape: tuple[int | str, ...]) -> torch.Tensor:
+        value = promote(f"Mesh.{method}", **{name: value})[name].to(self.device)
+        if not matches(value.shape, shape):
+            raise fail(f"Mesh.{method}", name, f"of shape {shape_text(shape)}", value)
+        return value.to(torch.promote_types(value.dtype, self.dtype)) if value.dim() else value.to(self.dtype)
+
+    def normalized(self, kind: str = "box") -> "Mesh":
+        """Return each mesh moved so that its bounding box is centred on the origin, and scaled evenly.
+
+        Args:
+            kind: "box" makes the longest side of the bounding box 1; "sphere" puts the farthest vertex at distance 1.
+
+        Raises:
+            ValueError: an unknown kind, or a mesh without extent.
+        """
+        choice("Mesh.normalized", "kind", kind, ("box", "sphere"))
+        low, high = self.bounds.unbind(-2)
+        centred = self.vertices - (0.5 * (low + high))[..., None, :]
+        size = (high - low).amax(-1) if kind == "box" else torch.linalg.vector_norm(centred, dim=-1).amax(-1)
+        if size.device.type == "cpu" and not bool((size > 0).all()):
+            raise fail("Mesh.normalized", "mesh", "of some extent", "all vertices in one point")
+        return self.with_vertices(centred / size[..., None, None])
+
+    def flipped(self) -> "Mesh":
+        """Return the mesh with the winding of every face, hence its normals, reversed."""
+        uv_faces = self.uv_faces
+        if uv_faces is not None and uv_faces is not self.faces:
+            uv_faces = uv_faces.flip(-1)
+        elif uv_faces is not None:
+            uv_faces = None
+        return self._replace(topology=Topology(self.faces.flip(-1), self.num_vertices), uv_faces=uv_faces)
+
+    # --- quantities -------------------------------------------------------------------------------------------------
+
+    def _quantity(self, name: str, compute: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        v = self.vertices
+        # Under a gradient a cached value would hand out a graph that a backward pass has already freed; an inference
+        # tensor cannot tell whether it was written to.
+        if v.requires_grad or v.is_inference():
+            return compute(v, self.faces)
+        if self._cache_version != v._version:
+            self._cache.clear()
+            self._cache_version = v._version
+        if name not in self._cache:
+            self._cache[name] = compute(v, self.faces)
+        return self._cache[name]
+
+    @property
+    def face_normals(self) -> torch.Tensor:
+        """(..., F, 3) unit normals; 0 for faces of no area. See ``quantities.face_normals``."""
+        return self._quantity("face_normals", quantities.face_normals)
+
+    @property
+    def face_areas(self) -> torch.Tensor:
+        """(..., F) areas. See ``quantities.face_areas``."""
+        return self._quantity("face_areas", quantities.face_areas)
+
+    @property
+    def vertex_normals(self) -> torch.Tensor:
+        """(..., V, 3) unit normals, weighted by area. See ``quantities.vertex_normals``."""
+        return self._quantity("vertex_normals", quantities.vertex_normals)
+
+    @property
+    def bounds(self) -> torch.Tensor:
+        """(..., 2, 3) least and greatest coordinates over the vertices; where several tie they share the gradient."""
+        if self.num_vertices == 0:
+            raise fail("Mesh.bounds", "mesh", "of at least one vertex", "none")
+        return torch.stack((self.vertices.amin(-2), self.vertices.amax(-2)), dim=-2)
+
+    def laplacian(self, kind: str = "uniform", normalized: bool = False) -> torch.Tensor:
+        """Return the sparse (V, V) Laplacian, "uniform" or "cotangent". See ``quantities.laplacian``."""
+        return quantities.laplacian(self.topology, self.vertices, kind, normalized)
+
+    @property
+    def edges(self) -> torch.Tensor:
+        """(E, 2) edges, each once, lower vertex first, sorted."""
+        return self.topology.edges
+
+    @property
+    def edge_faces(self) -> torch.Tensor:
+        """(E, 2) faces at each edge, −1 where there is none. See ``Topology.edge_faces``."""
+        return self.topology.edge_faces
+
+    @property
+    def face_pairs(self) -> torch.Tensor:
+        """(P, 2) pairs of faces that share an edge. See ``Topology.face_pairs``."""
+        return self.topology.face_pairs
+
+    @property
+    def face_pair_edges(self) -> torch.Tensor:
+        """(P,) the edge that each of ``face_pairs`` shares."""
+        return self.topology.face_pair_edges
+
+    @property
+    def boundary_edges(self) -> torch.Tensor:
+        """(b, 2) edges with a single face."""
+        return self.topology.boundary_edges
+
+    @property
+    def vertex_degree(self) -> torch.Tensor:
+        """(V,) how many edges meet at each vertex."""
+        return self.topology.vertex_degree
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether there are faces and no boundary edge."""
+        return self.topology.is_closed
+
+    @property
+    def euler_characteristic(self) -> int:
+        """V − E + F over the vertices in use."""
+        return self.topology.euler_characteristic
+
+
+def _same_device(name: str, value: torch.Tensor, vertices: torch.Tensor) -> None:
+    if value.device != vertices.device:
+        raise fail(
+            "Mesh", name, f"on {vertices.device} like the vertices", str(value.device), "Use .to(device).", RuntimeError
+        )
+
+
+class MeshBatch:
+    """Meshes of different sizes, packed one after another.
+
+    Args:
+        meshes: one or more single meshes (no batch axis), on one device; dtypes are promoted to the widest.
+
+    Attributes:
+        vertices: (ΣV, 3) all vertices.
+        faces: (ΣF, 3) all faces, with indices local to their mesh.
+        layout: (B, 3) int64 rows [vertex_start, face_start, face_count].
+
+    Raises:
+        TypeError: something other than meshes.
+        ValueError: no meshes, or a batched one.
+
+    Example:
+        >>> import geodiff as gd
+        >>> pair = gd.MeshBatch([gd.icosphere(0), gd.box()])
+        >>> pair.layout.tolist()
+        [[0, 0, 20], [12, 20, 12]]
+        >>> pair[1]
+        Mesh(vertices=(8, 3), faces=(12, 3), float32, cpu)
+    """
+
+    def __init__(self, meshes: Sequence[Mesh]) -> None:
+        meshes = list(meshes)
+        if not meshes:
+            raise fail("MeshBatch", "meshes", "one or more meshes", "none")
+        for mesh in meshes:
+            if not isinstance(mesh, Mesh):
+                raise fail("MeshBatch", "meshes", "a sequence of Mesh", mesh, error=TypeError)
+            if mesh.batch_shape:
+                raise fail("MeshBatch", "meshes", "single meshes of vertices (V, 3)", mesh.vertices, "Pass [*mesh].")
+            _same_device("meshes", mesh.vertices, meshes[0].vertices)
+        self._meshes = meshes
+        self._sizes = [mesh.num_vertices for mesh in meshes]
+        self.vertices = torch.cat([mesh.vertices for mesh in meshes])
+        self.faces = torch.cat([mesh.faces for mesh in meshes])
+        vertex_start = np.cumsum([0, *self._sizes[:-1]])
+        face_count = [mesh.num_faces for mesh in meshes]
+        face_start = np.cumsum([0, *face_count[:-1]])
+        rows = np.stack((vertex_start, face_start, face_count), axis=-1).astype(np.int64)
+        self.layout = torch.from_numpy(rows).to(self.vertices.device)
+
+    def __len__(self) -> int:
+        return len(self._meshes)
+
+    def __getitem__(self, index: int) -> Mesh:
+        """Return one mesh, with its attributes and its topology's caches."""
+        return self._meshes[index].with_vertices(self.vertices.split(self._sizes)[index])
+
+    def __iter__(self) -> Iterator[Mesh]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        name = str(self.vertices.dtype).removeprefix("torch.")
+        return (
+            f"MeshBatch({len(self)} meshes, vertices={tuple(self.vertices.shape)}, faces={tuple(self.faces.shape)}, "
+            f"{name}, {self.vertices.device})"
+        )
+
+    @property
+    def vertex_batch(self) -> torch.Tensor:
+        """(ΣV,) int64, the mesh that each packed vertex belongs to."""
+        sizes = torch.tensor(self._sizes, device=self.vertices.device)
+        return torch.arange(len(self), device=self.vertices.device).repeat_interleave(sizes)
+
+    def with_vertices(self, vertices: Any) -> "MeshBatch":
+        """Return the batch with other packed positions (ΣV, 3), sharing faces and their caches."""
+        vertices = as_tensor("MeshBatch.with_vertices", "vertices", vertices)
+        floating("MeshBatch.with_vertices", "vertices", vertices, (sum(self._sizes), 3))
+        parts = vertices.split(self._sizes)
+        return MeshBatch([mesh.with_vertices(part) for mesh, part in zip(self._meshes, parts, strict=True)])
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "MeshBatch":
+        """Return the batch on another device or in another dtype."""
+        return MeshBatch([mesh.to(device, dtype) for mesh in self])
