@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+import trimesh
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geodiff import losses
+
+EXACT = 1e-12  # float64 sums of a few thousand terms of order one
+# The softening of slivers shifts cosines by at most about 1e-7 for the triangles used here.
+SOFTENED = 3e-7
+MESH_LOSSES = {
+    "uniform": losses.laplacian,
+    "cotangent": lambda mesh, **kw: losses.laplacian(mesh, kind="cotangent", **kw),
+    "flatness": losses.flatness,
+    "normals": losses.normal_consistency,
+    "edges": lambda mesh, **kw: losses.edge_length(mesh, 0.3, **kw),
+}
+
+
+def as_mesh(vertices, faces):
+    """What the losses ask of a mesh: its vertices and its face tensor."""
+    faces = torch.as_tensor(np.ascontiguousarray(faces), dtype=torch.int64).reshape(-1, 3)
+    return SimpleNamespace(vertices=torch.as_tensor(vertices), faces=faces)
+
+
+def with_vertices(mesh, vertices):
+    return SimpleNamespace(vertices=vertices, faces=mesh.faces)
+
+
+def bumpy(subdivisions=1, seed=0):
+    sphere = trimesh.creation.icosphere(subdivisions)
+    noise = np.random.default_rng(seed).normal(scale=0.1, size=sphere.vertices.shape)
+    return as_mesh(sphere.vertices + noise, sphere.faces)
+
+
+def open_strip():
+    """Two by three vertices over a curved patch, four triangles: boundaries, and one vertex that no face uses."""
+    vertices = [[0, 0, 0], [1, 0, 0.3], [2, 0, 0], [0, 1, 0.1], [1.2, 1, 0], [2, 1.1, 0.4], [5.0, 5, 5]]
+    return as_mesh(np.array(vertices), [[0, 1, 4], [0, 4, 3], [1, 2, 5], [1, 5, 4]])
+
+
+def loop_flatness(mesh):
+    """The sum over all pairs of faces with a common edge, from the definition by directions within the faces."""
+    x, faces, total, pairs = mesh.vertices.detach().numpy(), mesh.faces.numpy(), 0.0, 0
+    around = {}
+    for face in faces:
+        for k in range(3):
+            around.setdefault(frozenset((face[k], face[(k + 1) % 3])), []).append(face[(k + 2) % 3])
+    for edge, tips in around.items():
+        i, j = sorted(edge)
+        axis = (x[j] - x[i]) / np.linalg.norm(x[j] - x[i])
+        for first in range(len(tips)):
+            for second in range(first):
+                inward = []
+                for tip in (tips[first], tips[second]):
+                    arm = x[tip] - x[i]
+                    arm = arm - axis * (arm @ axis)
+                    inward.append(arm / np.linalg.norm(arm))
+                total += (inward[0] @ inward[1] + 1) ** 2
+                pairs += 1
+    return total, pairs
+
+
+def loop_cotangent(mesh):
+    x, faces = mesh.vertices.detach().numpy(), mesh.faces.numpy()
+    weight = np.zeros((len(x), len(x)))
+    for face in faces:
+        for k in range(3):
+            tip, i, j = face[k], face[(k + 1) % 3], face[(k + 2) % 3]
+            a, b = x[i] - x[tip], x[j] - x[tip]
+            angle = math.acos(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+            weight[i, j] += 1 / math.tan(angle)
+            weight[j, i] += 1 / math.tan(angle)
+    weight = np.maximum(weight, 0)
+    used = weight.sum(1) > 0
+    delta = (weight[used] / weight[used].sum(1, keepdims=True)) @ x - x[used]
+    return (delta**2).sum()
+
+
+# --- silhouettes -----------------------------------------------------------------------------------------------------
+
+
+def test_iou_is_the_formula_per_image():
+    p, q = torch.rand(3, 5, 7, dtype=torch.float64), torch.rand(3, 5, 7, dtype=torch.float64)
+    each = [1 - (a * b).sum() / (a + b - a * b).sum() for a, b in zip(p.numpy(), q.numpy(), strict=True)]
+    torch.testing.assert_close(losses.iou(p, q, reduction="none"), torch.tensor(np.array(each)), rtol=EXACT, atol=0)
+    torch.testing.assert_close(losses.iou(p, q), torch.tensor(np.mean(each)), rtol=EXACT, atol=0)
+    torch.testing.assert_close(losses.iou(p, q, reduction="sum"), torch.tensor(np.sum(each)), rtol=EXACT, atol=0)
+
+
+def test_iou_of_hard_masks_counts_pixels():
+    mask = torch.zeros(4, 4, dtype=torch.bool)
+    mask[:2] = True
+    alpha = torch.zeros(2, 4, 4)
+    alpha[0, :, :2] = 1  # overlaps in 4 pixels of 12
+    alpha[1, :2] = 1  # is the mask
+    assert losses.iou(alpha, mask, reduction="none").tolist() == pytest.approx([1 - 4 / 12, 0], abs=1e-7)
+    assert losses.iou(alpha[0], mask.long()).item() == pytest.approx(1 - 4 / 12)
+
+
+def test_iou_of_empty_images_is_zero_with_zero_gradient():
+    alpha = torch.zeros(2, 3, 3, requires_grad=True)
+    target = torch.zeros(2, 3, 3)
+    target[1, 0, 0] = 1
+    value = losses.iou(alpha, target, reduction="none")
+    assert value.tolist() == [0, 1]
+    value.sum().backward()
+    assert alpha.grad[0].eq(0).all()
+    assert alpha.grad[1, 0, 0] == -1  # towards covering the pixel that is missing
+    assert torch.isfinite(alpha.grad).all()
+
+
+def test_iou_gradient():
+    p = torch.rand(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    q = torch.rand(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(losses.iou, (p, q))
+
+
+def test_iou_promotes_to_the_wider_type():
+    assert losses.iou(torch.rand(3, 3), torch.rand(3, 3, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_iou_refuses_what_does_not_fit():
+    good = torch.zeros(2, 4, 4)
+    with pytest.raises(ValueError, match=r"losses.iou: `target` must be of alpha's shape \(2, 4, 4\) or \(4, 4\)"):
+        losses.iou(good, torch.zeros(3, 4, 4))
+    with pytest.raises(ValueError, match=r"`target` must be in \[0, 1\]; got values in \[0, 255\]. Divide 8-bit"):
+        losses.iou(good, 255 * torch.eye(4))
+    with pytest.raises(ValueError, match="`target` must be in"):
+        losses.iou(good, (255 * torch.eye(4)).to(torch.uint8))
+    with pytest.raises(ValueError, match="`alpha` must be in"):
+        losses.iou(good - 0.1, good)
+    with pytest.raises(ValueError, match=r"`alpha` must be of shape \(..., H, W\)"):
+        losses.iou(torch.zeros(4), good)
+    with pytest.raises(ValueError, match="`alpha` must be finite; got nan"):
+        losses.iou(good * math.nan, good)
+    with pytest.raises(TypeError, match="`target` must be a tensor"):
+        losses.iou(good, good.numpy())
+    with pytest.raises(
+        ValueError, match=r"`reduction` must be one of mean, sum, none; got 'summ'. Did you mean .sum.\?"
+    ):
+        losses.iou(good, good, reduction="summ")
+    with pytest.raises(RuntimeError, match="`target` must be on cpu, where alpha is; got meta"):
+        losses.iou(good, good.to("meta"))
+
+
+# --- smoothness ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mesh", [bumpy(2), open_strip()], ids=["closed", "open"])
+def test_uniform_laplacian_against_scipy(mesh):
+    x = mesh.vertices.numpy()
+    edges = trimesh.Trimesh(x, mesh.faces.numpy(), process=False).edges_unique
+    i, j = np.concatenate([edges, edges[:, ::-1]]).T
+    adjacency = scipy.sparse.csr_matrix((np.ones(len(i)), (i, j)), shape=(len(x), len(x)))
+    degree = np.asarray(adjacency.sum(1)).ravel()
+    used = degree > 0
+    delta = (adjacency @ x)[used] / degree[used, None] - x[used]
+    assert losses.laplacian(mesh).item() == pytest.approx((delta**2).sum(), rel=EXACT)
+
+
+@pytest.mark.parametrize("mesh", [bumpy(2), open_strip()], ids=["closed", "open"])
+def test_cotangent_laplacian_against_a_loop(mesh):
+    assert losses.laplacian(mesh, kind="cotangent").item() == pytest.approx(loop_cotangent(mesh), rel=1e-5)
+
+
+@pytest.mark.parametrize("mesh", [bumpy(2), open_strip()], ids=["closed", "open"])
+def test_flatness_against_a_loop(mesh):
+    expected, _ = loop_flatness(mesh)
+    assert losses.flatness(mesh).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_flatness_of_known_shapes():
+    cube = trimesh.creation.box()
+    assert losses.flatness(as_mesh(cube.vertices, cube.faces)).item() == pytest.approx(12, rel=SOFTENED)  # right angles
+    tetrahedron = as_mesh(
+        np.array([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]), [[0, 1, 2], [0, 3, 1], [0, 2, 3], [1, 3, 2]]
+    )
+    assert losses.flatness(tetrahedron).item() == pytest.approx(6 * (1 + 1 / 3) ** 2, rel=SOFTENED)
+    assert losses.normal_consistency(tetrahedron).item() == pytest.approx(1 + 1 / 3, rel=SOFTENED)
+
+
+@given(angle=st.floats(0.05, math.pi), flip=st.booleans(), turn=st.integers(0, 2))
+@settings(max_examples=30, deadline=None)
+def test_flatness_of_a_hinge(angle, flip, turn):
+    tip = [0.3, math.cos(angle), math.sin(angle)]
+    vertices = np.array([[0, 0, 0], [1, 0, 0], [0.6, 1, 0], tip])
+    second = np.roll([1, 0, 3], turn)
+    mesh = as_mesh(vertices, [[0, 1, 2], second[::-1] if flip else second])
+    expected = (1 + math.cos(angle)) ** 2
+    assert losses.flatness(mesh).item() == pytest.approx(expected, abs=4 * SOFTENED)
+    assert losses.normal_consistency(mesh).item() == pytest.approx(1 + math.cos(angle), abs=4 * SOFTENED)
+
+
+def test_every_interior_edge_counts():
+    mesh = bumpy(2)
+    tables = losses._prepare("test", mesh, "none")[1]
+    assert tables.pairs.index.numel() == 2 * (3 * len(mesh.faces) // 2)
+    adjacency = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False).face_adjacency
+    ours = np.sort(tables.pairs.index.reshape(2, -1).numpy().T, 1)
+    assert {tuple(pair) for pair in ours} == {tuple(pair) for pair in np.sort(adjacency, 1)}
+
+
+def test_non_manifold_edges_count_each_pair():
+    vertices = np.array([[0, 0, 0], [1, 0, 0], [0.5, 1, 0], [0.5, -1, 0.2], [0.5, 0.1, 1], [0.4, -0.3, -1]])
+    mesh = as_mesh(vertices, [[0, 1, 2], [0, 1, 3], [1, 0, 4], [0, 1, 5]])
+    expected, pairs = loop_flatness(mesh)
+    assert pairs == 6
+    assert losses.flatness(mesh).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_edge_length_against_trimesh():
+    mesh = bumpy(2)
+    lengths = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False).edges_unique_length
+    assert losses.edge_length(mesh).item() == pytest.approx((lengths**2).mean(), rel=EXACT)
+    assert losses.edge_length(mesh, 0.3).item() == pytest.approx(((lengths - 0.3) ** 2).mean(), rel=EXACT)
+    target = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    losses.edge_length(mesh, target).backward()
+    assert target.grad.item() == pytest.approx(-2 * (lengths - 0.3).mean(), rel=1e-9)
+
+
+# --- what all mesh losses share --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MESH_LOSSES)
+@pytest.mark.parametrize("mesh", [bumpy(0), open_strip()], ids=["closed", "open"])
+def test_gradients(name, mesh):
+    x = mesh.vertices.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda v: MESH_LOSSES[name](with_vertices(mesh, v)), x)
+    assert torch.autograd.gradgradcheck(lambda v: MESH_LOSSES[name](with_vertices(mesh, v)), x)
+
+
+def test_gradients_where_faces_are_oriented_differently():
+    strip = open_strip()
+    strip.faces[1] = strip.faces[1].flip(0)
+    x = strip.vertices.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda v: losses.flatness(with_vertices(strip, v)), x)
+    assert torch.autograd.gradgradcheck(lambda v: losses.flatness(with_vertices(strip, v)), x)
+    assert losses.flatness(strip).item() == pytest.approx(losses.flatness(open_strip()).item(), rel=EXACT)
+
+
+def test_gradient_of_a_sliver_is_bounded_and_right():
+    """A needle of height 1e-5: there the softening acts, and its own derivative must be in the gradient."""
+    vertices = np.array([[0, 0, 0], [1, 0, 0], [0.5, 1e-5, 2e-5], [0.5, -1, 0.2]])
+    mesh = as_mesh(vertices, [[0, 1, 2], [1, 0, 3]])
+    x = mesh.vertices.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda v: losses.flatness(with_vertices(mesh, v)), x, eps=1e-8, rtol=1e-3)
+    gradient = torch.autograd.grad(losses.flatness(with_vertices(mesh, x)), x)[0]
+    assert gradient.abs().max() < 4 / math.sqrt(losses.SLIVER)
+
+
+@pytest.mark.parametrize("name", MESH_LOSSES)
+def test_batches_give_each_mesh_its_value(name):
+    mesh = bumpy(1)
+    stretch = torch.linspace(0.5, 2, 6, dtype=torch.float64).reshape(2, 3, 1, 1) * torch.tensor([1.0, 2.0, 0.7])
+    batch = with_vertices(mesh, (mesh.vertices * stretch).requires_grad_())
+    values = MESH_LOSSES[name](batch, reduction="none")
+    assert values.shape == (2, 3)
+    single = torch.stack([MESH_LOSSES[name](with_vertices(mesh, v)) for v in batch.vertices.flatten(0, 1)])
+    torch.testing.assert_close(values.flatten(), single, rtol=EXACT, atol=EXACT)
+    torch.testing.assert_close(MESH_LOSSES[name](batch), single.mean(), rtol=EXACT, atol=EXACT)
+    torch.testing.assert_close(MESH_LOSSES[name](batch, reduction="sum"), single.sum(), rtol=EXACT, atol=EXACT)
+    weights = torch.arange(6.0, dtype=torch.float64)
+    (by_batch,) = torch.autograd.grad((values.flatten() * weights).sum(), batch.vertices)
+    (by_single,) = torch.autograd.grad((single * weights).sum(), batch.vertices)
+    torch.testing.assert_close(by_batch, by_single, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", MESH_LOSSES)
+def test_rigid_motion_and_order_of_faces_change_nothing(name):
+    mesh = bumpy(2)
+    rotation = trimesh.transformations.random_rotation_matrix(np.random.default_rng(1).random(3))[:3, :3]
+    moved = as_mesh(mesh.vertices.numpy() @ rotation.T + [1.0, -2, 3], mesh.faces.numpy()[::-1])
+    assert MESH_LOSSES[name](moved).item() == pytest.approx(MESH_LOSSES[name](mesh).item(), rel=1e-9)
+
+
+@given(scale=st.floats(1e-4, 1e4))
+@settings(max_examples=20, deadline=None)
+def test_scale(scale):
+    mesh = bumpy(1)
+    scaled = with_vertices(mesh, (mesh.vertices * scale).float())
+    assert losses.flatness(scaled).item() == pytest.approx(losses.flatness(mesh).item(), rel=1e-4)
+    assert losses.laplacian(scaled).item() == pytest.approx(scale**2 * losses.laplacian(mesh).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", MESH_LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_faces_without_area_make_no_nan(name, dtype):
+    mesh = bumpy(1)
+    faces = torch.cat([mesh.faces, torch.tensor([[0, 0, 1], [2, 2, 2], [0, 1, 0]])])
+    vertices = mesh.vertices.to(dtype).clone()
+    first, second, third = faces[0].tolist()
+    vertices[second] = vertices[first]  # an edge of length zero
+    vertices[third] = vertices[first]  # a face that is a point
+    x = vertices.requires_grad_()
+    value = MESH_LOSSES[name](SimpleNamespace(vertices=x, faces=faces))
+    value.backward()
+    assert math.isfinite(value.item())
+    assert torch.isfinite(x.grad).all()
+
+
+@pytest.mark.parametrize("name", MESH_LOSSES)
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_mesh_without_faces_costs_nothing(name, count):
+    x = torch.rand(count, 3, requires_grad=True)
+    value = MESH_LOSSES[name](SimpleNamespace(vertices=x, faces=torch.zeros(0, 3, dtype=torch.int64)))
+    value.backward()
+    assert value.item() == 0
+    assert x.grad.eq(0).all()
+
+
+@pytest.mark.parametrize("name", MESH_LOSSES)
+def test_same_bits_on_one_thread_and_on_two(name):
+    mesh, gradients = bumpy(4), []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            x = mesh.vertices.float().requires_grad_()
+            MESH_LOSSES[name](with_vertices(mesh, x)).backward()
+            gradients.append(x.grad)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*gradients)
+
+
+def test_tables_are_made_once_and_freed_with_the_faces():
+    mesh = bumpy(1)
+    before = len(losses._CACHE)
+    losses.flatness(mesh)
+    first = losses._prepare("test", mesh, "none")[1]
+    losses.laplacian(with_vertices(mesh, mesh.vertices * 2))
+    assert losses._prepare("test", mesh, "none")[1] is first
+    assert len(losses._CACHE) == before + 1
+    del mesh
+    assert len(losses._CACHE) <= before
+
+
+def test_small_integer_faces_are_accepted():
+    mesh = bumpy(3)
+    narrow = SimpleNamespace(vertices=mesh.vertices, faces=mesh.faces.to(torch.int32))
+    assert losses.flatness(narrow).item() == losses.flatness(mesh).item()
+    assert losses.laplacian(narrow).item() == losses.laplacian(mesh).item()
+
+
+def test_descent_smooths():
+    mesh = bumpy(2)
+    x = mesh.vertices.clone().requires_grad_()
+    start = losses.flatness(with_vertices(mesh, x)).item()
+    optimizer = torch.optim.Adam([x], lr=0.01)
+    for _ in range(30):
+        optimizer.zero_grad()
+        (losses.laplacian(with_vertices(mesh, x)) + 0.01 * losses.flatness(with_vertices(mesh, x))).backward()
+        optimizer.step()
+    assert losses.flatness(with_vertices(mesh, x)).item() < 0.2 * start
+
+
+def test_bad_arguments():
+    mesh = bumpy(0)
+    with pytest.raises(
+        TypeError, match=r"losses.flatness: `mesh` must be a geodiff.Mesh with one face tensor; got float64"
+    ):
+        losses.flatness(mesh.vertices)
+    with pytest.raises(
+        ValueError, match=r"`kind` must be one of uniform, cotangent; got 'cot'. Did you mean 'cotangent'"
+    ):
+        losses.laplacian(mesh, kind="cot")
+    with pytest.raises(ValueError, match=r"losses.laplacian: `reduction` must be one of mean, sum, none"):
+        losses.laplacian(mesh, reduction="average")
+    with pytest.raises(ValueError, match=r"`target` must be a finite length ≥ 0; got -1.0"):
+        losses.edge_length(mesh, -1.0)
+    with pytest.raises(TypeError, match="`target` must be a number or a scalar tensor; got 'long'"):
+        losses.edge_length(mesh, "long")
+    with pytest.raises(ValueError, match=r"`target` must be of shape \(\); got float32 of shape \(2,\)"):
+        losses.edge_length(mesh, torch.ones(2))
