@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far from a face a pixel must be for the face not to count: from the distribution, with a bound on alpha's error."""
+
+import functools
+
+import torch
+
+from geodiff import soft
+
+MAX_ERROR = 1e-4
+"""Default bound on what culling may change of any alpha: a fortieth of a step of an 8-bit image."""
+
+
+@functools.lru_cache(maxsize=512)
+def cull_radius(
+    distribution: int,
+    reversed_: bool,
+    squared: bool,
+    scale: float,
+    shape: float,
+    shift: float,
+    tconorm: int,
+    p: float,
+    faces: int,
+    max_error: float,
+) -> float:
+    """Return the distance (NDC) outside a face beyond which it is left out of a pixel.
+
+    With n faces, all of them left out with `F ≤ ε`, alpha is off by at most `s⁻¹(n·s(ε))`, s being the T-conorm's
+    generator. ε is chosen to make that `max_error`, and the radius is `scale·(−quantile(ε))`, or its square root's
+    analogue for a squared distribution. Infinite where the tail is too heavy: then nothing is left out.
+
+    Args:
+        distribution: kernel number of the distribution.
+        reversed_: whether it is the reversed form.
+        squared: whether it is the squared form.
+        scale: τ.
+        shape: the gamma distribution's shape; ignored by the others.
+        shift: canonical shift.
+        tconorm: kernel number of the T-conorm.
+        p: its parameter; ignored by those without.
+        faces: how many faces an image has at most.
+        max_error: the bound; 0 leaves nothing out that has any weight.
+    """
+    law = soft.from_kernel(distribution, shape=shape, shift=shift, is_reversed=reversed_, is_squared=squared)
+    rule = soft.tconorm_from_kernel(tconorm, p=p)
+    epsilon = rule.cull_threshold(max_error, max(faces, 1)) if max_error > 0 else 0.0
+    radius = float(law.cull_radius(epsilon))
+    return radius * (scale**0.5 if squared else scale)
+
+
+def special_values(shape: float) -> tuple[float, float]:
+    """Return `log Γ(shape + 1)` and `ψ(shape)`, which the gamma kernels start from."""
+    x = torch.tensor(shape, dtype=torch.float64)
+    return float(torch.lgamma(x + 1)), float(torch.digamma(x))

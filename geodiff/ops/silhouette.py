@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The soft silhouette: argument checks, choice of kernel, and its place in autograd and torch.compile."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from geodiff import reference, soft
+from geodiff.checks import fail, positive
+from geodiff.native import cpu
+from geodiff.ops.culling import MAX_ERROR, cull_radius, special_values
+from geodiff.reference.arguments import check_packed
+
+_MODEL = "Tensor params, int height, int width, float near, float max_error, int distribution, bool reversed_, bool squared, int tconorm"
+_library = torch.library.Library("geodiff", "FRAGMENT")
+_library.define(f"silhouette(Tensor clip, Tensor faces, Tensor layout, {_MODEL}) -> (Tensor, Tensor, Tensor)")
+_library.define(
+    "silhouette_backward(Tensor upstream, Tensor clip, Tensor faces, Tensor layout, "
+    f"{_MODEL}, Tensor sum, Tensor best, bool want_params) -> (Tensor, Tensor)"
+)
+
+_GAMMA = 13
+_MAXIMUM = 0
+_PARAMETRIC = frozenset(range(3, 9))
+
+
+def silhouette(
+    clip: torch.Tensor,
+    faces: torch.Tensor,
+    layout: torch.Tensor,
+    *,
+    distribution: "soft.Distribution | str" = "logistic",
+    tconorm: "soft.TConorm | str" = "probabilistic",
+    scale: float | torch.Tensor,
+    image_size: tuple[int, int],
+    near: float = 1e-2,
+    max_error: float = MAX_ERROR,
+) -> torch.Tensor:
+    """Render soft silhouettes: at each pixel the T-conorm, over faces, of the distribution of the signed distance.
+
+    `alpha(q) = ⊥_f F(d(q, f) / scale)`, with `F` the distribution, `⊥` the T-conorm and `d` the signed distance (NDC)
+    from pixel centre q to face f, positive inside (Petersen et al., "GenDR: a generalized differentiable renderer",
+    2022). A squared distribution takes `sign(d)·d² / scale`. The twin `geodiff.reference.silhouette` has the same name
+    and arguments; user-defined distributions and T-conorms are passed on to it.
+
+    Args:
+        clip: vertices of all images `(x·w, y·w, depth, w)`, `(N, 4)`, float32 or float64; see `Camera.to_clip`.
+        faces: corners of all faces, `(F, 3)`, indices local to the image's mesh.
+        layout: one row `[vertex_start, face_start, face_count]` an image, `(B, 3)`; images share no vertices.
+        distribution: an object or a name of `geodiff.soft`.
+        tconorm: an object or a name of `geodiff.soft`.
+        scale: τ > 0, NDC, or NDC² for a squared distribution; a number or a tensor without axes.
+        image_size: `(H, W)`.
+        near: depth of the near plane, positive.
+        max_error: faces far from a pixel are left out as long as alpha changes by no more than this.
+
+    Returns:
+        alpha in [0, 1], `(B, H, W)`.
+
+    Gradients: in `clip`, `scale`, the distribution's shape and shift, and the T-conorm's p. Deterministic: the same
+    bits on any number of threads. Zero where a nilpotent T-conorm has reached 1. Not twice differentiable.
+
+    Raises:
+        TypeError: for a wrong dtype or class.
+        ValueError: for a wrong shape, a value out of range, NaN or infinity.
+        RuntimeError: for tensors that are not on the CPU.
+
+    Example:
+        >>> clip = torch.tensor([[-3.0, -3.0, 2.0, 1.0], [3.0, -3.0, 2.0, 1.0], [0.0, 3.0, 2.0, 1.0]])
+        >>> one = torch.tensor([[0, 1, 2]]), torch.tensor([[0, 0, 1]])
+        >>> silhouette(clip, *one, scale=0.1, image_size=(1, 1))
+        tensor([[[1.0000]]])
+    """
+    law, rule = soft.as_distribution(distribution), soft.as_tconorm(tconorm)
+    check_packed("silhouette", clip, faces, layout, image_size, near)
+    positive("silhouette", "scale", scale, "It is a length in NDC (an area for a squared distribution).")
+    if law.kernel_id is None or rule.kernel_id is None:
+        return reference.silhouette(
+            clip, faces, layout, distribution=law, tconorm=rule, scale=scale, image_size=image_size, near=near
+        )
+    if clip.device.type != "cpu":
+        raise fail(
+            "silhouette", "clip", "on the CPU (GPU kernels are not released yet)", clip.device, "Use .cpu().", RuntimeError
+        )
+    params = _params(scale, law.shape, law.shift, rule.p)
+    alpha, _, _ = torch.ops.geodiff.silhouette(
+        clip.contiguous(),
+        faces.to(torch.int32).contiguous(),
+        layout.to(torch.int64).contiguous(),
+        params,
+        *image_size,
+        near,
+        max_error,
+        law.kernel_id,
+        law.is_reversed,
+        law.is_squared,
+        rule.kernel_id,
+    )
+    return alpha
+
+
+def _params(*values: Any) -> torch.Tensor:
+    numbers = [0.0 if value is None else value for value in values]
+    if not any(isinstance(value, torch.Tensor) for value in numbers):
+        return torch.tensor(numbers, dtype=torch.float64)
+    return torch.stack([torch.as_tensor(value, dtype=torch.float64).reshape(()).cpu() for value in numbers])
+
+
+def _model(
+    params: torch.Tensor, faces: int, max_error: float, distribution: int, reversed_: bool, squared: bool, tconorm: int
+) -> np.ndarray:
+    scale, shape, shift, p = params.tolist()
+    radius = cull_radius(distribution, reversed_, squared, scale, shape, shift, tconorm, p, faces, max_error)
+    log_gamma, digamma = special_values(shape) if distribution == _GAMMA else (0.0, 0.0)
+    return np.array(
+        [distribution, reversed_, squared, scale, shift, shape, log_gamma, digamma, tconorm, p, radius], dtype=np.float64
+    )
+
+
+def _forward(
+    clip: torch.Tensor,
+    faces: torch.Tensor,
+    layout: torch.Tensor,
+    params: torch.Tensor,
+    height: int,
+    width: int,
+    near: float,
+    max_error: float,
+    distribution: int,
+    reversed_: bool,
+    squared: bool,
+    tconorm: int,
+    pairs: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    images = layout.shape[0]
+    alpha = clip.new_empty((images, height, width))
+    total = clip.new_empty((images, height, width))
+    best = torch.empty((images, height, width) if tconorm == _MAXIMUM else (0,), dtype=torch.int32)
+    cpu.extension().silhouette_forward(
+        clip.detach().numpy(),
+        faces.numpy(),
+        layout.numpy(),
+        height,
+        width,
+        near,
+        _model(params, _most_faces(layout), max_error, distribution, reversed_, squared, tconorm),
+        alpha.numpy(),
+        total.numpy(),
+        best.numpy(),
+        (torch.empty(0, dtype=torch.int64) if pairs is None else pairs).numpy(),
+        cpu.threads(),
+    )
+    return alpha, total, best
+
+
+def _most_faces(layout: torch.Tensor) -> int:
+    return int(layout[:, 2].max()) if len(layout) else 0
+
+
+def _backward(
+    upstream: torch.Tensor,
+    clip: torch.Tensor,
+    faces: torch.Tensor,
+    layout: torch.Tensor,
+    params: torch.Tensor,
+    height: int,
+    width: int,
+    near: float,
+    max_error: float,
+    distribution: int,
+    reversed_: bool,
+    squared: bool,
+    tconorm: int,
+    total: torch.Tensor,
+    best: torch.Tensor,
+    want_params: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    grad_clip = torch.zeros_like(clip)
+    grad_params = torch.zeros(4, dtype=torch.float64)
+    cpu.extension().silhouette_backward(
+        clip.detach().numpy(),
+        faces.numpy(),
+        layout.numpy(),
+        height,
+        width,
+        near,
+        _model(params, _most_faces(layout), max_error, distribution, reversed_, squared, tconorm),
+        total.numpy(),
+        best.numpy(),
+        upstream.detach().contiguous().numpy(),
+        grad_clip.numpy(),
+        grad_params.numpy(),
+        want_params,
+        want_params and distribution == _GAMMA,
+        want_params and tconorm in _PARAMETRIC,
+        cpu.threads(),
+    )
+    return grad_clip, grad_params
+
+
+def _fake_forward(
+    clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, params: torch.Tensor, *model: Any
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    height, width, tconorm = model[0], model[1], model[-1]
+    shape = (layout.shape[0], height, width)
+    best = faces.new_empty(shape if tconorm == _MAXIMUM else (0,), dtype=torch.int32)
+    return clip.new_empty(shape), clip.new_empty(shape), best
+
+
+def _fake_backward(
+    upstream: torch.Tensor,
+    clip: torch.Tensor,
+    faces: torch.Tensor,
+    layout: torch.Tensor,
+    params: torch.Tensor,
+    *rest: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.empty_like(clip), torch.empty_like(params)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+    clip, faces, layout, params, *model = inputs
+    _, total, best = output
+    ctx.mark_non_differentiable(total, best)
+    ctx.save_for_backward(clip, faces, layout, params, total, best)
+    ctx.model = model
+
+
+def _autograd(ctx: Any, upstream: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
+    clip, faces, layout, params, total, best = ctx.saved_tensors
+    want_params = ctx.needs_input_grad[3]
+    grad_clip, grad_params = torch.ops.geodiff.silhouette_backward(
+        upstream, clip, faces, layout, params, *ctx.model, total, best, want_params
+    )
+    return (grad_clip, None, None, grad_params if want_params else None, *(None,) * len(ctx.model))
+
+
+def _refuse(ctx: Any, *_: Any) -> None:
+    raise RuntimeError(
+        "geodiff::silhouette is not twice differentiable. For second derivatives use geodiff.reference.silhouette, "
+        "which is plain torch."
+    )
+
+
+_library.impl("silhouette", _forward, "CPU")
+_library.impl("silhouette_backward", _backward, "CPU")
+torch.library.register_fake("geodiff::silhouette", _fake_forward, lib=_library)
+torch.library.register_fake("geodiff::silhouette_backward", _fake_backward, lib=_library)
+torch.library.register_autograd("geodiff::silhouette", _autograd, setup_context=_setup, lib=_library)
+torch.library.register_autograd("geodiff::silhouette_backward", _refuse, lib=_library)
+
+
+def count_pairs(
+    clip: torch.Tensor,
+    faces: torch.Tensor,
+    layout: torch.Tensor,
+    *,
+    distribution: "soft.Distribution | str" = "logistic",
+    tconorm: "soft.TConorm | str" = "probabilistic",
+    scale: float,
+    image_size: tuple[int, int],
+    near: float = 1e-2,
+    max_error: float = MAX_ERROR,
+) -> torch.Tensor:
+    """Count the (pixel, face) pairs that `silhouette` evaluates for each image: what its time is proportional to.
+
+    Takes the arguments of `silhouette`; returns integers `(B,)`.
+    """
+    law, rule = soft.as_distribution(distribution), soft.as_tconorm(tconorm)
+    check_packed("count_pairs", clip, faces, layout, image_size, near)
+    if law.kernel_id is None or rule.kernel_id is None:
+        raise fail("count_pairs", "distribution", "built in", law, "User-defined ones are evaluated for every pair.")
+    pairs = torch.zeros(len(layout), dtype=torch.int64)
+    params = _params(scale, law.shape, law.shift, rule.p).detach()
+    kernel = (law.kernel_id, law.is_reversed, law.is_squared, rule.kernel_id)
+    _forward(
+        clip.detach().contiguous(),
+        faces.to(torch.int32).contiguous(),
+        layout.to(torch.int64).contiguous(),
+        params,
+        *image_size,
+        near,
+        max_error,
+        *kernel,
+        pairs=pairs,
+    )
+    return pairs
