@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The package as a whole: a light import, one version, and nothing of one machine in its files."""
+
+import importlib.metadata
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+import geodiff
+
+CHECKOUT = pathlib.Path(__file__).parents[1]
+
+# Folders of somebody's machine, and hosts of package registries.
+PRIVATE = re.compile(
+    r"(?<![\w.$}])/(?:work|root|home|Users)/|pypi\.org|pythonhosted\.org|pytorch\.org/whl|/opt/(?:pypi|wheels)"
+)
+
+
+def tracked() -> list[pathlib.Path]:
+    """List the files under version control."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("needs a git checkout")
+    paths = [CHECKOUT / name for name in listed.stdout.split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+def python(code: str) -> None:
+    """Run code in a fresh interpreter, which must succeed."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_import_is_light() -> None:
+    python(
+        "import geodiff, sys\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'trimesh', 'geodiff.native._cpu'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+
+
+def test_import_needs_no_compiled_kernels() -> None:
+    python("import sys; sys.modules['geodiff.native._cpu'] = None; import geodiff; geodiff.checks; geodiff.native")
+
+
+def test_version_is_the_same_everywhere() -> None:
+    metadata = (CHECKOUT / "pyproject.toml").read_text()
+    assert f'\nversion = "{geodiff.__version__}"\n' in metadata
+    try:
+        installed = importlib.metadata.version("geodiff")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the package is not installed here, only on the path")
+    assert installed == geodiff.__version__
+
+
+def test_installed_package_has_the_licence() -> None:
+    try:
+        files = importlib.metadata.files("geodiff") or []
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the package is not installed here, only on the path")
+    assert any(file.name == "LICENSE" for file in files)
+
+
+def test_no_file_names_this_machine_or_a_registry() -> None:
+    found = []
+    for path in tracked():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [f"{path.relative_to(CHECKOUT)}: {match[0]}" for match in PRIVATE.finditer(text)]
+    assert not found
+
+
+def test_every_source_names_its_licence() -> None:
+    sources = [path for path in tracked() if path.suffix in {".py", ".h", ".cpp"} and path.stat().st_size]
+    assert sources
+    without = [path.name for path in sources if "SPDX-License-Identifier: Apache-2.0" not in path.read_text()[:200]]
+    assert not without
