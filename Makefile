@@ -9,7 +9,7 @@ DEMO = $(BIN)/geodiff render assets/airplane.obj --views 24 -o out/demo/views &&
        $(BIN)/geodiff fit-mesh out/demo/views -o out/demo/fit $(DEMO_FLAGS)
 
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check -q install -c constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
 SOURCES := pyproject.toml cuda/CMakeLists.txt $(shell find cuda -name '*.h' -o -name '*.cpp')
 
 .PHONY: demo test lint types kernels wheel clean

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The package as a whole: a light import, one version, and nothing of one machine in its files."""
 
+import ast
 import importlib.metadata
+import importlib.util
 import pathlib
 import re
 import subprocess
@@ -12,6 +14,21 @@ import pytest
 import geodiff
 
 CHECKOUT = pathlib.Path(__file__).parents[1]
+
+# From the lowest floor up: a file imports from its own room and from lower floors only.
+FLOORS = (
+    {"checks"},
+    {"soft", "native"},
+    {"reference", "ops", "implicit"},
+    {"scene"},
+    {"transport"},
+    {"splines"},
+    {"render", "losses"},
+    {"atlas", "interop"},
+    {"tasks"},
+    {"cli"},
+)
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # Folders of somebody's machine, and hosts of package registries.
 PRIVATE = re.compile(
@@ -44,6 +61,42 @@ def test_import_is_light() -> None:
 
 def test_import_needs_no_compiled_kernels() -> None:
     python("import sys; sys.modules['geodiff.native._cpu'] = None; import geodiff; geodiff.checks; geodiff.native")
+
+
+def test_kernels_leave_denormals_on() -> None:
+    if importlib.util.find_spec("geodiff.native._cpu") is None:
+        pytest.skip("the compiled kernels are not installed here")
+    python("import numpy, geodiff.native._cpu; assert numpy.float32(1e-40) * numpy.float32(0.5) > 0")
+
+
+def room_of(path: pathlib.Path) -> str:
+    """Name the room of a file of the package: its folder, or the file itself where it has none."""
+    return path.relative_to(CHECKOUT / "geodiff").parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: pathlib.Path) -> set[str]:
+    """Name the rooms that a file imports from, anywhere in it."""
+    modules = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module == "geodiff":
+            modules += [f"geodiff.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            modules.append(node.module or "")
+    return {module.split(".")[1] for module in modules if module.startswith("geodiff.")}
+
+
+def test_rooms_import_from_lower_floors_only() -> None:
+    files = [path for path in (CHECKOUT / "geodiff").rglob("*.py") if room_of(path) != "__init__"]
+    assert {room_of(path) for path in files} <= set(FLOOR)
+    wrong = [
+        f"{path.relative_to(CHECKOUT)} imports {other}"
+        for path in files
+        for other in imported_rooms(path)
+        if other != room_of(path) and FLOOR.get(other, len(FLOORS)) >= FLOOR[room_of(path)]
+    ]
+    assert not wrong
 
 
 def test_version_is_the_same_everywhere() -> None:
