@@ -1,0 +1,55 @@
+# make demo    set up .venv and recover a mesh from pictures of it (out/demo)
+# make test    set up .venv and run the whole test suite, in WORKERS processes
+# make lint types kernels wheel clean
+
+PYTHON  ?= python3
+WORKERS ?= 2
+DEMO_FLAGS ?=
+DEMO = $(BIN)/geodiff render assets/airplane.obj --views 24 -o out/demo/views && \
+       $(BIN)/geodiff fit-mesh out/demo/views -o out/demo/fit $(DEMO_FLAGS)
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
+SOURCES := pyproject.toml cuda/CMakeLists.txt $(shell find cuda -name '*.h' -o -name '*.cpp')
+
+.PHONY: demo test lint types kernels wheel clean
+
+demo: .venv/.run
+	$(DEMO)
+
+# Without the passive policy, OpenMP threads of one worker spin while the other one waits for the core.
+test: .venv/.dev
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(WORKERS)
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.dev
+	$(BIN)/mypy
+
+kernels: .venv/.dev
+	$(BIN)/python .ci/compile_kernels.py
+
+wheel: .venv/.dev
+	$(BIN)/python -m build
+
+clean:
+	rm -rf .venv build dist out .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# torch goes first and pinned, so that nothing pulls another build of it; the build tools with it, because the package
+# is built without isolation: an edited kernel is then rebuilt in seconds.
+.venv/.base: constraints.txt
+	@echo "Setting up .venv (takes minutes the first time)"
+	@$(PYTHON) -m venv .venv
+	@$(PIP) torch scikit-build-core nanobind nanobind-backend cmake ninja
+	@touch $@
+
+.venv/.run: .venv/.base $(SOURCES)
+	@$(PIP) --no-build-isolation -e .
+	@touch $@
+
+.venv/.dev: .venv/.base $(SOURCES)
+	@$(PIP) --no-build-isolation -e '.[dev]'
+	@touch .venv/.run $@

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles kernels from the headers in ``cuda/`` at run time with NVRTC, which needs no GPU and no CUDA toolkit."""
+
+import pathlib
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+
+def header_root() -> pathlib.Path:
+    """Return the folder of kernel headers: package data in an installed wheel, ``cuda/`` of the checkout otherwise."""
+    installed = pathlib.Path(__file__).with_name("cuda")
+    return installed if installed.is_dir() else pathlib.Path(__file__).parents[2] / "cuda"
+
+
+def compile_cubin(
+    source: str,
+    names: Sequence[str] = (),
+    arch: str = "sm_80",
+    include: pathlib.Path | None = None,
+    options: Sequence[str] = (),
+) -> tuple[bytes, dict[str, str]]:
+    """Compile CUDA C++17 source to a CUBIN for one architecture.
+
+    A CUBIN is compiled for the very device rather than PTX, because a driver refuses PTX that is newer than itself.
+
+    Args:
+        source: The text of one translation unit; its includes are looked up under ``include``.
+        names: Name expressions of kernels to instantiate, such as ``"gd::forward<float, gd::Logistic>"``.
+        arch: The real architecture, ``sm_80`` for example.
+        include: The include path; ``header_root()`` unless given.
+        options: Further NVRTC options.
+
+    Returns:
+        The CUBIN, and for each name expression the mangled name under which the CUBIN has it.
+
+    Raises:
+        RuntimeError: If NVRTC is absent, or refuses the source; the message has NVRTC's log.
+
+    Example:
+        >>> source = "template <class T> __global__ void fill(T* x, T value) { x[threadIdx.x] = value; }"
+        >>> cubin, lowered = compile_cubin(source, ["fill<float>"], arch="sm_90")  # doctest: +SKIP
+    """
+    nvrtc = _load()
+    flags = [f"--gpu-architecture={arch}", "--std=c++17", f"-I{include or header_root()}", *options]
+    program = _call(nvrtc, nvrtc.nvrtcCreateProgram(source.encode(), b"geodiff.cu", 0, [], []))
+    try:
+        for name in names:
+            _call(nvrtc, nvrtc.nvrtcAddNameExpression(program, name.encode()))
+        (status,) = nvrtc.nvrtcCompileProgram(program, len(flags), [flag.encode() for flag in flags])
+        if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+            log = b" " * _call(nvrtc, nvrtc.nvrtcGetProgramLogSize(program))
+            _call(nvrtc, nvrtc.nvrtcGetProgramLog(program, log))
+            text = log.rstrip(b"\0 \n").decode(errors="replace")
+            raise RuntimeError(f"NVRTC could not compile for {arch} ({status.name}):\n{text}")
+        cubin = b" " * _call(nvrtc, nvrtc.nvrtcGetCUBINSize(program))
+        _call(nvrtc, nvrtc.nvrtcGetCUBIN(program, cubin))
+        lowered = {name: _call(nvrtc, nvrtc.nvrtcGetLoweredName(program, name.encode())).decode() for name in names}
+        return cubin, lowered
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
+
+
+def _load() -> ModuleType:
+    """Import the bindings (0.2 s, hence only when needed) and make sure that the library behind them is there."""
+    try:
+        from cuda.bindings import nvrtc
+
+        nvrtc.nvrtcVersion()
+    except (ImportError, RuntimeError) as error:
+        raise RuntimeError(f"NVRTC was not found ({error}). Install it with: pip install 'geodiff[cuda]'.") from error
+    return nvrtc
+
+
+def _call(nvrtc: ModuleType, result: tuple[Any, ...]) -> Any:
+    """Return what an NVRTC call gave beside its status, or raise where the status is an error."""
+    status, *values = result
+    if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        raise RuntimeError(f"NVRTC failed: {status.name}.")
+    return values[0] if values else None

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The package as a whole: a light import, one version, and nothing of one machine in its files."""
+
+import ast
+import importlib.metadata
+import importlib.util
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+import geodiff
+
+CHECKOUT = pathlib.Path(__file__).parents[1]
+
+# From the lowest floor up: a file imports from its own room and from lower floors only.
+FLOORS = (
+    {"checks"},
+    {"soft", "native"},
+    {"reference", "ops", "implicit"},
+    {"scene"},
+    {"transport"},
+    {"splines"},
+    {"render", "losses"},
+    {"atlas", "interop"},
+    {"tasks"},
+    {"cli"},
+)
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+# Folders of somebody's machine, and hosts of package registries.
+PRIVATE = re.compile(
+    r"(?<![\w.$}])/(?:work|root|home|Users)/|pypi\.org|pythonhosted\.org|pytorch\.org/whl|/opt/(?:pypi|wheels)"
+)
+
+
+def tracked() -> list[pathlib.Path]:
+    """List the files under version control."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("needs a git checkout")
+    paths = [CHECKOUT / name for name in listed.stdout.split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+def python(code: str) -> None:
+    """Run code in a fresh interpreter, which must succeed."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_import_is_light() -> None:
+    python(
+        "import geodiff, sys\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'trimesh', 'geodiff.native._cpu'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+
+
+def test_import_needs_no_compiled_kernels() -> None:
+    python("import sys; sys.modules['geodiff.native._cpu'] = None; import geodiff; geodiff.checks; geodiff.native")
+
+
+def test_kernels_leave_denormals_on() -> None:
+    if importlib.util.find_spec("geodiff.native._cpu") is None:
+        pytest.skip("the compiled kernels are not installed here")
+    python("import numpy, geodiff.native._cpu; assert numpy.float32(1e-40) * numpy.float32(0.5) > 0")
+
+
+def room_of(path: pathlib.Path) -> str:
+    """Name the room of a file of the package: its folder, or the file itself where it has none."""
+    return path.relative_to(CHECKOUT / "geodiff").parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: pathlib.Path) -> set[str]:
+    """Name the rooms that a file imports from, anywhere in it."""
+    modules = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module == "geodiff":
+            modules += [f"geodiff.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            modules.append(node.module or "")
+    return {module.split(".")[1] for module in modules if module.startswith("geodiff.")}
+
+
+def test_rooms_import_from_lower_floors_only() -> None:
+    files = [path for path in (CHECKOUT / "geodiff").rglob("*.py") if room_of(path) != "__init__"]
+    assert {room_of(path) for path in files} <= set(FLOOR)
+    wrong = [
+        f"{path.relative_to(CHECKOUT)} imports {other}"
+        for path in files
+        for other in imported_rooms(path)
+        if other != room_of(path) and FLOOR.get(other, len(FLOORS)) >= FLOOR[room_of(path)]
+    ]
+    assert not wrong
+
+
+def test_version_is_the_same_everywhere() -> None:
+    metadata = (CHECKOUT / "pyproject.toml").read_text()
+    assert f'\nversion = "{geodiff.__version__}"\n' in metadata
+    try:
+        installed = importlib.metadata.version("geodiff")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the package is not installed here, only on the path")
+    assert installed == geodiff.__version__
+
+
+def test_installed_package_has_the_licence() -> None:
+    try:
+        files = importlib.metadata.files("geodiff") or []
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the package is not installed here, only on the path")
+    assert any(file.name == "LICENSE" for file in files)
+
+
+def test_no_file_names_this_machine_or_a_registry() -> None:
+    found = []
+    for path in tracked():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [f"{path.relative_to(CHECKOUT)}: {match[0]}" for match in PRIVATE.finditer(text)]
+    assert not found
+
+
+def test_every_source_names_its_licence() -> None:
+    sources = [path for path in tracked() if path.suffix in {".py", ".h", ".cpp"} and path.stat().st_size]
+    assert sources
+    without = [path.name for path in sources if "SPDX-License-Identifier: Apache-2.0" not in path.read_text()[:200]]
+    assert not without
