@@ -66,7 +66,11 @@ GEODIFF_HD T log_zero() {
 
 namespace detail {
 
-constexpr double factorial(int n) { return n <= 1 ? 1.0 : n * factorial(n - 1); }
+GEODIFF_HD constexpr double factorial(int n) {
+    double product = 1;
+    for (int k = 2; k <= n; ++k) product *= k;
+    return product;
+}
 
 // Σ_{k=K}^{N} r^(k−K) / k!
 template <int K, int N, class T>

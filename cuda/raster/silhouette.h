@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: Apache-2.0
+// The soft silhouette on the GPU: the mathematics of the CPU build (polygon.h, distance.h, distributions.h, tconorms.h)
+// under another schedule. Compiled at first use, one instance for each (type, distribution, T-conorm) asked for.
+//
+//   silhouette_setup     one thread a face: clip and project it, once for all pixels
+//   silhouette_forward   one block a tile of pixels; the faces that reach it are collected in order, then summed
+//   silhouette_backward  one block a face; its pixels' shares are added in a fixed tree, no atomics
+//   silhouette_scatter   one thread a vertex; adds the corners that meet there, in order
+//
+// Not yet run on a device: so far compilers alone have seen this file (.ci/compile_kernels.py).
+#pragma once
+#include "../tconorms.h"
+#include "distance.h"
+
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+
+namespace gd {
+
+// Distributions with one interface for the kernels: F at x, reversed or not.
+template <class D, bool Reversed>
+struct Law {
+    template <class T>
+    GEODIFF_HD static Cdf<T> at(T x, T shift, const GammaTable<T>*) {
+        if constexpr (Reversed) {
+            return reversed(D::at(shift - x));
+        } else {
+            return D::at(x + shift);
+        }
+    }
+};
+
+template <bool Reversed>
+struct Law<Gamma, Reversed> {
+    template <class T>
+    GEODIFF_HD static Cdf<T> at(T x, T shift, const GammaTable<T>* table) {
+        const T v[1] = {Reversed ? shift - x : x + shift};
+        CdfBlock<T, 1> b;
+        Gamma::at<false>(*table, v, b);
+        const Cdf<T> c = {b.F[0], b.S[0], b.log_F[0], b.log_S[0], b.over_S[0], b.over_F[0]};
+        return Reversed ? reversed(c) : c;
+    }
+};
+
+// The two rules without a generator. Maximum keeps the winning face beside its value.
+struct Maximum {};
+struct Average {};
+
+template <class A, class B>
+struct Same {
+    static constexpr bool value = false;
+};
+template <class A>
+struct Same<A, A> {
+    static constexpr bool value = true;
+};
+
+template <class T>
+struct SilhouetteArguments {
+    const T* clip;             // (N, 4)
+    const int* faces;          // (F, 3)
+    const i64* layout;         // (B, 3)
+    const Polygon<T>* polygons;  // (B, most faces)
+    const GammaTable<T>* gamma;
+    int most_faces, height, width;
+    T near, inverse_scale, radius, shift;
+    TConormParams<T> tconorm;
+};
+
+template <class T>
+GEODIFF_HD void pixel_centre(int height, int width, int row, int column, T& x, T& y) {
+    const T step = T(2) / T(height < width ? height : width);
+    x = (T(column) + T(0.5) - T(0.5) * T(width)) * step;
+    y = (T(0.5) * T(height) - T(row) - T(0.5)) * step;
+}
+
+template <class T>
+GEODIFF_HD Nearest<T> nearest(const Polygon<T>& p, T x, T y) {
+    Nearest<T> near = no_edge<T>();
+    for (int k = 0; k < p.n; ++k) meet(near, make_edge(p, k), T(k), p.orientation, x, y);
+    return near;
+}
+
+template <bool Squared, class T>
+GEODIFF_HD T scaled_distance(const Nearest<T>& near, T inverse_scale) {
+    const T size = Squared ? near.d2 : sqrt(near.d2);
+    return (near.side >= T(0) ? size : -size) * inverse_scale;
+}
+
+template <class T>
+GEODIFF_HD bool within(const Nearest<T>& near, T radius) {
+    return near.side >= T(0) || near.d2 <= radius * radius;
+}
+
+template <class T>
+__global__ void silhouette_setup(SilhouetteArguments<T> a, Polygon<T>* polygons) {
+    const int face = blockIdx.x * blockDim.x + threadIdx.x;
+    const i64* row = a.layout + 3 * i64(blockIdx.y);
+    if (face >= a.most_faces) return;
+    Polygon<T>& out = polygons[i64(blockIdx.y) * a.most_faces + face];
+    out.n = 0;
+    if (face >= row[2]) return;
+    const int* index = a.faces + 3 * (row[1] + face);
+    Clip<T> corner[3];
+    for (int k = 0; k < 3; ++k) {
+        const T* c = a.clip + 4 * (row[0] + index[k]);
+        corner[k] = {c[0], c[1], c[2], c[3]};
+    }
+    out = make_polygon(corner, a.near);
+}
+
+// Block: 16 × 16 pixels. Grid: tiles across, tiles down, images.
+template <class T, class L, class C, bool Squared>
+__global__ void silhouette_forward(SilhouetteArguments<T> a, T* alpha, T* sum, int* best) {
+    constexpr int kTile = 16, kThreads = kTile * kTile;
+    __shared__ int hits[kThreads];
+    __shared__ int counts[kThreads];
+    const int thread = threadIdx.y * kTile + threadIdx.x;
+    const i64 image = blockIdx.z;
+    const int count = int(a.layout[3 * image + 2]);
+    const int row = blockIdx.y * kTile + threadIdx.y, column = blockIdx.x * kTile + threadIdx.x;
+    T x, y, left, right, top, bottom;
+    pixel_centre(a.height, a.width, row, column, x, y);
+    pixel_centre(a.height, a.width, int(blockIdx.y) * kTile, int(blockIdx.x) * kTile, left, top);
+    pixel_centre(a.height, a.width, int(blockIdx.y) * kTile + kTile - 1, int(blockIdx.x) * kTile + kTile - 1, right, bottom);
+    T total = T(0);
+    int winner = -1;
+    for (int start = 0; start < count; start += kThreads) {
+        const int face = start + thread;
+        bool touches = false;
+        if (face < count) {
+            const Polygon<T>& p = a.polygons[image * a.most_faces + face];
+            if (p.n != 0) {
+                T low_x = p.x[0], high_x = p.x[0], low_y = p.y[0], high_y = p.y[0];
+                for (int k = 1; k < p.n; ++k) {
+                    low_x = min(low_x, p.x[k]);
+                    high_x = max(high_x, p.x[k]);
+                    low_y = min(low_y, p.y[k]);
+                    high_y = max(high_y, p.y[k]);
+                }
+                touches = low_x - a.radius <= right && high_x + a.radius >= left && low_y - a.radius <= top &&
+                          high_y + a.radius >= bottom;
+            }
+        }
+        // Positions by a prefix sum, so that faces keep their order and sums their bits.
+        counts[thread] = touches ? 1 : 0;
+        __syncthreads();
+        for (int step = 1; step < kThreads; step *= 2) {
+            const int add = thread >= step ? counts[thread - step] : 0;
+            __syncthreads();
+            counts[thread] += add;
+            __syncthreads();
+        }
+        if (touches) hits[counts[thread] - 1] = face;
+        __syncthreads();
+        const int found = counts[kThreads - 1];
+        for (int i = 0; i < found; ++i) {
+            const Nearest<T> near = nearest(a.polygons[image * a.most_faces + hits[i]], x, y);
+            if (!within(near, a.radius)) continue;
+            const Cdf<T> c = L::at(scaled_distance<Squared>(near, a.inverse_scale), a.shift, a.gamma);
+            if constexpr (Same<C, Maximum>::value) {
+                if (c.F > total) {
+                    total = c.F;
+                    winner = hits[i];
+                }
+            } else if constexpr (Same<C, Average>::value) {
+                total += c.F;
+            } else {
+                total += C::term(c, a.tconorm);
+            }
+        }
+        __syncthreads();
+    }
+    if (row >= a.height || column >= a.width) return;
+    const i64 at = (image * a.height + row) * a.width + column;
+    sum[at] = total;
+    if constexpr (Same<C, Maximum>::value) {
+        alpha[at] = total;
+        best[at] = winner;
+    } else if constexpr (Same<C, Average>::value) {
+        alpha[at] = count > 0 ? total / T(count) : T(0);
+    } else {
+        alpha[at] = C::value(total, a.tconorm);
+    }
+}
+
+// Block: 128 threads. Grid: faces, images. Writes the gradient of the face's corners (B, most faces, 3).
+template <class T, class L, class C, bool Squared>
+__global__ void silhouette_backward(SilhouetteArguments<T> a, const T* upstream, const T* sum, const int* best,
+                                    Clip<T>* grad_corners) {
+    constexpr int kThreads = 128;
+    __shared__ T shared[kThreads];
+    const i64 image = blockIdx.y;
+    const int face = blockIdx.x;
+    const i64* layout = a.layout + 3 * image;
+    if (face >= layout[2]) return;
+    Clip<T>* out = grad_corners + (image * a.most_faces + face) * 3;
+    const Polygon<T>& p = a.polygons[image * a.most_faces + face];
+    if (p.n == 0) {
+        if (threadIdx.x < 3) out[threadIdx.x] = {T(0), T(0), T(0), T(0)};
+        return;
+    }
+    T low_x = p.x[0], high_x = p.x[0], low_y = p.y[0], high_y = p.y[0];
+    for (int k = 1; k < p.n; ++k) {
+        low_x = min(low_x, p.x[k]);
+        high_x = max(high_x, p.x[k]);
+        low_y = min(low_y, p.y[k]);
+        high_y = max(high_y, p.y[k]);
+    }
+    const T step = T(2) / T(a.height < a.width ? a.height : a.width);
+    const T half_w = T(0.5) * T(a.width) - T(0.5), half_h = T(0.5) * T(a.height) - T(0.5);
+    const int first_column = int(clamp((low_x - a.radius) / step + half_w - T(1), T(0), T(a.width)));
+    const int end_column = int(clamp((high_x + a.radius) / step + half_w + T(2), T(0), T(a.width)));
+    const int first_row = int(clamp(half_h - (high_y + a.radius) / step - T(1), T(0), T(a.height)));
+    const int end_row = int(clamp(half_h - (low_y - a.radius) / step + T(2), T(0), T(a.height)));
+    const int columns = end_column - first_column;
+    const i64 cells = i64(max(columns, 0)) * max(end_row - first_row, 0);
+    T gx[4] = {T(0), T(0), T(0), T(0)}, gy[4] = {T(0), T(0), T(0), T(0)};
+    for (i64 i = threadIdx.x; i < cells; i += kThreads) {
+        const int row = first_row + int(i / columns), column = first_column + int(i % columns);
+        const i64 at = (image * a.height + row) * a.width + column;
+        T x, y;
+        pixel_centre(a.height, a.width, row, column, x, y);
+        const Nearest<T> near = nearest(p, x, y);
+        if (!within(near, a.radius)) continue;
+        const Cdf<T> c = L::at(scaled_distance<Squared>(near, a.inverse_scale), a.shift, a.gamma);
+        const T density = c.F < c.S ? c.F * c.over_F : c.S * c.over_S;
+        T weight;
+        if constexpr (Same<C, Maximum>::value) {
+            weight = best[at] == face ? upstream[at] * density : T(0);
+        } else if constexpr (Same<C, Average>::value) {
+            weight = upstream[at] * density / T(layout[2]);
+        } else {
+            T m, e;
+            C::pixel(sum[at], a.tconorm, m, e);
+            weight = upstream[at] * m;
+            weight = weight != T(0) ? weight * C::pair(c, e, a.tconorm) : T(0);
+        }
+        T dx, dy;
+        direction<Squared>(near, dx, dy);
+        const int k = int(near.edge), l = k + 1 == p.n ? 0 : k + 1;
+        for (int j = 0; j < 4; ++j) {
+            const T b = j == k ? T(1) - near.along : (j == l ? near.along : T(0));
+            gx[j] += b * weight * dx;
+            gy[j] += b * weight * dy;
+        }
+    }
+    for (int j = 0; j < 8; ++j) {
+        T& value = j < 4 ? gx[j] : gy[j - 4];
+        shared[threadIdx.x] = value;
+        __syncthreads();
+        for (int width = kThreads / 2; width > 0; width /= 2) {
+            if (int(threadIdx.x) < width) shared[threadIdx.x] += shared[threadIdx.x + width];
+            __syncthreads();
+        }
+        value = shared[0] * a.inverse_scale;
+        __syncthreads();
+    }
+    if (threadIdx.x != 0) return;
+    const int* index = a.faces + 3 * (layout[1] + face);
+    Clip<T> corner[3], grad[3];
+    for (int k = 0; k < 3; ++k) {
+        const T* c = a.clip + 4 * (layout[0] + index[k]);
+        corner[k] = {c[0], c[1], c[2], c[3]};
+        grad[k] = {T(0), T(0), T(0), T(0)};
+    }
+    polygon_backward(corner, a.near, p, gx, gy, grad);
+    for (int k = 0; k < 3; ++k) out[k] = grad[k];
+}
+
+// start (N + 1) and corners: which entries of grad_corners belong to a vertex, in ascending order.
+template <class T>
+__global__ void silhouette_scatter(const Clip<T>* grad_corners, const i64* start, const i64* corners, i64 vertices,
+                                   Clip<T>* grad_clip) {
+    const i64 vertex = i64(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (vertex >= vertices) return;
+    Clip<T> total = {T(0), T(0), T(0), T(0)};
+    for (i64 i = start[vertex]; i < start[vertex + 1]; ++i) {
+        const Clip<T>& g = grad_corners[corners[i]];
+        total.x += g.x;
+        total.y += g.y;
+        total.depth += g.depth;
+        total.w += g.w;
+    }
+    grad_clip[vertex] = total;
+}
+
+}  // namespace gd
+
+#endif

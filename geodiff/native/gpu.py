@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of the GPU kernels, as NVRTC instantiates them. Launching them is a later release's work."""
+
+from collections.abc import Iterator
+
+DISTRIBUTIONS = (
+    "Heaviside",
+    "Uniform",
+    "CubicHermite",
+    "WignerSemicircle",
+    "Gaussian",
+    "Laplace",
+    "Logistic",
+    "HyperbolicSecant",
+    "Cauchy",
+    "Reciprocal",
+    "GumbelMax",
+    "Exponential",
+    "Gamma",
+    "Levy",
+)
+"""Structs of cuda/distributions.h; Gumbel-min is GumbelMax reversed."""
+
+TCONORMS = (
+    "Probabilistic",
+    "Maximum",
+    "Einstein",
+    "Hamacher",
+    "Frank",
+    "Yager",
+    "AczelAlsina",
+    "Dombi",
+    "SchweizerSklar",
+    "Average",
+)
+"""Structs of cuda/tconorms.h and cuda/raster/silhouette.h."""
+
+_HEADER = "raster/silhouette.h"
+
+
+def silhouette_kernel(
+    direction: str, distribution: str, tconorm: str, real: str = "float", is_reversed: bool = False, squared: bool = False
+) -> str:
+    """Return the C++ name of a silhouette kernel; `direction` is ``"forward"`` or ``"backward"``."""
+    law = f"gd::Law<gd::{distribution}, {str(is_reversed).lower()}>"
+    return f"gd::silhouette_{direction}<{real}, {law}, gd::{tconorm}, {str(squared).lower()}>"
+
+
+def kernel_names(full: bool = False) -> Iterator[tuple[str, str]]:
+    """Yield (header, name) of kernels to compile: each distribution and T-conorm at least once, or all combinations.
+
+    Args:
+        full: every distribution, form, T-conorm and real type, rather than a covering choice.
+    """
+    for real in ("float", "double"):
+        yield _HEADER, f"gd::silhouette_setup<{real}>"
+        yield _HEADER, f"gd::silhouette_scatter<{real}>"
+    for direction in ("forward", "backward"):
+        if full:
+            for real in ("float", "double"):
+                for distribution in DISTRIBUTIONS:
+                    for tconorm in TCONORMS:
+                        for is_reversed in (False, True):
+                            for squared in (False, True):
+                                yield _HEADER, silhouette_kernel(direction, distribution, tconorm, real, is_reversed, squared)
+            continue
+        for i, distribution in enumerate(DISTRIBUTIONS):
+            real = ("float", "double")[i % 2]
+            yield _HEADER, silhouette_kernel(direction, distribution, "Probabilistic", real, i % 3 == 0, i % 2 == 0)
+        for i, tconorm in enumerate(TCONORMS):
+            yield _HEADER, silhouette_kernel(direction, "Logistic", tconorm, ("float", "double")[i % 2], False, i % 2 == 1)
