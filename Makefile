@@ -10,7 +10,7 @@ DEMO = $(BIN)/geodiff render assets/airplane.obj --views 24 -o out/demo/views &&
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
-SOURCES := pyproject.toml cuda/CMakeLists.txt $(shell find cuda -name '*.h' -o -name '*.cpp')
+SOURCES := pyproject.toml $(shell find cuda -type f)
 
 .PHONY: demo test lint types kernels wheel clean
 
