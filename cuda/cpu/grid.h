@@ -10,7 +10,8 @@ namespace gd {
 template <class T>
 struct Grid {
     int height, width;
-    T step;  // NDC between two pixels
+    T step;      // NDC between two pixels
+    T per_step;  // pixels in an NDC unit
 
     GEODIFF_HD T x(int column) const { return (T(column) + T(0.5) - T(0.5) * T(width)) * step; }
     GEODIFF_HD T y(int row) const { return (T(0.5) * T(height) - T(row) - T(0.5)) * step; }
@@ -18,7 +19,8 @@ struct Grid {
 
 template <class T>
 Grid<T> make_grid(int height, int width) {
-    return {height, width, T(2) / T(height < width ? height : width)};
+    const T shorter = T(height < width ? height : width);
+    return {height, width, T(2) / shorter, shorter / T(2)};
 }
 
 template <class T>
@@ -32,8 +34,7 @@ struct Reach {
     int first_row, end_row;
     T left, right;               // of the bounding box, in NDC
     T cx, cy, reach2;            // bounding circle, grown
-    T slope[4], offset[4];       // the half-planes of the edges, grown: x ≤ or ≥ slope·y + offset
-    int bound[4];                // +1: upper bound on x, −1: lower, 0: none
+    T slope[4], lower[4], upper[4];  // the half-planes of the edges, grown: slope·y + lower ≤ x ≤ slope·y + upper
     int edges;
 
     void init(const Polygon<T>& p, const Edge<T>* e, T radius, const Grid<T>& grid) {
@@ -59,14 +60,16 @@ struct Reach {
         left -= grow;
         right += grow;
         const T half = T(0.5) * T(grid.height) - T(0.5);
-        first_row = to_int(half - (top + grow) / grid.step + T(1), 0, grid.height);
-        end_row = to_int(half - (bottom - grow) / grid.step + T(1), 0, grid.height);
+        first_row = to_int(half - (top + grow) * grid.per_step + T(1), 0, grid.height);
+        end_row = to_int(half - (bottom - grow) * grid.per_step + T(1), 0, grid.height);
         edges = p.n;
         for (int k = 0; k < p.n; ++k) {
-            bound[k] = abs(e[k].nx) < T(1e-3) ? 0 : (e[k].nx > T(0) ? 1 : -1);
-            const T inverse = bound[k] ? T(1) / e[k].nx : T(0);
+            const bool bounds = abs(e[k].nx) > T(1e-3);
+            const T inverse = bounds ? T(1) / e[k].nx : T(0);
             slope[k] = -e[k].ny * inverse;
-            offset[k] = e[k].ax - slope[k] * e[k].ay + grow * inverse;
+            const T offset = e[k].ax - slope[k] * e[k].ay + grow * inverse;
+            lower[k] = bounds && inverse < T(0) ? offset : T(-1e30);
+            upper[k] = bounds && inverse > T(0) ? offset : T(1e30);
         }
     }
 
@@ -76,16 +79,33 @@ struct Reach {
         const T half = sqrt(max(reach2 - dy * dy, T(0)));
         T low = max(left, cx - half), high = min(right, cx + half);
         for (int k = 0; k < edges; ++k) {
-            const T x = slope[k] * y + offset[k];
-            if (bound[k] > 0) high = min(high, x);
-            if (bound[k] < 0) low = max(low, x);
+            low = max(low, slope[k] * y + lower[k]);
+            high = min(high, slope[k] * y + upper[k]);
         }
         const T center = T(0.5) * T(grid.width) - T(0.5);
         const T margin = T(0.02);
-        first = to_int(low / grid.step + center - margin + T(1), 0, grid.width);
-        end = to_int(high / grid.step + center + margin + T(1), 0, grid.width);
+        first = to_int(low * grid.per_step + center - margin + T(1), 0, grid.width);
+        end = to_int(high * grid.per_step + center + margin + T(1), 0, grid.width);
     }
 };
+
+// kLane numbers at once. (A plain loop of eight is unrolled into scalars before it can become one vector.)
+constexpr int kLane = 8;  // pixels are handled in groups of this many
+
+template <class T>
+void copy_lane(T* to, const T* from) {
+    __builtin_memcpy(to, from, sizeof(T) * kLane);
+}
+template <class T>
+void fill_lane(T* to, T value) {
+#pragma omp simd
+    for (int i = 0; i < kLane; ++i) to[i] = value;
+}
+template <class T>
+void add_lane(T* __restrict to, const T* __restrict from) {
+#pragma omp simd
+    for (int i = 0; i < kLane; ++i) to[i] += from[i];
+}
 
 // Memory for one call, released with it. (std::vector stays out: see CMakeLists.txt.)
 template <class T>

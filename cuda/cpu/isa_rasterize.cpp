@@ -11,7 +11,6 @@ using geodiff::parallel;
 template <class T>
 using Job = geodiff::HardJob<T>;
 
-constexpr int kLane = 8;
 constexpr int kBandRows = 16;
 constexpr i64 kFaceBlock = 1024;
 

@@ -30,12 +30,14 @@ struct Setup {
     DistributionParams<T> distribution;
     TConormParams<T> tconorm;
     TConormStages<T> stages;
+    Scratch<T> columns;  // x of each column
     CdfStage<T> forward_cdf, backward_cdf, shape_cdf;
     GammaTable<T> gamma;
     int threads;
 
-    explicit Setup(const Job<T>& j) : job(j) {
+    explicit Setup(const Job<T>& j) : job(j), columns(j.width + kLane) {
         grid = make_grid<T>(j.height, j.width);
+        for (int i = 0; i < j.width + kLane; ++i) columns[i] = grid.x(i);
         inverse_scale = T(1 / j.scale);
         radius = T(j.radius < 1e6 ? j.radius : 1e6);
         radius2 = j.radius < 1e6 ? radius * radius : Real<T>::largest;
@@ -93,12 +95,9 @@ struct Batch {
     int row[kBatch / kLane], column[kBatch / kLane];
     int n = 0;
 
-    void push(const Grid<T>& grid, int r, int c) {
-        const T y = grid.y(r);
-        for (int i = 0; i < kLane; ++i) {
-            px[n + i] = grid.x(c + i);
-            py[n + i] = y;
-        }
+    void push(const T* columns, T y, int r, int c) {
+        copy_lane(px + n, columns + c);
+        fill_lane(py + n, y);
         row[n / kLane] = r;
         column[n / kLane] = c;
         n += kLane;
@@ -152,6 +151,7 @@ struct Painter {
         stage(batch, edges, p.orientation, setup.radius2, setup.inverse_scale);
         setup.forward_cdf(batch.x, n, setup.distribution, cdf);
         setup.stages.term(cdf, n, setup.tconorm, term);
+        for (int i = 0; i < n; ++i) term[i] = batch.keep[i] > T(0) ? term[i] : T(0);
         if (setup.job.pairs) {
             for (int i = 0; i < n; ++i) {
                 const int column = batch.column[i / kLane] + i % kLane;
@@ -160,16 +160,16 @@ struct Painter {
         }
         for (int g = 0; g < n; g += kLane) {
             const i64 at = i64(batch.row[g / kLane] - first_row) * stride + batch.column[g / kLane];
-            T* __restrict into = sum + at;
+            T* into = sum + at;
             if (best) {
                 for (int i = 0; i < kLane; ++i) {
-                    if (batch.keep[g + i] > T(0) && term[g + i] > into[i]) {
+                    if (term[g + i] > into[i]) {
                         into[i] = term[g + i];
                         best[at + i] = face;
                     }
                 }
             } else {
-                for (int i = 0; i < kLane; ++i) into[i] += batch.keep[g + i] > T(0) ? term[g + i] : T(0);
+                add_lane(into, term + g);
             }
         }
         batch.n = 0;
@@ -182,11 +182,12 @@ struct Painter {
         reach.init(p, edges, setup.radius, setup.grid);
         const int from = max(reach.first_row, first_row), to = min(reach.end_row, end_row);
         for (int row = from; row < to; ++row) {
+            const T y = setup.grid.y(row);
             int first, end;
-            reach.columns(setup.grid.y(row), setup.grid, first, end);
+            reach.columns(y, setup.grid, first, end);
             for (int column = first; column < end; column += kLane) {
                 if (batch.n == kBatch) flush(p, edges, face);
-                batch.push(setup.grid, row, column);
+                batch.push(setup.columns.get(), y, row, column);
             }
         }
         flush(p, edges, face);
@@ -283,46 +284,63 @@ void forward(const Job<T>& job) {
 
 // --------------------------------------------------------------------------------------------------------- backward
 
-// Per pixel: upstream·m, e, and upstream·slope for the gradient in p.
+// Per pixel: upstream·m, e, and upstream·slope for the gradient in p. Rows end in kLane pixels of weight 0, so that
+// groups may stick out to the right.
 template <class T>
 struct PixelFactors {
+    const int stride;
     Scratch<T> weight, e, slope;
-    T negligible;  // pixels whose weight is at most this are passed over
 
     PixelFactors(const Setup<T>& setup, i64 image, double* grad_p)
-        : weight(i64(setup.job.height) * setup.job.width),
-          e(setup.stages.uses_e ? i64(setup.job.height) * setup.job.width : 1),
-          slope(setup.job.want_p ? i64(setup.job.height) * setup.job.width : 1) {
+        : stride(setup.job.width + kLane),
+          weight(i64(setup.job.height) * stride),
+          e(setup.stages.uses_e ? i64(setup.job.height) * stride : 1),
+          slope(setup.job.want_p ? i64(setup.job.height) * stride : 1) {
         const Job<T>& job = setup.job;
-        const i64 pixels = i64(job.height) * job.width;
-        const T* upstream = job.upstream + image * pixels;
-        const T* t = job.sum + image * pixels;
+        const T share = job.tconorm == kAverage ? T(1) / T(max(setup.faces_of(image), i64(1))) : T(1);
         T largest = T(0);
-        T row_e[kBatch];
-        for (i64 start = 0; start < pixels; start += kBatch) {
-            const i64 n = min(i64(kBatch), pixels - start);
-            T* e_out = setup.stages.uses_e ? e.get() + start : row_e;
+        Scratch<T> unused(setup.stages.uses_e ? 1 : job.width);
+        for (int row = 0; row < job.height; ++row) {
+            const T* upstream = job.upstream + (image * job.height + row) * job.width;
+            const T* t = job.sum + (image * job.height + row) * job.width;
+            T* __restrict w = weight.get() + i64(row) * stride;
+            T* e_row = setup.stages.uses_e ? e.get() + i64(row) * stride : unused.get();
             if (setup.stages.pixel) {
-                setup.stages.pixel(t + start, n, setup.tconorm, weight.get() + start, e_out);
+                setup.stages.pixel(t, job.width, setup.tconorm, w, e_row);
             } else {
-                const T share = job.tconorm == kAverage ? T(1) / T(max(setup.faces_of(image), i64(1))) : T(1);
-                for (i64 i = 0; i < n; ++i) weight[start + i] = share;
+                for (int i = 0; i < job.width; ++i) w[i] = share;
             }
-            for (i64 i = start; i < start + n; ++i) {
-                weight[i] *= upstream[i];
-                largest = max(largest, abs(weight[i]));
+            for (int i = 0; i < job.width; ++i) {
+                w[i] *= upstream[i];
+                largest = max(largest, abs(w[i]));
             }
-        }
-        // Where the pair stage carries no large factor, what is skipped is below 1e-12 of the largest weight a pair:
-        // no image is large enough to make that visible in float32.
-        negligible = setup.stages.uses_e || sizeof(T) == 8 ? T(0) : T(1e-12) * largest;
-        if (job.want_p && setup.stages.slope) {
-            for (i64 i = 0; i < pixels; ++i) {
+            for (int i = 0; i < kLane; ++i) w[job.width + i] = T(0);
+            for (int i = 0; setup.stages.uses_e && i < kLane; ++i) e_row[job.width + i] = T(0);
+            if (!job.want_p) continue;
+            T* slope_row = slope.get() + i64(row) * stride;
+            for (int i = 0; i < job.width + kLane; ++i) slope_row[i] = T(0);
+            for (int i = 0; setup.stages.slope && i < job.width; ++i) {
                 const double factor = double(upstream[i]) * setup.stages.slope(double(t[i]), job.p);
-                slope[i] = T(factor);
+                slope_row[i] = T(factor);
                 if (factor != 0) *grad_p -= factor * setup.stages.by_p_at(double(t[i]), job.p);
             }
         }
+        // Where the pair stage carries no large factor, weights below 1e-12 of the largest are dropped: no image is
+        // large enough for them to show in float32.
+        if (setup.stages.uses_e || sizeof(T) == 8) return;
+        const T negligible = T(1e-12) * largest;
+        for (i64 i = 0; i < i64(job.height) * stride; ++i) weight[i] = abs(weight[i]) > negligible ? weight[i] : T(0);
+    }
+
+    i64 at(int row, int column) const { return i64(row) * stride + column; }
+
+    // Whether any of a group's weights is not 0.
+    bool matter(int row, int column) const {
+        using U = typename Real<T>::Unsigned;
+        const T* w = weight.get() + at(row, column);
+        U any = 0;
+        for (int i = 0; i < kLane; ++i) any |= bits_as<U>(w[i]);
+        return (any << 1) != 0;  // without the sign
     }
 };
 
@@ -445,14 +463,23 @@ struct Gatherer {
         const Job<T>& job = setup.job;
         const i64 pixels = i64(job.height) * job.width;
         for (int g = 0; g < n; g += kLane) {
-            const i64 at = i64(batch.row[g / kLane]) * job.width + batch.column[g / kLane];
-            const int live = min(kLane, job.width - batch.column[g / kLane]);
-            for (int i = 0; i < kLane; ++i) {
-                const bool in = i < live;
-                weight[g + i] = in ? factors.weight[at + i] : T(0);
-                e[g + i] = in && setup.stages.uses_e ? factors.e[at + i] : T(0);
-                if (job.want_p) slope[g + i] = in ? factors.slope[at + i] : T(0);
-                if (job.best && in && job.best[image * pixels + at + i] != face) weight[g + i] = T(0);
+            copy_lane(weight + g, factors.weight.get() + factors.at(batch.row[g / kLane], batch.column[g / kLane]));
+        }
+        if (setup.stages.uses_e) {
+            for (int g = 0; g < n; g += kLane) {
+                copy_lane(e + g, factors.e.get() + factors.at(batch.row[g / kLane], batch.column[g / kLane]));
+            }
+        }
+        if (job.want_p) {
+            for (int g = 0; g < n; g += kLane) {
+                copy_lane(slope + g, factors.slope.get() + factors.at(batch.row[g / kLane], batch.column[g / kLane]));
+            }
+        }
+        if (job.best) {
+            for (int i = 0; i < n; ++i) {
+                const int column = batch.column[i / kLane] + i % kLane;
+                const int* winner = job.best + image * pixels + i64(batch.row[i / kLane]) * job.width;
+                if (column >= job.width || winner[column] != face) weight[i] = T(0);
             }
         }
         if (job.squared) {
@@ -473,16 +500,6 @@ struct Gatherer {
         batch.n = 0;
     }
 
-    // Whether any of kLane pixels can matter.
-    bool matters(int row, int column) const {
-        const Job<T>& job = setup.job;
-        const T* w = factors.weight.get() + i64(row) * job.width + column;
-        const int live = min(kLane, job.width - column);
-        bool any = job.want_p;
-        for (int i = 0; i < live; ++i) any |= abs(w[i]) > factors.negligible;
-        return any;
-    }
-
     // The face's gradient in its three clip-space corners.
     void gather(const Clip<T> corner[3], const Polygon<T>& p, int face, Clip<T> grad[3]) {
         out = FaceGradient<T>{};
@@ -491,12 +508,13 @@ struct Gatherer {
         Reach<T> reach;
         reach.init(p, edges, setup.radius, setup.grid);
         for (int row = reach.first_row; row < reach.end_row; ++row) {
+            const T y = setup.grid.y(row);
             int first, end;
-            reach.columns(setup.grid.y(row), setup.grid, first, end);
+            reach.columns(y, setup.grid, first, end);
             for (int column = first; column < end; column += kLane) {
-                if (!matters(row, column)) continue;
+                if (!setup.job.want_p && !factors.matter(row, column)) continue;
                 if (batch.n == kBatch) flush(p, edges, face);
-                batch.push(setup.grid, row, column);
+                batch.push(setup.columns.get(), y, row, column);
             }
         }
         flush(p, edges, face);

@@ -4,11 +4,10 @@
 // multiply; the arrays stay in the first-level cache.
 #pragma once
 #include "../tconorms.h"
-#include "jobs.h"
+#include "grid.h"
 
 namespace gd {
 
-constexpr int kLane = 8;     // pixels are handled in groups of this many
 constexpr int kBatch = 256;  // pairs in a batch
 
 // One batch of F, 1 − F, their logs and rates.
