@@ -173,7 +173,7 @@ def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
     vertices = mesh.vertices.detach().cpu().double().numpy()
     faces = mesh.faces.cpu().numpy()
     if mesh.uv is None:
-        colors: dict[str, np.ndarray] = {}
+        colors: dict[str, Any] = {}
         if mesh.vertex_colors is not None:
             colors["vertex_colors"] = _bytes(mesh.vertex_colors)
         elif mesh.face_colors is not None:
