@@ -91,18 +91,19 @@ def save_mesh(mesh: Mesh, path: str | os.PathLike[str]) -> None:
         path: the file; its ending says its format, its folder is made where missing.
 
     Raises:
-        ValueError: an unknown ending, or a batch.
+        ValueError: an unknown ending, a batch, or no faces.
         OSError: the folder cannot be written to.
     """
     path = pathlib.Path(path)
     ending = _ending("Mesh.save", path, tuple(_HOLDS))
     _single("Mesh.save", mesh)
+    if mesh.num_faces == 0:
+        raise fail("Mesh.save", "mesh", "a mesh with faces, since files without them do not load", "none")
     lost = [n for n in ("vertex_colors", "face_colors", "uv", "texture") if getattr(mesh, n) is not None]
     lost = [name for name in lost if name not in _HOLDS[ending]]
     if lost:
         warnings.warn(f"Mesh.save: {ending.upper()} does not hold {', '.join(lost)}: left out of {path}", stacklevel=3)
-        gone = {name: None for name in lost}
-        mesh = mesh.with_attributes(**gone, **({"texture": None} if "uv" in gone else {}))
+        mesh = mesh.with_attributes(**dict.fromkeys(lost))
     with replacing(path, "Mesh.save") as part:
         if ending == "obj":
             from geodiff.scene.obj import write_obj
@@ -141,7 +142,9 @@ def from_trimesh(mesh: trimesh.Trimesh, dtype: torch.dtype = torch.float32) -> M
         attributes["uv"] = torch.tensor(np.asarray(visual.uv), dtype=dtype)
         material = visual.material
         image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
-        if image is not None:
+        # Where there is no picture trimesh makes up one of 2×2 grey pixels.
+        made_up = image is not None and image.size == (2, 2) and set(image.getdata()) == {(100, 100, 100, 255)}
+        if image is not None and not made_up:
             with_alpha = "A" in image.getbands() or "transparency" in image.info
             array = np.asarray(image.convert("RGBA" if with_alpha else "RGB"))
             attributes["texture"] = torch.tensor(array, dtype=dtype) / 255.0

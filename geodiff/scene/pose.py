@@ -29,7 +29,7 @@ def line_of_sight(where: str, eye: torch.Tensor, at: torch.Tensor) -> torch.Tens
 
 
 def pose(where: str, eye: torch.Tensor, backward: torch.Tensor, up: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return R and t of a camera at ``eye`` (..., 3) with its z axis along ``backward`` and ``up`` upwards in the image.
+    """Return R and t of a camera at ``eye`` (..., 3) with its z axis along ``backward`` and ``up`` up in the image.
 
     The rows of R are the camera's axes in the world: z along ``backward``, x = up × z normalised, y = z × x;
     t = −R eye.
