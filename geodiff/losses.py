@@ -2,8 +2,8 @@
 """Losses that recover a mesh from images: silhouette overlap, and terms that keep the surface smooth and even.
 
 Every mesh term is a sum or a mean *over one mesh*; a batch ``(..., V, 3)`` of vertices gives one value each, which
-``reduction`` then averages (the default), adds or leaves apart. Index tables are made once for each face tensor, so
-``mesh.with_vertices`` costs nothing.
+``reduction`` then averages (the default), adds or leaves apart; so does a ``MeshBatch``. Index tables are made once
+for each topology, so ``mesh.with_vertices`` costs nothing.
 
 Example:
     >>> mesh = gd.icosphere(3)
@@ -11,12 +11,15 @@ Example:
 """
 
 import numbers
+from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from geodiff.checks import choice, fail, floating
+from geodiff.scene.mesh import Mesh, MeshBatch
+from geodiff.scene.topology import Topology
 
 # A face's unit normal is n / sqrt(|n|² + SLIVER·S²), S the sum of its squared edges: the exact one for any sound face
 # (6e-8 off for an equilateral one), but with a bounded gradient where |n|/S, 0.29 at best, falls to 1e-4.
@@ -70,7 +73,7 @@ def iou(alpha: torch.Tensor, target: torch.Tensor, *, reduction: str = "mean") -
     return _reduce(torch.where(some, 1 - intersection / torch.where(some, union, 1), 0), reduction)
 
 
-def laplacian(mesh: Any, *, kind: str = "uniform", reduction: str = "mean") -> torch.Tensor:
+def laplacian(mesh: Mesh | MeshBatch, *, kind: str = "uniform", reduction: str = "mean") -> torch.Tensor:
     """Measure how far vertices lie from the mean of their neighbours: ``Σ_i ‖(L x)_i‖²``.
 
     ``(L x)_i = Σ_j w_ij (x_j − x_i) / Σ_j w_ij`` over the neighbours j of i. Rows are normalised and the result is not
@@ -79,7 +82,8 @@ def laplacian(mesh: Any, *, kind: str = "uniform", reduction: str = "mean") -> t
     regions of uneven triangles alone. An isolated vertex contributes nothing.
 
     Args:
-        mesh: a :class:`geodiff.Mesh` with vertices (..., V, 3); lengths in the mesh's unit, the result in its square.
+        mesh: a :class:`geodiff.Mesh` with vertices (..., V, 3) or a :class:`geodiff.MeshBatch`; lengths in
+            the mesh's unit, the result in its square.
         kind: ``"uniform"`` or ``"cotangent"``.
         reduction: over a batch of meshes: ``"mean"``, ``"sum"`` or ``"none"``.
 
@@ -93,24 +97,15 @@ def laplacian(mesh: Any, *, kind: str = "uniform", reduction: str = "mean") -> t
         >>> laplacian(gd.icosphere(3), kind="cotangent")
     """
     choice("losses.laplacian", "kind", kind, ("uniform", "cotangent"))
-    x, tables, batch = _prepare("losses.laplacian", mesh, reduction)
-    if kind == "uniform":
-        delta = _product(x, tables.laplacian)
-    else:
-        a, b, _, softened, _ = _edges_and_normals(x, tables)
-        c = b - a
-        dots = torch.stack([(a * b).sum(-1), -(a * c).sum(-1), (b * c).sum(-1)])
-        cotangent = dots / softened[..., 0]  # at corners 0, 1, 2 of each face
-        weight = _product(cotangent.flatten(0, 1), tables.opposite_edge.transposed)[:-1].clamp_min(0)
-        start, end = _product(x, tables.edge_ends).chunk(2)
-        pull = weight[..., None] * (end - start)
-        total = _product(torch.cat([weight, weight]), tables.edge_ends.transposed)
-        delta = _product(torch.cat([pull, -pull]), tables.edge_ends.transposed)
-        delta = delta / torch.where(total > 0, total, 1)[..., None]
-    return _reduce((delta * delta).sum((0, 2)).reshape(batch), reduction)
+
+    def value(x: torch.Tensor, tables: _Tables) -> torch.Tensor:
+        delta = _product(x, tables.laplacian) if kind == "uniform" else _cotangent_delta(x, tables)
+        return (delta * delta).sum((0, 2))
+
+    return _each("losses.laplacian", mesh, reduction, value)
 
 
-def flatness(mesh: Any, *, reduction: str = "mean") -> torch.Tensor:
+def flatness(mesh: Mesh | MeshBatch, *, reduction: str = "mean") -> torch.Tensor:
     """Penalise creases: ``Σ (1 + cos θ)²`` over the interior edges, θ the dihedral angle (π where flat).
 
     θ is the angle between the directions that lead from the edge into its two faces, at right angles to it; the term is
@@ -118,7 +113,8 @@ def flatness(mesh: Any, *, reduction: str = "mean") -> torch.Tensor:
     over **all** interior edges. Boundary edges have no pair; an edge of m > 2 faces counts each of its m(m−1)/2 pairs.
 
     Args:
-        mesh: a :class:`geodiff.Mesh` with vertices (..., V, 3). Faces need not be oriented consistently.
+        mesh: a :class:`geodiff.Mesh` with vertices (..., V, 3) or a :class:`geodiff.MeshBatch`. Faces need not
+            be oriented consistently.
         reduction: over a batch of meshes: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Returns:
@@ -131,18 +127,16 @@ def flatness(mesh: Any, *, reduction: str = "mean") -> torch.Tensor:
         >>> flatness(gd.icosphere(3)) < flatness(gd.icosphere(1))
         tensor(True)
     """
-    x, tables, batch = _prepare("losses.flatness", mesh, reduction)
-    bend = _bends(x, tables)
-    return _reduce((bend * bend).sum(0).reshape(batch), reduction)
+    return _each("losses.flatness", mesh, reduction, lambda x, tables: _bends(x, tables).square().sum(0))
 
 
-def normal_consistency(mesh: Any, *, reduction: str = "mean") -> torch.Tensor:
+def normal_consistency(mesh: Mesh | MeshBatch, *, reduction: str = "mean") -> torch.Tensor:
     """Measure how much the normals of adjacent faces differ: the mean of ``1 − cos(n_a, n_b)`` over adjacent faces.
 
     Pairs and orientation as in :func:`flatness`; the convention of PyTorch3D's ``mesh_normal_consistency``.
 
     Args:
-        mesh: a :class:`geodiff.Mesh` with vertices (..., V, 3).
+        mesh: a :class:`geodiff.Mesh` with vertices (..., V, 3) or a :class:`geodiff.MeshBatch`.
         reduction: over a batch of meshes: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Returns:
@@ -154,16 +148,14 @@ def normal_consistency(mesh: Any, *, reduction: str = "mean") -> torch.Tensor:
     Example:
         >>> normal_consistency(gd.icosphere(3))
     """
-    x, tables, batch = _prepare("losses.normal_consistency", mesh, reduction)
-    bend = _bends(x, tables)
-    return _reduce((bend.sum(0) / max(bend.shape[0], 1)).reshape(batch), reduction)
+    return _each("losses.normal_consistency", mesh, reduction, lambda x, tables: _mean(_bends(x, tables)))
 
 
-def edge_length(mesh: Any, target: float | torch.Tensor = 0.0, *, reduction: str = "mean") -> torch.Tensor:
+def edge_length(mesh: Mesh | MeshBatch, target: float | torch.Tensor = 0.0, *, reduction: str = "mean") -> torch.Tensor:
     """Draw the edges to a common length: the mean over all edges of ``(|e| − target)²``.
 
     Args:
-        mesh: a :class:`geodiff.Mesh` with vertices (..., V, 3).
+        mesh: a :class:`geodiff.Mesh` with vertices (..., V, 3) or a :class:`geodiff.MeshBatch`.
         target: the length wished for, ≥ 0, in the mesh's unit; a number or a scalar tensor.
         reduction: over a batch of meshes: ``"mean"``, ``"sum"`` or ``"none"``.
 
@@ -186,10 +178,12 @@ def edge_length(mesh: Any, target: float | torch.Tensor = 0.0, *, reduction: str
         length = float(target.detach() if isinstance(target, torch.Tensor) else target)
         if not 0 <= length < float("inf"):
             raise fail(where, "target", "a finite length ≥ 0", str(length))
-    x, tables, batch = _prepare(where, mesh, reduction)
-    start, end = _product(x, tables.edge_ends).chunk(2)
-    excess = torch.linalg.vector_norm(end - start, dim=-1) - target
-    return _reduce(((excess * excess).sum(0) / max(excess.shape[0], 1)).reshape(batch), reduction)
+
+    def value(x: torch.Tensor, tables: _Tables) -> torch.Tensor:
+        start, end = _product(x, tables.edge_ends).chunk(2)
+        return _mean((torch.linalg.vector_norm(end - start, dim=-1) - target).square())
+
+    return _each(where, mesh, reduction, value)
 
 
 def _reduce(values: torch.Tensor, reduction: str) -> torch.Tensor:
@@ -199,18 +193,41 @@ def _reduce(values: torch.Tensor, reduction: str) -> torch.Tensor:
     return values.mean() if reduction == "mean" and values.numel() else values.sum()
 
 
-def _prepare(where: str, mesh: Any, reduction: str) -> tuple[torch.Tensor, "_Tables", torch.Size]:
-    """Check the arguments; return the vertices as (V, B, 3), the tables of the faces and the batch's shape."""
+def _mean(values: torch.Tensor) -> torch.Tensor:
+    """Average (N, B) over N; 0 where N is."""
+    return values.sum(0) / max(values.shape[0], 1)
+
+
+def _each(
+    where: str, mesh: Mesh | MeshBatch, reduction: str, value: Callable[[torch.Tensor, "_Tables"], torch.Tensor]
+) -> torch.Tensor:
+    """Check the arguments, find ``value`` (B,) of vertices (V, B, 3) for each mesh and reduce over the batch."""
     choice(where, "reduction", reduction, REDUCTIONS)
-    vertices, faces = getattr(mesh, "vertices", None), getattr(mesh, "faces", None)
-    if not isinstance(vertices, torch.Tensor) or not isinstance(faces, torch.Tensor):
+    if isinstance(mesh, MeshBatch):
+        return _reduce(torch.stack([_each(where, part, "none", value) for part in mesh]), reduction)
+    if not isinstance(mesh, Mesh):
         fix = "Build one with geodiff.Mesh(vertices, faces)."
-        raise fail(where, "mesh", "a geodiff.Mesh with one face tensor", mesh, fix, TypeError)
-    batch = vertices.shape[:-2]
-    tables = _CACHE.get(faces)
-    if tables is None or tables.count != vertices.shape[-2]:
-        tables = _CACHE[faces] = _Tables(faces, vertices.shape[-2])
-    return vertices.reshape(batch.numel(), *vertices.shape[-2:]).movedim(0, 1), tables, batch
+        raise fail(where, "mesh", "a geodiff.Mesh or MeshBatch", mesh, fix, TypeError)
+    tables = _TABLES.get(mesh.topology)
+    if tables is None:
+        tables = _TABLES[mesh.topology] = _Tables(mesh.topology)
+    batch = mesh.vertices.shape[:-2]
+    columns = mesh.vertices.reshape(batch.numel(), *mesh.vertices.shape[-2:]).movedim(0, 1)
+    return _reduce(value(columns, tables).reshape(batch), reduction)
+
+
+def _cotangent_delta(x: torch.Tensor, tables: "_Tables") -> torch.Tensor:
+    """Rows of the normalised cotangent Laplacian times x (V, B, 3)."""
+    a, b, _, softened, _ = _edges_and_normals(x, tables)
+    c = b - a
+    dots = torch.stack([(a * b).sum(-1), -(a * c).sum(-1), (b * c).sum(-1)])  # at corners 0, 1, 2 of each face
+    cotangent = dots / softened[..., 0]
+    weight = _product(cotangent.flatten(0, 1), tables.opposite_edge.transposed)[:-1].clamp_min(0)
+    start, end = _product(x, tables.edge_ends).chunk(2)
+    pull = weight[..., None] * (end - start)
+    total = _product(torch.cat([weight, weight]), tables.edge_ends.transposed)
+    delta = _product(torch.cat([pull, -pull]), tables.edge_ends.transposed)
+    return delta / torch.where(total > 0, total, 1)[..., None]
 
 
 def _edges_and_normals(x: torch.Tensor, tables: "_Tables") -> tuple[torch.Tensor, ...]:
@@ -326,55 +343,38 @@ def _product(x: torch.Tensor, rows: _Rows) -> torch.Tensor:
 
 
 class _Tables:
-    """Index tables of a face tensor: corners, edges, Laplacian and pairs of adjacent faces."""
+    """What the losses read of a topology, as matrices to multiply by."""
 
-    def __init__(self, faces: torch.Tensor, count: int):
-        faces = faces.detach().long()
-        self.count = count
-        face_count = faces.shape[0]
+    def __init__(self, topology: Topology) -> None:
+        faces, edges, pairs, count = topology.faces, topology.edges, topology.face_pairs, topology.num_vertices
         self.corners = _Rows.gather(faces.t().reshape(-1), count)
-        # Half-edges, ordered so that number c·F + f is opposite to corner c of face f.
-        start, end = faces[:, [1, 2, 0]].t().reshape(-1), faces[:, [2, 0, 1]].t().reshape(-1)
-        real = start != end  # a face that repeats a vertex has an edge from it to itself: no edge
-        key = torch.where(real, torch.minimum(start, end) * count + torch.maximum(start, end), -1)
-        unique, number = torch.unique(key, return_inverse=True)
-        skip = int(unique.numel() > 0 and bool((unique[:1] < 0).item()))
-        edges = unique[skip:]
-        low, high = torch.div(edges, max(count, 1), rounding_mode="floor"), edges % max(count, 1)
-        self.edge_ends = _Rows.gather(torch.cat([low, high]), count)
-        # The edges are followed by one slot that takes what belongs to no edge.
-        self.opposite_edge = _Rows.gather(torch.where(real, number - skip, edges.numel()), edges.numel() + 1)
-        source, target = torch.cat([low, high]), torch.cat([high, low])
-        degree = torch.bincount(source, minlength=count)
-        vertex = torch.arange(count, device=faces.device)[degree > 0]
+        self.edge_ends = _Rows.gather(edges.t().reshape(-1), count)
+        self.pairs = _Rows.gather(pairs.t().reshape(-1), len(faces))
+        # Faces are oriented alike if they run along their common edge in opposite directions.
+        around = faces[pairs]
+        low, high = edges[topology.face_pair_edges][:, None, :, None].unbind(2)
+        forward = ((around == low) & (around.roll(-1, dims=-1) == high)).any(-1)
+        alike = forward[:, 0] != forward[:, 1]
+        self.pair_sign = None if bool(alike.all()) else torch.where(alike, 1.0, -1.0)[:, None, None]
+        # Corner c of face f faces the edge number c·F + f; a slot after the edges takes the corners of faces that
+        # repeat a vertex.
+        a, b, c = faces.unbind(1)
+        start, end = torch.cat([b, c, a]), torch.cat([c, a, b])
+        width = max(count, 1)
+        side = torch.minimum(start, end) * width + torch.maximum(start, end)
+        number = torch.searchsorted(edges[:, 0] * width + edges[:, 1], side)
+        proper = ((a != b) & (b != c) & (c != a)).repeat(3)
+        self.opposite_edge = _Rows.gather(torch.where(proper, number, len(edges)), len(edges) + 1)
         # Row i of L: −1 at i, 1/degree(i) at its neighbours. Its transpose has the same places.
-        row, column = torch.cat([source, vertex]), torch.cat([target, vertex])
+        used = topology.vertex_degree.nonzero()[:, 0]
+        row, column = torch.cat([edges[:, 0], edges[:, 1], used]), torch.cat([edges[:, 1], edges[:, 0], used])
         order = torch.argsort(row, stable=True)
         row, column = row[order], column[order]
-        inverse = 1.0 / degree.clamp_min(1).double()
+        inverse = 1.0 / topology.vertex_degree.clamp_min(1).double()
         starts = _starts(row, count)
         self.laplacian = _Rows(column, starts, torch.where(row == column, -1.0, inverse[row]))
         self.laplacian.transposed = _Rows(column, starts, torch.where(row == column, -1.0, inverse[column]))
         self.laplacian.transposed.transposed = self.laplacian
-        # Adjacent faces: half-edges with the same key, at distance 1, 2, … in the sorted list.
-        order = torch.argsort(key, stable=True)[int((~real).sum()) :]
-        key, face, ahead = key[order], (order % max(face_count, 1)), (start < end)[order]
-        left, right, sign = [], [], []
-        step = 1
-        while step < key.numel():
-            near, far = slice(None, -step), slice(step, None)
-            same_edge = key[near] == key[far]
-            if not bool(same_edge.any()):
-                break
-            pair = same_edge & (face[near] != face[far])
-            left.append(face[near][pair])
-            right.append(face[far][pair])
-            sign.append(torch.where(ahead[near][pair] == ahead[far][pair], -1.0, 1.0))
-            step += 1
-        empty = [face[:0]]
-        self.pairs = _Rows.gather(torch.cat(empty + left + right), face_count)
-        signs = torch.cat([*sign, torch.ones(0, device=faces.device)])
-        self.pair_sign = None if bool((signs > 0).all()) else signs[:, None, None]
 
 
-_CACHE: Any = WeakTensorKeyDictionary()
+_TABLES: WeakKeyDictionary[Topology, _Tables] = WeakKeyDictionary()

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geodiff import losses
+from geodiff import Mesh, MeshBatch, losses
 
 EXACT = 1e-12  # float64 sums of a few thousand terms of order one
 # The softening of slivers shifts cosines by at most about 1e-7 for the triangles used here.
@@ -25,13 +24,7 @@ MESH_LOSSES = {
 
 
 def as_mesh(vertices, faces):
-    """What the losses ask of a mesh: its vertices and its face tensor."""
-    faces = torch.as_tensor(np.ascontiguousarray(faces), dtype=torch.int64).reshape(-1, 3)
-    return SimpleNamespace(vertices=torch.as_tensor(vertices), faces=faces)
-
-
-def with_vertices(mesh, vertices):
-    return SimpleNamespace(vertices=vertices, faces=mesh.faces)
+    return Mesh(torch.as_tensor(vertices), torch.as_tensor(np.ascontiguousarray(faces)))
 
 
 def bumpy(subdivisions=1, seed=0):
@@ -201,7 +194,8 @@ def test_flatness_of_a_hinge(angle, flip, turn):
 
 def test_every_interior_edge_counts():
     mesh = bumpy(2)
-    tables = losses._prepare("test", mesh, "none")[1]
+    losses.flatness(mesh)
+    tables = losses._TABLES[mesh.topology]
     assert tables.pairs.index.numel() == 2 * (3 * len(mesh.faces) // 2)
     adjacency = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False).face_adjacency
     ours = np.sort(tables.pairs.index.reshape(2, -1).numpy().T, 1)
@@ -233,16 +227,17 @@ def test_edge_length_against_trimesh():
 @pytest.mark.parametrize("mesh", [bumpy(0), open_strip()], ids=["closed", "open"])
 def test_gradients(name, mesh):
     x = mesh.vertices.clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda v: MESH_LOSSES[name](with_vertices(mesh, v)), x)
-    assert torch.autograd.gradgradcheck(lambda v: MESH_LOSSES[name](with_vertices(mesh, v)), x)
+    assert torch.autograd.gradcheck(lambda v: MESH_LOSSES[name](mesh.with_vertices(v)), x)
+    assert torch.autograd.gradgradcheck(lambda v: MESH_LOSSES[name](mesh.with_vertices(v)), x)
 
 
 def test_gradients_where_faces_are_oriented_differently():
-    strip = open_strip()
-    strip.faces[1] = strip.faces[1].flip(0)
+    faces = open_strip().faces.clone()
+    faces[1] = faces[1].flip(0)
+    strip = as_mesh(open_strip().vertices, faces)
     x = strip.vertices.clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda v: losses.flatness(with_vertices(strip, v)), x)
-    assert torch.autograd.gradgradcheck(lambda v: losses.flatness(with_vertices(strip, v)), x)
+    assert torch.autograd.gradcheck(lambda v: losses.flatness(strip.with_vertices(v)), x)
+    assert torch.autograd.gradgradcheck(lambda v: losses.flatness(strip.with_vertices(v)), x)
     assert losses.flatness(strip).item() == pytest.approx(losses.flatness(open_strip()).item(), rel=EXACT)
 
 
@@ -251,8 +246,8 @@ def test_gradient_of_a_sliver_is_bounded_and_right():
     vertices = np.array([[0, 0, 0], [1, 0, 0], [0.5, 1e-5, 2e-5], [0.5, -1, 0.2]])
     mesh = as_mesh(vertices, [[0, 1, 2], [1, 0, 3]])
     x = mesh.vertices.clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda v: losses.flatness(with_vertices(mesh, v)), x, eps=1e-8, rtol=1e-3)
-    gradient = torch.autograd.grad(losses.flatness(with_vertices(mesh, x)), x)[0]
+    assert torch.autograd.gradcheck(lambda v: losses.flatness(mesh.with_vertices(v)), x, eps=1e-8, rtol=1e-3)
+    gradient = torch.autograd.grad(losses.flatness(mesh.with_vertices(x)), x)[0]
     assert gradient.abs().max() < 4 / math.sqrt(losses.SLIVER)
 
 
@@ -260,10 +255,10 @@ def test_gradient_of_a_sliver_is_bounded_and_right():
 def test_batches_give_each_mesh_its_value(name):
     mesh = bumpy(1)
     stretch = torch.linspace(0.5, 2, 6, dtype=torch.float64).reshape(2, 3, 1, 1) * torch.tensor([1.0, 2.0, 0.7])
-    batch = with_vertices(mesh, (mesh.vertices * stretch).requires_grad_())
+    batch = mesh.with_vertices((mesh.vertices * stretch).requires_grad_())
     values = MESH_LOSSES[name](batch, reduction="none")
     assert values.shape == (2, 3)
-    single = torch.stack([MESH_LOSSES[name](with_vertices(mesh, v)) for v in batch.vertices.flatten(0, 1)])
+    single = torch.stack([MESH_LOSSES[name](mesh.with_vertices(v)) for v in batch.vertices.flatten(0, 1)])
     torch.testing.assert_close(values.flatten(), single, rtol=EXACT, atol=EXACT)
     torch.testing.assert_close(MESH_LOSSES[name](batch), single.mean(), rtol=EXACT, atol=EXACT)
     torch.testing.assert_close(MESH_LOSSES[name](batch, reduction="sum"), single.sum(), rtol=EXACT, atol=EXACT)
@@ -285,7 +280,7 @@ def test_rigid_motion_and_order_of_faces_change_nothing(name):
 @settings(max_examples=20, deadline=None)
 def test_scale(scale):
     mesh = bumpy(1)
-    scaled = with_vertices(mesh, (mesh.vertices * scale).float())
+    scaled = mesh.with_vertices((mesh.vertices * scale).float())
     assert losses.flatness(scaled).item() == pytest.approx(losses.flatness(mesh).item(), rel=1e-4)
     assert losses.laplacian(scaled).item() == pytest.approx(scale**2 * losses.laplacian(mesh).item(), rel=1e-4)
 
@@ -300,7 +295,7 @@ def test_faces_without_area_make_no_nan(name, dtype):
     vertices[second] = vertices[first]  # an edge of length zero
     vertices[third] = vertices[first]  # a face that is a point
     x = vertices.requires_grad_()
-    value = MESH_LOSSES[name](SimpleNamespace(vertices=x, faces=faces))
+    value = MESH_LOSSES[name](Mesh(x, faces))
     value.backward()
     assert math.isfinite(value.item())
     assert torch.isfinite(x.grad).all()
@@ -310,7 +305,7 @@ def test_faces_without_area_make_no_nan(name, dtype):
 @pytest.mark.parametrize("count", [0, 3])
 def test_a_mesh_without_faces_costs_nothing(name, count):
     x = torch.rand(count, 3, requires_grad=True)
-    value = MESH_LOSSES[name](SimpleNamespace(vertices=x, faces=torch.zeros(0, 3, dtype=torch.int64)))
+    value = MESH_LOSSES[name](Mesh(x, torch.zeros(0, 3, dtype=torch.int64)))
     value.backward()
     assert value.item() == 0
     assert x.grad.eq(0).all()
@@ -324,49 +319,53 @@ def test_same_bits_on_one_thread_and_on_two(name):
         for threads in (1, 2):
             torch.set_num_threads(threads)
             x = mesh.vertices.float().requires_grad_()
-            MESH_LOSSES[name](with_vertices(mesh, x)).backward()
+            MESH_LOSSES[name](mesh.with_vertices(x)).backward()
             gradients.append(x.grad)
     finally:
         torch.set_num_threads(before)
     assert torch.equal(*gradients)
 
 
-def test_tables_are_made_once_and_freed_with_the_faces():
+def test_tables_are_made_once_and_freed_with_the_topology():
     mesh = bumpy(1)
-    before = len(losses._CACHE)
     losses.flatness(mesh)
-    first = losses._prepare("test", mesh, "none")[1]
-    losses.laplacian(with_vertices(mesh, mesh.vertices * 2))
-    assert losses._prepare("test", mesh, "none")[1] is first
-    assert len(losses._CACHE) == before + 1
+    first, before = losses._TABLES[mesh.topology], len(losses._TABLES)
+    losses.laplacian(mesh.with_vertices(mesh.vertices * 2))
+    assert losses._TABLES[mesh.topology] is first
+    assert len(losses._TABLES) == before
     del mesh
-    assert len(losses._CACHE) <= before
+    assert len(losses._TABLES) < before
 
 
-def test_small_integer_faces_are_accepted():
-    mesh = bumpy(3)
-    narrow = SimpleNamespace(vertices=mesh.vertices, faces=mesh.faces.to(torch.int32))
-    assert losses.flatness(narrow).item() == losses.flatness(mesh).item()
-    assert losses.laplacian(narrow).item() == losses.laplacian(mesh).item()
+@pytest.mark.parametrize("name", MESH_LOSSES)
+def test_different_meshes_give_each_its_value(name):
+    parts = [bumpy(1), open_strip()]
+    vertices = torch.cat([mesh.vertices for mesh in parts]).requires_grad_()
+    batch = MeshBatch(parts).with_vertices(vertices)
+    values = MESH_LOSSES[name](batch, reduction="none")
+    expected = torch.stack([MESH_LOSSES[name](mesh) for mesh in parts])
+    torch.testing.assert_close(values, expected, rtol=EXACT, atol=EXACT)
+    torch.testing.assert_close(MESH_LOSSES[name](batch), expected.mean(), rtol=EXACT, atol=EXACT)
+    values[1].backward()
+    assert vertices.grad[:42].eq(0).all()
+    assert vertices.grad[42:].ne(0).any()
 
 
 def test_descent_smooths():
     mesh = bumpy(2)
     x = mesh.vertices.clone().requires_grad_()
-    start = losses.flatness(with_vertices(mesh, x)).item()
+    start = losses.flatness(mesh.with_vertices(x)).item()
     optimizer = torch.optim.Adam([x], lr=0.01)
     for _ in range(30):
         optimizer.zero_grad()
-        (losses.laplacian(with_vertices(mesh, x)) + 0.01 * losses.flatness(with_vertices(mesh, x))).backward()
+        (losses.laplacian(mesh.with_vertices(x)) + 0.01 * losses.flatness(mesh.with_vertices(x))).backward()
         optimizer.step()
-    assert losses.flatness(with_vertices(mesh, x)).item() < 0.2 * start
+    assert losses.flatness(mesh.with_vertices(x)).item() < 0.2 * start
 
 
 def test_bad_arguments():
     mesh = bumpy(0)
-    with pytest.raises(
-        TypeError, match=r"losses.flatness: `mesh` must be a geodiff.Mesh with one face tensor; got float64"
-    ):
+    with pytest.raises(TypeError, match=r"losses.flatness: `mesh` must be a geodiff.Mesh or MeshBatch; got float64"):
         losses.flatness(mesh.vertices)
     with pytest.raises(
         ValueError, match=r"`kind` must be one of uniform, cotangent; got 'cot'. Did you mean 'cotangent'"
