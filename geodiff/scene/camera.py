@@ -369,7 +369,8 @@ class Camera:
         x = fx[..., None] * pose[..., 0, :] + px[..., None] * w
         y = fy[..., None] * pose[..., 1, :] + py[..., None] * w
         points, matrix = self._with(points, "to_clip", torch.stack((x, y, depth, w), dim=-2))
-        return points @ matrix[..., :3].mT + matrix[..., None, :, 3]
+        # Where many cameras see the same points einsum makes one product of it, several times faster than a batch.
+        return torch.einsum("...nk,...ck->...nc", points, matrix[..., :3]) + matrix[..., None, :, 3]
 
     def project(self, points: torch.Tensor, image_size: int | tuple[int, int] | None = None) -> torch.Tensor:
         """Return points (..., N, 3) as (..., N, 3): x and y in NDC, and depth.

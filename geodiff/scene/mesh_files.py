@@ -142,12 +142,12 @@ def from_trimesh(mesh: trimesh.Trimesh, dtype: torch.dtype = torch.float32) -> M
         attributes["uv"] = torch.tensor(np.asarray(visual.uv), dtype=dtype)
         material = visual.material
         image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
-        # Where there is no picture trimesh makes up one of 2×2 grey pixels.
-        made_up = image is not None and image.size == (2, 2) and set(image.getdata()) == {(100, 100, 100, 255)}
-        if image is not None and not made_up:
+        if image is not None:
             with_alpha = "A" in image.getbands() or "transparency" in image.info
             array = np.asarray(image.convert("RGBA" if with_alpha else "RGB"))
-            attributes["texture"] = torch.tensor(array, dtype=dtype) / 255.0
+            # Where there is no picture trimesh makes up one of 2×2 grey pixels.
+            if array.shape != (2, 2, 4) or (array != (100, 100, 100, 255)).any():
+                attributes["texture"] = torch.tensor(array, dtype=dtype) / 255.0
     vertices = torch.tensor(np.asarray(mesh.vertices), dtype=dtype).reshape(-1, 3)
     faces = np.asarray(mesh.faces, dtype=np.int64).reshape(-1, 3)
     return Mesh(vertices, faces, **attributes)
