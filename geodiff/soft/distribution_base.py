@@ -67,15 +67,14 @@ class Distribution:
 
     def pdf(self, x: Tensor) -> Tensor:
         """F'(x); here by autograd through `cdf`."""
+        attached = torch.is_grad_enabled() and (x.requires_grad or self.cdf(x).requires_grad)
         with torch.enable_grad():
             at = x if x.requires_grad else x.detach().requires_grad_()
             value = self.cdf(at)
-            if not value.requires_grad:
-                return torch.zeros_like(x)
-            (slope,) = torch.autograd.grad(value.sum(), at, create_graph=True, allow_unused=True)
-        if slope is None:
-            return torch.zeros_like(x)
-        return slope if torch.is_grad_enabled() else slope.detach()
+            slope = None
+            if value.requires_grad:
+                (slope,) = torch.autograd.grad(value.sum(), at, create_graph=attached, allow_unused=True)
+        return torch.zeros_like(x) if slope is None else slope
 
     def survival(self, x: Tensor) -> Tensor:
         """1 - F(x)."""
@@ -238,7 +237,7 @@ class Modified(Frozen, Distribution):
 
     def _at(self, x: Tensor) -> Tensor:
         x = floating(str(self), "x", x, ("...",), finite=False)
-        y = x.abs() * x if self.is_squared else x
+        y = special.smooth(x, lambda x: x.abs() * x, lambda x: 2 * x.abs()) if self.is_squared else x
         y = -y if self.is_reversed else y
         plain = not isinstance(self.shift, torch.Tensor) and self.shift == 0
         return y if plain else y + self.shift
@@ -262,7 +261,7 @@ class Modified(Frozen, Distribution):
     def pdf(self, x: Tensor) -> Tensor:
         """G'(x)."""
         slope = self.base.pdf(self._at(x))
-        return slope * (2 * x.abs()) if self.is_squared else slope
+        return torch.where(slope == 0, 0.0, slope * (2 * x.abs())) if self.is_squared else slope
 
     def quantile(self, q: Tensor) -> Tensor:
         """The x with G(x) = q, for q in [0, 1] (NaN outside)."""

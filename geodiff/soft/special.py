@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 Tensor = torch.Tensor
 
@@ -36,23 +35,44 @@ class _Smooth(torch.autograd.Function):
         return grads[0] * finite(ctx.slope(z)), None, None
 
 
+class _Refuse(torch.autograd.Function):
+    """The identity, which raises when it is differentiated: marks a gradient as a function of unknown slope."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, *_: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Tensor:
+        raise RuntimeError("soft: this function is not twice differentiable. Use first derivatives only.")
+
+
+def last_derivative(grad: Tensor, *tensors: Tensor) -> Tensor:
+    """Return a gradient such that differentiating it again in ``tensors`` raises; use it at the end of a backward.
+
+    `torch.autograd.function.once_differentiable` would return a constant where the incoming gradient is one, and
+    second derivatives would silently miss a term.
+    """
+    return _Refuse.apply(grad, *tensors) if torch.is_grad_enabled() else grad
+
+
 class _Known(torch.autograd.Function):
     """A value computed beforehand with its derivatives in several tensors; once differentiable."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, *pairs: Tensor) -> Tensor:
-        ctx.shapes = [t.shape for t in pairs[::2]]
-        ctx.dtypes = [t.dtype for t in pairs[::2]]
-        ctx.save_for_backward(*pairs[1::2])
+        ctx.save_for_backward(*pairs)
         return value.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
         out: list[Tensor | None] = [None]
-        for i, slope in enumerate(ctx.saved_tensors):
-            wanted = ctx.needs_input_grad[1 + 2 * i]
-            grad = (grads[0] * finite(slope)).sum_to_size(ctx.shapes[i]).to(ctx.dtypes[i]) if wanted else None
+        for i, (tensor, slope) in enumerate(zip(saved[::2], saved[1::2], strict=True)):
+            grad = None
+            if ctx.needs_input_grad[1 + 2 * i]:
+                grad = (grads[0] * finite(slope)).sum_to_size(tensor.shape).to(tensor.dtype)
+                grad = last_derivative(grad, *saved[::2])
             out += [grad, None]
         return tuple(out)
 
@@ -129,24 +149,33 @@ def _log_expm1_ratio_slope(t: Tensor) -> Tensor:
     return torch.where(small, 0.5 + t / 12 * (1 - h / 60 * (1 - h / 42 * (1 - h / 40))), -1 / torch.expm1(-s) - 1 / s)
 
 
+# d/dt log(log(1 + t) / t) as a power series, from that of log(1 + t).
+_LOG1P_RATIO = (-1 / 2, 5 / 12, -3 / 8, 251 / 720, -95 / 288, 19087 / 60480, -5257 / 17280, 1070017 / 3628800)
+
+
 def log_log1p_ratio(t: Tensor) -> Tensor:
     """log(log(1 + t) / t) for t > -1, continued by 0 at t = 0."""
 
     def value(t: Tensor) -> Tensor:
-        s = torch.where(t == 0, 1.0, t)
-        return torch.where(t == 0, 0.0, torch.log(torch.log1p(s) / s))
+        small, s = _away(t)
+        series = torch.zeros_like(t)
+        for n in range(len(_LOG1P_RATIO), 0, -1):
+            series = (series + _LOG1P_RATIO[n - 1] / n) * t
+        return torch.where(small, series, torch.log(torch.log1p(s) / s))
 
     def slope(t: Tensor) -> Tensor:
-        small = t.abs() < 0.02
-        s = torch.where(small, 1.0, t)
-        # Coefficients of d/dt log(log(1 + t) / t), from the power series of log(1 + t).
-        c = (-1 / 2, 5 / 12, -3 / 8, 251 / 720, -95 / 288, 19087 / 60480, -5257 / 17280, 1070017 / 3628800)
+        small, s = _away(t)
         series = torch.zeros_like(t)
-        for k in reversed(c):
-            series = series * t + k
+        for c in reversed(_LOG1P_RATIO):
+            series = series * t + c
         return torch.where(small, series, 1 / ((1 + s) * torch.log1p(s)) - 1 / s)
 
     return smooth(t, value, slope)
+
+
+def _away(t: Tensor) -> tuple[Tensor, Tensor]:
+    small = t.abs() < 0.02
+    return small, torch.where(small, 1.0, t)
 
 
 # The normal distribution ----------------------------------------------------------------------------------------------

@@ -449,17 +449,19 @@ class _LogNorm(torch.autograd.Function):
         top = log_v.amax(dim, keepdim=True)
         power = torch.exp(p * (log_v - top))
         total = power.sum(dim, keepdim=True)
-        ctx.save_for_backward(p, power / total)
+        ctx.save_for_backward(log_v, p, power / total)
         ctx.dim = dim
         return (top + torch.log(total) / p).squeeze(dim)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        p, share = ctx.saved_tensors
+        log_v, p, share = ctx.saved_tensors
         grad = grads[0].unsqueeze(ctx.dim)
-        by_p = (grad * torch.special.xlogy(share, share)).sum() / (p * p) if ctx.needs_input_grad[1] else None
-        return grad * share, by_p, None
+        by_v = special.last_derivative(grad * share, log_v, p)
+        if not ctx.needs_input_grad[1]:
+            return by_v, None, None
+        by_p = (grad * torch.special.xlogy(share, share)).sum() / (p * p)
+        return by_v, special.last_derivative(by_p, log_v, p), None
 
 
 def _odds_term(log_odds: Tensor, p: Tensor) -> Tensor:
