@@ -148,8 +148,8 @@ SCENES = [
         drawn=1,
     ),
     one_image(
-        "all behind the camera",
-        lambda: camera_space([[0.4, 0.3, -1.5], [-0.3, 0.2, -2.0], [0.1, -0.6, 0.0625]]),
+        "all behind the near plane, one in the plane of the camera",
+        lambda: camera_space([[0.4, 0.3, 0.0], [-0.3, 0.2, -2.0], [0.1, -0.6, 0.0625]]),
         TRIANGLE,
         drawn=0,
         covered=[0],
@@ -245,6 +245,7 @@ SCENES = [
         TRIANGLE,
         image_size=(4, 4),
         covered=[13],
+        step=1e-8,  # the squared form bends there: d·|d| has a difference of the size of the step
     ),
     one_image(
         "pixel exactly on a vertex",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pure-torch twin of the soft silhouette: slow, plain, any dtype, any distribution and T-conorm."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -9,9 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from geodiff.checks import positive
 from geodiff.reference.arguments import check_packed, face_corners, pixel_centres, pixel_chunks
 from geodiff.reference.polygons import Polygons, near_clip, signed_distance
-
-if TYPE_CHECKING:
-    from geodiff.soft import Distribution, TConorm
+from geodiff.soft import Distribution, TConorm, as_distribution, as_tconorm
 
 
 def silhouette(
@@ -19,8 +17,8 @@ def silhouette(
     faces: torch.Tensor,
     layout: torch.Tensor,
     *,
-    distribution: "Distribution",
-    tconorm: "TConorm",
+    distribution: str | Distribution | Callable[[torch.Tensor], torch.Tensor],
+    tconorm: str | TConorm | Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     scale: float | torch.Tensor,
     image_size: tuple[int, int],
     near: float = 1e-2,
@@ -37,13 +35,15 @@ def silhouette(
         clip: vertices of all images `(x·w, y·w, depth, w)`, `(N, 4)`; NDC is x right, y up, shorter side in [−1, 1].
         faces: corners of all faces, `(F, 3)`, indices local to the image's mesh.
         layout: one row `[vertex_start, face_start, face_count]` an image, `(B, 3)`.
-        distribution: the distribution, with its shape, shift and form.
-        tconorm: the T-conorm, with its parameter.
+        distribution: the distribution, with its shape, shift and form: an object, also of a class of your own, a name,
+            or a function `x ↦ F(x)`.
+        tconorm: the T-conorm, with its parameter: an object, also of a class of your own, a name, or a function
+            `(a, b) ↦ ⊥(a, b)`.
         scale: the scale τ > 0, NDC, or NDC² for a squared distribution; a number or a tensor without axes.
         image_size: `(H, W)`.
         near: depth of the near plane, positive.
         chunk: the most (pixel, face) pairs held at a time. If there are more, the backward pass computes each chunk
-            again instead of storing it. Changes memory and time, not the result.
+            again instead of storing it. Changes memory and time, not the result (but for rounding).
 
     Returns:
         alpha in [0, 1], `(B, H, W)`.
@@ -56,14 +56,13 @@ def silhouette(
         ValueError: for a wrong shape, a value out of range, NaN or infinity.
 
     Example:
-        >>> from geodiff import soft
         >>> clip = torch.tensor([[-3.0, -3.0, 2.0, 1.0], [3.0, -3.0, 2.0, 1.0], [0.0, 3.0, 2.0, 1.0]])
         >>> silhouette(
         ...     clip,
         ...     torch.tensor([[0, 1, 2]]),
         ...     torch.tensor([[0, 0, 1]]),
-        ...     distribution=soft.Logistic(),
-        ...     tconorm=soft.Probabilistic(),
+        ...     distribution="logistic",
+        ...     tconorm="probabilistic",
         ...     scale=0.1,
         ...     image_size=(1, 1),
         ... )
@@ -71,6 +70,7 @@ def silhouette(
     """
     check_packed("silhouette", clip, faces, layout, image_size, near)
     positive("silhouette", "scale", scale, "It is a length in NDC (an area for a squared distribution).")
+    distribution, tconorm = as_distribution(distribution), as_tconorm(tconorm)
     pixels = pixel_centres(image_size, clip)
     images = []
     for row in layout.tolist():
@@ -82,8 +82,8 @@ def silhouette(
 def _one_image(
     polygons: Polygons,
     pixels: torch.Tensor,
-    distribution: "Distribution",
-    tconorm: "TConorm",
+    distribution: Distribution,
+    tconorm: TConorm,
     scale: float | torch.Tensor,
     chunk: int,
 ) -> torch.Tensor:

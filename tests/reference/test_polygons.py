@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Near clipping against a loop written by hand, signed distance against a sampled boundary."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -71,8 +73,8 @@ def test_gradients_of_everything_are_finite(scene: Scene):
     clip, faces, layout = scene.tensors()
     pixels = pixel_centres(scene.image_size, clip).requires_grad_()
     for row in layout.tolist():
-        corners = face_corners(clip, faces, row).requires_grad_()
-        for squared in (False, True):
+        for squared, start in itertools.product((False, True), range(3)):
+            corners = face_corners(clip, faces, row).roll(start, dims=1).requires_grad_()
             polygons = near_clip(corners, scene.near)
             drawn = polygons.counts > 0
             total = signed_distance(pixels, polygons, squared=squared)[:, drawn].sum()
@@ -126,6 +128,14 @@ def test_signed_distance_is_that_to_the_sampled_boundary(scene: Scene):
             assert (np.abs(got) >= nearest - np.minimum(half, half**2 / np.maximum(nearest, 1e-300) / 1.9)).all()
             clear = np.abs(got) > 1e-9
             assert ((np.abs(winding_angle(pixels.numpy(), vertices)) > 3) == (got > 0))[clear].all()
+
+
+def test_pixel_centres_of_a_wide_and_of_a_tall_image():
+    like = torch.zeros(1, dtype=torch.float64)
+    wide = pixel_centres((2, 3), like)
+    assert wide.tolist() == [[-1, 0.5], [0, 0.5], [1, 0.5], [-1, -0.5], [0, -0.5], [1, -0.5]]
+    tall = pixel_centres((4, 1), like)
+    assert tall.tolist() == [[0, 3], [0, 1], [0, -1], [0, -3]]
 
 
 def triangle(rows: list[list[float]]):
@@ -197,3 +207,31 @@ def test_distance_of_a_small_triangle_far_out_keeps_its_relative_accuracy():
     assert signed_distance(inside, near_clip(corners, 0.5)).item() == 0
     outside = torch.tensor([[4 + 2.0**-20, 4.0 + 2.0**-20]])
     assert signed_distance(outside, near_clip(corners, 0.5)).item() == pytest.approx(-(2.0**-20.5), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_three_points_on_a_line_are_degenerate_whatever_the_rounding(dtype: torch.dtype):
+    ends = torch.randn(500, 2, 2, dtype=dtype)
+    middle = ends[:, 0] + torch.rand(500, 1, dtype=dtype) * (ends[:, 1] - ends[:, 0])
+    points = torch.stack([ends[:, 0], ends[:, 1], middle], dim=1)
+    # The coordinates, of order one, are rounded: lines of length one or more stay within the rule's 8 roundings.
+    points = points[(ends[:, 1] - ends[:, 0]).norm(dim=1) > 1]
+    normal = torch.stack([points[:, 0, 1] - points[:, 1, 1], points[:, 1, 0] - points[:, 0, 0]], dim=1)
+    corners = torch.cat([points, torch.ones_like(points)], dim=2)
+    assert (near_clip(corners, 0.125).counts == 0).all()
+    # A hundred times the rule's height, and it is a face.
+    corners[:, 2, :2] += 800 * torch.finfo(dtype).eps * normal
+    assert (near_clip(corners, 0.125).counts == 3).all()
+
+
+def test_a_point_far_from_a_sliver_is_outside_though_rounding_picks_the_edge():
+    # The two long edges are equally far within float32; the farther one would call the point inside.
+    length, height = 2.0**-6, 2.0**-6 * 3e-6
+    rows = [[0.0, 0.0, 1, 1], [length, height / 2, 1, 1], [0.0, height, 1, 1]]
+    polygons = near_clip(torch.tensor(rows)[None], 0.5)
+    assert polygons.counts.item() == 3
+    points = torch.rand(4000, 2) * torch.tensor([length, 2.0]) - torch.tensor([0.0, 1.0])
+    points = points[points[:, 1].abs() > 1e-3]
+    distance = signed_distance(points, polygons)[:, 0]
+    assert_close_relative(distance, -points[:, 1].abs(), rounding_bound(torch.float32))
+    assert (signed_distance(points, polygons, squared=True) < 0).all()
