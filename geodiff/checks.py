@@ -145,7 +145,7 @@ def as_tensor(where: str, argument: str, value: Any) -> torch.Tensor:
             return torch.as_tensor(value)
         except (TypeError, ValueError, RuntimeError):
             pass
-    raise fail(where, argument, "a tensor or an array of numbers", value, error=TypeError)
+    raise fail(where, argument, "a tensor or an array of numbers", describe(value), error=TypeError)
 
 
 def integers(where: str, argument: str, value: torch.Tensor, shape: Sequence[int | str], fix: str = "") -> torch.Tensor:

@@ -200,11 +200,11 @@ class Mesh:
         return cls(vertices, faces, **attributes)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], weld: bool | None = None) -> "Mesh":
-        """Read a mesh from OBJ, PLY, STL, GLB or whatever else trimesh reads; see ``mesh_files.load_mesh``."""
+    def load(cls, path: str | os.PathLike[str], weld: bool | None = None, dtype: torch.dtype = torch.float32) -> "Mesh":
+        """Read a mesh from an OBJ, PLY, STL, GLB, glTF or OFF file; see ``mesh_files.load_mesh``."""
         from geodiff.scene.mesh_files import load_mesh
 
-        return load_mesh(path, weld)
+        return load_mesh(path, weld, dtype)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the mesh as OBJ, PLY, STL or GLB, whole or not at all; see ``mesh_files.save_mesh``."""
@@ -213,17 +213,23 @@ class Mesh:
         save_mesh(self, path)
 
     @classmethod
-    def from_trimesh(cls, mesh: "trimesh.Trimesh") -> "Mesh":
+    def from_trimesh(cls, mesh: "trimesh.Trimesh", dtype: torch.dtype = torch.float32) -> "Mesh":
         """Make a mesh from a ``trimesh.Trimesh``; see ``mesh_files.from_trimesh``."""
         from geodiff.scene.mesh_files import from_trimesh
 
-        return from_trimesh(mesh)
+        return from_trimesh(mesh, dtype)
 
     def to_trimesh(self) -> "trimesh.Trimesh":
         """Return a ``trimesh.Trimesh``; see ``mesh_files.to_trimesh``."""
         from geodiff.scene.mesh_files import to_trimesh
 
         return to_trimesh(self)
+
+    def welded(self) -> "Mesh":
+        """Return the mesh with vertices at the very same place joined; see ``mesh_files.welded``."""
+        from geodiff.scene.mesh_files import welded
+
+        return welded(self)
 
     # --- shape ------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Meshes from and to files and ``trimesh.Trimesh``."""
+
+import os
+import pathlib
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+import trimesh
+from PIL import Image
+
+from geodiff.checks import choice, fail
+from geodiff.scene.atomic import replacing
+from geodiff.scene.mesh import Mesh
+
+# What each format can hold besides vertices and faces.
+_HOLDS = {
+    "obj": ("vertex_colors", "uv", "texture"),
+    "ply": ("vertex_colors", "face_colors", "uv"),
+    "stl": (),
+    "glb": ("vertex_colors", "uv", "texture"),
+}
+_LOADS = ("obj", "ply", "stl", "glb", "gltf", "off")
+
+
+def load_mesh(path: str | os.PathLike[str], weld: bool | None = None, dtype: torch.dtype = torch.float32) -> Mesh:
+    """Read a mesh from an OBJ, PLY, STL, GLB, glTF or OFF file.
+
+    OBJ keeps the vertices, faces and texture coordinates of the file, in its order. The others come through trimesh,
+    unprocessed; the objects of a scene are joined into one.
+
+    Args:
+        path: the file; its ending says its format.
+        weld: join vertices at the very same place. None joins them where the format had to tear vertices apart: in STL,
+            and in PLY and GLB with texture coordinates or normals.
+        dtype: torch.float32 or torch.float64.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: an unknown ending, a damaged file, one without faces, or NaN in it.
+
+    Example:
+        >>> import tempfile, geodiff as gd
+        >>> path = tempfile.mkdtemp() + "/ball.ply"
+        >>> gd.icosphere(2).save(path)
+        >>> gd.Mesh.load(path)
+        Mesh(vertices=(162, 3), faces=(320, 3), float32, cpu)
+    """
+    path = pathlib.Path(path)
+    ending = _ending("Mesh.load", path, _LOADS)
+    if not path.is_file():
+        raise fail("Mesh.load", "path", "a file that exists", str(path), error=FileNotFoundError)
+    if ending == "obj":
+        from geodiff.scene.obj import load_obj
+
+        mesh = load_obj(path, dtype)
+        torn = False
+    else:
+        try:
+            source = trimesh.load_mesh(path, process=False)
+        # Damaged files make trimesh raise whatever the parser stumbles over.
+        except Exception as error:
+            raise fail(
+                "Mesh.load", "path", f"a readable {ending.upper()} file", f"{path} ({type(error).__name__}: {error})"
+            ) from error
+        if not isinstance(source, trimesh.Trimesh) or len(source.faces) == 0:
+            raise fail(
+                "Mesh.load",
+                "path",
+                f"a {ending.upper()} file with faces",
+                f"{path} without any",
+                "It is damaged, or a point cloud.",
+            )
+        mesh = from_trimesh(source, dtype)
+        torn = (
+            ending == "stl" or mesh.uv is not None or (ending in ("glb", "gltf") and "vertex_normals" in source._cache)
+        )
+    return welded(mesh) if (torn if weld is None else weld) else mesh
+
+
+def save_mesh(mesh: Mesh, path: str | os.PathLike[str]) -> None:
+    """Write one mesh as OBJ, PLY, STL or GLB; the file appears whole or not at all.
+
+    A warning names attributes that the format does not hold. PLY, STL and GLB store positions as float32 and colours in
+    8 bits. A texture of an OBJ file goes beside it, as ``STEM.mtl`` and ``STEM.png``.
+
+    Args:
+        mesh: no batch; of a batch, save ``mesh[i]``.
+        path: the file; its ending says its format, its folder is made where missing.
+
+    Raises:
+        ValueError: an unknown ending, a batch, or no faces.
+        OSError: the folder cannot be written to.
+    """
+    path = pathlib.Path(path)
+    ending = _ending("Mesh.save", path, tuple(_HOLDS))
+    _single("Mesh.save", mesh)
+    if mesh.num_faces == 0:
+        raise fail("Mesh.save", "mesh", "a mesh with faces, since files without them do not load", "none")
+    lost = [n for n in ("vertex_colors", "face_colors", "uv", "texture") if getattr(mesh, n) is not None]
+    lost = [name for name in lost if name not in _HOLDS[ending]]
+    if lost:
+        warnings.warn(f"Mesh.save: {ending.upper()} does not hold {', '.join(lost)}: left out of {path}", stacklevel=3)
+        mesh = mesh.with_attributes(**dict.fromkeys(lost))
+    with replacing(path, "Mesh.save") as part:
+        if ending == "obj":
+            from geodiff.scene.obj import write_obj
+
+            write_obj(mesh, part)
+        else:
+            to_trimesh(mesh).export(part, file_type=ending)
+
+
+def from_trimesh(mesh: trimesh.Trimesh, dtype: torch.dtype = torch.float32) -> Mesh:
+    """Make a mesh from a ``trimesh.Trimesh``, with its vertex or face colours, or its texture and coordinates.
+
+    Args:
+        mesh: vertices and faces are copied in their order.
+        dtype: torch.float32 or torch.float64 (trimesh has float64).
+
+    Raises:
+        TypeError: something other than a ``Trimesh``.
+
+    Example:
+        >>> import trimesh, geodiff as gd
+        >>> gd.Mesh.from_trimesh(trimesh.creation.box())
+        Mesh(vertices=(8, 3), faces=(12, 3), float32, cpu)
+    """
+    if not isinstance(mesh, trimesh.Trimesh):
+        raise fail(
+            "from_trimesh", "mesh", "a trimesh.Trimesh", mesh, "Join the meshes of a Scene with .to_mesh().", TypeError
+        )
+    attributes: dict[str, torch.Tensor] = {}
+    visual: Any = mesh.visual
+    if visual.kind == "vertex":
+        attributes["vertex_colors"] = _colors(visual.vertex_colors, dtype)
+    elif visual.kind == "face":
+        attributes["face_colors"] = _colors(visual.face_colors, dtype)
+    elif visual.kind == "texture" and np.shape(visual.uv) == (len(mesh.vertices), 2):
+        attributes["uv"] = torch.tensor(np.asarray(visual.uv), dtype=dtype)
+        material = visual.material
+        image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+        if image is not None:
+            with_alpha = "A" in image.getbands() or "transparency" in image.info
+            array = np.asarray(image.convert("RGBA" if with_alpha else "RGB"))
+            # Where there is no picture trimesh makes up one of 2×2 grey pixels.
+            if array.shape != (2, 2, 4) or (array != (100, 100, 100, 255)).any():
+                attributes["texture"] = torch.tensor(array, dtype=dtype) / 255.0
+    vertices = torch.tensor(np.asarray(mesh.vertices), dtype=dtype).reshape(-1, 3)
+    faces = np.asarray(mesh.faces, dtype=np.int64).reshape(-1, 3)
+    return Mesh(vertices, faces, **attributes)
+
+
+def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
+    """Return a ``trimesh.Trimesh`` (float64 positions, 8-bit colours, off the autograd graph) with the same order.
+
+    trimesh holds one kind of appearance and one texture coordinate a vertex: texture coordinates are taken before
+    vertex colours, those before face colours, with a warning for what is left out; and vertices on a seam of the
+    texture are repeated, so V may grow.
+
+    Args:
+        mesh: no batch.
+
+    Raises:
+        TypeError: something other than a ``Mesh``.
+        ValueError: a batch.
+    """
+    if not isinstance(mesh, Mesh):
+        raise fail("to_trimesh", "mesh", "a Mesh", mesh, error=TypeError)
+    _single("to_trimesh", mesh)
+    looks = [n for n in ("uv", "vertex_colors", "face_colors") if getattr(mesh, n) is not None]
+    if len(looks) > 1:
+        warnings.warn(f"to_trimesh: trimesh holds one of {', '.join(looks)}: only {looks[0]} kept", stacklevel=2)
+    vertices = mesh.vertices.detach().cpu().double().numpy()
+    faces = mesh.faces.cpu().numpy()
+    if mesh.uv is None:
+        colors: dict[str, Any] = {}
+        if mesh.vertex_colors is not None:
+            colors["vertex_colors"] = _bytes(mesh.vertex_colors)
+        elif mesh.face_colors is not None:
+            colors["face_colors"] = _bytes(mesh.face_colors)
+        return trimesh.Trimesh(vertices, faces, process=False, validate=False, **colors)
+    uv = mesh.uv.detach().cpu().double().numpy()
+    if mesh.uv_faces is not None and mesh.uv_faces is not mesh.faces:
+        # One vertex for each pair of position and texture coordinate in use.
+        pairs = np.stack((faces, mesh.uv_faces.cpu().numpy()), axis=-1).reshape(-1, 2)
+        unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
+        vertices, uv, faces = vertices[unique[:, 0]], uv[unique[:, 1]], inverse.reshape(-1, 3)
+    image = None
+    if mesh.texture is not None:
+        image = Image.fromarray(_bytes(mesh.texture.squeeze(-1)))
+    visual: Any = trimesh.visual.TextureVisuals(uv=uv, image=image)
+    return trimesh.Trimesh(vertices, faces, visual=visual, process=False, validate=False)
+
+
+def welded(mesh: Mesh) -> Mesh:
+    """Return the mesh with vertices at the very same place joined, in the order of their first appearance.
+
+    Texture coordinates stay with the corners (``uv_faces``). Vertices of different colours are not joined.
+
+    Args:
+        mesh: no batch.
+
+    Raises:
+        ValueError: a batch.
+    """
+    _single("welded", mesh)
+    if mesh.num_vertices == 0:
+        return mesh
+    key = mesh.vertices.detach() if mesh.vertex_colors is None else torch.cat((mesh.vertices, mesh.vertex_colors), -1)
+    # Adding zero makes −0 and 0 one.
+    rows = key.detach().cpu().numpy() + 0.0
+    _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    keep = torch.as_tensor(first[order], device=mesh.device)
+    names = torch.as_tensor(rank[inverse.reshape(-1)], device=mesh.device)
+    return Mesh(
+        mesh.vertices[keep],
+        names[mesh.faces],
+        vertex_colors=None if mesh.vertex_colors is None else mesh.vertex_colors[keep],
+        uv=mesh.uv,
+        uv_faces=mesh.uv_faces,
+        face_colors=mesh.face_colors,
+        texture=mesh.texture,
+    )
+
+
+def _ending(where: str, path: pathlib.Path, known: tuple[str, ...]) -> str:
+    ending = path.suffix.lower().removeprefix(".")
+    if not ending:
+        raise fail(where, "path", f"a file name ending in one of .{', .'.join(known)}", str(path))
+    return choice(where, "path", ending, known)
+
+
+def _single(where: str, mesh: Mesh) -> None:
+    if mesh.batch_shape:
+        raise fail(where, "mesh", "one mesh", f"a batch of {tuple(mesh.batch_shape)}", "Take mesh[i].")
+    for name, trailing in (("vertex_colors", 2), ("uv", 2), ("face_colors", 2), ("texture", 3)):
+        value = getattr(mesh, name)
+        if value is not None and value.dim() > trailing:
+            raise fail(where, name, "without a batch", value)
+
+
+def _colors(array: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+    """Return 8-bit RGBA as numbers in [0, 1], without alpha where all is opaque."""
+    array = np.asarray(array)
+    opaque = array.shape[-1] == 4 and bool((array[:, 3] == 255).all())
+    return torch.tensor(array[:, :3] if opaque else array, dtype=dtype) / 255.0
+
+
+def _bytes(colors: torch.Tensor) -> np.ndarray:
+    return np.rint(colors.detach().cpu().double().clamp(0.0, 1.0).numpy() * 255.0).astype(np.uint8)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The geometry of placing a camera, and the checks that cameras share."""
+
+from typing import Any
+
+import torch
+
+from geodiff.checks import fail, matches
+
+# How far a rotation may be from orthonormal: files hold few digits, and optimisers stray a little between projections.
+RIGID = 1e-3
+
+
+def vector(where: str, name: str, value: torch.Tensor) -> torch.Tensor:
+    """Require shape (..., 3)."""
+    if not matches(value.shape, ("...", 3)):
+        raise fail(where, name, "of shape (..., 3)", value)
+    return value
+
+
+def line_of_sight(where: str, eye: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    """Return eye − at (..., 3), the direction backwards, which must not be zero."""
+    backward = vector(where, "eye", eye) - vector(where, "at", at)
+    length = torch.linalg.vector_norm(backward.detach(), dim=-1)
+    reach = torch.linalg.vector_norm(eye.detach(), dim=-1)
+    if length.device.type == "cpu" and bool((length <= 8 * torch.finfo(length.dtype).eps * reach).any()):
+        raise fail(where, "eye", "elsewhere than `at`", "the same point", "Move one of them.")
+    return backward
+
+
+def pose(where: str, eye: torch.Tensor, backward: torch.Tensor, up: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return R and t of a camera at ``eye`` (..., 3) with its z axis along ``backward`` and ``up`` up in the image.
+
+    The rows of R are the camera's axes in the world: z along ``backward``, x = up × z normalised, y = z × x;
+    t = −R eye.
+
+    Raises:
+        ValueError: ``up`` is zero or along ``backward``, to within rounding.
+    """
+    z = backward / torch.linalg.vector_norm(backward, dim=-1, keepdim=True)
+    right = torch.linalg.cross(*torch.broadcast_tensors(vector(where, "up", up), z))
+    length = torch.linalg.vector_norm(right, dim=-1, keepdim=True)
+    size = torch.linalg.vector_norm(up.detach(), dim=-1, keepdim=True)
+    if z.device.type == "cpu" and bool((length.detach() <= 8 * torch.finfo(z.dtype).eps * size).any()):
+        raise fail(
+            where,
+            "up",
+            "other than zero or along the line of sight",
+            str(up.detach().tolist()),
+            "Choose a direction that is not the viewing direction.",
+        )
+    x = right / length
+    y = torch.linalg.cross(z, x)
+    rotation = torch.stack(torch.broadcast_tensors(x, y, z), dim=-2)
+    return rotation, -(rotation @ eye[..., None])[..., 0]
+
+
+def check_rotation(where: str, name: str, rotation: torch.Tensor) -> None:
+    """Require R Rᵀ = 1 and det R = +1 to within ``RIGID``, on the CPU."""
+    r = rotation.detach()
+    if r.device.type != "cpu" or r.numel() == 0:
+        return
+    error = float((r @ r.mT - torch.eye(3, dtype=r.dtype)).abs().max())
+    if error > RIGID:
+        raise fail(where, name, "a rotation, R Rᵀ = 1", f"R Rᵀ off by {error:.3g}", "Divide a scale out of it first.")
+    if bool((torch.linalg.det(r) < 0).any()):
+        raise fail(
+            where,
+            name,
+            "a rotation of determinant +1",
+            "a reflection",
+            "The data is left-handed: mirror the images and the poses.",
+        )
+
+
+def pixel_size(where: str, image_size: Any) -> tuple[int, int]:
+    """Return (H, W) of a number or a pair."""
+    pair = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(pair) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in pair):
+        raise fail(where, "image_size", "(H, W) or one positive integer", image_size)
+    return pair
