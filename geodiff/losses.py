@@ -6,8 +6,9 @@ Every mesh term is a sum or a mean *over one mesh*; a batch ``(..., V, 3)`` of v
 for each topology, so ``mesh.with_vertices`` costs nothing.
 
 Example:
-    >>> mesh = gd.icosphere(3)
-    >>> loss = gd.losses.iou(out.alpha, images) + 0.03 * gd.losses.laplacian(mesh) + 3e-4 * gd.losses.flatness(mesh)
+    >>> import torch, geodiff as gd
+    >>> mesh, alpha, image = gd.icosphere(3), torch.rand(24, 64, 64), torch.ones(64, 64)
+    >>> loss = gd.losses.iou(alpha, image) + 0.03 * gd.losses.laplacian(mesh) + 3e-4 * gd.losses.flatness(mesh)
 """
 
 import numbers
@@ -45,8 +46,9 @@ def iou(alpha: torch.Tensor, target: torch.Tensor, *, reduction: str = "mean") -
         TypeError, ValueError: for other types, shapes, values outside [0, 1] (1e-3 of slack is allowed for rounding).
 
     Example:
-        >>> iou(torch.ones(8, 8), torch.ones(8, 8))
-        tensor(0.)
+        >>> import torch
+        >>> iou(torch.full((8, 8), 0.5), torch.ones(8, 8))
+        tensor(0.5000)
     """
     where = "losses.iou"
     choice(where, "reduction", reduction, REDUCTIONS)
@@ -94,7 +96,9 @@ def laplacian(mesh: Mesh | MeshBatch, *, kind: str = "uniform", reduction: str =
         TypeError, ValueError: if ``mesh`` is no mesh, or for an unknown kind or reduction.
 
     Example:
-        >>> laplacian(gd.icosphere(3), kind="cotangent")
+        >>> import geodiff as gd
+        >>> laplacian(gd.icosphere(2)), laplacian(gd.icosphere(2), kind="cotangent")
+        (tensor(0.3811), tensor(0.3150))
     """
     choice("losses.laplacian", "kind", kind, ("uniform", "cotangent"))
 
@@ -124,8 +128,9 @@ def flatness(mesh: Mesh | MeshBatch, *, reduction: str = "mean") -> torch.Tensor
         TypeError, ValueError: if ``mesh`` is no mesh, or for an unknown reduction.
 
     Example:
-        >>> flatness(gd.icosphere(3)) < flatness(gd.icosphere(1))
-        tensor(True)
+        >>> import geodiff as gd
+        >>> flatness(gd.box())  # twelve right angles
+        tensor(12.)
     """
     return _each("losses.flatness", mesh, reduction, lambda x, tables: _bends(x, tables).square().sum(0))
 
@@ -146,7 +151,9 @@ def normal_consistency(mesh: Mesh | MeshBatch, *, reduction: str = "mean") -> to
         TypeError, ValueError: if ``mesh`` is no mesh, or for an unknown reduction.
 
     Example:
-        >>> normal_consistency(gd.icosphere(3))
+        >>> import geodiff as gd
+        >>> normal_consistency(gd.box())  # twelve right angles and six flat diagonals
+        tensor(0.6667)
     """
     return _each("losses.normal_consistency", mesh, reduction, lambda x, tables: _mean(_bends(x, tables)))
 
@@ -167,7 +174,9 @@ def edge_length(mesh: Mesh | MeshBatch, target: float | torch.Tensor = 0.0, *, r
         TypeError, ValueError: if ``mesh`` is no mesh, ``target`` is negative or no number, or for an unknown reduction.
 
     Example:
-        >>> edge_length(gd.icosphere(3), target=0.1)
+        >>> import geodiff as gd
+        >>> edge_length(gd.icosphere(0), target=1.0)
+        tensor(0.0026)
     """
     where = "losses.edge_length"
     if isinstance(target, torch.Tensor):
@@ -247,7 +256,7 @@ def _unit_pairs(unit: torch.Tensor, tables: "_Tables") -> tuple[torch.Tensor, ..
 
 
 class _NormalCosines(torch.autograd.Function):
-    """Cosines between the normals of adjacent faces, with a backward pass by hand: a third of autograd's time."""
+    """Cosines between the normals of adjacent faces, with a backward pass by hand in half autograd's time."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, tables: "_Tables") -> torch.Tensor:

@@ -7,12 +7,16 @@ the latent coordinates ``u = (I + λL) v`` moves their surroundings along, with 
 result.
 
 Example:
+    >>> import geodiff as gd
+    >>> mesh = gd.icosphere(2)
     >>> precondition = LaplacianPreconditioner(mesh, smoothing=19.0)
     >>> latent = precondition.to_latent(mesh.vertices).requires_grad_()
-    >>> optimizer = AdamUniform([latent], lr=0.01)
-    >>> for _ in range(100):
+    >>> optimizer = AdamUniform([latent], lr=0.1)
+    >>> for _ in range(20):
     ...     optimizer.zero_grad()
-    ...     loss_of(mesh.with_vertices(precondition.from_latent(latent))).backward()
+    ...     vertices = precondition.from_latent(latent)
+    ...     loss = (vertices[0, 0] - 2).square()  # pull one vertex to x = 2; its surroundings follow
+    ...     loss.backward()
     ...     optimizer.step()
 """
 
@@ -26,6 +30,7 @@ import scipy.sparse.linalg
 import torch
 
 from geodiff.checks import fail, floating
+from geodiff.scene.mesh import Mesh
 
 
 class LaplacianPreconditioner:
@@ -45,13 +50,14 @@ class LaplacianPreconditioner:
         ValueError: faces of another shape or out of range, a negative ``smoothing``.
 
     Example:
-        >>> precondition = LaplacianPreconditioner(gd.icosphere(3), smoothing=19.0)
-        >>> latent = precondition.to_latent(gd.icosphere(3).vertices)
+        >>> import geodiff as gd
+        >>> LaplacianPreconditioner(gd.icosphere(3), smoothing=19.0)
+        LaplacianPreconditioner(vertices=642, smoothing=19)
     """
 
-    def __init__(self, mesh: Any, smoothing: float = 19.0, *, num_vertices: int | None = None) -> None:
+    def __init__(self, mesh: Mesh | torch.Tensor, smoothing: float = 19.0, *, num_vertices: int | None = None) -> None:
         where = "LaplacianPreconditioner"
-        faces = mesh if isinstance(mesh, torch.Tensor) else getattr(mesh, "faces", None)
+        faces = mesh.faces if isinstance(mesh, Mesh) else mesh
         if not isinstance(faces, torch.Tensor) or faces.is_floating_point() or faces.dtype == torch.bool:
             raise fail(where, "mesh", "a geodiff.Mesh or an integer tensor of faces (F, 3)", mesh, error=TypeError)
         if faces.dim() != 2 or faces.shape[1] != 3:
@@ -61,8 +67,8 @@ class LaplacianPreconditioner:
         if not 0 <= float(smoothing) < float("inf"):
             raise fail(where, "smoothing", "finite and ≥ 0", str(smoothing))
         corners = faces.detach().cpu().numpy().astype(np.int64)
-        if hasattr(mesh, "vertices"):
-            num_vertices = mesh.vertices.shape[-2]
+        if isinstance(mesh, Mesh):
+            num_vertices = mesh.num_vertices
         highest = int(corners.max(initial=-1))
         self.num_vertices: int = highest + 1 if num_vertices is None else num_vertices
         if highest >= self.num_vertices or corners.min(initial=0) < 0:
@@ -162,7 +168,13 @@ class AdamUniform(torch.optim.Optimizer):
         ValueError: a value out of its range.
 
     Example:
-        >>> optimizer = AdamUniform([latent], lr=0.01, betas=(0.9, 0.999))
+        >>> import torch
+        >>> x = torch.tensor([3.0, 4.0], requires_grad=True)
+        >>> optimizer = AdamUniform([x], lr=0.1)
+        >>> (x**2).sum().backward()
+        >>> optimizer.step()
+        >>> x  # the step has the direction of the gradient (6, 8)
+        tensor([2.9250, 3.9000], requires_grad=True)
     """
 
     def __init__(

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import copy
 import itertools
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import trimesh
 
+from geodiff import Mesh, MeshBatch
 from geodiff.tasks.large_steps import AdamUniform, LaplacianPreconditioner
 
 SOLVED = 1e-12  # float64 solves of matrices with condition numbers below 1e3
@@ -19,7 +19,7 @@ STRIP = torch.tensor([[0, 1, 4], [0, 4, 3], [1, 2, 5], [1, 5, 4]])  # open, with
 
 def sphere(subdivisions):
     mesh = trimesh.creation.icosphere(subdivisions)
-    return SimpleNamespace(vertices=torch.tensor(mesh.vertices), faces=torch.tensor(mesh.faces))
+    return Mesh(mesh.vertices, mesh.faces)
 
 
 def dense(faces, count, smoothing):
@@ -43,7 +43,7 @@ def test_both_directions_against_a_dense_solve(faces, count, smoothing):
 def test_the_octahedron_is_an_eigenvector():
     """Each coordinate of the octahedron's vertices belongs to the eigenvalue 4 of its Laplacian."""
     v = torch.tensor([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], dtype=torch.float64)
-    mesh = SimpleNamespace(vertices=v, faces=OCTAHEDRON)
+    mesh = Mesh(v, OCTAHEDRON)
     precondition = LaplacianPreconditioner(mesh, 2.5)
     torch.testing.assert_close(precondition.to_latent(v), 11 * v, rtol=SOLVED, atol=SOLVED)
     torch.testing.assert_close(precondition.from_latent(v), v / 11, rtol=SOLVED, atol=SOLVED)
@@ -131,6 +131,8 @@ def test_bad_arguments():
         TypeError, match=r"`mesh` must be a geodiff.Mesh or an integer tensor of faces \(F, 3\); got float32"
     ):
         LaplacianPreconditioner(torch.rand(4, 3))
+    with pytest.raises(TypeError, match=r"`mesh` must be a geodiff.Mesh or an integer tensor .* got MeshBatch"):
+        LaplacianPreconditioner(MeshBatch([sphere(0), sphere(1)]))
     with pytest.raises(ValueError, match=r"`mesh` must be made of faces \(F, 3\); got int64 of shape \(4, 4\)"):
         LaplacianPreconditioner(torch.zeros(4, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"indices in \[0, 5\); got indices from 0 to 5"):
