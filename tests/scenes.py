@@ -43,7 +43,8 @@ class Scene:
         scale: a τ at which the silhouette is neither black and white nor flat.
         step: of central differences; small beside the smallest length of the scene.
         covered: how many pixels of each image are hard covered, where that is known by counting.
-        kink: why alpha has no derivative here, so that central differences do not apply; empty where it has one.
+        kink: why alpha has no derivative here, so that central differences do not apply, nor need gradients in float32
+            be those in float64; empty where it has one.
         ties: faces tie, so that the maximum has no derivative here.
     """
 
