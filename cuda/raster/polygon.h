@@ -20,6 +20,7 @@ struct Polygon {
     signed char from[4], to[4];
     int n;           // 0: contributes nothing
     T orientation;   // +1 or −1, so that cross products are positive inside
+    T shortest2;     // squared length below which an edge has no direction, only rounding; see make_edge
 };
 
 template <class T>
@@ -39,21 +40,25 @@ GEODIFF_HD Polygon<T> make_polygon(const Clip<T> corner[3], T near) {
         const bool here = corner[i].depth > near;
         const bool there = corner[j].depth > near;
         if (here) {
-            p.x[p.n] = corner[i].x / corner[i].w;
-            p.y[p.n] = corner[i].y / corner[i].w;
+            const T inverse = T(1) / corner[i].w;
+            p.x[p.n] = corner[i].x * inverse;
+            p.y[p.n] = corner[i].y * inverse;
             p.along[p.n] = T(0);
             p.from[p.n] = static_cast<signed char>(i);
             p.to[p.n] = static_cast<signed char>(i);
             ++p.n;
         }
         if (here != there) {
-            const T along = (near - corner[i].depth) / (corner[j].depth - corner[i].depth);
-            const Clip<T> c = mix(corner[i], corner[j], along);
-            p.x[p.n] = c.x / c.w;
-            p.y[p.n] = c.y / c.w;
+            // Cut from the visible end, so that neighbours cut their common edge at the same point.
+            const int a = here ? i : j, b = here ? j : i;
+            const T along = (near - corner[a].depth) / (corner[b].depth - corner[a].depth);
+            const Clip<T> c = mix(corner[a], corner[b], along);
+            const T inverse = T(1) / c.w;
+            p.x[p.n] = c.x * inverse;
+            p.y[p.n] = c.y * inverse;
             p.along[p.n] = along;
-            p.from[p.n] = static_cast<signed char>(i);
-            p.to[p.n] = static_cast<signed char>(j);
+            p.from[p.n] = static_cast<signed char>(a);
+            p.to[p.n] = static_cast<signed char>(b);
             ++p.n;
         }
     }
@@ -66,6 +71,8 @@ GEODIFF_HD Polygon<T> make_polygon(const Clip<T> corner[3], T near) {
         longest = max(longest, ex * ex + ey * ey);
     }
     p.orientation = area < T(0) ? T(-1) : T(1);
+    // A corner that lies on the near plane is followed by a cut at the same place, up to rounding.
+    p.shortest2 = p.n == 4 ? T(64 * 64) * Real<T>::epsilon * Real<T>::epsilon * longest : T(0);
     if (!(abs(area) > T(8) * Real<T>::epsilon * longest)) p.n = 0;
     return p;
 }
