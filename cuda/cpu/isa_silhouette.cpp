@@ -16,7 +16,6 @@ template <class T>
 using Job = geodiff::SilhouetteJob<T>;
 
 // Few images: bands of rows and blocks of faces are spread over the threads; many: whole images are.
-constexpr i64 kManyImages = 8;
 constexpr int kBandRows = 16;
 constexpr i64 kFaceBlock = 256;
 // Below about this many pixel–face pairs a second thread costs more than it saves.
