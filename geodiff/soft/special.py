@@ -12,7 +12,7 @@ Tensor = torch.Tensor
 #: Stands for infinity inside the T-conorms: its exponential vanishes, yet products and differences stay finite.
 BIG = 1e30
 
-_MAX_TERMS = 100_000
+_MAX_TERMS = 20_000
 
 
 def finite(slope: Tensor) -> Tensor:
@@ -301,7 +301,7 @@ def _gamma_series(k: Tensor, x: Tensor) -> tuple[Tensor, ...]:
 
 def _gamma_fraction(k: Tensor, x: Tensor) -> tuple[Tensor, ...]:
     # Q = x^k e^-x / Γ(k) · 1/(x+1-k - 1(1-k)/(x+3-k - 2(2-k)/(x+5-k - ...))), modified Lentz with the k-derivatives.
-    b = x + 1 - k
+    b = x.clamp(max=1e100) + 1 - k  # beyond, squares would underflow, and the fraction is 1/x anyway
     c, c_k = torch.full_like(x, 1e300), torch.zeros_like(x)
     d = 1 / b
     d_k = d * d
