@@ -118,6 +118,11 @@ def log(a: Tensor) -> Tensor:
     return smooth(a, torch.log, lambda a: torch.where(a == 0, 0.0, 1 / a))
 
 
+def expm1(t: Tensor) -> Tensor:
+    """exp(t) - 1 with the gradient exp(t), which torch's own rule loses to rounding for t < -37."""
+    return smooth(t, torch.expm1, torch.exp)
+
+
 def log1mexp(t: Tensor) -> Tensor:
     """log(1 - exp(-t)) for t >= 0, accurate for small and large t; at t = 0 it is -inf with gradient 0.
 
@@ -139,10 +144,11 @@ def log_expm1_ratio(t: Tensor) -> Tensor:
         series = t / 2 + h * (1 / 6 - h * (1 / 180 - h * (1 / 2835 - h / 37800)))
         return torch.where(a < 0.1, series, torch.relu(t) + _log1mexp(a) - torch.log(a))
 
-    return smooth(t, value, _log_expm1_ratio_slope)
+    return smooth(t, value, log_expm1_ratio_slope)
 
 
-def _log_expm1_ratio_slope(t: Tensor) -> Tensor:
+def log_expm1_ratio_slope(t: Tensor) -> Tensor:
+    """Derivative of `log_expm1_ratio`: 1/(1 - exp(-t)) - 1/t, and ½ at t = 0."""
     small = t.abs() < 0.1
     s = torch.where(small, 1.0, t)
     h = t * t

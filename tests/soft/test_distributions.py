@@ -36,7 +36,15 @@ SCIPY = {
 }
 BASES = [*(name for name in soft.DISTRIBUTIONS if name != "gamma"), "gamma(0.5)", "gamma(1)", "gamma(2)"]
 SMOOTH = [name for name in BASES if name != "heaviside"]
-FORMS = ["", ".reversed", ".shifted(0.3)", ".shifted(0.3).reversed", ".squared", ".reversed.squared", ".shifted(-0.4).reversed.squared"]
+FORMS = [
+    "",
+    ".reversed",
+    ".shifted(0.3)",
+    ".shifted(0.3).reversed",
+    ".squared",
+    ".reversed.squared",
+    ".shifted(-0.4).reversed.squared",
+]
 
 
 def inside(distribution: soft.Distribution, count: int = 25, reach: float = 4.0) -> torch.Tensor:
@@ -165,7 +173,9 @@ def test_gradients_pass_gradcheck(name, form):
     assert torch.autograd.gradcheck(distribution.pdf, x)
 
 
-@pytest.mark.parametrize("name", ["gaussian", "laplace", "logistic", "cauchy", "reciprocal", "gumbel_min", "exponential"])
+@pytest.mark.parametrize(
+    "name", ["gaussian", "laplace", "logistic", "cauchy", "reciprocal", "gumbel_min", "exponential"]
+)
 def test_closed_forms_are_twice_differentiable(name):
     distribution = soft.as_distribution(name)
     x = inside(distribution, 7).requires_grad_()
@@ -200,7 +210,10 @@ def test_gamma_quantile_has_a_gradient_in_the_shape():
 def test_quantiles_invert_the_cdf_in_both_tails(name, form):
     distribution = soft.as_distribution(name + form)
     q = torch.cat([torch.logspace(-9, -1, 17, dtype=torch.float64), torch.linspace(0.1, 0.95, 18, dtype=torch.float64)])
-    for quantile, function in ((distribution.quantile, distribution.cdf), (distribution.upper_quantile, distribution.survival)):
+    for quantile, function in (
+        (distribution.quantile, distribution.cdf),
+        (distribution.upper_quantile, distribution.survival),
+    ):
         x = quantile(q)
         # x carries a few roundings, and F a relative error.
         slip = x.abs().clamp(min=1) * 1e-15
@@ -301,6 +314,8 @@ def test_cdf_is_monotone_and_complements_survival(name, form, points):
 @pytest.mark.parametrize("name", SMOOTH)
 def test_pdf_is_the_slope_of_the_cdf_and_sums_to_it(name):
     distribution = soft.as_distribution(name)
-    x = torch.linspace(*(float(v) for v in (inside(distribution).min(), inside(distribution).max())), 20001, dtype=torch.float64)
+    x = torch.linspace(
+        *(float(v) for v in (inside(distribution).min(), inside(distribution).max())), 20001, dtype=torch.float64
+    )
     mass = torch.trapezoid(distribution.pdf(x), x)
     assert mass == pytest.approx(float(distribution.cdf(x[-1:]) - distribution.cdf(x[:1])), abs=2e-4)
