@@ -135,12 +135,13 @@ struct Frank {  // s = −log((p^(1−a) − 1)/(p − 1));  p = 1: probabilisti
     GEODIFF_HD static T term(const Cdf<T>& c, const TConormParams<T>& par) {
         if (par.p == T(1)) return -c.log_S;
         const T gap = par.p - T(1);
-        const T small = -log1p(max(par.p * expm1(-c.F * par.log_p) / gap, T(-0.75)));
+        const T z = par.p * expm1(-c.F * par.log_p) / gap;  // −(1 − e^(−s)), in (−1, 0]
+        const T small = -log1p(max(z, T(-0.75)));
         // For a near 1: log S pulled out of the logarithm, (e^y − 1)/y with y = S·log p.
         const T y = c.S * par.log_p;
         const T quotient = abs(y) < Real<T>::epsilon ? T(1) : expm1(y) / y;
         const T large = -c.log_S - log(quotient * par.log_p / gap);
-        return c.F < T(0.5) ? small : large;
+        return z > T(-0.5) ? small : large;
     }
     template <class T>
     GEODIFF_HD static T value(T t, const TConormParams<T>& par) {
@@ -285,7 +286,8 @@ struct SchweizerSklar {  // p < 0;  s = (1 − a)ᵖ − 1
     }
     template <class T>
     GEODIFF_HD static T pair(const Cdf<T>& c, T e, const TConormParams<T>& par) {
-        return c.over_S * exp(clamp(par.p * c.log_S + e, T(-1e30), T(80)));
+        // Never more than S, whatever the sum that overflowed says.
+        return c.over_S * exp(min(par.p * c.log_S + e, c.log_S));
     }
     template <class T>
     GEODIFF_HD static T slope(T t, const TConormParams<T>& par) {

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from geodiff.checks import describe, fail, nearest
+from geodiff.validation import describe, fail, nearest
 from geodiff.soft import distributions, tconorms
 from geodiff.soft.distribution_base import Custom, Distribution
 from geodiff.soft.parameters import Parameter

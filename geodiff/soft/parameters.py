@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from geodiff.checks import describe, fail, floating
+from geodiff.validation import describe, fail, floating
 
 Tensor = torch.Tensor
 Parameter: TypeAlias = float | torch.Tensor

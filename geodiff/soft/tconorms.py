@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from geodiff.checks import fail
+from geodiff.validation import fail
 from geodiff.soft import special
 from geodiff.soft.parameters import Parameter, Tensor, parameter
 from geodiff.soft.tconorm_base import LogSpaceTConorm, Reduced, probabilities_of
