@@ -131,7 +131,7 @@ class Probabilistic(Additive):
 
     def _reduce_finite(self, log_a: Tensor, log_c: Tensor, dim: int) -> Reduced:
         total = log_c.sum(dim)
-        return Reduced(-torch.expm1(total), special.log1mexp(-total), total)
+        return Reduced(-special.expm1(total), special.log1mexp(-total), total)
 
 
 class Einstein(Additive):
@@ -159,7 +159,7 @@ class Einstein(Additive):
         total = (log_c - torch.log1p(torch.exp(log_a))).sum(dim)  # -2 Σ s
         e = torch.exp(total)
         log_one = torch.log1p(e)
-        value = -torch.expm1(total) / (1 + e)
+        value = -special.expm1(total) / (1 + e)
         return Reduced(value, special.log1mexp(-total) - log_one, total - log_one + math.log(2))
 
 
@@ -255,7 +255,7 @@ class Frank(Additive):
         y = -torch.expm1(-near)
         log_a = special.log(y) + ratio(-c) + logs(y * torch.expm1(-c))
         log_c = ratio(c) - far + logs(torch.expm1(c) * torch.exp(-far))
-        value = torch.where(low, torch.exp(log_a), -torch.expm1(log_c))
+        value = torch.where(low, torch.exp(log_a), -special.expm1(log_c))
         log_rest = torch.log1p(-torch.exp(torch.where(low, log_a, log_c)))
         return Reduced(value, torch.where(low, log_a, log_rest), torch.where(low, log_rest, log_c))
 
@@ -339,7 +339,7 @@ class AczelAlsina(Power):
         log_norm = _log_norm(log_l, self._p(log_a), dim).clamp(max=69)  # exp(69) is just below BIG
         norm = torch.exp(log_norm)
         log_value = torch.where(log_norm < 0, log_norm + special.log_expm1_ratio(-norm), special.log1mexp(norm))
-        return Reduced(-torch.expm1(-norm), log_value, -norm)
+        return Reduced(-special.expm1(-norm), log_value, -norm)
 
     def _flattest(self) -> float:
         return -math.expm1(self._number() - 1) if self._number() < 1 else 0.0
@@ -422,7 +422,7 @@ class SchweizerSklar(Additive):
         exact = torch.log1p(torch.expm1(torch.where(small.unsqueeze(dim), u, 0.0)).sum(dim))
         log_sum = torch.where(small, exact, top + torch.log(torch.exp(-top) + total))
         log_rest = log_sum / p
-        return Reduced(-torch.expm1(log_rest), special.log1mexp(-log_rest), log_rest)
+        return Reduced(-special.expm1(log_rest), special.log1mexp(-log_rest), log_rest)
 
 
 # Helpers --------------------------------------------------------------------------------------------------------------
@@ -430,7 +430,7 @@ class SchweizerSklar(Additive):
 
 def _value(log_a: Tensor, log_c: Tensor) -> Tensor:
     """A probability from its logarithm and its complement's, by the one that is accurate."""
-    return torch.where(log_a < -0.7, torch.exp(log_a), -torch.expm1(log_c))
+    return torch.where(log_a < -0.7, torch.exp(log_a), -special.expm1(log_c))
 
 
 def _from_log_odds(log_odds: Tensor) -> Reduced:
@@ -479,16 +479,19 @@ def _odds_term(log_odds: Tensor, p: Tensor) -> Tensor:
             series = -(n - 1) / n - t * series
         far = (torch.sigmoid(u) - torch.nn.functional.softplus(u, threshold=40)) / (p * p)
         by_p = torch.where(near, (odds * series) * odds, far)
+        by_p = torch.where(log_odds > most, 0.0, by_p)  # a = 1, whatever p
     return special.known(value, (log_odds, by_odds), (p, by_p))
 
 
 def _log_odds_total(s: Tensor, p: Tensor) -> Tensor:
     """Logarithm of (exp(p·s) - 1)/p, the inverse of `_odds_term`, down to p = 0."""
     with torch.no_grad():
-        v = p * s
-        value = torch.log(s) + special.log_expm1_ratio(v)
-        by_s = torch.where(s == 0, 0.0, torch.exp(-torch.log(s) - special.log_expm1_ratio(-v)))
-        by_p = s * special._log_expm1_ratio_slope(v)
+        total = s.clamp(max=torch.finfo(s.dtype).max)  # 0·∞ at p = 0 would be NaN
+        v = p * total
+        value = torch.log(total) + special.log_expm1_ratio(v)
+        by_s = torch.where(total == 0, 0.0, torch.exp(-torch.log(total) - special.log_expm1_ratio(-v)))
+        full = torch.log(total) > math.log(torch.finfo(s.dtype).max) - 1.5  # ⊥ = 1, whatever p
+        by_p = torch.where(full, 0.0, total * special._log_expm1_ratio_slope(v))
     return special.known(value.clamp(min=-special.BIG), (s, by_s), (p, by_p))
 
 
