@@ -10,7 +10,7 @@ from geodiff import reference, soft
 from geodiff.checks import fail, positive
 from geodiff.native import cpu
 from geodiff.ops.culling import MAX_ERROR, cull_radius, special_values
-from geodiff.reference.arguments import check_packed
+from geodiff.reference.arguments import check_indices, check_packed
 
 _MODEL = "Tensor params, int height, int width, float near, float max_error, int distribution, bool reversed_, bool squared, int tconorm"
 _library = torch.library.Library("geodiff", "FRAGMENT")
@@ -73,7 +73,7 @@ def silhouette(
         tensor([[[1.0000]]])
     """
     law, rule = soft.as_distribution(distribution), soft.as_tconorm(tconorm)
-    check_packed("silhouette", clip, faces, layout, image_size, near)
+    check_packed("silhouette", clip, faces, layout, image_size, near, indices=False)
     positive("silhouette", "scale", scale, "It is a length in NDC (an area for a squared distribution).")
     if not 0 <= max_error < 1:
         raise fail("silhouette", "max_error", "in [0, 1)", max_error, "It bounds the error of alpha.")
@@ -139,6 +139,7 @@ def _forward(
     tconorm: int,
     pairs: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    check_indices("silhouette", clip, faces, layout)
     images = layout.shape[0]
     alpha = clip.new_empty((images, height, width))
     total = clip.new_empty((images, height, width))
@@ -274,7 +275,7 @@ def count_pairs(
     Takes the arguments of `silhouette`; returns integers `(B,)`.
     """
     law, rule = soft.as_distribution(distribution), soft.as_tconorm(tconorm)
-    check_packed("count_pairs", clip, faces, layout, image_size, near)
+    check_packed("count_pairs", clip, faces, layout, image_size, near, indices=False)
     if law.kernel_id is None or rule.kernel_id is None:
         raise fail("count_pairs", "distribution", "built in", law, "User-defined ones are evaluated for every pair.")
     pairs = torch.zeros(len(layout), dtype=torch.int64)

@@ -99,21 +99,23 @@ def test_opcheck(dtype: torch.dtype):
     torch.library.opcheck(torch.ops.geodiff.rasterize.default, (clip.detach(), faces, layout, 6, 7, 0.01))
 
 
-@pytest.mark.slow
 def test_compile_without_a_graph_break():
-    clip, faces, layout, params, *tail = arguments(torch.float32)
+    clip, faces, layout = BY_NAME["octahedron"].tensors(torch.float32)
 
-    def loss(clip: torch.Tensor, params: torch.Tensor) -> torch.Tensor:
-        alpha = torch.ops.geodiff.silhouette(2.0 * clip, faces, layout, params, *tail)[0]
-        return (alpha * alpha).sum()
+    def loss(clip: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        alpha = ops.silhouette(2.0 * clip, faces, layout, scale=scale, image_size=(8, 8), tconorm="yager(2)")
+        hit = ops.rasterize(clip, faces, layout, image_size=(8, 8)).face_id >= 0
+        return (alpha * alpha * hit).sum()
 
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     results = []
     for function in (loss, compiled):
-        leaves = [clip.clone().requires_grad_(), params.clone().requires_grad_()]
+        leaves = [clip.clone().requires_grad_(), torch.tensor(0.1, requires_grad=True)]
         results.append(torch.autograd.grad(function(*leaves), leaves))
     for one, other in zip(*results, strict=True):
         assert_close_relative(other, one, rounding_bound(torch.float32))
+    with pytest.raises(ValueError, match="silhouette: `faces` must be indices from 0 to 4"):
+        compiled(clip[:5], torch.tensor(0.1))
 
 
 def test_twice_is_refused():
