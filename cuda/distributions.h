@@ -221,7 +221,7 @@ struct GumbelMax {
         c.S = -expm1(-e);
         c.log_F = -e;
         const bool far = e < Real<T>::epsilon;  // S = e there
-        c.log_S = far ? -x : log(max(c.S, Real<T>::least));
+        c.log_S = far ? -x : (c.F < T(0.5) ? log1p_near(-min(c.F, T(0.5))) : log(max(c.S, Real<T>::least)));
         c.over_F = e;
         c.over_S = far ? T(1) : e * c.F / max(c.S, Real<T>::least);
         return c;
@@ -236,7 +236,7 @@ struct Exponential {
         Cdf<T> c;
         c.F = -expm1(-u);
         c.S = exp(-u);
-        c.log_F = log(c.F);
+        c.log_F = c.S < T(0.5) ? log1p_near(-min(c.S, T(0.5))) : log(c.F);
         c.log_S = -u;
         c.over_S = T(1);
         c.over_F = min(c.S / c.F, rate_limit<T>());

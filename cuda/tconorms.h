@@ -10,6 +10,9 @@
 //   slope(t)           (s⁻¹)′(t)
 //   by_p(t)            ∂s/∂p at fixed a, written in t = s(a); ∂⊥/∂p = slope(t)·(Σ by_p(tᵢ) − by_p(t))
 // Maximum and average are not additive in this sense and are handled where they are used.
+//
+// Powers overflow: Dombi and Schweizer–Sklar are taken to have reached 1, with no gradient, where t passes
+// Real<T>::plateau, and a term too small for T is 0. In float32 that changes alpha by at most e^(−87/|p|), 2e-5 at |p| = 8.
 #pragma once
 #include "distributions.h"
 
@@ -19,8 +22,13 @@ namespace gd {
 template <class T>
 struct TConormParams {
     T p;
-    T log_p;  // Frank
+    T log_p, gap;  // Frank: log p and p − 1, rounded each for itself, since p may be close to 1
 };
+
+template <class T>
+GEODIFF_HD TConormParams<T> tconorm_params(double p) {
+    return {T(p), T(log(p > 0 ? p : 1.0)), T(p - 1)};
+}
 
 struct Probabilistic {  // a + b − ab;  s = −log(1 − a)
     template <class T>
@@ -93,19 +101,23 @@ struct Hamacher {  // s = log(1 + p·a/(1−a))/p;  p = 0: a/(1 − a)
     // n = (1 − e^(−pt))/p, which is t at p = 0; ⊥ = n/(n + e^(−pt)).
     template <class T>
     GEODIFF_HD static T numerator(T t, T p) {
+        t = min(t, Real<T>::plateau);  // at p = 0 it may be infinite
         const T z = p * t;
         return z < Real<T>::epsilon ? t : -expm1(-z) / max(p, Real<T>::least);
     }
     template <class T>
     GEODIFF_HD static T value(T t, const TConormParams<T>& par) {
-        const T n = min(numerator(t, par.p), Real<T>::largest);
-        return n / (n + exp(-par.p * t));
+        const T n = numerator(t, par.p);
+        return n / (n + rest(t, par.p));
+    }
+    template <class T>
+    GEODIFF_HD static T rest(T t, T p) {
+        return exp(-p * min(t, Real<T>::plateau));
     }
     template <class T>
     GEODIFF_HD static void pixel(T t, const TConormParams<T>& par, T& m, T& e) {
-        const T u = numerator(t, par.p) + exp(-par.p * t);
-        m = exp(-par.p * t);
-        e = T(-2) * log(u);
+        m = rest(t, par.p);
+        e = T(-2) * log(numerator(t, par.p) + m);
     }
     template <class T>
     GEODIFF_HD static T pair(const Cdf<T>& c, T e, const TConormParams<T>& par) {
@@ -114,11 +126,13 @@ struct Hamacher {  // s = log(1 + p·a/(1−a))/p;  p = 0: a/(1 − a)
     }
     template <class T>
     GEODIFF_HD static T slope(T t, const TConormParams<T>& par) {
-        const T u = numerator(t, par.p) + exp(-par.p * t);
-        return exp(-par.p * t) / (u * u);
+        const T v = rest(t, par.p);
+        const T u = numerator(t, par.p) + v;
+        return v / (u * u);
     }
     template <class T>
     GEODIFF_HD static T by_p(T t, const TConormParams<T>& par) {
+        t = min(t, sqrt(Real<T>::largest));  // its square is used
         const T z = par.p * t;
         const T series = -t * t * (T(0.5) - z / T(6) + z * z / T(24) - z * z * z / T(120) + z * z * z * z / T(720));
         return z < T(0.01) ? series : -(expm1(-z) + z) / (par.p * par.p);
@@ -129,25 +143,25 @@ struct Frank {  // s = −log((p^(1−a) − 1)/(p − 1));  p = 1: probabilisti
     // log(p)/(p − 1), 1 at p = 1
     template <class T>
     GEODIFF_HD static T ratio(const TConormParams<T>& par) {
-        return par.p == T(1) ? T(1) : par.log_p / (par.p - T(1));
+        return par.gap == T(0) ? T(1) : par.log_p / par.gap;
     }
     template <class T>
     GEODIFF_HD static T term(const Cdf<T>& c, const TConormParams<T>& par) {
-        if (par.p == T(1)) return -c.log_S;
-        const T gap = par.p - T(1);
-        const T z = par.p * expm1(-c.F * par.log_p) / gap;  // −(1 − e^(−s)), in (−1, 0]
-        const T small = -log1p(max(z, T(-0.75)));
+        if (par.gap == T(0)) return -c.log_S;
+        const T below = par.p * expm1(-c.F * par.log_p) / par.gap;  // e^(−s) − 1
+        const T small = -log1p(max(below, T(-0.5)));
         // For a near 1: log S pulled out of the logarithm, (e^y − 1)/y with y = S·log p.
         const T y = c.S * par.log_p;
         const T quotient = abs(y) < Real<T>::epsilon ? T(1) : expm1(y) / y;
-        const T large = -c.log_S - log(quotient * par.log_p / gap);
-        return z > T(-0.5) ? small : large;
+        const T large = -c.log_S - log(quotient * ratio(par));
+        return below > T(-0.5) ? small : large;
     }
     template <class T>
     GEODIFF_HD static T value(T t, const TConormParams<T>& par) {
-        if (par.p == T(1)) return -expm1(-t);
-        const T gap = par.p - T(1);
-        return min(-log1p(gap * expm1(-t) / par.p) / par.log_p, T(1));
+        if (par.gap == T(0)) return -expm1(-t);
+        const T near = -log1p(max(par.gap * expm1(-t) / par.p, T(-0.5))) / par.log_p;
+        const T far = T(1) - log1p(par.gap * exp(-t)) / par.log_p;
+        return t < T(0.6) ? near : far;
     }
     template <class T>
     GEODIFF_HD static void pixel(T t, const TConormParams<T>& par, T& m, T& e) {
@@ -163,12 +177,21 @@ struct Frank {  // s = −log((p^(1−a) − 1)/(p − 1));  p = 1: probabilisti
     template <class T>
     GEODIFF_HD static T slope(T t, const TConormParams<T>& par) {
         const T u = exp(-t);
-        return u / (ratio(par) * (T(1) + (par.p - T(1)) * u));
+        return u / (ratio(par) * (T(1) + par.gap * u));
     }
     template <class T>
     GEODIFF_HD static T by_p(T t, const TConormParams<T>& par) {
-        const T gap = par.p - T(1);
-        if (abs(gap) < T(1e-5)) return T(-0.5) * expm1(-t);
+        const T gap = par.gap;
+        if (abs(gap) < T(0.01)) {
+            // (L(gap) − L(gap·e^(−t)))/(gap·L(gap)) with L(y) = (1 + y)·log(1 + y)/y = 1 + y/2 − y²/6 + y³/12 − …
+            T difference = T(0), whole = T(1), power = T(1);
+            for (int k = 1; k <= 7; ++k) {
+                difference -= power * expm1(-T(k) * t) / T(k * (k + 1));
+                whole += power * gap / T(k * (k + 1));
+                power *= -gap;
+            }
+            return difference / whole;
+        }
         const T y = gap * exp(-t);
         const T s = log1p(y) / par.log_p;  // 1 − a
         const T far = y / par.log_p;       // ≈ s·log p / log p where y is tiny
@@ -244,13 +267,14 @@ struct Dombi {  // s = (a/(1 − a))ᵖ
     }
     template <class T>
     GEODIFF_HD static T value(T t, const TConormParams<T>& par) {
-        return t > T(0) ? T(1) / (T(1) + exp(-log(t) / par.p)) : T(0);
+        const T value = t > T(0) ? T(1) / (T(1) + exp(-log(t) / par.p)) : T(0);
+        return t < Real<T>::plateau ? value : T(1);
     }
     template <class T>
     GEODIFF_HD static void pixel(T t, const TConormParams<T>& par, T& m, T& e) {
         const T log_odds = log(t) / par.p;
         const T u = exp(-abs(log_odds));
-        m = t > T(0) ? u / ((T(1) + u) * (T(1) + u)) : T(0);  // ⊥(1 − ⊥)
+        m = t > T(0) && t < Real<T>::plateau ? u / ((T(1) + u) * (T(1) + u)) : T(0);  // ⊥(1 − ⊥)
         e = -log(t);
     }
     template <class T>
@@ -262,7 +286,7 @@ struct Dombi {  // s = (a/(1 − a))ᵖ
     GEODIFF_HD static T slope(T t, const TConormParams<T>& par) {
         const T log_odds = log(t) / par.p;
         const T u = exp(-abs(log_odds));
-        return t > T(0) ? u / ((T(1) + u) * (T(1) + u)) / (par.p * t) : T(0);
+        return t > T(0) && t < Real<T>::plateau ? u / ((T(1) + u) * (T(1) + u)) / (par.p * t) : T(0);
     }
     template <class T>
     GEODIFF_HD static T by_p(T t, const TConormParams<T>& par) {
@@ -277,12 +301,12 @@ struct SchweizerSklar {  // p < 0;  s = (1 − a)ᵖ − 1
     }
     template <class T>
     GEODIFF_HD static T value(T t, const TConormParams<T>& par) {
-        return -expm1(log1p(min(t, Real<T>::largest)) / par.p);
+        return t < Real<T>::plateau ? -expm1(log1p(t) / par.p) : T(1);
     }
     template <class T>
     GEODIFF_HD static void pixel(T t, const TConormParams<T>& par, T& m, T& e) {
-        m = T(1);
-        e = (T(1) / par.p - T(1)) * log1p(min(t, Real<T>::largest));
+        m = t < Real<T>::plateau ? T(1) : T(0);
+        e = (T(1) / par.p - T(1)) * log1p(min(t, Real<T>::plateau));
     }
     template <class T>
     GEODIFF_HD static T pair(const Cdf<T>& c, T e, const TConormParams<T>& par) {
@@ -291,11 +315,12 @@ struct SchweizerSklar {  // p < 0;  s = (1 − a)ᵖ − 1
     }
     template <class T>
     GEODIFF_HD static T slope(T t, const TConormParams<T>& par) {
-        return -exp((T(1) / par.p - T(1)) * log1p(min(t, Real<T>::largest))) / par.p;
+        return t < Real<T>::plateau ? -exp((T(1) / par.p - T(1)) * log1p(t)) / par.p : T(0);
     }
     template <class T>
     GEODIFF_HD static T by_p(T t, const TConormParams<T>& par) {
-        return (T(1) + t) * log1p(min(t, Real<T>::largest)) / par.p;
+        const T inside = min(t, Real<T>::plateau);
+        return (T(1) + inside) * log1p(inside) / par.p;
     }
 };
 

@@ -95,9 +95,14 @@ def floating(
         raise fail(where, argument, "a floating tensor (float32 or float64)", value, "Use .float().", TypeError)
     if not matches(value.shape, shape):
         raise fail(where, argument, f"of shape {shape_text(shape)}", value, fix)
-    if finite and (value.device.type == "cpu" or _state["checks"]):
+    if finite and looks_at_values(value):
         check_finite(where, argument, value)
     return value
+
+
+def looks_at_values(value: torch.Tensor) -> bool:
+    """Whether to check the numbers in a tensor: not while compiling, where they are unknown, nor where it is slow."""
+    return (value.device.type == "cpu" or _state["checks"]) and not torch.compiler.is_compiling()
 
 
 def check_finite(where: str, argument: str, value: torch.Tensor) -> None:
@@ -127,7 +132,7 @@ def positive(where: str, argument: str, value: Any, fix: str = "") -> None:
     if isinstance(value, torch.Tensor):
         ok = (
             bool((torch.isfinite(value) & (value > 0)).all())
-            if value.device.type == "cpu" or _state["checks"]
+            if looks_at_values(value)
             else True
         )
     else:

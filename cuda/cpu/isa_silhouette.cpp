@@ -44,7 +44,7 @@ struct Setup {
         distribution.shift = T(mirrored ? -j.shift : j.shift);
         distribution.gamma = &gamma;
         if (j.distribution == 13) gamma_table(j.shape, j.log_gamma_1, j.digamma, gamma);
-        tconorm = {T(j.p), T(log(j.p > 0 ? j.p : 1.0))};
+        tconorm = tconorm_params<T>(j.p);
         stages = tconorm_stages<T>(j.tconorm);
         forward_cdf = cdf_stage<T>(j.distribution, j.reversed, stages.forward_need);
         backward_cdf = cdf_stage<T>(j.distribution, j.reversed, stages.backward_need);

@@ -38,11 +38,9 @@ void pixel(const T* __restrict t, i64 n, const TConormParams<T>& params, T* __re
     for (i64 i = 0; i < n; ++i) C::pixel(t[i], local, m[i], e[i]);
 }
 
-TConormParams<double> params_of(double p) { return {p, log(p)}; }
-
 template <class C, class T>
 double by_p(const T* terms, const T* weight, int n, double p) {
-    const TConormParams<double> params = params_of(p);
+    const TConormParams<double> params = tconorm_params<double>(p);
     double sum = 0;
     for (int i = 0; i < n; ++i) {
         if (weight[i] != T(0)) sum += double(weight[i]) * C::by_p(double(terms[i]), params);
@@ -52,11 +50,11 @@ double by_p(const T* terms, const T* weight, int n, double p) {
 
 template <class C>
 double slope(double t, double p) {
-    return C::slope(t, params_of(p));
+    return C::slope(t, tconorm_params<double>(p));
 }
 template <class C>
 double by_p_at(double t, double p) {
-    return C::by_p(t, params_of(p));
+    return C::by_p(t, tconorm_params<double>(p));
 }
 
 template <class C, class T>

@@ -29,6 +29,7 @@ struct Real<float> {
     static constexpr float least = 1.17549435e-38f;
     static constexpr float epsilon = 1.1920929e-7f;
     static constexpr float largest = 3.0e38f;
+    static constexpr float plateau = 6.0e37f;                   // exp and expm1 saturate above
     static constexpr int exp_degree = 7;
     static constexpr int log_terms = 5;
     static constexpr int log1p_terms = 7;
@@ -52,6 +53,7 @@ struct Real<double> {
     static constexpr double least = 2.2250738585072014e-308;
     static constexpr double epsilon = 2.220446049250313e-16;
     static constexpr double largest = 1.0e308;
+    static constexpr double plateau = 3.0e307;
     static constexpr int exp_degree = 13;
     static constexpr int log_terms = 11;
     static constexpr int log1p_terms = 17;

@@ -43,14 +43,20 @@ GEODIFF_HD void gamma_table(double k, double log_gamma_1, double digamma, GammaT
         power *= split;
     }
     table.terms = n < GammaTable<T>::capacity ? n + 1 : n;
-    // The continued fraction converges like exp(−4√(m·v)) and faster for large k; doubling m until it stands still.
-    double before = 0;
+    // The continued fraction converges like exp(−4√(m·v)) and faster for large k; lengthened until it and its derivative
+    // stand still. (For a whole k it ends by itself after k terms, its derivative does not.)
+    double before = 0, before_k = 0;
     int depth = 4;
     for (; depth < 256; depth += depth / 2) {
-        double value = split + 2 * depth + 1 - k;
-        for (int j = depth; j > 0; --j) value = split + 2 * j - 1 - k + j * (k - j) / value;
-        if (abs(value - before) <= small * abs(value)) break;
+        double value = split + 2 * depth + 1 - k, value_k = -1;
+        for (int j = depth; j > 0; --j) {
+            const double quotient = j * (k - j) / value;
+            value_k = -1 + (j - quotient * value_k) / value;
+            value = split + 2 * j - 1 - k + quotient;
+        }
+        if (abs(value - before) <= small * abs(value) && abs(value_k - before_k) <= (small + 1e-15) * abs(value)) break;
         before = value;
+        before_k = value_k;
     }
     table.depth = depth;
 }

@@ -5,7 +5,7 @@ import torch
 
 from geodiff.validation import fail
 from geodiff.native import cpu
-from geodiff.reference.arguments import check_packed
+from geodiff.reference.arguments import check_indices, check_packed
 from geodiff.reference.rasterize import Raster
 
 _library = torch.library.Library("geodiff", "FRAGMENT")
@@ -51,7 +51,7 @@ def rasterize(
         >>> rasterize(clip, torch.tensor([[0, 1, 2]]), torch.tensor([[0, 0, 1]]), image_size=(1, 1)).depth
         tensor([[[2.]]])
     """
-    check_packed("rasterize", clip, faces, layout, image_size, near)
+    check_packed("rasterize", clip, faces, layout, image_size, near, indices=False)
     if clip.device.type != "cpu":
         raise fail(
             "rasterize", "clip", "on the CPU (GPU kernels are not released yet)", clip.device, "Use .cpu().", RuntimeError
@@ -69,6 +69,7 @@ def rasterize(
 def _forward(
     clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    check_indices("rasterize", clip, faces, layout)
     face_id, depth, barycentric = _fake(clip, faces, layout, height, width, near)
     cpu.extension().rasterize(
         clip.numpy(),

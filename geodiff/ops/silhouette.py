@@ -10,7 +10,7 @@ from geodiff import reference, soft
 from geodiff.validation import fail, positive
 from geodiff.native import cpu
 from geodiff.ops.culling import MAX_ERROR, cull_radius, special_values
-from geodiff.reference.arguments import check_packed
+from geodiff.reference.arguments import check_indices, check_packed
 
 _MODEL = "Tensor params, int height, int width, float near, float max_error, int distribution, bool reversed_, bool squared, int tconorm"
 _library = torch.library.Library("geodiff", "FRAGMENT")
@@ -73,8 +73,10 @@ def silhouette(
         tensor([[[1.0000]]])
     """
     law, rule = soft.as_distribution(distribution), soft.as_tconorm(tconorm)
-    check_packed("silhouette", clip, faces, layout, image_size, near)
+    check_packed("silhouette", clip, faces, layout, image_size, near, indices=False)
     positive("silhouette", "scale", scale, "It is a length in NDC (an area for a squared distribution).")
+    if not 0 <= max_error < 1:
+        raise fail("silhouette", "max_error", "in [0, 1)", max_error, "It bounds the error of alpha.")
     if law.kernel_id is None or rule.kernel_id is None:
         return reference.silhouette(
             clip, faces, layout, distribution=law, tconorm=rule, scale=scale, image_size=image_size, near=near
@@ -83,7 +85,7 @@ def silhouette(
         raise fail(
             "silhouette", "clip", "on the CPU (GPU kernels are not released yet)", clip.device, "Use .cpu().", RuntimeError
         )
-    params = _params(scale, law.shape, law.shift, rule.p)
+    params = _params(scale=scale, shape=law.shape, shift=law.shift, p=rule.p)
     alpha, _, _ = torch.ops.geodiff.silhouette(
         clip.contiguous(),
         faces.to(torch.int32).contiguous(),
@@ -100,10 +102,14 @@ def silhouette(
     return alpha
 
 
-def _params(*values: Any) -> torch.Tensor:
-    numbers = [0.0 if value is None else value for value in values]
+def _params(**values: Any) -> torch.Tensor:
+    numbers = [0.0 if value is None else value for value in values.values()]
     if not any(isinstance(value, torch.Tensor) for value in numbers):
         return torch.tensor(numbers, dtype=torch.float64)
+    for name, value in values.items():
+        if isinstance(value, torch.Tensor) and value.numel() != 1:
+            fix = "Render once for each value, or use geodiff.reference.silhouette."
+            raise fail("silhouette", name, "a number or a tensor with one element", value, fix)
     return torch.stack([torch.as_tensor(value, dtype=torch.float64).reshape(()).cpu() for value in numbers])
 
 
@@ -133,6 +139,7 @@ def _forward(
     tconorm: int,
     pairs: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    check_indices("silhouette", clip, faces, layout)
     images = layout.shape[0]
     alpha = clip.new_empty((images, height, width))
     total = clip.new_empty((images, height, width))
@@ -268,11 +275,11 @@ def count_pairs(
     Takes the arguments of `silhouette`; returns integers `(B,)`.
     """
     law, rule = soft.as_distribution(distribution), soft.as_tconorm(tconorm)
-    check_packed("count_pairs", clip, faces, layout, image_size, near)
+    check_packed("count_pairs", clip, faces, layout, image_size, near, indices=False)
     if law.kernel_id is None or rule.kernel_id is None:
         raise fail("count_pairs", "distribution", "built in", law, "User-defined ones are evaluated for every pair.")
     pairs = torch.zeros(len(layout), dtype=torch.int64)
-    params = _params(scale, law.shape, law.shift, rule.p).detach()
+    params = _params(scale=scale, shape=law.shape, shift=law.shift, p=rule.p).detach()
     kernel = (law.kernel_id, law.is_reversed, law.is_squared, rule.kernel_id)
     _forward(
         clip.detach().contiguous(),

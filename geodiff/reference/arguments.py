@@ -10,7 +10,13 @@ from geodiff.validation import fail, floating, matches, positive
 
 
 def check_packed(
-    where: str, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, image_size: Sequence[int], near: float
+    where: str,
+    clip: torch.Tensor,
+    faces: torch.Tensor,
+    layout: torch.Tensor,
+    image_size: Sequence[int],
+    near: float,
+    indices: bool = True,
 ) -> None:
     """Check the arguments that silhouettes and the rasteriser have in common.
 
@@ -21,6 +27,8 @@ def check_packed(
         layout: one row `[vertex_start, face_start, face_count]` an image, `(B, 3)`.
         image_size: `(H, W)`.
         near: depth of the near plane.
+        indices: look at the numbers in `faces` and `layout`, too. The kernels do that themselves, inside of the op, since
+            they are unknown while torch.compile traces.
 
     Raises:
         TypeError: for a wrong dtype or class.
@@ -33,6 +41,12 @@ def check_packed(
     sizes = list(image_size) if isinstance(image_size, Sequence) else []
     if len(sizes) != 2 or not all(isinstance(n, int) and n > 0 for n in sizes):
         raise fail(where, "image_size", "two positive integers (H, W)", image_size, "Give rows, then columns.")
+    if indices:
+        check_indices(where, clip, faces, layout)
+
+
+def check_indices(where: str, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor) -> None:
+    """Check that layout and faces stay within what there is; arguments and errors as of `check_packed`."""
     for image, (vertex_start, face_start, face_count) in enumerate(layout.tolist()):
         if vertex_start < 0 or face_start < 0 or face_count < 0 or face_start + face_count > len(faces):
             row = f"row {image} = {[vertex_start, face_start, face_count]}"

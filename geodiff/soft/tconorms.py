@@ -480,17 +480,19 @@ def _odds_term(log_odds: Tensor, p: Tensor) -> Tensor:
             series = -(n - 1) / n - t * series
         far = (torch.sigmoid(u) - torch.nn.functional.softplus(u, threshold=40)) / (p * p)
         by_p = torch.where(near, (odds * series) * odds, far)
+        by_p = torch.where(log_odds > most, 0.0, by_p)  # a = 1, whatever p
     return special.known(value, (log_odds, by_odds), (p, by_p))
 
 
 def _log_odds_total(s: Tensor, p: Tensor) -> Tensor:
     """Logarithm of (exp(p·s) - 1)/p, the inverse of `_odds_term`, down to p = 0."""
     with torch.no_grad():
-        most = s.clamp(max=torch.finfo(s.dtype).max)
+        most = s.clamp(max=torch.finfo(s.dtype).max)  # 0·∞ at p = 0 would be NaN
         v = p * most
         value = torch.log(most) + special.log_expm1_ratio(v)
         by_s = torch.where(s == 0, 0.0, torch.exp(-torch.log(most) - special.log_expm1_ratio(-v)))
-        by_p = most * special.log_expm1_ratio_slope(v)
+        full = torch.log(most) > math.log(torch.finfo(s.dtype).max) - 1.5  # ⊥ = 1, whatever p
+        by_p = torch.where(full, 0.0, most * special.log_expm1_ratio_slope(v))
     return special.known(value.clamp(min=-special.BIG), (s, by_s), (p, by_p))
 
 
