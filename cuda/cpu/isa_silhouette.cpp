@@ -17,7 +17,7 @@ using Job = geodiff::SilhouetteJob<T>;
 
 // Few images: bands of rows and blocks of faces are spread over the threads; many: whole images are.
 constexpr int kBandRows = 16;
-constexpr i64 kFaceBlock = 256;
+constexpr i64 kFaceBlock = 64;
 // Below about this many pixel–face pairs a second thread costs more than it saves.
 constexpr double kSerialPairs = 40000;
 
@@ -277,7 +277,7 @@ void forward(const Job<T>& job) {
         const i64 faces = setup.faces_of(image);
         Scratch<Polygon<T>> polygons(faces);
         const i64 blocks = (faces + kFaceBlock - 1) / kFaceBlock;
-        parallel(blocks, blocks > 16 ? setup.threads : 1, [&](i64 block) {
+        parallel(blocks, blocks > 64 ? setup.threads : 1, [&](i64 block) {
             for (i64 f = block * kFaceBlock; f < min(faces, (block + 1) * kFaceBlock); ++f) {
                 Clip<T> corner[3];
                 setup.polygon(image, f, corner, polygons[f]);
