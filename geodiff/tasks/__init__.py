@@ -1,1 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Whole jobs, from files to files: what the command line runs."""
+
+from geodiff.tasks.fit_mesh import FitMeshResult, fit_mesh
+from geodiff.tasks.settings import FitMeshSettings
+
+__all__ = ["FitMeshResult", "FitMeshSettings", "fit_mesh"]
