@@ -152,7 +152,7 @@ def render(mesh: pathlib.Path, output: pathlib.Path, alpha_bits: str, device: st
 @click.option("--seed", type=int, help="Of what is random.  [default: 0]")
 @click.option("--format", "formats", multiple=True, default=("obj",), show_default=True,
               help="obj, ply, glb or stl; may be given several times.")  # fmt: skip
-@click.option("--resume/--fresh", default=True, show_default=True, help="Go on from a checkpoint in OUT, or start anew.")
+@click.option("--resume/--fresh", default=True, show_default=True, help="Go on from a checkpoint, or start anew.")
 @click.option("--device", default="cpu", show_default=True, help="Only cpu so far.")
 @_clean
 def fit_mesh(

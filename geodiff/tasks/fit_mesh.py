@@ -247,7 +247,7 @@ class _Job:
         if loss.requires_grad:  # not where the template has no faces: it is a result like any other
             loss.backward()
             self.optimizer.step()
-        record = {
+        record: dict[str, Any] = {
             "step": step,
             "loss": float(loss.detach()),
             "iou_loss": float(silhouette.detach()),
@@ -376,7 +376,9 @@ def _template(template: Any, settings: FitMeshSettings, posed: PosedImages, cent
         raise fail(_WHERE, "template", "'sphere', a Mesh or the path of one", template, error=TypeError)
     if str(template) != "sphere":
         if isinstance(template, str) and not pathlib.Path(template).suffix and not pathlib.Path(template).exists():
-            raise fail(_WHERE, "template", "'sphere' or the path of a mesh", repr(template), nearest(template, ["sphere"]))
+            raise fail(
+                _WHERE, "template", "'sphere' or the path of a mesh", repr(template), nearest(template, ["sphere"])
+            )
         mesh = Mesh.load(template, dtype=dtype)
         return Mesh(mesh.vertices, mesh.faces)
     radius = settings.init_radius

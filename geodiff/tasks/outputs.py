@@ -16,9 +16,7 @@ from PIL import Image, ImageDraw
 import geodiff
 from geodiff.checks import choice, fail
 from geodiff.scene.atomic import replacing
-from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
-from geodiff.scene.mesh import Mesh
 from geodiff.tasks import pictures
 from geodiff.tasks.fit_mesh import FitMeshResult
 
@@ -117,20 +115,22 @@ def side_by_side(result: FitMeshResult, images: PosedImages) -> Image.Image:
         target = images.alpha[i].detach().float().clamp(0, 1).numpy()
         color, alpha = pictures.shaded(result.mesh, images.cameras[i], size)
         large = pictures.resized(target, size)
-        rows[0].append(pictures.over(_target_color(images, i, size), large, ground))
+        # Scaled after the multiplication by alpha, so that what is outside does not bleed in.
+        ink = pictures.resized(_target_color(images, i) * target[..., None], size)
+        rows[0].append(ink + ground * (1 - large[..., None]))
         rows[1].append(pictures.over(color, alpha, ground))
         rows[2].append(pictures.difference(large, alpha))
         titles.append(f"{'held out' if i in result.held_out else 'train'} {images.names[i]}"[-22:])
     return pictures.grid(rows, ("target", "fit", "difference"), titles)
 
 
-def _target_color(images: PosedImages, index: int, size: tuple[int, int]) -> np.ndarray:
+def _target_color(images: PosedImages, index: int) -> np.ndarray:
     """Return the colours of an image, or a dark silhouette where it has none."""
     if images.images is not None:
-        color = images.images[index].detach().float().numpy()
+        color: np.ndarray = images.images[index].detach().float().numpy()
         if (color[images.alpha[index].numpy() >= 0.5] < 0.999).any():
-            return pictures.resized(color, size)
-    return np.full((*size, 3), 0.25, dtype=np.float32)
+            return color
+    return np.full((*images.image_size, 3), 0.25, dtype=np.float32)
 
 
 def animation(result: FitMeshResult, images: PosedImages) -> list[Image.Image]:
@@ -141,14 +141,14 @@ def animation(result: FitMeshResult, images: PosedImages) -> list[Image.Image]:
     steps = [*result.snapshot_steps, *[result.best_step] * _TURNS]
     vertices = [*result.snapshots, *[result.mesh.vertices] * _TURNS]
     azimuths = [360.0 / _TURNS * k for k in range(len(steps))]
-    centre = result.mesh.vertices.mean(0) if result.mesh.num_vertices else torch.zeros(3)
+    centre = result.mesh.bounds.mean(0) if result.mesh.num_vertices else torch.zeros(3)
     cameras = pictures.turntable(images.cameras, centre, azimuths, 25.0)
     ground = np.full((*size, 3), 0.95, dtype=np.float32)  # a gradient would show bands in 256 colours
     frames = []
     for k, (step, at) in enumerate(zip(steps, vertices, strict=True)):
         mesh = result.mesh.with_vertices(at)
         turning = pictures.over(*pictures.shaded(mesh, cameras[k], size), ground)
-        fit = _silhouette(mesh, images.cameras[index], size)
+        _, fit = pictures.shaded(mesh, images.cameras[index], size)
         frame = pictures.to_image(np.concatenate((turning, pictures.difference(target, fit)), axis=1))
         text = f"step {step} of {result.settings.steps}" if k < len(result.snapshot_steps) - 1 else "the result"
         ImageDraw.Draw(frame).text((8, 6), text, fill=(70, 70, 70))
@@ -156,10 +156,6 @@ def animation(result: FitMeshResult, images: PosedImages) -> list[Image.Image]:
     # One palette for all frames, or the greys flicker; from the last, which has all the colours.
     palette = frames[-1].quantize(256, dither=Image.Dither.NONE)
     return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-
-
-def _silhouette(mesh: Mesh, camera: Camera, size: tuple[int, int]) -> np.ndarray:
-    return pictures.shaded(mesh, camera, size, supersample=2)[1]
 
 
 def _spread(values: Sequence[int], count: int) -> list[int]:

@@ -112,7 +112,7 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def grid(
     rows: Sequence[Sequence[np.ndarray]], row_titles: Sequence[str], column_titles: Sequence[str], gap: int = 6
 ) -> Image.Image:
-    """Set pictures of one size (H, W, 3) in rows and columns, with a title to the left of each row and over each column."""
+    """Set pictures of one size (H, W, 3) in rows and columns, titled on the left and on top."""
     height, width = rows[0][0].shape[:2]
     left = 10 + max(int(ImageDraw.Draw(Image.new("RGB", (1, 1))).textlength(title)) for title in row_titles)
     top = 18
@@ -164,7 +164,7 @@ def turntable(cameras: Camera, centre: torch.Tensor, azimuths_deg: Sequence[floa
     return Camera(
         looking.rotation,
         looking.translation,
-        cameras.focal.mean(0),
+        0.9 * cameras.focal.mean(0),  # room for what turns into the image
         orthographic=cameras.is_orthographic,
         near=cameras.near,
     )
