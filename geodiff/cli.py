@@ -42,7 +42,7 @@ def _clean(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(**options)
         except (ValueError, TypeError, RuntimeError, OSError) as error:
-            if debug or isinstance(error, click.exceptions.Exit):
+            if debug or isinstance(error, click.exceptions.Exit | click.exceptions.Abort):
                 raise
             click.echo(f"Error: {error}", err=True)
             sys.exit(2)

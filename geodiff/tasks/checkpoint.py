@@ -38,7 +38,7 @@ def save_checkpoint(path: pathlib.Path, job: str, inputs: dict[str, Any], state:
         OSError: the file cannot be written.
     """
     # One fixed name: what a killed job left half-written is overwritten by the job that resumes it.
-    part = path.with_name(f".{path.name}.part")
+    part = _part(path)
     try:
         torch.save({"format": FORMAT, "job": job, "inputs": inputs, "state": state}, part)
         os.replace(part, path)
@@ -46,6 +46,16 @@ def save_checkpoint(path: pathlib.Path, job: str, inputs: dict[str, Any], state:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise fail(job, "output", "a folder that can be written to", f"{path} ({error})", error=OSError) from error
+
+
+def remove_checkpoint(path: pathlib.Path) -> None:
+    """Remove a checkpoint, and what a killed job left half-written of one; neither need exist."""
+    path.unlink(missing_ok=True)
+    _part(path).unlink(missing_ok=True)
+
+
+def _part(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(f".{path.name}.part")
 
 
 def load_checkpoint(path: pathlib.Path, job: str, inputs: dict[str, Any]) -> dict[str, Any] | None:

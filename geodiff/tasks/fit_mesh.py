@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recover a mesh from posed images of its silhouette."""
 
-import contextlib
 import dataclasses
 import math
 import os
@@ -21,7 +20,7 @@ from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.primitives import icosphere
-from geodiff.tasks.checkpoint import fingerprint, load_checkpoint, save_checkpoint
+from geodiff.tasks.checkpoint import fingerprint, load_checkpoint, remove_checkpoint, save_checkpoint
 from geodiff.tasks.large_steps import AdamUniform, LaplacianPreconditioner
 from geodiff.tasks.settings import FitMeshSettings
 
@@ -153,7 +152,7 @@ def fit_mesh(
         files = write_outputs(result, posed, folder, formats=formats, command=command)
         result = dataclasses.replace(result, files=files)
         assert checkpoint is not None
-        checkpoint.unlink(missing_ok=True)
+        remove_checkpoint(checkpoint)
     return result
 
 
@@ -173,7 +172,7 @@ class _Job:
     ) -> None:
         self.template, self.views, self.unit, self.settings = template, posed[train], unit, settings
         self.inputs = {
-            **settings.as_dict(),
+            **{name: value for name, value in settings.as_dict().items() if name != "checkpoint_every"},
             "images_fingerprint": fingerprint([posed.alpha]),
             "cameras_fingerprint": fingerprint(
                 [posed.cameras.rotation, posed.cameras.translation, posed.cameras.focal, posed.cameras.principal]
@@ -294,8 +293,7 @@ class _Job:
     def resume(self, checkpoint: pathlib.Path, wanted: bool) -> None:
         """Go on from a checkpoint, or remove it where a fresh start is wanted."""
         if not wanted:
-            with contextlib.suppress(OSError):
-                checkpoint.unlink(missing_ok=True)
+            remove_checkpoint(checkpoint)
             return
         state = load_checkpoint(checkpoint, _WHERE, self.inputs)
         if state is None:
@@ -333,7 +331,8 @@ def _posed(images: Any, cameras: Any) -> PosedImages:
             raise fail(
                 _WHERE, "images", "on the CPU", f"on {device}", "The GPU comes later; use .to('cpu').", RuntimeError
             )
-    return posed.to(dtype=torch.promote_types(posed.alpha.dtype, posed.cameras.dtype))
+    plain = PosedImages(posed.images, posed.alpha.detach(), posed.cameras.detach(), posed.names)
+    return plain.to(dtype=torch.promote_types(posed.alpha.dtype, posed.cameras.dtype))
 
 
 def _split(count: int, every: int) -> tuple[list[int], list[int]]:

@@ -86,12 +86,7 @@ def render_views(
     cameras = Camera.orbit(distance, tilt, azimuth, fov_deg=fov, at=centre, near=near).to(dtype=mesh.dtype)
     colors, alphas = [], []
     for camera in tqdm(cameras, total=views, desc="render", unit="view", disable=not progress):
-        color, alpha = shaded(mesh, camera, size, supersample=_SAMPLES)
-        if hard:
-            # Colour where a centre is covered comes from the finer samples around it, which all cover it too.
-            from geodiff.render.renderer import rasterize
-
-            alpha = rasterize(mesh.detach(), camera, size).mask.float().numpy()
+        color, alpha = shaded(mesh, camera, size, supersample=1 if hard else _SAMPLES)
         colors.append(torch.from_numpy(color))
         alphas.append(torch.from_numpy(alpha))
     return PosedImages(torch.stack(colors).clamp(0, 1), torch.stack(alphas), cameras.to(dtype=torch.float32))
