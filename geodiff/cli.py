@@ -137,7 +137,7 @@ def render(mesh: pathlib.Path, output: pathlib.Path, alpha_bits: str, device: st
 @click.option("--optimizer", help="large_steps or adam.  [default: large_steps]")
 @click.option("--lr", type=float, help="First step length; 1 is half the picture.  [default: 0.25]")
 @click.option("--lr-decay", type=float, help="What is left of it at the last step.  [default: 0.2]")
-@click.option("--smoothing", type=float, help="λ of large_steps.  [default: 8]")
+@click.option("--smoothing", type=float, help="λ of large_steps.  [default: 1]")
 @click.option("--distribution", help="Soft edge, such as logistic or 'gamma(0.5).reversed'.  [default: logistic]")
 @click.option("--tconorm", help="How faces are joined, such as probabilistic or 'yager(2)'.  [default: probabilistic]")
 @click.option("--scale-start", type=float, help="τ at the first step.  [default: 0.01]")

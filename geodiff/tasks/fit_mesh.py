@@ -179,7 +179,8 @@ class _Job:
             ),
             "template_fingerprint": fingerprint([template.vertices, template.faces]),
         }
-        lr = settings.lr * unit
+        # Lengths in the world's unit make gradients in its inverse, and ε with them.
+        lr, eps = settings.lr * unit, 1e-8 / unit
         self.latent = template.vertices.detach().clone()
         self.optimizer: torch.optim.Optimizer
         self.precondition: LaplacianPreconditioner | None = None
@@ -187,10 +188,10 @@ class _Job:
             self.precondition = LaplacianPreconditioner(template, smoothing=settings.smoothing)
             self.latent = self.precondition.to_latent(self.latent)
             self.latent.requires_grad_()
-            self.optimizer = AdamUniform([self.latent], lr=lr, betas=settings.betas)
+            self.optimizer = AdamUniform([self.latent], lr=lr, betas=settings.betas, eps=eps)
         else:
             self.latent.requires_grad_()
-            self.optimizer = torch.optim.Adam([self.latent], lr=lr, betas=settings.betas)
+            self.optimizer = torch.optim.Adam([self.latent], lr=lr, betas=settings.betas, eps=eps)
         self.step = 0
         self.seconds = 0.0
         self.best_iou, self.best_step, self.best = -1.0, 0, template.vertices.detach().clone()

@@ -57,7 +57,7 @@ class FitMeshSettings:
     lr: float = 0.25
     lr_decay: float = 0.2
     betas: tuple[float, float] = (0.8, 0.95)
-    smoothing: float = 8.0
+    smoothing: float = 1.0
     distribution: "soft.Distribution | str | Callable[..., Any]" = "logistic"
     tconorm: "soft.TConorm | str | Callable[..., Any]" = "probabilistic"
     scale: tuple[float, float] = (1e-2, 1e-3)
