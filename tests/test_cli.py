@@ -116,8 +116,8 @@ def test_render_and_fit_make_a_round_trip(views: pathlib.Path, tmp_path: pathlib
 
 def test_options_reach_the_settings(views: pathlib.Path, tmp_path: pathlib.Path) -> None:
     succeed("fit-mesh", views, "-o", tmp_path / "fit", "--steps", 2, "--optimizer", "adam", "--lr", 0.02, "--seed", 7,
-            "--distribution", "gamma(0.5).reversed", "--tconorm", "yager(2)", "--scale-end", 0.002, "--views-per-step", 3,
-            "--subdivisions", 1, "--fresh")  # fmt: skip
+            "--distribution", "gamma(0.5).reversed", "--tconorm", "yager(2)", "--scale-end", 0.002,
+            "--views-per-step", 3, "--subdivisions", 1, "--fresh")  # fmt: skip
     settings = json.loads((tmp_path / "fit" / "metrics.json").read_text())["settings"]
     assert settings["optimizer"] == "adam" and settings["lr"] == 0.02 and settings["seed"] == 7
     assert settings["distribution"] == "Gamma(shape=0.5).reversed()" and settings["tconorm"] == "Yager(p=2.0)"
@@ -145,7 +145,7 @@ def test_bad_meshes(tmp_path: pathlib.Path) -> None:
     (tmp_path / "points.obj").write_text("v 0 0 0\nv 1 0 0\n")
     assert "faces" in refused("render", tmp_path / "points.obj", *out)
     (tmp_path / "mesh.xyz").write_text("")
-    assert "ending in one of" in refused("render", tmp_path / "mesh.xyz", *out)
+    assert "`path` must be one of obj, ply" in refused("render", tmp_path / "mesh.xyz", *out)
     assert not (tmp_path / "out").exists()
 
 

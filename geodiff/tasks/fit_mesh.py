@@ -116,18 +116,19 @@ def fit_mesh(
     """
     settings = FitMeshSettings.of(settings, changes)
     posed = _posed(images, cameras)
-    if output is not None:
-        # Before the work, not after it.
-        from geodiff.tasks.outputs import check_output
-
-        folder = check_output(_WHERE, output, formats)
     train, held_out = _split(len(posed), settings.hold_out)
     if not bool((posed.alpha[train] >= 0.5).any()):
         raise fail(
             _WHERE, "images", "of something: coverage of ½ or more in a view to be fitted", "empty ones", "Invert them?"
         )
     centre, unit = _object_frame(posed)
-    job = _Job(_template(template, settings, posed, centre), posed, train, unit, settings)
+    start = _template(template, settings, posed, centre)
+    if output is not None:
+        # After all other checks, but before the work.
+        from geodiff.tasks.outputs import check_output
+
+        folder = check_output(_WHERE, output, formats)
+    job = _Job(start, posed, train, unit, settings)
     checkpoint = None if output is None else folder / "checkpoint.pt"
     if checkpoint is not None:
         job.resume(checkpoint, resume)

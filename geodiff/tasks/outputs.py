@@ -148,7 +148,7 @@ def animation(result: FitMeshResult, images: PosedImages) -> list[Image.Image]:
     for k, (step, at) in enumerate(zip(steps, vertices, strict=True)):
         mesh = result.mesh.with_vertices(at)
         turning = pictures.over(*pictures.shaded(mesh, cameras[k], size), ground)
-        _, fit = pictures.shaded(mesh, images.cameras[index], size)
+        fit = pictures.coverage(mesh, images.cameras[index], size)
         frame = pictures.to_image(np.concatenate((turning, pictures.difference(target, fit)), axis=1))
         text = f"step {step} of {result.settings.steps}" if k < len(result.snapshot_steps) - 1 else "the result"
         ImageDraw.Draw(frame).text((8, 6), text, fill=(70, 70, 70))

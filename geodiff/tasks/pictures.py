@@ -14,7 +14,7 @@ from geodiff.scene.mesh import Mesh
 # A key light from above on the left, behind the viewer's shoulder, and a weaker one from the right, in view space.
 _KEY, _FILL = (-0.42, 0.60, 0.68), (0.75, 0.10, 0.45)
 _GREY = (0.62, 0.63, 0.65)
-_CREASE = 0.6  # corners whose face turns away from the vertex normal by more than this cosine are shaded flat
+_CREASE = 0.83  # corners whose face turns away from the vertex normal by more than this cosine are shaded flat
 _BLOCK = 1 << 20  # pixels shaded at once
 
 
@@ -38,9 +38,9 @@ def shaded(mesh: Mesh, camera: Camera, size: tuple[int, int], supersample: int =
     fine = (height * supersample, width * supersample)
     hard = rasterize(mesh, camera, fine)
     hit = hard.mask.reshape(-1).numpy()
-    normals = _corner_normals(mesh) @ camera.rotation.to(mesh.dtype).mT.numpy()
+    normals = (_corner_normals(mesh) @ camera.rotation.to(mesh.dtype).mT.numpy()).astype(np.float32)
     face_id = hard.face_id.reshape(-1).numpy()[hit]
-    weights = hard.barycentric.reshape(-1, 3).numpy()[hit]
+    weights = hard.barycentric.reshape(-1, 3).numpy()[hit].astype(np.float32)
     linear = np.zeros((hit.size, 3), dtype=np.float32)
     linear[hit] = np.concatenate(
         [
@@ -51,6 +51,12 @@ def shaded(mesh: Mesh, camera: Camera, size: tuple[int, int], supersample: int =
     alpha = _block_means(hit.astype(np.float32).reshape(fine), supersample)
     color = _block_means(linear.reshape(*fine, 3), supersample) / np.maximum(alpha, 1e-6)[..., None]
     return np.clip(color, 0, 1) ** np.float32(1 / 2.2), alpha
+
+
+def coverage(mesh: Mesh, camera: Camera, size: tuple[int, int], supersample: int = 2) -> np.ndarray:
+    """Return alpha (H, W) of one mesh seen by one camera, as `shaded` does."""
+    hit = rasterize(mesh.detach(), camera.detach(), (size[0] * supersample, size[1] * supersample)).mask
+    return _block_means(hit.numpy().astype(np.float32), supersample)
 
 
 def _block_means(image: np.ndarray, side: int) -> np.ndarray:
@@ -74,13 +80,13 @@ def _lit(corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
     normal = np.where(normal[:, 2:] < 0, -normal, normal)  # both sides of a surface are lit
 
     def lambert(direction: Sequence[float]) -> np.ndarray:
-        light = np.asarray(direction) / np.linalg.norm(direction)
+        light = (np.asarray(direction) / np.linalg.norm(direction)).astype(np.float32)
         return np.maximum(normal @ light, 0.0)[:, None]
 
     sky = 0.5 + 0.5 * normal[:, 1:2]
     shine = 0.10 * lambert((_KEY[0], _KEY[1], _KEY[2] + 1.0)) ** 24
     light = 0.10 + 0.16 * sky + 0.80 * lambert(_KEY) + 0.14 * lambert(_FILL)
-    color: np.ndarray = (np.asarray(_GREY) * light + shine).astype(np.float32)
+    color: np.ndarray = np.asarray(_GREY, dtype=np.float32) * light + shine
     return color
 
 

@@ -222,7 +222,7 @@ def test_foreign_checkpoints_are_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match=r"fit_mesh: `resume` must be given a readable checkpoint; got .*--fresh"):
         fit()
     torch.save({"weights": torch.ones(3)}, path)
-    with pytest.raises(ValueError, match="a checkpoint of fit_mesh; got .* something else"):
+    with pytest.raises(ValueError, match=r"a checkpoint of fit_mesh; got .* something else"):
         fit()
     path.unlink()
 
@@ -390,9 +390,9 @@ def test_wrong_images(tmp_path: pathlib.Path) -> None:
         fit_mesh(alpha[:0], orbit()[:0])
     with pytest.raises(TypeError, match="`images` must be a tensor or an array"):
         fit_mesh(None, orbit())
-    with pytest.raises(FileNotFoundError, match="PosedImages.load: `path` must be a file or folder that exists"):
+    with pytest.raises(FileNotFoundError, match=r"PosedImages.load: `path` must be a file or folder that exists"):
         fit_mesh(tmp_path / "none")
-    with pytest.raises(FileNotFoundError, match="a folder with a transforms.json"):
+    with pytest.raises(FileNotFoundError, match=r"a folder with a transforms.json"):
         fit_mesh(tmp_path)
     with pytest.raises(RuntimeError, match="`images` must be on the CPU; got on meta"):
         fit_mesh(alpha.to("meta"), orbit())
@@ -403,12 +403,12 @@ def test_wrong_images(tmp_path: pathlib.Path) -> None:
 def test_output_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for output in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(OSError, match="fit_mesh: `output` must be a folder that can be written to; got .*file"):
+        with pytest.raises(OSError, match=r"fit_mesh: `output` must be a folder that can be written to; got .*file"):
             fit_mesh(targets(box(), orbit()), output=output, steps=1, progress=False)
 
 
 def test_a_loss_that_is_not_finite() -> None:
-    with pytest.raises(ValueError, match="(finite|`lr`)"):
+    with pytest.raises(ValueError, match=r"(finite|`lr`)"):
         fit_mesh(targets(box(), orbit()), steps=20, lr=1e38, lr_decay=1.0, **QUICK)
 
 
