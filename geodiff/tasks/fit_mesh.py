@@ -25,6 +25,7 @@ from geodiff.tasks.large_steps import AdamUniform, LaplacianPreconditioner
 from geodiff.tasks.settings import FitMeshSettings
 
 _WHERE = "fit_mesh"
+_FAR = 1e9  # units of the picture; beyond it, powers of lengths overflow in float32
 _SNAPSHOTS = 36  # of the vertices on the way, for the animation
 
 
@@ -201,9 +202,17 @@ class _Job:
         self.snapshot_steps: list[int] = []
 
     def vertices(self) -> torch.Tensor:
+        """Return the vertices as they are now, with their graph."""
+        if self.latent.numel() and not float(self.latent.detach().abs().max()) <= _FAR * self.unit:
+            raise self._diverged()
         return self.latent if self.precondition is None else self.precondition.from_latent(self.latent)
 
+    def _diverged(self) -> Exception:
+        got = f"{self.settings.lr:g}, which throws them out by step {self.step}"
+        return fail(_WHERE, "lr", "small enough to keep vertices and loss finite", got, "Make it smaller.")
+
     def best_mesh(self) -> Mesh:
+        """Return the mesh of the best IoU so far."""
         return self.template.with_vertices(self.best)
 
     def run(
@@ -258,7 +267,7 @@ class _Job:
             "iou": iou,
         }
         if not math.isfinite(record["loss"]):
-            raise fail(_WHERE, "lr", "small enough for a finite loss", f"a loss of {record['loss']} at step {step}")
+            raise self._diverged()
         self.history.append(record)
         self.step += 1
         return record, mesh.detach()

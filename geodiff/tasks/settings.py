@@ -56,7 +56,7 @@ class FitMeshSettings:
     optimizer: str = "large_steps"
     lr: float = 0.25
     lr_decay: float = 0.2
-    betas: tuple[float, float] = (0.8, 0.95)
+    betas: tuple[float, float] = (0.7, 0.9)
     smoothing: float = 1.0
     distribution: "soft.Distribution | str | Callable[..., Any]" = "logistic"
     tconorm: "soft.TConorm | str | Callable[..., Any]" = "probabilistic"

@@ -2,7 +2,10 @@
 """Recover meshes whose answer is known; survive kills, odd input and wrong input."""
 
 import dataclasses
+import doctest
+import importlib
 import json
+import os
 import pathlib
 import re
 import signal
@@ -141,6 +144,18 @@ def test_the_seed_decides() -> None:
     runs = [fit_mesh(images, steps=6, views_per_step=2, seed=seed, **QUICK) for seed in (0, 0, 1)]
     assert torch.equal(runs[0].mesh.vertices, runs[1].mesh.vertices)
     assert not torch.equal(runs[0].mesh.vertices, runs[2].mesh.vertices)
+
+
+def test_the_number_of_threads_does_not_matter() -> None:
+    images, before = targets(box(), orbit(12), 64), torch.get_num_threads()
+    meshes = []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            meshes.append(fit_mesh(images, steps=6, progress=False).mesh.vertices)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*meshes)
 
 
 class Stop(Exception):
@@ -407,9 +422,13 @@ def test_output_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
             fit_mesh(targets(box(), orbit()), output=output, steps=1, progress=False)
 
 
-def test_a_loss_that_is_not_finite() -> None:
-    with pytest.raises(ValueError, match=r"(finite|`lr`)"):
-        fit_mesh(targets(box(), orbit()), steps=20, lr=1e38, lr_decay=1.0, **QUICK)
+@pytest.mark.parametrize("optimizer", ["large_steps", "adam"])
+@pytest.mark.parametrize("lr", [1e11, 1e38])
+def test_steps_that_lead_to_infinity(optimizer: str, lr: float) -> None:
+    with pytest.raises(
+        ValueError, match=r"fit_mesh: `lr` must be small enough to keep vertices and loss finite; got 1e\+"
+    ):
+        fit_mesh(targets(box(), orbit()), steps=20, lr=lr, lr_decay=1.0, optimizer=optimizer, **QUICK)
 
 
 def test_settings_are_values() -> None:
@@ -433,5 +452,33 @@ def test_fits_images_that_others_made(shared_data: pathlib.Path) -> None:
     distance, elevation, azimuth = torch.from_numpy(np.load(shared_data / "cameras.npy").astype(np.float32)).unbind(1)
     cameras = gd.Camera.orbit(distance, elevation, 180 - azimuth, fov_deg=30)
     fit = fit_mesh(pictures.flip(-1), cameras, steps=100, views_per_step=24, evaluate_every=20, progress=False)
-    assert fit.iou_train > 0.80
-    assert fit.iou_held_out is not None and fit.iou_held_out > 0.78
+    # 0.893 and 0.863 when this was written; the ball it starts from has 0.29.
+    assert fit.iou_train > 0.87
+    assert fit.iou_held_out is not None and fit.iou_held_out > 0.84
+
+
+# --- examples ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["fit_mesh", "settings", "render_views", "large_steps"])
+def test_docstrings(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(f"geodiff.tasks.{name}"))
+    assert result.attempted > 0 and result.failed == 0
+
+
+@pytest.mark.slow
+def test_demo(tmp_path: pathlib.Path) -> None:
+    root = pathlib.Path(gd.__file__).parents[1]
+    (tmp_path / "assets").symlink_to(root / "assets")
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    demo = subprocess.run(
+        [sys.executable, root / "demos" / "recover_mesh.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert demo.returncode == 0, demo.stderr
+    found = re.search(r"IoU (0\.\d+) in the views fitted, (0\.\d+) in the held-out ones", demo.stdout)
+    assert found and float(found[1]) > 0.88 and float(found[2]) > 0.85
+    assert (tmp_path / "out" / "recover_mesh" / "optimisation.gif").is_file()
