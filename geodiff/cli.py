@@ -4,6 +4,7 @@
 import functools
 import importlib.util
 import json
+import os
 import pathlib
 import shlex
 import sys
@@ -13,7 +14,10 @@ from typing import Any
 import click
 
 import geodiff
-from geodiff.checks import fail
+
+# OpenMP reads it when torch is loaded. Where other programs share the cores, threads that spin while they wait for one
+# another make a step several times as slow as one thread alone; asleep, they cost next to nothing.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 _EXTRAS = {"cuda": "cuda.bindings", "open3d": "open3d", "plot": "matplotlib", "docs": "mkdocs"}
 
@@ -52,6 +56,8 @@ def _clean(command: Callable[..., None]) -> Callable[..., None]:
 
 def _on_cpu(where: str, device: str) -> None:
     if device != "cpu":
+        from geodiff.checks import fail
+
         raise fail(where, "device", "cpu", repr(device), "The GPU comes in a later release.", RuntimeError)
 
 

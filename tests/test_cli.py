@@ -2,6 +2,7 @@
 """The command line: what it writes, and how it says that it cannot."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -69,14 +70,18 @@ def test_help_is_quick_and_complete() -> None:
     code = (
         "import sys; from click.testing import CliRunner; from geodiff.cli import main\n"
         "for c in ('info', 'render', 'fit-mesh'): assert CliRunner().invoke(main, [c, '--help']).exit_code == 0\n"
-        "assert 'torch' not in sys.modules"
-    )
-    # geodiff.checks imports torch; what matters is that the kernels, SciPy and trimesh wait.
-    code = code.replace(
-        "'torch' not in sys.modules", "not {'scipy', 'trimesh', 'geodiff.native._cpu'} & set(sys.modules)"
+        "assert not {'torch', 'scipy', 'trimesh'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
     assert "fit-mesh" in succeed("--help") and gd.__version__ in succeed("--version")
+
+
+def test_threads_wait_asleep_unless_the_user_says_otherwise() -> None:
+    code = "import os, geodiff.cli; print(os.environ['OMP_WAIT_POLICY'])"
+    for given, expected in (({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.stdout.strip() == expected, done.stderr
 
 
 def test_documented_defaults_are_the_true_ones() -> None:

@@ -146,18 +146,6 @@ def test_the_seed_decides() -> None:
     assert not torch.equal(runs[0].mesh.vertices, runs[2].mesh.vertices)
 
 
-def test_the_number_of_threads_does_not_matter() -> None:
-    images, before = targets(box(), orbit(12), 64), torch.get_num_threads()
-    meshes = []
-    try:
-        for count in (1, 3):
-            torch.set_num_threads(count)
-            meshes.append(fit_mesh(images, steps=6, progress=False).mesh.vertices)
-    finally:
-        torch.set_num_threads(before)
-    assert torch.equal(*meshes)
-
-
 class Stop(Exception):
     """Stands for whatever ends a job."""
 
