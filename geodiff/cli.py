@@ -143,6 +143,9 @@ def render(mesh: pathlib.Path, output: pathlib.Path, alpha_bits: str, device: st
 @click.option("--optimizer", help="large_steps or adam.  [default: large_steps]")
 @click.option("--lr", type=float, help="First step length; 1 is half the picture.  [default: 0.25]")
 @click.option("--lr-decay", type=float, help="What is left of it at the last step.  [default: 0.2]")
+@click.option(
+    "--betas", nargs=2, type=float, default=None, help="Decay of the optimiser's moments.  [default: 0.7 0.9]"
+)
 @click.option("--smoothing", type=float, help="λ of large_steps.  [default: 1]")
 @click.option("--distribution", help="Soft edge, such as logistic or 'gamma(0.5).reversed'.  [default: logistic]")
 @click.option("--tconorm", help="How faces are joined, such as probabilistic or 'yager(2)'.  [default: probabilistic]")
@@ -152,6 +155,7 @@ def render(mesh: pathlib.Path, output: pathlib.Path, alpha_bits: str, device: st
 @click.option("--flatness", type=float, help="Weight of the flatness.  [default: 0.0003]")
 @click.option("--views-per-step", type=int, help="Draw so many views at each step.  [default: all]")
 @click.option("--hold-out", type=int, help="Measure with every n-th view, fit the others; 0: none.  [default: 6]")
+@click.option("--evaluate-every", type=int, help="Steps between measurements of the IoU.  [default: 5]")
 @click.option("--subdivisions", type=int, help="Of the sphere.  [default: 3, 642 vertices]")
 @click.option("--init-radius", type=float, help="Of the sphere.  [default: by the size of the silhouettes]")
 @click.option("--checkpoint-every", type=int, help="Steps; 0: never.  [default: 25]")

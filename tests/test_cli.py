@@ -95,13 +95,14 @@ def test_documented_defaults_are_the_true_ones() -> None:
         "init_radius": "by the size of the silhouettes",
         "subdivisions": "3, 642 vertices",
     }
+    special["betas"] = "{:g} {:g}".format(*settings.betas)
     checked = 0
     for name, value in values.items():
         if name in shown:
             text = special.get(name) or (f"{value:g}" if isinstance(value, float) else str(value))
             assert f"[default: {text}]" in shown[name], name
             checked += 1
-    assert checked >= 16
+    assert checked >= 18
 
 
 def test_render_and_fit_make_a_round_trip(views: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -121,10 +122,11 @@ def test_render_and_fit_make_a_round_trip(views: pathlib.Path, tmp_path: pathlib
 
 def test_options_reach_the_settings(views: pathlib.Path, tmp_path: pathlib.Path) -> None:
     succeed("fit-mesh", views, "-o", tmp_path / "fit", "--steps", 2, "--optimizer", "adam", "--lr", 0.02, "--seed", 7,
-            "--distribution", "gamma(0.5).reversed", "--tconorm", "yager(2)", "--scale-end", 0.002,
+            "--betas", 0.5, 0.6, "--distribution", "gamma(0.5).reversed", "--tconorm", "yager(2)", "--scale-end", 0.002,
             "--views-per-step", 3, "--subdivisions", 1, "--fresh")  # fmt: skip
     settings = json.loads((tmp_path / "fit" / "metrics.json").read_text())["settings"]
     assert settings["optimizer"] == "adam" and settings["lr"] == 0.02 and settings["seed"] == 7
+    assert settings["betas"] == [0.5, 0.6]
     assert settings["distribution"] == "Gamma(shape=0.5).reversed()" and settings["tconorm"] == "Yager(p=2.0)"
     assert settings["scale"] == [gd.tasks.FitMeshSettings().scale[0], 0.002] and settings["views_per_step"] == 3
 

@@ -153,8 +153,9 @@ def animation(result: FitMeshResult, images: PosedImages) -> list[Image.Image]:
         text = f"step {step} of {result.settings.steps}" if k < len(result.snapshot_steps) - 1 else "the result"
         ImageDraw.Draw(frame).text((8, 6), text, fill=(70, 70, 70))
         frames.append(frame)
-    # One palette for all frames, or the greys flicker; from the last, which has all the colours.
-    palette = frames[-1].quantize(256, dither=Image.Dither.NONE)
+    # One palette for all frames, or the greys flicker: of the first, which has most of the red and blue, and the last.
+    both = pictures.to_image(np.concatenate([np.asarray(frames[k]) / 255 for k in (0, -1)]))
+    palette = both.quantize(256, dither=Image.Dither.NONE)
     return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
 
 

@@ -42,7 +42,7 @@ class FitMeshSettings:
         subdivisions: of the template ``"sphere"``, an icosphere of 10·4ⁿ + 2 vertices.
         init_radius: its radius in the world's unit; None chooses it so that its image has the targets' mean area.
         checkpoint_every: steps between checkpoints, where there is an output folder; 0: none.
-        seed: of what is random; the same seed gives the same mesh bit by bit, on one machine with one number of threads.
+        seed: of what is random; the same gives the same mesh bit by bit, on one machine with one number of threads.
 
     Raises:
         TypeError, ValueError: a value of another type or out of its range.

@@ -289,6 +289,9 @@ def test_outputs(tmp_path: pathlib.Path) -> None:
         assert picture.width > 8 * 213  # eight views of 160 × 213
     with Image.open(fit.files["animation"]) as picture:
         assert picture.size == (640, 240) and picture.n_frames > 20
+        first = np.asarray(picture.convert("RGB"))[:, 320:].astype(int)
+        # Where the first ball falls short of the box, the picture is red; where it stands out, blue.
+        assert ((first[..., 0] - first[..., 2]) > 80).sum() > 200 and ((first[..., 2] - first[..., 0]) > 80).sum() > 200
 
 
 def test_no_output_no_files(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
