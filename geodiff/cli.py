@@ -56,7 +56,7 @@ def _clean(command: Callable[..., None]) -> Callable[..., None]:
 
 def _on_cpu(where: str, device: str) -> None:
     if device != "cpu":
-        from geodiff.checks import fail
+        from geodiff.validation import fail
 
         raise fail(where, "device", "cpu", repr(device), "The GPU comes in a later release.", RuntimeError)
 

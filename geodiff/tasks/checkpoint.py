@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from geodiff.checks import fail
+from geodiff.validation import fail
 
 FORMAT = "geodiff checkpoint 1"
 

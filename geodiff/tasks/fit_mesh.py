@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from geodiff import losses
-from geodiff.checks import as_tensor, fail, nearest
+from geodiff.validation import as_tensor, fail, nearest
 from geodiff.render.renderer import Renderer, rasterize
 from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 
 import geodiff
-from geodiff.checks import choice, fail
+from geodiff.validation import choice, fail
 from geodiff.scene.atomic import replacing
 from geodiff.scene.files import PosedImages
 from geodiff.tasks import pictures

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from tqdm import tqdm
 
-from geodiff.checks import choice, fail, positive
+from geodiff.validation import choice, fail, positive
 from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
 from geodiff.scene.mesh import Mesh

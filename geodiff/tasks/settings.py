@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from geodiff import soft
-from geodiff.checks import choice, fail, nearest, positive
+from geodiff.validation import choice, fail, nearest, positive
 
 OPTIMIZERS = ("large_steps", "adam")
 _WHERE = "fit_mesh"
