@@ -250,7 +250,7 @@ class _Job:
         silhouette = losses.iou(render(mesh, views.cameras).alpha.clamp(0, 1), views.alpha)
         laplacian = losses.laplacian(mesh) / self.unit**2
         flatness = losses.flatness(mesh)
-        loss = silhouette + settings.laplacian * laplacian + settings.flatness * flatness
+        loss = silhouette + settings.laplacian * laplacian + settings.flatness_at(step) * flatness
         for group in self.optimizer.param_groups:
             group["lr"] = settings.lr_at(step) * self.unit
         self.optimizer.zero_grad()

@@ -35,7 +35,9 @@ class FitMeshSettings:
         scale: τ at the first and at the last step, geometric in between: soft edges first, to be drawn from afar, hard
             ones last, to be exact. In NDC (NDC² for a squared distribution).
         laplacian: weight of `geodiff.losses.laplacian`, ≥ 0.
-        flatness: weight of `geodiff.losses.flatness`, ≥ 0.
+        flatness: weight of `geodiff.losses.flatness` at the first step, ≥ 0. Silhouettes do not tell inside from outside:
+            without it, early steps turn parts of the surface inside out.
+        flatness_decay: what is left of it at the last step, in (0, 1], geometric in between.
         views_per_step: how many views each step looks at, drawn at random by ``seed``; None: all of them.
         hold_out: every n-th view is kept out of the fit and used to measure it; 0: none.
         evaluate_every: steps between measurements of the hard IoU; the best mesh so measured is the result.
@@ -52,17 +54,18 @@ class FitMeshSettings:
         50
     """
 
-    steps: int = 150
+    steps: int = 100
     optimizer: str = "large_steps"
-    lr: float = 0.25
-    lr_decay: float = 0.2
-    betas: tuple[float, float] = (0.7, 0.9)
+    lr: float = 0.1
+    lr_decay: float = 0.5
+    betas: tuple[float, float] = (0.8, 0.95)
     smoothing: float = 1.0
     distribution: "soft.Distribution | str | Callable[..., Any]" = "logistic"
     tconorm: "soft.TConorm | str | Callable[..., Any]" = "probabilistic"
     scale: tuple[float, float] = (1e-2, 1e-3)
-    laplacian: float = 0.03
+    laplacian: float = 0.016
     flatness: float = 3e-4
+    flatness_decay: float = 0.1
     views_per_step: int | None = None
     hold_out: int = 6
     evaluate_every: int = 5
@@ -86,9 +89,11 @@ class FitMeshSettings:
         if self.views_per_step is not None:
             _integer("views_per_step", self.views_per_step, 1)
         choice(_WHERE, "optimizer", self.optimizer, OPTIMIZERS)
-        positive(_WHERE, "lr", self.lr, "0.25 is a good start for large_steps, 0.02 for adam.")
-        if not _is_number(self.lr_decay) or not 0 < self.lr_decay <= 1:
-            raise fail(_WHERE, "lr_decay", "a number in (0, 1]", self.lr_decay, "1 keeps the step length as it is.")
+        positive(_WHERE, "lr", self.lr, "0.1 is a good start for large_steps, 0.02 for adam.")
+        for name, what in (("lr_decay", "step length"), ("flatness_decay", "weight")):
+            left = getattr(self, name)
+            if not _is_number(left) or not 0 < left <= 1:
+                raise fail(_WHERE, name, "a number in (0, 1]", left, f"1 keeps the {what} as it is.")
         if self.init_radius is not None:
             positive(_WHERE, "init_radius", self.init_radius, "It is a length in the world's unit.")
         for name in ("smoothing", "laplacian", "flatness"):
@@ -136,6 +141,10 @@ class FitMeshSettings:
     def lr_at(self, step: int) -> float:
         """Return the step length at a step counted from 0."""
         return float(self.lr * self.lr_decay ** self._progress(step))
+
+    def flatness_at(self, step: int) -> float:
+        """Return the weight of the flatness at a step counted from 0."""
+        return float(self.flatness * self.flatness_decay ** self._progress(step))
 
     def _progress(self, step: int) -> float:
         return step / max(self.steps - 1, 1)
