@@ -12,7 +12,8 @@ struct Clip {
     T x, y, depth, w;
 };
 
-// Corner k lies on the face's edge from[k] → to[k] at `along[k]` (0 for an unclipped corner).
+// Corner k lies on the face's edge from[k] → to[k] at `along[k]` (0 for an unclipped corner); from[k] is in front of the
+// near plane, so that two faces sharing an edge compute the same cut.
 template <class T>
 struct Polygon {
     T x[4], y[4];
@@ -24,8 +25,9 @@ struct Polygon {
 
 template <class T>
 GEODIFF_HD Clip<T> mix(const Clip<T>& a, const Clip<T>& b, T along) {
-    return {a.x + along * (b.x - a.x), a.y + along * (b.y - a.y), a.depth + along * (b.depth - a.depth),
-            a.w + along * (b.w - a.w)};
+    const T rest = T(1) - along;  // so that along = 1 is b itself
+    return {rest * a.x + along * b.x, rest * a.y + along * b.y, rest * a.depth + along * b.depth,
+            rest * a.w + along * b.w};
 }
 
 // Sutherland–Hodgman against depth > near. Degenerate: twice the area is at most 8 roundings of the longest edge².
@@ -34,6 +36,8 @@ GEODIFF_HD Polygon<T> make_polygon(const Clip<T> corner[3], T near) {
     Polygon<T> p;
     p.n = 0;
     p.orientation = T(1);
+    T rough = T(0);        // what rounding can do to a cut, in units of epsilon
+    int cut = -1, last_cut = -1;
     for (int i = 0; i < 3; ++i) {
         const int j = i == 2 ? 0 : i + 1;
         const bool here = corner[i].depth > near;
@@ -47,14 +51,29 @@ GEODIFF_HD Polygon<T> make_polygon(const Clip<T> corner[3], T near) {
             ++p.n;
         }
         if (here != there) {
-            const T along = (near - corner[i].depth) / (corner[j].depth - corner[i].depth);
-            const Clip<T> c = mix(corner[i], corner[j], along);
+            const int seen = here ? i : j, hidden = here ? j : i;
+            const Clip<T>& a = corner[seen];
+            const Clip<T>& b = corner[hidden];
+            const T along = (a.depth - near) / (a.depth - b.depth);
+            const Clip<T> c = mix(a, b, along);
             p.x[p.n] = c.x / c.w;
             p.y[p.n] = c.y / c.w;
             p.along[p.n] = along;
-            p.from[p.n] = static_cast<signed char>(i);
-            p.to[p.n] = static_cast<signed char>(j);
+            p.from[p.n] = static_cast<signed char>(seen);
+            p.to[p.n] = static_cast<signed char>(hidden);
+            rough = max(rough, max(max(abs(a.x), abs(b.x)), max(abs(a.y), abs(b.y))) / c.w);
+            cut = last_cut;
+            last_cut = p.n;
             ++p.n;
+        }
+    }
+    if (cut >= 0) {
+        // Two cuts beside a corner that barely lies behind the plane: rounding would decide which way the edge between
+        // them points, and so what is inside. Let them be one point.
+        const T dx = p.x[last_cut] - p.x[cut], dy = p.y[last_cut] - p.y[cut], least = T(32) * Real<T>::epsilon * rough;
+        if (dx * dx + dy * dy <= least * least) {
+            p.x[last_cut] = p.x[cut];
+            p.y[last_cut] = p.y[cut];
         }
     }
     T area = T(0), longest = T(0);
