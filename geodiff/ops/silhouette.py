@@ -83,7 +83,12 @@ def silhouette(
         )
     if clip.device.type != "cpu":
         raise fail(
-            "silhouette", "clip", "on the CPU (GPU kernels are not released yet)", clip.device, "Use .cpu().", RuntimeError
+            "silhouette",
+            "clip",
+            "on the CPU (GPU kernels are not released yet)",
+            clip.device,
+            "Use .cpu().",
+            RuntimeError,
         )
     params = _params(scale=scale, shape=law.shape, shift=law.shift, p=rule.p)
     alpha, _, _ = torch.ops.geodiff.silhouette(
@@ -120,7 +125,8 @@ def _model(
     radius = cull_radius(distribution, reversed_, squared, scale, shape, shift, tconorm, p, faces, max_error)
     log_gamma, digamma = special_values(shape) if distribution == _GAMMA else (0.0, 0.0)
     return np.array(
-        [distribution, reversed_, squared, scale, shift, shape, log_gamma, digamma, tconorm, p, radius], dtype=np.float64
+        [distribution, reversed_, squared, scale, shift, shape, log_gamma, digamma, tconorm, p, radius],
+        dtype=np.float64,
     )
 
 

@@ -73,7 +73,9 @@ def test_exp(dtype, level):
 @by_dtype
 def test_log(dtype, level):
     info = np.finfo(dtype)
-    x = np.concatenate([sizes(dtype, float(info.tiny) * 1.01, float(info.max) * 0.99), spread(dtype, 0.5, 2.0)]).astype(dtype)
+    x = np.concatenate([sizes(dtype, float(info.tiny) * 1.01, float(info.max) * 0.99), spread(dtype, 0.5, 2.0)]).astype(
+        dtype
+    )
     near = (1 + np.arange(-40, 41) * info.eps).astype(dtype)  # the result has no cancellation there
     assert ulps(run(LOG, x), exact(mpmath.log, x)) <= 3
     assert ulps(run(LOG, near), exact(mpmath.log, near)) <= 3

@@ -180,7 +180,12 @@ def test_pixels_on_an_edge_are_covered():
     # Edges along pixel centres, from both sides: x = −0.25 and y = 0.25 in a 4 × 4 image.
     clip = orthographic([[-0.25, 0.25, 2.0], [3.0, 0.25, 2.0], [-0.25, -3.0, 2.0]])
     mask = ops.rasterize(clip, torch.tensor([[0, 1, 2]]), torch.tensor([[0, 0, 1]]), image_size=(4, 4)).face_id[0] == 0
-    assert mask.tolist() == [[False] * 4, [False, True, True, True], [False, True, True, True], [False, True, True, True]]
+    assert mask.tolist() == [
+        [False] * 4,
+        [False, True, True, True],
+        [False, True, True, True],
+        [False, True, True, True],
+    ]
 
 
 def test_no_gradient():
