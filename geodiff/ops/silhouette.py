@@ -286,7 +286,6 @@ def count_pairs(
         raise fail("count_pairs", "distribution", "built in", law, "User-defined ones are evaluated for every pair.")
     pairs = torch.zeros(len(layout), dtype=torch.int64)
     params = _params(scale=scale, shape=law.shape, shift=law.shift, p=rule.p).detach()
-    kernel = (law.kernel_id, law.is_reversed, law.is_squared, rule.kernel_id)
     _forward(
         clip.detach().contiguous(),
         faces.to(torch.int32).contiguous(),
@@ -295,7 +294,10 @@ def count_pairs(
         *image_size,
         near,
         max_error,
-        *kernel,
+        law.kernel_id,
+        law.is_reversed,
+        law.is_squared,
+        rule.kernel_id,
         pairs=pairs,
     )
     return pairs
