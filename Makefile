@@ -6,7 +6,7 @@ PYTHON  ?= python3
 WORKERS ?= 2
 DEMO_FLAGS ?=
 DEMO = $(BIN)/geodiff render assets/airplane.obj --views 24 -o out/demo/views && \
-       $(BIN)/geodiff fit-mesh out/demo/views -o out/demo/fit $(DEMO_FLAGS)
+       $(BIN)/geodiff fit-mesh out/demo/views -o out/demo/fit --fresh $(DEMO_FLAGS)
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt

@@ -310,7 +310,8 @@ struct SchweizerSklar {  // p < 0;  s = (1 − a)ᵖ − 1
     }
     template <class T>
     GEODIFF_HD static T pair(const Cdf<T>& c, T e, const TConormParams<T>& par) {
-        return c.over_S * exp(clamp(par.p * c.log_S + e, T(-1e30), T(80)));
+        // Never more than S, whatever the sum that overflowed says.
+        return c.over_S * exp(min(par.p * c.log_S + e, c.log_S));
     }
     template <class T>
     GEODIFF_HD static T slope(T t, const TConormParams<T>& par) {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 _EXPORTS = {
-    "checks": "geodiff.checks",
+    "checks": "geodiff.validation",
     "Mesh": "geodiff.scene.mesh",
     "MeshBatch": "geodiff.scene.mesh",
     "Camera": "geodiff.scene.camera",
@@ -31,7 +31,7 @@ __all__ = [*_EXPORTS, "__version__", "losses", "scene", "soft", "tasks"]
 
 if TYPE_CHECKING:
     from geodiff import losses, scene, soft, tasks
-    from geodiff.checks import checks
+    from geodiff.validation import checks
     from geodiff.render.renderer import Renderer, RenderOutput, rasterize
     from geodiff.scene.camera import Camera
     from geodiff.scene.files import PosedImages

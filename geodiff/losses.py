@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from geodiff.checks import choice, fail, floating
+from geodiff.validation import choice, fail, floating
 from geodiff.scene.mesh import Mesh, MeshBatch
 from geodiff.scene.topology import Topology
 

@@ -91,6 +91,7 @@ struct Reach {
 
 // kLane numbers at once. (A plain loop of eight is unrolled into scalars before it can become one vector.)
 constexpr int kLane = 8;  // pixels are handled in groups of this many
+constexpr i64 kManyImages = 8;  // from here on threads share out images rather than parts of one
 
 template <class T>
 void copy_lane(T* to, const T* from) {

@@ -16,9 +16,8 @@ template <class T>
 using Job = geodiff::SilhouetteJob<T>;
 
 // Few images: bands of rows and blocks of faces are spread over the threads; many: whole images are.
-constexpr i64 kManyImages = 8;
 constexpr int kBandRows = 16;
-constexpr i64 kFaceBlock = 256;
+constexpr i64 kFaceBlock = 64;
 // Below about this many pixel–face pairs a second thread costs more than it saves.
 constexpr double kSerialPairs = 40000;
 
@@ -87,13 +86,14 @@ struct Setup {
     }
 };
 
-// Pixel–face pairs of one face, in groups of kLane neighbouring pixels of a row.
+// Pixel–face pairs, in groups of kLane neighbouring pixels of a row. Several small faces share a batch, so that the
+// stages run over long loops; `start` is where the pairs of the face at hand begin.
 template <class T>
 struct Batch {
     alignas(64) T px[kBatch], py[kBatch];
     alignas(64) T x[kBatch], keep[kBatch];
     int row[kBatch / kLane], column[kBatch / kLane];
-    int n = 0;
+    int start = 0, n = 0;
 
     void push(const T* columns, T y, int r, int c) {
         copy_lane(px + n, columns + c);
@@ -113,7 +113,7 @@ void distances(Batch<T>& batch, const Edge<T>* edges, T orientation, T radius2, 
     const Edge<T> e0 = edges[0], e1 = edges[1], e2 = edges[2], e3 = edges[N - 1];
     const int n = batch.n;
 #pragma GCC ivdep
-    for (int i = 0; i < n; ++i) {
+    for (int i = batch.start; i < n; ++i) {
         Nearest<T> near = no_edge<T>();
         meet(near, e0, T(0), orientation, px[i], py[i]);
         meet(near, e1, T(1), orientation, px[i], py[i]);
@@ -121,8 +121,9 @@ void distances(Batch<T>& batch, const Edge<T>* edges, T orientation, T radius2, 
         if constexpr (N == 4) meet(near, e3, T(3), orientation, px[i], py[i]);
         const bool inside = near.side >= T(0);
         const T size = Squared ? near.d2 : sqrt(near.d2);
-        x[i] = (inside ? size : -size) * inverse_scale;
-        keep[i] = inside || near.d2 <= radius2 ? T(1) : T(0);
+        const bool counts = inside || near.d2 <= radius2;
+        x[i] = counts ? (inside ? size : -size) * inverse_scale : T(0);  // 0: nothing slow or denormal follows
+        keep[i] = counts ? T(1) : T(0);
     }
 }
 
@@ -137,18 +138,17 @@ struct Painter {
     Batch<T> batch;
     CdfBatch<T> cdf;
     alignas(64) T term[kBatch];
+    int face_of[kBatch / kLane];
     i64 pairs = 0;
 
     Painter(const Setup<T>& s, T* sum_, int* best_, int first, int stride_)
         : setup(s), sum(sum_), best(best_), first_row(first), stride(stride_) {}
 
-    void flush(const Polygon<T>& p, const Edge<T>* edges, int face) {
+    // The rest of the pipeline, for all pairs of the batch.
+    void flush() {
         const int n = batch.n;
+        batch.start = batch.n = 0;
         if (n == 0) return;
-        const bool squared = setup.job.squared;
-        const auto stage = p.n == 3 ? (squared ? distances<3, true, T> : distances<3, false, T>)
-                                    : (squared ? distances<4, true, T> : distances<4, false, T>);
-        stage(batch, edges, p.orientation, setup.radius2, setup.inverse_scale);
         setup.forward_cdf(batch.x, n, setup.distribution, cdf);
         setup.stages.term(cdf, n, setup.tconorm, term);
         for (int i = 0; i < n; ++i) term[i] = batch.keep[i] > T(0) ? term[i] : T(0);
@@ -165,14 +165,23 @@ struct Painter {
                 for (int i = 0; i < kLane; ++i) {
                     if (term[g + i] > into[i]) {
                         into[i] = term[g + i];
-                        best[at + i] = face;
+                        best[at + i] = face_of[g / kLane];
                     }
                 }
             } else {
                 add_lane(into, term + g);
             }
         }
-        batch.n = 0;
+    }
+
+    void measure(const Polygon<T>& p, const Edge<T>* edges, int face) {
+        if (batch.start == batch.n) return;
+        const bool squared = setup.job.squared;
+        const auto stage = p.n == 3 ? (squared ? distances<3, true, T> : distances<3, false, T>)
+                                    : (squared ? distances<4, true, T> : distances<4, false, T>);
+        stage(batch, edges, p.orientation, setup.radius2, setup.inverse_scale);
+        for (int g = batch.start; g < batch.n; g += kLane) face_of[g / kLane] = face;
+        batch.start = batch.n;
     }
 
     void draw(const Polygon<T>& p, int face, int end_row) {
@@ -186,11 +195,14 @@ struct Painter {
             int first, end;
             reach.columns(y, setup.grid, first, end);
             for (int column = first; column < end; column += kLane) {
-                if (batch.n == kBatch) flush(p, edges, face);
+                if (batch.n == kBatch) {
+                    measure(p, edges, face);
+                    flush();
+                }
                 batch.push(setup.columns.get(), y, row, column);
             }
         }
-        flush(p, edges, face);
+        measure(p, edges, face);
     }
 };
 
@@ -244,6 +256,7 @@ void paint_band(const Setup<T>& setup, i64 image, int first, int end, const Poly
         if (max(max(p->y[0], p->y[1]), max(p->y[2], last)) < bottom) continue;
         painter.draw(*p, int(f), end);
     }
+    painter.flush();
     finish_rows(setup, painter, image, first, end);
     *pairs = painter.pairs;
 }
@@ -264,7 +277,7 @@ void forward(const Job<T>& job) {
         const i64 faces = setup.faces_of(image);
         Scratch<Polygon<T>> polygons(faces);
         const i64 blocks = (faces + kFaceBlock - 1) / kFaceBlock;
-        parallel(blocks, blocks > 16 ? setup.threads : 1, [&](i64 block) {
+        parallel(blocks, blocks > 64 ? setup.threads : 1, [&](i64 block) {
             for (i64 f = block * kFaceBlock; f < min(faces, (block + 1) * kFaceBlock); ++f) {
                 Clip<T> corner[3];
                 setup.polygon(image, f, corner, polygons[f]);
@@ -345,23 +358,56 @@ struct PixelFactors {
 };
 
 template <class T>
-struct FaceGradient {
-    T x[4], y[4];
-    double scale, shape, shift, p;
+void scatter(const int* face, const Clip<T> grad[3], T* grad_clip) {
+    for (int k = 0; k < 3; ++k) {
+        T* into = grad_clip + 4 * i64(face[k]);
+        into[0] += grad[k].x;
+        into[1] += grad[k].y;
+        into[2] += grad[k].depth;
+        into[3] += grad[k].w;
+    }
+}
+
+// Where finished gradients of faces go: three clip-space corners each, in ascending order of faces.
+template <class T>
+struct FaceSink {
+    Clip<T>* grads;     // (F, 3), or null to add to the vertices at once
+    const int* faces;
+    T* grad_clip;
+
+    void put(i64 face, const Clip<T> grad[3]) const {
+        if (grads) {
+            for (int k = 0; k < 3; ++k) grads[3 * face + k] = grad[k];
+        } else {
+            scatter(faces + 3 * face, grad, grad_clip);
+        }
+    }
 };
 
 template <class T>
 struct Gatherer {
     const Setup<T>& setup;
     const PixelFactors<T>& factors;
-    i64 image;
+    const i64 image;
+    const FaceSink<T> sink;
+    double* params;  // (4)
     Batch<T> batch;
     CdfBatch<T> cdf;
     alignas(64) T gx[kBatch], gy[kBatch], edge[kBatch], along[kBatch];
     alignas(64) T weight[kBatch], e[kBatch], slope[kBatch], pair[kBatch], term[kBatch];
-    FaceGradient<T> out;
 
-    Gatherer(const Setup<T>& s, const PixelFactors<T>& f, i64 image_) : setup(s), factors(f), image(image_) {}
+    // Faces with pairs in the batch, oldest first; the last may have more to come.
+    struct Pending {
+        Polygon<T> polygon;
+        Clip<T> corner[3];
+        int face, start, end;
+        T x[4], y[4];
+    };
+    Pending pending[kBatch / kLane + 1];
+    int count = 0;
+
+    Gatherer(const Setup<T>& s, const PixelFactors<T>& f, i64 image_, FaceSink<T> sink_, double* params_)
+        : setup(s), factors(f), image(image_), sink(sink_), params(params_) {}
 
     template <int N, bool Squared>
     void directions(const Edge<T>* edges, T orientation) {
@@ -370,14 +416,14 @@ struct Gatherer {
         const T radius2 = setup.radius2, inverse_scale = setup.inverse_scale;
         const Edge<T> e0 = edges[0], e1 = edges[1], e2 = edges[2], e3 = edges[N - 1];
         T* __restrict x = batch.x;
-        T* __restrict w = weight;
+        T* __restrict keep = batch.keep;
         T* __restrict out_x = gx;
         T* __restrict out_y = gy;
         T* __restrict out_edge = edge;
         T* __restrict out_along = along;
         const int n = batch.n;
 #pragma GCC ivdep
-        for (int i = 0; i < n; ++i) {
+        for (int i = batch.start; i < n; ++i) {
             Nearest<T> near = no_edge<T>();
             meet(near, e0, T(0), orientation, px[i], py[i]);
             meet(near, e1, T(1), orientation, px[i], py[i]);
@@ -385,8 +431,9 @@ struct Gatherer {
             if constexpr (N == 4) meet(near, e3, T(3), orientation, px[i], py[i]);
             const bool inside = near.side >= T(0);
             const T size = Squared ? near.d2 : sqrt(near.d2);
-            x[i] = (inside ? size : -size) * inverse_scale;
-            w[i] = inside || near.d2 <= radius2 ? w[i] : T(0);
+            const bool counts = inside || near.d2 <= radius2;
+            x[i] = counts ? (inside ? size : -size) * inverse_scale : T(0);  // 0: nothing slow or denormal follows
+            keep[i] = counts ? T(1) : T(0);
             T dx, dy;
             direction<Squared>(near, dx, dy);
             out_x[i] = dx;
@@ -396,14 +443,14 @@ struct Gatherer {
         }
     }
 
+    // Adds a face's pairs to its corners.
     template <int N>
-    void reduce() {
+    void reduce(Pending& to) {
         T x0 = 0, x1 = 0, x2 = 0, x3 = 0, y0 = 0, y1 = 0, y2 = 0, y3 = 0;
-        const int n = batch.n;
+        const int end = to.end;
 #pragma omp simd reduction(+ : x0, x1, x2, x3, y0, y1, y2, y3)
-        for (int i = 0; i < n; ++i) {
-            const T w = weight[i] != T(0) ? weight[i] * pair[i] : T(0);
-            const T wx = w * gx[i], wy = w * gy[i];
+        for (int i = to.start; i < end; ++i) {
+            const T wx = pair[i] * gx[i], wy = pair[i] * gy[i];
             const T second = along[i], first = T(1) - second;
             const T b0 = edge[i] == T(0) ? first : (edge[i] == T(N - 1) ? second : T(0));
             const T b1 = edge[i] == T(1) ? first : (edge[i] == T(0) ? second : T(0));
@@ -420,48 +467,49 @@ struct Gatherer {
                 y3 += b3 * wy;
             }
         }
-        out.x[0] += x0;
-        out.x[1] += x1;
-        out.x[2] += x2;
-        out.x[3] += x3;
-        out.y[0] += y0;
-        out.y[1] += y1;
-        out.y[2] += y2;
-        out.y[3] += y3;
+        to.x[0] += x0;
+        to.x[1] += x1;
+        to.x[2] += x2;
+        to.x[3] += x3;
+        to.y[0] += y0;
+        to.y[1] += y1;
+        to.y[2] += y2;
+        to.y[3] += y3;
     }
 
-    void params() {
+    // Gradients of scale, shift, shape and p. `pair` holds the pairs' shares of ∂alpha/∂x times the upstream gradient.
+    void add_params(int n) {
         const Job<T>& job = setup.job;
-        const int n = batch.n;
-        double scale = 0, shift = 0, shape = 0;
+        double scale = 0, shift = 0;
         for (int i = 0; i < n; ++i) {
-            if (weight[i] == T(0)) continue;
-            const double w = double(weight[i]) * double(pair[i]);
-            scale -= w * double(batch.x[i]);
-            shift += w;
+            if (pair[i] == T(0)) continue;
+            scale -= double(pair[i]) * double(batch.x[i]);
+            shift += double(pair[i]);
         }
-        out.scale += scale / job.scale;
-        out.shift += job.reversed ? -shift : shift;
+        params[0] += scale / job.scale;
+        params[2] += job.reversed ? -shift : shift;
         if (job.want_shape) {
             setup.shape_cdf(batch.x, n, setup.distribution, cdf);
             setup.stages.pair(cdf, e, n, setup.tconorm, pair);
             for (int i = 0; i < n; ++i) {
-                if (weight[i] != T(0)) shape += double(weight[i]) * double(pair[i]);
+                if (weight[i] != T(0)) params[1] += double(weight[i]) * double(pair[i]);
             }
-            out.shape += shape;
         }
         if (job.want_p && setup.stages.by_p) {
+            for (int g = 0; g < n; g += kLane) {
+                copy_lane(slope + g, factors.slope.get() + factors.at(batch.row[g / kLane], batch.column[g / kLane]));
+            }
+            for (int i = 0; i < n; ++i) slope[i] = batch.keep[i] > T(0) ? slope[i] : T(0);
             setup.forward_cdf(batch.x, n, setup.distribution, cdf);
             setup.stages.term(cdf, n, setup.tconorm, term);
-            out.p += setup.stages.by_p(term, slope, n, job.p);
+            params[3] += setup.stages.by_p(term, slope, n, job.p);
         }
     }
 
-    void flush(const Polygon<T>& p, const Edge<T>* edges, int face) {
-        const int n = batch.n;
-        if (n == 0) return;
+    // The rest of the pipeline, for all pairs of the batch; `unfinished`: the last face has more pairs to come.
+    void flush(bool unfinished) {
         const Job<T>& job = setup.job;
-        const i64 pixels = i64(job.height) * job.width;
+        const int n = batch.n;
         for (int g = 0; g < n; g += kLane) {
             copy_lane(weight + g, factors.weight.get() + factors.at(batch.row[g / kLane], batch.column[g / kLane]));
         }
@@ -470,80 +518,96 @@ struct Gatherer {
                 copy_lane(e + g, factors.e.get() + factors.at(batch.row[g / kLane], batch.column[g / kLane]));
             }
         }
-        if (job.want_p) {
-            for (int g = 0; g < n; g += kLane) {
-                copy_lane(slope + g, factors.slope.get() + factors.at(batch.row[g / kLane], batch.column[g / kLane]));
-            }
-        }
         if (job.best) {
-            for (int i = 0; i < n; ++i) {
-                const int column = batch.column[i / kLane] + i % kLane;
-                const int* winner = job.best + image * pixels + i64(batch.row[i / kLane]) * job.width;
-                if (column >= job.width || winner[column] != face) weight[i] = T(0);
+            for (int k = 0; k < count; ++k) {
+                for (int i = pending[k].start; i < pending[k].end; ++i) {
+                    const int row = batch.row[i / kLane], column = batch.column[i / kLane] + i % kLane;
+                    const int* winner = job.best + (image * job.height + row) * job.width;
+                    if (column >= job.width || winner[column] != pending[k].face) weight[i] = T(0);
+                }
             }
         }
-        if (job.squared) {
+        for (int i = 0; i < n; ++i) weight[i] = batch.keep[i] > T(0) ? weight[i] : T(0);
+        setup.backward_cdf(batch.x, n, setup.distribution, cdf);
+        setup.stages.pair(cdf, e, n, setup.tconorm, pair);
+        for (int i = 0; i < n; ++i) pair[i] = weight[i] != T(0) ? weight[i] * pair[i] : T(0);
+        for (int k = 0; k < count; ++k) pending[k].polygon.n == 3 ? reduce<3>(pending[k]) : reduce<4>(pending[k]);
+        if (job.want_params) add_params(n);
+        const int done = unfinished ? count - 1 : count;
+        for (int k = 0; k < done; ++k) finish(pending[k]);
+        if (unfinished) pending[0] = pending[count - 1];
+        count = unfinished ? 1 : 0;
+        if (unfinished) pending[0].start = pending[0].end = 0;
+        batch.start = batch.n = 0;
+    }
+
+    void finish(Pending& from) {
+        Clip<T> grad[3];
+        for (int k = 0; k < from.polygon.n; ++k) {
+            from.x[k] *= setup.inverse_scale;
+            from.y[k] *= setup.inverse_scale;
+        }
+        for (int k = 0; k < 3; ++k) grad[k] = {T(0), T(0), T(0), T(0)};
+        polygon_backward(from.corner, setup.job.near, from.polygon, from.x, from.y, grad);
+        sink.put(from.face, grad);
+    }
+
+    void measure(const Edge<T>* edges) {
+        Pending& current = pending[count - 1];
+        const Polygon<T>& p = current.polygon;
+        if (setup.job.squared) {
             p.n == 3 ? directions<3, true>(edges, p.orientation) : directions<4, true>(edges, p.orientation);
         } else {
             p.n == 3 ? directions<3, false>(edges, p.orientation) : directions<4, false>(edges, p.orientation);
         }
-        if (job.want_p) {  // ∂⊥/∂p needs pairs whose own weight vanished, but not those out of reach
-            const auto stage = p.n == 3 ? (job.squared ? distances<3, true, T> : distances<3, false, T>)
-                                        : (job.squared ? distances<4, true, T> : distances<4, false, T>);
-            stage(batch, edges, p.orientation, setup.radius2, setup.inverse_scale);
-            for (int i = 0; i < n; ++i) slope[i] = batch.keep[i] > T(0) ? slope[i] : T(0);
-        }
-        setup.backward_cdf(batch.x, n, setup.distribution, cdf);
-        setup.stages.pair(cdf, e, n, setup.tconorm, pair);
-        p.n == 3 ? reduce<3>() : reduce<4>();
-        if (job.want_params) params();
-        batch.n = 0;
+        current.start = batch.start;
+        current.end = batch.start = batch.n;
     }
 
-    // The face's gradient in its three clip-space corners.
-    void gather(const Clip<T> corner[3], const Polygon<T>& p, int face, Clip<T> grad[3]) {
-        out = FaceGradient<T>{};
+    void gather(const Clip<T> corner[3], const Polygon<T>& p, int face) {
         Edge<T> edges[4];
         for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
         Reach<T> reach;
         reach.init(p, edges, setup.radius, setup.grid);
+        if (count == kBatch / kLane + 1) flush(false);  // faces without any pair
+        Pending& own = pending[count++];
+        own.polygon = p;
+        for (int k = 0; k < 3; ++k) own.corner[k] = corner[k];
+        own.face = face;
+        own.start = own.end = batch.n;
+        for (int k = 0; k < 4; ++k) own.x[k] = own.y[k] = T(0);
         for (int row = reach.first_row; row < reach.end_row; ++row) {
             const T y = setup.grid.y(row);
             int first, end;
             reach.columns(y, setup.grid, first, end);
             for (int column = first; column < end; column += kLane) {
                 if (!setup.job.want_p && !factors.matter(row, column)) continue;
-                if (batch.n == kBatch) flush(p, edges, face);
+                if (batch.n == kBatch) {
+                    measure(edges);
+                    flush(true);
+                }
                 batch.push(setup.columns.get(), y, row, column);
             }
         }
-        flush(p, edges, face);
-        for (int k = 0; k < p.n; ++k) {
-            out.x[k] *= setup.inverse_scale;
-            out.y[k] *= setup.inverse_scale;
-        }
-        for (int k = 0; k < 3; ++k) grad[k] = {T(0), T(0), T(0), T(0)};
-        polygon_backward(corner, setup.job.near, p, out.x, out.y, grad);
+        measure(edges);
     }
 };
 
 template <class T>
-void scatter(const int* face, const Clip<T> grad[3], T* grad_clip) {
-    for (int k = 0; k < 3; ++k) {
-        T* into = grad_clip + 4 * i64(face[k]);
-        into[0] += grad[k].x;
-        into[1] += grad[k].y;
-        into[2] += grad[k].depth;
-        into[3] += grad[k].w;
+void gather_faces(const Setup<T>& setup, const PixelFactors<T>& factors, i64 image, i64 first, i64 end, FaceSink<T> sink,
+                  double* params) {
+    const Clip<T> nothing[3] = {{T(0), T(0), T(0), T(0)}, {T(0), T(0), T(0), T(0)}, {T(0), T(0), T(0), T(0)}};
+    Gatherer<T> gatherer(setup, factors, image, sink, params);
+    for (i64 f = first; f < end; ++f) {
+        Clip<T> corner[3];
+        Polygon<T> p;
+        if (setup.polygon(image, f, corner, p)) {
+            gatherer.gather(corner, p, int(f));
+        } else if (sink.grads) {
+            sink.put(f, nothing);
+        }
     }
-}
-
-template <class T>
-void add_params(const FaceGradient<T>& from, double* to) {
-    to[0] += from.scale;
-    to[1] += from.shape;
-    to[2] += from.shift;
-    to[3] += from.p;
+    gatherer.flush(false);
 }
 
 template <class T>
@@ -551,21 +615,13 @@ void backward(const Job<T>& job) {
     const Setup<T> setup(job);
     Scratch<double> params(4 * job.images);
     for (i64 i = 0; i < 4 * job.images; ++i) params[i] = 0;
-
+    const auto sink_of = [&](i64 image) {
+        return FaceSink<T>{nullptr, job.faces + 3 * job.layout[3 * image + 1], job.grad_clip + 4 * job.layout[3 * image]};
+    };
     if (job.images >= kManyImages) {
         parallel(job.images, setup.threads, [&](i64 image) {
             const PixelFactors<T> factors(setup, image, &params[4 * image + 3]);
-            Gatherer<T> gatherer(setup, factors, image);
-            T* grad_clip = job.grad_clip + 4 * job.layout[3 * image];
-            const int* faces = job.faces + 3 * job.layout[3 * image + 1];
-            for (i64 f = 0; f < setup.faces_of(image); ++f) {
-                Clip<T> corner[3], grad[3];
-                Polygon<T> p;
-                if (!setup.polygon(image, f, corner, p)) continue;
-                gatherer.gather(corner, p, int(f), grad);
-                scatter(faces + 3 * f, grad, grad_clip);
-                add_params(gatherer.out, &params[4 * image]);
-            }
+            gather_faces(setup, factors, image, 0, setup.faces_of(image), sink_of(image), &params[4 * image]);
         });
     } else {
         for (i64 image = 0; image < job.images; ++image) {
@@ -574,25 +630,14 @@ void backward(const Job<T>& job) {
             const PixelFactors<T> factors(setup, image, &params[4 * image + 3]);
             Scratch<Clip<T>> grads(3 * count);
             Scratch<double> block_params(4 * blocks);
+            for (i64 i = 0; i < 4 * blocks; ++i) block_params[i] = 0;
+            FaceSink<T> sink = sink_of(image);
+            sink.grads = grads.get();
             parallel(blocks, setup.threads, [&](i64 block) {
-                Gatherer<T> gatherer(setup, factors, image);
-                double* own = &block_params[4 * block];
-                own[0] = own[1] = own[2] = own[3] = 0;
-                for (i64 f = block * kFaceBlock; f < min(count, (block + 1) * kFaceBlock); ++f) {
-                    Clip<T> corner[3];
-                    Polygon<T> p;
-                    Clip<T>* grad = &grads[3 * f];
-                    if (!setup.polygon(image, f, corner, p)) {
-                        for (int k = 0; k < 3; ++k) grad[k] = {T(0), T(0), T(0), T(0)};
-                        continue;
-                    }
-                    gatherer.gather(corner, p, int(f), grad);
-                    add_params(gatherer.out, own);
-                }
+                const i64 first = block * kFaceBlock;
+                gather_faces(setup, factors, image, first, min(count, first + kFaceBlock), sink, &block_params[4 * block]);
             });
-            T* grad_clip = job.grad_clip + 4 * job.layout[3 * image];
-            const int* faces = job.faces + 3 * job.layout[3 * image + 1];
-            for (i64 f = 0; f < count; ++f) scatter(faces + 3 * f, &grads[3 * f], grad_clip);
+            for (i64 f = 0; f < count; ++f) scatter(sink.faces + 3 * f, &grads[3 * f], sink.grad_clip);
             for (i64 i = 0; i < 4 * blocks; ++i) params[4 * image + i % 4] += block_params[i];
         }
     }

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "jobs.h"
+#include "parallel.h"
 
 namespace gd_baseline {
 const geodiff::Kernels& kernels();
@@ -188,6 +189,7 @@ void bind(nb::module_& m) {
 
 NB_MODULE(_cpu, m) {
     m.def("simd_level", [] { return level->name; }, "Name the SIMD level that the kernels use on this machine.");
+    m.def("parallel_backend", &geodiff::parallel_backend, "Name what runs the threads: 'openmp' or 'threads'.");
     m.def("set_simd_level", &set_simd_level, "Use another SIMD level that this machine has (for tests).");
     bind<float>(m);
     bind<double>(m);

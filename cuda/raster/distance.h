@@ -27,7 +27,11 @@ GEODIFF_HD Edge<T> make_edge(const Polygon<T>& p, int k) {
     e.ay = p.y[k];
     e.ex = p.x[l] - p.x[k];
     e.ey = p.y[l] - p.y[k];
-    const T length2 = e.ex * e.ex + e.ey * e.ey;
+    T length2 = e.ex * e.ex + e.ey * e.ey;
+    const bool none = length2 <= p.shortest2;
+    e.ex = none ? T(0) : e.ex;
+    e.ey = none ? T(0) : e.ey;
+    length2 = none ? T(0) : length2;
     e.inverse = length2 > Real<T>::least ? T(1) / length2 : T(0);
     const T scale = sqrt(e.inverse) * p.orientation;
     e.nx = e.ey * scale;

@@ -30,6 +30,9 @@ GEODIFF_HD void hard_face(const Clip<T> corner[3], const Polygon<T>& p, HardFace
         out.ay[k] = p.y[s];
         out.ex[k] = p.x[t] - p.x[s];
         out.ey[k] = p.y[t] - p.y[s];
+        const bool none = out.ex[k] * out.ex[k] + out.ey[k] * out.ey[k] <= p.shortest2;
+        out.ex[k] = none ? T(0) : out.ex[k];
+        out.ey[k] = none ? T(0) : out.ey[k];
         out.sign[k] = swap ? -p.orientation : p.orientation;
     }
     // L_i ∝ (v_j × v_k)·(x, y, 1) with v = (x·w, y·w, w): right also for a corner behind the camera. In double, since

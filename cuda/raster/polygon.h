@@ -12,8 +12,7 @@ struct Clip {
     T x, y, depth, w;
 };
 
-// Corner k lies on the face's edge from[k] → to[k] at `along[k]` (0 for an unclipped corner); from[k] is in front of the
-// near plane, so that two faces sharing an edge compute the same cut.
+// Corner k lies on the face's edge from[k] → to[k] at `along[k]` (0 for an unclipped corner).
 template <class T>
 struct Polygon {
     T x[4], y[4];
@@ -21,13 +20,13 @@ struct Polygon {
     signed char from[4], to[4];
     int n;           // 0: contributes nothing
     T orientation;   // +1 or −1, so that cross products are positive inside
+    T shortest2;     // squared length below which an edge has no direction, only rounding; see make_edge
 };
 
 template <class T>
 GEODIFF_HD Clip<T> mix(const Clip<T>& a, const Clip<T>& b, T along) {
-    const T rest = T(1) - along;  // so that along = 1 is b itself
-    return {rest * a.x + along * b.x, rest * a.y + along * b.y, rest * a.depth + along * b.depth,
-            rest * a.w + along * b.w};
+    return {a.x + along * (b.x - a.x), a.y + along * (b.y - a.y), a.depth + along * (b.depth - a.depth),
+            a.w + along * (b.w - a.w)};
 }
 
 // Sutherland–Hodgman against depth > near. Degenerate: twice the area is at most 8 roundings of the longest edge².
@@ -36,44 +35,31 @@ GEODIFF_HD Polygon<T> make_polygon(const Clip<T> corner[3], T near) {
     Polygon<T> p;
     p.n = 0;
     p.orientation = T(1);
-    T rough = T(0);        // what rounding can do to a cut, in units of epsilon
-    int cut = -1, last_cut = -1;
     for (int i = 0; i < 3; ++i) {
         const int j = i == 2 ? 0 : i + 1;
         const bool here = corner[i].depth > near;
         const bool there = corner[j].depth > near;
         if (here) {
-            p.x[p.n] = corner[i].x / corner[i].w;
-            p.y[p.n] = corner[i].y / corner[i].w;
+            const T inverse = T(1) / corner[i].w;
+            p.x[p.n] = corner[i].x * inverse;
+            p.y[p.n] = corner[i].y * inverse;
             p.along[p.n] = T(0);
             p.from[p.n] = static_cast<signed char>(i);
             p.to[p.n] = static_cast<signed char>(i);
             ++p.n;
         }
         if (here != there) {
-            const int seen = here ? i : j, hidden = here ? j : i;
-            const Clip<T>& a = corner[seen];
-            const Clip<T>& b = corner[hidden];
-            const T along = (a.depth - near) / (a.depth - b.depth);
-            const Clip<T> c = mix(a, b, along);
-            p.x[p.n] = c.x / c.w;
-            p.y[p.n] = c.y / c.w;
+            // Cut from the visible end, so that neighbours cut their common edge at the same point.
+            const int a = here ? i : j, b = here ? j : i;
+            const T along = (near - corner[a].depth) / (corner[b].depth - corner[a].depth);
+            const Clip<T> c = mix(corner[a], corner[b], along);
+            const T inverse = T(1) / c.w;
+            p.x[p.n] = c.x * inverse;
+            p.y[p.n] = c.y * inverse;
             p.along[p.n] = along;
-            p.from[p.n] = static_cast<signed char>(seen);
-            p.to[p.n] = static_cast<signed char>(hidden);
-            rough = max(rough, max(max(abs(a.x), abs(b.x)), max(abs(a.y), abs(b.y))) / c.w);
-            cut = last_cut;
-            last_cut = p.n;
+            p.from[p.n] = static_cast<signed char>(a);
+            p.to[p.n] = static_cast<signed char>(b);
             ++p.n;
-        }
-    }
-    if (cut >= 0) {
-        // Two cuts beside a corner that barely lies behind the plane: rounding would decide which way the edge between
-        // them points, and so what is inside. Let them be one point.
-        const T dx = p.x[last_cut] - p.x[cut], dy = p.y[last_cut] - p.y[cut], least = T(32) * Real<T>::epsilon * rough;
-        if (dx * dx + dy * dy <= least * least) {
-            p.x[last_cut] = p.x[cut];
-            p.y[last_cut] = p.y[cut];
         }
     }
     T area = T(0), longest = T(0);
@@ -85,6 +71,8 @@ GEODIFF_HD Polygon<T> make_polygon(const Clip<T> corner[3], T near) {
         longest = max(longest, ex * ex + ey * ey);
     }
     p.orientation = area < T(0) ? T(-1) : T(1);
+    // A corner that lies on the near plane is followed by a cut at the same place, up to rounding.
+    p.shortest2 = p.n == 4 ? T(64 * 64) * Real<T>::epsilon * Real<T>::epsilon * longest : T(0);
     if (!(abs(area) > T(8) * Real<T>::epsilon * longest)) p.n = 0;
     return p;
 }

@@ -26,9 +26,10 @@ def cull_radius(
 ) -> float:
     """Return the distance (NDC) outside a face beyond which it is left out of a pixel.
 
-    With n faces, all of them left out with `F ≤ ε`, alpha is off by at most `s⁻¹(n·s(ε))`, s being the T-conorm's
-    generator. ε is chosen to make that `max_error`, and the radius is `scale·(−quantile(ε))`, or its square root's
-    analogue for a squared distribution. Infinite where the tail is too heavy: then nothing is left out.
+    With n faces, all of them left out with `F ≤ ε`, the sum of the T-conorm's generator s is short by at most `n·s(ε)`.
+    ε is the largest for which that moves no alpha by more than `max_error`, see `TConorm.cull_threshold`; the radius is
+    `scale·(−quantile(ε))`, or the root of that for a squared distribution. Infinite where the tail is too heavy: then
+    nothing is left out.
 
     Args:
         distribution: kernel number of the distribution.

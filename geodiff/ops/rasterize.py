@@ -3,7 +3,7 @@
 
 import torch
 
-from geodiff.checks import fail
+from geodiff.validation import fail
 from geodiff.native import cpu
 from geodiff.reference.arguments import check_indices, check_packed
 from geodiff.reference.rasterize import Raster

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from geodiff import reference, soft
-from geodiff.checks import fail, positive
+from geodiff.validation import fail, positive
 from geodiff.native import cpu
 from geodiff.ops.culling import MAX_ERROR, cull_radius, special_values
 from geodiff.reference.arguments import check_indices, check_packed

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from geodiff.checks import fail, floating, matches, positive
+from geodiff.validation import fail, floating, matches, positive
 
 
 def check_packed(

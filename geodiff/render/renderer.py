@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from geodiff import ops, reference, soft
-from geodiff.checks import choice, fail, positive
+from geodiff.validation import choice, fail, positive
 from geodiff.ops.culling import MAX_ERROR
 from geodiff.scene.camera import Camera
 from geodiff.scene.mesh import Mesh, MeshBatch

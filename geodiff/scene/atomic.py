@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
-from geodiff.checks import fail
+from geodiff.validation import fail
 
 
 @contextlib.contextmanager

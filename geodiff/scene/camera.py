@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from geodiff.checks import fail, floating, matches, positive, promote, shape_text
+from geodiff.validation import fail, floating, matches, positive, promote, shape_text
 from geodiff.scene.pose import check_rotation, line_of_sight, pixel_size, pose, vector
 
 # OpenGL's camera axes (x right, y up, z backward) from OpenCV's (x right, y down, z forward), and back.

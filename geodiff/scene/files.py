@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from geodiff.checks import as_tensor, fail, floating
+from geodiff.validation import as_tensor, fail, floating
 from geodiff.scene.camera import Camera
 from geodiff.scene.images import read_image, write_image
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from geodiff.checks import fail
+from geodiff.validation import fail
 
 
 def read_image(path: pathlib.Path, where: str) -> torch.Tensor:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from geodiff.checks import as_tensor, choice, fail, floating, integers, matches, promote, shape_text
+from geodiff.validation import as_tensor, choice, fail, floating, integers, matches, promote, shape_text
 from geodiff.scene import quantities
 from geodiff.scene.topology import Topology
 

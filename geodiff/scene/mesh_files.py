@@ -11,7 +11,7 @@ import torch
 import trimesh
 from PIL import Image
 
-from geodiff.checks import choice, fail
+from geodiff.validation import choice, fail
 from geodiff.scene.atomic import replacing
 from geodiff.scene.mesh import Mesh
 

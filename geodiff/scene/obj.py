@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 import torch
 
-from geodiff.checks import fail
+from geodiff.validation import fail
 from geodiff.scene.images import read_image, write_image
 from geodiff.scene.mesh import Mesh
 

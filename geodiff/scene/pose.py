@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from geodiff.checks import fail, matches
+from geodiff.validation import fail, matches
 
 # How far a rotation may be from orthonormal: files hold few digits, and optimisers stray a little between projections.
 RIGID = 1e-3

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from geodiff.checks import fail, positive
+from geodiff.validation import fail, positive
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.topology import Topology
 

@@ -3,7 +3,7 @@
 
 import torch
 
-from geodiff.checks import choice, fail
+from geodiff.validation import choice, fail
 from geodiff.scene.topology import Topology
 
 # A triangle whose |signed area · 2| is at most this many units of rounding of (longest edge)² has no direction: the

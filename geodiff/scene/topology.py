@@ -5,7 +5,7 @@ from functools import cached_property
 
 import torch
 
-from geodiff.checks import fail, integers
+from geodiff.validation import fail, integers
 
 
 class Topology:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from geodiff.checks import fail, floating
+from geodiff.validation import fail, floating
 from geodiff.soft import special
 from geodiff.soft.parameters import Frozen, Parameter, Tensor, number_repr, number_text, parameter
 

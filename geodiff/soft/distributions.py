@@ -463,7 +463,7 @@ class Gamma(ClosedForm):
             start = torch.where(usable, x, 1.0)
         # One Newton step carries the gradients in q and in the shape.
         step = sign * (q - function(start)) / torch.where(usable, slope, 1.0)
-        return torch.where(usable, x + step - step.detach(), x)
+        return special.once(torch.where(usable, x + step - step.detach(), x))
 
     def __str__(self) -> str:
         return f"gamma({number_text(self.shape)})"

@@ -4,7 +4,7 @@
 import functools
 from typing import NamedTuple
 
-from geodiff.checks import fail
+from geodiff.validation import fail
 from geodiff.soft.distribution_base import Distribution
 from geodiff.soft.names import as_distribution, as_tconorm
 from geodiff.soft.tconorm_base import TConorm

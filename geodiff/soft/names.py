@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from geodiff.checks import fail, nearest
+from geodiff.validation import describe, fail, nearest
 from geodiff.soft import distributions, tconorms
 from geodiff.soft.distribution_base import Custom, Distribution
 from geodiff.soft.parameters import Parameter
@@ -235,7 +235,9 @@ def _checked(where: str, function: Callable[..., Any]) -> Custom:
         value = function(x)
     argument = f"distribution ({custom.name})"
     if not isinstance(value, torch.Tensor) or value.shape != x.shape:
-        raise fail(where, argument, "a callable that maps a tensor to one of its shape", value, error=TypeError)
+        raise fail(
+            where, argument, "a callable that maps a tensor to one of its shape", describe(value), error=TypeError
+        )
     low, high = float(value.min()), float(value.max())
     if not (low >= -1e-6 and high <= 1 + 1e-6 and bool((value.diff() >= -1e-6).all())):
         got = f"values from {low:g} to {high:g}" + ("" if bool((value.diff() >= -1e-6).all()) else ", not rising")

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from geodiff.checks import fail, floating
+from geodiff.validation import describe, fail, floating
 
 Tensor = torch.Tensor
 Parameter: TypeAlias = float | torch.Tensor
@@ -33,7 +33,7 @@ def parameter(
             raise fail(where, argument, expected, str(value.detach()), fix)
         return value
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise fail(where, argument, f"{expected}, as a number or a tensor", value, fix, TypeError)
+        raise fail(where, argument, f"{expected}, as a number or a tensor", describe(value), fix, TypeError)
     if not (math.isfinite(float(value)) and bool(ok(float(value)))):
         raise fail(where, argument, expected, str(value), fix)
     return float(value)

@@ -12,7 +12,7 @@ Tensor = torch.Tensor
 #: Stands for infinity inside the T-conorms: its exponential vanishes, yet products and differences stay finite.
 BIG = 1e30
 
-_MAX_TERMS = 100_000
+_MAX_TERMS = 20_000
 
 
 def finite(slope: Tensor) -> Tensor:
@@ -118,6 +118,11 @@ def log(a: Tensor) -> Tensor:
     return smooth(a, torch.log, lambda a: torch.where(a == 0, 0.0, 1 / a))
 
 
+def expm1(t: Tensor) -> Tensor:
+    """exp(t) - 1 with the gradient exp(t), which torch's own rule loses to rounding for t < -37."""
+    return smooth(t, torch.expm1, torch.exp)
+
+
 def log1mexp(t: Tensor) -> Tensor:
     """log(1 - exp(-t)) for t >= 0, accurate for small and large t; at t = 0 it is -inf with gradient 0.
 
@@ -144,10 +149,11 @@ def log_expm1_ratio(t: Tensor) -> Tensor:
         series = t / 2 + h * (1 / 6 - h * (1 / 180 - h * (1 / 2835 - h / 37800)))
         return torch.where(a < 0.1, series, torch.relu(t) + _log1mexp(a) - torch.log(a))
 
-    return smooth(t, value, _log_expm1_ratio_slope)
+    return smooth(t, value, log_expm1_ratio_slope)
 
 
-def _log_expm1_ratio_slope(t: Tensor) -> Tensor:
+def log_expm1_ratio_slope(t: Tensor) -> Tensor:
+    """Derivative of `log_expm1_ratio`: 1/(1 - exp(-t)) - 1/t, and ½ at t = 0."""
     small = t.abs() < 0.1
     s = torch.where(small, 1.0, t)
     h = t * t
@@ -306,7 +312,7 @@ def _gamma_series(k: Tensor, x: Tensor) -> tuple[Tensor, ...]:
 
 def _gamma_fraction(k: Tensor, x: Tensor) -> tuple[Tensor, ...]:
     # Q = x^k e^-x / Γ(k) · 1/(x+1-k - 1(1-k)/(x+3-k - 2(2-k)/(x+5-k - ...))), modified Lentz with the k-derivatives.
-    b = x + 1 - k
+    b = x.clamp(max=1e100) + 1 - k  # beyond, squares would underflow, and the fraction is 1/x anyway
     c, c_k = torch.full_like(x, 1e300), torch.zeros_like(x)
     d = 1 / b
     d_k = d * d

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from geodiff.checks import fail, floating
+from geodiff.validation import fail, floating
 from geodiff.soft import special
 from geodiff.soft.parameters import Frozen, Parameter, Tensor, number_repr, number_text
 
@@ -199,7 +199,9 @@ class LogSpaceTConorm(Frozen, TConorm):
         if a.shape[dim] == 0:
             return a.sum(dim)
         log_a, log_c = _logs(a)
-        return self._reduce(torch.where(self._drops_zeros() & (a == 0), -special.BIG, log_a), log_c, dim).value
+        log_a = torch.where(self._drops_zeros() & (a == 0), -special.BIG, log_a)
+        value = self._reduce(log_a, log_c, dim).value
+        return torch.where((a == 0).all(dim), value - value.detach(), value)
 
     def _drops_zeros(self) -> Tensor:
         """Whether the stand-in for 0 would change the value."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from geodiff.checks import fail
+from geodiff.validation import fail
 from geodiff.soft import special
 from geodiff.soft.parameters import Parameter, Tensor, parameter
 from geodiff.soft.tconorm_base import LogSpaceTConorm, Reduced, probabilities_of
@@ -127,7 +127,7 @@ class Probabilistic(Additive):
 
     def inverse_generator(self, s: Tensor) -> Tensor:
         """1 - exp(-s)."""
-        return -torch.expm1(-s)
+        return -special.expm1(-s)
 
     def _reduce_finite(self, log_a: Tensor, log_c: Tensor, dim: int) -> Reduced:
         total = log_c.sum(dim)
@@ -153,14 +153,15 @@ class Einstein(Additive):
 
     def inverse_generator(self, s: Tensor) -> Tensor:
         """Tanh(s)."""
-        return torch.tanh(s)
+        return -special.expm1(-2 * s) / (1 + torch.exp(-2 * s))
 
     def _reduce_finite(self, log_a: Tensor, log_c: Tensor, dim: int) -> Reduced:
         total = (log_c - torch.log1p(torch.exp(log_a))).sum(dim)  # -2 Σ s
         e = torch.exp(total)
         log_one = torch.log1p(e)
         value = -special.expm1(total) / (1 + e)
-        return Reduced(value, special.log1mexp(-total) - log_one, total - log_one + math.log(2))
+        log_rest = torch.where(total > -1, torch.log1p(-value), total - log_one + math.log(2))
+        return Reduced(value, special.log1mexp(-total) - log_one, log_rest)
 
 
 class Hamacher(Additive):
@@ -191,7 +192,7 @@ class Hamacher(Additive):
     def generator(self, a: Tensor) -> Tensor:
         """log(1 + p·a/(1 - a)) / p."""
         log_odds = (torch.log(a) - torch.log1p(-a)).clamp(-special.BIG, special.BIG)
-        return _odds_term(log_odds, self._p(a))
+        return torch.where(a == 1, math.inf, _odds_term(log_odds, self._p(a)))
 
     def inverse_generator(self, s: Tensor) -> Tensor:
         """o/(1 + o) with o = (exp(p·s) - 1) / p."""
@@ -252,9 +253,9 @@ class Frank(Additive):
         ratio, logs = special.log_expm1_ratio, special.log_log1p_ratio
         low = s < math.log(2)
         near, far = torch.where(low, s, 0.1), torch.where(low, 1.0, s)
-        y = -torch.expm1(-near)
-        log_a = special.log(y) + ratio(-c) + logs(y * torch.expm1(-c))
-        log_c = ratio(c) - far + logs(torch.expm1(c) * torch.exp(-far))
+        y = -special.expm1(-near)
+        log_a = special.log(y) + ratio(-c) + logs(y * special.expm1(-c))
+        log_c = ratio(c) - far + logs(special.expm1(c) * torch.exp(-far))
         value = torch.where(low, torch.exp(log_a), -special.expm1(log_c))
         log_rest = torch.log1p(-torch.exp(torch.where(low, log_a, log_c)))
         return Reduced(value, torch.where(low, log_a, log_rest), torch.where(low, log_rest, log_c))
@@ -327,7 +328,7 @@ class AczelAlsina(Power):
 
     def inverse_generator(self, s: Tensor) -> Tensor:
         """1 - exp(-s^(1/p))."""
-        return -torch.expm1(-(s ** (1 / self._p(s))))
+        return -special.expm1(-(s ** (1 / self._p(s))))
 
     def _reduce_finite(self, log_a: Tensor, log_c: Tensor, dim: int) -> Reduced:
         low = log_a < -0.7
@@ -402,11 +403,11 @@ class SchweizerSklar(Additive):
 
     def generator(self, a: Tensor) -> Tensor:
         """(1 - a)^p - 1."""
-        return torch.expm1(self._p(a) * torch.log1p(-a))
+        return special.expm1(self._p(a) * torch.log1p(-a))
 
     def inverse_generator(self, s: Tensor) -> Tensor:
         """1 - (1 + s)^(1/p)."""
-        return -torch.expm1(torch.log1p(s) / self._p(s))
+        return -special.expm1(torch.log1p(s) / self._p(s))
 
     def _reduce_finite(self, log_a: Tensor, log_c: Tensor, dim: int) -> Reduced:
         p = self._p(log_a)
@@ -415,11 +416,11 @@ class SchweizerSklar(Additive):
         near = u < 1
         # 1 + Σ s = e^top·(e^-top + Σ e^-top·s), every term positive and none overflowing
         scaled = torch.where(
-            near, torch.exp(-top) * torch.expm1(torch.where(near, u, 0.0)), torch.exp(u - top) - torch.exp(-top)
+            near, torch.exp(-top) * special.expm1(torch.where(near, u, 0.0)), torch.exp(u - top) - torch.exp(-top)
         )
         top, total = top.squeeze(dim), scaled.sum(dim)
         small = top < 1
-        exact = torch.log1p(torch.expm1(torch.where(small.unsqueeze(dim), u, 0.0)).sum(dim))
+        exact = torch.log1p(special.expm1(torch.where(small.unsqueeze(dim), u, 0.0)).sum(dim))
         log_sum = torch.where(small, exact, top + torch.log(torch.exp(-top) + total))
         log_rest = log_sum / p
         return Reduced(-special.expm1(log_rest), special.log1mexp(-log_rest), log_rest)
@@ -486,12 +487,12 @@ def _odds_term(log_odds: Tensor, p: Tensor) -> Tensor:
 def _log_odds_total(s: Tensor, p: Tensor) -> Tensor:
     """Logarithm of (exp(p·s) - 1)/p, the inverse of `_odds_term`, down to p = 0."""
     with torch.no_grad():
-        total = s.clamp(max=torch.finfo(s.dtype).max)  # 0·∞ at p = 0 would be NaN
-        v = p * total
-        value = torch.log(total) + special.log_expm1_ratio(v)
-        by_s = torch.where(total == 0, 0.0, torch.exp(-torch.log(total) - special.log_expm1_ratio(-v)))
-        full = torch.log(total) > math.log(torch.finfo(s.dtype).max) - 1.5  # ⊥ = 1, whatever p
-        by_p = torch.where(full, 0.0, total * special._log_expm1_ratio_slope(v))
+        most = s.clamp(max=torch.finfo(s.dtype).max)  # 0·∞ at p = 0 would be NaN
+        v = p * most
+        value = torch.log(most) + special.log_expm1_ratio(v)
+        by_s = torch.where(s == 0, 0.0, torch.exp(-torch.log(most) - special.log_expm1_ratio(-v)))
+        full = torch.log(most) > math.log(torch.finfo(s.dtype).max) - 1.5  # ⊥ = 1, whatever p
+        by_p = torch.where(full, 0.0, most * special.log_expm1_ratio_slope(v))
     return special.known(value.clamp(min=-special.BIG), (s, by_s), (p, by_p))
 
 

@@ -1,1 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Whole jobs, from files to files: what the command line runs."""
+
+from geodiff.tasks.fit_mesh import FitMeshResult, fit_mesh
+from geodiff.tasks.render_views import render_views
+from geodiff.tasks.settings import FitMeshSettings
+
+__all__ = ["FitMeshResult", "FitMeshSettings", "fit_mesh", "render_views"]

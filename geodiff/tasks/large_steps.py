@@ -29,7 +29,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 import torch
 
-from geodiff.checks import fail, floating
+from geodiff.validation import fail, floating
 from geodiff.scene.mesh import Mesh
 
 

@@ -28,7 +28,9 @@ def evaluate(function, k, x):
     return value.detach().numpy(), *(g.numpy() for g in torch.autograd.grad(value.sum(), (k, x)))
 
 
-@pytest.mark.parametrize("ours, theirs", [(special.gammainc, scipy.special.gammainc), (special.gammaincc, scipy.special.gammaincc)])
+@pytest.mark.parametrize(
+    "ours, theirs", [(special.gammainc, scipy.special.gammainc), (special.gammaincc, scipy.special.gammaincc)]
+)
 def test_incomplete_gamma_agrees_with_scipy(ours, theirs):
     k, x = grid()
     np.testing.assert_allclose(evaluate(ours, k, x)[0], theirs(k, x), rtol=INCOMPLETE_GAMMA, atol=1e-300)
@@ -37,7 +39,10 @@ def test_incomplete_gamma_agrees_with_scipy(ours, theirs):
 def test_shape_derivative_of_incomplete_gamma_agrees_with_central_differences():
     k, x = grid()
     h = 1e-4 * k
-    f = lambda k: scipy.special.gammainc(k, x)
+
+    def f(k):
+        return scipy.special.gammainc(k, x)
+
     expected = (8 * (f(k + h) - f(k - h)) - (f(k + 2 * h) - f(k - 2 * h))) / (12 * h)
     np.testing.assert_allclose(evaluate(special.gammainc, k, x)[1], expected, rtol=0, atol=DIFFERENCES)
     np.testing.assert_allclose(evaluate(special.gammaincc, k, x)[1], -expected, rtol=0, atol=DIFFERENCES)
@@ -56,8 +61,13 @@ def test_logarithms_of_incomplete_gamma_and_their_derivatives_agree_with_mpmath(
     rarer = max(-evaluate(special.log_gammainc, [k], [x])[0][0], -evaluate(special.log_gammaincc, [k], [x])[0][0])
     with mpmath.workdps(70 + int(rarer / 2.3)):  # the other one lies this close to 1
         a, b, h = mpmath.mpf(k), mpmath.mpf(x), mpmath.mpf(10) ** -20
-        lower = lambda a: mpmath.log(mpmath.gammainc(a, 0, b, regularized=True))
-        upper = lambda a: mpmath.log(mpmath.gammainc(a, b, mpmath.inf, regularized=True))
+
+        def lower(a):
+            return mpmath.log(mpmath.gammainc(a, 0, b, regularized=True))
+
+        def upper(a):
+            return mpmath.log(mpmath.gammainc(a, b, mpmath.inf, regularized=True))
+
         density = mpmath.exp((a - 1) * mpmath.log(b) - b - mpmath.loggamma(a))
         for ours, exact, sign in ((special.log_gammainc, lower, 1), (special.log_gammaincc, upper, -1)):
             value, by_k, by_x = evaluate(ours, [k], [x])
@@ -86,7 +96,9 @@ def test_incomplete_gamma_keeps_float32_and_sums_the_gradient_over_broadcast_axe
     assert value.dtype == torch.float32
     by_k, by_x = torch.autograd.grad(value.sum(), (k, x))
     assert by_k.shape == () and by_x.shape == (2, 3)
-    expected = torch.autograd.functional.jacobian(lambda k: special.gammainc(k, x.detach().double()).sum(), k.detach().double())
+    expected = torch.autograd.functional.jacobian(
+        lambda k: special.gammainc(k, x.detach().double()).sum(), k.detach().double()
+    )
     torch.testing.assert_close(by_k, expected.float(), rtol=1e-6, atol=0)
 
 
@@ -123,8 +135,16 @@ def mp_log_ndtr(t):
     "ours, exact, points",
     [
         (special.log1mexp, mp_log1mexp, [1e-300, 1e-20, 1e-3, 0.5, 0.693, 0.7, 3, 36, 40]),
-        (special.log_expm1_ratio, mp_log_expm1_ratio, [-2000, -30, -1, -0.11, -0.09, -1e-6, 1e-12, 0.03, 0.099, 0.11, 2, 50, 5000]),
-        (special.log_log1p_ratio, mp_log_log1p_ratio, [-0.999, -0.5, -0.021, -0.019, -1e-9, 1e-12, 0.01, 0.019, 0.021, 1, 1e5]),
+        (
+            special.log_expm1_ratio,
+            mp_log_expm1_ratio,
+            [-2000, -30, -1, -0.11, -0.09, -1e-6, 1e-12, 0.03, 0.099, 0.11, 2, 50, 5000],
+        ),
+        (
+            special.log_log1p_ratio,
+            mp_log_log1p_ratio,
+            [-0.999, -0.5, -0.021, -0.019, -1e-9, 1e-12, 0.01, 0.019, 0.021, 1, 1e5],
+        ),
         (special.log_ndtr, mp_log_ndtr, [-1e4, -38, -10, -1.01, -0.99, 0, 0.5, 3, 8, 30]),
     ],
     ids=lambda v: getattr(v, "__name__", ""),
@@ -140,7 +160,12 @@ def test_logarithms_and_their_slopes_agree_with_mpmath(ours, exact, points):
 
 
 def test_gradients_at_the_ends_are_finite():
-    for function, x in ((special.log, 0.0), (special.log1mexp, 0.0), (special.log_expm1_ratio, 0.0), (special.log_log1p_ratio, 0.0)):
+    for function, x in (
+        (special.log, 0.0),
+        (special.log1mexp, 0.0),
+        (special.log_expm1_ratio, 0.0),
+        (special.log_log1p_ratio, 0.0),
+    ):
         at = torch.tensor([x], dtype=torch.float64, requires_grad=True)
         assert torch.isfinite(torch.autograd.grad(function(at).sum(), at)[0]).all()
 
@@ -152,6 +177,8 @@ def test_smooth_is_differentiable_again_where_its_slope_is():
 
 def test_known_attaches_given_derivatives():
     a, b = torch.tensor(2.0, requires_grad=True), torch.ones(3, requires_grad=True)
-    value = special.known(torch.full((3,), 5.0), (a, torch.full((3,), 7.0)), (b, torch.tensor([1.0, torch.nan, torch.inf])))
+    value = special.known(
+        torch.full((3,), 5.0), (a, torch.full((3,), 7.0)), (b, torch.tensor([1.0, torch.nan, torch.inf]))
+    )
     by_a, by_b = torch.autograd.grad(value.sum(), (a, b))
     assert by_a == 21 and by_b[0] == 1 and by_b[1] == 0 and by_b[2] == torch.finfo(torch.float32).max

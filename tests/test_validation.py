@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from geodiff.checks import as_tensor, choice, describe, floating, integers, matches, nearest, positive, promote
+from geodiff.validation import as_tensor, choice, describe, floating, integers, matches, nearest, positive, promote
 
 
 def test_describe_is_short() -> None:

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `geodiff` command. Whatever needs torch is imported by the command that needs it, so that --help is quick."""
+
+import functools
+import importlib.util
+import json
+import os
+import pathlib
+import shlex
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+import geodiff
+
+# OpenMP reads it when torch is loaded. Where other programs share the cores, threads that spin while they wait for one
+# another make a step several times as slow as one thread alone; asleep, they cost next to nothing.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+_EXTRAS = {"cuda": "cuda.bindings", "open3d": "open3d", "plot": "matplotlib", "docs": "mkdocs"}
+
+
+class _Size(click.ParamType):
+    """An image size: 64 or 48x64 (rows x columns)."""
+
+    name = "H or HxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Read it as (H, W)."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).lower().split("x")
+        if len(parts) not in (1, 2) or not all(part.isdigit() and 0 < int(part) <= 16384 for part in parts):
+            self.fail(f"{value!r} is neither a size such as 64 nor rows x columns such as 48x64", param, ctx)
+        return int(parts[0]), int(parts[-1])
+
+
+def _clean(command: Callable[..., None]) -> Callable[..., None]:
+    """Print an error of geodiff's as one message and exit with code 2; --debug shows where it came from."""
+
+    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+    @functools.wraps(command)
+    def wrapped(debug: bool, **options: Any) -> None:
+        try:
+            command(**options)
+        except (ValueError, TypeError, RuntimeError, OSError) as error:
+            if debug or isinstance(error, click.exceptions.Exit | click.exceptions.Abort):
+                raise
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(2)
+
+    return wrapped
+
+
+def _on_cpu(where: str, device: str) -> None:
+    if device != "cpu":
+        from geodiff.validation import fail
+
+        raise fail(where, "device", "cpu", repr(device), "The GPU comes in a later release.", RuntimeError)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(geodiff.__version__, prog_name="geodiff")
+def main() -> None:
+    """Differentiable geometry and rendering: recover meshes from images."""
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_clean
+def info(as_json: bool) -> None:
+    """Say what is installed here: version, torch, devices, kernels, SIMD level, threads, extras."""
+    import torch
+
+    from geodiff.native import cpu
+
+    try:
+        extension = cpu.extension()
+        kernels = ", ".join(sorted(name for name in dir(extension) if name.startswith(("silhouette", "rasterize"))))
+        simd = cpu.simd_level()
+    except RuntimeError as error:
+        kernels, simd = f"none: {error}", "none"
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    facts = {
+        "geodiff": geodiff.__version__,
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "devices": ", ".join(["cpu", *(f"{name} (not used yet)" for name in gpus)]),
+        "kernels": kernels,
+        "simd": simd,
+        "threads": cpu.threads(),
+        "extras": ", ".join(f"{name} {'yes' if _found(module) else 'no'}" for name, module in _EXTRAS.items()),
+    }
+    if as_json:
+        click.echo(json.dumps(facts, indent=1))
+        return
+    for name, value in facts.items():
+        click.echo(f"{name:8} {value}")
+
+
+def _found(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package around it is missing
+        return False
+
+
+@main.command()
+@click.argument("mesh", type=click.Path(path_type=pathlib.Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=pathlib.Path), help="Folder to write to.")
+@click.option("--views", default=24, show_default=True, help="How many images.")
+@click.option("--placement", type=click.Choice(["orbit", "random"]), default="orbit", show_default=True,
+              help="Evenly around, or anywhere on the sphere (by --seed).")  # fmt: skip
+@click.option("--elevation", multiple=True, type=float, default=(30.0,), show_default=True,
+              help="Degrees over the horizon; given several times, the views take turns.")  # fmt: skip
+@click.option("--distance", type=float, help="From the middle of the mesh; left out, all of it fits in the image.")
+@click.option("--fov", default=30.0, show_default=True, help="Full field of view of the shorter side, degrees.")
+@click.option("--size", type=_Size(), default="64", show_default=True, help="Rows, or rows x columns, of an image.")
+@click.option("--hard", is_flag=True, help="Alpha is 0 or 1 by the pixel's centre, not anti-aliased.")
+@click.option("--alpha-bits", type=click.Choice(["8", "16"]), default="8", show_default=True,
+              help="16 writes alpha as masks of their own.")  # fmt: skip
+@click.option("--seed", default=0, show_default=True, help="Of --placement random.")
+@click.option("--device", default="cpu", show_default=True, help="Only cpu so far.")
+@_clean
+def render(mesh: pathlib.Path, output: pathlib.Path, alpha_bits: str, device: str, **options: Any) -> None:
+    """Render MESH (OBJ, PLY, STL, GLB) from around it: images and transforms.json, as fit-mesh reads them."""
+    _on_cpu("render", device)
+    from geodiff.scene.mesh import Mesh
+    from geodiff.tasks.render_views import render_views
+
+    images = render_views(Mesh.load(mesh), progress=True, **options)
+    click.echo(f"{len(images)} images of {images.image_size[0]}×{images.image_size[1]}: "
+               f"{images.save(output, alpha_bits=int(alpha_bits))}")  # fmt: skip
+
+
+@main.command("fit-mesh")
+@click.argument("images", type=click.Path(path_type=pathlib.Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=pathlib.Path), help="Folder to write to.")
+@click.option("--template", default="sphere", show_default=True, help="'sphere', or the file of a mesh to start from.")
+@click.option("--steps", type=int, help="Gradient steps.  [default: 150]")
+@click.option("--optimizer", help="large_steps or adam.  [default: large_steps]")
+@click.option("--lr", type=float, help="First step length; 1 is half the picture.  [default: 0.25]")
+@click.option("--lr-decay", type=float, help="What is left of it at the last step.  [default: 0.2]")
+@click.option(
+    "--betas", nargs=2, type=float, default=None, help="Decay of the optimiser's moments.  [default: 0.7 0.9]"
+)
+@click.option("--smoothing", type=float, help="λ of large_steps.  [default: 1]")
+@click.option("--distribution", help="Soft edge, such as logistic or 'gamma(0.5).reversed'.  [default: logistic]")
+@click.option("--tconorm", help="How faces are joined, such as probabilistic or 'yager(2)'.  [default: probabilistic]")
+@click.option("--scale-start", type=float, help="τ at the first step.  [default: 0.01]")
+@click.option("--scale-end", type=float, help="τ at the last step.  [default: 0.001]")
+@click.option("--laplacian", type=float, help="Weight of the Laplacian.  [default: 0.03]")
+@click.option("--flatness", type=float, help="Weight of the flatness.  [default: 0.0003]")
+@click.option("--views-per-step", type=int, help="Draw so many views at each step.  [default: all]")
+@click.option("--hold-out", type=int, help="Measure with every n-th view, fit the others; 0: none.  [default: 6]")
+@click.option("--evaluate-every", type=int, help="Steps between measurements of the IoU.  [default: 5]")
+@click.option("--subdivisions", type=int, help="Of the sphere.  [default: 3, 642 vertices]")
+@click.option("--init-radius", type=float, help="Of the sphere.  [default: by the size of the silhouettes]")
+@click.option("--checkpoint-every", type=int, help="Steps; 0: never.  [default: 25]")
+@click.option("--seed", type=int, help="Of what is random.  [default: 0]")
+@click.option("--format", "formats", multiple=True, default=("obj",), show_default=True,
+              help="obj, ply, glb or stl; may be given several times.")  # fmt: skip
+@click.option("--resume/--fresh", default=True, show_default=True, help="Go on from a checkpoint, or start anew.")
+@click.option("--device", default="cpu", show_default=True, help="Only cpu so far.")
+@_clean
+def fit_mesh(
+    images: pathlib.Path,
+    output: pathlib.Path,
+    template: str,
+    formats: tuple[str, ...],
+    resume: bool,
+    device: str,
+    scale_start: float | None,
+    scale_end: float | None,
+    **options: Any,
+) -> None:
+    """Recover a mesh from IMAGES, a transforms.json or the folder it is in.
+
+    Writes mesh.obj, side_by_side.png, optimisation.gif and metrics.json to OUT.
+    """
+    _on_cpu("fit-mesh", device)
+    from geodiff import tasks
+
+    changes = {name: value for name, value in options.items() if value is not None}
+    if scale_start is not None or scale_end is not None:
+        start, end = tasks.FitMeshSettings().scale
+        changes["scale"] = (start if scale_start is None else scale_start, end if scale_end is None else scale_end)
+    try:
+        result = tasks.fit_mesh(
+            images,
+            template=template,
+            output=output,
+            formats=formats,
+            resume=resume,
+            command=shlex.join(["geodiff", *sys.argv[1:]]),
+            **changes,
+        )
+    except KeyboardInterrupt:
+        click.echo(f"\nInterrupted. The same command goes on from the last checkpoint in {output}, if any.", err=True)
+        sys.exit(130)
+    held_out = "" if result.iou_held_out is None else f", {result.iou_held_out:.3f} in {len(result.held_out)} held out"
+    click.echo(f"\nIoU {result.iou_train:.3f} in {len(result.train)} views fitted{held_out}; "
+               f"{len(result.history)} steps in {result.seconds:.1f} s")  # fmt: skip
+    for kind, path in result.files.items():
+        click.echo(f"  {kind:13} {path}")
+
+
+if __name__ == "__main__":
+    main()

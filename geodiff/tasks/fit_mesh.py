@@ -1,0 +1,402 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recover a mesh from posed images of its silhouette."""
+
+import dataclasses
+import math
+import os
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from geodiff import losses
+from geodiff.validation import as_tensor, fail, nearest
+from geodiff.render.renderer import Renderer, rasterize
+from geodiff.scene.camera import Camera
+from geodiff.scene.files import PosedImages
+from geodiff.scene.mesh import Mesh
+from geodiff.scene.primitives import icosphere
+from geodiff.tasks.checkpoint import fingerprint, load_checkpoint, remove_checkpoint, save_checkpoint
+from geodiff.tasks.large_steps import AdamUniform, LaplacianPreconditioner
+from geodiff.tasks.settings import FitMeshSettings
+
+_WHERE = "fit_mesh"
+_FAR = 1e9  # units of the picture; beyond it, powers of lengths overflow in float32
+_SNAPSHOTS = 36  # of the vertices on the way, for the animation
+
+
+@dataclass(frozen=True)
+class FitMeshResult:
+    """What `fit_mesh` returns.
+
+    Attributes:
+        mesh: the mesh of the best hard IoU in the training views, of all that were measured.
+        iou_train: its mean hard IoU in the views it was fitted to.
+        iou_held_out: the same in the held-out views; None where there are none.
+        best_step: the step (counted from 0) at whose start it was; ``steps`` for the mesh at the end.
+        history: for each step its ``loss`` and the parts of it, ``scale``, and ``iou`` where measured, else None.
+        seconds: how long the steps took, over all resumed parts.
+        settings: what it was made with.
+        train: the indices of the views it was fitted to.
+        held_out: those of the others.
+        snapshots: vertices on the way, (K, V, 3), for an animation.
+        snapshot_steps: the step of each.
+        files: what was written, by kind, where there was an output folder.
+    """
+
+    mesh: Mesh
+    iou_train: float
+    iou_held_out: float | None
+    best_step: int
+    history: list[dict[str, Any]] = field(repr=False)
+    seconds: float
+    settings: FitMeshSettings
+    train: list[int] = field(repr=False)
+    held_out: list[int] = field(repr=False)
+    snapshots: torch.Tensor = field(repr=False)
+    snapshot_steps: list[int] = field(repr=False)
+    files: dict[str, pathlib.Path] = field(default_factory=dict, repr=False)
+
+
+def fit_mesh(
+    images: PosedImages | torch.Tensor | str | os.PathLike[str],
+    cameras: Camera | None = None,
+    *,
+    template: str | os.PathLike[str] | Mesh = "sphere",
+    settings: FitMeshSettings | None = None,
+    output: str | os.PathLike[str] | None = None,
+    formats: Sequence[str] = ("obj",),
+    resume: bool = True,
+    callback: Callable[[int, dict[str, Any], Mesh], Any] | None = None,
+    progress: bool = True,
+    command: str | None = None,
+    **changes: Any,
+) -> FitMeshResult:
+    """Recover a mesh from images of its silhouette by gradient descent through the soft renderer.
+
+    Minimises ``mean_b iou(alpha_b, target_b) + w_l·laplacian/unit² + w_f·flatness`` over the vertices of a template,
+    which move freely; its faces stay (Liu et al., "Soft Rasterizer", 2019; Petersen et al., "GenDR", 2022). The scale τ
+    of the soft edges falls on the way. Every few steps the hard IoU in the training views is measured; the mesh of the
+    best is the result. The held-out views have no part in it.
+
+    Args:
+        images: `PosedImages`, the path of a ``transforms.json`` or its folder, or coverage (B, H, W) in [0, 1].
+        cameras: the B cameras that go with a tensor of coverage.
+        template: ``"sphere"``, an icosphere where the silhouettes point to; a mesh (V, 3), used as it is; or its file.
+        settings: a `FitMeshSettings`; left out, the defaults.
+        output: a folder, made where missing, for the mesh, pictures, ``metrics.json`` and the checkpoint.
+        formats: of the mesh written there: ``"obj"``, ``"ply"``, ``"glb"``, ``"stl"``.
+        resume: go on from the checkpoint in ``output``, if there is one, to bitwise the same result as without the
+            interruption; False starts afresh. A finished job removes its checkpoint.
+        callback: called as ``callback(step, record, mesh)`` after each step, with the step's line of the history and
+            the mesh it started from.
+        progress: show a progress bar.
+        command: the command line, to be noted in ``metrics.json``.
+        **changes: fields of `FitMeshSettings`, for instance ``steps=100, lr=0.1``.
+
+    Returns:
+        A `FitMeshResult`.
+
+    Raises:
+        TypeError, ValueError: as each argument's check says; images without any coverage; a checkpoint that is damaged
+            or of another job.
+        OSError: ``output`` cannot be written to.
+        RuntimeError: data on a GPU, which this release does not use yet.
+
+    Example:
+        >>> import torch, geodiff as gd
+        >>> cameras = gd.Camera.orbit(2.732, 30, torch.arange(0, 360, 45), fov_deg=30)
+        >>> target = gd.rasterize(gd.box(0.6), cameras, 32).mask.float()
+        >>> fit = fit_mesh(target, cameras, steps=20, subdivisions=2, hold_out=0, progress=False)
+        >>> fit.iou_train > 0.8
+        True
+    """
+    settings = FitMeshSettings.of(settings, changes)
+    posed = _posed(images, cameras)
+    train, held_out = _split(len(posed), settings.hold_out)
+    if not bool((posed.alpha[train] >= 0.5).any()):
+        raise fail(
+            _WHERE, "images", "of something: coverage of ½ or more in a view to be fitted", "empty ones", "Invert them?"
+        )
+    centre, unit = _object_frame(posed)
+    start = _template(template, settings, posed, centre)
+    if output is not None:
+        # After all other checks, but before the work.
+        from geodiff.tasks.outputs import check_output
+
+        folder = check_output(_WHERE, output, formats)
+    job = _Job(start, posed, train, unit, settings)
+    checkpoint = None if output is None else folder / "checkpoint.pt"
+    if checkpoint is not None:
+        job.resume(checkpoint, resume)
+    job.run(checkpoint, callback, progress)
+    mesh = job.best_mesh()
+    result = FitMeshResult(
+        mesh=mesh,
+        iou_train=job.best_iou,
+        iou_held_out=hard_iou(mesh, posed[held_out]) if held_out else None,
+        best_step=job.best_step,
+        history=job.history,
+        seconds=job.seconds,
+        settings=settings,
+        train=train,
+        held_out=held_out,
+        snapshots=torch.stack([*job.snapshots, mesh.vertices]),
+        snapshot_steps=[*job.snapshot_steps, job.best_step],
+    )
+    if output is not None:
+        from geodiff.tasks.outputs import write_outputs
+
+        files = write_outputs(result, posed, folder, formats=formats, command=command)
+        result = dataclasses.replace(result, files=files)
+        assert checkpoint is not None
+        remove_checkpoint(checkpoint)
+    return result
+
+
+def hard_iou(mesh: Mesh, images: PosedImages) -> float:
+    """Return the mean over the views of |mask ∩ target| / |mask ∪ target|, both hard; two empty ones count as 1."""
+    mask = rasterize(mesh.detach(), images.cameras, images.image_size).mask
+    target = images.alpha >= 0.5
+    intersection, union = (mask & target).sum((-2, -1)).double(), (mask | target).sum((-2, -1)).double()
+    return float(torch.where(union > 0, intersection / union.clamp_min(1), 1.0).mean())
+
+
+class _Job:
+    """The optimisation, and all that a checkpoint must hold of it."""
+
+    def __init__(
+        self, template: Mesh, posed: PosedImages, train: list[int], unit: float, settings: FitMeshSettings
+    ) -> None:
+        self.template, self.views, self.unit, self.settings = template, posed[train], unit, settings
+        self.inputs = {
+            **{name: value for name, value in settings.as_dict().items() if name != "checkpoint_every"},
+            "images_fingerprint": fingerprint([posed.alpha]),
+            "cameras_fingerprint": fingerprint(
+                [posed.cameras.rotation, posed.cameras.translation, posed.cameras.focal, posed.cameras.principal]
+            ),
+            "template_fingerprint": fingerprint([template.vertices, template.faces]),
+        }
+        # Lengths in the world's unit make gradients in its inverse, and ε with them.
+        lr, eps = settings.lr * unit, 1e-8 / unit
+        self.latent = template.vertices.detach().clone()
+        self.optimizer: torch.optim.Optimizer
+        self.precondition: LaplacianPreconditioner | None = None
+        if settings.optimizer == "large_steps":
+            self.precondition = LaplacianPreconditioner(template, smoothing=settings.smoothing)
+            self.latent = self.precondition.to_latent(self.latent)
+            self.latent.requires_grad_()
+            self.optimizer = AdamUniform([self.latent], lr=lr, betas=settings.betas, eps=eps)
+        else:
+            self.latent.requires_grad_()
+            self.optimizer = torch.optim.Adam([self.latent], lr=lr, betas=settings.betas, eps=eps)
+        self.step = 0
+        self.seconds = 0.0
+        self.best_iou, self.best_step, self.best = -1.0, 0, template.vertices.detach().clone()
+        self.history: list[dict[str, Any]] = []
+        self.snapshots: list[torch.Tensor] = []
+        self.snapshot_steps: list[int] = []
+
+    def vertices(self) -> torch.Tensor:
+        """Return the vertices as they are now, with their graph."""
+        if self.latent.numel() and not float(self.latent.detach().abs().max()) <= _FAR * self.unit:
+            raise self._diverged()
+        return self.latent if self.precondition is None else self.precondition.from_latent(self.latent)
+
+    def _diverged(self) -> Exception:
+        got = f"{self.settings.lr:g}, which throws them out by step {self.step}"
+        return fail(_WHERE, "lr", "small enough to keep vertices and loss finite", got, "Make it smaller.")
+
+    def best_mesh(self) -> Mesh:
+        """Return the mesh of the best IoU so far."""
+        return self.template.with_vertices(self.best)
+
+    def run(
+        self, checkpoint: pathlib.Path | None, callback: Callable[[int, dict[str, Any], Mesh], Any] | None, show: bool
+    ) -> None:
+        settings = self.settings
+        bar = tqdm(total=settings.steps, initial=self.step, desc="fit-mesh", unit="step", disable=not show)
+        with bar:
+            while self.step < settings.steps:
+                begin = time.perf_counter()
+                record, mesh = self._advance()
+                self.seconds += time.perf_counter() - begin
+                if callback is not None:
+                    callback(self.step - 1, record, mesh)
+                if checkpoint is not None and settings.checkpoint_every and self.step < settings.steps:
+                    if self.step % settings.checkpoint_every == 0:
+                        save_checkpoint(checkpoint, _WHERE, self.inputs, self.state())
+                bar.set_postfix(loss=f"{record['loss']:.4f}", IoU=f"{self.best_iou:.4f}", refresh=False)
+                bar.update()
+            with torch.no_grad():
+                self._measure(self.vertices(), settings.steps)
+            bar.set_postfix(loss=f"{self.history[-1]['loss']:.4f}", IoU=f"{self.best_iou:.4f}")
+
+    def _advance(self) -> tuple[dict[str, Any], Mesh]:
+        """Take one step; return its record and the mesh it started from."""
+        settings, step = self.settings, self.step
+        vertices = self.vertices()
+        mesh = self.template.with_vertices(vertices)
+        iou = self._measure(vertices, step) if step % settings.evaluate_every == 0 else None
+        if step % math.ceil(settings.steps / _SNAPSHOTS) == 0:
+            self.snapshots.append(vertices.detach().clone())
+            self.snapshot_steps.append(step)
+        views, scale = self._views(step), settings.scale_at(step)
+        render = Renderer(views.image_size, settings.distribution, scale, settings.tconorm)
+        silhouette = losses.iou(render(mesh, views.cameras).alpha.clamp(0, 1), views.alpha)
+        laplacian = losses.laplacian(mesh) / self.unit**2
+        flatness = losses.flatness(mesh)
+        loss = silhouette + settings.laplacian * laplacian + settings.flatness * flatness
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.lr_at(step) * self.unit
+        self.optimizer.zero_grad()
+        if loss.requires_grad:  # not where the template has no faces: it is a result like any other
+            loss.backward()
+            self.optimizer.step()
+        record: dict[str, Any] = {
+            "step": step,
+            "loss": float(loss.detach()),
+            "iou_loss": float(silhouette.detach()),
+            "laplacian": float(laplacian.detach()),
+            "flatness": float(flatness.detach()),
+            "scale": scale,
+            "iou": iou,
+        }
+        if not math.isfinite(record["loss"]):
+            raise self._diverged()
+        self.history.append(record)
+        self.step += 1
+        return record, mesh.detach()
+
+    def _measure(self, vertices: torch.Tensor, step: int) -> float:
+        iou = hard_iou(self.template.with_vertices(vertices.detach()), self.views)
+        if iou > self.best_iou:
+            self.best_iou, self.best_step, self.best = iou, step, vertices.detach().clone()
+        return iou
+
+    def _views(self, step: int) -> PosedImages:
+        count = self.settings.views_per_step
+        if count is None or count >= len(self.views):
+            return self.views
+        # From seed and step alone, so that a resumed job draws the same.
+        generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + step)
+        return self.views[torch.randperm(len(self.views), generator=generator)[:count].sort().values]
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds."""
+        return {
+            "step": self.step,
+            "latent": self.latent.detach(),
+            "optimizer": self.optimizer.state_dict(),
+            "best": self.best,
+            "best_iou": self.best_iou,
+            "best_step": self.best_step,
+            "history": self.history,
+            "snapshots": self.snapshots,
+            "snapshot_steps": self.snapshot_steps,
+            "seconds": self.seconds,
+        }
+
+    def resume(self, checkpoint: pathlib.Path, wanted: bool) -> None:
+        """Go on from a checkpoint, or remove it where a fresh start is wanted."""
+        if not wanted:
+            remove_checkpoint(checkpoint)
+            return
+        state = load_checkpoint(checkpoint, _WHERE, self.inputs)
+        if state is None:
+            return
+        with torch.no_grad():
+            self.latent.copy_(state["latent"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name in ("step", "best", "best_iou", "best_step", "history", "snapshots", "snapshot_steps", "seconds"):
+            setattr(self, name, state[name])
+
+
+def _posed(images: Any, cameras: Any) -> PosedImages:
+    """Return the images with their cameras, on the CPU, in one dtype."""
+    if isinstance(images, str | os.PathLike):
+        images = PosedImages.load(images)
+    if isinstance(images, PosedImages):
+        if cameras is not None:
+            raise fail(_WHERE, "cameras", "left out where `images` has its own", cameras, "Pass the coverage alone.")
+        posed = images
+    else:
+        alpha = as_tensor(_WHERE, "images", images)
+        if not alpha.is_floating_point():
+            if alpha.numel() and int(alpha.max()) > 1:
+                raise fail(_WHERE, "images", "coverage in [0, 1]", alpha, "Divide 8-bit images by 255.", TypeError)
+            alpha = alpha.float()
+        if not isinstance(cameras, Camera):
+            raise fail(
+                _WHERE, "cameras", "a Camera, one for each image", cameras, "Make them with Camera.orbit.", TypeError
+            )
+        posed = PosedImages(None, alpha, cameras)
+    if not len(posed):
+        raise fail(_WHERE, "images", "one or more images", "none")
+    for device in (posed.alpha.device, posed.cameras.device):
+        if device.type != "cpu":
+            raise fail(
+                _WHERE, "images", "on the CPU", f"on {device}", "The GPU comes later; use .to('cpu').", RuntimeError
+            )
+    plain = PosedImages(posed.images, posed.alpha.detach(), posed.cameras.detach(), posed.names)
+    return plain.to(dtype=torch.promote_types(posed.alpha.dtype, posed.cameras.dtype))
+
+
+def _split(count: int, every: int) -> tuple[list[int], list[int]]:
+    """Return the indices of the training and the held-out views; a single view is never held out."""
+    held_out = [i for i in range(count) if i % every == 0] if every and count > 1 else []
+    return [i for i in range(count) if i not in set(held_out)], held_out
+
+
+def _object_frame(posed: PosedImages) -> tuple[torch.Tensor, float]:
+    """Return where the silhouettes point to, (3,), and the world length of one NDC unit there."""
+    cameras = posed.cameras.detach().to(dtype=torch.float64)
+    weight = posed.alpha.double().sum((-2, -1))
+    seen = (weight > 0).nonzero()[:, 0]
+    cameras, alpha, weight = cameras[seen], posed.alpha[seen].double(), weight[seen]
+    height, width = posed.image_size
+    s = 2.0 / min(height, width)
+    x = (alpha.sum(-2) @ torch.arange(width).double() + 0.5 * weight) / weight
+    y = (alpha.sum(-1) @ torch.arange(height).double() + 0.5 * weight) / weight
+    at = torch.stack(((x - 0.5 * width) * s, (0.5 * height - y) * s), dim=-1)
+    near, far = (cameras.unproject(torch.cat((at, torch.full_like(x, d)[:, None]), -1)[:, None])[:, 0] for d in (1, 2))
+    direction = torch.nn.functional.normalize(far - near, dim=-1)
+    # The point nearest to all rays; a whisper of pull to the origin decides where one ray alone does not.
+    across = torch.eye(3, dtype=torch.float64) - direction[:, :, None] * direction[:, None, :]
+    left = across.sum(0) + 1e-6 * torch.eye(3, dtype=torch.float64)
+    centre = torch.linalg.solve(left, (across @ near[..., None]).sum(0)[:, 0])
+    w = cameras.to_clip(centre[None])[:, 0, 3].clamp_min(cameras.near)
+    unit = float((w / cameras.focal.mean(-1)).mean())
+    return centre, unit
+
+
+def _template(template: Any, settings: FitMeshSettings, posed: PosedImages, centre: torch.Tensor) -> Mesh:
+    dtype = posed.alpha.dtype
+    if isinstance(template, Mesh):
+        if template.vertices.dim() != 2:
+            raise fail(_WHERE, "template", "one mesh of vertices (V, 3)", template.vertices, "Take mesh[i].")
+        if template.device.type != "cpu":
+            raise fail(_WHERE, "template", "on the CPU", f"on {template.device}", "Use .to('cpu').", RuntimeError)
+        return Mesh(template.vertices.detach().to(dtype), template.faces)
+    if not isinstance(template, str | os.PathLike):
+        raise fail(_WHERE, "template", "'sphere', a Mesh or the path of one", template, error=TypeError)
+    if str(template) != "sphere":
+        if isinstance(template, str) and not pathlib.Path(template).suffix and not pathlib.Path(template).exists():
+            raise fail(
+                _WHERE, "template", "'sphere' or the path of a mesh", repr(template), nearest(template, ["sphere"])
+            )
+        mesh = Mesh.load(template, dtype=dtype)
+        return Mesh(mesh.vertices, mesh.faces)
+    radius = settings.init_radius
+    if radius is None:
+        # A ball of radius r at depth w has the image area π (f r / w)².
+        cameras = posed.cameras.detach().to(dtype=torch.float64)
+        w = cameras.to_clip(centre[None])[:, 0, 3].clamp_min(cameras.near)
+        area = float(posed.alpha.double().sum((-2, -1)).mean()) * (2.0 / min(posed.image_size)) ** 2
+        radius = math.sqrt(area / (math.pi * float((cameras.focal.mean(-1) / w).square().mean())))
+    ball = icosphere(settings.subdivisions, radius, dtype=dtype)
+    return ball.translated(centre.to(dtype))

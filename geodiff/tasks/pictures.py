@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plain pictures of a mesh, for people to look at: shaded in soft grey by the hard rasteriser, and captioned."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from geodiff.render.renderer import rasterize
+from geodiff.scene.camera import Camera
+from geodiff.scene.mesh import Mesh
+
+# A key light from above on the left, behind the viewer's shoulder, and a weaker one from the right, in view space.
+_KEY, _FILL = (-0.42, 0.60, 0.68), (0.75, 0.10, 0.45)
+_GREY = (0.62, 0.63, 0.65)
+_CREASE = 0.83  # corners whose face turns away from the vertex normal by more than this cosine are shaded flat
+_BLOCK = 1 << 20  # pixels shaded at once
+
+
+def shaded(mesh: Mesh, camera: Camera, size: tuple[int, int], supersample: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Shade a mesh in soft grey, lit from both sides.
+
+    Args:
+        mesh: one mesh (V, 3).
+        camera: one camera, or a batch of B.
+        size: (H, W) of the result.
+        supersample: samples a side of each pixel, averaged.
+
+    Returns:
+        Colour (..., H, W, 3) in sRGB and [0, 1], not multiplied by alpha, and alpha (..., H, W), both float32.
+    """
+    if camera.batch_shape:
+        parts = [shaded(mesh, one, size, supersample) for one in camera]
+        return np.stack([color for color, _ in parts]), np.stack([alpha for _, alpha in parts])
+    mesh, camera = mesh.detach(), camera.detach()
+    height, width = size
+    fine = (height * supersample, width * supersample)
+    hard = rasterize(mesh, camera, fine)
+    hit = hard.mask.reshape(-1).numpy()
+    normals = (_corner_normals(mesh) @ camera.rotation.to(mesh.dtype).mT.numpy()).astype(np.float32)
+    face_id = hard.face_id.reshape(-1).numpy()[hit]
+    weights = hard.barycentric.reshape(-1, 3).numpy()[hit].astype(np.float32)
+    linear = np.zeros((hit.size, 3), dtype=np.float32)
+    linear[hit] = np.concatenate(
+        [
+            _lit(normals[face_id[i : i + _BLOCK]], weights[i : i + _BLOCK])
+            for i in range(0, max(len(face_id), 1), _BLOCK)
+        ]
+    )
+    alpha = _block_means(hit.astype(np.float32).reshape(fine), supersample)
+    color = _block_means(linear.reshape(*fine, 3), supersample) / np.maximum(alpha, 1e-6)[..., None]
+    return np.clip(color, 0, 1) ** np.float32(1 / 2.2), alpha
+
+
+def coverage(mesh: Mesh, camera: Camera, size: tuple[int, int], supersample: int = 2) -> np.ndarray:
+    """Return alpha (H, W) of one mesh seen by one camera, as `shaded` does."""
+    hit = rasterize(mesh.detach(), camera.detach(), (size[0] * supersample, size[1] * supersample)).mask
+    return _block_means(hit.numpy().astype(np.float32), supersample)
+
+
+def _block_means(image: np.ndarray, side: int) -> np.ndarray:
+    """Average (H·side, W·side, ...) over blocks; adding slices is many times faster than a mean over two axes."""
+    parts = (image[i::side, j::side] for i in range(side) for j in range(side))
+    total: np.ndarray = sum(parts, np.zeros((), dtype=np.float32))
+    return total / np.float32(side * side)
+
+
+def _corner_normals(mesh: Mesh) -> np.ndarray:
+    """Return the normal at each corner (F, 3, 3): the vertex's on smooth ground, the face's at a crease."""
+    flat = mesh.face_normals.numpy()[:, None]
+    smooth = mesh.vertex_normals.numpy()[mesh.faces.numpy()]
+    return np.where((flat * smooth).sum(-1, keepdims=True) > _CREASE, smooth, flat)
+
+
+def _lit(corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the linear colour (N, 3) of samples with corner normals (N, 3, 3) in view space."""
+    normal = (corners * weights[..., None]).sum(1)
+    normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
+    normal = np.where(normal[:, 2:] < 0, -normal, normal)  # both sides of a surface are lit
+
+    def lambert(direction: Sequence[float]) -> np.ndarray:
+        light = (np.asarray(direction) / np.linalg.norm(direction)).astype(np.float32)
+        return np.maximum(normal @ light, 0.0)[:, None]
+
+    sky = 0.5 + 0.5 * normal[:, 1:2]
+    shine = 0.10 * lambert((_KEY[0], _KEY[1], _KEY[2] + 1.0)) ** 24
+    light = 0.10 + 0.16 * sky + 0.80 * lambert(_KEY) + 0.14 * lambert(_FILL)
+    color: np.ndarray = np.asarray(_GREY, dtype=np.float32) * light + shine
+    return color
+
+
+def backdrop(size: tuple[int, int]) -> np.ndarray:
+    """Return a soft vertical gradient (H, W, 3), lighter on top."""
+    top, bottom = np.array([0.97, 0.975, 0.985]), np.array([0.84, 0.86, 0.89])
+    t = np.linspace(0, 1, size[0])[:, None, None]
+    return np.broadcast_to((1 - t) * top + t * bottom, (*size, 3)).astype(np.float32)
+
+
+def over(color: np.ndarray, alpha: np.ndarray, ground: np.ndarray) -> np.ndarray:
+    """Lay colour (H, W, 3) of coverage alpha (H, W) over an opaque ground."""
+    return color * alpha[..., None] + ground * (1 - alpha[..., None])
+
+
+def difference(target: np.ndarray, fit: np.ndarray) -> np.ndarray:
+    """Colour where two silhouettes (H, W) differ, (H, W, 3): both grey, target alone red, fit alone blue."""
+    both, missing, extra = target * fit, target * (1 - fit), fit * (1 - target)
+    empty = 1 - both - missing - extra
+    parts = ((both, (0.72, 0.73, 0.75)), (missing, (0.85, 0.25, 0.20)), (extra, (0.20, 0.45, 0.85)), (empty, (1, 1, 1)))
+    return sum((part[..., None] * np.asarray(tint) for part, tint in parts), np.zeros(3)).astype(np.float32)
+
+
+def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Scale (H, W) or (H, W, C) in [0, 1] to another size, smoothly."""
+    channels = image[..., None] if image.ndim == 2 else image
+    scaled = [
+        np.asarray(Image.fromarray(channels[..., c].astype(np.float32)).resize(size[::-1], Image.Resampling.BICUBIC))
+        for c in range(channels.shape[-1])
+    ]
+    result = np.clip(np.stack(scaled, axis=-1), 0, 1)
+    return result[..., 0] if image.ndim == 2 else result
+
+
+def grid(
+    rows: Sequence[Sequence[np.ndarray]], row_titles: Sequence[str], column_titles: Sequence[str], gap: int = 6
+) -> Image.Image:
+    """Set pictures of one size (H, W, 3) in rows and columns, titled on the left and on top."""
+    height, width = rows[0][0].shape[:2]
+    left = 10 + max(int(ImageDraw.Draw(Image.new("RGB", (1, 1))).textlength(title)) for title in row_titles)
+    top = 18
+    page = Image.new("RGB", (left + len(rows[0]) * (width + gap), top + len(rows) * (height + gap)), "white")
+    draw = ImageDraw.Draw(page)
+    for j, title in enumerate(column_titles):
+        draw.text((left + j * (width + gap) + width // 2, 4), title, fill=(60, 60, 60), anchor="ma")
+    for i, (row, title) in enumerate(zip(rows, row_titles, strict=True)):
+        y = top + i * (height + gap)
+        draw.text((5, y + height // 2), title, fill=(60, 60, 60), anchor="lm")
+        for j, picture in enumerate(row):
+            page.paste(to_image(picture), (left + j * (width + gap), y))
+    return page
+
+
+def to_image(picture: np.ndarray) -> Image.Image:
+    """Turn (H, W, 3) in [0, 1] into an image of 8 bits."""
+    return Image.fromarray(np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8))
+
+
+def turntable(cameras: Camera, centre: torch.Tensor, azimuths_deg: Sequence[float], elevation_deg: float) -> Camera:
+    """Return cameras that circle a point as far off as the given ones on average, with their lens and their up.
+
+    Args:
+        cameras: a batch of B, which says distance, lens and which way is up.
+        centre: (3,) the point to look at.
+        azimuths_deg: of the result; 0 is where the first of ``cameras`` stands.
+        elevation_deg: over the plane across up.
+    """
+    cameras = cameras.detach().to(dtype=torch.float64)
+    centre = centre.detach().double()
+    up = cameras.rotation[:, 1].mean(0)
+    # Views from all around above tip up in all directions: what is left is the axis they circle, an axis of the world.
+    axis = torch.zeros(3, dtype=torch.float64)
+    strongest = int(up.abs().argmax())
+    axis[strongest] = 1.0 if up[strongest] >= 0 else -1.0
+    offset = cameras.position - centre
+    # An orthographic camera's distance does not change its image; keep the average all the same.
+    distance = float(offset.norm(dim=-1).mean())
+    ahead = offset[0] - (offset[0] @ axis) * axis
+    if float(ahead.norm()) < 1e-6 * distance:
+        ahead = torch.roll(axis, 1)
+    ahead = ahead / ahead.norm()
+    side = torch.linalg.cross(axis, ahead)
+    azimuth, elevation = torch.as_tensor(azimuths_deg, dtype=torch.float64).deg2rad(), float(np.deg2rad(elevation_deg))
+    flat = azimuth.cos()[:, None] * ahead + azimuth.sin()[:, None] * side
+    eye = centre + distance * (np.cos(elevation) * flat + np.sin(elevation) * axis)
+    looking = Camera.look_at(eye, centre, axis, near=cameras.near)
+    return Camera(
+        looking.rotation,
+        looking.translation,
+        0.9 * cameras.focal.mean(0),  # room for what turns into the image
+        orthographic=cameras.is_orthographic,
+        near=cameras.near,
+    )

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings of fit_mesh, all in one place."""
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from geodiff import soft
+from geodiff.validation import choice, fail, nearest, positive
+
+OPTIMIZERS = ("large_steps", "adam")
+_WHERE = "fit_mesh"
+
+
+@dataclass(frozen=True)
+class FitMeshSettings:
+    """How a mesh is fitted to silhouettes: everything but the data.
+
+    Lengths are in **units of the picture**: 1 is half the shorter side of the view at the object, so the same settings
+    serve objects and cameras of any size.
+
+    Attributes:
+        steps: how many gradient steps, ≥ 1.
+        optimizer: ``"large_steps"``: Laplacian-preconditioned steps in ``u = (I + λL) v`` (Nicolet, Jacobson and Jakob
+            2021); ``"adam"``: Adam on the vertices themselves.
+        lr: step length at the first step, in units of the picture, > 0.
+        lr_decay: what is left of it at the last step, in (0, 1], geometric in between.
+        betas: decay of the optimiser's first and second moments, each in [0, 1).
+        smoothing: λ ≥ 0 of the preconditioner; larger moves wider surroundings along. Unused by ``"adam"``.
+        distribution: the soft edge, an object or a name of `geodiff.soft`.
+        tconorm: how faces are joined, an object or a name of `geodiff.soft`.
+        scale: τ at the first and at the last step, geometric in between: soft edges first, to be drawn from afar, hard
+            ones last, to be exact. In NDC (NDC² for a squared distribution).
+        laplacian: weight of `geodiff.losses.laplacian`, ≥ 0.
+        flatness: weight of `geodiff.losses.flatness`, ≥ 0.
+        views_per_step: how many views each step looks at, drawn at random by ``seed``; None: all of them.
+        hold_out: every n-th view is kept out of the fit and used to measure it; 0: none.
+        evaluate_every: steps between measurements of the hard IoU; the best mesh so measured is the result.
+        subdivisions: of the template ``"sphere"``, an icosphere of 10·4ⁿ + 2 vertices.
+        init_radius: its radius in the world's unit; None chooses it so that its image has the targets' mean area.
+        checkpoint_every: steps between checkpoints, where there is an output folder; 0: none.
+        seed: of what is random; the same gives the same mesh bit by bit, on one machine with one number of threads.
+
+    Raises:
+        TypeError, ValueError: a value of another type or out of its range.
+
+    Example:
+        >>> FitMeshSettings(steps=50, distribution="gaussian").steps
+        50
+    """
+
+    steps: int = 150
+    optimizer: str = "large_steps"
+    lr: float = 0.25
+    lr_decay: float = 0.2
+    betas: tuple[float, float] = (0.7, 0.9)
+    smoothing: float = 1.0
+    distribution: "soft.Distribution | str | Callable[..., Any]" = "logistic"
+    tconorm: "soft.TConorm | str | Callable[..., Any]" = "probabilistic"
+    scale: tuple[float, float] = (1e-2, 1e-3)
+    laplacian: float = 0.03
+    flatness: float = 3e-4
+    views_per_step: int | None = None
+    hold_out: int = 6
+    evaluate_every: int = 5
+    subdivisions: int = 3
+    init_radius: float | None = None
+    checkpoint_every: int = 25
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (
+            ("steps", 1),
+            ("evaluate_every", 1),
+            ("hold_out", 0),
+            ("checkpoint_every", 0),
+            ("subdivisions", 0),
+            ("seed", 0),
+        ):
+            _integer(name, getattr(self, name), low)
+        if self.hold_out == 1:
+            raise fail(_WHERE, "hold_out", "0 (none) or at least 2", "1", "1 would leave no view to fit.")
+        if self.views_per_step is not None:
+            _integer("views_per_step", self.views_per_step, 1)
+        choice(_WHERE, "optimizer", self.optimizer, OPTIMIZERS)
+        positive(_WHERE, "lr", self.lr, "0.25 is a good start for large_steps, 0.02 for adam.")
+        if not _is_number(self.lr_decay) or not 0 < self.lr_decay <= 1:
+            raise fail(_WHERE, "lr_decay", "a number in (0, 1]", self.lr_decay, "1 keeps the step length as it is.")
+        if self.init_radius is not None:
+            positive(_WHERE, "init_radius", self.init_radius, "It is a length in the world's unit.")
+        for name in ("smoothing", "laplacian", "flatness"):
+            value = getattr(self, name)
+            if not _is_number(value):
+                raise fail(_WHERE, name, "a number ≥ 0", value, error=TypeError)
+            if not 0 <= value < math.inf:
+                raise fail(_WHERE, name, "finite and ≥ 0", str(value))
+        for name, good, text in (
+            ("betas", lambda x: 0 <= x < 1, "two numbers in [0, 1)"),
+            ("scale", lambda x: 0 < x < math.inf, "two positive numbers, τ at the start and at the end"),
+        ):
+            pair = getattr(self, name)
+            if _is_number(pair) and name == "scale":
+                pair = (pair, pair)
+            if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(_is_number(x) and good(x) for x in pair):
+                raise fail(_WHERE, name, text, repr(pair))
+            object.__setattr__(self, name, (float(pair[0]), float(pair[1])))
+        object.__setattr__(self, "distribution", soft.as_distribution(self.distribution))
+        object.__setattr__(self, "tconorm", soft.as_tconorm(self.tconorm))
+
+    @classmethod
+    def of(cls, settings: "FitMeshSettings | None", changes: dict[str, Any]) -> "FitMeshSettings":
+        """Return ``settings`` (or the defaults) with some fields changed; unknown names suggest the nearest."""
+        if settings is not None and not isinstance(settings, FitMeshSettings):
+            raise fail(_WHERE, "settings", "a FitMeshSettings", settings, error=TypeError)
+        names = [field.name for field in dataclasses.fields(cls)]
+        for name in changes:
+            if name not in names:
+                raise fail(_WHERE, name, "a known argument", "an unknown name", nearest(name, names), TypeError)
+        return dataclasses.replace(settings or cls(), **changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, as they are written to JSON: distribution and T-conorm as text."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name in ("distribution", "tconorm"):
+            values[name] = repr(values[name])
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    def scale_at(self, step: int) -> float:
+        """Return τ at a step counted from 0."""
+        start, end = self.scale
+        return float(start * (end / start) ** self._progress(step))
+
+    def lr_at(self, step: int) -> float:
+        """Return the step length at a step counted from 0."""
+        return float(self.lr * self.lr_decay ** self._progress(step))
+
+    def _progress(self, step: int) -> float:
+        return step / max(self.steps - 1, 1)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _integer(name: str, value: Any, low: int) -> None:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise fail(_WHERE, name, f"an integer ≥ {low}", value, error=TypeError)
+    if value < low:
+        raise fail(_WHERE, name, f"an integer ≥ {low}", str(value))

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: what it writes, and how it says that it cannot."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+import geodiff as gd
+from geodiff.cli import main
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def succeed(*arguments: object) -> str:
+    result = call(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def refused(*arguments: object) -> str:
+    """Return the message of a command that must fail: one, clean, with exit code 2."""
+    result = call(*arguments)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    return result.output
+
+
+@pytest.fixture
+def views(tmp_path: pathlib.Path) -> pathlib.Path:
+    mesh = tmp_path / "box.obj"
+    gd.box((0.7, 0.35, 0.5)).save(mesh)
+    succeed("render", mesh, "--views", 8, "--size", 32, "-o", tmp_path / "views")
+    return tmp_path / "views"
+
+
+FAST = ("--steps", 30, "--subdivisions", 2)
+
+
+def test_info() -> None:
+    text = succeed("info")
+    for name in ("geodiff", "torch", "devices", "kernels", "simd", "threads", "extras"):
+        assert f"\n{name} " in f"\n{text}"
+    facts = json.loads(succeed("info", "--json"))
+    assert facts["geodiff"] == gd.__version__ and facts["torch"] == torch.__version__
+    assert "silhouette_forward" in facts["kernels"] and facts["simd"] in ("baseline", "v3", "v4")
+
+
+def test_info_without_kernels_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    from geodiff.native import cpu
+
+    monkeypatch.setitem(sys.modules, "geodiff.native._cpu", None)
+    cpu.extension.cache_clear()
+    try:
+        assert "pip install" in succeed("info")
+    finally:
+        cpu.extension.cache_clear()
+
+
+def test_help_is_quick_and_complete() -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from geodiff.cli import main\n"
+        "for c in ('info', 'render', 'fit-mesh'): assert CliRunner().invoke(main, [c, '--help']).exit_code == 0\n"
+        "assert not {'torch', 'scipy', 'trimesh'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    assert "fit-mesh" in succeed("--help") and gd.__version__ in succeed("--version")
+
+
+def test_threads_wait_asleep_unless_the_user_says_otherwise() -> None:
+    code = "import os, geodiff.cli; print(os.environ['OMP_WAIT_POLICY'])"
+    for given, expected in (({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.stdout.strip() == expected, done.stderr
+
+
+def test_documented_defaults_are_the_true_ones() -> None:
+    """Defaults of fit-mesh are written in --help by hand, so that it need not import torch."""
+    settings = gd.tasks.FitMeshSettings()
+    shown = {option.name: option.help for option in main.commands["fit-mesh"].params if getattr(option, "help", None)}
+    values = settings.as_dict() | {"scale_start": settings.scale[0], "scale_end": settings.scale[1]}
+    values |= {"distribution": settings.distribution.name, "tconorm": settings.tconorm.name}
+    special = {
+        "views_per_step": "all",
+        "init_radius": "by the size of the silhouettes",
+        "subdivisions": "3, 642 vertices",
+    }
+    special["betas"] = "{:g} {:g}".format(*settings.betas)
+    checked = 0
+    for name, value in values.items():
+        if name in shown:
+            text = special.get(name) or (f"{value:g}" if isinstance(value, float) else str(value))
+            assert f"[default: {text}]" in shown[name], name
+            checked += 1
+    assert checked >= 18
+
+
+def test_render_and_fit_make_a_round_trip(views: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    text = succeed("fit-mesh", views, "-o", tmp_path / "fit", "--format", "ply", *FAST)
+    metrics = json.loads((tmp_path / "fit" / "metrics.json").read_text())
+    assert metrics["iou_train"] > 0.9 and metrics["command"].startswith("geodiff ")
+    assert f"IoU {metrics['iou_train']:.3f} in 6 views fitted, {metrics['iou_held_out']:.3f} in 2 held out" in text
+    for name in ("mesh.ply", "side_by_side.png", "optimisation.gif", "metrics.json"):
+        assert str(tmp_path / "fit" / name) in text and (tmp_path / "fit" / name).is_file()
+    # The fit can be rendered again, and is a template for another.
+    succeed("render", tmp_path / "fit" / "mesh.ply", "--views", 2, "--hard", "-o", tmp_path / "again")
+    succeed("fit-mesh", views / "transforms.json", "--template", tmp_path / "fit" / "mesh.ply", "-o", tmp_path / "more",
+            "--steps", 2, "--hold-out", 0)  # fmt: skip
+    more = json.loads((tmp_path / "more" / "metrics.json").read_text())
+    assert more["iou_train"] > 0.88 and more["iou_held_out"] is None
+
+
+def test_options_reach_the_settings(views: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    succeed("fit-mesh", views, "-o", tmp_path / "fit", "--steps", 2, "--optimizer", "adam", "--lr", 0.02, "--seed", 7,
+            "--betas", 0.5, 0.6, "--distribution", "gamma(0.5).reversed", "--tconorm", "yager(2)", "--scale-end", 0.002,
+            "--views-per-step", 3, "--subdivisions", 1, "--fresh")  # fmt: skip
+    settings = json.loads((tmp_path / "fit" / "metrics.json").read_text())["settings"]
+    assert settings["optimizer"] == "adam" and settings["lr"] == 0.02 and settings["seed"] == 7
+    assert settings["betas"] == [0.5, 0.6]
+    assert settings["distribution"] == "Gamma(shape=0.5).reversed()" and settings["tconorm"] == "Yager(p=2.0)"
+    assert settings["scale"] == [gd.tasks.FitMeshSettings().scale[0], 0.002] and settings["views_per_step"] == 3
+
+
+def test_render_options(tmp_path: pathlib.Path) -> None:
+    gd.torus().save(tmp_path / "torus.glb")
+    common = ("render", tmp_path / "torus.glb", "--views", 3, "--size", "12x20")
+    succeed(*common, "--elevation", 40, "--elevation", -40, "--distance", 5, "--fov", 50, "--alpha-bits", 16,
+            "-o", tmp_path / "a")  # fmt: skip
+    images = gd.PosedImages.load(tmp_path / "a")
+    assert images.image_size == (12, 20) and len(images) == 3
+    assert images.cameras.position.norm(dim=-1).tolist() == pytest.approx([5.0] * 3, rel=1e-4)
+    assert (images.cameras.position[:, 1] > 0).tolist() == [True, False, True]
+    succeed(*common, "--placement", "random", "--seed", 3, "--hard", "-o", tmp_path / "b")
+    assert set(gd.PosedImages.load(tmp_path / "b").alpha.unique().tolist()) == {0.0, 1.0}
+
+
+def test_bad_meshes(tmp_path: pathlib.Path) -> None:
+    out = ("-o", tmp_path / "out")
+    assert "Error: Mesh.load: `path` must be a file that exists" in refused("render", tmp_path / "none.obj", *out)
+    (tmp_path / "bad.obj").write_text("v 0 0 nan\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    assert "Error: " in refused("render", tmp_path / "bad.obj", *out)
+    (tmp_path / "points.obj").write_text("v 0 0 0\nv 1 0 0\n")
+    assert "faces" in refused("render", tmp_path / "points.obj", *out)
+    (tmp_path / "mesh.xyz").write_text("")
+    assert "`path` must be one of obj, ply" in refused("render", tmp_path / "mesh.xyz", *out)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_images(views: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    out = ("-o", tmp_path / "out", *FAST)
+    assert "Error: PosedImages.load: `path` must be a file or folder that exists" in refused(
+        "fit-mesh", tmp_path / "none", *out
+    )
+    (tmp_path / "empty").mkdir()
+    assert "a folder with a transforms.json" in refused("fit-mesh", tmp_path / "empty", *out)
+    from PIL import Image
+
+    Image.new("RGBA", (16, 16)).save(views / "images" / "003.png")
+    assert "images of one size, 32×32 like the first; got 16×16 in images/003.png" in refused("fit-mesh", views, *out)
+    (views / "images" / "003.png").write_bytes(b"no picture")
+    assert "a readable image" in refused("fit-mesh", views, *out)
+    (views / "images" / "003.png").unlink()
+    assert "an image that exists" in refused("fit-mesh", views, *out)
+    transforms = views / "transforms.json"
+    meta = json.loads(transforms.read_text())
+    meta = {key: value for key, value in meta.items() if key in ("frames", "w", "h")}
+    meta["frames"] = meta["frames"][:1]
+    transforms.write_text(json.dumps(meta))
+    assert "positive `fl_x` (pixels) or `camera_angle_x`" in refused("fit-mesh", views, *out)
+    transforms.write_text("{")
+    assert "a readable JSON file" in refused("fit-mesh", views, *out)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_options(views: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    mesh, out = tmp_path / "box.obj", ("-o", tmp_path / "out")
+    assert "`steps` must be an integer ≥ 1; got 0" in refused("fit-mesh", views, *out, "--steps", 0)
+    assert "Did you mean 'gaussian'?" in refused("fit-mesh", views, *out, "--distribution", "gausian")
+    assert "Did you mean 'yager'?" in refused("fit-mesh", views, *out, "--tconorm", "yagr(2)")
+    assert "Yager" in refused("fit-mesh", views, *out, "--tconorm", "yager(-1)")
+    assert "`scale` must be two positive numbers" in refused("fit-mesh", views, *out, "--scale-end", 0)
+    assert "Did you mean 'obj'?" in refused("fit-mesh", views, *out, "--format", "ob")
+    assert "Did you mean 'sphere'?" in refused("fit-mesh", views, *out, "--template", "shpere")
+    for command in (("fit-mesh", views), ("render", mesh)):
+        assert "`device` must be cpu; got 'cuda'. The GPU comes in a later release." in refused(
+            *command, *out, "--device", "cuda"
+        )
+        assert "Missing option '-o'" in refused(*command)
+    assert "neither a size such as 64 nor" in refused("render", mesh, *out, "--size", "64by64")
+    assert "`views` must be an integer ≥ 1" in refused("render", mesh, *out, "--views", 0)
+    assert "No such command 'fitmesh'" in refused("fitmesh")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_cannot_be_written(views: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    message = "must be a folder that can be written to"
+    assert f"fit_mesh: `output` {message}" in refused("fit-mesh", views, "-o", tmp_path / "file", *FAST)
+    assert f"PosedImages.save: `folder` {message}" in refused(
+        "render", tmp_path / "box.obj", "-o", tmp_path / "file" / "below", "--views", 1
+    )
+
+
+def test_a_foreign_checkpoint_is_refused_unless_fresh(views: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "checkpoint.pt").write_bytes(b"something else")
+    assert "--fresh" in refused("fit-mesh", views, "-o", out, *FAST)
+    succeed("fit-mesh", views, "-o", out, "--steps", 2, "--subdivisions", 1, "--fresh")
+
+
+def test_debug_shows_where_an_error_came_from(tmp_path: pathlib.Path) -> None:
+    result = call("render", tmp_path / "none.obj", "-o", tmp_path / "out", "--debug")
+    assert isinstance(result.exception, FileNotFoundError)
+
+
+def test_an_interrupted_job_says_how_to_go_on(
+    views: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gd.tasks, "fit_mesh", interrupted)
+    result = call("fit-mesh", views, "-o", tmp_path / "out")
+    assert result.exit_code == 130 and "goes on from the last checkpoint" in result.output
