@@ -37,7 +37,7 @@ struct Probabilistic {  // a + b − ab;  s = −log(1 − a)
     }
     template <class T>
     GEODIFF_HD static T value(T t, const TConormParams<T>&) {
-        return -expm1(-t);
+        return T(0) - expm1(-t);  // not −0 where nothing is
     }
     template <class T>
     GEODIFF_HD static void pixel(T t, const TConormParams<T>&, T& m, T& e) {
@@ -158,7 +158,7 @@ struct Frank {  // s = −log((p^(1−a) − 1)/(p − 1));  p = 1: probabilisti
     }
     template <class T>
     GEODIFF_HD static T value(T t, const TConormParams<T>& par) {
-        if (par.gap == T(0)) return -expm1(-t);
+        if (par.gap == T(0)) return T(0) - expm1(-t);
         const T near = -log1p(max(par.gap * expm1(-t) / par.p, T(-0.5))) / par.log_p;
         const T far = T(1) - log1p(par.gap * exp(-t)) / par.log_p;
         return t < T(0.6) ? near : far;
@@ -239,7 +239,7 @@ struct AczelAlsina {  // s = (−log(1 − a))ᵖ
     }
     template <class T>
     GEODIFF_HD static T value(T t, const TConormParams<T>& par) {
-        return -expm1(-root(t, par));
+        return T(0) - expm1(-root(t, par));
     }
     template <class T>
     GEODIFF_HD static void pixel(T t, const TConormParams<T>& par, T& m, T& e) {

@@ -130,11 +130,7 @@ def check_finite(where: str, argument: str, value: torch.Tensor) -> None:
 def positive(where: str, argument: str, value: Any, fix: str = "") -> None:
     """Require a positive finite number or a positive tensor."""
     if isinstance(value, torch.Tensor):
-        ok = (
-            bool((torch.isfinite(value) & (value > 0)).all())
-            if looks_at_values(value)
-            else True
-        )
+        ok = bool((torch.isfinite(value) & (value > 0)).all()) if looks_at_values(value) else True
     else:
         if not isinstance(value, numbers.Real) or isinstance(value, bool):
             raise fail(where, argument, "a positive number", value, fix, TypeError)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // exp, log, log1p, expm1, sqrt and atan that a compiler can vectorise: no branches, no tables, no library calls.
 //
-// Error (tests/native/test_math.py): below 2 units in the last place for exp and log, 4 for the others.
+// Error (tests/native/test_math.py): below 2 units in the last place for exp, 3 for log, 4 for the others.
 // They never return infinity or NaN for finite input: exp saturates near the largest number, log of anything below the
 // least normal number is the log of that number. On the GPU the device's own functions do the work.
 #pragma once

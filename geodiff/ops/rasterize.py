@@ -54,7 +54,12 @@ def rasterize(
     check_packed("rasterize", clip, faces, layout, image_size, near, indices=False)
     if clip.device.type != "cpu":
         raise fail(
-            "rasterize", "clip", "on the CPU (GPU kernels are not released yet)", clip.device, "Use .cpu().", RuntimeError
+            "rasterize",
+            "clip",
+            "on the CPU (GPU kernels are not released yet)",
+            clip.device,
+            "Use .cpu().",
+            RuntimeError,
         )
     face_id, depth, barycentric = torch.ops.geodiff.rasterize(
         clip.detach().contiguous(),

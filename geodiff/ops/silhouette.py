@@ -83,7 +83,12 @@ def silhouette(
         )
     if clip.device.type != "cpu":
         raise fail(
-            "silhouette", "clip", "on the CPU (GPU kernels are not released yet)", clip.device, "Use .cpu().", RuntimeError
+            "silhouette",
+            "clip",
+            "on the CPU (GPU kernels are not released yet)",
+            clip.device,
+            "Use .cpu().",
+            RuntimeError,
         )
     params = _params(scale=scale, shape=law.shape, shift=law.shift, p=rule.p)
     alpha, _, _ = torch.ops.geodiff.silhouette(
@@ -120,7 +125,8 @@ def _model(
     radius = cull_radius(distribution, reversed_, squared, scale, shape, shift, tconorm, p, faces, max_error)
     log_gamma, digamma = special_values(shape) if distribution == _GAMMA else (0.0, 0.0)
     return np.array(
-        [distribution, reversed_, squared, scale, shift, shape, log_gamma, digamma, tconorm, p, radius], dtype=np.float64
+        [distribution, reversed_, squared, scale, shift, shape, log_gamma, digamma, tconorm, p, radius],
+        dtype=np.float64,
     )
 
 
@@ -280,7 +286,6 @@ def count_pairs(
         raise fail("count_pairs", "distribution", "built in", law, "User-defined ones are evaluated for every pair.")
     pairs = torch.zeros(len(layout), dtype=torch.int64)
     params = _params(scale=scale, shape=law.shape, shift=law.shift, p=rule.p).detach()
-    kernel = (law.kernel_id, law.is_reversed, law.is_squared, rule.kernel_id)
     _forward(
         clip.detach().contiguous(),
         faces.to(torch.int32).contiguous(),
@@ -289,7 +294,10 @@ def count_pairs(
         *image_size,
         near,
         max_error,
-        *kernel,
+        law.kernel_id,
+        law.is_reversed,
+        law.is_squared,
+        rule.kernel_id,
         pairs=pairs,
     )
     return pairs

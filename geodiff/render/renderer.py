@@ -2,7 +2,7 @@
 """From a mesh and a camera to images: the soft renderer and the hard rasteriser."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,7 +179,9 @@ def pack(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...]]:
     """Return packed clip-space vertices `(N, 4)`, faces `(F, 3)`, layout `(B, 3)` and the batch shape of the images."""
     if not isinstance(camera, Camera):
-        raise fail(where, "camera", "a geodiff.Camera", camera, "Make one with Camera.orbit or Camera.look_at.", TypeError)
+        raise fail(
+            where, "camera", "a geodiff.Camera", camera, "Make one with Camera.orbit or Camera.look_at.", TypeError
+        )
     if isinstance(mesh, MeshBatch):
         count = len(mesh)
         if camera.batch_shape not in ((), (1,), (count,)):
@@ -194,25 +196,16 @@ def pack(
         points = mesh.vertices[:, None] if own.batch_shape not in ((), (1,)) else mesh.vertices
         return own.to_clip(points).reshape(-1, 4), mesh.faces, mesh.layout, (count,)
     if not isinstance(mesh, Mesh):
-        raise fail(where, "mesh", "a geodiff.Mesh or MeshBatch", mesh, "Make one with Mesh(vertices, faces).", TypeError)
-    try:
-        clip = camera.to_clip(mesh.vertices)
-    except RuntimeError as error:
-        if "must match the size" not in str(error) and "broadcast" not in str(error):
-            raise
         raise fail(
-            where,
-            "camera",
-            f"a batch that broadcasts with the mesh's {tuple(mesh.batch_shape)}",
-            f"{tuple(camera.batch_shape)}",
-            "Add axes of size 1, for instance mesh.with_vertices(v[:, None]).",
-        ) from error
+            where, "mesh", "a geodiff.Mesh or MeshBatch", mesh, "Make one with Mesh(vertices, faces).", TypeError
+        )
+    clip = camera.to_clip(mesh.vertices)
     batch = tuple(clip.shape[:-2])
     return clip.reshape(-1, 4), mesh.faces_int32, mesh.layout_for(math.prod(batch)), batch
 
 
 def _image_size(where: str, image_size: Any) -> tuple[int, int]:
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size or ())
+    size = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
     if len(size) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in size):
         raise fail(where, "image_size", "a positive integer, or two as (H, W)", image_size, "Give rows, then columns.")
     return size

@@ -44,7 +44,11 @@ def bounds(dtype: torch.dtype, law: soft.Distribution, rule: soft.TConorm) -> tu
     if dtype == torch.float64:
         return 1e-9, 1e-9
     size = 2 / scale_of(law)
-    power = abs(float(rule.p)) if isinstance(rule, soft.Yager | soft.AczelAlsina | soft.Dombi | soft.SchweizerSklar) else 0.0
+    power = (
+        abs(float(rule.p))
+        if isinstance(rule, soft.Yager | soft.AczelAlsina | soft.Dombi | soft.SchweizerSklar)
+        else 0.0
+    )
     lost = math.exp(-87 / power) if power else 0.0
     steepness = max(power, 1.0)
     return (
@@ -113,9 +117,11 @@ def test_kernel_is_its_twin(law: soft.Distribution):
                     continue
                 error = float((got - expected).abs().max())
                 size = float(expected.abs().max())
-                allowed = gradient_bound * max(size, least.get(name, 0.0)) 
+                allowed = gradient_bound * max(size, least.get(name, 0.0))
                 if not error <= allowed:
-                    wrong.append(f"{rule}, {dtype}: gradient in {name} off by {error:.2g} of {size:.2g}, {allowed:.1g} allowed")
+                    wrong.append(
+                        f"{rule}, {dtype}: gradient in {name} off by {error:.2g} of {size:.2g}, {allowed:.1g} allowed"
+                    )
     assert not wrong, "\n".join(wrong)
 
 

@@ -28,7 +28,9 @@ MEMBERS = [
 by_member = pytest.mark.parametrize(("law", "rule"), MEMBERS, ids=lambda name: name)
 
 
-def render(scene: Scene, clip=None, scale=None, *, distribution="logistic", dtype=torch.float64, **more) -> torch.Tensor:
+def render(
+    scene: Scene, clip=None, scale=None, *, distribution="logistic", dtype=torch.float64, **more
+) -> torch.Tensor:
     own, faces, layout = scene.tensors(dtype)
     law = soft.as_distribution(distribution)
     if scale is None:
@@ -165,7 +167,9 @@ def bits(images: int, law: str, rule: str, threads: int) -> list[torch.Tensor]:
 
 # 8 images are shared out whole; fewer are cut into bands of rows and blocks of faces.
 @pytest.mark.parametrize("images", [1, 3, 9])
-@pytest.mark.parametrize(("law", "rule"), [("logistic", "probabilistic"), ("gamma(0.5)", "yager(2)"), ("uniform", "maximum")])
+@pytest.mark.parametrize(
+    ("law", "rule"), [("logistic", "probabilistic"), ("gamma(0.5)", "yager(2)"), ("uniform", "maximum")]
+)
 def test_same_bits_twice_and_on_any_number_of_threads(images: int, law: str, rule: str):
     first = bits(images, law, rule, 1)
     assert first[0].unique().numel() > 10
@@ -266,7 +270,9 @@ def test_moving_by_whole_pixels_moves_the_image(name: str, squared: bool):
     assert_close_relative(other[:, 1:, 2:], alpha[:, :-1, :-2], rounding_bound(torch.float64, 1e3))
 
 
-@pytest.mark.parametrize("name", ["three views of one mesh", "two meshes, packed, the second one first", "empty mesh between two others"])
+@pytest.mark.parametrize(
+    "name", ["three views of one mesh", "two meshes, packed, the second one first", "empty mesh between two others"]
+)
 def test_a_batch_is_its_images(name: str):
     scene = BY_NAME[name]
     clip, faces, layout = scene.tensors()
