@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far from a face a pixel must be for the face not to count: from the distribution, with a bound on alpha's error."""
+"""How far from a face a pixel must be for it not to count: from the distribution, with a bound on alpha's error."""
 
 import functools
 

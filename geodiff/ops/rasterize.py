@@ -3,10 +3,10 @@
 
 import torch
 
-from geodiff.validation import fail
 from geodiff.native import cpu
 from geodiff.reference.arguments import check_indices, check_packed
 from geodiff.reference.rasterize import Raster
+from geodiff.validation import fail
 
 _library = torch.library.Library("geodiff", "FRAGMENT")
 _library.define(

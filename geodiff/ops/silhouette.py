@@ -7,12 +7,15 @@ import numpy as np
 import torch
 
 from geodiff import reference, soft
-from geodiff.validation import fail, positive
 from geodiff.native import cpu
 from geodiff.ops.culling import MAX_ERROR, cull_radius, special_values
 from geodiff.reference.arguments import check_indices, check_packed
+from geodiff.validation import fail, positive
 
-_MODEL = "Tensor params, int height, int width, float near, float max_error, int distribution, bool reversed_, bool squared, int tconorm"
+_MODEL = (
+    "Tensor params, int height, int width, float near, float max_error, "
+    "int distribution, bool reversed_, bool squared, int tconorm"
+)
 _library = torch.library.Library("geodiff", "FRAGMENT")
 _library.define(f"silhouette(Tensor clip, Tensor faces, Tensor layout, {_MODEL}) -> (Tensor, Tensor, Tensor)")
 _library.define(

@@ -27,8 +27,8 @@ def check_packed(
         layout: one row `[vertex_start, face_start, face_count]` an image, `(B, 3)`.
         image_size: `(H, W)`.
         near: depth of the near plane.
-        indices: look at the numbers in `faces` and `layout`, too. The kernels do that themselves, inside of the op, since
-            they are unknown while torch.compile traces.
+        indices: look at the numbers in `faces` and `layout`, too. The kernels do that themselves, inside of the op,
+            since they are unknown while torch.compile traces.
 
     Raises:
         TypeError: for a wrong dtype or class.

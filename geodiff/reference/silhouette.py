@@ -6,10 +6,10 @@ from collections.abc import Callable
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from geodiff.validation import positive
 from geodiff.reference.arguments import check_packed, face_corners, pixel_centres, pixel_chunks
 from geodiff.reference.polygons import Polygons, near_clip, signed_distance
 from geodiff.soft import Distribution, TConorm, as_distribution, as_tconorm
+from geodiff.validation import positive
 
 
 def silhouette(

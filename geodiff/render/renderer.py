@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from geodiff import ops, reference, soft
-from geodiff.validation import choice, fail, positive
 from geodiff.ops.culling import MAX_ERROR
 from geodiff.scene.camera import Camera
 from geodiff.scene.mesh import Mesh, MeshBatch
+from geodiff.validation import choice, fail, positive
 
 
 @dataclass(frozen=True)

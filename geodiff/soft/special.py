@@ -135,11 +135,6 @@ def _log1mexp(t: Tensor) -> Tensor:
     return torch.where(t < math.log(2.0), torch.log(-torch.expm1(-t)), torch.log1p(-torch.exp(-t)))
 
 
-def expm1(t: Tensor) -> Tensor:
-    """exp(t) - 1 with the slope exp(t): torch's own, expm1(t) + 1, is lost where that is close to 0."""
-    return smooth(t, torch.expm1, torch.exp)
-
-
 def log_expm1_ratio(t: Tensor) -> Tensor:
     """log((exp(t) - 1) / t), continued by 0 at t = 0; accurate for every t, also far beyond the range of exp."""
 

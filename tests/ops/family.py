@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from geodiff import reference, soft
+from geodiff import soft
 from geodiff.soft.names import median
 
 TWO_SIDED = (

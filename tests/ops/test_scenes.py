@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finite differences of rendered scenes against the kernel's gradient, and its agreement with the twin on each scene."""
+"""Finite differences of rendered scenes against the kernel's gradient, and the kernel against its twin on each."""
 
 import pytest
 import torch

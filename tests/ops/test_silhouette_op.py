@@ -328,7 +328,7 @@ def test_a_pixel_on_an_edge_moves_with_the_edges_normal():
         alpha = render(scene, clip.to(dtype), 0.1, dtype=dtype)[0]
         assert abs(alpha[1, 1].item() - 0.5) <= torch.finfo(dtype).eps
         (gradient,) = torch.autograd.grad(alpha[1, 1], clip)
-        # The edge from corner 0 to corner 2, of slope one, has the pixel at its middle; density ¼ over τ, half a corner.
+        # The edge from corner 0 to corner 2, of slope one, has the pixel at its middle: ¼ over τ, half a corner.
         outwards = torch.tensor([-1.0, 1.0], dtype=torch.float64) / 2**0.5
         for corner in (0, 2):
             assert_close_relative(gradient[corner, :2], 0.5 * 2.5 * outwards, rounding_bound(dtype))
@@ -462,5 +462,5 @@ def test_bad_models_are_named(change: dict, message: str):
 
 def test_count_pairs_needs_a_kernel():
     clip, faces, layout = BY_NAME["octahedron"].tensors()
-    with pytest.raises(ValueError, match="count_pairs: `distribution` must be built in.*evaluated for every pair"):
+    with pytest.raises(ValueError, match=r"count_pairs: `distribution` must be built in.*evaluated for every pair"):
         ops.count_pairs(clip, faces, layout, distribution=torch.sigmoid, scale=0.1, image_size=(2, 2))

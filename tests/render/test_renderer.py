@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The renderer and the hard rasteriser as a user calls them: shapes, batches, scales, members of one's own, bad input."""
+"""The renderer and the hard rasteriser as a user calls them: shapes, batches, scales, own members, bad input."""
 
 import math
 
