@@ -141,8 +141,8 @@ def render(mesh: pathlib.Path, output: pathlib.Path, alpha_bits: str, device: st
 @click.option("--template", default="sphere", show_default=True, help="'sphere', or the file of a mesh to start from.")
 @click.option("--steps", type=int, help="Gradient steps.  [default: 100]")
 @click.option("--optimizer", help="large_steps or adam.  [default: large_steps]")
-@click.option("--lr", type=float, help="First step length; 1 is half the picture.  [default: 0.1]")
-@click.option("--lr-decay", type=float, help="What is left of it at the last step.  [default: 0.5]")
+@click.option("--lr", type=float, help="First step length; 1 is half the picture.  [default: 0.18]")
+@click.option("--lr-decay", type=float, help="What is left of it at the last step.  [default: 0.3]")
 @click.option(
     "--betas", nargs=2, type=float, default=None, help="Decay of the optimiser's moments.  [default: 0.8 0.95]"
 )

@@ -256,7 +256,12 @@ class _Job:
         self.optimizer.zero_grad()
         if loss.requires_grad:  # not where the template has no faces: it is a result like any other
             loss.backward()
-            self.optimizer.step()
+            try:
+                self.optimizer.step()
+            except RuntimeError as error:  # a step length beyond the dtype's range
+                if "overflow" not in str(error):
+                    raise
+                raise self._diverged() from error
         record: dict[str, Any] = {
             "step": step,
             "loss": float(loss.detach()),

@@ -56,8 +56,8 @@ class FitMeshSettings:
 
     steps: int = 100
     optimizer: str = "large_steps"
-    lr: float = 0.1
-    lr_decay: float = 0.5
+    lr: float = 0.18
+    lr_decay: float = 0.3
     betas: tuple[float, float] = (0.8, 0.95)
     smoothing: float = 1.0
     distribution: "soft.Distribution | str | Callable[..., Any]" = "logistic"
@@ -89,7 +89,7 @@ class FitMeshSettings:
         if self.views_per_step is not None:
             _integer("views_per_step", self.views_per_step, 1)
         choice(_WHERE, "optimizer", self.optimizer, OPTIMIZERS)
-        positive(_WHERE, "lr", self.lr, "0.1 is a good start for large_steps, 0.02 for adam.")
+        positive(_WHERE, "lr", self.lr, "0.18 is a good start for large_steps, 0.02 for adam.")
         for name, what in (("lr_decay", "step length"), ("flatness_decay", "weight")):
             left = getattr(self, name)
             if not _is_number(left) or not 0 < left <= 1:

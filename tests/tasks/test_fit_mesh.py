@@ -236,7 +236,7 @@ def test_foreign_checkpoints_are_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(Stop):
         fit(callback=stop)
     whole = path.read_bytes()
-    with pytest.raises(ValueError, match=r"made with lr 0\.25 \(now 0\.5\)\. Start afresh"):
+    with pytest.raises(ValueError, match=r"made with lr 0\.18 \(now 0\.5\)\. Start afresh"):
         fit(lr=0.5)
     with pytest.raises(ValueError, match="made with other images"):
         fit(images=PosedImages(None, 1 - images.alpha, images.cameras))
