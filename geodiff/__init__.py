@@ -31,12 +31,12 @@ __all__ = [*_EXPORTS, "__version__", "losses", "scene", "soft", "tasks"]
 
 if TYPE_CHECKING:
     from geodiff import losses, scene, soft, tasks
-    from geodiff.validation import checks
     from geodiff.render.renderer import Renderer, RenderOutput, rasterize
     from geodiff.scene.camera import Camera
     from geodiff.scene.files import PosedImages
     from geodiff.scene.mesh import Mesh, MeshBatch
     from geodiff.scene.primitives import box, cylinder, icosphere, plane, torus
+    from geodiff.validation import checks
 
 
 def __getattr__(name: str) -> Any:

@@ -18,9 +18,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from geodiff.validation import choice, fail, floating
 from geodiff.scene.mesh import Mesh, MeshBatch
 from geodiff.scene.topology import Topology
+from geodiff.validation import choice, fail, floating
 
 # A face's unit normal is n / sqrt(|n|² + SLIVER·S²), S the sum of its squared edges: the exact one for any sound face
 # (6e-8 off for an equilateral one), but with a bounded gradient where |n|/S, 0.29 at best, falls to 1e-4.

@@ -39,7 +39,12 @@ _HEADER = "raster/silhouette.h"
 
 
 def silhouette_kernel(
-    direction: str, distribution: str, tconorm: str, real: str = "float", is_reversed: bool = False, squared: bool = False
+    direction: str,
+    distribution: str,
+    tconorm: str,
+    real: str = "float",
+    is_reversed: bool = False,
+    squared: bool = False,
 ) -> str:
     """Return the C++ name of a silhouette kernel; `direction` is ``"forward"`` or ``"backward"``."""
     law = f"gd::Law<gd::{distribution}, {str(is_reversed).lower()}>"
@@ -62,10 +67,16 @@ def kernel_names(full: bool = False) -> Iterator[tuple[str, str]]:
                     for tconorm in TCONORMS:
                         for is_reversed in (False, True):
                             for squared in (False, True):
-                                yield _HEADER, silhouette_kernel(direction, distribution, tconorm, real, is_reversed, squared)
+                                yield (
+                                    _HEADER,
+                                    silhouette_kernel(direction, distribution, tconorm, real, is_reversed, squared),
+                                )
             continue
         for i, distribution in enumerate(DISTRIBUTIONS):
             real = ("float", "double")[i % 2]
             yield _HEADER, silhouette_kernel(direction, distribution, "Probabilistic", real, i % 3 == 0, i % 2 == 0)
         for i, tconorm in enumerate(TCONORMS):
-            yield _HEADER, silhouette_kernel(direction, "Logistic", tconorm, ("float", "double")[i % 2], False, i % 2 == 1)
+            yield (
+                _HEADER,
+                silhouette_kernel(direction, "Logistic", tconorm, ("float", "double")[i % 2], False, i % 2 == 1),
+            )

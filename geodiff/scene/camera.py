@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from geodiff.validation import fail, floating, matches, positive, promote, shape_text
 from geodiff.scene.pose import check_rotation, line_of_sight, pixel_size, pose, vector
+from geodiff.validation import fail, floating, matches, positive, promote, shape_text
 
 # OpenGL's camera axes (x right, y up, z backward) from OpenCV's (x right, y down, z forward), and back.
 _FLIP = (1.0, -1.0, -1.0)

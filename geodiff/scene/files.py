@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from geodiff.validation import as_tensor, fail, floating
 from geodiff.scene.camera import Camera
 from geodiff.scene.images import read_image, write_image
+from geodiff.validation import as_tensor, fail, floating
 
 _IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 _PINHOLE = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV")

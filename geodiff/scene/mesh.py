@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from geodiff.validation import as_tensor, choice, fail, floating, integers, matches, promote, shape_text
 from geodiff.scene import quantities
 from geodiff.scene.topology import Topology
+from geodiff.validation import as_tensor, choice, fail, floating, integers, matches, promote, shape_text
 
 if TYPE_CHECKING:
     import trimesh

@@ -11,9 +11,9 @@ import torch
 import trimesh
 from PIL import Image
 
-from geodiff.validation import choice, fail
 from geodiff.scene.atomic import replacing
 from geodiff.scene.mesh import Mesh
+from geodiff.validation import choice, fail
 
 # What each format can hold besides vertices and faces.
 _HOLDS = {

@@ -11,9 +11,9 @@ import warnings
 import numpy as np
 import torch
 
-from geodiff.validation import fail
 from geodiff.scene.images import read_image, write_image
 from geodiff.scene.mesh import Mesh
+from geodiff.validation import fail
 
 
 def load_obj(path: pathlib.Path, dtype: torch.dtype = torch.float32) -> Mesh:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from geodiff.validation import fail, positive
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.topology import Topology
+from geodiff.validation import fail, positive
 
 
 def _count(where: str, argument: str, value: int, low: int, high: int) -> None:

@@ -3,8 +3,8 @@
 
 import torch
 
-from geodiff.validation import choice, fail
 from geodiff.scene.topology import Topology
+from geodiff.validation import choice, fail
 
 # A triangle whose |signed area · 2| is at most this many units of rounding of (longest edge)² has no direction: the
 # renderer drops it by the same rule.

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from geodiff.validation import fail, floating
 from geodiff.soft import special
 from geodiff.soft.parameters import Frozen, Parameter, Tensor, number_repr, number_text, parameter
+from geodiff.validation import fail, floating
 
 
 class Distribution:

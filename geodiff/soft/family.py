@@ -4,10 +4,10 @@
 import functools
 from typing import NamedTuple
 
-from geodiff.validation import fail
 from geodiff.soft.distribution_base import Distribution
 from geodiff.soft.names import as_distribution, as_tconorm
 from geodiff.soft.tconorm_base import TConorm
+from geodiff.validation import fail
 
 _TWO_SIDED = (
     "uniform",

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from geodiff.validation import describe, fail, nearest
 from geodiff.soft import distributions, tconorms
 from geodiff.soft.distribution_base import Custom, Distribution
 from geodiff.soft.parameters import Parameter
 from geodiff.soft.tconorm_base import CustomTConorm, TConorm
+from geodiff.validation import describe, fail, nearest
 
 DISTRIBUTIONS: dict[str, type[Distribution]] = {
     cls.name: cls

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from geodiff.validation import fail, floating
 from geodiff.soft import special
 from geodiff.soft.parameters import Frozen, Parameter, Tensor, number_repr, number_text
+from geodiff.validation import fail, floating
 
 
 class Reduced(NamedTuple):

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from geodiff.validation import fail
 from geodiff.soft import special
 from geodiff.soft.parameters import Parameter, Tensor, parameter
 from geodiff.soft.tconorm_base import LogSpaceTConorm, Reduced, probabilities_of
+from geodiff.validation import fail
 
 
 class Maximum(LogSpaceTConorm):

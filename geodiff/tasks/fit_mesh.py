@@ -14,7 +14,6 @@ import torch
 from tqdm import tqdm
 
 from geodiff import losses
-from geodiff.validation import as_tensor, fail, nearest
 from geodiff.render.renderer import Renderer, rasterize
 from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
@@ -23,6 +22,7 @@ from geodiff.scene.primitives import icosphere
 from geodiff.tasks.checkpoint import fingerprint, load_checkpoint, remove_checkpoint, save_checkpoint
 from geodiff.tasks.large_steps import AdamUniform, LaplacianPreconditioner
 from geodiff.tasks.settings import FitMeshSettings
+from geodiff.validation import as_tensor, fail, nearest
 
 _WHERE = "fit_mesh"
 _FAR = 1e9  # units of the picture; beyond it, powers of lengths overflow in float32

@@ -29,8 +29,8 @@ import scipy.sparse
 import scipy.sparse.linalg
 import torch
 
-from geodiff.validation import fail, floating
 from geodiff.scene.mesh import Mesh
+from geodiff.validation import fail, floating
 
 
 class LaplacianPreconditioner:

@@ -14,11 +14,11 @@ import torch
 from PIL import Image, ImageDraw
 
 import geodiff
-from geodiff.validation import choice, fail
 from geodiff.scene.atomic import replacing
 from geodiff.scene.files import PosedImages
 from geodiff.tasks import pictures
 from geodiff.tasks.fit_mesh import FitMeshResult
+from geodiff.validation import choice, fail
 
 FORMATS = ("obj", "ply", "glb", "stl")
 _CELL = 160  # pixels of the shorter side of a picture in the grid

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from tqdm import tqdm
 
-from geodiff.validation import choice, fail, positive
 from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.pictures import shaded
+from geodiff.validation import choice, fail, positive
 
 _WHERE = "render_views"
 _SAMPLES = 4  # a side of a pixel

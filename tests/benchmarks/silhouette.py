@@ -142,9 +142,7 @@ def sizes(threads: list[int]) -> list[dict]:
 
 def growth(threads: list[int]) -> list[dict]:
     """Nanoseconds a pair as faces grow 64-fold at 512²: constant if time follows the pairs, not pixels × faces."""
-    rows = [
-        kernel_row(level, 512, 1, threads[-1], "logistic.squared", "probabilistic", TAU) for level in (3, 4, 5, 6)
-    ]
+    rows = [kernel_row(level, 512, 1, threads[-1], "logistic.squared", "probabilistic", TAU) for level in (3, 4, 5, 6)]
     for row in rows:
         row["times_first"] = row["ns_per_pair"] / rows[0]["ns_per_pair"]
         show(row)
@@ -157,7 +155,11 @@ def family(threads: list[int]) -> list[dict]:
     rows = []
     members = [("logistic", "probabilistic")]
     members += [(name, "probabilistic") for name in gd.soft.DISTRIBUTIONS if name not in ("logistic", "heaviside")]
-    members += [("gamma(2)", "probabilistic"), ("gamma(0.5).reversed", "probabilistic"), ("gamma(3.3)", "probabilistic")]
+    members += [
+        ("gamma(2)", "probabilistic"),
+        ("gamma(0.5).reversed", "probabilistic"),
+        ("gamma(3.3)", "probabilistic"),
+    ]
     members += [("logistic", name) for name in gd.soft.TCONORMS if name != "probabilistic"]
     for distribution, tconorm in members:
         row = {"distribution": distribution, "tconorm": tconorm}
