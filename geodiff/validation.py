@@ -191,7 +191,6 @@ def promote(where: str, **values: Any) -> dict[str, torch.Tensor]:
             device = tensor.device
     # A list or a Python number is read at double precision first, so that 0.1 means 0.1 in a float64 computation.
     result = {}
-    fix = "Use .to(device)."
     for name, tensor in tensors.items():
         if isinstance(values[name], list | tuple | numbers.Real) and tensor.is_floating_point():
             tensor = torch.as_tensor(values[name], dtype=torch.float64)

@@ -35,8 +35,8 @@ class FitMeshSettings:
         scale: τ at the first and at the last step, geometric in between: soft edges first, to be drawn from afar, hard
             ones last, to be exact. In NDC (NDC² for a squared distribution).
         laplacian: weight of `geodiff.losses.laplacian`, ≥ 0.
-        flatness: weight of `geodiff.losses.flatness` at the first step, ≥ 0. Silhouettes do not tell inside from outside:
-            without it, early steps turn parts of the surface inside out.
+        flatness: weight of `geodiff.losses.flatness` at the first step, ≥ 0. Silhouettes do not tell inside from
+            outside: without it, early steps turn parts of the surface inside out.
         flatness_decay: what is left of it at the last step, in (0, 1], geometric in between.
         views_per_step: how many views each step looks at, drawn at random by ``seed``; None: all of them.
         hold_out: every n-th view is kept out of the fit and used to measure it; 0: none.
