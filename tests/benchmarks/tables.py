@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write docs/benchmarks.md from what the benchmark scripts measured.
+
+python tests/benchmarks/tables.py --speed silhouette.json --shape shape.jsonl published.jsonl free.jsonl
+
+The rows of the shape task's parts may be in any number of files.
+"""
+
+import argparse
+import collections
+import json
+import pathlib
+import statistics
+from collections.abc import Iterable, Sequence
+
+DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.{digits}g}"
+
+
+def speed(result: dict) -> str:
+    text = f"SIMD level {result['simd']}, torch {result['torch']}. Medians; quote the ratios, not the times.\n\n"
+    if "sizes" in result:
+        text += "### Forward + backward, logistic squared (τ = 1e-4), probabilistic sum\n\n"
+        head = ["faces", "image", "views", "threads", "forward ms", "both ms", "ns/pair", "× dense twin", "× PyTorch3D"]
+        text += table(
+            head,
+            (
+                [r["faces"], f"{r['size']}²", r["views"], r["threads"]]
+                + [number(r[k]) for k in ("forward_ms", "both_ms", "ns_per_pair", "dense_ratio", "pytorch3d_ratio")]
+                for r in result["sizes"]
+            ),
+        )
+        text += (
+            "\nA ratio is the peer's time over ours, in one run. Dash: the twin would need more than 1e8 pairs, or the"
+            " peer is not installed.\n\n"
+        )
+    if "growth" in result:
+        text += "### Time follows the pairs inside the band (512², two threads, forward + backward)\n\n"
+        rows = ([r["faces"], r["pairs"], number(r["both_ms"]), number(r["ns_per_pair"])] for r in result["growth"])
+        text += table(["faces", "pairs", "ms", "ns/pair"], rows) + "\n"
+    if "family" in result:
+        text += "### Members beside logistic + probabilistic (256², 1 280 faces, τ = 2e-3)\n\n"
+        rows = (
+            [r["distribution"], r["tconorm"], r["pairs"]]
+            + [number(r[k]) for k in ("both_ms", "times_logistic", "times_logistic_a_pair")]
+            for r in result["family"]
+        )
+        text += table(["distribution", "T-conorm", "pairs", "ms", "× logistic", "× a pair"], rows)
+        text += "\nHeavy tails reach over the whole image: their pairs say so.\n\n"
+    if "clock" in result:
+        text += "### 100 Adam steps, 24 views of 64², 642 vertices, IoU + Laplacian + flatness\n\n"
+        text += table(["threads", "seconds"], ([r["threads"], number(r["seconds_100_steps"])] for r in result["clock"]))
+    if "memory" in result:
+        text += "\n### Peak memory of a process\n\n"
+        rows = (
+            ["import alone" if r["level"] < 0 else f"icosphere({r['level']}), {r['size']}²", number(r["peak_mb"])]
+            for r in result["memory"]
+        )
+        text += table(["what", "MB"], rows)
+    return text
+
+
+def shape(rows: list[dict]) -> str:
+    text = ""
+    published = [r for r in rows if "gendr" in r]
+    if published:
+        text += "### Under GenDR's rules, beside GenDR's own kernels (elevation 30°, learning rate 10^−1.5)\n\n"
+        text += table(
+            ["distribution", "τ", "GenDR", "ours: median", "least", "most"],
+            (
+                [r["distribution"], r["scale"], r["gendr"]]
+                + [number(x) for x in (r["median"], min(r["all"]), max(r["all"]))]
+                for r in published
+            ),
+        )
+        text += "\nThe descent is chaotic: the five starts differ by one part in a million.\n\n"
+    grid = [r for r in rows if "rate" in r]
+    if grid:
+        best: dict[tuple[str, str], dict] = {}
+        by_elevation: dict[tuple, dict[float, float]] = collections.defaultdict(dict)
+        for r in grid:
+            key = (r["distribution"], r["tconorm"])
+            if r["elevation"] == 30 and (key not in best or r["loss"] < best[key]["loss"]):
+                best[key] = r
+            by_elevation[(*key, r["scale"], r["rate"])][r["elevation"]] = r["loss"]
+        text += f"### The family, best τ of the grid for each member (elevation 30°, {len(grid)} runs)\n\n"
+        rows_ = sorted(best.values(), key=lambda r: r["loss"])
+        text += table(
+            ["distribution", "T-conorm", "τ", "loss"],
+            ([r["distribution"], r["tconorm"], number(r["scale"]), number(r["loss"])] for r in rows_),
+        )
+        full = {key: v for key, v in by_elevation.items() if len(v) == 5}
+        if full:
+            order = sorted(next(iter(full.values())))
+            text += "\n### The best of them over the five elevations\n\n"
+            text += table(
+                ["distribution", "T-conorm", "τ", *[f"{e:g}°" for e in order], "mean"],
+                (
+                    [key[0], key[1], number(key[2]), *[number(v[e]) for e in order], number(statistics.mean(v.values()))]
+                    for key, v in sorted(full.items(), key=lambda item: statistics.mean(item[1].values()))
+                ),
+            )
+    free = [r for r in rows if "loss_unseen" in r]
+    if free:
+        text += "\n### `fit_mesh` with its defaults: 100 steps, 24 views, everything else free\n\n"
+        text += table(
+            ["elevation", "loss in the 24 views", "in 24 unseen views (elevations −40°, 0°, 60°)"],
+            ([f"{r['elevation']:g}°", number(r["loss"]), number(r["loss_unseen"])] for r in free),
+        )
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--speed", type=pathlib.Path)
+    parser.add_argument("--shape", type=pathlib.Path, nargs="*", default=[])
+    options = parser.parse_args()
+    text = "# Benchmarks\n\nMade by `tests/benchmarks/tables.py` from what the scripts beside it measured.\n"
+    if options.speed:
+        text += "\n## Speed of the silhouette (`tests/benchmarks/silhouette.py`)\n\nTwo cores. "
+        text += speed(json.loads(options.speed.read_text()))
+    lines = [line for path in options.shape for line in path.read_text().splitlines()]
+    if lines:
+        text += "\n## The shape task of the thesis (`tests/benchmarks/shape_task.py`)\n\n"
+        text += "Least hard IoU loss in 100 steps; lower is better.\n\n"
+        text += shape([json.loads(line) for line in lines])
+    DOCS.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
