@@ -3,7 +3,7 @@
 
 Target: an airplane mesh, hard silhouettes of 64 × 64, 24 azimuths at one elevation, distance 2.732, field of view
 30°. Start: icosphere of 642 vertices, scaled by 0.5. Loss: IoU + 0.03 Laplacian + 0.0003 flatness. Metric: the least
-hard IoU loss seen before any of the 100 steps, as in the thesis, which tunes τ and the learning rate on that same metric.
+hard IoU loss seen before any of the 100 steps, as in the thesis, which tunes τ and the learning rate on that metric.
 
     python tests/benchmarks/shape_task.py published               # beside the figures of GenDR's own kernels
     python tests/benchmarks/shape_task.py grid --elevation 30     # a subset of the family over τ and learning rate

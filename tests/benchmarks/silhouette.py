@@ -5,8 +5,8 @@
     python tests/benchmarks/silhouette.py sizes                   # one: sizes, growth, family, clock
 
 Setting: logistic squared (SoftRas), τ = 1e-4, probabilistic sum; icosphere at distance 2.7, field of view 60°. Medians
-of repeated calls after a warm-up, forward and forward + backward of Σ alpha². Quote the ratios: single times depend on the
-machine. PyTorch3D runs with the same σ, its own cut-off at probability 1e-4 and K = 50 faces a pixel.
+of repeated calls after a warm-up, forward and forward + backward of Σ alpha². Quote the ratios: single times depend on
+the machine. PyTorch3D runs with the same σ, its own cut-off at probability 1e-4 and K = 50 faces a pixel.
 """
 
 import argparse

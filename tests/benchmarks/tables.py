@@ -107,7 +107,7 @@ def shape(rows: list[dict]) -> str:
             text += table(
                 ["distribution", "T-conorm", "τ", *[f"{e:g}°" for e in order], "mean"],
                 (
-                    [key[0], key[1], number(key[2]), *[number(v[e]) for e in order], number(statistics.mean(v.values()))]
+                    [*key[:2], number(key[2]), *[number(v[e]) for e in order], number(statistics.mean(v.values()))]
                     for key, v in sorted(full.items(), key=lambda item: statistics.mean(item[1].values()))
                 ),
             )
