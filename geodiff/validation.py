@@ -133,7 +133,7 @@ def positive(where: str, argument: str, value: Any, fix: str = "") -> None:
         ok = bool((torch.isfinite(value) & (value > 0)).all()) if looks_at_values(value) else True
     else:
         if not isinstance(value, numbers.Real) or isinstance(value, bool):
-            raise fail(where, argument, "a positive number", value, fix, TypeError)
+            raise fail(where, argument, "a positive number", describe(value), fix, TypeError)
         ok = 0 < float(value) < float("inf")
     if not ok:
         raise fail(where, argument, "positive and finite", str(value), fix)

@@ -92,8 +92,8 @@ def test_positive() -> None:
     for bad in (0, -1.0, float("nan"), float("inf"), torch.tensor([1.0, 0.0]), torch.tensor(float("nan"))):
         with pytest.raises(ValueError, match="f: `x` must be positive and finite"):
             positive("f", "x", bad)
-    for bad in (True, "1"):
-        with pytest.raises(TypeError, match="f: `x` must be a positive number"):
+    for bad, named in ((True, "bool True"), ("1", "str '1'")):
+        with pytest.raises(TypeError, match=f"f: `x` must be a positive number; got {named}"):
             positive("f", "x", bad)
 
 

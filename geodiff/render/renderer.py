@@ -2,7 +2,8 @@
 """From a mesh and a camera to images: the soft renderer and the hard rasteriser."""
 
 import math
-from collections.abc import Callable, Sequence
+import numbers
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,8 @@ from geodiff import ops, reference, soft
 from geodiff.ops.culling import MAX_ERROR
 from geodiff.scene.camera import Camera
 from geodiff.scene.mesh import Mesh, MeshBatch
-from geodiff.validation import choice, fail, positive
+from geodiff.scene.pose import pixel_size
+from geodiff.validation import choice, describe, fail, positive
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Renderer:
         max_error: float = MAX_ERROR,
         backend: str = "kernel",
     ) -> None:
-        self.image_size = _image_size("Renderer", image_size)
+        self.image_size = pixel_size("Renderer", image_size)
         self.distribution = soft.as_distribution(distribution)
         self.tconorm = soft.as_tconorm(tconorm)
         self.coverage = choice("Renderer", "coverage", coverage, ("faces",))
@@ -100,8 +102,11 @@ class Renderer:
             scale = length * length if self.distribution.is_squared else length
         self.scale = 1e-2 if scale is None else scale
         positive("Renderer", "scale", self.scale, "τ is a length in NDC (an area for a squared distribution).")
-        if not 0 <= max_error < 1:
-            raise fail("Renderer", "max_error", "in [0, 1)", max_error, "It bounds the error of alpha.")
+        if isinstance(self.scale, torch.Tensor) and self.scale.numel() != 1:
+            fix = "Make a Renderer for each value."
+            raise fail("Renderer", "scale", "a number or a tensor with one element", self.scale, fix)
+        if not isinstance(max_error, numbers.Real) or not 0 <= max_error < 1:
+            raise fail("Renderer", "max_error", "in [0, 1)", describe(max_error), "It bounds the error of alpha.")
         self.max_error = max_error
 
     def __call__(self, mesh: Mesh | MeshBatch, camera: Camera) -> RenderOutput:
@@ -161,7 +166,7 @@ def rasterize(mesh: Mesh | MeshBatch, camera: Camera, image_size: int | tuple[in
         >>> gd.rasterize(gd.box(), camera, 1).depth
         tensor([[1.5000]])
     """
-    size = _image_size("rasterize", image_size)
+    size = pixel_size("rasterize", image_size)
     clip, faces, layout, batch = pack("rasterize", mesh, camera)
     with torch.no_grad():
         raster = ops.rasterize(clip, faces, layout, image_size=size, near=camera.near)
@@ -199,13 +204,16 @@ def pack(
         raise fail(
             where, "mesh", "a geodiff.Mesh or MeshBatch", mesh, "Make one with Mesh(vertices, faces).", TypeError
         )
+    try:
+        torch.broadcast_shapes(mesh.batch_shape, camera.batch_shape)
+    except RuntimeError:
+        raise fail(
+            where,
+            "camera",
+            f"of a batch that broadcasts with the mesh's {tuple(mesh.batch_shape)}",
+            f"a batch of {tuple(camera.batch_shape)}",
+            "For all pairs give the mesh vertices (B, 1, V, 3).",
+        ) from None
     clip = camera.to_clip(mesh.vertices)
     batch = tuple(clip.shape[:-2])
     return clip.reshape(-1, 4), mesh.faces_int32, mesh.layout_for(math.prod(batch)), batch
-
-
-def _image_size(where: str, image_size: Any) -> tuple[int, int]:
-    size = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
-    if len(size) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in size):
-        raise fail(where, "image_size", "a positive integer, or two as (H, W)", image_size, "Give rows, then columns.")
-    return size

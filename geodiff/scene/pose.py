@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The geometry of placing a camera, and the checks that cameras share."""
 
+import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from geodiff.validation import fail, matches
+from geodiff.validation import describe, fail, matches
 
 # How far a rotation may be from orthonormal: files hold few digits, and optimisers stray a little between projections.
 RIGID = 1e-3
@@ -74,8 +76,10 @@ def check_rotation(where: str, name: str, rotation: torch.Tensor) -> None:
 
 
 def pixel_size(where: str, image_size: Any) -> tuple[int, int]:
-    """Return (H, W) of a number or a pair."""
-    pair = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(pair) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in pair):
-        raise fail(where, "image_size", "(H, W) or one positive integer", image_size)
-    return pair
+    """Return (H, W) of a number or a pair; NumPy's integers count."""
+    sides = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
+    whole = all(isinstance(side, numbers.Integral) and not isinstance(side, bool) and side > 0 for side in sides)
+    if len(sides) != 2 or not whole:
+        expected = "a positive integer, or two as (H, W)"
+        raise fail(where, "image_size", expected, describe(image_size), "Give rows, then columns.")
+    return int(sides[0]), int(sides[1])

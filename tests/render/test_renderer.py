@@ -3,6 +3,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -218,11 +219,13 @@ def test_near_plane_is_the_cameras():
         ({"image_size": True}, ValueError, "Renderer: `image_size` must be a positive integer"),
         ({"image_size": None}, ValueError, "Renderer: `image_size` must be a positive integer"),
         ({"image_size": 4.5}, ValueError, "Renderer: `image_size` must be a positive integer"),
+        ({"image_size": "64"}, ValueError, "Renderer: `image_size` must be a positive integer.*got str '64'"),
         ({"scale": 0.0}, ValueError, "Renderer: `scale` must be positive and finite; got 0.0"),
         ({"scale": -1e-3}, ValueError, "Renderer: `scale` must be positive and finite; got -0.001"),
         ({"scale": math.nan}, ValueError, "Renderer: `scale` must be positive and finite; got nan"),
         ({"scale": torch.tensor(-1.0)}, ValueError, "Renderer: `scale` must be positive and finite"),
-        ({"scale": "soft"}, TypeError, "Renderer: `scale` must be a positive number"),
+        ({"scale": "soft"}, TypeError, "Renderer: `scale` must be a positive number; got str 'soft'"),
+        ({"scale": torch.ones(2)}, ValueError, "Renderer: `scale` must be a number or a tensor with one element"),
         ({"scale_px": 0.0}, ValueError, "Renderer: `scale_px` must be positive and finite"),
         (
             {"scale": 0.1, "scale_px": 1.0},
@@ -230,6 +233,7 @@ def test_near_plane_is_the_cameras():
             "Renderer: `scale_px` must be given instead of `scale`; got both",
         ),
         ({"max_error": 1.0}, ValueError, r"Renderer: `max_error` must be in \[0, 1\)"),
+        ({"max_error": "small"}, ValueError, "Renderer: `max_error` must be .* got str 'small'"),
         ({"max_error": -1e-9}, ValueError, r"Renderer: `max_error` must be in \[0, 1\)"),
         ({"distribution": "logistics"}, ValueError, "Did you mean 'logistic'"),
         ({"distribution": "gamma(0.5).inverted"}, ValueError, "followed by known modifiers.*Did you mean 'reversed'"),
@@ -263,14 +267,22 @@ def test_bad_scenes_are_named(mesh, eye, error: type[Exception], message: str):
 
 
 def test_batches_that_do_not_broadcast_are_named():
-    with pytest.raises(ValueError, match=r"`points` must be of a batch that broadcasts with the cameras' \(4,\)"):
+    message = r"`camera` must be of a batch that broadcasts with the mesh's \(\d,\); got a batch of \(4,\)"
+    with pytest.raises(ValueError, match=f"Renderer: {message}"):
         gd.Renderer(8)(MANY, views(4))
+    with pytest.raises(ValueError, match=f"rasterize: {message}"):
+        gd.rasterize(MANY, views(4), 8)
 
 
 @pytest.mark.parametrize("size", [0, (4, -1), None, "8"])
 def test_bad_size_of_a_hard_image(size):
     with pytest.raises(ValueError, match="rasterize: `image_size` must be a positive integer, or two"):
         gd.rasterize(SPHERE, camera(), size)
+
+
+def test_numpy_integers_are_sizes():
+    assert gd.Renderer(np.int64(8)).image_size == gd.Renderer((8, np.int32(8))).image_size == (8, 8)
+    assert type(gd.Renderer(np.int64(8)).image_size[0]) is int
 
 
 def test_bad_vertices_are_named():
