@@ -2,7 +2,6 @@
 """From a mesh and a camera to images: the soft renderer and the hard rasteriser."""
 
 import math
-import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -105,7 +104,7 @@ class Renderer:
         if isinstance(self.scale, torch.Tensor) and self.scale.numel() != 1:
             fix = "Make a Renderer for each value."
             raise fail("Renderer", "scale", "a number or a tensor with one element", self.scale, fix)
-        if not isinstance(max_error, numbers.Real) or not 0 <= max_error < 1:
+        if not isinstance(max_error, int | float) or not 0 <= max_error < 1:
             raise fail("Renderer", "max_error", "in [0, 1)", describe(max_error), "It bounds the error of alpha.")
         self.max_error = max_error
 

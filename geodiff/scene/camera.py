@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from geodiff.scene.pose import check_rotation, line_of_sight, pixel_size, pose, vector
+from geodiff.scene.pose import check_batches, check_rotation, line_of_sight, pixel_size, pose, vector
 from geodiff.validation import fail, floating, matches, positive, promote, shape_text
 
 # OpenGL's camera axes (x right, y up, z backward) from OpenCV's (x right, y down, z forward), and back.
@@ -126,6 +126,7 @@ class Camera:
         lens = {"fov_deg": fov_deg} if extent is None else {"extent": extent}
         given = {"distance": distance, "elevation_deg": elevation_deg, "azimuth_deg": azimuth_deg, "at": at, **lens}
         values = promote(where, **given, **({} if up is None else {"up": up}))
+        check_batches(where, values)
         distance, e, a = values["distance"], values["elevation_deg"].deg2rad(), values["azimuth_deg"].deg2rad()
         positive(where, "distance", distance)
         # cos 90° in floating point is not 0 but a rounding error of π/2.
@@ -176,6 +177,7 @@ class Camera:
         """
         where = "Camera.look_at"
         values = promote(where, eye=eye, at=at, up=up, fov_deg=fov_deg)
+        check_batches(where, values)
         return cls._placed(where, values, line_of_sight(where, values["eye"], values["at"]), near)
 
     @classmethod
@@ -208,6 +210,7 @@ class Camera:
         """
         where = "Camera.orthographic"
         values = promote(where, eye=eye, at=at, up=up, extent=extent)
+        check_batches(where, values)
         return cls._placed(where, values, line_of_sight(where, values["eye"], values["at"]), near)
 
     @classmethod

@@ -311,7 +311,7 @@ def _json_file(path: pathlib.Path) -> pathlib.Path:
                 "path",
                 "a folder with a transforms.json",
                 f"{path} with {names}",
-                "Name the file itself." if found else "",
+                "Name the file itself." if found else "Images need their cameras: write them with PosedImages.save.",
                 ValueError if found else FileNotFoundError,
             )
         return found[0]

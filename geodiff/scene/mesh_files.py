@@ -62,8 +62,10 @@ def load_mesh(path: str | os.PathLike[str], weld: bool | None = None, dtype: tor
             source = trimesh.load_mesh(path, process=False)
         # Damaged files make trimesh raise whatever the parser stumbles over.
         except Exception as error:
+            # Of bytes that are no text it asks for a module that would guess their encoding: no reason the user needs.
+            reason = "" if isinstance(error, ModuleNotFoundError) else f" ({type(error).__name__}: {error})"
             raise fail(
-                "Mesh.load", "path", f"a readable {ending.upper()} file", f"{path} ({type(error).__name__}: {error})"
+                "Mesh.load", "path", f"a readable {ending.upper()} file", f"{path}{reason}", "Is the file damaged?"
             ) from error
         if not isinstance(source, trimesh.Trimesh) or len(source.faces) == 0:
             raise fail(

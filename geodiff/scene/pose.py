@@ -57,6 +57,18 @@ def pose(where: str, eye: torch.Tensor, backward: torch.Tensor, up: torch.Tensor
     return rotation, -(rotation @ eye[..., None])[..., 0]
 
 
+def check_batches(where: str, values: dict[str, torch.Tensor]) -> None:
+    """Require batch shapes that broadcast, of numbers (...) and of the vectors (..., 3) `eye`, `at` and `up`."""
+    batches = {name: v.shape[:-1] if name in ("eye", "at", "up") else v.shape for name, v in values.items()}
+    try:
+        torch.broadcast_shapes(*batches.values())
+    except RuntimeError:
+        several = {name: tuple(batch) for name, batch in batches.items() if batch}
+        text = ", ".join(f"{name} {batch}" for name, batch in several.items())
+        fix = "For all pairs give one of them an axis more, such as value[:, None]."
+        raise fail(where, ", ".join(several), "of batch shapes that broadcast", text, fix) from None
+
+
 def check_rotation(where: str, name: str, rotation: torch.Tensor) -> None:
     """Require R Rᵀ = 1 and det R = +1 to within ``RIGID``, on the CPU."""
     r = rotation.detach()
@@ -78,7 +90,7 @@ def check_rotation(where: str, name: str, rotation: torch.Tensor) -> None:
 def pixel_size(where: str, image_size: Any) -> tuple[int, int]:
     """Return (H, W) of a number or a pair; NumPy's integers count."""
     sides = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
-    whole = all(isinstance(side, numbers.Integral) and not isinstance(side, bool) and side > 0 for side in sides)
+    whole = all(isinstance(side, numbers.Integral) and not isinstance(side, bool) and int(side) > 0 for side in sides)
     if len(sides) != 2 or not whole:
         expected = "a positive integer, or two as (H, W)"
         raise fail(where, "image_size", expected, describe(image_size), "Give rows, then columns.")

@@ -359,6 +359,21 @@ ZERO = torch.zeros(3)
             ValueError,
             r"of batch shapes that broadcast",
         ),
+        (
+            lambda: gd.Camera.orbit(3.0, torch.zeros(2), torch.zeros(3)),
+            ValueError,
+            r"`elevation_deg, azimuth_deg` must be of batch shapes that broadcast; got elevation_deg \(2,\)",
+        ),
+        (
+            lambda: gd.Camera.look_at(torch.rand(2, 3) + 1, torch.zeros(3, 3)),
+            ValueError,
+            r"Camera.look_at: `eye, at` must be of batch shapes that broadcast; got eye \(2,\), at \(3,\)",
+        ),
+        (
+            lambda: gd.Camera.orthographic(torch.rand(2, 3) + 1, extent=torch.ones(3)),
+            ValueError,
+            r"Camera.orthographic: `eye, extent` must be of batch shapes that broadcast",
+        ),
         (lambda: gd.Camera(EYE, ZERO.to("meta"), (1, 1)), RuntimeError, r"`rotation` must be on meta like the others"),
         (
             lambda: gd.Camera.from_opencv(K, EYE, ZERO, SIZE, distortion=[0.1, 0]),

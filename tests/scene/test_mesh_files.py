@@ -251,6 +251,13 @@ def test_load_messages(tmp_path: pathlib.Path) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=r"Mesh.load: `path` must be a readable (PLY|GLB|OFF) file; got .*bad"):
             gd.Mesh.load(tmp_path / name)
+    for name in ("bytes.stl", "bytes.off"):
+        (tmp_path / name).write_bytes(b"\x00garbage\xff" * 20)
+        with pytest.raises(
+            ValueError, match=r"a readable (STL|OFF) file; got .*bytes.*Is the file damaged\?"
+        ) as caught:
+            gd.Mesh.load(tmp_path / name)
+        assert "module" not in str(caught.value).lower()
     (tmp_path / "bad.stl").write_bytes(b"abcdef")
     with pytest.raises(ValueError, match=r"a (readable STL file|STL file with faces); got .*bad.stl"):
         gd.Mesh.load(tmp_path / "bad.stl")
