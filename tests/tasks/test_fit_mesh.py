@@ -2,8 +2,6 @@
 """Recover meshes whose answer is known; survive kills, odd input and wrong input."""
 
 import dataclasses
-import doctest
-import importlib
 import json
 import os
 import pathlib
@@ -449,12 +447,6 @@ def test_fits_images_that_others_made(shared_data: pathlib.Path) -> None:
 
 
 # --- examples ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["fit_mesh", "settings", "render_views", "large_steps"])
-def test_docstrings(name: str) -> None:
-    result = doctest.testmod(importlib.import_module(f"geodiff.tasks.{name}"))
-    assert result.attempted > 0 and result.failed == 0
 
 
 @pytest.mark.slow

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the examples of all docstrings and of the pages in docs/."""
+
+import doctest
+import importlib
+import pathlib
+import re
+
+import pytest
+
+import geodiff as gd
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "geodiff"
+# Those of native/ need a compiler for the GPU, and have tests of their own.
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py")
+    if ">>> " in path.read_text(encoding="utf-8") and path.parent.name != "native"
+)
+
+
+def test_there_are_examples() -> None:
+    assert len(MODULES) > 20
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_conventions() -> None:
+    page = ROOT / "docs" / "conventions.md"
+    result = doctest.testfile(str(page), module_relative=False, optionflags=doctest.ELLIPSIS, encoding="utf-8")
+    assert result.attempted > 20
+    assert result.failed == 0
+
+
+def test_soft() -> None:
+    page = (ROOT / "docs" / "soft.md").read_text(encoding="utf-8")
+    names: dict = {}
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) >= 2
+    for block in blocks:
+        exec(block, names)
+    # The members of one's own that the page shows do render.
+    eye, ball = gd.Camera.orbit(2.7, 20, 30), gd.icosphere(1)
+    own = {"distribution": names["Softsign"]().squared(), "tconorm": names["Nilpotent"]()}
+    alpha = gd.Renderer(8, scale=1e-2, **own)(ball, eye).alpha
+    assert alpha[4, 4] > 0.9 and alpha[0, 0] < 0.1
+    # Each row of its tables is a member.
+    for name in re.findall(r"^\| `\w+\(.*?\)` \| `(\w+)", page, re.MULTILINE):
+        assert name in gd.soft.DISTRIBUTIONS or name in gd.soft.TCONORMS
+    assert gd.soft.member("levy.reversed.squared+frank(0.3)").name == "levy.reversed.squared+frank(0.3)"
