@@ -87,11 +87,11 @@ def check_rotation(where: str, name: str, rotation: torch.Tensor) -> None:
         )
 
 
-def pixel_size(where: str, image_size: Any) -> tuple[int, int]:
+def pixel_size(where: str, image_size: Any, argument: str = "image_size") -> tuple[int, int]:
     """Return (H, W) of a number or a pair; NumPy's integers count."""
     sides = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
     whole = all(isinstance(side, numbers.Integral) and not isinstance(side, bool) and int(side) > 0 for side in sides)
     if len(sides) != 2 or not whole:
         expected = "a positive integer, or two as (H, W)"
-        raise fail(where, "image_size", expected, describe(image_size), "Give rows, then columns.")
+        raise fail(where, argument, expected, describe(image_size), "Give rows, then columns.")
     return int(sides[0]), int(sides[1])

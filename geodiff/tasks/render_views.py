@@ -10,8 +10,9 @@ from tqdm import tqdm
 from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
 from geodiff.scene.mesh import Mesh
+from geodiff.scene.pose import pixel_size
 from geodiff.tasks.pictures import shaded
-from geodiff.validation import choice, fail, positive
+from geodiff.validation import choice, describe, fail, positive
 
 _WHERE = "render_views"
 _SAMPLES = 4  # a side of a pixel
@@ -26,7 +27,7 @@ def render_views(
     elevation: float | Sequence[float] = 30.0,
     distance: float | None = None,
     fov: float = 30.0,
-    size: tuple[int, int] = (64, 64),
+    size: int | tuple[int, int] = (64, 64),
     hard: bool = False,
     seed: int = 0,
     progress: bool = False,
@@ -40,7 +41,7 @@ def render_views(
         elevation: degrees over the horizon in (−90, 90), for ``"orbit"``; of several, view k takes the (k mod n)-th.
         distance: of the cameras; None: so far that the bounding sphere fits in the image.
         fov: full field of view of the shorter side, degrees.
-        size: (H, W).
+        size: (H, W), or one number for a square.
         hard: alpha is 1 where the pixel's centre is covered; else the mean over 4×4 samples of a pixel.
         seed: of the random placement.
         progress: show a progress bar.
@@ -56,11 +57,18 @@ def render_views(
         >>> render_views(gd.icosphere(2), views=4, size=(24, 32))
         PosedImages(4 images of 24×32, float32, cpu)
     """
+    if not isinstance(mesh, Mesh):
+        raise fail(_WHERE, "mesh", "a Mesh", describe(mesh), "Read one with Mesh.load(path).", TypeError)
+    if mesh.batch_shape:
+        raise fail(_WHERE, "mesh", "one mesh", f"a batch of {tuple(mesh.batch_shape)}", "Take mesh[i].")
+    if mesh.num_vertices == 0:
+        raise fail(_WHERE, "mesh", "of some extent", "one without vertices")
+    size = pixel_size(_WHERE, size, "size")
     choice(_WHERE, "placement", placement, ("orbit", "random"))
     if not isinstance(views, int) or isinstance(views, bool) or views < 1:
         raise fail(_WHERE, "views", "an integer ≥ 1", views)
-    if not 0 < fov < 180:
-        raise fail(_WHERE, "fov", "in (0, 180) degrees", str(fov))
+    if not isinstance(fov, int | float) or not 0 < fov < 180:
+        raise fail(_WHERE, "fov", "in (0, 180) degrees", describe(fov))
     elevations = [float(elevation)] if isinstance(elevation, int | float) else [float(e) for e in elevation]
     if not elevations or not all(-90 < e < 90 for e in elevations):
         raise fail(_WHERE, "elevation", "in (−90, 90) degrees", str(elevation), "Use ±89 for a view from the pole.")

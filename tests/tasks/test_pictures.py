@@ -146,10 +146,11 @@ def test_round_trip_through_files(tmp_path) -> None:
     [
         ({"views": 0}, "render_views: `views` must be an integer ≥ 1"),
         ({"placement": "orbits"}, "`placement` must be one of .* Did you mean 'orbit'"),
+        ({"fov": "wide"}, r"`fov` must be in \(0, 180\) degrees; got str 'wide'"),
         ({"fov": 180.0}, r"`fov` must be in \(0, 180\) degrees"),
         ({"elevation": 90.0}, r"`elevation` must be in \(−90, 90\) degrees; .* Use ±89"),
         ({"distance": -1.0}, "`distance` must be positive"),
-        ({"size": (0, 8)}, "`image_size` must be a positive integer"),
+        ({"size": (0, 8)}, "render_views: `size` must be a positive integer"),
     ],
 )
 def test_wrong_arguments(change: dict, message: str) -> None:
@@ -160,3 +161,18 @@ def test_wrong_arguments(change: dict, message: str) -> None:
 def test_a_mesh_without_extent() -> None:
     with pytest.raises(ValueError, match="`mesh` must be of some extent"):
         render_views(gd.Mesh(torch.ones(3, 3), [[0, 1, 2]]))
+    with pytest.raises(ValueError, match="`mesh` must be of some extent; got one without vertices"):
+        render_views(gd.Mesh(torch.zeros(0, 3), []))
+
+
+def test_no_single_mesh() -> None:
+    with pytest.raises(ValueError, match=r"render_views: `mesh` must be one mesh; got a batch of \(2,\). Take mesh"):
+        render_views(gd.Mesh(torch.rand(2, 4, 3), [[0, 1, 2]]))
+    with pytest.raises(
+        TypeError, match=r"render_views: `mesh` must be a Mesh; got str 'a.obj'. Read one with Mesh.load"
+    ):
+        render_views("a.obj")
+
+
+def test_one_number_is_a_square() -> None:
+    assert render_views(gd.box(), views=1, size=12).image_size == (12, 12)
