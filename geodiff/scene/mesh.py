@@ -487,6 +487,14 @@ class Mesh:
         return self.topology.vertex_degree
 
     @property
+    def adjacency(self) -> torch.Tensor:
+        """(V, V) sparse COO, 1 where an edge joins two vertices; faces that share an edge are in ``face_pairs``."""
+        both = torch.cat((self.edges, self.edges.flip(1))).T
+        ones = torch.ones(both.shape[1], dtype=self.dtype, device=self.device)
+        size = (self.num_vertices, self.num_vertices)
+        return torch.sparse_coo_tensor(both, ones, size, check_invariants=False).coalesce()
+
+    @property
     def is_closed(self) -> bool:
         """Whether there are faces and no boundary edge."""
         return self.topology.is_closed

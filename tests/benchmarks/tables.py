@@ -42,7 +42,7 @@ def speed(result: dict) -> str:
             ),
         )
         text += (
-            "\nA ratio is the peer's time over ours, in one run. Dash: the twin would need more than 1e8 pairs, or the"
+            "\nA ratio is the peer's time over ours, in one run. Dash: more pairs than the twin was asked for, or the"
             " peer is not installed.\n\n"
         )
     if "growth" in result:

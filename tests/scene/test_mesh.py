@@ -354,3 +354,12 @@ def test_mesh_batch_messages() -> None:
         gd.MeshBatch([square().with_vertices(torch.rand(2, 4, 3))])
     with pytest.raises(ValueError, match=r"MeshBatch.with_vertices: `vertices` must be of shape \(4, 3\)"):
         gd.MeshBatch([square()]).with_vertices(torch.rand(5, 3))
+
+
+def test_adjacency_has_the_edges_both_ways():
+    mesh = gd.box()
+    dense = mesh.adjacency.to_dense()
+    assert torch.equal(dense, dense.T) and dense.diagonal().abs().max() == 0
+    assert torch.equal(dense.sum(1).long(), mesh.vertex_degree)
+    pairs = {tuple(sorted(pair)) for pair in dense.nonzero().tolist()}
+    assert pairs == {tuple(sorted(pair)) for pair in mesh.to_trimesh().edges_unique.tolist()}
