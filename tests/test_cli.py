@@ -105,10 +105,13 @@ def test_documented_defaults_are_the_true_ones() -> None:
     assert checked >= 18
 
 
-def test_render_and_fit_make_a_round_trip(views: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_render_and_fit_make_a_round_trip(
+    views: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/somewhere/bin/geodiff", "fit-mesh", "my views"])
     text = succeed("fit-mesh", views, "-o", tmp_path / "fit", "--format", "ply", *FAST)
     metrics = json.loads((tmp_path / "fit" / "metrics.json").read_text())
-    assert metrics["iou_train"] > 0.9 and metrics["command"].startswith("geodiff")
+    assert metrics["iou_train"] > 0.9 and metrics["command"] == "geodiff fit-mesh 'my views'"
     assert f"IoU {metrics['iou_train']:.3f} in 6 views fitted, {metrics['iou_held_out']:.3f} in 2 held out" in text
     for name in ("mesh.ply", "side_by_side.png", "optimisation.gif", "metrics.json"):
         assert str(tmp_path / "fit" / name) in text and (tmp_path / "fit" / name).is_file()

@@ -50,14 +50,14 @@ def speed(result: dict) -> str:
         rows = ([r["faces"], r["pairs"], number(r["both_ms"]), number(r["ns_per_pair"])] for r in result["growth"])
         text += table(["faces", "pairs", "ms", "ns/pair"], rows) + "\n"
     if "family" in result:
-        text += "### Members beside logistic + probabilistic (256², 1 280 faces, τ = 2e-3)\n\n"
+        text += "### Members beside logistic + probabilistic (256², 1 280 faces, τ for equal pairs)\n\n"
         rows = (
             [r["distribution"], r["tconorm"], r["pairs"]]
             + [number(r[k]) for k in ("both_ms", "times_logistic", "times_logistic_a_pair")]
             for r in result["family"]
         )
         text += table(["distribution", "T-conorm", "pairs", "ms", "× logistic", "× a pair"], rows)
-        text += "\nHeavy tails reach over the whole image: their pairs say so.\n\n"
+        text += "\nHeavy tails reach over the whole image whatever τ; laws inside the face have few pairs, and most time a face.\n\n"
     if "clock" in result:
         text += "### 100 Adam steps, 24 views of 64², 642 vertices, IoU + Laplacian + flatness\n\n"
         text += table(["threads", "seconds"], ([r["threads"], number(r["seconds_100_steps"])] for r in result["clock"]))
@@ -133,7 +133,9 @@ def main() -> None:
     lines = [line for path in options.shape for line in path.read_text().splitlines()]
     if lines:
         text += "\n## The shape task of the thesis (`tests/benchmarks/shape_task.py`)\n\n"
-        text += "Least hard IoU loss in 100 steps; lower is better.\n\n"
+        text += "Least hard IoU loss in 100 steps; lower is better. As in the thesis, τ and learning rate are picked on this very\n"
+        text += "number; the defaults of `fit_mesh` were picked on this task at 30° and on our assets. Only the unseen views of the\n"
+        text += "last table, and its other elevations, had no part in that.\n\n"
         text += shape([json.loads(line) for line in lines])
     DOCS.write_text(text)
 
