@@ -20,22 +20,30 @@ _EXPORTS = {
     "torus": "geodiff.scene.primitives",
     "cylinder": "geodiff.scene.primitives",
     "plane": "geodiff.scene.primitives",
+    "BSplineBasis": "geodiff.splines.basis",
+    "NURBSCurve": "geodiff.splines.curve",
+    "NURBSSurface": "geodiff.splines.surface",
+    "NURBSVolume": "geodiff.splines.volume",
     "PosedImages": "geodiff.scene.files",
     "Renderer": "geodiff.render.renderer",
     "RenderOutput": "geodiff.render.renderer",
     "rasterize": "geodiff.render.renderer",
 }
-_ROOMS = ("soft", "scene", "render", "reference", "ops", "native", "losses", "tasks", "interop")
+_ROOMS = ("soft", "scene", "transport", "splines", "render", "reference", "ops", "native", "losses", "tasks", "interop")
 
-__all__ = [*_EXPORTS, "__version__", "losses", "scene", "soft", "tasks"]
+__all__ = [*_EXPORTS, "__version__", "losses", "scene", "soft", "splines", "tasks"]
 
 if TYPE_CHECKING:
-    from geodiff import losses, scene, soft, tasks
+    from geodiff import losses, scene, soft, splines, tasks
     from geodiff.render.renderer import Renderer, RenderOutput, rasterize
     from geodiff.scene.camera import Camera
     from geodiff.scene.files import PosedImages
     from geodiff.scene.mesh import Mesh, MeshBatch
     from geodiff.scene.primitives import box, cylinder, icosphere, plane, torus
+    from geodiff.splines.basis import BSplineBasis
+    from geodiff.splines.curve import NURBSCurve
+    from geodiff.splines.surface import NURBSSurface
+    from geodiff.splines.volume import NURBSVolume
     from geodiff.validation import checks
 
 

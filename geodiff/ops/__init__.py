@@ -3,5 +3,6 @@
 
 from geodiff.ops.rasterize import rasterize
 from geodiff.ops.silhouette import count_pairs, silhouette
+from geodiff.ops.spline import basis, spline, spline_grid
 
-__all__ = ["count_pairs", "rasterize", "silhouette"]
+__all__ = ["basis", "count_pairs", "rasterize", "silhouette", "spline", "spline_grid"]

@@ -4,5 +4,18 @@
 from geodiff.reference.polygons import Polygons, near_clip, signed_distance
 from geodiff.reference.rasterize import Raster, rasterize
 from geodiff.reference.silhouette import silhouette
+from geodiff.reference.spline import basis, basis_matrix, find_span, spline, spline_grid
 
-__all__ = ["Polygons", "Raster", "near_clip", "rasterize", "signed_distance", "silhouette"]
+__all__ = [
+    "Polygons",
+    "Raster",
+    "basis",
+    "basis_matrix",
+    "find_span",
+    "near_clip",
+    "rasterize",
+    "signed_distance",
+    "silhouette",
+    "spline",
+    "spline_grid",
+]
