@@ -61,7 +61,7 @@ struct Row {
         }
         return tail;
     }
-    GEODIFF_HD static T add_lanes(Pack<T> sum) {
+    GEODIFF_HD static T add_lanes(const Pack<T>& sum) {
         T lane[wide];
         store(lane, sum);
         for (int half = wide / 2; half > 0; half /= 2) {

@@ -2,13 +2,13 @@
 // Splines on the CPU work on blocks of points: spans → basis → contraction, each a loop of its own. Points go through the
 // triangle of the basis in packs, one a lane, since its divisions are what it costs.
 #pragma once
-#include "../spline/evaluate.h"
-#include "grid.h"
-#include "parallel.h"
-
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wpsabi"  // packs are only passed to functions that are inlined
 #endif
+
+#include "../spline/evaluate.h"
+#include "grid.h"
+#include "parallel.h"
 
 namespace gd {
 
@@ -59,7 +59,7 @@ GEODIFF_HD V load(const T* from) {
     return v;
 }
 template <class V, class T>
-GEODIFF_HD void store(T* to, V v) {
+GEODIFF_HD void store(T* to, const V& v) {
     __builtin_memcpy(to, &v, sizeof v);
 }
 

@@ -75,7 +75,7 @@ struct Triangle {
 
 // From the q functions of degree q − 1 to the q + 1 of degree q (de Boor 1972, Cox 1972).
 template <class V>
-GEODIFF_HD void raise_degree(int q, int degree, const V* window, V u, V* values, V* term, V* inverse) {
+GEODIFF_HD void raise_degree(int q, int degree, const V* window, const V& u, V* values, V* term, V* inverse) {
     V carry = Lanes<V>::of(0);
     for (int b = 0; b < q; ++b) {
         const V low = window[degree - q + b], high = window[degree + b];
@@ -102,7 +102,7 @@ GEODIFF_HD void raise_order(int q, int degree, const V* window, V* values, V* te
 
 // The adjoints: `bar` goes from q + 1 numbers to q.
 template <class V>
-GEODIFF_HD void raise_degree_adjoint(int q, int degree, const V* window, V u, const V* term, const V* inverse, V* bar,
+GEODIFF_HD void raise_degree_adjoint(int q, int degree, const V* window, const V& u, const V* term, const V* inverse, V* bar,
                                      V& bar_u, V* bar_window) {
     for (int b = 0; b < q; ++b) {
         V& bar_low = bar_window[degree - q + b];
@@ -131,7 +131,7 @@ GEODIFF_HD void raise_order_adjoint(int q, int degree, const V* term, const V* i
 }
 
 template <int Q, int Degree, class V>
-GEODIFF_HD void climb(const V* window, V u, int order, V* values, V* term, V* inverse) {
+GEODIFF_HD void climb(const V* window, const V& u, int order, V* values, V* term, V* inverse) {
     if constexpr (Q <= Degree) {
         constexpr int at = Q * (Q - 1) / 2;
         if (Q + order <= Degree) {
@@ -144,7 +144,7 @@ GEODIFF_HD void climb(const V* window, V u, int order, V* values, V* term, V* in
 }
 
 template <int Q, int Degree, class V>
-GEODIFF_HD void descend(const V* window, V u, int order, const V* term, const V* inverse, V* bar, V& bar_u,
+GEODIFF_HD void descend(const V* window, const V& u, int order, const V* term, const V* inverse, V* bar, V& bar_u,
                         V* bar_window) {
     if constexpr (Q > 0) {
         constexpr int at = Q * (Q - 1) / 2;
@@ -160,7 +160,7 @@ GEODIFF_HD void descend(const V* window, V u, int order, const V* term, const V*
 // Degree as a template argument unrolls the triangle; −1 takes it from `degree`. The order is at most the degree.
 // values[b] = d^order/du^order N_{s−P+b}(u), b = 0 … P.
 template <int Degree, class V, int Most>
-GEODIFF_HD void basis(const V* window, V u, int degree, int order, V* values, Triangle<V, Most>& kept) {
+GEODIFF_HD void basis(const V* window, const V& u, int degree, int order, V* values, Triangle<V, Most>& kept) {
     values[0] = Lanes<V>::of(1);
     if constexpr (Degree >= 0) {
         climb<1, Degree>(window, u, order, values, kept.term, kept.inverse);
@@ -178,7 +178,7 @@ GEODIFF_HD void basis(const V* window, V u, int degree, int order, V* values, Tr
 
 // The way back from dL/dvalues (overwritten) to dL/du and dL/dwindow; the span is held fixed.
 template <int Degree, class V, int Most>
-GEODIFF_HD void basis_adjoint(const V* window, V u, int degree, int order, const Triangle<V, Most>& kept, V* bar,
+GEODIFF_HD void basis_adjoint(const V* window, const V& u, int degree, int order, const Triangle<V, Most>& kept, V* bar,
                               V& bar_u, V* bar_window) {
     const int p = Degree >= 0 ? Degree : degree;
     bar_u = Lanes<V>::of(0);
