@@ -25,51 +25,83 @@ struct Block {
     i64 offset[kPoints];  // of the first row, in the net
 };
 
-// N contiguous numbers in registers: packs, then perhaps half a pack, then single ones.
-template <class T, int N>
+// N contiguous numbers in registers: as many packs as fit, then single ones. A member each, since arrays would stay in
+// memory.
+template <class T, int N, bool Wide = (N >= Lanes<Pack<T>>::count)>
 struct Row {
-    static constexpr int wide = Lanes<Pack<T>>::count;
-    static constexpr int packs = N / wide, rest = N - packs * wide;
-    Pack<T> v[packs + 1];
-    T s[rest + 1];
+    using V = Pack<T>;
+    static constexpr int wide = Lanes<V>::count;
+    V v;
+    Row<T, N - wide> rest;
 
     GEODIFF_HD void clear() {
-        for (int k = 0; k < packs; ++k) v[k] = Lanes<Pack<T>>::of(0);
-        for (int k = 0; k < rest; ++k) s[k] = T(0);
+        v = Lanes<V>::of(0);
+        rest.clear();
     }
     GEODIFF_HD void load_from(const T* from) {
-        for (int k = 0; k < packs; ++k) v[k] = load<Pack<T>>(from + k * wide);
-        for (int k = 0; k < rest; ++k) s[k] = from[packs * wide + k];
+        v = load<V>(from);
+        rest.load_from(from + wide);
     }
     GEODIFF_HD void store_to(T* to) const {
-        for (int k = 0; k < packs; ++k) store(to + k * wide, v[k]);
-        for (int k = 0; k < rest; ++k) to[packs * wide + k] = s[k];
+        store(to, v);
+        rest.store_to(to + wide);
     }
     // this += weight · row
     GEODIFF_HD void add(T weight, const Row& row) {
-        for (int k = 0; k < packs; ++k) v[k] += Lanes<Pack<T>>::of(weight) * row.v[k];
-        for (int k = 0; k < rest; ++k) s[k] += weight * row.s[k];
+        v += Lanes<V>::of(weight) * row.v;
+        rest.add(weight, row.rest);
     }
-    // A pack whose lanes, with `tail`, add up to the scalar product.
-    GEODIFF_HD T dot(const Row& row) const {
-        T tail = T(0);
-        for (int k = 0; k < rest; ++k) tail += s[k] * row.s[k];
-        if constexpr (packs > 0) {
-            Pack<T> sum = v[0] * row.v[0];
-            for (int k = 1; k < packs; ++k) sum += v[k] * row.v[k];
-            tail += add_lanes(sum);
-        }
-        return tail;
-    }
-    GEODIFF_HD static T add_lanes(const Pack<T>& sum) {
-        T lane[wide];
-        store(lane, sum);
-        for (int half = wide / 2; half > 0; half /= 2) {
-            for (int k = 0; k < half; ++k) lane[k] += lane[k + half];
-        }
-        return lane[0];
+    // Adds the products of entries: those of packs to `lanes`, those of single numbers to `sum`.
+    GEODIFF_HD void products(const Row& row, V& lanes, T& sum) const {
+        lanes += v * row.v;
+        rest.products(row.rest, lanes, sum);
     }
 };
+
+template <class T, int N>
+struct Row<T, N, false> {
+    T v;
+    Row<T, N - 1, false> rest;
+
+    GEODIFF_HD void clear() {
+        v = T(0);
+        rest.clear();
+    }
+    GEODIFF_HD void load_from(const T* from) {
+        v = *from;
+        rest.load_from(from + 1);
+    }
+    GEODIFF_HD void store_to(T* to) const {
+        *to = v;
+        rest.store_to(to + 1);
+    }
+    GEODIFF_HD void add(T weight, const Row& row) {
+        v += weight * row.v;
+        rest.add(weight, row.rest);
+    }
+    GEODIFF_HD void products(const Row& row, Pack<T>& lanes, T& sum) const {
+        sum += v * row.v;
+        rest.products(row.rest, lanes, sum);
+    }
+};
+
+template <class T>
+struct Row<T, 0, false> {
+    GEODIFF_HD void clear() {}
+    GEODIFF_HD void load_from(const T*) {}
+    GEODIFF_HD void store_to(T*) const {}
+    GEODIFF_HD void add(T, const Row&) {}
+    GEODIFF_HD void products(const Row&, Pack<T>&, T&) const {}
+};
+
+template <class T, int N>
+GEODIFF_HD T dot(const Row<T, N>& x, const Row<T, N>& y) {
+    Pack<T> lanes = Lanes<Pack<T>>::of(0);
+    T sum = T(0);
+    x.products(y, lanes, sum);
+    if constexpr (N >= Lanes<Pack<T>>::count) sum += add_lanes<T>(lanes);
+    return sum;
+}
 
 // out (n, dim) = the spline's homogeneous values at n points.
 template <class T>
@@ -128,9 +160,9 @@ void contract_adjoint(const T* control, Block<T>& block, int n, int, const T* g,
                     row.load_from(base + at);
                     sum.add(va * vb, row);
                     if (x.step) {
-                        const T dot = row.dot(dual);
-                        x_bar[a * kPoints + i] += vb * dot;
-                        if (y.step) y_bar[b * kPoints + i] += va * dot;
+                        const T share = dot(row, dual);
+                        x_bar[a * kPoints + i] += vb * share;
+                        if (y.step) y_bar[b * kPoints + i] += va * share;
                     }
                 }
                 if (grad_control) {

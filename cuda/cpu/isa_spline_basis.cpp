@@ -35,8 +35,10 @@ void values_of(const T* knots, int degree, int order, int n, AxisBlock<T>& block
     for (int at = 0; at < n; at += Lanes<V>::count) {
         V window[2 * most + 1], values[most + 1];
         Triangle<V, most> kept;
+        GEODIFF_UNROLL
         for (int k = 0; k < 2 * p; ++k) window[k] = gather<V>(knots - p + 1 + k, block.span + at);
         basis<Degree>(window, load<V>(block.u + at), p, order, values, kept);
+        GEODIFF_UNROLL
         for (int b = 0; b <= p; ++b) store(block.values + b * kPoints + at, values[b]);
     }
 }
@@ -50,11 +52,14 @@ void adjoint_of(const T* knots, int degree, int order, int n, AxisBlock<T>& bloc
         V window[2 * most + 1], values[most + 1], bar_window[2 * most + 1], bar_u;
         Triangle<V, most> kept;
         const V u = load<V>(block.u + at);
+        GEODIFF_UNROLL
         for (int k = 0; k < 2 * p; ++k) window[k] = gather<V>(knots - p + 1 + k, block.span + at);
         basis<Degree>(window, u, p, order, values, kept);
+        GEODIFF_UNROLL
         for (int b = 0; b <= p; ++b) values[b] = load<V>(block.bar + b * kPoints + at);
         basis_adjoint<Degree>(window, u, p, order, kept, values, bar_u, bar_window);
         store(block.bar_u + at, bar_u);
+        GEODIFF_UNROLL
         for (int k = 0; k < 2 * p; ++k) store(block.bar_window + k * kPoints + at, bar_window[k]);
     }
 }

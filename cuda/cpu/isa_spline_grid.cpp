@@ -74,10 +74,7 @@ void blend_rows_adjoint(const T* v, const T* __restrict x, i64 stride, i64 n, co
             for (int f = 0; f < F; ++f) sums[f] += here * load<V>(x + f * stride + c);
         }
         for (int f = 0; f < F; ++f) {
-            T lanes[wide];
-            store(lanes, sums[f]);
-            T sum = T(0);
-            for (int k = 0; k < wide; ++k) sum += lanes[k];
+            T sum = add_lanes<T>(sums[f]);
             for (i64 k = c; k < n; ++k) sum += g[k] * x[f * stride + k];
             bar_v[f] += sum;
         }

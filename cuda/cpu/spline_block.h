@@ -63,7 +63,21 @@ GEODIFF_HD void store(T* to, const V& v) {
     __builtin_memcpy(to, &v, sizeof v);
 }
 
-constexpr int kPoints = 64;  // in a block
+// The sum over the lanes of a pack, by halves.
+template <class T>
+GEODIFF_HD T add_lanes(const Pack<T>& lanes) {
+    constexpr int wide = Lanes<Pack<T>>::count;
+    T part[wide];
+    store(part, lanes);
+    GEODIFF_UNROLL
+    for (int half = wide / 2; half > 0; half /= 2) {
+        for (int k = 0; k < half; ++k) part[k] += part[k + half];
+    }
+    return part[0];
+}
+
+constexpr int kPoints = 64;   // in a block
+constexpr int kFewKnots = 48;
 
 // One axis of a block; rows of kPoints, so that a pack of points is contiguous.
 template <class T>
@@ -77,12 +91,26 @@ struct AxisBlock {
 
     // Takes n > 0 parameters and finds their spans; the rest of the block repeats the last.
     void locate(const T* knots, SpanRange range, const T* parameters, int n) {
+        const int padded = (n + 15) / 16 * 16;
         for (int i = 0; i < n; ++i) u[i] = parameters[i];
-        for (int i = 0; i < n; ++i) span[i] = find_span(knots, range, u[i]);
-        const int padded = min(kPoints, (n + 15) / 16 * 16);
-        for (int i = n; i < padded; ++i) {
-            u[i] = u[n - 1];
-            span[i] = span[n - 1];
+        for (int i = n; i < padded; ++i) u[i] = u[n - 1];
+        if (Lanes<Pack<T>>::count > 1 && range.last - range.first <= kFewKnots) {
+            count_knots(knots, range, padded);
+        } else {
+            for (int i = 0; i < padded; ++i) span[i] = find_span(knots, range, u[i]);
+        }
+    }
+
+    // Few knots are sooner counted, for a pack of points at a time, than searched.
+    void count_knots(const T* knots, SpanRange range, int n) {
+        using V = Pack<T>;
+        for (int at = 0; at < n; at += Lanes<V>::count) {
+            const V x = load<V>(u + at);
+            auto below = x < x;  // 0 in each lane; a comparison that holds is −1
+            for (int j = range.first + 1; j <= range.last; ++j) below += Lanes<V>::of(knots[j]) <= x;
+            if constexpr (Lanes<V>::count > 1) {
+                for (int l = 0; l < Lanes<V>::count; ++l) span[at + l] = range.first - int(below[l]);
+            }
         }
     }
 

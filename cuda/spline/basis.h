@@ -13,6 +13,15 @@ namespace gd {
 
 constexpr int kMaxDegree = 15;
 
+// Unrolled before arrays are given registers, or they would stay in memory.
+#if defined(__GNUC__) && !defined(__clang__)
+#define GEODIFF_UNROLL _Pragma("GCC unroll 8")
+#elif defined(__clang__) || defined(__CUDACC__)
+#define GEODIFF_UNROLL _Pragma("unroll")
+#else
+#define GEODIFF_UNROLL
+#endif
+
 // The number a V is made of, and a V with that number in each lane.
 template <class V>
 struct Lanes {
@@ -26,7 +35,7 @@ struct SpanRange {
     int first, last;
 };
 
-// Index of the last of n ascending numbers that is ≤ x, by halving without branches; −1 where there is none. Whatever
+// Index of the last of n ascending numbers that is ≤ x, by halving without branches, which would be guessed wrong; −1 where there is none. Whatever
 // the numbers are, the result is in [−1, n − 1].
 template <class T>
 GEODIFF_HD int last_not_above(const T* x, int n, T bound) {
@@ -34,7 +43,7 @@ GEODIFF_HD int last_not_above(const T* x, int n, T bound) {
     const T* at = x;
     while (n > 1) {
         const int half = n / 2;
-        at += at[half - 1] <= bound ? half : 0;
+        at += half * int(at[half - 1] <= bound);
         n -= half;
     }
     return int(at - x) + (*at <= bound ? 0 : -1);
@@ -47,7 +56,7 @@ GEODIFF_HD int last_below(const T* x, int n, T bound) {
     const T* at = x;
     while (n > 1) {
         const int half = n / 2;
-        at += at[half - 1] < bound ? half : 0;
+        at += half * int(at[half - 1] < bound);
         n -= half;
     }
     return int(at - x) + (*at < bound ? 0 : -1);
@@ -77,6 +86,7 @@ struct Triangle {
 template <class V>
 GEODIFF_HD void raise_degree(int q, int degree, const V* window, const V& u, V* values, V* term, V* inverse) {
     V carry = Lanes<V>::of(0);
+    GEODIFF_UNROLL
     for (int b = 0; b < q; ++b) {
         const V low = window[degree - q + b], high = window[degree + b];
         inverse[b] = Lanes<V>::of(1) / (high - low);
@@ -91,6 +101,7 @@ GEODIFF_HD void raise_degree(int q, int degree, const V* window, const V& u, V* 
 template <class V>
 GEODIFF_HD void raise_order(int q, int degree, const V* window, V* values, V* term, V* inverse) {
     V carry = Lanes<V>::of(0);
+    GEODIFF_UNROLL
     for (int b = 0; b < q; ++b) {
         inverse[b] = Lanes<V>::of(1) / (window[degree + b] - window[degree - q + b]);
         term[b] = Lanes<V>::of(typename Lanes<V>::Real(q)) * values[b] * inverse[b];
@@ -104,6 +115,7 @@ GEODIFF_HD void raise_order(int q, int degree, const V* window, V* values, V* te
 template <class V>
 GEODIFF_HD void raise_degree_adjoint(int q, int degree, const V* window, const V& u, const V* term, const V* inverse, V* bar,
                                      V& bar_u, V* bar_window) {
+    GEODIFF_UNROLL
     for (int b = 0; b < q; ++b) {
         V& bar_low = bar_window[degree - q + b];
         V& bar_high = bar_window[degree + b];
@@ -119,6 +131,7 @@ GEODIFF_HD void raise_degree_adjoint(int q, int degree, const V* window, const V
 
 template <class V>
 GEODIFF_HD void raise_order_adjoint(int q, int degree, const V* term, const V* inverse, V* bar, V* bar_window) {
+    GEODIFF_UNROLL
     for (int b = 0; b < q; ++b) {
         V& bar_low = bar_window[degree - q + b];
         V& bar_high = bar_window[degree + b];
@@ -182,6 +195,7 @@ GEODIFF_HD void basis_adjoint(const V* window, const V& u, int degree, int order
                               V& bar_u, V* bar_window) {
     const int p = Degree >= 0 ? Degree : degree;
     bar_u = Lanes<V>::of(0);
+    GEODIFF_UNROLL
     for (int k = 0; k < 2 * p; ++k) bar_window[k] = Lanes<V>::of(0);
     if constexpr (Degree >= 0) {
         descend<Degree, Degree>(window, u, order, kept.term, kept.inverse, bar, bar_u, bar_window);
