@@ -13,6 +13,18 @@ void silhouette_backward_f32(const geodiff::SilhouetteJob<float>&);
 void silhouette_backward_f64(const geodiff::SilhouetteJob<double>&);
 void rasterize_f32(const geodiff::HardJob<float>&);
 void rasterize_f64(const geodiff::HardJob<double>&);
+void spline_basis_f32(const geodiff::BasisJob<float>&);
+void spline_basis_f64(const geodiff::BasisJob<double>&);
+void spline_basis_backward_f32(const geodiff::BasisJob<float>&);
+void spline_basis_backward_f64(const geodiff::BasisJob<double>&);
+void spline_forward_f32(const geodiff::SplineJob<float>&);
+void spline_forward_f64(const geodiff::SplineJob<double>&);
+void spline_backward_f32(const geodiff::SplineJob<float>&);
+void spline_backward_f64(const geodiff::SplineJob<double>&);
+void spline_grid_forward_f32(const geodiff::SplineJob<float>&);
+void spline_grid_forward_f64(const geodiff::SplineJob<double>&);
+void spline_grid_backward_f32(const geodiff::SplineJob<float>&);
+void spline_grid_backward_f64(const geodiff::SplineJob<double>&);
 
 namespace {
 
@@ -32,9 +44,23 @@ void math(int function, double, const T* __restrict in, T* __restrict out, i64 n
 }  // namespace
 
 const geodiff::Kernels& kernels() {
-    static const geodiff::Kernels table = {GEODIFF_TEXT(GEODIFF_ISA), silhouette_forward_f32,  silhouette_forward_f64,
-                                           silhouette_backward_f32,   silhouette_backward_f64, rasterize_f32,
-                                           rasterize_f64,             math<float>,             math<double>};
+    static const geodiff::Kernels table = {
+        GEODIFF_TEXT(GEODIFF_ISA),
+        silhouette_forward_f32,
+        silhouette_forward_f64,
+        silhouette_backward_f32,
+        silhouette_backward_f64,
+        rasterize_f32,
+        rasterize_f64,
+        spline_basis_f32,
+        spline_basis_f64,
+        spline_basis_backward_f32,
+        spline_basis_backward_f64,
+        {{spline_forward_f32, spline_backward_f32}, {spline_grid_forward_f32, spline_grid_backward_f32}},
+        {{spline_forward_f64, spline_backward_f64}, {spline_grid_forward_f64, spline_grid_backward_f64}},
+        math<float>,
+        math<double>,
+    };
     return table;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the bindings hand to the kernels of one SIMD level: plain pointers and numbers, checked in Python.
 #pragma once
+#include "../spline/arguments.h"
 
 namespace geodiff {
 
@@ -51,6 +52,13 @@ struct Kernels {
     void (*silhouette_backward_f64)(const SilhouetteJob<double>&);
     void (*rasterize_f32)(const HardJob<float>&);
     void (*rasterize_f64)(const HardJob<double>&);
+    void (*spline_basis_f32)(const BasisJob<float>&);
+    void (*spline_basis_f64)(const BasisJob<double>&);
+    void (*spline_basis_backward_f32)(const BasisJob<float>&);
+    void (*spline_basis_backward_f64)(const BasisJob<double>&);
+    // [grid][backward]
+    void (*spline_f32[2][2])(const SplineJob<float>&);
+    void (*spline_f64[2][2])(const SplineJob<double>&);
     void (*math_f32)(int function, double parameter, const float* in, float* out, long long n);
     void (*math_f64)(int function, double parameter, const double* in, double* out, long long n);
 };

@@ -4,10 +4,12 @@
 // Arguments were checked in Python (geodiff/ops); what nanobind refuses here is a mistake of ours, not of a user.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/vector.h>
 
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "jobs.h"
 #include "parallel.h"
@@ -161,6 +163,129 @@ void rasterize(Array<const T, 2> clip, Array<const int, 2> faces, Array<const in
 }
 
 template <class T>
+using Rows = Array<T, 2>;  // (B or 1, …)
+template <class T>
+using Flat = nb::ndarray<T, nb::c_contig, nb::device::cpu>;  // empty where not asked for
+
+template <class T>
+T* or_null(const Flat<T>& array) {
+    return array.size() ? array.data() : nullptr;
+}
+
+// One axis: its knots (B or 1, M) and parameters (B or 1, N).
+template <class T>
+geodiff::SplineAxis<T> axis_of(const Rows<const T>& knots, const Rows<const T>& parameters, int degree, int order) {
+    geodiff::SplineAxis<T> axis{};
+    axis.knots = knots.data();
+    axis.parameters = parameters.data();
+    axis.knots_stride = knots.shape(0) > 1 ? static_cast<long long>(knots.shape(1)) : 0;
+    axis.parameters_stride = parameters.shape(0) > 1 ? static_cast<long long>(parameters.shape(1)) : 0;
+    axis.points = static_cast<long long>(parameters.shape(1));
+    axis.count = static_cast<int>(knots.shape(1)) - degree - 1;
+    axis.degree = degree;
+    axis.order = order;
+    return axis;
+}
+
+template <class T>
+void spline_basis(Rows<const T> knots, Rows<const T> parameters, int degree, int order, Array<int64_t, 2> span,
+                  Array<T, 3> values, int threads) {
+    geodiff::BasisJob<T> job{};
+    job.axis = axis_of<T>(knots, parameters, degree, order);
+    job.batch = static_cast<long long>(span.shape(0));
+    job.span = reinterpret_cast<long long*>(span.data());
+    job.values = values.data();
+    job.threads = threads;
+    nb::gil_scoped_release release;
+    if constexpr (sizeof(T) == 4) {
+        level->spline_basis_f32(job);
+    } else {
+        level->spline_basis_f64(job);
+    }
+}
+
+template <class T>
+void spline_basis_backward(Rows<const T> knots, Rows<const T> parameters, int degree, int order,
+                           Array<const T, 3> upstream, Flat<T> grad_knots, Flat<T> grad_parameters, int threads) {
+    geodiff::BasisJob<T> job{};
+    job.axis = axis_of<T>(knots, parameters, degree, order);
+    job.axis.grad_knots = or_null(grad_knots);
+    job.axis.grad_parameters = or_null(grad_parameters);
+    job.batch = static_cast<long long>(upstream.shape(0));
+    job.upstream = upstream.data();
+    job.threads = threads;
+    nb::gil_scoped_release release;
+    if constexpr (sizeof(T) == 4) {
+        level->spline_basis_backward_f32(job);
+    } else {
+        level->spline_basis_backward_f64(job);
+    }
+}
+
+// Control points (B or 1, …, D); knots, parameters, degree, order and bandwidth of each axis.
+template <class T>
+geodiff::SplineJob<T> spline_job(const Flat<const T>& control, const std::vector<Rows<const T>>& knots,
+                                 const std::vector<Rows<const T>>& parameters, const std::vector<int>& degree,
+                                 const std::vector<int>& order, const std::vector<double>& bandwidth, bool rational,
+                                 long long batch, int threads) {
+    geodiff::SplineJob<T> job{};
+    job.axes = static_cast<int>(knots.size());
+    if (job.axes < 1 || job.axes > 3 || control.ndim() != knots.size() + 2) throw std::invalid_argument("axes");
+    for (size_t a = 0; a < knots.size(); ++a) {
+        job.axis[a] = axis_of<T>(knots[a], parameters.at(a), degree.at(a), order.at(a));
+        if (job.axis[a].count != static_cast<int>(control.shape(a + 1))) throw std::invalid_argument("knots");
+        if (!bandwidth.empty()) job.axis[a].bandwidth = bandwidth.at(a);
+    }
+    job.control = control.data();
+    job.control_stride = control.shape(0) > 1 ? static_cast<long long>(control.size() / control.shape(0)) : 0;
+    job.batch = batch;
+    job.dim = static_cast<int>(control.shape(control.ndim() - 1));
+    job.rational = rational;
+    job.threads = threads;
+    return job;
+}
+
+template <class T>
+void run_spline(const geodiff::SplineJob<T>& job, bool grid, bool backward) {
+    nb::gil_scoped_release release;
+    if constexpr (sizeof(T) == 4) {
+        level->spline_f32[grid][backward](job);
+    } else {
+        level->spline_f64[grid][backward](job);
+    }
+}
+
+template <class T>
+void spline_forward(Flat<const T> control, std::vector<Rows<const T>> knots, std::vector<Rows<const T>> parameters,
+                    std::vector<int> degree, std::vector<int> order, bool rational, bool grid, Flat<T> value,
+                    Flat<T> inverse_weight, int threads) {
+    auto job = spline_job<T>(control, knots, parameters, degree, order, {}, rational,
+                             static_cast<long long>(value.shape(0)), threads);
+    job.value = value.data();
+    job.inverse_weight = or_null(inverse_weight);
+    run_spline(job, grid, false);
+}
+
+template <class T>
+void spline_backward(Flat<const T> control, std::vector<Rows<const T>> knots, std::vector<Rows<const T>> parameters,
+                     std::vector<int> degree, std::vector<int> order, std::vector<double> bandwidth, bool rational,
+                     bool grid, Flat<const T> value, Flat<const T> inverse_weight, Flat<const T> upstream,
+                     Flat<T> grad_control, std::vector<Flat<T>> grad_knots, std::vector<Flat<T>> grad_parameters,
+                     int threads) {
+    auto job = spline_job<T>(control, knots, parameters, degree, order, bandwidth, rational,
+                             static_cast<long long>(value.shape(0)), threads);
+    job.value = const_cast<T*>(value.data());
+    job.inverse_weight = const_cast<T*>(inverse_weight.data());
+    job.upstream = upstream.data();
+    job.grad_control = or_null(grad_control);
+    for (size_t a = 0; a < knots.size(); ++a) {
+        job.axis[a].grad_knots = or_null(grad_knots.at(a));
+        job.axis[a].grad_parameters = or_null(grad_parameters.at(a));
+    }
+    run_spline(job, grid, true);
+}
+
+template <class T>
 void math(int function, Array<const T, 1> in, Array<T, 1> out) {
     const long long n = static_cast<long long>(in.shape(0));
     if constexpr (sizeof(T) == 4) {
@@ -182,6 +307,18 @@ void bind(nb::module_& m) {
           "want_params"_a, "want_shape"_a, "want_p"_a, "threads"_a);
     m.def("rasterize", &rasterize<T>, "clip"_a.noconvert(), "faces"_a.noconvert(), "layout"_a.noconvert(), "height"_a,
           "width"_a, "near"_a, "face"_a.noconvert(), "depth"_a.noconvert(), "barycentric"_a.noconvert(), "threads"_a);
+    m.def("spline_basis", &spline_basis<T>, "knots"_a.noconvert(), "parameters"_a.noconvert(), "degree"_a, "order"_a,
+          "span"_a.noconvert(), "values"_a.noconvert(), "threads"_a);
+    m.def("spline_basis_backward", &spline_basis_backward<T>, "knots"_a.noconvert(), "parameters"_a.noconvert(),
+          "degree"_a, "order"_a, "upstream"_a.noconvert(), "grad_knots"_a.noconvert(),
+          "grad_parameters"_a.noconvert(), "threads"_a);
+    m.def("spline_forward", &spline_forward<T>, "control"_a.noconvert(), "knots"_a.noconvert(),
+          "parameters"_a.noconvert(), "degree"_a, "order"_a, "rational"_a, "grid"_a, "value"_a.noconvert(),
+          "inverse_weight"_a.noconvert(), "threads"_a);
+    m.def("spline_backward", &spline_backward<T>, "control"_a.noconvert(), "knots"_a.noconvert(),
+          "parameters"_a.noconvert(), "degree"_a, "order"_a, "bandwidth"_a, "rational"_a, "grid"_a,
+          "value"_a.noconvert(), "inverse_weight"_a.noconvert(), "upstream"_a.noconvert(),
+          "grad_control"_a.noconvert(), "grad_knots"_a.noconvert(), "grad_parameters"_a.noconvert(), "threads"_a);
     m.def("math", &math<T>, "function"_a, "input"_a.noconvert(), "output"_a.noconvert());
 }
 

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+// Splines on the CPU work on blocks of points: spans → basis → contraction, each a loop of its own. Points go through the
+// triangle of the basis in packs, one a lane, since its divisions are what it costs.
+#pragma once
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wpsabi"  // packs are only passed to functions that are inlined
+#endif
+
+#include "../spline/evaluate.h"
+#include "grid.h"
+#include "parallel.h"
+
+namespace gd {
+
+#if defined(_MSC_VER)
+template <class T>
+struct PackOf {
+    using Type = T;
+};
+#else
+#if defined(__AVX512F__)
+constexpr int kPackBytes = 64;
+#else
+constexpr int kPackBytes = 32;
+#endif
+typedef float PackF32 __attribute__((vector_size(kPackBytes)));
+typedef double PackF64 __attribute__((vector_size(kPackBytes)));
+template <class T>
+struct PackOf;
+template <>
+struct PackOf<float> {
+    using Type = PackF32;
+};
+template <>
+struct PackOf<double> {
+    using Type = PackF64;
+};
+template <>
+struct Lanes<PackF32> {
+    using Real = float;
+    static constexpr int count = kPackBytes / 4;
+    GEODIFF_HD static PackF32 of(float x) { return x - PackF32{}; }
+};
+template <>
+struct Lanes<PackF64> {
+    using Real = double;
+    static constexpr int count = kPackBytes / 8;
+    GEODIFF_HD static PackF64 of(double x) { return x - PackF64{}; }
+};
+#endif
+
+template <class T>
+using Pack = typename PackOf<T>::Type;
+
+template <class V, class T>
+GEODIFF_HD V load(const T* from) {
+    V v;
+    __builtin_memcpy(&v, from, sizeof v);
+    return v;
+}
+template <class V, class T>
+GEODIFF_HD void store(T* to, const V& v) {
+    __builtin_memcpy(to, &v, sizeof v);
+}
+
+// The sum over the lanes of a pack, by halves.
+template <class T>
+GEODIFF_HD T add_lanes(const Pack<T>& lanes) {
+    constexpr int wide = Lanes<Pack<T>>::count;
+    T part[wide];
+    store(part, lanes);
+    GEODIFF_UNROLL
+    for (int half = wide / 2; half > 0; half /= 2) {
+        for (int k = 0; k < half; ++k) part[k] += part[k + half];
+    }
+    return part[0];
+}
+
+constexpr int kPoints = 64;   // in a block
+constexpr int kFewKnots = 48;
+
+// One axis of a block; rows of kPoints, so that a pack of points is contiguous.
+template <class T>
+struct AxisBlock {
+    alignas(64) T u[kPoints];
+    alignas(64) T values[(kMaxDegree + 1) * kPoints];
+    alignas(64) T bar[(kMaxDegree + 1) * kPoints];  // gradient of the values
+    alignas(64) T bar_u[kPoints];
+    alignas(64) T bar_window[2 * kMaxDegree * kPoints];
+    int span[kPoints];
+
+    // Takes n > 0 parameters and finds their spans; the rest of the block repeats the last.
+    void locate(const T* knots, SpanRange range, const T* parameters, int n) {
+        const int padded = (n + 15) / 16 * 16;
+        for (int i = 0; i < n; ++i) u[i] = parameters[i];
+        for (int i = n; i < padded; ++i) u[i] = u[n - 1];
+        if (Lanes<Pack<T>>::count > 1 && range.last - range.first <= kFewKnots) {
+            count_knots(knots, range, padded);
+        } else {
+            for (int i = 0; i < padded; ++i) span[i] = find_span(knots, range, u[i]);
+        }
+    }
+
+    // Few knots are sooner counted, for a pack of points at a time, than searched.
+    void count_knots(const T* knots, SpanRange range, int n) {
+        using V = Pack<T>;
+        for (int at = 0; at < n; at += Lanes<V>::count) {
+            const V x = load<V>(u + at);
+            auto below = x < x;  // 0 in each lane; a comparison that holds is −1
+            for (int j = range.first + 1; j <= range.last; ++j) below += Lanes<V>::of(knots[j]) <= x;
+            if constexpr (Lanes<V>::count > 1) {
+                for (int l = 0; l < Lanes<V>::count; ++l) span[at + l] = range.first - int(below[l]);
+            }
+        }
+    }
+
+    void clear_bar(int functions) {
+        for (int i = 0; i < functions * kPoints; ++i) bar[i] = T(0);
+    }
+
+    // Adds the windows' gradients to the knots they were taken from.
+    void add_window(int degree, int n, double* knots) const {
+        for (int i = 0; i < n; ++i) {
+            double* to = knots + span[i] - degree + 1;
+            for (int k = 0; k < 2 * degree; ++k) to[k] += double(bar_window[k * kPoints + i]);
+        }
+    }
+};
+
+template <class T, int D>
+void divide_by_weight(const T* homogeneous, i64 n, T* value, T* inverse_weight) {
+    for (i64 i = 0; i < n; ++i) {
+        const T inverse = T(1) / homogeneous[i * D + D - 1];
+        inverse_weight[i] = inverse;
+        for (int d = 0; d < D - 1; ++d) value[i * (D - 1) + d] = homogeneous[i * D + d] * inverse;
+    }
+}
+
+// (n, dim) → the quotient (n, dim − 1), and 1/w (n)
+template <class T>
+void divide(const T* __restrict homogeneous, i64 n, int dim, T* __restrict value, T* __restrict inverse_weight) {
+    if (dim == 3) return divide_by_weight<T, 3>(homogeneous, n, value, inverse_weight);
+    if (dim == 4) return divide_by_weight<T, 4>(homogeneous, n, value, inverse_weight);
+    for (i64 i = 0; i < n; ++i) {
+        const T inverse = T(1) / homogeneous[i * dim + dim - 1];
+        inverse_weight[i] = inverse;
+        for (int d = 0; d < dim - 1; ++d) value[i * (dim - 1) + d] = homogeneous[i * dim + d] * inverse;
+    }
+}
+
+// Homogeneous upstream gradients of n points, (n, dim).
+template <class T>
+void upstream_of(const SplineJob<T>& job, i64 first, i64 n, T* __restrict g) {
+    if (!job.rational || job.dim != 4) {
+        for (i64 i = 0; i < n; ++i) homogeneous_upstream(job, first + i, g + i * job.dim);
+        return;
+    }
+    const T* upstream = job.upstream + 3 * first;
+    const T* value = job.value + 3 * first;
+    for (i64 i = 0; i < n; ++i) {
+        const T inverse = job.inverse_weight[first + i];
+        const T x = upstream[3 * i] * inverse, y = upstream[3 * i + 1] * inverse, z = upstream[3 * i + 2] * inverse;
+        g[4 * i] = x;
+        g[4 * i + 1] = y;
+        g[4 * i + 2] = z;
+        g[4 * i + 3] = -(x * value[3 * i] + y * value[3 * i + 1] + z * value[3 * i + 2]);
+    }
+}
+
+// u, span → values
+template <class T>
+using BasisStage = void (*)(const T* knots, int degree, int order, int n, AxisBlock<T>&);
+// u, span, bar → bar_u, bar_window
+template <class T>
+using BasisAdjointStage = void (*)(const T* knots, int degree, int order, int n, AxisBlock<T>&);
+
+template <class T>
+struct BasisStages {
+    BasisStage<T> values;
+    BasisAdjointStage<T> adjoint;
+};
+template <class T>
+BasisStages<T> basis_stages(int degree, int order);
+
+}  // namespace gd
