@@ -4,7 +4,7 @@
 A new control point i of degree P is the blossom (polar form) of a polynomial piece at the new knots
 `v_{i+1}, …, v_{i+P}` (Ramshaw, "Blossoms are polar forms", CAGD 6, 1989). Taken on the old span that holds `v_i`, with
 the arguments in order, its coefficients are those of Cohen, Lyche and Riesenfeld, "Discrete B-splines and subdivision
-techniques" (1980): never negative, of sum one, and exact zeros and ones where nothing changes. No denominator is ever an
+techniques" (1980): never negative, of sum one, and exact zeros and ones where nothing changes. No denominator is an
 empty span.
 """
 
