@@ -138,4 +138,4 @@ def snapped(values: torch.Tensor, knots: torch.Tensor) -> torch.Tensor:
     slack = 16 * torch.finfo(knots.dtype).eps * held.abs().amax(-1, keepdim=True)
     distance = (held[..., None, :] - values.detach()[..., None]).abs()
     nearest = torch.take_along_dim(held.expand(*distance.shape[:-2], -1), distance.argmin(-1), -1)
-    return torch.where(distance.amin(-1) <= slack, values + (nearest - values).detach(), values)
+    return torch.where(distance.amin(-1) <= slack, nearest + (values - values.detach()), values)

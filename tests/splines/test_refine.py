@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import BSpline
 
@@ -65,6 +65,7 @@ def test_exact_operations_keep_curves(curve: Any, name: str) -> None:
         assert [float(x) for x in result.domain[0]] == [float(x) for x in curve.domain[0]]
 
 
+@settings(max_examples=25)
 @given(curves())
 def test_split_and_bezier_keep_curves(curve: Any) -> None:
     at = float(inside(curve, 1))
