@@ -165,3 +165,28 @@ def test_we_read_what_geomdl_writes(tmp_path: pathlib.Path, case: tuple) -> None
     points = [theirs.evaluate_single(float(p[0]) if len(shape) == 1 else tuple(p.tolist())) for p in at]
     torch.testing.assert_close(ours(*at.unbind(-1)), torch.tensor(points, dtype=torch.float64), rtol=0, atol=ROUND_TRIP)
     assert ours.is_rational == rational
+
+
+# 3dm -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("clamped", [True, False], ids=["clamped", "unclamped"])
+def test_rhino_evaluates_what_we_write(tmp_path: pathlib.Path, case: tuple, clamped: bool) -> None:
+    rhino = pytest.importorskip("rhino3dm")
+    spline = make(*case, clamped=clamped)
+    save_splines(tmp_path / "a.3dm", [spline])
+    model = rhino.File3dm.Read(str(tmp_path / "a.3dm"))
+    shape = model.Objects[0].Geometry
+    domains = [shape.Domain] if spline.axes == 1 else [shape.Domain(0), shape.Domain(1)]
+    for (low, high), domain in zip(spline.domain, domains, strict=True):
+        assert (domain.T0, domain.T1) == (float(low), float(high))
+    at = [torch.linspace(float(low), float(high), 9, dtype=torch.float64)[1:-1] for low, high in spline.domain]
+    combinations = torch.cartesian_prod(*at).reshape(-1, spline.axes)
+    found = [shape.PointAt(*p) for p in combinations.tolist()]
+    points = torch.tensor([[p.X, p.Y, p.Z] for p in found], dtype=torch.float64)
+    expected = torch.nn.functional.pad(spline(*combinations.unbind(-1)), (0, 3 - spline.dim))
+    torch.testing.assert_close(points, expected, rtol=0, atol=ROUND_TRIP)
+    (back,) = load_splines(tmp_path / "a.3dm")
+    assert_same(back, spline, knots=clamped)
+    assert back.is_rational == spline.is_rational
