@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Splines from and to IGES (entities 126 and 128) and STEP files, through Open CASCADE."""
+
+import contextlib
+import io
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from geodiff.splines.files import Reading, needed
+from geodiff.splines.spline import NURBS
+from geodiff.validation import fail
+
+# All 17 digits. (Open CASCADE writes 9 or 12; asked for more in its default style it cuts off exponents.)
+_FORMAT = "%.16E"
+_TRIMMED = "Untrim it, or split it into whole surfaces, where it was made."
+# How far, as a fraction of the domain, the border of a face may be from the border of the domain.
+_NEAR = 1e-6
+
+
+@contextlib.contextmanager
+def _quiet(path: pathlib.Path) -> Iterator[None]:
+    """Check that Open CASCADE is there, and keep it from printing."""
+    try:
+        from OCP.collections import Array1_double  # noqa: F401  (not in releases before 8)
+        from OCP.Message import Message
+    except ImportError as error:
+        raise needed("OCP >= 8", "cadquery-ocp-novtk", path) from error
+    messenger = Message.DefaultMessenger_s()
+    printers = list(messenger.Printers())
+    for printer in printers:
+        messenger.RemovePrinter(printer)
+    try:
+        yield
+    finally:
+        for printer in printers:
+            messenger.AddPrinter(printer)
+
+
+# Writing -------------------------------------------------------------------------------------------------------------
+
+
+def write_occ(path: pathlib.Path, splines: Sequence[NURBS], kind: str) -> None:
+    """Write curves and surfaces in space as ``kind``, "iges" or "step"."""
+    with _quiet(path):
+        from OCP.Standard import Standard_Failure
+
+        shapes = []
+        for spline in splines:
+            try:
+                shapes.append(_geometry(spline))
+            except Standard_Failure as error:
+                fix = "Degrees above 25 and jumps at interior knots are not taken. Save it as .json."
+                got = f"{spline!r} ({error})"
+                raise fail("save_splines", "splines", "what Open CASCADE takes for valid", got, fix) from error
+        content = (_iges if kind == "iges" else _step)(shapes)
+    path.write_bytes(content)
+
+
+def _geometry(spline: NURBS) -> Any:
+    from OCP.collections import Array1_double, Array1_gp_Pnt, Array1_int, Array2_double, Array2_gp_Pnt
+    from OCP.Geom import Geom_BSplineCurve, Geom_BSplineSurface
+    from OCP.gp import gp_Pnt
+
+    def row(kind: Any, values: Sequence[Any]) -> Any:
+        array = kind(1, len(values))
+        for i, value in enumerate(values, 1):
+            array.SetValue(i, value)
+        return array
+
+    def net(kind: Any, values: Sequence[Sequence[Any]]) -> Any:
+        array = kind(1, len(values), 1, len(values[0]))
+        for i, line in enumerate(values, 1):
+            for j, value in enumerate(line, 1):
+                array.SetValue(i, j, value)
+        return array
+
+    distinct = [np.unique(knots.numpy(), return_counts=True) for knots in spline.knots]
+    knots = [row(Array1_double, values.tolist()) for values, _ in distinct]
+    counts = [row(Array1_int, number.tolist()) for _, number in distinct]
+    points = spline.control_points.tolist()
+    if spline.axes == 1:
+        poles = row(Array1_gp_Pnt, [gp_Pnt(*p) for p in points])
+        weights = [] if spline.weights is None else [row(Array1_double, spline.weights.tolist())]
+        return Geom_BSplineCurve(poles, *weights, *knots, *counts, *spline.degrees)
+    poles = net(Array2_gp_Pnt, [[gp_Pnt(*p) for p in line] for line in points])
+    weights = [] if spline.weights is None else [net(Array2_double, spline.weights.tolist())]
+    return Geom_BSplineSurface(poles, *weights, *knots, *counts, *spline.degrees)
+
+
+def _iges(shapes: Sequence[Any]) -> bytes:
+    from OCP.Geom import Geom_Curve
+    from OCP.GeomToIGES import GeomToIGES_GeomCurve, GeomToIGES_GeomSurface
+    from OCP.IGESControl import IGESControl_Controller, IGESControl_Writer
+    from OCP.IGESData import IGESData_IGESWriter
+    from OCP.IGESSelect import IGESSelect_WorkLibrary
+
+    IGESControl_Controller.Init_s()
+    control = IGESControl_Writer("MM", 0)
+    for shape in shapes:
+        one = isinstance(shape, Geom_Curve)
+        convert = GeomToIGES_GeomCurve() if one else GeomToIGES_GeomSurface()
+        convert.SetModel(control.Model())
+        convert.SetUnit(1.0)
+        if one:
+            entity = convert.TransferCurve(shape, shape.FirstParameter(), shape.LastParameter())
+        else:
+            entity = convert.TransferSurface(shape, *shape.Bounds())
+        control.AddEntity(entity)
+    control.ComputeModel()
+    writer = IGESData_IGESWriter(control.Model())
+    writer.FloatWriter().SetFormat(_FORMAT)
+    writer.SendModel(IGESSelect_WorkLibrary.DefineProtocol_s())
+    return _printed(writer)
+
+
+def _step(shapes: Sequence[Any]) -> bytes:
+    from OCP.BRepBuilderAPI import BRepBuilderAPI_MakeEdge, BRepBuilderAPI_MakeFace
+    from OCP.Geom import Geom_Curve
+    from OCP.StepAP214 import StepAP214
+    from OCP.STEPControl import STEPControl_StepModelType, STEPControl_Writer
+    from OCP.StepData import StepData_StepWriter
+
+    control = STEPControl_Writer()
+    for shape in shapes:
+        if isinstance(shape, Geom_Curve):
+            body = BRepBuilderAPI_MakeEdge(shape).Edge()
+        else:
+            body = BRepBuilderAPI_MakeFace(shape, 1e-7).Face()
+        control.Transfer(body, STEPControl_StepModelType.STEPControl_AsIs)
+    writer = StepData_StepWriter(control.Model())
+    writer.FloatWriter().SetFormat(_FORMAT)
+    writer.SendModel(StepAP214.Protocol_s())
+    return _printed(writer)
+
+
+def _printed(writer: Any) -> bytes:
+    content = io.BytesIO()
+    if not writer.Print(content):
+        raise RuntimeError("geodiff.splines: Open CASCADE could not write the model")
+    return content.getvalue()
+
+
+# Reading -------------------------------------------------------------------------------------------------------------
+
+
+def read_occ(reading: Reading, kind: str) -> None:
+    """Read IGES or STEP: B-splines as they are, other curves and rectangular faces converted to NURBS."""
+    with _quiet(reading.path):
+        from OCP.IFSelect import IFSelect_ReturnStatus
+        from OCP.IGESControl import IGESControl_Controller, IGESControl_Reader
+        from OCP.Standard import Standard_Failure
+        from OCP.STEPControl import STEPControl_Reader
+
+        if kind == "iges":
+            IGESControl_Controller.Init_s()
+        reader = IGESControl_Reader() if kind == "iges" else STEPControl_Reader()
+        if reader.ReadFile(str(reading.path)) != IFSelect_ReturnStatus.IFSelect_RetDone:
+            raise reading.damaged("Open CASCADE cannot read it")
+        unit = reader.IGESModel().GlobalSection().UnitValue() if kind == "iges" else 1.0
+        for root in range(1, reader.NbRootsForTransfer() + 1):
+            entity = reader.RootForTransfer(root)
+            name = type(entity).__name__.rpartition("_")[2]
+            label = f"IGES {entity.TypeNumber()} ({name})" if kind == "iges" else name
+            label = f"root {root}, {label}"
+            if kind == "iges" and _add_entity(reading, label, entity, unit):
+                continue
+            reader.ClearShapes()
+            try:
+                done = reader.TransferOneRoot(root) if kind == "iges" else reader.TransferRoot(root)
+            except Standard_Failure:
+                done = False
+            if not done or reader.NbShapes() == 0:
+                reading.refuse(label, "Convert it to B-splines where it was made.")
+            for i in range(1, reader.NbShapes() + 1):
+                _add_shape(reading, label, reader.Shape(i))
+
+
+def _add_entity(reading: Reading, label: str, entity: Any, unit: float) -> bool:
+    """Read IGES 126 and 128, whose very knots Open CASCADE's own conversion may change; or return False."""
+    from OCP.IGESGeom import IGESGeom_BSplineCurve, IGESGeom_BSplineSurface
+
+    def point(*index: int) -> list[float]:
+        return [unit * x for x in _three((entity.TransformedPole if entity.HasTransf() else entity.Pole)(*index))]
+
+    if isinstance(entity, IGESGeom_BSplineCurve):
+        degree, last = [entity.Degree()], entity.UpperIndex()
+        knots = [np.array([entity.Knot(i) for i in range(-degree[0], last + 2)])]
+        points: Any = [point(i) for i in range(last + 1)]
+        weights: Any = [entity.Weight(i) for i in range(last + 1)]
+        found: list[tuple[float, ...]] = [(entity.UMin(), entity.UMax())]
+    elif isinstance(entity, IGESGeom_BSplineSurface):
+        degree = [entity.DegreeU(), entity.DegreeV()]
+        rows, columns = range(entity.UpperIndexU() + 1), range(entity.UpperIndexV() + 1)
+        knots = [
+            np.array([entity.KnotU(i) for i in range(-degree[0], len(rows) + 1)]),
+            np.array([entity.KnotV(i) for i in range(-degree[1], len(columns) + 1)]),
+        ]
+        points = [[point(i, j) for j in columns] for i in rows]
+        weights = [[entity.Weight(i, j) for j in columns] for i in rows]
+        # Open CASCADE 8 mixes up UMax and VMin; a release that does not shall do too.
+        low, high = (entity.UMin(), entity.VMin()), (entity.UMax(), entity.VMax())
+        found = [(*low, *high), (low[0], high[0], low[1], high[1])]
+    else:
+        return False
+    domain = [float(end) for k, p in zip(knots, degree, strict=True) for end in (k[p], k[-p - 1])]
+    if not any(np.allclose(ends, domain, rtol=1e-9, atol=0) for ends in found):
+        return False  # a part of its domain only
+    reading.add(label, points, None if entity.IsPolynomial() else weights, knots, degree)
+    return True
+
+
+def _add_shape(reading: Reading, label: str, shape: Any) -> None:
+    from OCP.TopAbs import TopAbs_ShapeEnum as Kind
+    from OCP.TopoDS import TopoDS
+
+    for face in _within(shape, Kind.TopAbs_FACE):
+        _converted(reading, label, _add_face, TopoDS.Face(face))
+    for edge in _within(shape, Kind.TopAbs_EDGE, Kind.TopAbs_FACE):
+        _converted(reading, label, _add_edge, TopoDS.Edge(edge))
+    if next(_within(shape, Kind.TopAbs_VERTEX, Kind.TopAbs_EDGE), None) is not None:
+        reading.refuse(f"{label}: points", "Points are not splines; delete them.")
+
+
+def _converted(reading: Reading, label: str, add: Callable[[Reading, str, Any], None], part: Any) -> None:
+    from OCP.Standard import Standard_Failure
+
+    try:
+        add(reading, label, part)
+    except Standard_Failure as error:
+        reading.refuse(
+            f"{label}: something that Open CASCADE does not convert ({error})", "Make it a B-spline where it was made."
+        )
+
+
+def _within(shape: Any, kind: Any, avoid: Any = None) -> Iterator[Any]:
+    from OCP.TopExp import TopExp_Explorer
+
+    explorer = TopExp_Explorer(shape, kind) if avoid is None else TopExp_Explorer(shape, kind, avoid)
+    while explorer.More():
+        yield explorer.Current()
+        explorer.Next()
+
+
+def _add_edge(reading: Reading, label: str, edge: Any) -> None:
+    from OCP.BRep import BRep_Tool
+    from OCP.BRepAdaptor import BRepAdaptor_Curve
+    from OCP.Geom import Geom_BSplineCurve, Geom_OffsetCurve, Geom_TrimmedCurve
+    from OCP.GeomConvert import GeomConvert
+
+    curve = BRep_Tool.Curve_s(edge, 0.0, 0.0)
+    if isinstance(curve, Geom_OffsetCurve):
+        reading.refuse(f"{label}: an offset curve", "Make it a B-spline where it was made.")
+        return
+    ends = BRepAdaptor_Curve(edge)
+    low, high = ends.FirstParameter(), ends.LastParameter()
+    whole = isinstance(curve, Geom_BSplineCurve) and (low, high) == (curve.FirstParameter(), curve.LastParameter())
+    if not whole:
+        curve = GeomConvert.CurveToBSplineCurve_s(Geom_TrimmedCurve(curve, low, high))
+    if curve.IsPeriodic():
+        curve.SetNotPeriodic()
+    points = [_three(curve.Pole(i)) for i in range(1, curve.NbPoles() + 1)]
+    weights = [curve.Weight(i) for i in range(1, curve.NbPoles() + 1)] if curve.IsRational() else None
+    knots = np.repeat(list(curve.Knots()), list(curve.Multiplicities()))
+    reading.add(label, points, weights, [knots], [curve.Degree()])
+
+
+def _add_face(reading: Reading, label: str, face: Any) -> None:
+    from OCP.BRep import BRep_Tool
+    from OCP.BRepTools import BRepTools
+    from OCP.Geom import Geom_BSplineSurface, Geom_OffsetSurface, Geom_RectangularTrimmedSurface
+    from OCP.GeomConvert import GeomConvert
+
+    surface = BRep_Tool.Surface_s(face)
+    name = type(surface).__name__.rpartition("_")[2]
+    if isinstance(surface, Geom_OffsetSurface):
+        reading.refuse(f"{label}: an offset surface", "Make it a B-spline where it was made.")
+        return
+    bounds = np.array(BRepTools.UVBounds_s(face))
+    size = bounds[[1, 3]] - bounds[[0, 2]]
+    if not _fills(face, bounds, size):
+        reading.refuse(f"{label}: a trimmed {name}", _TRIMMED)
+        return
+    whole = isinstance(surface, Geom_BSplineSurface) and bool(
+        (np.abs(bounds - surface.Bounds()) <= _NEAR * size.repeat(2)).all()
+    )
+    if not whole:
+        surface = GeomConvert.SurfaceToBSplineSurface_s(Geom_RectangularTrimmedSurface(surface, *bounds.tolist()))
+    if surface.IsUPeriodic():
+        surface.SetUNotPeriodic()
+    if surface.IsVPeriodic():
+        surface.SetVNotPeriodic()
+    rows, columns = range(1, surface.NbUPoles() + 1), range(1, surface.NbVPoles() + 1)
+    points = [[_three(surface.Pole(i, j)) for j in columns] for i in rows]
+    rational = surface.IsURational() or surface.IsVRational()
+    weights = [[surface.Weight(i, j) for j in columns] for i in rows] if rational else None
+    knots = [
+        np.repeat(list(surface.UKnots()), list(surface.UMultiplicities())),
+        np.repeat(list(surface.VKnots()), list(surface.VMultiplicities())),
+    ]
+    reading.add(label, points, weights, knots, [surface.UDegree(), surface.VDegree()])
+
+
+def _fills(face: Any, bounds: np.ndarray, size: np.ndarray) -> bool:
+    """Whether a face is a whole rectangle of its surface's parameters: all its edges are on the rectangle's border."""
+    from OCP.BRepAdaptor import BRepAdaptor_Curve2d
+    from OCP.TopAbs import TopAbs_ShapeEnum as Kind
+    from OCP.TopoDS import TopoDS
+
+    for edge in _within(face, Kind.TopAbs_EDGE):
+        curve = BRepAdaptor_Curve2d(TopoDS.Edge(edge), face)
+        at = [curve.Value(u) for u in np.linspace(curve.FirstParameter(), curve.LastParameter(), 9)]
+        uv = np.array([[p.X(), p.Y()] for p in at])
+        off = [np.abs(uv[:, i // 2] - bounds[i]).max() / size[i // 2] for i in range(4)]
+        if min(off) > _NEAR:
+            return False
+    return True
+
+
+def _three(point: Any) -> list[float]:
+    return [point.X(), point.Y(), point.Z()]
