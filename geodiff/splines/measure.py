@@ -12,7 +12,7 @@ gently curved splines, but perhaps 1e-4 where a curve nearly stops or weights di
 is returned; its gradient is that of the finest rule. float32 reaches about 1e-6.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
