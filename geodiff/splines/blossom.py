@@ -4,7 +4,7 @@
 A new control point i of degree P is the blossom (polar form) of a polynomial piece at the new knots
 `v_{i+1}, …, v_{i+P}` (Ramshaw, "Blossoms are polar forms", CAGD 6, 1989). Taken on the old span that holds `v_i`, with
 the arguments in order, its coefficients are those of Cohen, Lyche and Riesenfeld, "Discrete B-splines and subdivision
-techniques" (1980): never negative, of sum one, and exact zeros and ones where nothing changes. No denominator is ever an
+techniques" (1980): never negative, of sum one, and exact zeros and ones where nothing changes. No denominator is an
 empty span.
 """
 
@@ -138,4 +138,4 @@ def snapped(values: torch.Tensor, knots: torch.Tensor) -> torch.Tensor:
     slack = 16 * torch.finfo(knots.dtype).eps * held.abs().amax(-1, keepdim=True)
     distance = (held[..., None, :] - values.detach()[..., None]).abs()
     nearest = torch.take_along_dim(held.expand(*distance.shape[:-2], -1), distance.argmin(-1), -1)
-    return torch.where(distance.amin(-1) <= slack, values + (nearest - values).detach(), values)
+    return torch.where(distance.amin(-1) <= slack, nearest + (values - values.detach()), values)

@@ -122,9 +122,18 @@ def insert_knots(spline: Spline, values: Any, axis: int = 0) -> Spline:
     """
     where = "insert_knots"
     spline = prepared(where, spline, axis)
-    knots, degree, (low, high) = spline.knots[axis], spline.degrees[axis], spline.domain[axis]
+    knots, degree = spline.knots[axis], spline.degrees[axis]
     values = _read(where, "values", values, knots)
     values = snapped(values[None] if values.dim() == 0 else values, knots)
+    _check_insertion(where, values.detach(), knots.detach(), degree)
+    batch = torch.broadcast_shapes(knots.shape[:-1], values.shape[:-1])
+    joint = torch.cat([knots.expand(*batch, -1), values.expand(*batch, -1)], -1)
+    new_knots = torch.sort(joint, dim=-1, stable=True).values
+    return _onto(spline, axis, new_knots)
+
+
+def _check_insertion(where: str, values: torch.Tensor, knots: torch.Tensor, degree: int) -> None:
+    low, high = knots[..., degree], knots[..., -degree - 1]
     outside = ~((values > low[..., None]) & (values < high[..., None]))
     if bool(outside.any()):
         value = float(values.expand(outside.shape)[tuple(outside.nonzero()[0])])
@@ -132,17 +141,13 @@ def insert_knots(spline: Spline, values: Any, axis: int = 0) -> Spline:
         raise fail(where, "values", expected, f"{value:g}", "clamped() repeats the end knots.")
     most = max(degree, 1)
     there = (values[..., :, None] == knots[..., None, :]).sum(-1)
-    extra = (values[..., :, None] == values[..., None, :]).sum(-1)
+    extra = (values[..., :, None] == values[..., None, :]).sum(-1).expand(there.shape)
     wrong = (there + extra > most).nonzero()
     if len(wrong):
         at = tuple(wrong[0].tolist())
-        got = f"{float(values.expand(there.shape)[at]):g} inserted {int(extra.expand(there.shape)[at])} more times"
+        got = f"{float(values.expand(there.shape)[at]):g} inserted {int(extra[at])} more times"
         expected = f"at a knot repeated at most {most} times in the end (degree {degree})"
         raise fail(where, "values", expected, f"{got}, where {int(there[at])} are", "split() cuts the spline there.")
-    batch = torch.broadcast_shapes(knots.shape[:-1], values.shape[:-1])
-    joint = torch.cat([knots.expand(*batch, -1), values.expand(*batch, -1)], -1)
-    new_knots = torch.sort(joint, dim=-1, stable=True).values
-    return _onto(spline, axis, new_knots)
 
 
 def _onto(spline: Spline, axis: int, new_knots: torch.Tensor) -> Spline:
@@ -235,12 +240,7 @@ def _trimmed(where: str, spline: Spline, low: Any, high: Any, axis: int, names: 
     knots, degree, (first, last) = spline.knots[axis], spline.degrees[axis], spline.domain[axis]
     low = first if low is None else number(where, names[0], low, knots)
     high = last if high is None else number(where, names[1], high, knots)
-    for name, value, wrong in ((names[0], low, (low < first) | (low >= last)), (names[1], high, high > last)):
-        if bool(wrong.any()):
-            value = float(value.expand(wrong.shape)[tuple(wrong.nonzero()[0])])
-            raise fail(where, name, f"in the domain [{float(first.max()):g}, {float(last.min()):g}]", f"{value:g}")
-    if bool((low >= high).any()):
-        raise fail(where, names[1], f"above {names[0]}", f"{high.tolist()} for {names[0]} = {low.tolist()}")
+    _check_piece(where, names, *(x.detach() for x in (low, high, first, last)))
 
     def rule(row: Row, start: float, end: float) -> list[int]:
         return [i for i, value in enumerate(row) if start < value < end]
@@ -248,6 +248,17 @@ def _trimmed(where: str, spline: Spline, low: Any, high: Any, axis: int, names: 
     inside = chosen(where, knots, rule, low, high)
     ends = [x.expand(inside.shape[:-1])[..., None].expand(*inside.shape[:-1], degree + 1) for x in (low, high)]
     return _onto(spline, axis, torch.cat([ends[0], inside, ends[1]], -1))
+
+
+def _check_piece(
+    where: str, names: tuple[str, str], low: torch.Tensor, high: torch.Tensor, first: torch.Tensor, last: torch.Tensor
+) -> None:
+    for name, value, wrong in ((names[0], low, (low < first) | (low >= last)), (names[1], high, high > last)):
+        if bool(wrong.any()):
+            got = f"{float(value.expand(wrong.shape)[tuple(wrong.nonzero()[0])]):g}"
+            raise fail(where, name, f"in the domain [{float(first.max()):g}, {float(last.min()):g}]", got)
+    if bool((low >= high).any()):
+        raise fail(where, names[1], f"above {names[0]}", f"{high.tolist()} for {names[0]} = {low.tolist()}")
 
 
 def split(spline: Spline, at: Any, axis: int = 0) -> tuple[Spline, Spline]:
@@ -270,7 +281,7 @@ def split(spline: Spline, at: Any, axis: int = 0) -> tuple[Spline, Spline]:
     """
     where = "split"
     spline = prepared(where, spline, axis)
-    at, (low, high) = number(where, "at", at, spline.knots[axis]), spline.domain[axis]
+    at, (low, high) = number(where, "at", at, spline.knots[axis]), (x.detach() for x in spline.domain[axis])
     if bool(((at <= low) | (at >= high)).any()):
         expected = f"inside of the domain, between {float(low.max()):g} and {float(high.min()):g}"
         raise fail(where, "at", expected, str(at.tolist()))
