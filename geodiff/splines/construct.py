@@ -45,6 +45,9 @@ def compatible(curves: Sequence[NURBSCurve]) -> list[NURBSCurve]:
     Args:
         curves: of one dimension. Batches with own knots must have equal knots already.
 
+    Gradients: in everything. A knot that several curves have becomes one, that of the first; its gradient is that of
+    moving it in all of them together.
+
     Raises:
         TypeError: not curves.
         ValueError: none, curves of different dimensions, batches whose knots differ.
@@ -171,14 +174,12 @@ def extrude(spline: NURBSCurve | NURBSSurface, direction: Any) -> NURBSSurface |
     top = points + direction[(..., *(None,) * spline.axes, slice(None))]
     net = torch.stack(torch.broadcast_tensors(points, top), -2)
     weights = None if spline.weights is None else torch.stack([spline.weights] * 2, -1)
-    periodic = (*spline.periodic, False)
-    degree = (*spline.degrees, 1)
     if isinstance(spline, NURBSCurve):
-        return NURBSSurface(net, spline.knots[0], None, weights, (degree[0], 1), periodic=(periodic[0], False))
-    end = spline.knots[0].new_tensor([0, 0, 1, 1])
-    return NURBSVolume(
-        net, (*spline.knots, end), weights, (degree[0], degree[1], 1), periodic=(*spline.periodic, False)
-    )
+        wraps = (spline.periodic[0], False)
+        return NURBSSurface(net, spline.knots[0], None, weights, (spline.degree, 1), periodic=wraps)
+    knots = (*spline.knots, spline.knots[0].new_tensor([0, 0, 1, 1]))
+    periodic = (spline.periodic[0], spline.periodic[1], False)
+    return NURBSVolume(net, knots, weights, (*spline.degree, 1), periodic=periodic)
 
 
 def revolve(

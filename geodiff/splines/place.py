@@ -5,8 +5,9 @@ from typing import Any, TypeVar
 
 import torch
 
+from geodiff.splines.conics import read_numbers
 from geodiff.splines.spline import NURBS
-from geodiff.validation import fail, floating, looks_at_values, promote
+from geodiff.validation import fail, floating, looks_at_values
 
 Spline = TypeVar("Spline", bound=NURBS)
 
@@ -18,7 +19,7 @@ def _spline(where: str, spline: Any) -> None:
 
 def read_like(where: str, spline: NURBS, **values: Any) -> list[torch.Tensor]:
     """Read numbers in the spline's dtype and on its device."""
-    return [x.to(spline.control_points) for x in promote(where, **values).values()]
+    return [x.to(spline.control_points) for x in read_numbers(where, spline.dtype, **values).values()]
 
 
 def transform(spline: Spline, matrix: Any = None, offset: Any = None) -> Spline:

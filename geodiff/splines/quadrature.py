@@ -14,7 +14,7 @@ from geodiff.splines.spline import NURBS
 from geodiff.validation import fail, positive
 
 POINTS = 16
-MOST_NODES = 2**21
+MOST_NODES = 2**20
 
 
 @functools.lru_cache(maxsize=64)
@@ -71,6 +71,10 @@ def integral(
     if tolerance is None:
         return evaluate(1)
     positive(where, "tolerance", tolerance, "It is a fraction of the value.")
+    rounding = 8 * torch.finfo(spline.dtype).eps
+    if tolerance < rounding:
+        text = f"at least {rounding:.2g}, eight roundings of {str(spline.dtype).replace('torch.', '')}"
+        raise fail(where, "tolerance", text, f"{tolerance:g}", "Ask for less, or compute in float64.")
     nodes = [(b.shape[-1] - 1) * q for b, q in zip(breaks, counts, strict=True)]
     batch = max(1, int(np.prod(spline.batch_shape)))
     pieces, change = 1, float("inf")
@@ -86,7 +90,8 @@ def integral(
             return evaluate(pieces) if torch.is_grad_enabled() else fine
         coarse = fine
     got = f"{tolerance:g}, while the last two values differ by {change:.2g}"
-    raise fail(where, "tolerance", "within reach", got, "Ask for less, or compute in float64.")
+    fix = "Ask for less; a fold or a cusp is smooth only if it is on a knot."
+    raise fail(where, "tolerance", f"within reach of {MOST_NODES} nodes", got, fix)
 
 
 def count_of(where: str, points: Any) -> int:
