@@ -16,13 +16,18 @@ constexpr i64 kBackwardChunk = 2048;
 constexpr int kMostChunks = 16;
 constexpr i64 kManyItems = 16;
 
-// How a block of points is laid over the control net. An axis that is not there has one function, 1, and step 0.
+// How a block of points is laid over the control net: point i meets the `rows` rows that begin at offset[i] + place[r],
+// with the weights weight[r·kPoints + i], products of the leading axes' bases; along each, the last axis' basis.
 template <class T>
 struct Block {
     AxisBlock<T> axis[3];
-    AxisPoint<T> lead[2], last;  // `values` and `functions`; `first` is each point's own
-    T ones[kPoints];
-    i64 offset[kPoints];  // of the first row, in the net
+    int rows, functions;  // functions: of the last axis
+    i64 offset[kPoints];
+    const i64* place;
+    const T* weight;
+    const T* last;  // values of the last axis
+    T* dots;        // backward: ⟨row, last ⊗ g⟩ of each row and point, as weight
+    T* last_bar;
 };
 
 // N contiguous numbers in registers: as many packs as fit, then single ones. A member each, since arrays would stay in
@@ -114,22 +119,19 @@ using ContractAdjoint = void (*)(const T* control, Block<T>& block, int n, int d
 template <class T, int P, int D>
 void contract(const T* control, const Block<T>& block, int n, int, T*, T* out) {
     constexpr int N = (P + 1) * D;
-    const AxisPoint<T>&x = block.lead[0], &y = block.lead[1];
     for (int i = 0; i < n; ++i) {
         const T* base = control + block.offset[i];
         Row<T, N> sum, row;
         sum.clear();
-        for (int a = 0; a < x.functions; ++a) {
-            for (int b = 0; b < y.functions; ++b) {
-                row.load_from(base + a * x.step + b * y.step);
-                sum.add(x.values[a * x.stride + i] * y.values[b * y.stride + i], row);
-            }
+        for (int r = 0; r < block.rows; ++r) {
+            row.load_from(base + block.place[r]);
+            sum.add(block.weight[r * kPoints + i], row);
         }
         alignas(64) T blended[N];
         sum.store_to(blended);
         T point[D] = {};
         for (int f = 0; f <= P; ++f) {
-            const T weight = block.last.values[f * kPoints + i];
+            const T weight = block.last[f * kPoints + i];
             for (int d = 0; d < D; ++d) point[d] += weight * blended[f * D + d];
         }
         for (int d = 0; d < D; ++d) out[i * D + d] = point[d];
@@ -139,47 +141,38 @@ void contract(const T* control, const Block<T>& block, int n, int, T*, T* out) {
 template <class T, int P, int D>
 void contract_adjoint(const T* control, Block<T>& block, int n, int, const T* g, bool want_basis, T*, T* grad_control) {
     constexpr int N = (P + 1) * D;
-    const AxisPoint<T>&x = block.lead[0], &y = block.lead[1];
-    T* x_bar = block.axis[0].bar;
-    T* y_bar = block.axis[1].bar;
+    const int rows = block.rows;
     for (int i = 0; i < n; ++i) {
-        const T* base = control + block.offset[i];
         alignas(64) T spread[N];
         for (int f = 0; f <= P; ++f) {
-            const T weight = block.last.values[f * kPoints + i];
+            const T weight = block.last[f * kPoints + i];
             for (int d = 0; d < D; ++d) spread[f * D + d] = weight * g[i * D + d];
         }
-        Row<T, N> sum, row, dual;
+        Row<T, N> row, dual;
         dual.load_from(spread);
-        sum.clear();
-        for (int a = 0; a < x.functions; ++a) {
-            for (int b = 0; b < y.functions; ++b) {
-                const T va = x.values[a * x.stride + i], vb = y.values[b * y.stride + i];
-                const i64 at = a * x.step + b * y.step;
-                if (want_basis) {
-                    row.load_from(base + at);
-                    sum.add(va * vb, row);
-                    if (x.step) {
-                        const T share = dot(row, dual);
-                        x_bar[a * kPoints + i] += vb * share;
-                        if (y.step) y_bar[b * kPoints + i] += va * share;
-                    }
-                }
-                if (grad_control) {
-                    row.load_from(grad_control + block.offset[i] + at);
-                    row.add(va * vb, dual);
-                    row.store_to(grad_control + block.offset[i] + at);
-                }
+        if (grad_control) {
+            T* to = grad_control + block.offset[i];
+            for (int r = 0; r < rows; ++r) {
+                row.load_from(to + block.place[r]);
+                row.add(block.weight[r * kPoints + i], dual);
+                row.store_to(to + block.place[r]);
             }
         }
         if (want_basis) {
+            const T* from = control + block.offset[i];
+            Row<T, N> sum;
+            sum.clear();
+            for (int r = 0; r < rows; ++r) {
+                row.load_from(from + block.place[r]);
+                sum.add(block.weight[r * kPoints + i], row);
+                block.dots[r * kPoints + i] = dot(row, dual);
+            }
             alignas(64) T blended[N];
             sum.store_to(blended);
-            T* bar = (x.step == 0 ? block.axis[0] : y.step == 0 ? block.axis[1] : block.axis[2]).bar;
             for (int f = 0; f <= P; ++f) {
-                T dot = T(0);
-                for (int d = 0; d < D; ++d) dot += blended[f * D + d] * g[i * D + d];
-                bar[f * kPoints + i] = dot;
+                T share = T(0);
+                for (int d = 0; d < D; ++d) share += blended[f * D + d] * g[i * D + d];
+                block.last_bar[f * kPoints + i] = share;
             }
         }
     }
@@ -188,68 +181,62 @@ void contract_adjoint(const T* control, Block<T>& block, int n, int, const T* g,
 // Any degree and dimension; scratch has room for two rows.
 template <class T>
 void contract_any(const T* control, const Block<T>& block, int n, int dim, T* __restrict sum, T* out) {
-    const AxisPoint<T>&x = block.lead[0], &y = block.lead[1];
-    const int row = block.last.functions * dim;
+    const int row = block.functions * dim;
     for (int i = 0; i < n; ++i) {
         for (int k = 0; k < row; ++k) sum[k] = T(0);
-        for (int a = 0; a < x.functions; ++a) {
-            for (int b = 0; b < y.functions; ++b) {
-                const T* from = control + block.offset[i] + a * x.step + b * y.step;
-                const T weight = x.values[a * x.stride + i] * y.values[b * y.stride + i];
-                for (int k = 0; k < row; ++k) sum[k] += weight * from[k];
-            }
+        for (int r = 0; r < block.rows; ++r) {
+            const T* from = control + block.offset[i] + block.place[r];
+            const T weight = block.weight[r * kPoints + i];
+            for (int k = 0; k < row; ++k) sum[k] += weight * from[k];
         }
         T* point = out + i64(i) * dim;
         for (int d = 0; d < dim; ++d) point[d] = T(0);
-        for (int f = 0; f < block.last.functions; ++f) {
-            const T weight = block.last.values[f * kPoints + i];
+        for (int f = 0; f < block.functions; ++f) {
+            const T weight = block.last[f * kPoints + i];
             for (int d = 0; d < dim; ++d) point[d] += weight * sum[f * dim + d];
         }
     }
 }
 
 template <class T>
+T dot_any(const T* x, const T* y, int n) {
+    using V = Pack<T>;
+    V lanes = Lanes<V>::of(0);
+    T sum = T(0);
+    int k = 0;
+    for (; k + Lanes<V>::count <= n; k += Lanes<V>::count) lanes += load<V>(x + k) * load<V>(y + k);
+    for (; k < n; ++k) sum += x[k] * y[k];
+    return sum + add_lanes<T>(lanes);
+}
+
+template <class T>
 void contract_adjoint_any(const T* control, Block<T>& block, int n, int dim, const T* g, bool want_basis,
                           T* __restrict scratch, T* grad_control) {
-    const AxisPoint<T>&x = block.lead[0], &y = block.lead[1];
-    const int row = block.last.functions * dim;
+    const int row = block.functions * dim;
     T* __restrict sum = scratch;
     T* __restrict dual = scratch + row;
-    T* x_bar = block.axis[0].bar;
-    T* y_bar = block.axis[1].bar;
-    T* last_bar = (x.step == 0 ? block.axis[0] : y.step == 0 ? block.axis[1] : block.axis[2]).bar;
     for (int i = 0; i < n; ++i) {
         const T* upstream = g + i64(i) * dim;
-        for (int f = 0; f < block.last.functions; ++f) {
-            const T weight = block.last.values[f * kPoints + i];
+        for (int f = 0; f < block.functions; ++f) {
+            const T weight = block.last[f * kPoints + i];
             for (int d = 0; d < dim; ++d) dual[f * dim + d] = weight * upstream[d];
         }
         for (int k = 0; k < row; ++k) sum[k] = T(0);
-        for (int a = 0; a < x.functions; ++a) {
-            for (int b = 0; b < y.functions; ++b) {
-                const T va = x.values[a * x.stride + i], vb = y.values[b * y.stride + i], weight = va * vb;
-                const i64 at = block.offset[i] + a * x.step + b * y.step;
-                if (want_basis) {
-                    T dot = T(0);
-                    for (int k = 0; k < row; ++k) {
-                        dot += control[at + k] * dual[k];
-                        sum[k] += weight * control[at + k];
-                    }
-                    if (x.step) x_bar[a * kPoints + i] += vb * dot;
-                    if (y.step) y_bar[b * kPoints + i] += va * dot;
-                }
-                if (grad_control) {
-                    T* to = grad_control + at;
-                    for (int k = 0; k < row; ++k) to[k] += weight * dual[k];
-                }
+        for (int r = 0; r < block.rows; ++r) {
+            const i64 at = block.offset[i] + block.place[r];
+            const T weight = block.weight[r * kPoints + i];
+            if (want_basis) {
+                for (int k = 0; k < row; ++k) sum[k] += weight * control[at + k];
+                block.dots[r * kPoints + i] = dot_any(control + at, dual, row);
+            }
+            if (grad_control) {
+                T* to = grad_control + at;
+                for (int k = 0; k < row; ++k) to[k] += weight * dual[k];
             }
         }
-        if (want_basis) {
-            for (int f = 0; f < block.last.functions; ++f) {
-                T dot = T(0);
-                for (int d = 0; d < dim; ++d) dot += sum[f * dim + d] * upstream[d];
-                last_bar[f * kPoints + i] = dot;
-            }
+        if (!want_basis) continue;
+        for (int f = 0; f < block.functions; ++f) {
+            block.last_bar[f * kPoints + i] = dot_any(sum + f * dim, upstream, dim);
         }
     }
 }
@@ -308,15 +295,62 @@ struct Evaluator {
 
     int row() const { return (job.axis[job.axes - 1].degree + 1) * job.dim; }
 
-    void prepare(Block<T>& block) const {
-        for (int i = 0; i < kPoints; ++i) block.ones[i] = T(1);
-        for (int a = 0; a < 2; ++a) {
-            const bool there = a < job.axes - 1;
-            const AxisPoint<T> none = {block.ones, 0, 1, 0, 0};
-            block.lead[a] = there ? AxisPoint<T>{block.axis[a].values, 0, job.axis[a].degree + 1, kPoints, step[a]} : none;
-        }
+    int rows() const {
+        int count = 1;
+        for (int a = 0; a < job.axes - 1; ++a) count *= job.axis[a].degree + 1;
+        return count;
+    }
+
+    // Memory of one thread's block: the numbers of rows, homogeneous points, contraction's scratch.
+    struct Memory {
+        Scratch<i64> place;
+        Scratch<T> weight, dots, points, row;
+
+        explicit Memory(const Evaluator& e)
+            : place(e.rows()), weight(i64(e.rows()) * kPoints), dots(i64(e.rows()) * kPoints),
+              points(i64(kPoints) * e.job.dim), row(2 * e.row()) {}
+    };
+
+    void prepare(Block<T>& block, const Memory& memory) const {
         const int last = job.axes - 1;
-        block.last = {block.axis[last].values, 0, job.axis[last].degree + 1, kPoints, i64(job.dim)};
+        block.rows = rows();
+        block.functions = job.axis[last].degree + 1;
+        block.place = memory.place.get();
+        block.weight = job.axes == 2 ? block.axis[0].values : memory.weight.get();
+        block.last = block.axis[last].values;
+        block.last_bar = block.axis[last].bar;
+        block.dots = job.axes == 2 ? block.axis[0].bar : memory.dots.get();
+        const int inner = job.axes == 3 ? job.axis[1].degree + 1 : 1;
+        for (int r = 0; r < block.rows; ++r) {
+            memory.place[r] = (r / inner) * (last > 0 ? step[0] : 0) + (r % inner) * (last > 1 ? step[1] : 0);
+        }
+        if (job.axes == 1) {
+            for (int i = 0; i < kPoints; ++i) memory.weight[i] = T(1);
+        }
+    }
+
+    // Three axes: weights are products, and their gradients go to both factors. (Two axes: the one leading basis.)
+    void multiply(const Block<T>& block, T* __restrict weight) const {
+        if (job.axes < 3) return;
+        const int inner = job.axis[1].degree + 1;
+        for (int r = 0; r < block.rows; ++r) {
+            const T* x = block.axis[0].values + r / inner * kPoints;
+            const T* y = block.axis[1].values + r % inner * kPoints;
+            for (int i = 0; i < kPoints; ++i) weight[r * kPoints + i] = x[i] * y[i];
+        }
+    }
+    void multiply_adjoint(Block<T>& block) const {
+        if (job.axes < 3) return;
+        const int inner = job.axis[1].degree + 1;
+        block.axis[0].clear_bar(job.axis[0].degree + 1);
+        block.axis[1].clear_bar(inner);
+        for (int r = 0; r < block.rows; ++r) {
+            const int at = r / inner * kPoints, other = r % inner * kPoints;
+            for (int i = 0; i < kPoints; ++i) {
+                block.axis[0].bar[at + i] += block.axis[1].values[other + i] * block.dots[r * kPoints + i];
+                block.axis[1].bar[other + i] += block.axis[0].values[at + i] * block.dots[r * kPoints + i];
+            }
+        }
     }
 
     // Spans, bases and places of n points.
@@ -339,37 +373,42 @@ struct Evaluator {
     }
 
     void forward(i64 b, i64 begin, i64 end) const {
+        const Memory memory(*this);
         Block<T> block;
-        Scratch<T> homogeneous(i64(kPoints) * job.dim), scratch(2 * row());
         SpanRange range[3];
-        prepare(block);
+        prepare(block, memory);
         ranges(b, range);
         const T* control = job.control + b * job.control_stride;
         for (i64 at = begin; at < end; at += kPoints) {
             const int n = int(min(end - at, i64(kPoints)));
             fill(block, range, b, at, n);
+            multiply(block, memory.weight.get());
             const i64 to = b * points + at;
-            T* out = job.rational ? homogeneous.get() : job.value + to * job.dim;
-            stages.forward(control, block, n, job.dim, scratch.get(), out);
+            T* out = job.rational ? memory.points.get() : job.value + to * job.dim;
+            stages.forward(control, block, n, job.dim, memory.row.get(), out);
             if (job.rational) divide(out, n, job.dim, job.value + to * (job.dim - 1), job.inverse_weight + to);
         }
     }
 
-    // grad_control and grad_knots belong to the caller alone; either may be null.
+    // grad_control and grad_knots belong to the caller alone; grad_control may be null.
     void backward(i64 b, i64 begin, i64 end, T* grad_control, double* const* grad_knots) const {
+        const Memory memory(*this);
+        T* upstream = memory.points.get();
         Block<T> block;
-        Scratch<T> upstream(i64(kPoints) * job.dim), scratch(2 * row());
         SpanRange range[3];
-        prepare(block);
+        prepare(block, memory);
         ranges(b, range);
         const T* control = job.control + b * job.control_stride;
+        for (int a = 0; a < job.axes; ++a) block.axis[a].clear_bar(job.axis[a].degree + 1);
+        for (i64 k = 0; k < i64(block.rows) * kPoints; ++k) block.dots[k] = T(0);
         for (i64 at = begin; at < end; at += kPoints) {
             const int n = int(min(end - at, i64(kPoints)));
             fill(block, range, b, at, n);
+            multiply(block, memory.weight.get());
             const i64 from = b * points + at;
-            upstream_of(job, from, n, upstream.get());
-            for (int a = 0; a < job.axes; ++a) block.axis[a].clear_bar(job.axis[a].degree + 1);
-            stages.backward(control, block, n, job.dim, upstream.get(), want_basis, scratch.get(), grad_control);
+            upstream_of(job, from, n, upstream);
+            stages.backward(control, block, n, job.dim, upstream, want_basis, memory.row.get(), grad_control);
+            if (want_basis) multiply_adjoint(block);
             for (int a = 0; a < job.axes; ++a) {
                 const SplineAxis<T>& axis = job.axis[a];
                 if (!axis.grad_parameters && !axis.grad_knots) continue;
@@ -379,17 +418,18 @@ struct Evaluator {
                 }
                 if (!axis.grad_knots) continue;
                 block.axis[a].add_window(axis.degree, n, grad_knots[a]);
-                if (axis.bandwidth > 0) gaussian(a, b, n, block, control, upstream.get(), grad_knots[a]);
+                if (axis.bandwidth > 0) gaussian(a, b, n, block, control, upstream, grad_knots[a]);
             }
         }
     }
 
     void gaussian(int a, i64 b, int n, const Block<T>& block, const T* control, const T* g, double* grad) const {
         const SplineAxis<T>& axis = job.axis[a];
+        const T one = T(1);
         for (int i = 0; i < n; ++i) {
             AxisPoint<T> axes[3];
             for (int c = 0; c < 3; ++c) {
-                axes[c] = {block.ones, 0, 1, 0, 0};
+                axes[c] = {&one, 0, 1, 0, 0};
                 if (c >= job.axes) continue;
                 const int degree = job.axis[c].degree;
                 axes[c] = {block.axis[c].values + i, block.axis[c].span[i] - degree, degree + 1, kPoints, step[c]};

@@ -63,17 +63,22 @@ GEODIFF_HD void store(T* to, const V& v) {
     __builtin_memcpy(to, &v, sizeof v);
 }
 
-// The sum over the lanes of a pack, by halves.
-template <class T>
-GEODIFF_HD T add_lanes(const Pack<T>& lanes) {
-    constexpr int wide = Lanes<Pack<T>>::count;
-    T part[wide];
-    store(part, lanes);
-    GEODIFF_UNROLL
-    for (int half = wide / 2; half > 0; half /= 2) {
-        for (int k = 0; k < half; ++k) part[k] += part[k + half];
+// The sum over the lanes of a pack, by halves. Lanes are named one by one, which keeps them out of memory.
+template <int First, int Step, int Count, class V>
+GEODIFF_HD typename Lanes<V>::Real add_some(const V& v) {
+    if constexpr (Count == 1) {
+        return v[First];
+    } else {
+        return add_some<First, 2 * Step, Count / 2>(v) + add_some<First + Step, 2 * Step, Count / 2>(v);
     }
-    return part[0];
+}
+template <class T>
+GEODIFF_HD T add_lanes(const Pack<T>& v) {
+    if constexpr (Lanes<Pack<T>>::count > 1) {
+        return add_some<0, 1, Lanes<Pack<T>>::count>(v);
+    } else {
+        return v;
+    }
 }
 
 constexpr int kPoints = 64;   // in a block
