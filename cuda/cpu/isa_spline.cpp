@@ -30,17 +30,16 @@ struct Block {
     T* last_bar;
 };
 
-// N contiguous numbers in registers: as many packs as fit, then single ones. A member each, since arrays would stay in
+// N contiguous numbers in registers: as many vectors V as fit, then single ones. A member each, since arrays would stay in
 // memory.
-template <class T, int N, bool Wide = (N >= Lanes<Pack<T>>::count)>
+template <class V, class T, int N, bool Wide = (N * sizeof(T) >= sizeof(V))>
 struct Row {
-    using V = Pack<T>;
-    static constexpr int wide = Lanes<V>::count;
+    static constexpr int wide = int(sizeof(V) / sizeof(T));
     V v;
-    Row<T, N - wide> rest;
+    Row<V, T, N - wide> rest;
 
     GEODIFF_HD void clear() {
-        v = Lanes<V>::of(0);
+        v = V{};
         rest.clear();
     }
     GEODIFF_HD void load_from(const T* from) {
@@ -53,20 +52,20 @@ struct Row {
     }
     // this += weight · row
     GEODIFF_HD void add(T weight, const Row& row) {
-        v += Lanes<V>::of(weight) * row.v;
+        v += weight * row.v;
         rest.add(weight, row.rest);
     }
-    // Adds the products of entries: those of packs to `lanes`, those of single numbers to `sum`.
+    // Adds the products of entries: those of vectors to `lanes`, those of single numbers to `sum`.
     GEODIFF_HD void products(const Row& row, V& lanes, T& sum) const {
         lanes += v * row.v;
         rest.products(row.rest, lanes, sum);
     }
 };
 
-template <class T, int N>
-struct Row<T, N, false> {
+template <class V, class T, int N>
+struct Row<V, T, N, false> {
     T v;
-    Row<T, N - 1, false> rest;
+    Row<V, T, N - 1, false> rest;
 
     GEODIFF_HD void clear() {
         v = T(0);
@@ -84,29 +83,58 @@ struct Row<T, N, false> {
         v += weight * row.v;
         rest.add(weight, row.rest);
     }
-    GEODIFF_HD void products(const Row& row, Pack<T>& lanes, T& sum) const {
+    GEODIFF_HD void products(const Row& row, V& lanes, T& sum) const {
         sum += v * row.v;
         rest.products(row.rest, lanes, sum);
     }
 };
 
-template <class T>
-struct Row<T, 0, false> {
+template <class V, class T>
+struct Row<V, T, 0, false> {
     GEODIFF_HD void clear() {}
     GEODIFF_HD void load_from(const T*) {}
     GEODIFF_HD void store_to(T*) const {}
     GEODIFF_HD void add(T, const Row&) {}
-    GEODIFF_HD void products(const Row&, Pack<T>&, T&) const {}
+    GEODIFF_HD void products(const Row&, V&, T&) const {}
 };
 
 template <class T, int N>
-GEODIFF_HD T dot(const Row<T, N>& x, const Row<T, N>& y) {
+GEODIFF_HD T dot(const Row<Pack<T>, T, N>& x, const Row<Pack<T>, T, N>& y) {
     Pack<T> lanes = Lanes<Pack<T>>::of(0);
     T sum = T(0);
     x.products(y, lanes, sum);
     if constexpr (N >= Lanes<Pack<T>>::count) sum += add_lanes<T>(lanes);
     return sum;
 }
+
+// What gradients are added to the net with: a whole control point at a time. Rows of neighbouring points overlap by whole
+// control points, and a load that spans two recent stores would wait for both.
+template <class T, int D>
+struct Whole {
+    using Type = T;
+};
+#if !defined(_MSC_VER)
+typedef float Float2 __attribute__((vector_size(8)));
+typedef float Float4 __attribute__((vector_size(16)));
+typedef double Double2 __attribute__((vector_size(16)));
+typedef double Double4 __attribute__((vector_size(32)));
+template <>
+struct Whole<float, 2> {
+    using Type = Float2;
+};
+template <>
+struct Whole<float, 4> {
+    using Type = Float4;
+};
+template <>
+struct Whole<double, 2> {
+    using Type = Double2;
+};
+template <>
+struct Whole<double, 4> {
+    using Type = Double4;
+};
+#endif
 
 // out (n, dim) = the spline's homogeneous values at n points.
 template <class T>
@@ -121,7 +149,7 @@ void contract(const T* control, const Block<T>& block, int n, int, T*, T* out) {
     constexpr int N = (P + 1) * D;
     for (int i = 0; i < n; ++i) {
         const T* base = control + block.offset[i];
-        Row<T, N> sum, row;
+        Row<Pack<T>, T, N> sum, row;
         sum.clear();
         for (int r = 0; r < block.rows; ++r) {
             row.load_from(base + block.place[r]);
@@ -148,19 +176,20 @@ void contract_adjoint(const T* control, Block<T>& block, int n, int, const T* g,
             const T weight = block.last[f * kPoints + i];
             for (int d = 0; d < D; ++d) spread[f * D + d] = weight * g[i * D + d];
         }
-        Row<T, N> row, dual;
-        dual.load_from(spread);
         if (grad_control) {
+            Row<typename Whole<T, D>::Type, T, N> sum, dual;
+            dual.load_from(spread);
             T* to = grad_control + block.offset[i];
             for (int r = 0; r < rows; ++r) {
-                row.load_from(to + block.place[r]);
-                row.add(block.weight[r * kPoints + i], dual);
-                row.store_to(to + block.place[r]);
+                sum.load_from(to + block.place[r]);
+                sum.add(block.weight[r * kPoints + i], dual);
+                sum.store_to(to + block.place[r]);
             }
         }
         if (want_basis) {
             const T* from = control + block.offset[i];
-            Row<T, N> sum;
+            Row<Pack<T>, T, N> sum, row, dual;
+            dual.load_from(spread);
             sum.clear();
             for (int r = 0; r < rows; ++r) {
                 row.load_from(from + block.place[r]);

@@ -125,6 +125,12 @@ struct AxisBlock {
 
     // Adds the windows' gradients to the knots they were taken from.
     void add_window(int degree, int n, double* knots) const {
+        if (degree == 3) {
+            for (int i = 0; i < n; ++i) {
+                for (int k = 0; k < 6; ++k) knots[span[i] - 2 + k] += double(bar_window[k * kPoints + i]);
+            }
+            return;
+        }
         for (int i = 0; i < n; ++i) {
             double* to = knots + span[i] - degree + 1;
             for (int k = 0; k < 2 * degree; ++k) to[k] += double(bar_window[k * kPoints + i]);
