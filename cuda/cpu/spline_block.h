@@ -193,4 +193,35 @@ struct BasisStages {
 template <class T>
 BasisStages<T> basis_stages(int degree, int order);
 
+// How a block of points is laid over the control net: point i meets the `rows` rows that begin at offset[i] + place[r],
+// with the weights weight[r·kPoints + i], products of the leading axes' bases; along each, the last axis' basis.
+template <class T>
+struct Block {
+    AxisBlock<T> axis[3];
+    int rows, functions;  // functions: of the last axis
+    i64 offset[kPoints];
+    const i64* place;
+    const T* weight;
+    const T* last;  // values of the last axis
+    T* dots;        // backward: ⟨row, last ⊗ g⟩ of each row and point, as weight
+    T* last_bar;
+};
+
+// out (n, dim) = the spline's homogeneous values at n points.
+template <class T>
+using Contract = void (*)(const T* control, const Block<T>& block, int n, int dim, T* scratch, T* out);
+// Adds to the bases' gradients (bar) and, where grad_control is not null, to the net's; g (n, dim) is the upstream.
+template <class T>
+using ContractAdjoint = void (*)(const T* control, Block<T>& block, int n, int dim, const T* g, bool want_basis,
+                                 T* scratch, T* grad_control);
+
+template <class T>
+struct ContractStages {
+    Contract<T> forward;
+    ContractAdjoint<T> backward;
+};
+
+template <class T>
+ContractStages<T> contract_stages(int degree, int dim);  // degree of the last axis
+
 }  // namespace gd
