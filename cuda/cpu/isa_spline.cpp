@@ -16,277 +16,12 @@ constexpr i64 kBackwardChunk = 2048;
 constexpr int kMostChunks = 16;
 constexpr i64 kManyItems = 16;
 
-// How a block of points is laid over the control net. An axis that is not there has one function, 1, and step 0.
-template <class T>
-struct Block {
-    AxisBlock<T> axis[3];
-    AxisPoint<T> lead[2], last;  // `values` and `functions`; `first` is each point's own
-    T ones[kPoints];
-    i64 offset[kPoints];  // of the first row, in the net
-};
-
-// N contiguous numbers in registers: as many packs as fit, then single ones. A member each, since arrays would stay in
-// memory.
-template <class T, int N, bool Wide = (N >= Lanes<Pack<T>>::count)>
-struct Row {
-    using V = Pack<T>;
-    static constexpr int wide = Lanes<V>::count;
-    V v;
-    Row<T, N - wide> rest;
-
-    GEODIFF_HD void clear() {
-        v = Lanes<V>::of(0);
-        rest.clear();
-    }
-    GEODIFF_HD void load_from(const T* from) {
-        v = load<V>(from);
-        rest.load_from(from + wide);
-    }
-    GEODIFF_HD void store_to(T* to) const {
-        store(to, v);
-        rest.store_to(to + wide);
-    }
-    // this += weight · row
-    GEODIFF_HD void add(T weight, const Row& row) {
-        v += Lanes<V>::of(weight) * row.v;
-        rest.add(weight, row.rest);
-    }
-    // Adds the products of entries: those of packs to `lanes`, those of single numbers to `sum`.
-    GEODIFF_HD void products(const Row& row, V& lanes, T& sum) const {
-        lanes += v * row.v;
-        rest.products(row.rest, lanes, sum);
-    }
-};
-
-template <class T, int N>
-struct Row<T, N, false> {
-    T v;
-    Row<T, N - 1, false> rest;
-
-    GEODIFF_HD void clear() {
-        v = T(0);
-        rest.clear();
-    }
-    GEODIFF_HD void load_from(const T* from) {
-        v = *from;
-        rest.load_from(from + 1);
-    }
-    GEODIFF_HD void store_to(T* to) const {
-        *to = v;
-        rest.store_to(to + 1);
-    }
-    GEODIFF_HD void add(T weight, const Row& row) {
-        v += weight * row.v;
-        rest.add(weight, row.rest);
-    }
-    GEODIFF_HD void products(const Row& row, Pack<T>& lanes, T& sum) const {
-        sum += v * row.v;
-        rest.products(row.rest, lanes, sum);
-    }
-};
-
-template <class T>
-struct Row<T, 0, false> {
-    GEODIFF_HD void clear() {}
-    GEODIFF_HD void load_from(const T*) {}
-    GEODIFF_HD void store_to(T*) const {}
-    GEODIFF_HD void add(T, const Row&) {}
-    GEODIFF_HD void products(const Row&, Pack<T>&, T&) const {}
-};
-
-template <class T, int N>
-GEODIFF_HD T dot(const Row<T, N>& x, const Row<T, N>& y) {
-    Pack<T> lanes = Lanes<Pack<T>>::of(0);
-    T sum = T(0);
-    x.products(y, lanes, sum);
-    if constexpr (N >= Lanes<Pack<T>>::count) sum += add_lanes<T>(lanes);
-    return sum;
-}
-
-// out (n, dim) = the spline's homogeneous values at n points.
-template <class T>
-using Contract = void (*)(const T* control, const Block<T>& block, int n, int dim, T* scratch, T* out);
-// Adds to the bases' gradients (bar) and, where grad_control is not null, to the net's; g (n, dim) is the upstream.
-template <class T>
-using ContractAdjoint = void (*)(const T* control, Block<T>& block, int n, int dim, const T* g, bool want_basis,
-                                 T* scratch, T* grad_control);
-
-template <class T, int P, int D>
-void contract(const T* control, const Block<T>& block, int n, int, T*, T* out) {
-    constexpr int N = (P + 1) * D;
-    const AxisPoint<T>&x = block.lead[0], &y = block.lead[1];
-    for (int i = 0; i < n; ++i) {
-        const T* base = control + block.offset[i];
-        Row<T, N> sum, row;
-        sum.clear();
-        for (int a = 0; a < x.functions; ++a) {
-            for (int b = 0; b < y.functions; ++b) {
-                row.load_from(base + a * x.step + b * y.step);
-                sum.add(x.values[a * x.stride + i] * y.values[b * y.stride + i], row);
-            }
-        }
-        alignas(64) T blended[N];
-        sum.store_to(blended);
-        T point[D] = {};
-        for (int f = 0; f <= P; ++f) {
-            const T weight = block.last.values[f * kPoints + i];
-            for (int d = 0; d < D; ++d) point[d] += weight * blended[f * D + d];
-        }
-        for (int d = 0; d < D; ++d) out[i * D + d] = point[d];
-    }
-}
-
-template <class T, int P, int D>
-void contract_adjoint(const T* control, Block<T>& block, int n, int, const T* g, bool want_basis, T*, T* grad_control) {
-    constexpr int N = (P + 1) * D;
-    const AxisPoint<T>&x = block.lead[0], &y = block.lead[1];
-    T* x_bar = block.axis[0].bar;
-    T* y_bar = block.axis[1].bar;
-    for (int i = 0; i < n; ++i) {
-        const T* base = control + block.offset[i];
-        alignas(64) T spread[N];
-        for (int f = 0; f <= P; ++f) {
-            const T weight = block.last.values[f * kPoints + i];
-            for (int d = 0; d < D; ++d) spread[f * D + d] = weight * g[i * D + d];
-        }
-        Row<T, N> sum, row, dual;
-        dual.load_from(spread);
-        sum.clear();
-        for (int a = 0; a < x.functions; ++a) {
-            for (int b = 0; b < y.functions; ++b) {
-                const T va = x.values[a * x.stride + i], vb = y.values[b * y.stride + i];
-                const i64 at = a * x.step + b * y.step;
-                if (want_basis) {
-                    row.load_from(base + at);
-                    sum.add(va * vb, row);
-                    if (x.step) {
-                        const T share = dot(row, dual);
-                        x_bar[a * kPoints + i] += vb * share;
-                        if (y.step) y_bar[b * kPoints + i] += va * share;
-                    }
-                }
-                if (grad_control) {
-                    row.load_from(grad_control + block.offset[i] + at);
-                    row.add(va * vb, dual);
-                    row.store_to(grad_control + block.offset[i] + at);
-                }
-            }
-        }
-        if (want_basis) {
-            alignas(64) T blended[N];
-            sum.store_to(blended);
-            T* bar = (x.step == 0 ? block.axis[0] : y.step == 0 ? block.axis[1] : block.axis[2]).bar;
-            for (int f = 0; f <= P; ++f) {
-                T dot = T(0);
-                for (int d = 0; d < D; ++d) dot += blended[f * D + d] * g[i * D + d];
-                bar[f * kPoints + i] = dot;
-            }
-        }
-    }
-}
-
-// Any degree and dimension; scratch has room for two rows.
-template <class T>
-void contract_any(const T* control, const Block<T>& block, int n, int dim, T* __restrict sum, T* out) {
-    const AxisPoint<T>&x = block.lead[0], &y = block.lead[1];
-    const int row = block.last.functions * dim;
-    for (int i = 0; i < n; ++i) {
-        for (int k = 0; k < row; ++k) sum[k] = T(0);
-        for (int a = 0; a < x.functions; ++a) {
-            for (int b = 0; b < y.functions; ++b) {
-                const T* from = control + block.offset[i] + a * x.step + b * y.step;
-                const T weight = x.values[a * x.stride + i] * y.values[b * y.stride + i];
-                for (int k = 0; k < row; ++k) sum[k] += weight * from[k];
-            }
-        }
-        T* point = out + i64(i) * dim;
-        for (int d = 0; d < dim; ++d) point[d] = T(0);
-        for (int f = 0; f < block.last.functions; ++f) {
-            const T weight = block.last.values[f * kPoints + i];
-            for (int d = 0; d < dim; ++d) point[d] += weight * sum[f * dim + d];
-        }
-    }
-}
-
-template <class T>
-void contract_adjoint_any(const T* control, Block<T>& block, int n, int dim, const T* g, bool want_basis,
-                          T* __restrict scratch, T* grad_control) {
-    const AxisPoint<T>&x = block.lead[0], &y = block.lead[1];
-    const int row = block.last.functions * dim;
-    T* __restrict sum = scratch;
-    T* __restrict dual = scratch + row;
-    T* x_bar = block.axis[0].bar;
-    T* y_bar = block.axis[1].bar;
-    T* last_bar = (x.step == 0 ? block.axis[0] : y.step == 0 ? block.axis[1] : block.axis[2]).bar;
-    for (int i = 0; i < n; ++i) {
-        const T* upstream = g + i64(i) * dim;
-        for (int f = 0; f < block.last.functions; ++f) {
-            const T weight = block.last.values[f * kPoints + i];
-            for (int d = 0; d < dim; ++d) dual[f * dim + d] = weight * upstream[d];
-        }
-        for (int k = 0; k < row; ++k) sum[k] = T(0);
-        for (int a = 0; a < x.functions; ++a) {
-            for (int b = 0; b < y.functions; ++b) {
-                const T va = x.values[a * x.stride + i], vb = y.values[b * y.stride + i], weight = va * vb;
-                const i64 at = block.offset[i] + a * x.step + b * y.step;
-                if (want_basis) {
-                    T dot = T(0);
-                    for (int k = 0; k < row; ++k) {
-                        dot += control[at + k] * dual[k];
-                        sum[k] += weight * control[at + k];
-                    }
-                    if (x.step) x_bar[a * kPoints + i] += vb * dot;
-                    if (y.step) y_bar[b * kPoints + i] += va * dot;
-                }
-                if (grad_control) {
-                    T* to = grad_control + at;
-                    for (int k = 0; k < row; ++k) to[k] += weight * dual[k];
-                }
-            }
-        }
-        if (want_basis) {
-            for (int f = 0; f < block.last.functions; ++f) {
-                T dot = T(0);
-                for (int d = 0; d < dim; ++d) dot += sum[f * dim + d] * upstream[d];
-                last_bar[f * kPoints + i] = dot;
-            }
-        }
-    }
-}
-
-template <class T>
-struct Stages {
-    Contract<T> forward;
-    ContractAdjoint<T> backward;
-};
-
-template <class T, int P>
-Stages<T> stages_of_degree(int dim) {
-    switch (dim) {
-        case 1: return {contract<T, P, 1>, contract_adjoint<T, P, 1>};
-        case 2: return {contract<T, P, 2>, contract_adjoint<T, P, 2>};
-        case 3: return {contract<T, P, 3>, contract_adjoint<T, P, 3>};
-        case 4: return {contract<T, P, 4>, contract_adjoint<T, P, 4>};
-        default: return {contract_any<T>, contract_adjoint_any<T>};
-    }
-}
-
-template <class T>
-Stages<T> contract_stages(int degree, int dim) {
-    switch (degree) {
-        case 1: return stages_of_degree<T, 1>(dim);
-        case 2: return stages_of_degree<T, 2>(dim);
-        case 3: return stages_of_degree<T, 3>(dim);
-        default: return {contract_any<T>, contract_adjoint_any<T>};
-    }
-}
-
 // What all points of a call share.
 template <class T>
 struct Evaluator {
     const SplineJob<T>& job;
     BasisStages<T> basis[3];
-    Stages<T> stages;
+    ContractStages<T> stages;
     i64 step[3] = {0, 0, 0};
     i64 controls = 1;  // numbers in the net
     int knots[3] = {0, 0, 0};
@@ -308,15 +43,62 @@ struct Evaluator {
 
     int row() const { return (job.axis[job.axes - 1].degree + 1) * job.dim; }
 
-    void prepare(Block<T>& block) const {
-        for (int i = 0; i < kPoints; ++i) block.ones[i] = T(1);
-        for (int a = 0; a < 2; ++a) {
-            const bool there = a < job.axes - 1;
-            const AxisPoint<T> none = {block.ones, 0, 1, 0, 0};
-            block.lead[a] = there ? AxisPoint<T>{block.axis[a].values, 0, job.axis[a].degree + 1, kPoints, step[a]} : none;
-        }
+    int rows() const {
+        int count = 1;
+        for (int a = 0; a < job.axes - 1; ++a) count *= job.axis[a].degree + 1;
+        return count;
+    }
+
+    // Memory of one thread's block: the numbers of rows, homogeneous points, contraction's scratch.
+    struct Memory {
+        Scratch<i64> place;
+        Scratch<T> weight, dots, points, row;
+
+        explicit Memory(const Evaluator& e)
+            : place(e.rows()), weight(i64(e.rows()) * kPoints), dots(i64(e.rows()) * kPoints),
+              points(i64(kPoints) * e.job.dim), row(2 * e.row()) {}
+    };
+
+    void prepare(Block<T>& block, const Memory& memory) const {
         const int last = job.axes - 1;
-        block.last = {block.axis[last].values, 0, job.axis[last].degree + 1, kPoints, i64(job.dim)};
+        block.rows = rows();
+        block.functions = job.axis[last].degree + 1;
+        block.place = memory.place.get();
+        block.weight = job.axes == 2 ? block.axis[0].values : memory.weight.get();
+        block.last = block.axis[last].values;
+        block.last_bar = block.axis[last].bar;
+        block.dots = job.axes == 2 ? block.axis[0].bar : memory.dots.get();
+        const int inner = job.axes == 3 ? job.axis[1].degree + 1 : 1;
+        for (int r = 0; r < block.rows; ++r) {
+            memory.place[r] = (r / inner) * (last > 0 ? step[0] : 0) + (r % inner) * (last > 1 ? step[1] : 0);
+        }
+        if (job.axes == 1) {
+            for (int i = 0; i < kPoints; ++i) memory.weight[i] = T(1);
+        }
+    }
+
+    // Three axes: weights are products, and their gradients go to both factors. (Two axes: the one leading basis.)
+    void multiply(const Block<T>& block, T* __restrict weight) const {
+        if (job.axes < 3) return;
+        const int inner = job.axis[1].degree + 1;
+        for (int r = 0; r < block.rows; ++r) {
+            const T* x = block.axis[0].values + r / inner * kPoints;
+            const T* y = block.axis[1].values + r % inner * kPoints;
+            for (int i = 0; i < kPoints; ++i) weight[r * kPoints + i] = x[i] * y[i];
+        }
+    }
+    void multiply_adjoint(Block<T>& block) const {
+        if (job.axes < 3) return;
+        const int inner = job.axis[1].degree + 1;
+        block.axis[0].clear_bar(job.axis[0].degree + 1);
+        block.axis[1].clear_bar(inner);
+        for (int r = 0; r < block.rows; ++r) {
+            const int at = r / inner * kPoints, other = r % inner * kPoints;
+            for (int i = 0; i < kPoints; ++i) {
+                block.axis[0].bar[at + i] += block.axis[1].values[other + i] * block.dots[r * kPoints + i];
+                block.axis[1].bar[other + i] += block.axis[0].values[at + i] * block.dots[r * kPoints + i];
+            }
+        }
     }
 
     // Spans, bases and places of n points.
@@ -339,37 +121,42 @@ struct Evaluator {
     }
 
     void forward(i64 b, i64 begin, i64 end) const {
+        const Memory memory(*this);
         Block<T> block;
-        Scratch<T> homogeneous(i64(kPoints) * job.dim), scratch(2 * row());
         SpanRange range[3];
-        prepare(block);
+        prepare(block, memory);
         ranges(b, range);
         const T* control = job.control + b * job.control_stride;
         for (i64 at = begin; at < end; at += kPoints) {
             const int n = int(min(end - at, i64(kPoints)));
             fill(block, range, b, at, n);
+            multiply(block, memory.weight.get());
             const i64 to = b * points + at;
-            T* out = job.rational ? homogeneous.get() : job.value + to * job.dim;
-            stages.forward(control, block, n, job.dim, scratch.get(), out);
+            T* out = job.rational ? memory.points.get() : job.value + to * job.dim;
+            stages.forward(control, block, n, job.dim, memory.row.get(), out);
             if (job.rational) divide(out, n, job.dim, job.value + to * (job.dim - 1), job.inverse_weight + to);
         }
     }
 
-    // grad_control and grad_knots belong to the caller alone; either may be null.
+    // grad_control and grad_knots belong to the caller alone; grad_control may be null.
     void backward(i64 b, i64 begin, i64 end, T* grad_control, double* const* grad_knots) const {
+        const Memory memory(*this);
+        T* upstream = memory.points.get();
         Block<T> block;
-        Scratch<T> upstream(i64(kPoints) * job.dim), scratch(2 * row());
         SpanRange range[3];
-        prepare(block);
+        prepare(block, memory);
         ranges(b, range);
         const T* control = job.control + b * job.control_stride;
+        for (int a = 0; a < job.axes; ++a) block.axis[a].clear_bar(job.axis[a].degree + 1);
+        for (i64 k = 0; k < i64(block.rows) * kPoints; ++k) block.dots[k] = T(0);
         for (i64 at = begin; at < end; at += kPoints) {
             const int n = int(min(end - at, i64(kPoints)));
             fill(block, range, b, at, n);
+            multiply(block, memory.weight.get());
             const i64 from = b * points + at;
-            upstream_of(job, from, n, upstream.get());
-            for (int a = 0; a < job.axes; ++a) block.axis[a].clear_bar(job.axis[a].degree + 1);
-            stages.backward(control, block, n, job.dim, upstream.get(), want_basis, scratch.get(), grad_control);
+            upstream_of(job, from, n, upstream);
+            stages.backward(control, block, n, job.dim, upstream, want_basis, memory.row.get(), grad_control);
+            if (want_basis) multiply_adjoint(block);
             for (int a = 0; a < job.axes; ++a) {
                 const SplineAxis<T>& axis = job.axis[a];
                 if (!axis.grad_parameters && !axis.grad_knots) continue;
@@ -379,17 +166,18 @@ struct Evaluator {
                 }
                 if (!axis.grad_knots) continue;
                 block.axis[a].add_window(axis.degree, n, grad_knots[a]);
-                if (axis.bandwidth > 0) gaussian(a, b, n, block, control, upstream.get(), grad_knots[a]);
+                if (axis.bandwidth > 0) gaussian(a, b, n, block, control, upstream, grad_knots[a]);
             }
         }
     }
 
     void gaussian(int a, i64 b, int n, const Block<T>& block, const T* control, const T* g, double* grad) const {
         const SplineAxis<T>& axis = job.axis[a];
+        const T one = T(1);
         for (int i = 0; i < n; ++i) {
             AxisPoint<T> axes[3];
             for (int c = 0; c < 3; ++c) {
-                axes[c] = {block.ones, 0, 1, 0, 0};
+                axes[c] = {&one, 0, 1, 0, 0};
                 if (c >= job.axes) continue;
                 const int degree = job.axis[c].degree;
                 axes[c] = {block.axis[c].values + i, block.axis[c].span[i] - degree, degree + 1, kPoints, step[c]};

@@ -63,17 +63,22 @@ GEODIFF_HD void store(T* to, const V& v) {
     __builtin_memcpy(to, &v, sizeof v);
 }
 
-// The sum over the lanes of a pack, by halves.
-template <class T>
-GEODIFF_HD T add_lanes(const Pack<T>& lanes) {
-    constexpr int wide = Lanes<Pack<T>>::count;
-    T part[wide];
-    store(part, lanes);
-    GEODIFF_UNROLL
-    for (int half = wide / 2; half > 0; half /= 2) {
-        for (int k = 0; k < half; ++k) part[k] += part[k + half];
+// The sum over the lanes of a pack, by halves. Lanes are named one by one, which keeps them out of memory.
+template <int First, int Step, int Count, class V>
+GEODIFF_HD typename Lanes<V>::Real add_some(const V& v) {
+    if constexpr (Count == 1) {
+        return v[First];
+    } else {
+        return add_some<First, 2 * Step, Count / 2>(v) + add_some<First + Step, 2 * Step, Count / 2>(v);
     }
-    return part[0];
+}
+template <class T>
+GEODIFF_HD T add_lanes(const Pack<T>& v) {
+    if constexpr (Lanes<Pack<T>>::count > 1) {
+        return add_some<0, 1, Lanes<Pack<T>>::count>(v);
+    } else {
+        return v;
+    }
 }
 
 constexpr int kPoints = 64;   // in a block
@@ -120,6 +125,12 @@ struct AxisBlock {
 
     // Adds the windows' gradients to the knots they were taken from.
     void add_window(int degree, int n, double* knots) const {
+        if (degree == 3) {
+            for (int i = 0; i < n; ++i) {
+                for (int k = 0; k < 6; ++k) knots[span[i] - 2 + k] += double(bar_window[k * kPoints + i]);
+            }
+            return;
+        }
         for (int i = 0; i < n; ++i) {
             double* to = knots + span[i] - degree + 1;
             for (int k = 0; k < 2 * degree; ++k) to[k] += double(bar_window[k * kPoints + i]);
@@ -181,5 +192,36 @@ struct BasisStages {
 };
 template <class T>
 BasisStages<T> basis_stages(int degree, int order);
+
+// How a block of points is laid over the control net: point i meets the `rows` rows that begin at offset[i] + place[r],
+// with the weights weight[r·kPoints + i], products of the leading axes' bases; along each, the last axis' basis.
+template <class T>
+struct Block {
+    AxisBlock<T> axis[3];
+    int rows, functions;  // functions: of the last axis
+    i64 offset[kPoints];
+    const i64* place;
+    const T* weight;
+    const T* last;  // values of the last axis
+    T* dots;        // backward: ⟨row, last ⊗ g⟩ of each row and point, as weight
+    T* last_bar;
+};
+
+// out (n, dim) = the spline's homogeneous values at n points.
+template <class T>
+using Contract = void (*)(const T* control, const Block<T>& block, int n, int dim, T* scratch, T* out);
+// Adds to the bases' gradients (bar) and, where grad_control is not null, to the net's; g (n, dim) is the upstream.
+template <class T>
+using ContractAdjoint = void (*)(const T* control, Block<T>& block, int n, int dim, const T* g, bool want_basis,
+                                 T* scratch, T* grad_control);
+
+template <class T>
+struct ContractStages {
+    Contract<T> forward;
+    ContractAdjoint<T> backward;
+};
+
+template <class T>
+ContractStages<T> contract_stages(int degree, int dim);  // degree of the last axis
 
 }  // namespace gd

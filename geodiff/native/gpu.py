@@ -36,6 +36,7 @@ TCONORMS = (
 """Structs of cuda/tconorms.h and cuda/raster/silhouette.h."""
 
 _HEADER = "raster/silhouette.h"
+_SPLINE_HEADER = "spline/kernels.h"
 
 
 def silhouette_kernel(
@@ -54,12 +55,19 @@ def silhouette_kernel(
 def kernel_names(full: bool = False) -> Iterator[tuple[str, str]]:
     """Yield (header, name) of kernels to compile: each distribution and T-conorm at least once, or all combinations.
 
+    Spline kernels take any degree, and are always all there.
+
     Args:
         full: every distribution, form, T-conorm and real type, rather than a covering choice.
     """
     for real in ("float", "double"):
         yield _HEADER, f"gd::silhouette_setup<{real}>"
         yield _HEADER, f"gd::silhouette_scatter<{real}>"
+        for name in ("basis_forward", "basis_backward", "spline_forward", "spline_backward_points"):
+            yield _SPLINE_HEADER, f"gd::{name}<{real}>"
+        yield _SPLINE_HEADER, f"gd::spline_backward_control<{real}>"
+        for gaussian in ("false", "true"):
+            yield _SPLINE_HEADER, f"gd::spline_backward_knots<{real}, {gaussian}>"
     for direction in ("forward", "backward"):
         if full:
             for real in ("float", "double"):

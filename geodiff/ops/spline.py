@@ -81,7 +81,7 @@ def basis(
     u, flat_knots = _flat(parameters, 1, batch), _flat(knots, 1, batch)
     if flat_knots.shape[0] == 1:
         u = u.reshape(1, -1)
-    span, values = torch.ops.geodiff.basis(u, flat_knots, degree, order)
+    values, span = torch.ops.geodiff.basis(u, flat_knots, degree, order)
     shape = batch if flat_knots.shape[0] != 1 else parameters.shape[:-1]
     result = span.reshape(*shape, size), values.reshape(*shape, size, degree + 1)
     return result[0].expand(*batch, size), result[1].expand(*batch, size, degree + 1)
@@ -226,12 +226,12 @@ def _check(
             expected = f"of length {len(knots)}, one entry an axis" if knots else "one to an axis, at least one"
             raise fail(where, name, expected, f"length {len(value)}", "Curves have one axis, surfaces two.")
     axes = len(knots)
-    for value in degree:
-        _count(where, "degree", value)
-    for value in order or []:
-        _count(where, "order", value)
-    for value in bandwidth or []:
-        positive(where, "bandwidth", value, "It is σ in the units of the knots; leave it out for exact gradients.")
+    for number in degree:
+        _count(where, "degree", number)
+    for number in order or []:
+        _count(where, "order", number)
+    for sigma in bandwidth or []:
+        positive(where, "bandwidth", sigma, "It is σ in the units of the knots; leave it out for exact gradients.")
     shape = ("...", *(f"K{a + 1}" for a in range(axes)), "D")
     floating(where, "control_points", control_points, shape, "Control axes come before the coordinates.")
     for a in range(axes):
@@ -282,7 +282,7 @@ def _same(where: str, tensors: Sequence[torch.Tensor], names: Sequence[str]) -> 
 
 
 def _flat(tensor: torch.Tensor, tail: int, batch: torch.Size) -> torch.Tensor:
-    """Make one axis of the leading ones: of length 1 where the whole batch shares the tensor, so that none is copied."""
+    """Make one axis of the leading ones, of length 1 where the whole batch shares the tensor: then it is not copied."""
     shape = tensor.shape[tensor.dim() - tail :]
     lead = tensor.shape[: tensor.dim() - tail]
     if lead.numel() == 1:
@@ -307,19 +307,19 @@ def _gathered(gradient: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 def _basis_forward(
     parameters: torch.Tensor, knots: torch.Tensor, degree: int, order: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    span, values = _basis_fake(parameters, knots, degree, order)
+    values, span = _basis_fake(parameters, knots, degree, order)
     if span.numel():
         cpu.extension().spline_basis(
             _array(knots), _array(parameters), degree, order, span.numpy(), values.numpy(), cpu.threads()
         )
-    return span, values
+    return values, span
 
 
 def _basis_fake(
     parameters: torch.Tensor, knots: torch.Tensor, degree: int, order: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     shape = (*torch.broadcast_shapes(parameters.shape[:1], knots.shape[:1]), parameters.shape[1])
-    return parameters.new_empty(shape, dtype=torch.int64), parameters.new_empty((*shape, degree + 1))
+    return parameters.new_empty((*shape, degree + 1)), parameters.new_empty(shape, dtype=torch.int64)
 
 
 def _basis_backward(
@@ -354,11 +354,11 @@ def _basis_backward_fake(
 
 def _basis_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
     parameters, knots, *ctx.numbers = inputs
-    ctx.mark_non_differentiable(output[0])
+    ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(parameters, knots)
 
 
-def _basis_autograd(ctx: Any, _: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+def _basis_autograd(ctx: Any, upstream: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
     inputs = ctx.saved_tensors
     wants = list(ctx.needs_input_grad[:2])
     if torch.is_grad_enabled():
