@@ -3,7 +3,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from scipy.spatial import cKDTree
@@ -15,6 +15,9 @@ from geodiff.splines.spline import AXIS_NAMES, NURBS
 from geodiff.validation import fail, floating, promote
 
 _ITERATIONS = 100
+_HOPS = 20
+# How many points are searched for at once, which bounds the memory.
+_ROWS = 8192
 # A gradient below this many times its own rounding counts as zero: to stop, and to call the result converged.
 _STOP, _CONVERGED = 4, 2**14
 
@@ -36,21 +39,13 @@ class ClosestPoint:
     converged: torch.Tensor
 
 
-@dataclasses.dataclass(frozen=True)
-class _Box:
-    """The smooth piece of a spline that a parameter is in, which ends where the domain does, or at a kink.
+class _Box(NamedTuple):
+    """The smooth piece of a spline that a parameter is in, which ends where the domain does, or at a kink."""
 
-    Attributes:
-        low: start of the piece, `(..., M, axes)`, −inf where a periodic axis has none.
-        high: end of it; a kink belongs to the piece after it, so there the last number before.
-        low_knot: index of the knot at the start, in the opened vector.
-        high_knot: index of the knot at the end.
-    """
-
-    low: torch.Tensor
-    high: torch.Tensor
-    low_knot: torch.Tensor
-    high_knot: torch.Tensor
+    low: torch.Tensor  # start of the piece, `(..., M, axes)`, −inf where a periodic axis has none
+    high: torch.Tensor  # end of it; a kink belongs to the piece after it, so there the last number before
+    low_knot: torch.Tensor  # index of the knot at the start, in the opened vector
+    high_knot: torch.Tensor  # index of the knot at the end
 
 
 def closest_point(
@@ -114,15 +109,14 @@ def closest_point(
     with torch.no_grad():
         fixed, at = spline.detach(), query.detach()
         if start is None:
-            u = _samples(fixed, at, samples, starts)
+            sampled = _Samples(fixed, samples)
+            parts = [(x, sampled.starts(x, starts)) for x in at.split(_ROWS, -2)]
         else:
-            u = _given(fixed, start, at.shape[:-1])
-        many = u.shape[-2]  # (..., N, starts, axes): as many problems, flattened
-        u, box = _descend(fixed, at.repeat_interleave(many, -2), u.flatten(-3, -2))
-        far = (fixed(*u.unbind(-1)) - at.repeat_interleave(many, -2)).norm(dim=-1)
-        best = far.unflatten(-1, (-1, many)).argmin(-1)
-        best = (best + many * torch.arange(at.shape[-2], device=best.device))[..., None]
-        u, box = _take(u, best), _Box(*(_take(x, best) for x in vars(box).values()))
+            warm = _given(fixed, start, at.shape[:-1])
+            parts = list(zip(at.split(_ROWS, -2), warm.split(_ROWS, -3), strict=True))
+        found = [_search(fixed, x, u) for x, u in parts]
+        u = torch.cat([u for u, _ in found], -2)
+        box = _Box(*(torch.cat(columns, -2) for columns in zip(*(b for _, b in found), strict=True)))
         converged = _converged(fixed, at, u, box)
     parameters, nearest, distance = _attached(spline, query, u, box)
     names = tuple(x.to(dtype) for x in parameters.unbind(-1))
@@ -132,83 +126,86 @@ def closest_point(
 # Where to start -------------------------------------------------------------------------------------------------------
 
 
-def _samples(spline: NURBS, query: torch.Tensor, samples: int | None, starts: int) -> torch.Tensor:
-    """Return for each point the parameters `(..., N, starts, axes)` of near samples that are not neighbours."""
-    grid, pieces, gaps = [], [], []
-    for knots, p in zip(spline._opened_knots(), spline.degrees, strict=True):
-        count = samples or (max(8, 4 * p) if spline.axes < 3 else max(3, 2 * p + 1))
-        domain = knots[..., p : knots.shape[-1] - p]
-        spans = domain.diff(dim=-1)
-        used = (spans > 0).reshape(-1, spans.shape[-1]).any(0).nonzero()[:, 0]
-        steps = torch.arange(count, dtype=knots.dtype, device=knots.device) / count
-        inner = domain[..., used, None] + spans[..., used, None] * steps
-        u = torch.cat([inner.flatten(-2), domain[..., -1:]], -1)
-        grid.append(u)
-        gap = u.diff(dim=-1)
-        gaps.append(torch.maximum(*(torch.nn.functional.pad(gap, sides) for sides in ((0, 1), (1, 0)))))
-        pieces.append(_piece(knots, u, p)[0])
-    shape = tuple(u.shape[-1] for u in grid)
-    jet = {order: x.flatten(-spline.axes - 1, -2) for order, x in spline.derivatives(*grid, order=1, grid=True).items()}
-    places = jet[(0,) * spline.axes]
-    count = min(places.shape[-2], 4**spline.axes * starts)
-    near = _neighbours(places, query, spline.batch_shape, count)
-    along = torch.unravel_index(near, shape)  # one (..., N, count) an axis
+class _Samples:
+    """Samples of each span, to start from: their parameters, places and tangents."""
 
-    def look_up(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        table = table.expand(*index.shape[:-2], table.shape[-1])
-        return table.gather(-1, index.flatten(-2)).reshape(index.shape)
+    def __init__(self, spline: NURBS, samples: int | None) -> None:
+        self.spline = spline
+        self.grid, self.pieces, self.gaps = [], [], []
+        for knots, p in zip(spline._opened_knots(), spline.degrees, strict=True):
+            count = samples or (max(8, 4 * p) if spline.axes < 3 else max(3, 2 * p + 1))
+            domain = knots[..., p : knots.shape[-1] - p]
+            spans = domain.diff(dim=-1)
+            used = (spans > 0).reshape(-1, spans.shape[-1]).any(0).nonzero()[:, 0]
+            steps = torch.arange(count, dtype=knots.dtype, device=knots.device) / count
+            inner = domain[..., used, None] + spans[..., used, None] * steps
+            u = torch.cat([inner.flatten(-2), domain[..., -1:]], -1)
+            self.grid.append(u)
+            self.pieces.append(_piece(knots, u, p)[0])
+            gap = u.diff(dim=-1)
+            self.gaps.append(torch.maximum(*(torch.nn.functional.pad(gap, sides) for sides in ((0, 1), (1, 0)))))
+        jet = spline.derivatives(*self.grid, order=1, grid=True)
+        flat = {order: x.flatten(-spline.axes - 1, -2) for order, x in jet.items()}
+        self.places = flat[(0,) * spline.axes]
+        self.tangents = [flat[tuple(int(i == j) for j in range(spline.axes))] for i in range(spline.axes)]
+        # One spline: one tree for all batches of points.
+        trees = self.places.expand(*spline.batch_shape, *self.places.shape[-2:]).cpu()
+        self.trees = [cKDTree(x) for x in trees.reshape(-1, *trees.shape[-2:]).numpy()]
 
-    u = torch.stack([look_up(x, i) for x, i in zip(grid, along, strict=True)], -1)
-    where = torch.stack(along, -1)
-    piece = torch.stack([look_up(x, i) for x, i in zip(pieces, along, strict=True)], -1)
-    # How near the tangents come within a sample of it: the error is one order less than that of the samples.
-    reach = torch.stack([look_up(x, i) for x, i in zip(gaps, along, strict=True)], -1)
-    promise = _promise(jet, near, query, reach, spline)
-    # Take the nearest, then the most promising, but none next to (in the same smooth piece) one that was taken.
-    pick = torch.zeros_like(near[..., :1, None])
-    chosen = []
-    for _ in range(starts):
-        chosen.append(_take(u, pick))
-        close = ((where - _take(where, pick)).abs() <= 1).all(-1) & (piece == _take(piece, pick)).all(-1)
-        promise = promise.masked_fill(close, torch.inf)
-        pick = promise.argmin(-1)[..., None, None]
-    return torch.cat(chosen, -2)
+    def starts(self, query: torch.Tensor, starts: int) -> torch.Tensor:
+        """Return for each point the parameters `(..., N, starts, axes)` of near samples that are not neighbours."""
+        near = self._nearest(query, min(self.places.shape[-2], 5**self.spline.axes * starts))
+        along = torch.unravel_index(near, tuple(u.shape[-1] for u in self.grid))  # one (..., N, count) an axis
+        where = torch.stack(along, -1)
+        u, piece, reach = (
+            torch.stack([_look_up(x, i) for x, i in zip(table, along, strict=True)], -1)
+            for table in (self.grid, self.pieces, self.gaps)
+        )
+        # How near the tangents come within a sample of it: the error is one order less than that of the samples.
+        promise = self._promise(query, near, reach)
+        # Take the nearest, then the most promising, but none next to (in the same smooth piece) one that was taken.
+        pick = torch.zeros_like(near[..., :1, None])
+        chosen = []
+        for _ in range(starts):
+            chosen.append(_take(u, pick))
+            close = ((where - _take(where, pick)).abs() <= 1).all(-1) & (piece == _take(piece, pick)).all(-1)
+            promise = promise.masked_fill(close, torch.inf)
+            pick = promise.argmin(-1)[..., None, None]
+        return torch.cat(chosen, -2)
+
+    def _nearest(self, query: torch.Tensor, count: int) -> torch.Tensor:
+        """Return the indices `(..., N, count)` of the samples nearest to each point, the nearest first."""
+        near = torch.empty(*query.shape[:-1], count, dtype=torch.int64)
+        trees = self.trees
+        if len(trees) > 1:  # points may have batch axes that the splines lack
+            index = torch.arange(len(trees)).reshape(self.spline.batch_shape).expand(query.shape[:-2])
+            trees = [trees[i] for i in index.flatten().tolist()]
+        shape = (len(trees), query.shape[:-1].numel() // len(trees))
+        points, found = query.cpu().reshape(*shape, query.shape[-1]).numpy(), near.view(*shape, count).numpy()
+        for i, tree in enumerate(trees):
+            found[i] = tree.query(points[i], k=range(1, count + 1))[1]
+        return near.to(query.device)
+
+    def _promise(self, query: torch.Tensor, near: torch.Tensor, reach: torch.Tensor) -> torch.Tensor:
+        """Return how near to the query the tangent plane of each near sample comes, squared, within its reach."""
+
+        def at_samples(x: torch.Tensor) -> torch.Tensor:
+            x = x.expand(*near.shape[:-2], *x.shape[-2:])
+            return _take(x, near.flatten(-2)[..., None]).unflatten(-2, near.shape[-2:])
+
+        offset = at_samples(self.places) - query[..., None, :]
+        tangents = torch.stack([at_samples(x) for x in self.tangents], -2) * reach[..., None]
+        gauss = tangents @ tangents.mT
+        eye = torch.eye(gauss.shape[-1], dtype=gauss.dtype, device=gauss.device)
+        gauss = gauss + 1e-9 * (gauss.diagonal(dim1=-2, dim2=-1).amax(-1)[..., None, None] + 1e-300) * eye
+        move = -torch.linalg.solve(gauss, tangents @ offset[..., None]).clamp(-1, 1)
+        return (offset + (tangents.mT @ move)[..., 0]).square().sum(-1)
 
 
-def _promise(
-    jet: dict[tuple[int, ...], torch.Tensor],
-    near: torch.Tensor,
-    query: torch.Tensor,
-    reach: torch.Tensor,
-    spline: NURBS,
-) -> torch.Tensor:
-    """Return how near to the query the tangent plane of each near sample comes, squared, within its reach."""
-
-    def at_samples(x: torch.Tensor) -> torch.Tensor:
-        x = x.expand(*near.shape[:-2], *x.shape[-2:])
-        return _take(x, near.flatten(-2)[..., None]).unflatten(-2, near.shape[-2:])
-
-    offset = at_samples(jet[(0,) * spline.axes]) - query[..., None, :]
-    tangents = torch.stack([at_samples(x) for order, x in jet.items() if any(order)][::-1], -2) * reach[..., None]
-    gauss = tangents @ tangents.mT
-    eye = torch.eye(spline.axes, dtype=gauss.dtype, device=gauss.device)
-    gauss = gauss + 1e-9 * (gauss.diagonal(dim1=-2, dim2=-1).amax(-1)[..., None, None] + 1e-300) * eye
-    move = -torch.linalg.solve(gauss, tangents @ offset[..., None]).clamp(-1, 1)
-    return (offset + (tangents.mT @ move)[..., 0]).square().sum(-1)
-
-
-def _neighbours(places: torch.Tensor, query: torch.Tensor, batch: torch.Size, count: int) -> torch.Tensor:
-    """Return the indices `(..., N, count)` of the samples `(..., S, D)` nearest to each point, the nearest first."""
-    near = torch.empty(*query.shape[:-1], count, dtype=torch.int64)
-    one = batch.numel() == 1  # one spline: one tree for all batches of points
-    total = 1 if one else query.shape[:-2].numel()
-    trees = (places if one else places.expand(*query.shape[:-2], *places.shape[-2:])).cpu()
-    trees = trees.reshape(total, *places.shape[-2:]).numpy()
-    rows = near.numel() // (total * count)
-    points, found = query.cpu().reshape(total, rows, query.shape[-1]).numpy(), near.view(total, rows, count).numpy()
-    for i in range(total):
-        found[i] = cKDTree(trees[i]).query(points[i], k=range(1, count + 1))[1]
-    return near.to(query.device)
+def _look_up(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Return entries of a table `(..., S)` at indices `(..., N, count)`."""
+    table = table.expand(*index.shape[:-2], table.shape[-1])
+    return table.gather(-1, index.flatten(-2)).reshape(index.shape)
 
 
 def _given(spline: NURBS, start: Sequence[Any], shape: torch.Size) -> torch.Tensor:
@@ -253,7 +250,7 @@ def _box(spline: NURBS, u: torch.Tensor) -> _Box:
         table = knots.expand(*before.shape[:-1], knots.shape[-1])
         low, high = table.gather(-1, before), table.gather(-1, after)
         last = knots.shape[-1] - p - 1
-        high = torch.where(after < last, torch.nextafter(high, low), high)
+        high = torch.where((after < last) | spline.periodic[i], torch.nextafter(high, low), high)
         if spline.periodic[i] and p != 1:  # smooth all round
             low, high = torch.full_like(low, -torch.inf), torch.full_like(high, torch.inf)
         for column, x in zip(columns, (low, high, before, after), strict=True):
@@ -284,28 +281,68 @@ def _slopes(spline: NURBS, query: torch.Tensor, u: torch.Tensor) -> tuple[torch.
     return jet[(0,) * spline.axes] - query, tangents, jet
 
 
-def _descend(spline: NURBS, query: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, _Box]:
-    """Go from the parameters u `(..., M, axes)` to a minimum of the squared distance in the same smooth piece."""
+def _search(spline: NURBS, query: torch.Tensor, starts: torch.Tensor) -> tuple[torch.Tensor, _Box]:
+    """Go down from starts `(..., N, many, axes)`, and return the best end `(..., N, axes)` of each point's."""
+    many = starts.shape[-2]
+    each = query.repeat_interleave(many, -2)
+    u = starts.flatten(-3, -2)
     box = _box(spline, u)
+    u = _descend(spline, each, u, box, torch.zeros_like(u[..., 0], dtype=torch.bool))
+    far = (spline(*u.unbind(-1)) - each).square().sum(-1)
+    # Over a kink to the next piece, along one axis after the other, as long as that is nearer.
+    for _ in range(_HOPS):
+        moved = False
+        for axis in range(spline.axes):
+            over = _over(spline, u, box, axis)
+            hop = over != u[..., axis]
+            if not bool(hop.any()):
+                continue
+            to = torch.cat([u[..., :axis], over[..., None], u[..., axis + 1 :]], -1)
+            other = _box(spline, to)
+            to = _descend(spline, each, to, other, ~hop)
+            there = (spline(*to.unbind(-1)) - each).square().sum(-1)
+            better = hop & (there < far - 1e-12 * (far + _size(spline) ** 2))
+            u, far = torch.where(better[..., None], to, u), torch.where(better, there, far)
+            box = _Box(*(torch.where(better[..., None], b, a) for a, b in zip(box, other, strict=True)))
+            moved = moved or bool(better.any())
+        if not moved:
+            break
+    best = far.unflatten(-1, (-1, many)).argmin(-1)
+    best = (best + many * torch.arange(query.shape[-2], device=best.device))[..., None]
+    return _take(u, best), _Box(*(_take(x, best) for x in box))
+
+
+def _over(spline: NURBS, u: torch.Tensor, box: _Box, axis: int) -> torch.Tensor:
+    """Return the parameters along an axis, those at a kink on the other side of it."""
+    low, high = (x[..., None] for x in spline.domain[axis])
+    u, first, last = u[..., axis], box.low[..., axis], box.high[..., axis]
+    before = torch.nextafter(first, torch.full_like(first, -torch.inf))
+    after = torch.nextafter(last, torch.full_like(last, torch.inf))
+    if spline.periodic[axis]:
+        before = torch.where(first > low, before, torch.nextafter(high, low).expand_as(before))
+        after = torch.where(after < high, after, low)
+        return torch.where(u <= first, before, torch.where(u >= last, after, u))
+    return torch.where((u <= first) & (first > low), before, torch.where((u >= last) & (last < high), after, u))
+
+
+def _descend(spline: NURBS, query: torch.Tensor, u: torch.Tensor, box: _Box, done: torch.Tensor) -> torch.Tensor:
+    """Go from the parameters u `(..., M, axes)` to a minimum of the squared distance in the same smooth piece."""
     u = torch.minimum(torch.maximum(u, box.low), box.high)
     length = torch.ones_like(u[..., :1])
-    done = torch.zeros_like(u[..., 0], dtype=torch.bool)
     for _ in range(_ITERATIONS):
         left = int((~done).sum(-1).max()) if done.numel() else 0
         if left == 0:
             break
         # Only those that are not done; of a batch, as many of each as there are of the one with most.
         pick = done.to(torch.uint8).argsort(stable=True)[..., :left, None]
-        part = _Box(*(_take(x, pick) for x in vars(box).values()))
+        part = _Box(*(_take(x, pick) for x in box))
         to, scale, stop = _step(spline, _take(query, pick), _take(u, pick), part, _take(length, pick))
         u = u.scatter(-2, pick.expand(to.shape), to)
         length = length.scatter(-2, pick, scale)
         done = done.scatter(-1, pick[..., 0], stop)
-    if any(spline.periodic):
-        ends = [(low[..., None], high[..., None]) for low, high in spline.domain]
-        wrapped = [wrap(x, *e) if w else x for x, e, w in zip(u.unbind(-1), ends, spline.periodic, strict=True)]
-        u = torch.stack(wrapped, -1)
-    return u, box
+    ends = [(low[..., None], high[..., None]) for low, high in spline.domain]
+    smooth = [wraps and p != 1 for wraps, p in zip(spline.periodic, spline.degrees, strict=True)]
+    return torch.stack([wrap(x, *e) if w else x for x, e, w in zip(u.unbind(-1), ends, smooth, strict=True)], -1)
 
 
 def _step(
