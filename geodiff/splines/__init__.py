@@ -25,6 +25,7 @@ _FILES = {
     "spline": ("NURBS",),
     "surface": ("NURBSSurface",),
     "sweeping": ("sweep",),
+    "trim": ("TrimmedSurface",),
     "volume": ("NURBSVolume",),
 }
 _HOME = {name: file for file, names in _FILES.items() for name in names}
@@ -37,6 +38,7 @@ __all__ = [
     "NURBSSurface",
     "NURBSVolume",
     "SplineFit",
+    "TrimmedSurface",
     "arc",
     "arc_length",
     "area",
@@ -114,6 +116,7 @@ if TYPE_CHECKING:
     from geodiff.splines.spline import NURBS
     from geodiff.splines.surface import NURBSSurface
     from geodiff.splines.sweeping import sweep
+    from geodiff.splines.trim import TrimmedSurface
     from geodiff.splines.volume import NURBSVolume
 
 
