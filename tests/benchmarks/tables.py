@@ -2,18 +2,27 @@
 """Write docs/benchmarks.md from what the benchmark scripts measured.
 
 python tests/benchmarks/tables.py --speed silhouette.json --shape shape.jsonl published.jsonl free.jsonl
+python tests/benchmarks/tables.py --splines splines.json --bukin bukin.json
 
-The rows of the shape task's parts may be in any number of files.
+Sections for which nothing is given stay as they are. The rows of the shape task's parts may be in any number of files.
 """
 
 import argparse
 import collections
 import json
 import pathlib
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
+
+SECTIONS = (
+    "Speed of the silhouette (`tests/benchmarks/silhouette.py`)",
+    "The shape task of the thesis (`tests/benchmarks/shape_task.py`)",
+    "Speed of splines (`tests/benchmarks/splines.py`)",
+    "Bukin's function (`tests/benchmarks/bukin.py`)",
+)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -126,24 +135,31 @@ def shape(rows: list[dict]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--speed", type=pathlib.Path)
+    for name in ("speed", "splines", "bukin"):
+        parser.add_argument(f"--{name}", type=pathlib.Path)
     parser.add_argument("--shape", type=pathlib.Path, nargs="*", default=[])
     options = parser.parse_args()
-    text = "# Benchmarks\n\nMade by `tests/benchmarks/tables.py` from what the scripts beside it measured.\n"
+    made = {}
     if options.speed:
-        text += "\n## Speed of the silhouette (`tests/benchmarks/silhouette.py`)\n\nTwo cores. "
-        text += speed(json.loads(options.speed.read_text()))
+        made[SECTIONS[0]] = "Two cores. " + speed(json.loads(options.speed.read_text()))
     lines = [line for path in options.shape for line in path.read_text().splitlines()]
     if lines:
-        text += "\n## The shape task of the thesis (`tests/benchmarks/shape_task.py`)\n\n"
-        text += (
+        made[SECTIONS[1]] = (
             "Least hard IoU loss in 100 steps; lower is better. As in the thesis, τ and learning rate are picked on "
-        )
-        text += (
             "this very number. The defaults of `fit_mesh` were picked on this task at 30°, its unseen views included, "
-        )
-        text += "and on our assets; only the other elevations had no part in that.\n\n"
-        text += shape([json.loads(line) for line in lines])
+            "and on our assets; only the other elevations had no part in that.\n\n"
+        ) + shape([json.loads(line) for line in lines])
+    if options.splines:
+        made[SECTIONS[2]] = "Two cores. " + splines(json.loads(options.splines.read_text()))
+    if options.bukin:
+        made[SECTIONS[3]] = bukin(json.loads(options.bukin.read_text()))
+    _, *old = re.split(r"^## ", DOCS.read_text() if DOCS.exists() else "", flags=re.MULTILINE)
+    kept = {title: body for title, _, body in (section.partition("\n\n") for section in old)}
+    text = "# Benchmarks\n\nMade by `tests/benchmarks/tables.py` from what the scripts beside it measured.\n"
+    for title in SECTIONS:
+        body = made.get(title, kept.get(title))
+        if body:
+            text += f"\n## {title}\n\n{body.strip()}\n"
     DOCS.write_text(text)
 
 
