@@ -30,7 +30,20 @@ _EXPORTS = {
     "rasterize": "geodiff.render.renderer",
     "chamfer": "geodiff.transport.chamfer",
 }
-_ROOMS = ("soft", "scene", "transport", "splines", "render", "reference", "ops", "native", "losses", "tasks", "interop")
+_ROOMS = (
+    "soft",
+    "implicit",
+    "scene",
+    "transport",
+    "splines",
+    "render",
+    "reference",
+    "ops",
+    "native",
+    "losses",
+    "tasks",
+    "interop",
+)
 
 __all__ = [*_EXPORTS, "__version__", "losses", "scene", "soft", "splines", "tasks"]
 
