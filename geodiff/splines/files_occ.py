@@ -159,6 +159,7 @@ def read_occ(reading: Reading, kind: str) -> None:
         reader = IGESControl_Reader() if kind == "iges" else STEPControl_Reader()
         if reader.ReadFile(str(reading.path)) != IFSelect_ReturnStatus.IFSelect_RetDone:
             raise reading.damaged("Open CASCADE cannot read it")
+        _check_whole(reading, reader.Model(), kind)
         unit = reader.IGESModel().GlobalSection().UnitValue() if kind == "iges" else 1.0
         for root in range(1, reader.NbRootsForTransfer() + 1):
             entity = reader.RootForTransfer(root)
@@ -172,10 +173,41 @@ def read_occ(reading: Reading, kind: str) -> None:
                 done = reader.TransferOneRoot(root) if kind == "iges" else reader.TransferRoot(root)
             except Standard_Failure:
                 done = False
-            if not done or reader.NbShapes() == 0:
+            found = [_add_shape(reading, label, reader.Shape(i)) for i in range(1, reader.NbShapes() + 1)]
+            if not (done and any(found)):
                 reading.refuse(label, "Convert it to B-splines where it was made.")
-            for i in range(1, reader.NbShapes() + 1):
-                _add_shape(reading, label, reader.Shape(i))
+
+
+def _check_whole(reading: Reading, model: Any, kind: str) -> None:
+    """Refuse damage that Open CASCADE notes, but reads round by leaving out or guessing knots, points or entities."""
+    with reading.path.open("rb") as file:
+        file.seek(max(0, reading.path.stat().st_size - 1000))
+        tail = file.read().rstrip().splitlines()
+    if kind == "iges" and not (tail and tail[-1][72:73] == b"T"):  # the terminating section; STEP's is missed anyway
+        raise reading.damaged("its end is missing")
+    for i in range(1, model.NbEntities() + 1):
+        entity = model.Entity(i)
+        label = f"entity {i}, {type(entity).__name__.rpartition('_')[2]}"
+        check = model.Check(i, True)
+        if check.NbFails():
+            raise reading.damaged(f"{label}: {check.CFail(1)}")
+        if kind == "step" and "BSpline" in label and (model.IsReportEntity(i, True) or not _adds_up(entity)):
+            raise reading.damaged(f"{label}: its knots are out of order, or do not fit its control points")
+
+
+def _adds_up(entity: Any) -> bool:
+    """Whether a B-spline of a STEP file has K + P + 1 knots an axis; true of kinds without knots of their own."""
+    if hasattr(entity, "KnotMultiplicities"):
+        found = [(entity.KnotMultiplicities(), entity.NbControlPointsList(), entity.Degree())]
+    elif hasattr(entity, "UMultiplicities"):
+        rows, columns = entity.NbControlPointsListI(), entity.NbControlPointsListJ()
+        found = [
+            (entity.UMultiplicities(), rows, entity.UDegree()),
+            (entity.VMultiplicities(), columns, entity.VDegree()),
+        ]
+    else:
+        return True
+    return all(sum(multiplicities) == count + degree + 1 for multiplicities, count, degree in found)
 
 
 def _add_entity(reading: Reading, label: str, entity: Any, unit: float) -> bool:
@@ -212,16 +244,21 @@ def _add_entity(reading: Reading, label: str, entity: Any, unit: float) -> bool:
     return True
 
 
-def _add_shape(reading: Reading, label: str, shape: Any) -> None:
+def _add_shape(reading: Reading, label: str, shape: Any) -> bool:
+    """Read the faces of a shape, and its edges without face; return whether there was anything in it."""
     from OCP.TopAbs import TopAbs_ShapeEnum as Kind
     from OCP.TopoDS import TopoDS
 
-    for face in _within(shape, Kind.TopAbs_FACE):
+    faces = list(_within(shape, Kind.TopAbs_FACE))
+    edges = list(_within(shape, Kind.TopAbs_EDGE, Kind.TopAbs_FACE))
+    points = list(_within(shape, Kind.TopAbs_VERTEX, Kind.TopAbs_EDGE))
+    for face in faces:
         _converted(reading, label, _add_face, TopoDS.Face(face))
-    for edge in _within(shape, Kind.TopAbs_EDGE, Kind.TopAbs_FACE):
+    for edge in edges:
         _converted(reading, label, _add_edge, TopoDS.Edge(edge))
-    if next(_within(shape, Kind.TopAbs_VERTEX, Kind.TopAbs_EDGE), None) is not None:
-        reading.refuse(f"{label}: points", "Points are not splines; delete them.")
+    if points:
+        reading.refuse(f"{label}: points", "Points are not splines; delete them where it was made.")
+    return bool(faces or edges or points)
 
 
 def _converted(reading: Reading, label: str, add: Callable[[Reading, str, Any], None], part: Any) -> None:
