@@ -32,8 +32,8 @@ def make(
     periodic = periodic or (False,) * len(shape)
     knots = []
     for count, p, wraps in zip(shape, degree, periodic, strict=True):
-        inner = -1.5 + 3.5 * torch.cat([rand(1) * 0, (rand((count if wraps else count - p)) + 0.1).cumsum(0)])
-        inner = -1.5 + 3.5 * (inner + 1.5) / (inner[-1] + 1.5)
+        steps = torch.cat([torch.zeros(1).double(), (rand(count if wraps else count - p) + 0.1).cumsum(0)])
+        inner = -1.5 + 3.5 * steps / steps[-1]
         if not clamped and not wraps:
             ends = (inner[0] - (rand(p) + 0.1).cumsum(0).flip(0), inner[-1] + (rand(p) + 0.1).cumsum(0))
         else:
