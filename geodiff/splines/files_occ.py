@@ -174,6 +174,8 @@ def read_occ(reading: Reading, kind: str) -> None:
             raise reading.damaged("Open CASCADE cannot read it")
         _check_whole(reading, reader.Model(), kind)
         unit = reader.IGESModel().GlobalSection().UnitValue() if kind == "iges" else 1.0
+        if not unit > 0:
+            raise reading.damaged("its header gives no unit of length")
         for root in range(1, reader.NbRootsForTransfer() + 1):
             entity = reader.RootForTransfer(root)
             name = type(entity).__name__.rpartition("_")[2]
@@ -215,7 +217,7 @@ def _check_numbers(reading: Reading) -> None:
     for line in lines:
         if line[72:73] == b"P":
             parameters.setdefault(line[64:72].strip(), []).append(line[:64])
-    # The header starts with the two delimiters, ",," for the usual comma and semicolon, else such as "1H/,1H!,".
+    # The header starts with the two delimiters, ",," for the usual comma and semicolon, else such as "1H//1H!/".
     header = next((line for line in lines if line[72:73] == b"G"), b",,").lstrip()
     comma, rest = (header[2:3], header[4:]) if header.startswith(b"1H") else (b",", header[1:])
     end = rest[2:3] if rest.startswith(b"1H") else b";"

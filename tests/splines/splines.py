@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 
+import pytest
 import torch
 
 from geodiff.splines import NURBS, NURBSCurve, NURBSSurface, NURBSVolume
@@ -12,6 +13,17 @@ from geodiff.splines import NURBS, NURBSCurve, NURBSSurface, NURBSVolume
 ROUND_TRIP = 1e-12
 
 KINDS: dict[int, type[NURBS]] = {1: NURBSCurve, 2: NURBSSurface, 3: NURBSVolume}
+
+
+ENDINGS = ["3dm", "igs", "step"]
+
+
+def needs(ending: str) -> None:
+    """Skip where the library for a format is missing."""
+    if ending == "3dm":
+        pytest.importorskip("rhino3dm", reason="needs rhino3dm: pip install geodiff[cad]")
+    else:
+        pytest.importorskip("OCP.collections", reason="needs OCP 8: pip install geodiff[cad]")
 
 
 def make(

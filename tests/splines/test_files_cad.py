@@ -11,17 +11,7 @@ import torch
 
 from geodiff.splines import NURBS, NURBSCurve, NURBSSurface
 from geodiff.splines.files import load_splines, save_splines
-from tests.splines.splines import CASES, ROUND_TRIP, assert_same, make
-
-ENDINGS = ["3dm", "igs", "step"]
-
-
-def needs(ending: str) -> None:
-    """Skip where the library for a format is missing."""
-    if ending == "3dm":
-        pytest.importorskip("rhino3dm", reason="needs rhino3dm: pip install geodiff[cad]")
-    else:
-        pytest.importorskip("OCP.collections", reason="needs OCP 8: pip install geodiff[cad]")
+from tests.splines.splines import CASES, ENDINGS, ROUND_TRIP, assert_same, make, needs
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -288,89 +278,23 @@ def test_iges_in_inches(tmp_path: pathlib.Path) -> None:
     for back, spline in zip(load_splines(tmp_path / "a.igs"), splines, strict=True):
         assert_same(back, spline.replace(control_points=25.4 * spline.control_points))
 
-
-@pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("keep", [0.0, 0.4, 0.8, -300])
-def test_truncated_files_are_named(tmp_path: pathlib.Path, ending: str, keep: float) -> None:
-    needs(ending)
-    path = tmp_path / f"broken.{ending}"
-    save_splines(path, [make((6,), (2,), 3, True), make((5, 6), (3, 2), 3, True)])
-    content = path.read_bytes()
-    path.write_bytes(content[: int(keep * len(content)) if keep >= 0 else int(keep)])
-    with pytest.raises(ValueError, match=rf"a sound file; got .*broken.{ending} \(.*Is the file damaged"):
-        load_splines(path, unsupported="skip")
+    (tmp_path / "a.igs").write_text(text.replace("2,2HMM,1,", "0,2HQQ,1,"))
+    with pytest.raises(ValueError, match=r"a sound file; got .*a.igs \(its header gives no unit of length\)"):
+        load_splines(tmp_path / "a.igs")
 
 
-# What Open CASCADE reads round without a word, or with no more than one on the terminal.
-DAMAGE = {
-    "no number": ("(4,1,1,4),(-1.5000000000000000E+00", "(4,1,1,4),(NaN", r"entity \d+, BSpline.*: Parameter n0"),
-    "knots decrease": ("(4,1,1,4),(-1.5000000000000000E+00", "(4,1,1,4),(9.", r"entity \d+, BSpline.*: its knots"),
-    "degree": ("B_SPLINE_CURVE_WITH_KNOTS('',3", "B_SPLINE_CURVE_WITH_KNOTS('',2", r"entity \d+, BSpline.*: its knots"),
-    "a point less": ("#18,", "", r"entity \d+, BSpline.*: its knots are out of order, or do not fit its control"),
-    "a point missing": ("#18,", "#99918,", r"entity \d+, BSpline.*: Parameter n0.1 "),
-    "degree of a surface": ("B_SPLINE_SURFACE(2,2", "B_SPLINE_SURFACE(1,2", r"entity \d+, BSplineSurface.*: its knots"),
-}
-
-
-@pytest.mark.parametrize("old, new, message", DAMAGE.values(), ids=DAMAGE)
-def test_damaged_step_is_named(tmp_path: pathlib.Path, old: str, new: str, message: str) -> None:
-    needs("step")
-    path = tmp_path / "broken.step"
-    save_splines(path, [make((6,), (3,)), make((4, 5), (2, 2), 3, True)])
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-    with pytest.raises(ValueError, match=r"a sound file; got .*broken.step \(" + message):
-        load_splines(path, unsupported="skip")
-
-
-@pytest.mark.parametrize("word", ["NaN", "abc", "1E", "-"])
-def test_iges_with_something_that_is_no_number(tmp_path: pathlib.Path, word: str) -> None:
+def test_iges_of_a_part_of_a_domain(tmp_path: pathlib.Path) -> None:
     needs("igs")
-    path = tmp_path / "broken.igs"
-    splines = [make((6,), (3,)), make((4, 5), (2, 2), 3, True)]
-    save_splines(path, splines)
-    text = path.read_text()
-    low = "-1.5000000000000000E+00"
-    for spline, entity in zip(splines, ("126 of directory entry 1", "128 of directory entry 3"), strict=True):
-        some = f"{float(spline.control_points.flatten()[4]):.16E}"
-        for old in (low, some):  # a knot, a coordinate
-            start = text.index(old, text.index(f"{entity[:3]},"))
-            path.write_text(text[:start] + word.rjust(len(old)) + text[start + len(old) :])
-            with pytest.raises(ValueError, match=rf"broken.igs \(IGES {entity}: '{word}' is no number\)"):
-                load_splines(path, unsupported="skip")
-
-
-def test_iges_with_other_delimiters(tmp_path: pathlib.Path) -> None:
-    needs("igs")
-    path, spline = tmp_path / "a.igs", make((6,), (3,))
+    # Of degree 1, and so with corners, which Open CASCADE would cut it at if left to itself.
+    path, spline = tmp_path / "a.igs", make((6,), (1,), 3, True)
     save_splines(path, spline)
-    lines = path.read_text().splitlines()
-    for i, line in enumerate(lines):
-        if line[72] == "G":
-            body = "1H/,1H!" + line[1:65] if line.startswith(",,") else line
-            lines[i] = (body[:7] + body[7:].replace(",", "/").replace(";", "!"))[:72] + line[72:]
-        elif line[72] == "P":
-            lines[i] = line[:64].replace(",", "/").replace(";", "!") + line[64:]
-    # The first line of the header has grown: let its last field go over into a line of its own.
-    path.write_text("\n".join(lines) + "\n")
+    before, low, after = path.read_text().rpartition("-1.5000000000000000E+00")
+    path.write_text(before + "-1.0000000000000000E+00" + after)
+    assert low
     (back,) = load_splines(path)
-    assert_same(back, spline)
-
-
-def test_iges_with_other_knots_than_it_says(tmp_path: pathlib.Path) -> None:
-    needs("igs")
-    path = tmp_path / "broken.igs"
-    save_splines(path, make((6,), (3,)))
-    text = path.read_text()
-    low, high = "-1.5000000000000000E+00", "2.0000000000000000E+00"
-    for changed, message in (
-        (text.replace(low, " 9.5000000000000000E+00", 1), "NURBSCurve: `knots` must be non-decreasing"),
-        (text.replace(high, "1.5000000000000000E+00", 4), "its knots and its parameter range do not go together"),
-    ):
-        path.write_text(changed)
-        with pytest.raises(ValueError, match=rf"broken.igs \(root 1, IGES 126 \(BSplineCurve\): {message}"):
-            load_splines(path)
+    assert [float(end) for end in back.domain[0]] == [-1.0, 2.0]
+    at = torch.linspace(-1, 2, 20).double()
+    torch.testing.assert_close(back(at), spline(at), rtol=0, atol=ROUND_TRIP)
 
 
 # What is refused -----------------------------------------------------------------------------------------------------
@@ -441,3 +365,73 @@ def test_a_failed_save_leaves_the_old_file(
         save_splines(path, make((6,), (3,)))
     assert path.read_bytes() == old
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_what_a_library_does_not_convert(tmp_path: pathlib.Path) -> None:
+    needs("step")
+    from OCP.Geom import Geom_OffsetCurve
+    from OCP.gp import gp_Dir
+
+    from geodiff.splines import files_occ
+    from geodiff.splines.files import Reading
+
+    reading = Reading(tmp_path / "a.step", torch.float64, skip=False)
+
+    def offset(*_: Any) -> None:
+        Geom_OffsetCurve(None, 1.0, gp_Dir(0.0, 0.0, 0.0))
+
+    with pytest.raises(ValueError, match=r"a.step with root 1: something that Open CASCADE does not convert \(.*norm"):
+        files_occ._converted(reading, "root 1", offset, None)
+
+    def damaged(*_: Any) -> None:
+        raise reading.damaged("badly")
+
+    with pytest.raises(ValueError, match=r"a sound file; got .*a.step \(badly\)"):
+        files_occ._converted(reading, "root 1", damaged, None)
+
+
+def test_offsets_are_refused(tmp_path: pathlib.Path) -> None:
+    needs("step")
+    from OCP.BRepBuilderAPI import BRepBuilderAPI_MakeEdge, BRepBuilderAPI_MakeFace
+    from OCP.Geom import Geom_OffsetCurve, Geom_OffsetSurface
+    from OCP.gp import gp_Dir
+
+    from geodiff.splines.files import Reading
+    from geodiff.splines.files_occ import _add_edge, _geometry
+
+    curve = Geom_OffsetCurve(_geometry(make((6,), (3,))), 0.01, gp_Dir(0.0, 0.0, 1.0))
+    edge = BRepBuilderAPI_MakeEdge(curve).Edge()
+    write_shape(tmp_path / "a.step", edge)  # Open CASCADE writes nothing but the product
+    with pytest.raises(ValueError, match=r"a.step with root 1, ProductDefinition. Convert it to B-splines"):
+        load_splines(tmp_path / "a.step")
+    reading = Reading(tmp_path / "a.step", torch.float64, skip=False)
+    with pytest.raises(ValueError, match=r"a.step with root 1: an offset curve. Make it a B-spline"):
+        _add_edge(reading, "root 1", edge)
+    surface = Geom_OffsetSurface(_geometry(make((6, 5), (3, 3))), 0.01)
+    write_shape(tmp_path / "a.step", BRepBuilderAPI_MakeFace(surface, 1e-7).Face())
+    with pytest.raises(ValueError, match=r"a.step with root 1, .*: an offset surface. Make it a B-spline"):
+        load_splines(tmp_path / "a.step")
+
+
+def test_what_rhino_does_not_convert(tmp_path: pathlib.Path) -> None:
+    rhino = pytest.importorskip("rhino3dm")
+    from geodiff.splines import files_rhino
+    from geodiff.splines.files import Reading
+
+    class Odd:
+        def ToNurbsCurve(self) -> None: ...
+
+        def ToNurbsSurface(self) -> None: ...
+
+    reading = Reading(tmp_path / "a.3dm", torch.float64, skip=False)
+    for add in (files_rhino._add_curve, files_rhino._add_surface):
+        with pytest.raises(ValueError, match=r"a.3dm with object 1. In Rhino, convert it to NURBS"):
+            add(reading, "object 1", Odd())
+    curve = rhino.NurbsCurve(3, True, 2, 2)
+    curve.Points[0], curve.Points[1] = rhino.Point4d(0, 0, 0, 1), rhino.Point4d(1, 0, 0, -1)
+    curve.Knots[0], curve.Knots[1] = 0.0, 1.0
+    model = rhino.File3dm()
+    model.Objects.AddCurve(curve)
+    model.Write(str(tmp_path / "a.3dm"), 7)
+    with pytest.raises(ValueError, match=r"a.3dm \(object 0, a NurbsCurve has a weight of -1, not positive"):
+        load_splines(tmp_path / "a.3dm")
