@@ -33,8 +33,8 @@ def load_splines(
 
     Knots and domains are those of the file. (geomdl itself scales them to [0, 1] when it reads a file.) Rhino's format
     leaves out the first and the last knot, which have no effect: they are made equal to their neighbours. Other curves
-    and whole surfaces of a 3dm file, such as lines, arcs and cylinders, are converted to NURBS exactly. IGES and STEP
-    are read in millimetres, whatever the unit of the file. Names, colours, layers and the sense of faces are not read.
+    and whole surfaces, such as lines, arcs and cylinders, are converted to NURBS. IGES and STEP are read in
+    millimetres, whatever the unit of the file. Names, colours, layers and the sense of faces are not read.
 
     Args:
         path: the file; its ending says its format. All but JSON need ``pip install geodiff[cad]``.
@@ -89,7 +89,8 @@ def save_splines(
     """Write splines as JSON (geomdl), 3dm (Rhino), IGES or STEP, or surfaces as triangles in OBJ, PLY, STL or GLB.
 
     The file appears whole or not at all. Periodic axes are written unrolled (see `NURBS.opened`): the same points over
-    one period, but no longer marked as periodic; in STEP and IGES also clamped, by inserting knots.
+    one period, but no longer marked as periodic. Their knots, like others that are not clamped, are written as they
+    are, which all four formats allow.
 
     JSON holds splines of one kind and any dimension. IGES, STEP and 3dm hold curves and surfaces together, in space:
     points in the plane get z = 0; the unit is the millimetre. Degrees are at least 1, at most 25 in IGES and STEP.

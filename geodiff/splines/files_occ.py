@@ -4,6 +4,7 @@
 import contextlib
 import io
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from geodiff.validation import fail
 
 # All 17 digits. (Open CASCADE writes 9 or 12; asked for more in its default style it cuts off exponents.)
 _FORMAT = "%.16E"
+# Whether to cut IGES splines into smooth pieces, where they come as parts of something: no.
+_PIECES = "read.iges.bspline.continuity"
+_NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([EeDd][+-]?\d+)?")
 _TRIMMED = "Untrim it, or split it into whole surfaces, where it was made."
 # How far, as a fraction of the domain, the border of a face may be from the border of the domain.
 _NEAR = 1e-6
@@ -22,21 +26,32 @@ _NEAR = 1e-6
 
 @contextlib.contextmanager
 def _quiet(path: pathlib.Path) -> Iterator[None]:
-    """Check that Open CASCADE is there, and keep it from printing."""
+    """Check that Open CASCADE is there, keep it from printing, and from cutting splines."""
     try:
         from OCP.collections import Array1_double  # noqa: F401  (not in releases before 8)
         from OCP.Message import Message
     except ImportError as error:
         raise needed("OCP >= 8", "cadquery-ocp-novtk", path) from error
+    from OCP.Interface import Interface_Static
+
     messenger = Message.DefaultMessenger_s()
     printers = list(messenger.Printers())
     for printer in printers:
         messenger.RemovePrinter(printer)
+    continuity = Interface_Static.IVal_s(_PIECES)
+    Interface_Static.SetIVal_s(_PIECES, 0)
     try:
         yield
     finally:
+        Interface_Static.SetIVal_s(_PIECES, continuity)
         for printer in printers:
             messenger.AddPrinter(printer)
+
+
+def _own(error: Exception) -> None:
+    """Raise an error again unless it is Open CASCADE's: its classes have no common base in Python."""
+    if not type(error).__module__.startswith("OCP"):
+        raise error
 
 
 # Writing -------------------------------------------------------------------------------------------------------------
@@ -45,13 +60,12 @@ def _quiet(path: pathlib.Path) -> Iterator[None]:
 def write_occ(path: pathlib.Path, splines: Sequence[NURBS], kind: str) -> None:
     """Write curves and surfaces in space as ``kind``, "iges" or "step"."""
     with _quiet(path):
-        from OCP.Standard import Standard_Failure
-
         shapes = []
         for spline in splines:
             try:
                 shapes.append(_geometry(spline))
-            except Standard_Failure as error:
+            except Exception as error:
+                _own(error)
                 fix = "Degrees above 25 and jumps at interior knots are not taken. Save it as .json."
                 got = f"{spline!r} ({error})"
                 raise fail("save_splines", "splines", "what Open CASCADE takes for valid", got, fix) from error
@@ -139,7 +153,7 @@ def _step(shapes: Sequence[Any]) -> bytes:
 def _printed(writer: Any) -> bytes:
     content = io.BytesIO()
     if not writer.Print(content):
-        raise RuntimeError("geodiff.splines: Open CASCADE could not write the model")
+        raise fail("save_splines", "splines", "what Open CASCADE can write", "a failure of its writer", "Use .json.")
     return content.getvalue()
 
 
@@ -151,7 +165,6 @@ def read_occ(reading: Reading, kind: str) -> None:
     with _quiet(reading.path):
         from OCP.IFSelect import IFSelect_ReturnStatus
         from OCP.IGESControl import IGESControl_Controller, IGESControl_Reader
-        from OCP.Standard import Standard_Failure
         from OCP.STEPControl import STEPControl_Reader
 
         if kind == "iges":
@@ -159,7 +172,10 @@ def read_occ(reading: Reading, kind: str) -> None:
         reader = IGESControl_Reader() if kind == "iges" else STEPControl_Reader()
         if reader.ReadFile(str(reading.path)) != IFSelect_ReturnStatus.IFSelect_RetDone:
             raise reading.damaged("Open CASCADE cannot read it")
+        _check_whole(reading, reader.Model(), kind)
         unit = reader.IGESModel().GlobalSection().UnitValue() if kind == "iges" else 1.0
+        if not unit > 0:
+            raise reading.damaged("its header gives no unit of length")
         for root in range(1, reader.NbRootsForTransfer() + 1):
             entity = reader.RootForTransfer(root)
             name = type(entity).__name__.rpartition("_")[2]
@@ -170,12 +186,64 @@ def read_occ(reading: Reading, kind: str) -> None:
             reader.ClearShapes()
             try:
                 done = reader.TransferOneRoot(root) if kind == "iges" else reader.TransferRoot(root)
-            except Standard_Failure:
+            except Exception as error:
+                _own(error)
                 done = False
-            if not done or reader.NbShapes() == 0:
+            found = [_add_shape(reading, label, reader.Shape(i)) for i in range(1, reader.NbShapes() + 1)]
+            if not (done and any(found)):
                 reading.refuse(label, "Convert it to B-splines where it was made.")
-            for i in range(1, reader.NbShapes() + 1):
-                _add_shape(reading, label, reader.Shape(i))
+
+
+def _check_whole(reading: Reading, model: Any, kind: str) -> None:
+    """Refuse damage that Open CASCADE notes, but reads round by leaving out or guessing knots, points or entities."""
+    if kind == "iges":
+        _check_numbers(reading)
+    for i in range(1, model.NbEntities() + 1):
+        entity = model.Entity(i)
+        label = f"entity {i}, {type(entity).__name__.rpartition('_')[2]}"
+        check = model.Check(i, True)
+        if check.NbFails():
+            raise reading.damaged(f"{label}: {check.CFail(1)}")
+        if kind == "step" and "BSpline" in label and (model.IsReportEntity(i, True) or not _adds_up(entity)):
+            raise reading.damaged(f"{label}: its knots are out of order, or do not fit its control points")
+
+
+def _check_numbers(reading: Reading) -> None:
+    """Refuse an IGES file without end, or with a spline in which something is no number: taken for 0 otherwise."""
+    lines = [line for line in reading.path.read_bytes().splitlines() if line.strip()]
+    if not lines or lines[-1][72:73] != b"T":  # columns 65 to 72 point to the entity, column 73 names the section
+        raise reading.damaged("its end is missing")
+    parameters: dict[bytes, list[bytes]] = {}
+    for line in lines:
+        if line[72:73] == b"P":
+            parameters.setdefault(line[64:72].strip(), []).append(line[:64])
+    # The header starts with the two delimiters, ",," for the usual comma and semicolon, else such as "1H//1H!/".
+    header = next((line for line in lines if line[72:73] == b"G"), b",,").lstrip()
+    comma, rest = (header[2:3], header[4:]) if header.startswith(b"1H") else (b",", header[1:])
+    end = rest[2:3] if rest.startswith(b"1H") else b";"
+    for entity, rows in parameters.items():
+        fields = [field.strip() for field in b"".join(rows).partition(end)[0].split(comma)]
+        if fields[0] not in (b"126", b"128"):
+            continue
+        wrong = next((f for f in fields if f and not _NUMBER.fullmatch(f)), None)
+        if wrong is not None:
+            text = wrong.decode(errors="replace")
+            raise reading.damaged(f"IGES {fields[0].decode()} of directory entry {int(entity)}: {text!r} is no number")
+
+
+def _adds_up(entity: Any) -> bool:
+    """Whether a B-spline of a STEP file has K + P + 1 knots an axis; true of kinds without knots of their own."""
+    if hasattr(entity, "KnotMultiplicities"):
+        found = [(entity.KnotMultiplicities(), entity.NbControlPointsList(), entity.Degree())]
+    elif hasattr(entity, "UMultiplicities"):
+        rows, columns = entity.NbControlPointsListI(), entity.NbControlPointsListJ()
+        found = [
+            (entity.UMultiplicities(), rows, entity.UDegree()),
+            (entity.VMultiplicities(), columns, entity.VDegree()),
+        ]
+    else:
+        return True
+    return all(sum(multiplicities) == count + degree + 1 for multiplicities, count, degree in found)
 
 
 def _add_entity(reading: Reading, label: str, entity: Any, unit: float) -> bool:
@@ -207,29 +275,38 @@ def _add_entity(reading: Reading, label: str, entity: Any, unit: float) -> bool:
         return False
     domain = [float(end) for k, p in zip(knots, degree, strict=True) for end in (k[p], k[-p - 1])]
     if not any(np.allclose(ends, domain, rtol=1e-9, atol=0) for ends in found):
-        return False  # a part of its domain only
+        # A part of its domain only; or knots that could not be read, which Open CASCADE passes over.
+        signs = np.resize([1.0, -1.0], len(domain))
+        part = any((signs * (np.array(ends) - domain) >= 0).all() for ends in found)
+        if not part or any((np.diff(k) < 0).any() for k in knots):
+            raise reading.damaged(f"{label}: its knots and its parameter range do not go together")
+        return False
     reading.add(label, points, None if entity.IsPolynomial() else weights, knots, degree)
     return True
 
 
-def _add_shape(reading: Reading, label: str, shape: Any) -> None:
+def _add_shape(reading: Reading, label: str, shape: Any) -> bool:
+    """Read the faces of a shape, and its edges without face; return whether there was anything in it."""
     from OCP.TopAbs import TopAbs_ShapeEnum as Kind
     from OCP.TopoDS import TopoDS
 
-    for face in _within(shape, Kind.TopAbs_FACE):
+    faces = list(_within(shape, Kind.TopAbs_FACE))
+    edges = list(_within(shape, Kind.TopAbs_EDGE, Kind.TopAbs_FACE))
+    points = list(_within(shape, Kind.TopAbs_VERTEX, Kind.TopAbs_EDGE))
+    for face in faces:
         _converted(reading, label, _add_face, TopoDS.Face(face))
-    for edge in _within(shape, Kind.TopAbs_EDGE, Kind.TopAbs_FACE):
+    for edge in edges:
         _converted(reading, label, _add_edge, TopoDS.Edge(edge))
-    if next(_within(shape, Kind.TopAbs_VERTEX, Kind.TopAbs_EDGE), None) is not None:
-        reading.refuse(f"{label}: points", "Points are not splines; delete them.")
+    if points:
+        reading.refuse(f"{label}: points", "Points are not splines; delete them where it was made.")
+    return bool(faces or edges or points)
 
 
 def _converted(reading: Reading, label: str, add: Callable[[Reading, str, Any], None], part: Any) -> None:
-    from OCP.Standard import Standard_Failure
-
     try:
         add(reading, label, part)
-    except Standard_Failure as error:
+    except Exception as error:
+        _own(error)
         reading.refuse(
             f"{label}: something that Open CASCADE does not convert ({error})", "Make it a B-spline where it was made."
         )
@@ -259,11 +336,12 @@ def _add_edge(reading: Reading, label: str, edge: Any) -> None:
     whole = isinstance(curve, Geom_BSplineCurve) and (low, high) == (curve.FirstParameter(), curve.LastParameter())
     if not whole:
         curve = GeomConvert.CurveToBSplineCurve_s(Geom_TrimmedCurve(curve, low, high))
-    if curve.IsPeriodic():
+    periodic = curve.IsPeriodic()
+    if periodic:
         curve.SetNotPeriodic()
     points = [_three(curve.Pole(i)) for i in range(1, curve.NbPoles() + 1)]
     weights = [curve.Weight(i) for i in range(1, curve.NbPoles() + 1)] if curve.IsRational() else None
-    knots = np.repeat(list(curve.Knots()), list(curve.Multiplicities()))
+    knots = _expanded(curve.Knots(), curve.Multiplicities(), curve.Degree(), periodic)
     reading.add(label, points, weights, [knots], [curve.Degree()])
 
 
@@ -288,19 +366,29 @@ def _add_face(reading: Reading, label: str, face: Any) -> None:
     )
     if not whole:
         surface = GeomConvert.SurfaceToBSplineSurface_s(Geom_RectangularTrimmedSurface(surface, *bounds.tolist()))
-    if surface.IsUPeriodic():
+    periodic = surface.IsUPeriodic(), surface.IsVPeriodic()
+    if periodic[0]:
         surface.SetUNotPeriodic()
-    if surface.IsVPeriodic():
+    if periodic[1]:
         surface.SetVNotPeriodic()
     rows, columns = range(1, surface.NbUPoles() + 1), range(1, surface.NbVPoles() + 1)
     points = [[_three(surface.Pole(i, j)) for j in columns] for i in rows]
     rational = surface.IsURational() or surface.IsVRational()
     weights = [[surface.Weight(i, j) for j in columns] for i in rows] if rational else None
     knots = [
-        np.repeat(list(surface.UKnots()), list(surface.UMultiplicities())),
-        np.repeat(list(surface.VKnots()), list(surface.VMultiplicities())),
+        _expanded(surface.UKnots(), surface.UMultiplicities(), surface.UDegree(), periodic[0]),
+        _expanded(surface.VKnots(), surface.VMultiplicities(), surface.VDegree(), periodic[1]),
     ]
     reading.add(label, points, weights, knots, [surface.UDegree(), surface.VDegree()])
+
+
+def _expanded(knots: Any, multiplicities: Any, degree: int, periodic: bool) -> np.ndarray:
+    """Write out repeated knots; where Open CASCADE took a closed spline for periodic, clamp what was clamped."""
+    every = np.repeat(list(knots), list(multiplicities))
+    for first, last, end in ((1, degree, 0), (-2, -degree - 1, -1)):
+        if periodic and every[first] == every[last]:
+            every[end] = every[first]  # the outermost knots have no effect
+    return every
 
 
 def _fills(face: Any, bounds: np.ndarray, size: np.ndarray) -> bool:
