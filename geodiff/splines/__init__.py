@@ -31,9 +31,9 @@ _FILES = {
 _HOME = {name: file for file, names in _FILES.items() for name in names}
 
 __all__ = [
+    "NURBS",
     "BSplineBasis",
     "ClosestPoint",
-    "NURBS",
     "NURBSCurve",
     "NURBSSurface",
     "NURBSVolume",

@@ -149,7 +149,7 @@ def cone(
         ValueError: sizes that are not positive, a negative top radius.
 
     Example:
-        >>> cone(1.0, 2.0)(0.3, 1.0)
+        >>> cone(1.0, 2.0)(0.3, 1.0).round(decimals=6)
         tensor([0., 1., 0.])
     """
     t = read_numbers("cone", dtype, radius=radius, height=height, top_radius=top_radius, center=center)

@@ -12,7 +12,7 @@ from geodiff.splines import conics, construct, measure, place, shapes
 from geodiff.splines.curve import NURBSCurve
 from geodiff.splines.spline import NURBS
 from geodiff.splines.surface import NURBSSurface
-from geodiff.splines.sweep import rotation_minimising_frames, sweep
+from geodiff.splines.sweeping import rotation_minimising_frames, sweep
 from geodiff.splines.volume import NURBSVolume
 from tests.helpers import assert_gradient_is_derivative
 

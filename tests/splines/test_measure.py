@@ -123,7 +123,9 @@ def test_bounding_box_holds_the_spline() -> None:
     surface = NURBSSurface(torch.randn(2, 6, 5, 3, dtype=F64), weights=torch.rand(2, 6, 5, dtype=F64) + 0.1)
     low, high = measure.bounding_box(surface)
     points = surface.grid(30, 30).flatten(1, 2)
-    assert (points.amin(1) >= low).all() and (points.amax(1) <= high).all()
+    # A corner of the net that the surface meets is evaluated with a rounding of its own.
+    slack = 4 * torch.finfo(torch.float64).eps * (high - low)
+    assert (points.amin(1) >= low - slack).all() and (points.amax(1) <= high + slack).all()
     assert torch.equal(low, surface.control_points.amin((1, 2)))
 
 
