@@ -133,6 +133,60 @@ def shape(rows: list[dict]) -> str:
     return text
 
 
+def splines(result: dict) -> str:
+    text = f"SIMD level {result['simd']}, torch {result['torch']}. Bicubic rational surface, 20 × 20 control points. "
+    text += "Medians of turns that the contestants take; quote the ratios, not the times.\n\n"
+    if "surface" in result:
+        columns = ("forward_ms", "times_scipy", "times_splinepy", "times_geomdl", "both_ms", "both_over_forward")
+        head = ["path", "points", "dtype", "threads", "forward ms", "× SciPy", "× splinepy", "× geomdl", "both ms"]
+        text += table(
+            [*head, "both / forward"],
+            (
+                [r["path"], f"{r['size']}²", r["dtype"], r["threads"], *(number(r.get(k)) for k in columns)]
+                for r in result["surface"]
+            ),
+        )
+        worst = max(r["difference"] for r in result["surface"] if r["dtype"] == "float64")
+        text += (
+            "\n*Both* is forward + backward in control points, weights, both knot vectors and both parameters. A ratio is "
+            "the peer's time over ours, in one run; the peers compute in double precision. SciPy is `BSpline` along u, "
+            "then along v, for grids, and `NdBSpline` for scattered points, each with the division. Largest difference "
+            f"to a peer in double precision: {worst:.0e} of the largest coordinate.\n\n"
+        )
+    if "growth" in result:
+        text += "### Time follows the points (scattered, float64, two threads)\n\n"
+        keys = ("forward_ns_a_point", "both_ns_a_point")
+        rows = ([r["points"], *(number(r[k]) for k in keys)] for r in result["growth"])
+        text += table(["points", "forward ns a point", "both ns a point"], rows) + "\n"
+    if "memory" in result:
+        text += "### Peak memory of a process with all gradients (float64)\n\n"
+        keys = ("peak_mb", "bytes_a_point", "backward_bytes_a_point")
+        rows = ([r["path"], r["points"], *(number(r[k]) for k in keys)] for r in result["memory"])
+        text += table(["path", "points", "MB", "bytes a point", "of these backward"], rows)
+        text += "\nSixteen control points a point, stored, would be 512 bytes.\n"
+    return text
+
+
+def bukin(result: dict) -> str:
+    text = "8 × 8 cubic control points, mean squared error over x, y and z, from uniform knots and weights 1. "
+    text += '*Paper*: Cho et al., "Differentiable Spline Approximations" (2021), table 3. Weights within [0.1, 10].\n\n'
+    return text + table(
+        ["knots", "weights", "grid", "error", "paper", "iterations", "seconds"],
+        (
+            [
+                "free" if "free" in r["kind"] else "uniform",
+                "free" if "rational" in r["kind"] else "–",
+                f"{r['grid']}²",
+                f"{r['mse']:.4f}",
+                r["paper"] or "–",
+                r["iterations"],
+                r["seconds"],
+            ]
+            for r in result["rows"]
+        ),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("speed", "splines", "bukin"):
