@@ -148,8 +148,8 @@ def splines(result: dict) -> str:
         )
         worst = max(r["difference"] for r in result["surface"] if r["dtype"] == "float64")
         text += (
-            "\n*Both* is forward + backward in control points, weights, both knot vectors and both parameters. A ratio is "
-            "the peer's time over ours, in one run; the peers compute in double precision. SciPy is `BSpline` along u, "
+            "\n*Both* is forward + backward in control points, weights, both knot vectors and both parameters. A ratio "
+            "is the peer's time over ours, in one run; peers compute in double precision. SciPy is `BSpline` along u, "
             "then along v, for grids, and `NdBSpline` for scattered points, each with the division. Largest difference "
             f"to a peer in double precision: {worst:.0e} of the largest coordinate.\n\n"
         )
