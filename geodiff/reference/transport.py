@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sums over all pairs of two clouds that entropic optimal transport consists of: plain, with the whole matrix stored."""
+"""The sums over all pairs of two clouds that entropic optimal transport consists of; the whole matrix is stored."""
 
 import torch
 
@@ -64,7 +64,7 @@ def apply(
     epsilon: float,
     p: int = 2,
 ) -> torch.Tensor:
-    """Return `Σ_j P_ij v_j` with `P_ij = exp(k_i + h_j − C_ij/ε)`, the plan times a matrix; twin of `geodiff.ops.apply`.
+    """Return `Σ_j P_ij v_j` with `P_ij = exp(k_i + h_j − C_ij/ε)`, the plan times v; twin of `geodiff.ops.apply`.
 
     Args:
         x: `(..., N, D)`.
