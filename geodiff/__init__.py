@@ -29,6 +29,9 @@ _EXPORTS = {
     "RenderOutput": "geodiff.render.renderer",
     "rasterize": "geodiff.render.renderer",
     "chamfer": "geodiff.transport.chamfer",
+    "sinkhorn": "geodiff.transport.sinkhorn",
+    "sinkhorn_divergence": "geodiff.transport.divergence",
+    "SinkhornLoss": "geodiff.transport.divergence",
 }
 _ROOMS = (
     "soft",
@@ -59,6 +62,8 @@ if TYPE_CHECKING:
     from geodiff.splines.surface import NURBSSurface
     from geodiff.splines.volume import NURBSVolume
     from geodiff.transport.chamfer import chamfer
+    from geodiff.transport.divergence import SinkhornLoss, sinkhorn_divergence
+    from geodiff.transport.sinkhorn import sinkhorn
     from geodiff.validation import checks
 
 

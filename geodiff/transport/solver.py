@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The iterations of Sinkhorn: annealing, scaling of an absorbed kernel, Newton steps; and the linear systems behind."""
+
+import dataclasses
+import math
+
+import torch
+
+from geodiff.transport.costs import Kernel, Stored
+
+ANNEAL = 4.0
+"""ε is divided by this from level to level of the annealing."""
+ROUNDS = 4
+"""Iterations at each level."""
+SAFE = 20.0
+"""Scalings beyond exp(±SAFE) are absorbed into the kernel."""
+CHECK = 5
+"""Iterations between looks at the error."""
+
+
+@dataclasses.dataclass
+class Solution:
+    """Where the iterations ended: the plan is `u_i K_ij v_j`."""
+
+    kernel: Kernel
+    a: torch.Tensor  # (B, N) weights in the working precision, 0 where masked
+    b: torch.Tensor
+    u: torch.Tensor
+    v: torch.Tensor
+    f: torch.Tensor  # (B, N) potentials, float64, at points of weight 0 too
+    g: torch.Tensor
+    rho: float | None
+    error: torch.Tensor  # (B,) float64
+    iterations: int
+    total: torch.Tensor  # (B,) mass of the plan
+    present_x: torch.Tensor | None = None  # (B, N) bool: False where there is no point at all
+    present_y: torch.Tensor | None = None
+
+    @property
+    def epsilon(self) -> float:
+        """ε that the kernel was made with."""
+        return self.kernel.epsilon
+
+    def times(self, t: torch.Tensor) -> torch.Tensor:
+        """`P t` for t (B, M) or (B, M, E)."""
+        if t.dim() == 3:
+            return self.u[..., None] * self.kernel.rows(self.v[..., None] * t)
+        return self.u * self.kernel.rows(self.v * t)
+
+    def transposed(self, s: torch.Tensor) -> torch.Tensor:
+        """`Pᵀ s` for s (B, N) or (B, N, E)."""
+        if s.dim() == 3:
+            return self.v[..., None] * self.kernel.columns(self.u[..., None] * s)
+        return self.v * self.kernel.columns(self.u * s)
+
+    def pull(self, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Gradients of `Σ W_ij C_ij`, `W_ij = P_ij Σ_e left_ie right_je`, in x and y, or in the matrix."""
+        return self.kernel.pull(left * self.u[..., None], right * self.v[..., None])
+
+    def moment(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        """`Σ_ij P_ij C_ij Σ_e left_ie right_je` (B,)."""
+        return self.kernel.moments(left * self.u[..., None], right * self.v[..., None])
+
+
+class Iteration:
+    """Potentials in units of ε (float64), the kernel they were absorbed into, scalings since then."""
+
+    def __init__(self, kernel: Kernel, a: torch.Tensor, b: torch.Tensor, rho: float | None, symmetric: bool) -> None:
+        self.kernel, self.rho, self.symmetric = kernel, rho, symmetric
+        self.log_a, self.log_b = a.double().log(), b.double().log()
+        self.a, self.b = a, b
+        self.on_a, self.on_b = a > 0, b > 0
+        self.count = 0
+
+    def begin(self, f: torch.Tensor, g: torch.Tensor, epsilon: float, exact: bool) -> None:
+        """Absorb potentials f, g (B, N), (B, M) at ε."""
+        self.epsilon = epsilon
+        self.f, self.g = f, g  # in units of ε from here on
+        self.f, self.g = f / epsilon, g / epsilon
+        self.exact = exact
+        self._absorb()
+
+    def _absorb(self) -> None:
+        u, v = self.kernel.absorb(self.f + self.log_a, self.g + self.log_b, self.epsilon, self.exact)
+        self.u, self.v = torch.where(self.on_a, u, 0), torch.where(self.on_b, v, 0)
+        # From the exponents as they were rounded:
+        self.f = self.f - self.u.double().log().where(self.on_a, 0.0)
+        self.g = self.g - self.v.double().log().where(self.on_b, 0.0)
+        if self.rho is not None:
+            # f ← λ (f − log of the row's sum over a), λ = ρ/(ρ + ε), turns into u ← (a/r)^λ exp(−(1−λ) f₀).
+            self.power = self.rho / (self.rho + self.epsilon)
+            self.base_a = torch.exp(-(1 - self.power) * self.f).to(self.a.dtype)
+            self.base_b = torch.exp(-(1 - self.power) * self.g).to(self.a.dtype)
+        self.sums = self.kernel.rows(self.v)
+
+    def scale_rows(self, sums: torch.Tensor) -> torch.Tensor:
+        """Scaling of the rows that fits their sums `K v`."""
+        ratio = torch.where(self.on_a, self.a / sums, 0)
+        return ratio if self.rho is None else ratio**self.power * self.base_a
+
+    def scale_columns(self, sums: torch.Tensor) -> torch.Tensor:
+        """Scaling of the columns that fits their sums `Kᵀ u`."""
+        ratio = torch.where(self.on_b, self.b / sums, 0)
+        return ratio if self.rho is None else ratio**self.power * self.base_b
+
+    def close(self) -> None:
+        """Fit the columns to u, and find the sums of the rows."""
+        self.v = self.u if self.symmetric else self.scale_columns(self.kernel.columns(self.u))
+        self.sums = self.kernel.rows(self.v)
+        self.count += 1
+
+    def step(self) -> None:
+        """One plain iteration; of a symmetric problem, one averaged with the identity."""
+        scaled = self.scale_rows(self.sums)
+        self.u = (self.u * scaled).sqrt() if self.symmetric else scaled
+        self.close()
+
+    def target(self) -> torch.Tensor:
+        """What the sums of the rows of the plan are to be: a, or `a exp(−f/ρ)`."""
+        if self.rho is None:
+            return self.a
+        shrink = torch.exp(-(self.epsilon / self.rho) * self.potential()).to(self.a.dtype)
+        return torch.where(self.on_a, self.a * shrink, 0)
+
+    def error(self) -> torch.Tensor:
+        """L1 distance (B,) of the sums of the rows from their target; those of the columns have no error."""
+        return (self.u * self.sums - self.target()).abs().sum(-1, dtype=torch.float64)
+
+    def potential(self) -> torch.Tensor:
+        """Potentials of the rows in units of ε."""
+        return self.f + self.u.double().log().where(self.on_a, 0.0)
+
+    def other(self) -> torch.Tensor:
+        """Potentials of the columns in units of ε."""
+        return self.g + self.v.double().log().where(self.on_b, 0.0)
+
+    def healthy(self) -> bool:
+        """Whether all scalings are numbers above 0."""
+        low = torch.where(self.on_a, self.u, 1).amin(), torch.where(self.on_b, self.v, 1).amin()
+        fine = torch.isfinite(self.u).all() & torch.isfinite(self.v).all() & torch.isfinite(self.sums).all()
+        return bool(fine & (low[0] > 0) & (low[1] > 0))
+
+    def keep_safe(self) -> None:
+        """Absorb scalings that have grown; after underflow go back and take a step with logarithms instead."""
+        if not self.healthy():
+            self.rescue()
+        elif float((self.potential() - self.f).abs().max()) > SAFE or float((self.other() - self.g).abs().max()) > SAFE:
+            self.f, self.g = self.potential(), self.other()
+            self._absorb()
+
+    def rescue(self) -> None:
+        """Fit columns and rows to the absorbed potentials with logarithms, which cannot underflow."""
+        damp = 1.0 if self.rho is None else self.rho / (self.rho + self.epsilon)
+        for _ in range(2):
+            f = -damp * self.kernel.lse_rows(self.g + self.log_b, self.epsilon)
+            self.f = f.where(self.on_a, 0.0)
+            g = self.f if self.symmetric else -damp * self.kernel.lse_columns(self.f + self.log_a, self.epsilon)
+            self.g = g.where(self.on_b, 0.0)
+        self.count += 2
+        self._absorb()
+
+
+def solve(
+    kernel: Kernel,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    epsilon: float,
+    rho: float | None,
+    diameter: float,
+    offset: torch.Tensor,
+    tolerance: float,
+    limit: int,
+    start: tuple[torch.Tensor, torch.Tensor] | None = None,
+    symmetric: bool = False,
+) -> Solution:
+    """Find the potentials: from those of `start`, or by annealing from the diameter.
+
+    Args:
+        kernel: costs of B problems.
+        a: weights (B, N), 0 where there is no point.
+        b: weights (B, M).
+        epsilon: ε.
+        rho: strength of the marginals, None where they are kept exactly.
+        diameter: a bound of the differences of costs.
+        offset: the least cost (B,), about.
+        tolerance: of the L1 error of the marginals.
+        limit: of the iterations, those of linear systems included.
+        start: potentials (B, N), (B, M), float64.
+        symmetric: x and y, a and b are the same.
+    """
+    state = Iteration(kernel, a, b, rho, symmetric)
+    if start is not None:
+        state.begin(*start, epsilon, True)
+        state.rescue()
+        if float(state.error().amax()) > 0.5 * float(a.sum(-1).amax()):
+            start = None  # worse than none
+    if start is None:
+        f = (offset[:, None] * (0.5 if symmetric else 1)).double().expand(a.shape)
+        g = f if symmetric else torch.zeros_like(b, dtype=torch.float64)
+        for level in levels(epsilon, diameter):
+            state.begin(f, g, level, level == epsilon)
+            if level == epsilon:
+                break
+            for _ in range(ROUNDS):
+                state.step()
+            state.keep_safe()
+            f, g = level * state.potential(), level * state.other()
+    kernel.release()
+    _finish(state, tolerance, limit)
+    return _solution(state)
+
+
+def levels(epsilon: float, diameter: float) -> list[float]:
+    """Sizes of ε from about the diameter down to the last."""
+    count = max(0, math.ceil(math.log(max(diameter, epsilon) / epsilon) / math.log(ANNEAL)))
+    return [epsilon * ANNEAL**i for i in range(count, 0, -1)] + [epsilon]
+
+
+def _finish(state: Iteration, tolerance: float, limit: int) -> None:
+    """Iterate at the target ε until the error is below the tolerance; where that is slow, by Newton's method."""
+    before = torch.full_like(state.error(), torch.inf)
+    patience, wait, best, stale = CHECK, 0, torch.inf, 0
+    while state.count < limit:
+        for _ in range(min(patience, limit - state.count)):
+            state.step()
+        state.keep_safe()
+        error = state.error()
+        worst = float(error.amax())
+        if worst <= tolerance:
+            return
+        stale = 0 if worst < 0.9 * best else stale + 1
+        best = min(best, worst)
+        if stale > 200:
+            return  # as far as rounding lets it
+        rate = float((error / before).clamp(1e-30, 1 - 1e-12)[error > tolerance].amax()) ** (1 / patience)
+        before = error
+        left = math.log(worst / tolerance) / -math.log(rate) if rate > 0 else 0.0
+        wait -= 1
+        if left > 4 * CHECK and wait < 0 and not state.symmetric and state.count < limit:
+            if not _newton(state, tolerance, limit):
+                wait = 4
+            before = state.error()
+            if float(before.amax()) <= tolerance:
+                return
+
+
+def _newton(state: Iteration, tolerance: float, limit: int) -> bool:
+    """One step of Newton's method on the potentials of the rows, for all problems that it helps; whether it did."""
+    error = state.error()
+    worst = float(error.amax())
+    target = state.target()
+    sums = state.u * state.sums
+    columns = state.v * state.kernel.columns(state.u)
+    stiff = 0.0 if state.rho is None else state.epsilon / state.rho
+    system = System(
+        lambda t: state.u * state.kernel.rows(state.v * t),
+        lambda s: state.v * state.kernel.columns(state.u * s),
+        lambda w: state.u.square() * state.kernel.squares(state.v.square() * w),
+        sums + stiff * target,
+        columns * (1 + stiff),
+        state.rho is None,
+    )
+    accuracy = max(min(0.1, worst**0.5), 0.3 * tolerance / worst)
+    residual = torch.where((error > tolerance)[:, None], target - sums, 0)
+    delta, steps = system.solve(residual, accuracy, min(200, limit - state.count))
+    state.count += steps
+    size = delta.abs().amax(-1, keepdim=True)
+    delta = delta * torch.clamp(10 / size, max=1)
+    u, v, old, helped = state.u, state.v, state.sums, torch.zeros_like(error, dtype=torch.bool)
+    best_u, best_v, best_sums = u, v, old
+    for step in (1.0, 0.3, 0.1):
+        state.u = u * (step * delta).exp()
+        state.close()
+        now = state.error()
+        better = (now < error) & ~helped
+        best_u, best_v, best_sums = (
+            torch.where(better[:, None], new, kept)
+            for new, kept in ((state.u, best_u), (state.v, best_v), (state.sums, best_sums))
+        )
+        helped |= better
+        if bool((helped | (error <= tolerance)).all()):
+            break
+    state.u, state.v, state.sums = best_u, best_v, best_sums
+    state.keep_safe()
+    return bool((helped & (state.error() < 0.5 * error))[error > tolerance].all())
+
+
+def _solution(state: Iteration) -> Solution:
+    kernel, epsilon = state.kernel, state.epsilon
+    error = state.error()
+    f, g = state.potential(), state.other()
+    damp = 1.0 if state.rho is None else state.rho / (state.rho + epsilon)
+    if not bool(state.on_a.all()):
+        f = torch.where(state.on_a, f, -damp * kernel.lse_rows(g + state.log_b, epsilon))
+    if not bool(state.on_b.all()):
+        g = torch.where(state.on_b, g, -damp * kernel.lse_columns(f + state.log_a, epsilon))
+    f, g = (torch.where(torch.isfinite(t), t, 0.0) for t in (f, g))  # nowhere to go from a point of weight 0
+    if isinstance(kernel, Stored):
+        kernel.fold(state.u, state.v)
+        total = (state.u * state.sums).sum(-1, dtype=torch.float64)
+        u, v = (torch.ones_like(w) for w in (state.u, state.v))
+    else:
+        u, v = state.u, state.v
+        total = (u * state.sums).sum(-1, dtype=torch.float64)
+    return Solution(
+        kernel, state.a, state.b, u, v, epsilon * f, epsilon * g, state.rho, error, state.count, total
+    )
+
+
+class System:
+    """`[diag(r) P; Pᵀ diag(c)] [s; t] = [·; ·]` after eliminating t, preconditioned conjugate gradients on batches."""
+
+    def __init__(self, times, transposed, squares, rows: torch.Tensor, columns: torch.Tensor, singular: bool) -> None:  # type: ignore[no-untyped-def]
+        self.times, self.transposed = times, transposed
+        self.singular = singular
+        self.rows = rows
+        self.inverse = torch.where(columns > 0, 1 / columns, 0)
+        # The diagonal of the matrix left: near a permutation it says how fast the unknowns are coupled.
+        diagonal = rows - squares(self.inverse)
+        diagonal = torch.maximum(diagonal, 1e-4 * rows)
+        self.precondition = torch.where(diagonal > 0, 1 / diagonal, 0)
+
+    def matrix(self, s: torch.Tensor) -> torch.Tensor:
+        """Apply `diag(r) − P diag(1/c) Pᵀ`."""
+        return self.rows * s - self.times(self.inverse * self.transposed(s))
+
+    def project(self, residual: torch.Tensor) -> torch.Tensor:
+        """Take out what no plan with these sums can do: constants are in the kernel of the matrix."""
+        if not self.singular:
+            return residual
+        total = self.rows.sum(-1, keepdim=True)
+        share = torch.where(total > 0, residual.sum(-1, keepdim=True) / total, 0)
+        return residual - self.rows * share
+
+    def solve(self, right: torch.Tensor, accuracy: float, limit: int) -> tuple[torch.Tensor, int]:
+        """Solve for s; return it and the number of steps."""
+        residual = self.project(right)
+        s = torch.zeros_like(residual)
+        z = self.precondition * residual
+        direction = z
+        energy = (residual * z).sum(-1)
+        goal = accuracy * accuracy * energy
+        best, best_s, steps = energy.clone(), s, 0
+        for steps in range(1, limit + 1):
+            image = self.matrix(direction)
+            curvature = (direction * image).sum(-1)
+            active = (energy > goal) & (curvature > 0)
+            length = torch.where(active, energy / torch.where(active, curvature, 1), 0)
+            s = s + length[:, None] * direction
+            residual = self.project(residual - length[:, None] * image)
+            z = self.precondition * residual
+            fresh = (residual * z).sum(-1)
+            better = fresh < best
+            best, best_s = torch.where(better, fresh, best), torch.where(better[:, None], s, best_s)
+            if not bool((active & (fresh > goal) & (fresh < 1e4 * best + goal)).any()):
+                break
+            ratio = torch.where(active, fresh / torch.where(energy > 0, energy, 1), 0)
+            direction = z + ratio[:, None] * direction
+            energy = fresh
+        return best_s, steps
