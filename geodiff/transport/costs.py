@@ -105,8 +105,8 @@ class Kernel(abc.ABC):
         total = torch.zeros(self.shape[0], dtype=torch.float64, device=left.device)
         for items, rows in self.blocks():
             cost = self.block(items, rows)
-            weight = self.weights(items, rows, cost).double()
-            weight.mul_(left[items, rows].double() @ right[items].double().mT)
+            weight = left[items, rows].double() @ right[items].double().mT
+            weight.mul_(self.weights(items, rows, cost))
             total[items] += torch.where(weight == 0, 0.0, cost).mul_(weight).sum((-1, -2))
         return total
 
