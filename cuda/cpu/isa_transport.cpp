@@ -11,7 +11,7 @@ namespace {
 template <int D, int P, class T>
 void lse(const TransportJob<T>& job) {
     const Tiles<T> tiles(job);
-    const T per_epsilon = T(1.0 / job.epsilon);
+    const T per_epsilon = per_epsilon_of(job);
     const i64 chunks = (job.rows + kChunk - 1) / kChunk;
     geodiff::parallel(job.batch * chunks, job.threads, [&](i64 task) {
         const i64 item = task / chunks, begin = task % chunks * kChunk;
@@ -34,14 +34,15 @@ void lse(const TransportJob<T>& job) {
 template <int D, int P, bool Gradient, class T>
 void apply(const TransportJob<T>& job) {
     const Tiles<T> tiles(job);
-    const T per_epsilon = T(1.0 / job.epsilon);
+    const T per_epsilon = per_epsilon_of(job);
     const i64 chunks = (job.rows + kChunk - 1) / kChunk;
+    const double factor = Gradient && P == 2 ? 2 : 1;  // of ∂C/∂x
     const i64 size = i64(job.width) * (Gradient ? job.dim : 1);
     geodiff::parallel(job.batch * chunks, job.threads, [&](i64 task) {
         const i64 item = task / chunks, begin = task % chunks * kChunk;
         const int rows = int(min(job.rows - begin, i64(kChunk)));
         const i64 row = item * job.rows + begin;
-        alignas(64) T t[kTile], moment[kTile];
+        alignas(64) T t[kTile];
         T largest[kChunk];
         const Scratch<double> sum(kChunk * size);
         for (i64 i = 0; i < kChunk * size; ++i) sum[i] = 0;
@@ -52,24 +53,16 @@ void apply(const TransportJob<T>& job) {
             const int n = tile.count;
             const T most = exponents<D, P>(tile, x, job.dim, per_epsilon, t);
             if (most + k < ExponentRange<T>::floor || most < largest[i] - ExponentRange<T>::reach) return;
-            largest[i] = max(largest[i], most);
+            largest[i] = max(largest[i], min(most, ExponentRange<T>::cap - k));
             weights(t, n, k);
             if constexpr (Gradient) {
-                slopes<D, P>(tile, x, job.dim, t);
-                for (int d = 0; d < job.dim; ++d) {
-                    const T* __restrict y = tile.y + d * kTile;
-                    const T at = x[d];
-#pragma omp simd
-                    for (int j = 0; j < n; ++j) moment[j] = t[j] * (at - y[j]);
-                    for (int e = 0; e < job.width; ++e) {
-                        sum[i * size + i64(e) * job.dim + d] += double(dot(moment, tile.v + e * kTile, n));
-                    }
-                }
+                divide_by_distance<D, P>(tile, x, job.dim, t);
+                add_moments<D>(tile, x, t, job.dim, job.width, sum.get() + i * size);
             } else {
-                for (int e = 0; e < job.width; ++e) sum[i * size + e] += double(dot(t, tile.v + e * kTile, n));
+                add_dots(t, tile.v, n, job.width, sum.get() + i * size);
             }
         });
-        for (i64 i = 0; i < rows * size; ++i) job.out[row * size + i] = T(sum[i]);
+        for (i64 i = 0; i < rows * size; ++i) job.out[row * size + i] = T(factor * sum[i]);
     });
 }
 

@@ -144,34 +144,80 @@ void weights(T* __restrict t, int n, T k) {
     for (int j = 0; j < n; ++j) t[j] = exp_above(min(t[j] + k, R::cap), R::floor);
 }
 
-// The weights t become weights times the slopes of pair_slope.
+// p = 1: the weights t are divided by the distances. (For p = 2 what is left of the slope is a factor 2.)
 template <int D, int P, class T>
-void slopes(const Tile<T>& tile, const T* row, int dim, T* __restrict t) {
-    if constexpr (P == 2) {
-#pragma omp simd
-        for (int j = 0; j < tile.count; ++j) t[j] *= T(2);
-        return;
-    }
+void divide_by_distance(const Tile<T>& tile, const T* row, int dim, T* __restrict t) {
+    if (P == 2) return;
     alignas(64) T square[kTile];
     squares<D>(tile, row, dim, square);
+    const int n = tile.count;
 #pragma omp simd
-    for (int j = 0; j < tile.count; ++j) t[j] *= pair_slope<P>(square[j]);
+    for (int j = 0; j < n; ++j) t[j] *= pair_slope<1>(square[j]);
 }
 
-// Σ_j w_j v_j
+// sum[e] += Σ_j w_j v_je for `width` columns of v. Several sums at a time: a single one would wait for its own additions.
 template <class T>
-T dot(const T* __restrict w, const T* __restrict v, int n) {
-    T sum = T(0);
-#pragma omp simd reduction(+ : sum)
-    for (int j = 0; j < n; ++j) sum += w[j] * v[j];
-    return sum;
+void add_dots(const T* __restrict w, const T* __restrict v, int n, int width, double* sum) {
+    int e = 0;
+    for (; e + 3 <= width; e += 3) {
+        const T* __restrict next = v + e * kTile;
+        T a = T(0), b = T(0), c = T(0);
+#pragma omp simd reduction(+ : a, b, c)
+        for (int j = 0; j < n; ++j) {
+            a += w[j] * next[j];
+            b += w[j] * next[kTile + j];
+            c += w[j] * next[2 * kTile + j];
+        }
+        sum[e] += double(a);
+        sum[e + 1] += double(b);
+        sum[e + 2] += double(c);
+    }
+    for (; e < width; ++e) {
+        const T* __restrict next = v + e * kTile;
+        const int half = n / 2;
+        T a = T(0), b = T(0);
+#pragma omp simd reduction(+ : a, b)
+        for (int j = 0; j < half; ++j) {
+            a += w[j] * next[j];
+            b += w[half + j] * next[half + j];
+        }
+        sum[e] += double(a + b);
+    }
+}
+
+// sum[e·dim + d] += Σ_j w_j v_je (x_d − y_jd)
+template <int D, class T>
+void add_moments(const Tile<T>& tile, const T* row, const T* __restrict w, int dim, int width, double* sum) {
+    const int n = tile.count;
+    for (int e = 0; e < width; ++e) {
+        const T* __restrict v = tile.v + e * kTile;
+        for (int first = 0; first < dim; first += 3) {
+            // Three coordinates at a time; where fewer are left, the last repeats.
+            const int count = D > 0 ? D : min(dim - first, 3);
+            const int second = first + (count > 1 ? 1 : 0), third = first + count - 1;
+            const T* __restrict y0 = tile.y + first * kTile;
+            const T* __restrict y1 = tile.y + second * kTile;
+            const T* __restrict y2 = tile.y + third * kTile;
+            const T x0 = row[first], x1 = row[second], x2 = row[third];
+            T a = T(0), b = T(0), c = T(0);
+#pragma omp simd reduction(+ : a, b, c)
+            for (int j = 0; j < n; ++j) {
+                const T weight = w[j] * v[j];
+                a += weight * (x0 - y0[j]);
+                if (D != 1) b += weight * (x1 - y1[j]);
+                if (D == 0 || D == 3) c += weight * (x2 - y2[j]);
+            }
+            const T found[3] = {a, b, c};
+            for (int d = 0; d < count; ++d) sum[e * dim + first + d] += double(found[d]);
+        }
+    }
 }
 
 // Each row's own best tile first, so that what is too far to count is soon known; then tile after tile.
 // visit(i, tile): a row of the chunk and a tile whose exponents may lie within `reach` of largest[i], which it updates.
 template <int P, class T, class Visit>
 void walk(const TransportJob<T>& job, const Tiles<T>& tiles, i64 item, i64 begin, int rows, T* largest, Visit&& visit) {
-    const T per_epsilon = T(1.0 / job.epsilon);
+    const T per_epsilon = per_epsilon_of(job);
     const T* x = job.x + (item * job.rows + begin) * job.dim;
     i64 first[kChunk];
     for (int i = 0; i < rows; ++i) {

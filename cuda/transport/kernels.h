@@ -66,7 +66,7 @@ __global__ void transport_lse(TransportJob<T> job) {
     __shared__ SharedTile<D, T> tile;
     __shared__ double largest[kRows * kLanes], sums[kRows * kLanes];
     const ThreadRow<D, T> row(job);
-    const T per_epsilon = T(1.0 / job.epsilon);
+    const T per_epsilon = per_epsilon_of(job);
     RunningLse sum;
     for (i64 begin = 0; begin < job.columns; begin += kColumns) {
         tile.load(job, blockIdx.y, begin, 0);
@@ -103,7 +103,7 @@ __global__ void transport_apply(TransportJob<T> job) {
     using R = ExponentRange<T>;
     constexpr int most_parts = Gradient ? (D > 0 ? D : kMostDim) : 1;
     const ThreadRow<D, T> row(job);
-    const T per_epsilon = T(1.0 / job.epsilon);
+    const T per_epsilon = per_epsilon_of(job);
     const T k = job.k[row.index];
     const int e = int(blockIdx.z), dim = D > 0 ? D : job.dim, parts = Gradient ? dim : 1;
     double sum[most_parts] = {};

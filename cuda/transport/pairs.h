@@ -29,6 +29,12 @@ GEODIFF_HD T minus_infinity() {
     return T(bits_as<float>(0xFF800000u));
 }
 
+// 1/ε, finite, so that a cost of 0 stays 0 for any ε.
+template <class T>
+GEODIFF_HD T per_epsilon_of(const TransportJob<T>& job) {
+    return T(min(1.0 / job.epsilon, double(Real<T>::largest)));
+}
+
 // |x − y|² of points with coordinates x[0], x[1], … and y[0], y[stride], …; D = 0 takes any number of them.
 template <int D, class T>
 GEODIFF_HD T pair_square(const T* x, const T* y, i64 stride, int dim) {

@@ -50,7 +50,7 @@ def lse(x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, epsilon: float, p: in
     """
     batch, (x, y, h) = _checked("lse", x, y, h, None, None, epsilon, p)
     if x.device.type != "cpu":
-        return reference.lse(x, y, h, epsilon, p)
+        return reference.lse(x, y, h, epsilon, p).reshape(*batch, x.shape[1])
     value = torch.ops.geodiff.transport_lse(x, y, h, float(epsilon), p)
     return value.reshape(*batch, value.shape[-1])
 
@@ -94,10 +94,11 @@ def apply(
         tensor([[1.3679],
                 [1.3679]])
     """
-    batch, tensors = _checked("apply", x, y, h, k, v, epsilon, p)
+    batch, (x, y, h, k, v) = _checked("apply", x, y, h, k, v, epsilon, p)
     if x.device.type != "cpu":
-        return reference.apply(*tensors, epsilon, p)
-    value = torch.ops.geodiff.transport_apply(*tensors, float(epsilon), p)
+        value = reference.apply(x, y, h, k, v, epsilon, p)
+        return value.reshape(*batch, *value.shape[1:])
+    value = torch.ops.geodiff.transport_apply(x, y, h, k, v, float(epsilon), p)
     return value.reshape(*batch, *value.shape[1:])
 
 
@@ -138,10 +139,11 @@ def apply_gradient(
         >>> apply_gradient(x, y, zero, zero, torch.ones(1, 1), epsilon=1.0)
         tensor([[[-0.7358]]])
     """
-    batch, tensors = _checked("apply_gradient", x, y, h, k, v, epsilon, p)
+    batch, (x, y, h, k, v) = _checked("apply_gradient", x, y, h, k, v, epsilon, p)
     if x.device.type != "cpu":
-        return reference.apply_gradient(*tensors, epsilon, p)
-    value = torch.ops.geodiff.transport_apply_gradient(*tensors, float(epsilon), p)
+        value = reference.apply_gradient(x, y, h, k, v, epsilon, p)
+        return value.reshape(*batch, *value.shape[1:])
+    value = torch.ops.geodiff.transport_apply_gradient(x, y, h, k, v, float(epsilon), p)
     return value.reshape(*batch, *value.shape[1:])
 
 
@@ -163,14 +165,15 @@ def spatial_order(points: torch.Tensor) -> torch.Tensor:
     points = points.detach()[..., :8]
     if points.shape[1] == 0:
         return torch.zeros(points.shape[:2], dtype=torch.int64, device=points.device)
-    bits = 16 // max(points.shape[-1] // 2, 1)
+    bits = max(30 // points.shape[-1], 1)
     low = points.amin(1, keepdim=True)
     size = (points.amax(1, keepdim=True) - low).clamp(min=torch.finfo(points.dtype).tiny)
-    cell = ((points - low) / size * (2**bits - 1)).nan_to_num(0.0).long()
-    place = torch.zeros(points.shape[:2], dtype=torch.int64, device=points.device)
+    scaled = (points - low) / size * (2**bits - 1)
+    cells = [cell.contiguous() for cell in scaled.nan_to_num(0.0).int().unbind(-1)]
+    place = torch.zeros(points.shape[:2], dtype=torch.int32, device=points.device)
     for bit in range(bits - 1, -1, -1):
-        for d in range(points.shape[-1]):
-            place = 2 * place + ((cell[..., d] >> bit) & 1)
+        for cell in cells:
+            place = 2 * place + ((cell >> bit) & 1)
     return place.argsort(dim=1, stable=True)
 
 
