@@ -194,13 +194,15 @@ def test_far_from_convergence(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_long_sums(dtype):
-    """20 000 terms of nearly one size: that of a plain float32 sum in order would be wrong by 1e-5 and more."""
+    """20 000 terms of nearly one size: a float32 sum in order would be wrong by 30 units in the last place."""
     x = torch.rand(3, 3, dtype=dtype)
     y, h = torch.rand(20_000, 3, dtype=dtype), torch.zeros(20_000, dtype=dtype)
     v, k = torch.rand(20_000, 1, dtype=dtype) + 1, torch.zeros(3, dtype=dtype)
     for name in SUMS:
         exact = call(reference, name, *(t.double() for t in (x, y, h, k, v)), 100.0)
-        helpers.assert_close_relative(call(ops, name, x, y, h, k, v, 100.0), exact, 32 * torch.finfo(dtype).eps, name)
+        found = call(ops, name, x, y, h, k, v, 100.0)
+        roundings = 4 if dtype == torch.float32 else 32  # in float64 the twin's own are among them
+        helpers.assert_close_relative(found, exact, roundings * torch.finfo(dtype).eps, name)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
