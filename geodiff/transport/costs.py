@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import torch
 
-from geodiff.reference.transport import apply, apply_gradient, lse
+from geodiff.ops.transport import apply, apply_gradient, lse
 
 BLOCK = 1 << 18
 """Entries of a matrix treated at a time where a whole one is not wanted."""
