@@ -148,32 +148,13 @@ def adjoint(
         rows,
         columns,
         p.rho is None,
+        (p.kernel.value, p.u, p.v) if isinstance(p.kernel, Stored) else None,
     )
     right = by_f - p.times(system.inverse * by_g)
-    s = None
-    if method == "cholesky":
-        assert isinstance(p.kernel, Stored)
-        s = by_blocks(p.kernel.value, system, right)
+    s = system.direct(right) if method == "cholesky" else None
     if s is None:
-        accuracy = 1e-7 if p.a.dtype == torch.float32 else 1e-14
-        s, _ = system.solve(right, accuracy, 2000)
+        s, _ = system.solve(right, 1e-7 if p.a.dtype == torch.float32 else 1e-14, 1000)
     return s, system.inverse * (by_g - p.transposed(s))
-
-
-def by_blocks(plan: torch.Tensor, system: System, right: torch.Tensor) -> torch.Tensor | None:
-    """Solve by Cholesky factors of `diag(r) − P diag(1/c) Pᵀ`, equation 21; None where it is not positive definite."""
-    right = system.project(right)
-    schur = torch.diag_embed(system.rows) - (plan * system.inverse[:, None]) @ plan.mT
-    absent = system.rows <= 0
-    if system.singular:
-        # One equation is redundant; the first with a weight goes.
-        absent = absent | (torch.arange(absent.shape[-1], device=absent.device) == (~absent).int().argmax(-1, True))
-    schur = torch.where(absent[..., None] | absent[:, None], 0, schur)
-    schur.diagonal(dim1=-2, dim2=-1).add_(torch.where(absent, system.rows.amax(-1, keepdim=True), 0))
-    factor, info = torch.linalg.cholesky_ex(schur)
-    if bool((info != 0).any()):
-        return None
-    return torch.cholesky_solve(torch.where(absent, 0, right)[..., None], factor)[..., 0]
 
 
 def per_weight(

@@ -3,10 +3,11 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import torch
 
-from geodiff.transport.costs import Kernel, Stored
+from geodiff.transport.costs import Kernel, Stored, multiply
 
 ANNEAL = 4.0
 """ε is divided by this from level to level of the annealing."""
@@ -14,6 +15,8 @@ ROUNDS = 4
 """Iterations at each level."""
 SAFE = 20.0
 """Scalings beyond exp(±SAFE) are absorbed into the kernel."""
+DIRECT = 2000
+"""Most unknowns that are solved for by factors where conjugate gradients do not get there."""
 CHECK = 5
 """Iterations between looks at the error."""
 
@@ -95,12 +98,12 @@ class Iteration:
 
     def scale_rows(self, sums: torch.Tensor) -> torch.Tensor:
         """Scaling of the rows that fits their sums `K v`."""
-        ratio = torch.where(self.on_a, self.a / sums, 0)
+        ratio = _ratio(self.a, sums, self.on_a)
         return ratio if self.rho is None else ratio**self.power * self.base_a
 
     def scale_columns(self, sums: torch.Tensor) -> torch.Tensor:
         """Scaling of the columns that fits their sums `Kᵀ u`."""
-        ratio = torch.where(self.on_b, self.b / sums, 0)
+        ratio = _ratio(self.b, sums, self.on_b)
         return ratio if self.rho is None else ratio**self.power * self.base_b
 
     def close(self) -> None:
@@ -135,10 +138,12 @@ class Iteration:
         return self.g + self.v.double().log().where(self.on_b, 0.0)
 
     def healthy(self) -> bool:
-        """Whether all scalings are numbers above 0."""
-        low = torch.where(self.on_a, self.u, 1).amin(), torch.where(self.on_b, self.v, 1).amin()
-        fine = torch.isfinite(self.u).all() & torch.isfinite(self.v).all() & torch.isfinite(self.sums).all()
-        return bool(fine & (low[0] > 0) & (low[1] > 0))
+        """Whether all scalings are far from under- and overflow."""
+        low, high = (1e-20, 1e20) if self.a.dtype == torch.float32 else (1e-100, 1e100)
+        fine = torch.isfinite(self.sums).all()
+        for scaling, on in ((self.u, self.on_a), (self.v, self.on_b)):
+            fine &= ~(on & ~((scaling > low) & (scaling < high))).any()
+        return bool(fine)
 
     def keep_safe(self) -> None:
         """Absorb scalings that have grown; after underflow go back and take a step with logarithms instead."""
@@ -158,6 +163,12 @@ class Iteration:
             self.g = g.where(self.on_b, 0.0)
         self.count += 2
         self._absorb()
+
+
+def _ratio(weight: torch.Tensor, sums: torch.Tensor, on: torch.Tensor) -> torch.Tensor:
+    """`weight / sums` where there is a weight; some number where the sum is none, which `healthy` notices."""
+    sums = sums.nan_to_num(nan=torch.inf, posinf=torch.inf)
+    return torch.where(on, weight / sums.clamp_min(torch.finfo(sums.dtype).tiny * 1e3), 0)
 
 
 def solve(
@@ -259,6 +270,7 @@ def _newton(state: Iteration, tolerance: float, limit: int) -> bool:
         sums + stiff * target,
         columns * (1 + stiff),
         state.rho is None,
+        (state.kernel.value, state.u, state.v) if isinstance(state.kernel, Stored) else None,
     )
     accuracy = max(min(0.1, worst**0.5), 0.3 * tolerance / worst)
     residual = torch.where((error > tolerance)[:, None], target - sums, 0)
@@ -307,17 +319,20 @@ def _solution(state: Iteration) -> Solution:
     )
 
 
+Map = Callable[[torch.Tensor], torch.Tensor]
+
+
 class System:
     """`[diag(r) P; Pᵀ diag(c)] [s; t] = [·; ·]` after eliminating t, preconditioned conjugate gradients on batches."""
 
-    def __init__(self, times, transposed, squares, rows: torch.Tensor, columns: torch.Tensor, singular: bool) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, times: Map, transposed: Map, squares: Map, rows: torch.Tensor, columns: torch.Tensor, singular: bool, stored: tuple[torch.Tensor, ...] | None = None) -> None:
         self.times, self.transposed = times, transposed
-        self.singular = singular
+        self.singular, self.stored = singular, stored
         self.rows = rows
         self.inverse = torch.where(columns > 0, 1 / columns, 0)
         # The diagonal of the matrix left: near a permutation it says how fast the unknowns are coupled.
         diagonal = rows - squares(self.inverse)
-        diagonal = torch.maximum(diagonal, 1e-4 * rows)
+        diagonal = torch.maximum(diagonal, 4 * torch.finfo(rows.dtype).eps * rows)
         self.precondition = torch.where(diagonal > 0, 1 / diagonal, 0)
 
     def matrix(self, s: torch.Tensor) -> torch.Tensor:
@@ -357,4 +372,37 @@ class System:
             ratio = torch.where(active, fresh / torch.where(energy > 0, energy, 1), 0)
             direction = z + ratio[:, None] * direction
             energy = fresh
+        if bool((best > 4 * goal).any()):
+            direct = self.direct(right)
+            if direct is not None:
+                return direct, steps
         return best_s, steps
+
+    def direct(self, right: torch.Tensor) -> torch.Tensor | None:
+        """Solve by Cholesky factors (equation 21 of the paper); None where nothing is stored, or not for rounding.
+
+        Row sums of the matrix are known, and entries off its diagonal are of one sign: so the diagonal is a sum
+        without cancellation, which keeps couplings far below the rounding of the marginals.
+        """
+        if self.stored is None or right.shape[-1] > DIRECT:
+            return None
+        kernel, u, v = self.stored
+        plan = kernel if bool((u == 1).all() and (v == 1).all()) else kernel * u[..., None] * v[:, None]
+        schur = (plan * self.inverse[:, None]) @ plan.mT
+        schur.diagonal(dim1=-2, dim2=-1).zero_()
+        # Σ_j P_ij (1 − Σ_i P_ij / c_j) is what the stiffness of the marginals leaves on the diagonal.
+        own = schur.sum(-1)
+        if not self.singular:
+            share = 1 - multiply(plan.mT, torch.ones_like(self.rows)) * self.inverse
+            own = own + (self.rows - multiply(plan, torch.ones_like(self.inverse))) + multiply(plan, share)
+        absent = own <= 0
+        if self.singular:  # one equation is redundant: that of the largest row goes
+            absent = absent | (torch.arange(own.shape[-1], device=own.device) == self.rows.argmax(-1, keepdim=True))
+        schur = torch.where(absent[..., None] | absent[:, None], 0, schur).neg_()
+        schur.diagonal(dim1=-2, dim2=-1).copy_(torch.where(absent, 1, own))
+        scale = torch.where(absent, 1, own).rsqrt()
+        factor, info = torch.linalg.cholesky_ex(schur * scale[..., None] * scale[:, None])
+        if bool((info != 0).any()):
+            return None
+        right = torch.where(absent, 0, self.project(right)) * scale
+        return torch.cholesky_solve(right[..., None], factor)[..., 0] * scale
