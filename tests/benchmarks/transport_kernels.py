@@ -14,6 +14,7 @@ machine. Peak memory is that of a fresh process (Linux), over one with few point
 """
 
 import argparse
+import functools
 import json
 import math
 import pathlib
@@ -39,7 +40,7 @@ class Problem:
 
     def __init__(self, size: int, dim: int, dtype: torch.dtype, epsilon: float, iterations: int = 3) -> None:
         generator = torch.Generator().manual_seed(0)
-        draw = {"generator": generator, "dtype": torch.float64}
+        draw: dict[str, Any] = {"generator": generator, "dtype": torch.float64}
         self.x, self.y = torch.rand(size, dim, **draw).to(dtype), torch.rand(size, dim, **draw).to(dtype)
         self.epsilon, self.weight = epsilon, -math.log(size)
         self.h = torch.full((size,), self.weight, dtype=dtype)
@@ -88,8 +89,8 @@ def take_turns(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, fl
 def measure(problem: Problem, threads: int, rounds: int) -> dict:
     torch.set_num_threads(threads)
     size = len(problem.x)
-    found = {chunk: take_turns({"": lambda chunk=chunk: problem.peer(chunk)}, 1)[""] for chunk in CHUNKS}
-    chunk = min(found, key=lambda c: found[c])
+    found = take_turns({str(chunk): functools.partial(problem.peer, chunk) for chunk in CHUNKS}, 1)
+    chunk = int(min(found, key=lambda name: found[name]))
     calls = {
         "lse": problem.lse,
         "apply": problem.apply,
@@ -153,8 +154,8 @@ def memory(threads: list[int]) -> list[dict]:
     for name in ("lse", "apply", "apply_gradient"):
         least = peak(1100, name)
         for size in (10_000, 50_000):
-            row = {"sum": name, "size": size, "peak_mb": peak(size, name) / 2**20}
-            row["extra_mb"] = row["peak_mb"] - least / 2**20
+            most = peak(size, name)
+            row = {"sum": name, "size": size, "peak_mb": most / 2**20, "extra_mb": (most - least) / 2**20}
             row["matrix_mb"] = 4 * size**2 / 2**20
             show(row)
             rows.append(row)
