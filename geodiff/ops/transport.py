@@ -2,7 +2,7 @@
 """Sums over all pairs of two clouds for entropic optimal transport: checks, kernels, place in torch.compile.
 
 Where the checks cost more than the sums, as in a loop over small clouds, call `torch.ops.geodiff.transport_lse`,
-`transport_apply` and `transport_apply_gradient`: the same arguments, on the CPU, with one leading axis and of one dtype.
+`transport_apply` and `transport_apply_gradient`: the same arguments, of one dtype, with one leading axis, on the CPU.
 """
 
 from typing import Any
