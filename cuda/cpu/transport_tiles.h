@@ -18,10 +18,7 @@ struct Tile {
     const T* y;  // (dim, kTile)
     const T* h;  // (kTile)
     const T* v;  // (width, kTile)
-    const T* low;   // (dim) the bounding box of the columns that count
-    const T* high;  // (dim)
-    T most;         // the largest h
-    int count;      // columns, padded
+    int count;   // columns, padded
 };
 
 // All tiles of a call: a copy of y, h and v, of the size of the clouds.
@@ -30,7 +27,7 @@ class Tiles {
   public:
     explicit Tiles(const TransportJob<T>& job)
         : dim_(job.dim), width_(job.v ? job.width : 0), count_((job.columns + kTile - 1) / kTile),
-          columns_(job.columns), memory_(job.batch * count_ * size()) {
+          columns_(job.columns), memory_(job.batch * count_ * size()), boxes_(job.batch * count_ * (2 * job.dim + 1)) {
         geodiff::parallel(job.batch * count_, job.threads, [&](i64 at) { fill(job, at / count_, at % count_); });
     }
 
@@ -38,21 +35,38 @@ class Tiles {
 
     Tile<T> operator()(i64 item, i64 tile) const {
         const T* from = memory_.get() + (item * count_ + tile) * size();
-        const T* box = from + i64(dim_ + 1 + width_) * kTile;
         const int here = int(min(columns_ - tile * kTile, i64(kTile)));
-        return {from, from + i64(dim_) * kTile, from + i64(dim_ + 1) * kTile, box, box + dim_, box[2 * dim_],
-                (here + kPad - 1) / kPad * kPad};
+        return {from, from + i64(dim_) * kTile, from + i64(dim_ + 1) * kTile, (here + kPad - 1) / kPad * kPad};
+    }
+
+    // For all tiles: no exponent h_j − C_ij/ε of a row is larger than this (but for rounding).
+    template <int P>
+    void upper_bounds(i64 item, const T* x, T per_epsilon, T* __restrict bound) const {
+        const T* box = boxes_.get() + item * count_ * (2 * dim_ + 1);
+        const T* __restrict most = box + 2 * dim_ * count_;
+        for (i64 tile = 0; tile < count_; ++tile) bound[tile] = T(0);
+        for (int d = 0; d < dim_; ++d) {
+            const T* __restrict low = box + d * count_;
+            const T* __restrict high = box + (dim_ + d) * count_;
+            const T at = x[d];
+#pragma omp simd
+            for (i64 tile = 0; tile < count_; ++tile) {
+                const T outside = max(max(low[tile] - at, at - high[tile]), T(0));
+                bound[tile] += outside * outside;
+            }
+        }
+#pragma omp simd
+        for (i64 tile = 0; tile < count_; ++tile) bound[tile] = most[tile] - pair_cost<P>(bound[tile]) * per_epsilon;
     }
 
   private:
-    i64 size() const { return i64(dim_ + 1 + width_) * kTile + 2 * dim_ + 1; }
+    i64 size() const { return i64(dim_ + 1 + width_) * kTile; }
 
     void fill(const TransportJob<T>& job, i64 item, i64 tile) {
         T* to = memory_.get() + (item * count_ + tile) * size();
         T* h = to + i64(dim_) * kTile;
         T* v = h + kTile;
-        T* low = v + i64(width_) * kTile;
-        T* high = low + dim_;
+        T* box = boxes_.get() + item * count_ * (2 * dim_ + 1) + tile;
         const int here = int(min(columns_ - tile * kTile, i64(kTile)));
         const i64 from = item * columns_ + tile * kTile;
         T most = minus_infinity<T>();
@@ -70,31 +84,20 @@ class Tiles {
                     greatest = max(greatest, value);
                 }
             }
-            low[d] = least;
-            high[d] = greatest;
+            box[d * count_] = least;
+            box[(dim_ + d) * count_] = greatest;
         }
         for (int e = 0; e < width_; ++e) {
             for (int j = 0; j < kTile; ++j) v[e * kTile + j] = j < here ? job.v[(from + j) * width_ + e] : T(0);
         }
-        low[2 * dim_] = most;
+        box[2 * dim_ * count_] = most;
     }
 
     int dim_, width_;
     i64 count_, columns_;
     Scratch<T> memory_;
+    Scratch<T> boxes_;  // of each item: (dim, tiles) lower corners of columns that count, upper ones, (tiles) largest h
 };
-
-// No exponent h_j − C_ij/ε of the tile is larger than this (but for rounding).
-template <int P, class T>
-T upper_bound(const Tile<T>& tile, const T* x, int dim, T per_epsilon) {
-    if (!(tile.most > minus_infinity<T>())) return tile.most;
-    T square = T(0);
-    for (int d = 0; d < dim; ++d) {
-        const T outside = max(max(tile.low[d] - x[d], x[d] - tile.high[d]), T(0));
-        square += outside * outside;
-    }
-    return tile.most - pair_cost<P>(square) * per_epsilon;
-}
 
 // |x_i − y_j|² of a row.
 template <int D, class T>
@@ -219,30 +222,30 @@ template <int P, class T, class Visit>
 void walk(const TransportJob<T>& job, const Tiles<T>& tiles, i64 item, i64 begin, int rows, T* largest, Visit&& visit) {
     const T per_epsilon = per_epsilon_of(job);
     const T* x = job.x + (item * job.rows + begin) * job.dim;
+    const i64 count = tiles.count();
+    const Scratch<T> bounds(kChunk * count);
     i64 first[kChunk];
     for (int i = 0; i < rows; ++i) {
+        T* bound = bounds.get() + i * count;
+        tiles.template upper_bounds<P>(item, x + i * job.dim, per_epsilon, bound);
         largest[i] = minus_infinity<T>();
         first[i] = -1;
         T best = minus_infinity<T>();
-        for (i64 tile = 0; tile < tiles.count(); ++tile) {
-            const T bound = upper_bound<P>(tiles(item, tile), x + i * job.dim, job.dim, per_epsilon);
-            if (bound > best) {
-                best = bound;
+        for (i64 tile = 0; tile < count; ++tile) {
+            if (bound[tile] > best) {
+                best = bound[tile];
                 first[i] = tile;
             }
         }
         if (first[i] >= 0) visit(i, tiles(item, first[i]));
     }
-    for (i64 at = 0; at < tiles.count(); ++at) {
+    for (i64 at = 0; at < count; ++at) {
         const Tile<T> tile = tiles(item, at);
         for (int i = 0; i < rows; ++i) {
-            if (at == first[i]) continue;
-            const T bound = upper_bound<P>(tile, x + i * job.dim, job.dim, per_epsilon);
-            // Not less than or equal: −infinity is skipped, too. A part in 10⁴ and 1 are room for rounding.
-            if (bound > minus_infinity<T>() &&
-                bound + T(1) + T(1e-4) * abs(bound) >= largest[i] - ExponentRange<T>::reach) {
-                visit(i, tile);
-            }
+            const T bound = bounds[i * count + at];
+            if (at == first[i] || !(bound > minus_infinity<T>())) continue;
+            // A part in 10⁴ and 1 are room for rounding.
+            if (bound + T(1) + T(1e-4) * abs(bound) >= largest[i] - ExponentRange<T>::reach) visit(i, tile);
         }
     }
 }

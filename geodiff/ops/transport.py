@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sums over all pairs of two clouds for entropic optimal transport: checks, kernels, place in torch.compile."""
+"""Sums over all pairs of two clouds for entropic optimal transport: checks, kernels, place in torch.compile.
+
+Where the checks cost more than the sums, as in a loop over small clouds, call `torch.ops.geodiff.transport_lse`,
+`transport_apply` and `transport_apply_gradient`: the same arguments, of one dtype, with one leading axis, on the CPU.
+"""
 
 from typing import Any
 
