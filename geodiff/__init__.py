@@ -29,6 +29,7 @@ _EXPORTS = {
     "RenderOutput": "geodiff.render.renderer",
     "rasterize": "geodiff.render.renderer",
     "chamfer": "geodiff.transport.chamfer",
+    "robust_pool": "geodiff.transport.pooling",
 }
 _ROOMS = (
     "soft",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from geodiff.splines.surface import NURBSSurface
     from geodiff.splines.volume import NURBSVolume
     from geodiff.transport.chamfer import chamfer
+    from geodiff.transport.pooling import robust_pool
     from geodiff.validation import checks
 
 
