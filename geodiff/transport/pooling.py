@@ -362,7 +362,8 @@ class _State:
         self, x: torch.Tensor, alpha: torch.Tensor, mass: torch.Tensor, y: torch.Tensor, penalty: Penalty
     ) -> None:
         difference = y[:, :, None] - x
-        self.z = torch.linalg.vector_norm(difference, dim=1)
+        # Some channels at a time: several times faster than `vector_norm`, without a second buffer.
+        self.z = sum(part.square().sum(1) for part in difference.split(16, dim=1)).sqrt_()
         u = self.z / alpha[:, None]
         least = torch.where(mass > 0, u, torch.inf).amin(-1, keepdim=True)
         self.kappa = penalty.kappa(u, least)
@@ -431,7 +432,7 @@ def _solve(
 ) -> torch.Tensor:
     if len(x) == 0:
         return x.new_zeros(x.shape[:2])
-    mean = torch.bmm(x, mass[:, :, None])[:, :, 0]
+    mean = torch.bmm(x, mass[:, :, None])[:, :, 0] if weighted else x.mean(-1)
     if isinstance(penalty, _Quadratic):
         return mean
     y, value, late = _descend(x, alpha, mass, mean, penalty, limit)
@@ -476,6 +477,7 @@ def _descend(
     damp, safe = torch.zeros_like(value), torch.ones_like(value, dtype=torch.bool)
     done = torch.zeros_like(safe)
     for _ in range(limit):
+        state = None  # its buffer goes before the next one comes
         state = _State(x, alpha, mass, trial, penalty)
         average = state.gradient / state.total[:, None]
         reach = torch.linalg.vector_norm(average, dim=1)
