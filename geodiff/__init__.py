@@ -32,6 +32,7 @@ _EXPORTS = {
     "sinkhorn": "geodiff.transport.sinkhorn",
     "sinkhorn_divergence": "geodiff.transport.divergence",
     "SinkhornLoss": "geodiff.transport.divergence",
+    "robust_pool": "geodiff.transport.pooling",
 }
 _ROOMS = (
     "soft",
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from geodiff.transport.chamfer import chamfer
     from geodiff.transport.divergence import SinkhornLoss, sinkhorn_divergence
     from geodiff.transport.sinkhorn import sinkhorn
+    from geodiff.transport.pooling import robust_pool
     from geodiff.validation import checks
 
 
