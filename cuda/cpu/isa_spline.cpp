@@ -102,13 +102,13 @@ struct Evaluator {
     }
 
     // Spans, bases and places of n points.
-    void fill(Block<T>& block, const SpanRange* range, i64 b, i64 at, int n) const {
+    void fill(Block<T>& block, const SpanRange* range, i64 b, i64 at, int n, bool keep) const {
         for (int i = 0; i < n; ++i) block.offset[i] = 0;
         for (int a = 0; a < job.axes; ++a) {
             const SplineAxis<T>& axis = job.axis[a];
             const T* u = axis.knots + b * axis.knots_stride;
             block.axis[a].locate(u, range[a], axis.parameters + b * axis.parameters_stride + at, n);
-            basis[a].values(u, axis.degree, axis.order, n, block.axis[a]);
+            (keep ? basis[a].keeping : basis[a].values)(u, axis.degree, axis.order, n, block.axis[a]);
             for (int i = 0; i < n; ++i) block.offset[i] += (block.axis[a].span[i] - axis.degree) * step[a];
         }
     }
@@ -129,7 +129,7 @@ struct Evaluator {
         const T* control = job.control + b * job.control_stride;
         for (i64 at = begin; at < end; at += kPoints) {
             const int n = int(min(end - at, i64(kPoints)));
-            fill(block, range, b, at, n);
+            fill(block, range, b, at, n, false);
             multiply(block, memory.weight.get());
             const i64 to = b * points + at;
             T* out = job.rational ? memory.points.get() : job.value + to * job.dim;
@@ -151,7 +151,7 @@ struct Evaluator {
         for (i64 k = 0; k < i64(block.rows) * kPoints; ++k) block.dots[k] = T(0);
         for (i64 at = begin; at < end; at += kPoints) {
             const int n = int(min(end - at, i64(kPoints)));
-            fill(block, range, b, at, n);
+            fill(block, range, b, at, n, want_basis);
             multiply(block, memory.weight.get());
             const i64 from = b * points + at;
             upstream_of(job, from, n, upstream);

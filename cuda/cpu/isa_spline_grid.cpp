@@ -277,6 +277,7 @@ struct Grid3 {
             for (int k = 0; k < n; ++k) {
                 for (int f = 0; f < functions; ++f) block.bar[f * kPoints + k] = axis[a].bar[(i + k) * functions + f];
             }
+            stages.keeping(knots(a), at.degree, at.order, n, block);
             stages.adjoint(knots(a), at.degree, at.order, n, block);
             if (at.grad_parameters) {
                 for (int k = 0; k < n; ++k) at.grad_parameters[b * at.points + i + k] = block.bar_u[k];

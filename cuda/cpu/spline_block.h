@@ -83,6 +83,7 @@ GEODIFF_HD T add_lanes(const Pack<T>& v) {
 
 constexpr int kPoints = 64;   // in a block
 constexpr int kFewKnots = 48;
+constexpr int kUnrolledDegree = 5;  // degrees up to it have stages of their own, which keep the triangle for the way back
 
 // One axis of a block; rows of kPoints, so that a pack of points is contiguous.
 template <class T>
@@ -92,6 +93,8 @@ struct AxisBlock {
     alignas(64) T bar[(kMaxDegree + 1) * kPoints];  // gradient of the values
     alignas(64) T bar_u[kPoints];
     alignas(64) T bar_window[2 * kMaxDegree * kPoints];
+    alignas(64) T term[kUnrolledDegree * (kUnrolledDegree + 1) / 2 * kPoints];
+    alignas(64) T inverse[kUnrolledDegree * (kUnrolledDegree + 1) / 2 * kPoints];
     int span[kPoints];
 
     // Takes n > 0 parameters and finds their spans; the rest of the block repeats the last.
@@ -181,13 +184,13 @@ void upstream_of(const SplineJob<T>& job, i64 first, i64 n, T* __restrict g) {
 // u, span → values
 template <class T>
 using BasisStage = void (*)(const T* knots, int degree, int order, int n, AxisBlock<T>&);
-// u, span, bar → bar_u, bar_window
+// u, span, bar and what `keeping` left → bar_u, bar_window
 template <class T>
 using BasisAdjointStage = void (*)(const T* knots, int degree, int order, int n, AxisBlock<T>&);
 
 template <class T>
 struct BasisStages {
-    BasisStage<T> values;
+    BasisStage<T> values, keeping;  // the same values
     BasisAdjointStage<T> adjoint;
 };
 template <class T>
