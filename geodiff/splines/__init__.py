@@ -26,7 +26,7 @@ _FILES = {
     "surface": ("NURBSSurface",),
     "sweeping": ("sweep",),
     "trim": ("TrimmedSurface",),
-    "volume": ("NURBSVolume",),
+    "nurbs_volume": ("NURBSVolume",),
 }
 _HOME = {name: file for file, names in _FILES.items() for name in names}
 
@@ -109,6 +109,7 @@ if TYPE_CHECKING:
     from geodiff.splines.fit import SplineFit, fit_curve, fit_surface
     from geodiff.splines.knots import greville, knots_to_logits, logits_to_knots, multiplicities, uniform_knots
     from geodiff.splines.measure import arc_length, area, bounding_box, centroid, length_at, parameter_at_length, volume
+    from geodiff.splines.nurbs_volume import NURBSVolume
     from geodiff.splines.place import rotate, scale, transform, translate
     from geodiff.splines.reduce import reduced, remove_knot
     from geodiff.splines.refine import bezier, clamped, elevated, insert_knots, refined, split, trimmed_to
@@ -117,7 +118,6 @@ if TYPE_CHECKING:
     from geodiff.splines.surface import NURBSSurface
     from geodiff.splines.sweeping import sweep
     from geodiff.splines.trim import TrimmedSurface
-    from geodiff.splines.volume import NURBSVolume
 
 
 def __getattr__(name: str) -> Any:

@@ -14,9 +14,9 @@ import torch
 from geodiff.scene.atomic import replacing
 from geodiff.scene.mesh import Mesh
 from geodiff.splines.curve import NURBSCurve
+from geodiff.splines.nurbs_volume import NURBSVolume
 from geodiff.splines.spline import AXIS_NAMES, NURBS
 from geodiff.splines.surface import NURBSSurface
-from geodiff.splines.volume import NURBSVolume
 from geodiff.validation import check_finite, choice, fail
 
 _KINDS: dict[str, type[NURBS]] = {"curve": NURBSCurve, "surface": NURBSSurface, "volume": NURBSVolume}
