@@ -23,13 +23,27 @@ _EXPORTS = {
     "BSplineBasis": "geodiff.splines.basis",
     "NURBSCurve": "geodiff.splines.curve",
     "NURBSSurface": "geodiff.splines.surface",
-    "NURBSVolume": "geodiff.splines.volume",
+    "NURBSVolume": "geodiff.splines.nurbs_volume",
     "PosedImages": "geodiff.scene.files",
     "Renderer": "geodiff.render.renderer",
     "RenderOutput": "geodiff.render.renderer",
     "rasterize": "geodiff.render.renderer",
+    "chamfer": "geodiff.transport.chamfer",
 }
-_ROOMS = ("soft", "scene", "transport", "splines", "render", "reference", "ops", "native", "losses", "tasks", "interop")
+_ROOMS = (
+    "soft",
+    "implicit",
+    "scene",
+    "transport",
+    "splines",
+    "render",
+    "reference",
+    "ops",
+    "native",
+    "losses",
+    "tasks",
+    "interop",
+)
 
 __all__ = [*_EXPORTS, "__version__", "losses", "scene", "soft", "splines", "tasks"]
 
@@ -42,8 +56,9 @@ if TYPE_CHECKING:
     from geodiff.scene.primitives import box, cylinder, icosphere, plane, torus
     from geodiff.splines.basis import BSplineBasis
     from geodiff.splines.curve import NURBSCurve
+    from geodiff.splines.nurbs_volume import NURBSVolume
     from geodiff.splines.surface import NURBSSurface
-    from geodiff.splines.volume import NURBSVolume
+    from geodiff.transport.chamfer import chamfer
     from geodiff.validation import checks
 
 

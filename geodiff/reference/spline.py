@@ -70,13 +70,15 @@ def basis_on_span(
 ) -> torch.Tensor:
     """Evaluate the polynomials of the given spans `(..., N)`, extended to wherever the parameters are."""
     u = parameters.expand(span.shape)[..., None]
+    # Zero, but of all that it depends on: where nothing changes, gradients are zero rather than missing.
+    zero = 0 * (u - knots[..., :1, None])
     if order > degree:
-        return (0 * u).expand(*span.shape, degree + 1)
+        return zero.expand(*span.shape, degree + 1)
     window = span[..., None] + torch.arange(1 - degree, degree + 1, device=span.device)
     around = torch.take_along_dim(
         knots[..., None, :].expand(*span.shape[:-1], 1, -1), window.flatten(-2)[..., None, :], -1
     ).reshape(window.shape)
-    values = torch.ones_like(u)
+    values = 1 + zero
     for q in range(1, degree + 1):
         low, high = around[..., degree - q : degree], around[..., degree : degree + q]
         ratio = values / (high - low)

@@ -3,11 +3,12 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from geodiff import ops
 from geodiff.splines.knots import check_knots, greville, open_periodic
-from geodiff.validation import fail, floating, promote
+from geodiff.validation import as_tensor, fail, floating, promote
 
 
 class BSplineBasis:
@@ -63,14 +64,14 @@ class BSplineBasis:
         """Greville abscissae, `(..., K)`; of the unrolled vector, `(..., K + P)`, where periodic."""
         return greville(self.opened_knots, self.degree)
 
-    def values(self, u: torch.Tensor, order: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    def values(self, u: Any, order: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         """Evaluate what is not zero: span `(..., N)`, and values `(..., N, P + 1)` of functions span − P, …, span.
 
         Where periodic, functions K, K + 1, … are functions 0, 1, … again. See `geodiff.ops.basis`.
         """
         return ops.basis(self._wrapped(u), self.opened_knots, self.degree, order)
 
-    def matrix(self, u: torch.Tensor, order: int = 0) -> torch.Tensor:
+    def matrix(self, u: Any, order: int = 0) -> torch.Tensor:
         """Evaluate all functions, or a derivative of them: a dense `(..., N, K)`."""
         span, values = self.values(u, order)
         where = span[..., None] + torch.arange(-self.degree, 1, device=span.device)
@@ -78,9 +79,13 @@ class BSplineBasis:
             where = where % self.count
         return values.new_zeros(*span.shape, self.count).scatter_add(-1, where, values)
 
-    def _wrapped(self, u: torch.Tensor) -> torch.Tensor:
+    def _wrapped(self, u: Any) -> torch.Tensor:
         low, high = self.domain
-        u = promote("BSplineBasis", u=u)["u"].to(low)
+        if not isinstance(u, torch.Tensor | np.ndarray):  # numbers are read in the knots' own precision
+            as_tensor("BSplineBasis", "u", u)
+            u = torch.as_tensor(u, dtype=low.dtype)
+        u = promote("BSplineBasis", u=u)["u"].to(low.device)
+        floating("BSplineBasis", "u", u, ("...", "N"), finite=False)
         return wrap(u, low[..., None], high[..., None]) if self.periodic else u
 
 

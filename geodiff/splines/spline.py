@@ -72,7 +72,7 @@ class NURBS:
             floating(where, "weights", self.weights, ("...", *self.shape), "One weight a control point.", finite=False)
             if looks_at_values(self.weights) and not bool((self.weights > 0).all()):
                 bad = tuple((~(self.weights > 0)).nonzero()[0].tolist())
-                got = f"{float(self.weights[bad])} at index {bad}"
+                got = f"{float(self.weights.detach()[bad])} at index {bad}"
                 raise fail(where, "weights", "positive", got, "Optimise their logarithms to keep them so.")
         vectors = []
         for i, name in enumerate(names):
@@ -347,10 +347,10 @@ class NURBS:
         self, at: list[torch.Tensor], order: tuple[int, ...], grid: bool, rational: bool = False
     ) -> torch.Tensor:
         points = self.homogeneous if self.is_rational else self.control_points
+        points = self._unrolled(points, 1).to(at[0].dtype)
+        knots = [k.to(at[0].dtype) for k in self._opened_knots()]
         evaluate = ops.spline_grid if grid else ops.spline
-        return evaluate(
-            self._unrolled(points, 1), self._opened_knots(), at, self._degrees, order, rational, self.bandwidth
-        )
+        return evaluate(points, knots, at, self._degrees, order, rational, self.bandwidth)
 
     def _parameters(self, parameters: Sequence[Any], grid: bool) -> tuple[list[torch.Tensor], bool]:
         where = type(self).__name__
@@ -410,11 +410,11 @@ class NURBS:
                 slack = 16 * torch.finfo(self.dtype).eps * torch.maximum(low.abs(), high.abs())
                 wrong = (u < low - slack) | (u > high + slack)
             if bool(wrong.any()):
-                value = float(u.expand(wrong.shape)[tuple(wrong.nonzero()[0])])
+                value = float(u.detach().expand(wrong.shape)[tuple(wrong.nonzero()[0])])
                 raise fail(
                     type(self).__name__,
                     AXIS_NAMES[axis],
-                    f"in the domain [{float(low.max()):g}, {float(high.min()):g}]",
+                    f"in the domain [{float(low.detach().max()):g}, {float(high.detach().min()):g}]",
                     f"{value} ({int(wrong.sum())} outside of {wrong.numel()})",
                     'Pass outside="clamp" or outside="extend" to the spline, or scale the parameters.',
                 )

@@ -159,7 +159,7 @@ class NURBSSurface(NURBS):
         if isinstance(samples, int):
             along = torch.linspace(0, 1, samples, dtype=self.dtype, device=self.device)
         else:
-            low, high = (float(end.flatten()[0]) for end in self.domain[axis])
+            low, high = (float(end.detach().flatten()[0]) for end in self.domain[axis])
             along = (torch.as_tensor(samples).detach().to(self.control_points) - low) / (high - low)
             along = along.reshape(-1, along.shape[-1])[0]  # one layout for a whole batch
         return along[:, None] if axis == 0 else along
