@@ -292,11 +292,11 @@ def _step(
     metric = torch.eye(dim, dtype=torch.float64) - (1 - slide) * q @ q.mT
     if problem.point_weights is not None:
         metric = metric * problem.point_weights[:, None, None]
-    penalty = problem.penalty(knots)
+    roots = problem.penalty_roots(knots)
     blocks = [[rows.gram(metric[:, min(d, e), max(d, e)].contiguous()) for e in range(dim)] for d in range(dim)]
-    matrix = torch.cat([torch.cat(row, 1) for row in blocks]) + torch.block_diag(*[penalty] * dim)
+    matrix = torch.cat([torch.cat(row, 1) for row in blocks]) + torch.block_diag(*[roots.mT @ roots] * dim)
     net = control.flatten(0, -2)
-    right = -rows.adjoint((metric @ miss[..., None])[..., 0]) - penalty @ net
+    right = -rows.adjoint((metric @ miss[..., None])[..., 0]) - roots.mT @ (roots @ net)
     # A ridge far below the smoothing, for the directions that it leaves: rotations and shears within the surface.
     ridge = RIDGE * float(matrix.diagonal().mean()) * torch.eye(len(matrix), dtype=torch.float64)
     factor, info = torch.linalg.cholesky_ex(matrix + ridge)

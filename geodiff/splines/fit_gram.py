@@ -93,23 +93,21 @@ class ScatteredRows:
 
 
 def solve(
-    rows: GridRows | ScatteredRows, points: torch.Tensor, omega: torch.Tensor | None, penalty: torch.Tensor | None
+    rows: GridRows | ScatteredRows, points: torch.Tensor, omega: torch.Tensor | None, penalty: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Minimise `Σ_i ω_i |R_i c − p_i|² + cᵀ penalty c`.
+    """Minimise `Σ_i ω_i |R_i c − p_i|² + |L c|²`.
 
     Args:
         rows: R.
         points: p, `(N1, …, D)`.
         omega: ω, `(N1, …)`, or None for 1.
-        penalty: `(K, K)`, or None for 0.
+        penalty: L, `(…, K)`, without rows for 0.
 
     Returns:
         (control points `(K, D)`, a root `(K, K)` of the inverse of the matrix), or None where the problem is too
         ill-conditioned for it.
     """
-    gram = rows.gram(omega)
-    if penalty is not None:
-        gram = gram + penalty
+    gram = rows.gram(omega) + penalty.mT @ penalty
     diagonal = gram.diagonal()
     if not bool((diagonal > 0).all()):
         return None
@@ -126,8 +124,8 @@ def solve(
         if again:
             residual = points - rows.apply(control)
         right = rows.adjoint(residual if omega is None else residual * omega[..., None])
-        if again and penalty is not None:
-            right = right - penalty @ control
+        # From L c, not LᵀL c: strong smoothing makes it small, and so are then its roundings.
+        right = right - penalty.mT @ (penalty @ control)
         control = control + root @ (root.mT @ right)
     return control, root
 

@@ -141,7 +141,6 @@ class Problem:
             factors = [torch.linalg.qr(m) for m in matrices]
             points = apply_grid([f.Q.mT for f in factors], points)
             matrices = [f.R for f in factors]
-        total = self._total()
         null, special = self._pinned(knots, weights, shape)
         triangle = torch.zeros(0, null.shape[1] + self.dim, dtype=torch.float64)
 
@@ -153,9 +152,8 @@ class Problem:
             root = 1.0 if omega is None else omega.sqrt()[:, None]
             triangle = add(root * rows, root * data)
         if self.smoothing > 0:
-            for factor, roots in self._bending(knots, reduce=True):
-                rows = math.sqrt(factor * self.smoothing) * math.sqrt(total) * joint_grid(roots)
-                triangle = add(rows, rows.new_zeros(len(rows), self.dim))
+            rows = self.penalty_roots(knots)
+            triangle = add(rows, rows.new_zeros(len(rows), self.dim))
         free = null.shape[1]
         inverse, rank = triangular_inverse(triangle[:free, :free])
         solution = special + null @ (inverse @ triangle[:free, free:])
@@ -169,13 +167,14 @@ class Problem:
             rows = fit_gram.GridRows(matrices, weights)
         else:
             rows = fit_gram.ScatteredRows(self.bases(knots), self.parameters, weights)
-        penalty = self.penalty(knots) if self.smoothing > 0 else None
-        return fit_gram.solve(rows, self.points, self.point_weights, penalty)
+        return fit_gram.solve(rows, self.points, self.point_weights, self.penalty_roots(knots))
 
-    def penalty(self, knots: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the smoothing as a quadratic form `(K, K)`, on the scale of `Σ ω |S − p|²`."""
-        joint = ((f * self.smoothing * self._total(), joint_grid(roots)) for f, roots in self._bending(knots, True))
-        return torch.stack([factor * (r.mT @ r) for factor, r in joint]).sum(0)
+    def penalty_roots(self, knots: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return rows L `(…, K)` with `|L c|²` the smoothing on the scale of `Σ ω |S − p|²`; none without smoothing."""
+        if self.smoothing == 0:
+            return torch.zeros(0, math.prod(b.count for b in self.bases(knots)), dtype=torch.float64)
+        scale = self.smoothing * self._total()
+        return torch.cat([math.sqrt(f * scale) * joint_grid(roots) for f, roots in self._bending(knots, True)])
 
     def _total(self) -> float:
         return float(self.points[..., 0].numel() if self.point_weights is None else self.point_weights.sum())
