@@ -45,7 +45,7 @@ def fit_cloud(
 
     First parameters: for a surface, in the plane of the two largest principal components, along the sides of the
     smallest rectangle around the cloud there; for a curve, as `order` says; or the nearest on `initial`. Then by turns:
-    least squares with smoothing (strong at first) for the control points, and Gauss–Newton steps towards the closest
+    least squares with smoothing (stronger at first) for the control points, and Gauss–Newton steps towards the closest
     points for the parameters. A cloud that folds over itself in that plane needs an `initial`.
 
     Args:

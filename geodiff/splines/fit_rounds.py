@@ -11,7 +11,7 @@ from geodiff.splines import fit_gram
 from geodiff.splines.fit_free import Callback, Diverged, Outcome
 from geodiff.splines.fit_linear import Problem, apply_grid, apply_scattered
 
-FIRST_SMOOTHING = 1e-2  # of the first round, for points of unit scale; falls to the asked one within ANNEALING rounds
+FIRST_SMOOTHING = 1e-5  # of the first round, for points of unit scale; falls to the asked one within ANNEALING rounds
 ANNEALING = 8
 PATIENCE = 3  # rounds in a row that fall by less than the tolerance
 EXACT = 1e-20  # an objective that is zero, for points of unit scale
