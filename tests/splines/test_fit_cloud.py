@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import geodiff as gd
-from geodiff.splines.fit_cloud import fit_cloud
+from geodiff.splines.fit_unordered import fit_cloud
 
 
 def rotation() -> torch.Tensor:
