@@ -3,6 +3,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -136,9 +137,22 @@ def basis_matrix(
         distance = (parameters - knots[..., j, None]) / bandwidth
         density = torch.exp(-0.5 * distance**2) / (bandwidth * math.sqrt(2 * math.pi))
         weight = torch.where(inside, density / (right - left), torch.zeros_like(density))
-        smoothed = weight[..., None] * (before - after)
-        matrix = matrix + smoothed * (knots[..., j] - held[..., j])[..., None, None]
+        matrix = _Smoothed.apply(matrix, knots[..., j], weight[..., None] * (before - after))
     return matrix
+
+
+class _Smoothed(torch.autograd.Function):
+    """Return a matrix as it is, and give a knot the gradient that it is told, which may have a graph of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: torch.Tensor, knot: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(slope)
+        return matrix.view_as(matrix)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (slope,) = ctx.saved_tensors
+        return upstream, (upstream * slope).sum((-2, -1)), None
 
 
 def _scatter(values: torch.Tensor, span: torch.Tensor, degree: int, count: int) -> torch.Tensor:
