@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of NURBS surfaces: shaded, with their knot lines and control points; and maps of the error."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from geodiff.render.renderer import rasterize
+from geodiff.scene.camera import Camera
+from geodiff.splines import NURBSSurface
+from geodiff.splines.knots import multiplicities
+from geodiff.tasks import pictures
+
+_LINE, _DOT = (0.72, 0.22, 0.12), (0.15, 0.32, 0.62)
+_FINE = 3  # lines and dots are drawn so many times larger and averaged
+_MARGIN = 1.04
+
+
+def looking_at(
+    points: torch.Tensor,
+    azimuth_deg: float = -60.0,
+    elevation_deg: float = 35.0,
+    up: Sequence[float] = (0.0, 0.0, 1.0),
+    fov_deg: float = 25.0,
+) -> Camera:
+    """Return a camera that sees all points (N, 3), from a direction around the axis `up`.
+
+    Azimuth is measured from x towards y where up is z, from z towards x where up is y: as the axes follow each other.
+    """
+    points = points.detach().double().reshape(-1, 3)
+    axis = torch.nn.functional.normalize(torch.tensor(up, dtype=torch.float64), dim=0)
+    follows = torch.eye(3, dtype=torch.float64)[(int(axis.abs().argmax()) + 1) % 3]
+    side = torch.nn.functional.normalize(follows - (follows @ axis) * axis, dim=0)
+    azimuth, elevation = math.radians(azimuth_deg), math.radians(elevation_deg)
+    flat = math.cos(azimuth) * side + math.sin(azimuth) * torch.linalg.cross(axis, side)
+    backward = math.cos(elevation) * flat + math.sin(elevation) * axis
+    middle = 0.5 * (points.amin(0) + points.amax(0))
+    radius = float((points - middle).norm(dim=-1).max()) or 1.0
+    # As near as all points allow: each must lie in the cone of the lens.
+    right = torch.nn.functional.normalize(torch.linalg.cross(axis, backward), dim=0)
+    across = torch.stack([right, torch.linalg.cross(backward, right)])
+    offset = points - middle
+    reach = (offset @ across.mT).abs().amax(-1) / math.tan(math.radians(0.5 * fov_deg)) + offset @ backward
+    distance = _MARGIN * float(reach.max()) + 0.02 * radius
+    return Camera.look_at(middle + distance * backward, middle, axis, fov_deg=fov_deg, near=1e-3 * radius)
+
+
+def draw_surface(
+    surface: NURBSSurface,
+    camera: Camera,
+    size: tuple[int, int],
+    *,
+    knot_lines: bool = True,
+    control_points: bool = False,
+    samples: int = 128,
+) -> np.ndarray:
+    """Draw a surface in soft grey, its knot lines (red) and control points (blue) over it, (H, W, 3) in [0, 1].
+
+    Args:
+        surface: one surface in space.
+        camera: one camera.
+        size: (H, W).
+        knot_lines: draw the curves over which u or v is a knot, where they are seen.
+        control_points: draw all of them, the hidden ones too.
+        samples: points along u and along v.
+    """
+    surface, camera = surface.detach().to(dtype=torch.float32), camera.to(dtype=torch.float32)
+    mesh = surface.tessellate(samples, samples)
+    color, alpha = pictures.shaded(mesh, camera, size)
+    picture = pictures.over(color, alpha, pictures.backdrop(size))
+    if knot_lines:
+        fine = (size[0] * _FINE, size[1] * _FINE)
+        depth = rasterize(mesh, camera, fine).depth
+        curves = _knot_curves(surface, 2 * samples)
+        low, high = mesh.bounds
+        slack = 0.01 * float((high - low).norm())
+        picture = _painted(picture, _seen_lines(curves, camera, depth, slack), _LINE, 0.75)
+    if control_points:
+        picture = _painted(picture, _dots(surface.control_points.reshape(-1, 3), camera, size), _DOT, 0.9)
+    return picture
+
+
+def _knot_curves(surface: NURBSSurface, samples: int) -> list[torch.Tensor]:
+    """Return the curves u = knot and v = knot, each (samples, 3), borders included."""
+    curves: list[torch.Tensor] = []
+    for axis in (0, 1):
+        low, high = (float(end) for end in surface.domain[axis])
+        values, _ = multiplicities(surface.knots[axis])
+        values = values[(values >= low) & (values <= high)]
+        lines = surface.grid(values, samples) if axis == 0 else surface.grid(samples, values).transpose(0, 1)
+        curves.extend(lines)
+    return curves
+
+
+def _seen_lines(curves: Sequence[torch.Tensor], camera: Camera, depth: torch.Tensor, slack: float) -> np.ndarray:
+    """Draw curves where nothing is before them by more than `slack`: coverage (H, W) at the fine resolution."""
+    height, width = depth.shape
+    page = Image.new("L", (width, height))
+    draw = ImageDraw.Draw(page)
+    # A pixel is seen against the nearest surface around it, so that a line along an outline is drawn too.
+    far = torch.nn.functional.max_pool2d(depth[None, None], 2 * _FINE + 1, 1, _FINE)[0, 0]
+    for curve in curves:
+        at = camera.project(curve, (height, width))
+        column = at[:, 0].long().clamp(0, width - 1)
+        row = at[:, 1].long().clamp(0, height - 1)
+        seen = (at[:, 2] <= far[row, column] + slack).tolist()
+        xy = at[:, :2].tolist()
+        for i in range(len(xy) - 1):
+            if seen[i] and seen[i + 1]:
+                draw.line((*xy[i], *xy[i + 1]), fill=255, width=_FINE)
+    return np.asarray(page, dtype=np.float32) / 255
+
+
+def _dots(points: torch.Tensor, camera: Camera, size: tuple[int, int]) -> np.ndarray:
+    height, width = size[0] * _FINE, size[1] * _FINE
+    page = Image.new("L", (width, height))
+    draw = ImageDraw.Draw(page)
+    r = max(1.6 * _FINE, 0.006 * height)
+    for x, y, d in camera.project(points, (height, width)).tolist():
+        if d > 0:
+            draw.ellipse((x - r, y - r, x + r, y + r), fill=255)
+    return np.asarray(page, dtype=np.float32) / 255
+
+
+def _painted(picture: np.ndarray, ink: np.ndarray, color: Sequence[float], strength: float) -> np.ndarray:
+    """Lay a colour over a picture (H, W, 3) by coverage at the fine resolution."""
+    height, width = picture.shape[:2]
+    cover = strength * ink.reshape(height, _FINE, width, _FINE).mean((1, 3))[..., None]
+    return picture * (1 - cover) + np.asarray(color, dtype=np.float32) * cover
