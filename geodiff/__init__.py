@@ -28,6 +28,7 @@ _EXPORTS = {
     "Renderer": "geodiff.render.renderer",
     "RenderOutput": "geodiff.render.renderer",
     "rasterize": "geodiff.render.renderer",
+    "chamfer": "geodiff.transport.chamfer",
 }
 _ROOMS = ("soft", "scene", "transport", "splines", "render", "reference", "ops", "native", "losses", "tasks", "interop")
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from geodiff.splines.curve import NURBSCurve
     from geodiff.splines.surface import NURBSSurface
     from geodiff.splines.volume import NURBSVolume
+    from geodiff.transport.chamfer import chamfer
     from geodiff.validation import checks
 
 

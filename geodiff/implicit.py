@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gradients of solutions: through the equations that hold at a solution, not through the solver that found it.
+
+Where `F(y, x) = 0` defines y as a function of x, `∂y/∂x = −(∂F/∂y)⁻¹ ∂F/∂x` (implicit function theorem; Gould, Hartley
+and Campbell, "Deep Declarative Networks", 2021). For many small dense systems at once.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from geodiff.validation import fail, floating
+
+
+class _Attach(torch.autograd.Function):
+    """The solution, with the gradient `−(∂F/∂y)⁻ᵀ g` for the residual."""
+
+    @staticmethod
+    def forward(ctx: Any, solution: torch.Tensor, residual: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(residual, inverse)
+        return solution.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        residual, inverse = ctx.saved_tensors
+        gradient = -(inverse.mT @ gradient[..., None])[..., 0]
+        return None, _Once.apply(gradient, residual) if torch.is_grad_enabled() else gradient, None
+
+
+class _Once(torch.autograd.Function):
+    """A gradient that depends on the solution in a way that the graph does not know: refuse to differentiate it."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        return gradient.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> None:
+        raise RuntimeError("geodiff.implicit: gradients are of first order only; a second derivative was asked for.")
+
+
+def root(
+    solution: torch.Tensor,
+    residual: Callable[..., torch.Tensor],
+    *inputs: torch.Tensor,
+    scale: torch.Tensor | None = None,
+    tolerance: float | None = None,
+) -> torch.Tensor:
+    """Return a solution y of `F(y, x) = 0` with its gradient in x, however it was found.
+
+    A component held at a bound b has the equation `y_i − b = 0`; write the residual so.
+
+    Args:
+        solution: y, `(..., d)`: d unknowns, batched. The gradient is that of the root near y, as exact as y is.
+        residual: F, called as `residual(y, *inputs)`, returns `(..., d)`; each item of the batch depends on its own
+            unknowns only. Called twice, and differentiated d times in y.
+        inputs: x, of any shapes. Tensors that `residual` holds by itself get gradients too.
+        scale: `(...)`, how large entries of ∂F/∂y are, with which singular is judged; left out, its largest entry,
+            which cannot tell where d = 1.
+        tolerance: singular values of ∂F/∂y below `tolerance × scale` count as zero; left out, `eps^(3/4)`.
+
+    Returns:
+        `(..., d)`: the numbers of `solution`.
+
+    Gradients: in `inputs`, first order only (a second derivative raises). Where ∂F/∂y is singular, by its
+    pseudo-inverse: none along directions in which the equations do not determine y, never NaN. In `solution`, none.
+
+    Raises:
+        TypeError: a solution that is not a floating tensor.
+        ValueError: a residual of another shape than the solution, NaN in the solution.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([4.0, 9.0], requires_grad=True)
+        >>> y = root(x.detach().sqrt()[:, None], lambda y, x: y**2 - x[:, None], x)
+        >>> y.sum().backward()
+        >>> x.grad
+        tensor([0.2500, 0.1667])
+    """
+    floating("implicit.root", "solution", solution, ("...", "d"))
+    held = solution.detach()
+    if not torch.is_grad_enabled():
+        return held
+    value = residual(held, *inputs)
+    if value.shape != held.shape:
+        raise fail("implicit.root", "residual", f"of shape {tuple(held.shape)}, like the solution", value)
+    if not value.requires_grad:
+        return held
+    jacobian = _jacobian(held, residual, inputs)
+    return _Attach.apply(held, value, _inverse(jacobian, scale, tolerance))
+
+
+def minimum(
+    solution: torch.Tensor,
+    objective: Callable[..., torch.Tensor],
+    *inputs: torch.Tensor,
+    scale: torch.Tensor | None = None,
+    tolerance: float | None = None,
+) -> torch.Tensor:
+    """Return a stationary point y of `f(y, x)` with its gradient in x, however it was found.
+
+    It is the root of `∂f/∂y`; see `root` for the arguments and for what holds where the Hessian is singular.
+
+    Args:
+        solution: y, `(..., d)`.
+        objective: f, called as `objective(y, *inputs)`, twice differentiable, returns `(...)`.
+        inputs: x.
+        scale: of the Hessian's entries.
+        tolerance: for singular values of the Hessian.
+
+    Gradients: in `inputs`, first order only.
+
+    Raises:
+        TypeError: a solution that is not a floating tensor.
+        ValueError: an objective of another shape than the batch, NaN in the solution.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([1.0, 2.0, 6.0], requires_grad=True)
+        >>> y = minimum(x.detach().mean(0, keepdim=True), lambda y, x: ((y - x) ** 2).sum(-1), x)
+        >>> y.sum().backward()
+        >>> x.grad
+        tensor([0.3333, 0.3333, 0.3333])
+    """
+
+    def stationarity(y: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
+        y = y if y.requires_grad else y.detach().requires_grad_()
+        value = objective(y, *inputs)
+        if value.shape != y.shape[:-1]:
+            raise fail("implicit.minimum", "objective", f"of shape {tuple(y.shape[:-1])}, one number an item", value)
+        (gradient,) = torch.autograd.grad(value.sum(), y, create_graph=True)
+        return gradient
+
+    return root(solution, stationarity, *inputs, scale=scale, tolerance=tolerance)
+
+
+def _jacobian(
+    solution: torch.Tensor, residual: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...]
+) -> torch.Tensor:
+    y = solution.clone().requires_grad_()
+    value = residual(y, *(x.detach() for x in inputs))
+    rows = []
+    for i in range(y.shape[-1]):
+        part = value[..., i].sum()
+        # A component that depends on no unknown has a row of zeros.
+        row = torch.autograd.grad(part, y, retain_graph=True, allow_unused=True)[0] if part.requires_grad else None
+        rows.append(torch.zeros_like(y) if row is None else row.detach())
+    return torch.stack(rows, -2)
+
+
+def _inverse(matrix: torch.Tensor, scale: torch.Tensor | None, tolerance: float | None) -> torch.Tensor:
+    """Invert well-conditioned matrices `(..., d, d)`, pseudo-invert the others."""
+    tolerance = torch.finfo(matrix.dtype).eps ** 0.75 if tolerance is None else tolerance
+    size = matrix.abs().amax((-2, -1)) if scale is None else scale.detach().expand(matrix.shape[:-2])
+    inverse, info = torch.linalg.inv_ex(matrix)
+    # The largest entry bounds the norm, which is one over the smallest singular value, within a factor d.
+    poor = (info != 0) | ~(inverse.abs().amax((-2, -1)) * size * tolerance * matrix.shape[-1] < 1)
+    if bool(poor.any()):
+        inverse[poor] = torch.linalg.pinv(matrix[poor], atol=tolerance * size[poor], rtol=torch.zeros_like(size[poor]))
+    return inverse
