@@ -2,7 +2,9 @@
 """Pictures of NURBS surfaces: shaded, with their knot lines and control points; and maps of the error."""
 
 import math
+import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -130,3 +132,94 @@ def _painted(picture: np.ndarray, ink: np.ndarray, color: Sequence[float], stren
     height, width = picture.shape[:2]
     cover = strength * ink.reshape(height, _FINE, width, _FINE).mean((1, 3))[..., None]
     return picture * (1 - cover) + np.asarray(color, dtype=np.float32) * cover
+
+
+def overview(surface: NURBSSurface, points: torch.Tensor, kind: str, size: tuple[int, int] = (420, 560)) -> np.ndarray:
+    """Draw a fitted surface from both sides with its knot lines, and once more with its control points, (H, 3W, 3).
+
+    Heights are scaled to a third of the longer side of their field: a landscape would look flat, an objective steep.
+    Grids and clouds are turned so that their thinnest direction is up.
+    """
+    cloud = points.detach().double().reshape(-1, 3)
+    if kind == "heights":
+        low, high = cloud.amin(0), cloud.amax(0)
+        extent = high - low
+        scale = torch.ones(3, dtype=torch.float64)
+        if float(extent[2]) > 0:
+            scale[2] = extent[:2].max() / (3 * extent[2])
+        surface = surface.replace(control_points=surface.control_points * scale.to(surface.control_points))
+        cloud = cloud * scale
+        up: Sequence[float] = (0.0, 0.0, 1.0)
+    else:
+        up = _thinnest(surface, cloud)
+    # What is drawn must be in the picture, control points apart: those far outside are cut.
+    drawn = torch.cat([cloud, surface.grid(24, 24).detach().double().reshape(-1, 3)])
+    views = [looking_at(drawn, azimuth, elevation, up) for azimuth, elevation in ((-60, 35), (120, 35), (-60, 35))]
+    shown = [draw_surface(surface, view, size, control_points=i == 2) for i, view in enumerate(views)]
+    return np.concatenate(shown, axis=1)
+
+
+def _thinnest(surface: NURBSSurface, cloud: torch.Tensor) -> list[float]:
+    """Return the direction in which the points vary least, on the side to which the normals of the surface point."""
+    centred = cloud - cloud.mean(0)
+    axis = torch.linalg.eigh(centred.mT @ centred).eigenvectors[:, 0]
+    normals = surface.detach().normal(8, 8, grid=True).double().reshape(-1, 3)
+    side = float((normals @ axis).sum())
+    return (axis if side >= 0 else -axis).tolist()
+
+
+def error_map(
+    path: str | os.PathLike[str],
+    surface: NURBSSurface,
+    errors: torch.Tensor,
+    parameters: Sequence[torch.Tensor],
+    diagonal: float,
+    title: str = "",
+) -> None:
+    """Write a picture of the error over (u, v), with the knots as lines; as a fraction of the diagonal. By Matplotlib.
+
+    Args:
+        path: a PNG to write.
+        surface: the fitted surface.
+        errors: distances (N, M) on a grid or (N,) of scattered points.
+        parameters: of the points: along each axis of a grid, or of each scattered point.
+        diagonal: the unit of the picture.
+        title: over it.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.2, 5.0), layout="constrained")
+    axes = figure.subplots()
+    draw_error(figure, axes, surface, errors, parameters, diagonal)
+    axes.set_title(title or f"largest {float(errors.max()) / diagonal:.2g}, rms "
+                   f"{float(errors.double().square().mean().sqrt()) / diagonal:.2g} of the diagonal", fontsize=10)  # fmt: skip
+    figure.savefig(path, dpi=110)
+
+
+def draw_error(
+    figure: Any,
+    axes: Any,
+    surface: NURBSSurface,
+    errors: torch.Tensor,
+    parameters: Sequence[torch.Tensor],
+    diagonal: float,
+    largest: float | None = None,
+) -> None:
+    """Draw the error map on the axes of a Matplotlib figure, with a bar of its colours up to `largest`."""
+    u, v = (x.detach().double().numpy() for x in parameters)
+    relative = errors.detach().double().numpy() / (diagonal or 1.0)
+    options = {"cmap": "viridis", "vmin": 0.0, "vmax": largest or float(relative.max()) or 1e-16}
+    if relative.ndim == 2:
+        drawn = axes.pcolormesh(u, v, relative.T, shading="nearest", rasterized=True, **options)
+    else:
+        order = relative.argsort(kind="stable")  # the largest on top
+        dot = max(0.5, 2e4 / len(relative) ** 1.1)
+        drawn = axes.scatter(u[order], v[order], c=relative[order], s=min(dot, 20.0), linewidths=0, **options)
+    for axis, line in ((0, axes.axvline), (1, axes.axhline)):
+        low, high = (float(end) for end in surface.domain[axis])
+        for knot in multiplicities(surface.knots[axis])[0].tolist():
+            if low < knot < high:
+                line(knot, color="white" if relative.ndim == 2 else "0.4", linewidth=0.8, alpha=0.8)
+    axes.set(xlabel="u", ylabel="v")
+    axes.set(xlim=[float(x) for x in surface.domain[0]], ylim=[float(x) for x in surface.domain[1]])
+    figure.colorbar(drawn, ax=axes, label="distance / diagonal of the bounding box", format="%.1e")
