@@ -15,7 +15,6 @@ Takes about eight minutes on two cores for the three nets; --quick ten seconds, 
 """
 
 import argparse
-import itertools
 import pathlib
 import time
 
@@ -30,45 +29,67 @@ from geodiff.transport import chamfer
 POINTS, NEIGHBOURS, SAMPLES = 700, 10, 36
 
 
-class GraphNetwork(torch.nn.Module):
-    """Three edge convolutions, a pool over the points, and three linear layers: (B, N, 3) to a net (B, K, K, 3)."""
+class EdgeConvolution(torch.nn.Module):
+    """Pool over edges: max_j and mean_j of A x_j − B y_i + b over the neighbours j of node i, normalised, rectified."""
 
-    def __init__(self, count: int, widths: tuple[int, ...] = (3, 32, 64, 128)) -> None:
+    def __init__(self, here: int, there: int, width: int) -> None:
+        super().__init__()
+        self.own = torch.nn.Linear(here, width)
+        self.other = torch.nn.Linear(there, width, bias=False)
+        self.norm = torch.nn.LayerNorm(2 * width)
+
+    def forward(self, y: torch.Tensor, x: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
+        """Map features y (B, N, ·) of the nodes and x (B, M, ·) of the points they look at to (B, N, 2 width)."""
+        own, table = self.own(y), self.other(x).flatten(0, 1)
+        parts = [torch.nn.functional.embedding_bag(edges, table, mode=mode) for mode in ("max", "mean")]
+        return torch.nn.functional.leaky_relu(self.norm(torch.cat([p.view_as(own) - own for p in parts], -1)), 0.2)
+
+
+class GraphNetwork(torch.nn.Module):
+    """A cloud (B, N, 3) to a control net (B, K, K, 3).
+
+    Three edge convolutions over the cloud, each on half as many points; one from the cloud to the control points, which
+    look at the points nearest to where they start; two over the control net. The weights do not depend on K.
+    """
+
+    def __init__(self, count: int, width: int = 32) -> None:
         super().__init__()
         self.count = count
-        # max_j leaky(A x_i + B (x_j − x_i)) = leaky((A − B) x_i + max_j B x_j), since leaky rises.
-        self.own = torch.nn.ModuleList(torch.nn.Linear(a, b) for a, b in itertools.pairwise(widths))
-        self.other = torch.nn.ModuleList(torch.nn.Linear(a, b, False) for a, b in itertools.pairwise(widths))
-        self.norms = torch.nn.ModuleList(torch.nn.LayerNorm(b) for b in widths[1:])
-        wide = 2 * sum(widths[1:])
-        self.head = torch.nn.Sequential(
-            torch.nn.Linear(wide, 256), torch.nn.LeakyReLU(0.2), torch.nn.Linear(256, 256), torch.nn.LeakyReLU(0.2)
-        )
-        self.last = torch.nn.Linear(256, count * count * 3)
-        torch.nn.init.zeros_(self.last.bias)
+        self.cloud = torch.nn.ModuleList(EdgeConvolution(n, n, width) for n in (3, 2 * width, 2 * width))
+        self.look = EdgeConvolution(3, 2 * width + 3, 2 * width)
+        self.join = torch.nn.Linear(4 * width + 4 * width + 3, 64)
+        self.net = torch.nn.ModuleList(torch.nn.Conv2d(64, 64, 3, padding=1, padding_mode="replicate") for _ in "ab")
+        self.last = torch.nn.Linear(64, 3)
         with torch.no_grad():
             self.last.weight *= 0.1
 
     def forward(self, cloud: torch.Tensor) -> torch.Tensor:
         """Return control points, offsets from a flat net."""
-        x, pooled = cloud, []
-        for own, other, norm in zip(self.own, self.other, self.norms, strict=True):
-            far = other(x)
-            most = torch.nn.functional.embedding_bag(neighbours(cloud), far.flatten(0, 1), mode="max").view_as(far)
-            x = torch.nn.functional.leaky_relu(norm(own(x) - far + most), 0.2)
-            pooled += [x.amax(1), x.mean(1)]
-            x, cloud = x[:, ::2], cloud[:, ::2]  # points come in random order: every second one is a thinner cloud
-        offsets = self.last(self.head(torch.cat(pooled, -1)))
-        return flat_net(self.count) + offsets.reshape(-1, self.count, self.count, 3)
+        leaky = torch.nn.functional.leaky_relu
+        x, thin, first = cloud, cloud, None
+        for layer in self.cloud:
+            x = layer(x, x, neighbours(thin, thin, NEIGHBOURS))
+            first = x if first is None else first
+            whole = torch.cat([x.amax(1), x.mean(1)], -1)
+            x, thin = x[:, ::2], thin[:, ::2]  # points come in random order: every second one is a thinner cloud
+        start = flat_net(self.count).flatten(0, 1).expand(len(cloud), -1, 3)
+        seen = neighbours(start, cloud, max(16, POINTS // self.count**2))
+        nodes = self.look(start, torch.cat([first, cloud], -1), seen)
+        nodes = self.join(torch.cat([nodes, whole[:, None].expand(-1, nodes.shape[1], -1), start], -1))
+        grid = leaky(nodes, 0.2).mT.unflatten(-1, (self.count, self.count))
+        for layer in self.net:
+            grid = grid + leaky(layer(grid), 0.2)
+        return flat_net(self.count) + self.last(grid.permute(0, 2, 3, 1))
 
 
-def neighbours(cloud: torch.Tensor) -> torch.Tensor:
-    """Find the ten nearest neighbours of each point, (B · N, 10), the points of all clouds numbered through.
+def neighbours(nodes: torch.Tensor, cloud: torch.Tensor, count: int) -> torch.Tensor:
+    """Find the points of a cloud nearest to each node, (B · N, count), the points of all clouds numbered through.
 
     DGCNN looks for them anew among the features of each layer; here they are those in space.
     """
-    found = [cKDTree(one).query(one, NEIGHBOURS)[1] for one in cloud.numpy()]
-    return torch.as_tensor(np.concatenate([one + i * len(one) for i, one in enumerate(found)]))
+    pairs = zip(nodes.numpy(), cloud.numpy(), strict=True)
+    found = [cKDTree(points).query(node, count)[1] for node, points in pairs]
+    return torch.as_tensor(np.concatenate([one + i * cloud.shape[1] for i, one in enumerate(found)]))
 
 
 def flat_net(count: int) -> torch.Tensor:
@@ -82,7 +103,7 @@ def random_patches(batch: int, generator: torch.Generator) -> gd.NURBSSurface:
     """Make smooth bicubic patches: 6 × 6 points, random heights, shifted in the plane, turned a little."""
     net = flat_net(6).repeat(batch, 1, 1, 1)
     noise = torch.randn(batch, 6, 6, 3, generator=generator)
-    net = net + noise * torch.tensor([0.06, 0.06, 0.3])
+    net = net + noise * torch.tensor([0.06, 0.06, 0.25])
     angle = (2 * torch.rand(3, batch, generator=generator) - 1) * (torch.pi / 9)
     skew = torch.zeros(batch, 3, 3)
     skew[:, [2, 0, 1], [1, 2, 0]] = angle.mT
@@ -197,7 +218,7 @@ def picture(truth, shown):  # type: ignore[no-untyped-def]
     for count, nets in shown.items():
         for name, net in zip(("network", "direct fit"), nets, strict=True):
             rows.append([nurbs_pictures.draw_surface(gd.NURBSSurface(net[i]), v, size) for i, v in enumerate(views)])
-            titles.append(f"{count}×{count} {name}")
+            titles.append(f"{count} x {count} {name}")
     return pictures.grid(rows, titles, [f"held-out cloud {i}" for i in range(4)])
 
 

@@ -22,8 +22,7 @@ from geodiff.scene.atomic import replacing
 from geodiff.splines import NURBSSurface
 from geodiff.splines.files import save_splines
 from geodiff.splines.fit import fit_surface
-from geodiff.splines.fit_cloud import fit_cloud
-from geodiff.tasks import nurbs_pictures, pictures
+from geodiff.tasks import nurbs_pictures
 from geodiff.tasks.outputs import check_output
 from geodiff.validation import as_tensor, choice, describe, fail, positive
 
@@ -121,7 +120,7 @@ def fit_nurbs(
         A `FitNURBSResult`.
 
     Raises:
-        TypeError, ValueError: as each argument's check says; points that are not finite or too few, a file without them.
+        TypeError, ValueError: as each argument's check says; points that are not finite or too few.
         FileNotFoundError: no such file.
         ImportError: a format whose library is not installed.
         OSError: ``output`` cannot be written to.
@@ -162,13 +161,13 @@ def fit_nurbs(
                 bar.set_postfix(objective=f"{objective:.4g}", refresh=False)
                 bar.update()
 
-            common = {"degree": tuple(degree), "smoothing": smoothing, "seed": seed, "callback": tell}
+            common: dict[str, Any] = {"degree": degree, "smoothing": smoothing, "seed": seed, "callback": tell}
             if kind == "cloud":
-                fit = fit_cloud(data, tuple(control), **common)
+                from geodiff.splines.fit_cloud import fit_cloud
+
+                fit = fit_cloud(data, control, **common)
             else:
-                fit = fit_surface(
-                    data, tuple(control), free_knots=free_knots, rational=rational, starts=starts, **common
-                )
+                fit = fit_surface(data, control, free_knots=free_knots, rational=rational, starts=starts, **common)
         seconds = time.perf_counter() - begin
         low, high = data.reshape(-1, 3).amin(0), data.reshape(-1, 3).amax(0)
         result = FitNURBSResult(
@@ -192,7 +191,7 @@ def fit_nurbs(
 
 
 def read_points(path: str | os.PathLike[str], array: str | None = None) -> torch.Tensor:
-    """Read a grid, heights or a cloud from a file, as `fit_nurbs` takes it; float64.
+    r"""Read a grid, heights or a cloud from a file, as `fit_nurbs` takes it; float64.
 
     Raises:
         FileNotFoundError: no such file.
@@ -201,7 +200,7 @@ def read_points(path: str | os.PathLike[str], array: str | None = None) -> torch
     Example:
         >>> import pathlib, tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "three.csv"
-        >>> _ = path.write_text("x,y,z\\n0,0,0\\n1,0,0\\n0,1,0.5\\n")
+        >>> _ = path.write_text("x,y,z\n0,0,0\n1,0,0\n0,1,0.5\n")
         >>> read_points(path).shape
         torch.Size([3, 3])
     """
@@ -218,8 +217,8 @@ def read_points(path: str | os.PathLike[str], array: str | None = None) -> torch
             import trimesh
 
             loaded: Any = trimesh.load(path, process=False)
-            vertices = loaded.to_geometry().vertices if isinstance(loaded, trimesh.Scene) else loaded.vertices
-            values = np.asarray(vertices)
+            merged: Any = loaded.to_geometry() if isinstance(loaded, trimesh.Scene) else loaded
+            values = np.asarray(merged.vertices)
         else:
             values = _table(path)
     except _Unsuitable:
@@ -379,9 +378,7 @@ def _write(result: FitNURBSResult, folder: pathlib.Path, formats: list[str], mor
     with replacing(files["metrics"], _WHERE) as part:
         for name in formats:
             save_splines(part.parent / f"surface.{name}", result.surface, samples=_SAMPLES)
-        pictures.to_image(nurbs_pictures.overview(result.surface, result.points, result.kind)).save(
-            part.parent / "surface.png"
-        )
+        nurbs_pictures.overview(result.surface, result.points, result.kind).save(part.parent / "surface.png")
         if "error" in files:
             nurbs_pictures.error_map(
                 part.parent / "error.png", result.surface, result.errors, result.parameters, result.diagonal

@@ -27,8 +27,11 @@ def looking_at(
     elevation_deg: float = 35.0,
     up: Sequence[float] = (0.0, 0.0, 1.0),
     fov_deg: float = 25.0,
+    aspect: float = 1.0,
 ) -> Camera:
     """Return a camera that sees all points (N, 3), from a direction around the axis `up`.
+
+    It is as near as an image allows that is `aspect` >= 1 times as wide as high.
 
     Azimuth is measured from x towards y where up is z, from z towards x where up is y: as the axes follow each other.
     """
@@ -45,7 +48,9 @@ def looking_at(
     right = torch.nn.functional.normalize(torch.linalg.cross(axis, backward), dim=0)
     across = torch.stack([right, torch.linalg.cross(backward, right)])
     offset = points - middle
-    reach = (offset @ across.mT).abs().amax(-1) / math.tan(math.radians(0.5 * fov_deg)) + offset @ backward
+    reach = (offset @ across.mT / torch.tensor([aspect, 1.0])).abs().amax(-1) / math.tan(
+        math.radians(0.5 * fov_deg)
+    ) + offset @ backward
     distance = _MARGIN * float(reach.max()) + 0.02 * radius
     return Camera.look_at(middle + distance * backward, middle, axis, fov_deg=fov_deg, near=1e-3 * radius)
 
@@ -77,9 +82,10 @@ def draw_surface(
         fine = (size[0] * _FINE, size[1] * _FINE)
         depth = rasterize(mesh, camera, fine).depth
         curves = _knot_curves(surface, 2 * samples)
+        strength = min(0.75, 24 / len(curves))  # many lines must not hide the surface
         low, high = mesh.bounds
         slack = 0.01 * float((high - low).norm())
-        picture = _painted(picture, _seen_lines(curves, camera, depth, slack), _LINE, 0.75)
+        picture = _painted(picture, _seen_lines(curves, camera, depth, slack), _LINE, strength)
     if control_points:
         picture = _painted(picture, _dots(surface.control_points.reshape(-1, 3), camera, size), _DOT, 0.9)
     return picture
@@ -120,7 +126,7 @@ def _dots(points: torch.Tensor, camera: Camera, size: tuple[int, int]) -> np.nda
     height, width = size[0] * _FINE, size[1] * _FINE
     page = Image.new("L", (width, height))
     draw = ImageDraw.Draw(page)
-    r = max(1.6 * _FINE, 0.006 * height)
+    r = max(0.8 * _FINE, 0.008 * height / max(1.0, len(points) / 150) ** 0.5)
     for x, y, d in camera.project(points, (height, width)).tolist():
         if d > 0:
             draw.ellipse((x - r, y - r, x + r, y + r), fill=255)
@@ -134,29 +140,31 @@ def _painted(picture: np.ndarray, ink: np.ndarray, color: Sequence[float], stren
     return picture * (1 - cover) + np.asarray(color, dtype=np.float32) * cover
 
 
-def overview(surface: NURBSSurface, points: torch.Tensor, kind: str, size: tuple[int, int] = (420, 560)) -> np.ndarray:
-    """Draw a fitted surface from both sides with its knot lines, and once more with its control points, (H, 3W, 3).
+def overview(surface: NURBSSurface, points: torch.Tensor, kind: str, size: tuple[int, int] = (330, 460)) -> Image.Image:
+    """Draw a fitted surface plainly, with its knot lines, and from behind with its control points.
 
-    Heights are scaled to a third of the longer side of their field: a landscape would look flat, an objective steep.
-    Grids and clouds are turned so that their thinnest direction is up.
+    Heights are scaled to a fifth of the longer side of their field: a landscape would look flat, an objective steep.
+    Grids and clouds are turned so that their thinnest direction is up. Control points outside of the picture are cut.
     """
     cloud = points.detach().double().reshape(-1, 3)
+    up: Sequence[float] = (0.0, 0.0, 1.0)
     if kind == "heights":
-        low, high = cloud.amin(0), cloud.amax(0)
-        extent = high - low
+        extent = cloud.amax(0) - cloud.amin(0)
         scale = torch.ones(3, dtype=torch.float64)
         if float(extent[2]) > 0:
-            scale[2] = extent[:2].max() / (3 * extent[2])
+            scale[2] = extent[:2].max() / (5 * extent[2])
         surface = surface.replace(control_points=surface.control_points * scale.to(surface.control_points))
         cloud = cloud * scale
-        up: Sequence[float] = (0.0, 0.0, 1.0)
     else:
         up = _thinnest(surface, cloud)
-    # What is drawn must be in the picture, control points apart: those far outside are cut.
     drawn = torch.cat([cloud, surface.grid(24, 24).detach().double().reshape(-1, 3)])
-    views = [looking_at(drawn, azimuth, elevation, up) for azimuth, elevation in ((-60, 35), (120, 35), (-60, 35))]
-    shown = [draw_surface(surface, view, size, control_points=i == 2) for i, view in enumerate(views)]
-    return np.concatenate(shown, axis=1)
+    front, back = (looking_at(drawn, azimuth, 40, up, aspect=size[1] / size[0]) for azimuth in (-60, 120))
+    row = [
+        draw_surface(surface, front, size, knot_lines=False),
+        draw_surface(surface, front, size),
+        draw_surface(surface, back, size, control_points=True),
+    ]
+    return pictures.grid([row], [""], ["the surface", "its knot lines", "from behind, with control points"])
 
 
 def _thinnest(surface: NURBSSurface, cloud: torch.Tensor) -> list[float]:
@@ -191,8 +199,9 @@ def error_map(
     figure = Figure(figsize=(6.2, 5.0), layout="constrained")
     axes = figure.subplots()
     draw_error(figure, axes, surface, errors, parameters, diagonal)
-    axes.set_title(title or f"largest {float(errors.max()) / diagonal:.2g}, rms "
-                   f"{float(errors.double().square().mean().sqrt()) / diagonal:.2g} of the diagonal", fontsize=10)  # fmt: skip
+    rms = float(errors.double().square().mean().sqrt())
+    text = f"largest {float(errors.max()) / (diagonal or 1):.2g}, rms {rms / (diagonal or 1):.2g} of the diagonal"
+    axes.set_title(title or text, fontsize=10)
     figure.savefig(path, dpi=110)
 
 
@@ -204,11 +213,12 @@ def draw_error(
     parameters: Sequence[torch.Tensor],
     diagonal: float,
     largest: float | None = None,
+    bar: bool = True,
 ) -> None:
-    """Draw the error map on the axes of a Matplotlib figure, with a bar of its colours up to `largest`."""
+    """Draw the error map on the axes of a Matplotlib figure; its colours end at `largest`, and are told by a bar."""
     u, v = (x.detach().double().numpy() for x in parameters)
     relative = errors.detach().double().numpy() / (diagonal or 1.0)
-    options = {"cmap": "viridis", "vmin": 0.0, "vmax": largest or float(relative.max()) or 1e-16}
+    options: dict[str, Any] = {"cmap": "viridis", "vmin": 0.0, "vmax": largest or float(relative.max()) or 1e-16}
     if relative.ndim == 2:
         drawn = axes.pcolormesh(u, v, relative.T, shading="nearest", rasterized=True, **options)
     else:
@@ -222,4 +232,7 @@ def draw_error(
                 line(knot, color="white" if relative.ndim == 2 else "0.4", linewidth=0.8, alpha=0.8)
     axes.set(xlabel="u", ylabel="v")
     axes.set(xlim=[float(x) for x in surface.domain[0]], ylim=[float(x) for x in surface.domain[1]])
-    figure.colorbar(drawn, ax=axes, label="distance / diagonal of the bounding box", format="%.1e")
+    if bar:
+        extend = "max" if float(relative.max()) > options["vmax"] else "neither"
+        label = "distance / diagonal of the bounding box"
+        figure.colorbar(drawn, ax=axes, label=label, format="%.1e", extend=extend)
