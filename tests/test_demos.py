@@ -28,3 +28,27 @@ def test_images(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert scores[-1] > scores[0] + 0.2
     assert page.width > 1000 and page.height > 800
     assert (tmp_path / "vase.obj").is_file()
+
+
+def test_network(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = run("nurbs_network", tmp_path, monkeypatch)
+    rows = [line.split() for line in (tmp_path / "table.txt").read_text().splitlines()[1:]]
+    to_the_patch = [float(row[-2]) for row in rows]
+    assert len(rows) == 6 and to_the_patch[1] == min(to_the_patch)
+    assert max(to_the_patch[3::2]) < to_the_patch[0]  # direct fits are better than none
+    assert page.width > 800
+
+
+def test_bukin(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = run("nurbs_bukin", tmp_path, monkeypatch)
+    rows = [line.split() for line in (tmp_path / "table.txt").read_text().splitlines()[1:]]
+    errors = [float(row[-4]) for row in rows]
+    assert errors[0] > 2 * errors[1] and errors[0] > errors[2] > errors[3]
+    assert page.width > 1000
+
+
+def test_scan_of_a_landscape(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = run("nurbs_scan", tmp_path, monkeypatch)
+    rows = [line.split() for line in (tmp_path / "table.txt").read_text().splitlines()[2:]]
+    assert [row[0] for row in rows] == ["8x8", "16x16"] and float(rows[1][1]) < float(rows[0][1]) < 100
+    assert page.width > 800

@@ -141,30 +141,68 @@ def _painted(picture: np.ndarray, ink: np.ndarray, color: Sequence[float], stren
 
 
 def overview(surface: NURBSSurface, points: torch.Tensor, kind: str, size: tuple[int, int] = (330, 460)) -> Image.Image:
-    """Draw a fitted surface plainly, with its knot lines, and from behind with its control points.
+    """Draw the points, the surface fitted to them with its knot lines, and from behind with its control points.
 
     Heights are scaled to a fifth of the longer side of their field: a landscape would look flat, an objective steep.
     Grids and clouds are turned so that their thinnest direction is up. Control points outside of the picture are cut.
     """
+    row = [
+        draw_points(surface, points, kind, size),
+        draw_fit(surface, points, kind, size),
+        draw_fit(surface, points, kind, size, azimuth_deg=120, control_points=True),
+    ]
+    return pictures.grid([row], [""], ["the points", "the surface and its knot lines", "from behind, control points"])
+
+
+def draw_fit(
+    surface: NURBSSurface,
+    points: torch.Tensor,
+    kind: str,
+    size: tuple[int, int],
+    azimuth_deg: float = -60.0,
+    **options: Any,
+) -> np.ndarray:
+    """Draw a surface as `draw_surface` does, seen and scaled as `overview` says, (H, W, 3)."""
+    scale, view = _staged(surface, points, kind, size, azimuth_deg)
+    return draw_surface(surface.replace(control_points=surface.control_points * scale), view, size, **options)
+
+
+def draw_points(
+    surface: NURBSSurface, points: torch.Tensor, kind: str, size: tuple[int, int], azimuth_deg: float = -60.0
+) -> np.ndarray:
+    """Draw points, seen as `draw_fit` sees their surface: a grid joined by straight pieces, a cloud as dots."""
+    scale, view = _staged(surface, points, kind, size, azimuth_deg)
+    scaled = points.to(scale) * scale
+    if kind != "cloud":
+        joined = NURBSSurface(scaled, degree=(1, 1))
+        return draw_surface(joined, view, size, knot_lines=False, samples=min(max(joined.shape), 512))
+    height, width = size[0] * _FINE, size[1] * _FINE
+    at = view.project(scaled, (height, width))
+    at = at[at[:, 2].argsort(descending=True)]  # the nearest on top, and darkest
+    shade = (at[:, 2] - at[:, 2].min()) / (at[:, 2].max() - at[:, 2].min()).clamp_min(1e-12)
+    page = pictures.to_image(pictures.backdrop((height, width)))
+    draw = ImageDraw.Draw(page)
+    r = max(0.5 * _FINE, 0.12 * height / len(at) ** 0.5)
+    for (x, y, _), grey in zip(at.tolist(), (60 + 140 * shade).int().tolist(), strict=True):
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=(grey, grey, grey))
+    fine = np.asarray(page, dtype=np.float32) / 255
+    return fine.reshape(size[0], _FINE, size[1], _FINE, 3).mean((1, 3))
+
+
+def _staged(
+    surface: NURBSSurface, points: torch.Tensor, kind: str, size: tuple[int, int], azimuth_deg: float
+) -> tuple[torch.Tensor, Camera]:
+    """Return a factor for each coordinate, (3,), and a camera for what they scale."""
     cloud = points.detach().double().reshape(-1, 3)
-    up: Sequence[float] = (0.0, 0.0, 1.0)
+    scale, up = torch.ones(3, dtype=torch.float64), [0.0, 0.0, 1.0]
     if kind == "heights":
         extent = cloud.amax(0) - cloud.amin(0)
-        scale = torch.ones(3, dtype=torch.float64)
         if float(extent[2]) > 0:
             scale[2] = extent[:2].max() / (5 * extent[2])
-        surface = surface.replace(control_points=surface.control_points * scale.to(surface.control_points))
-        cloud = cloud * scale
     else:
         up = _thinnest(surface, cloud)
-    drawn = torch.cat([cloud, surface.grid(24, 24).detach().double().reshape(-1, 3)])
-    front, back = (looking_at(drawn, azimuth, 40, up, aspect=size[1] / size[0]) for azimuth in (-60, 120))
-    row = [
-        draw_surface(surface, front, size, knot_lines=False),
-        draw_surface(surface, front, size),
-        draw_surface(surface, back, size, control_points=True),
-    ]
-    return pictures.grid([row], [""], ["the surface", "its knot lines", "from behind, with control points"])
+    drawn = torch.cat([cloud, surface.grid(24, 24).detach().double().reshape(-1, 3)]) * scale
+    return scale, looking_at(drawn, azimuth_deg, 40, up, aspect=size[1] / size[0])
 
 
 def _thinnest(surface: NURBSSurface, cloud: torch.Tensor) -> list[float]:
@@ -227,9 +265,10 @@ def draw_error(
         drawn = axes.scatter(u[order], v[order], c=relative[order], s=min(dot, 20.0), linewidths=0, **options)
     for axis, line in ((0, axes.axvline), (1, axes.axhline)):
         low, high = (float(end) for end in surface.domain[axis])
-        for knot in multiplicities(surface.knots[axis])[0].tolist():
-            if low < knot < high:
-                line(knot, color="white" if relative.ndim == 2 else "0.4", linewidth=0.8, alpha=0.8)
+        inside = [knot for knot in multiplicities(surface.knots[axis])[0].tolist() if low < knot < high]
+        strength = min(0.8, 16 / max(len(inside), 1))  # many lines must not hide the map
+        for knot in inside:
+            line(knot, color="white" if relative.ndim == 2 else "0.4", linewidth=0.7, alpha=strength)
     axes.set(xlabel="u", ylabel="v")
     axes.set(xlim=[float(x) for x in surface.domain[0]], ylim=[float(x) for x in surface.domain[1]])
     if bar:
