@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of splines, checked against geomdl, rhino3dm and Open CASCADE."""
+"""Files of splines: JSON, checked against geomdl, triangles, and what is refused."""
 
 import json
+import math
 import pathlib
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,74 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import geodiff as gd
-from geodiff.scene import atomic
-from geodiff.splines import NURBS, NURBSCurve, NURBSSurface, NURBSVolume
+from geodiff.splines import NURBS, NURBSCurve, NURBSSurface
 from geodiff.splines.files import load_splines, save_splines
-
-# Decimal text of 17 digits is exact, and dividing by a weight and multiplying again costs a few roundings of numbers of
-# size 1; other libraries evaluate in another order. 1e-12 is some thousand roundings.
-ROUND_TRIP = 1e-12
-
-KINDS: dict[int, type[NURBS]] = {1: NURBSCurve, 2: NURBSSurface, 3: NURBSVolume}
-
-
-def make(
-    shape: Sequence[int],
-    degree: Sequence[int],
-    dim: int = 3,
-    rational: bool = False,
-    clamped: bool = True,
-    periodic: Sequence[bool] | None = None,
-    seed: int = 0,
-) -> NURBS:
-    """Draw a spline in float64 with uneven knots on domains such as [-1.5, 2]."""
-    draw = torch.Generator().manual_seed(seed)
-
-    def rand(*size: int) -> torch.Tensor:
-        return torch.rand(*size, generator=draw, dtype=torch.float64)
-
-    periodic = periodic or (False,) * len(shape)
-    knots = []
-    for count, p, wraps in zip(shape, degree, periodic, strict=True):
-        inner = -1.5 + 3.5 * torch.cat([rand(1) * 0, (rand((count if wraps else count - p)) + 0.1).cumsum(0)])
-        inner = -1.5 + 3.5 * (inner + 1.5) / (inner[-1] + 1.5)
-        if not clamped and not wraps:
-            ends = (inner[0] - (rand(p) + 0.1).cumsum(0).flip(0), inner[-1] + (rand(p) + 0.1).cumsum(0))
-        else:
-            ends = (inner[:1].expand(0 if wraps else p), inner[-1:].expand(0 if wraps else p))
-        knots.append(torch.cat([ends[0], inner, ends[1]]))
-    weights = rand(*shape) + 0.5 if rational else None
-    new = KINDS[len(shape)].__new__(KINDS[len(shape)])
-    points = 2 * rand(*shape, dim) - 1
-    NURBS.__init__(new, points, knots, weights, degree, "exact", None, periodic, "error")
-    return new
-
-
-def assert_same(actual: NURBS, expected: NURBS, knots: bool = True) -> None:
-    """Assert that two splines have the same domain and the same points, and the same knots but for rounding."""
-    assert type(actual) is type(expected)
-    assert actual.degree == expected.degree
-    opened = expected.opened()
-    for got, wanted in zip(actual.domain, opened.domain, strict=True):
-        torch.testing.assert_close(torch.stack(got), torch.stack(wanted), rtol=0, atol=ROUND_TRIP)
-    if knots:
-        for got, wanted in zip(actual.knots, opened.knots, strict=True):
-            torch.testing.assert_close(got, wanted, rtol=0, atol=ROUND_TRIP)
-    at = [torch.linspace(float(low), float(high), 11, dtype=torch.float64) for low, high in opened.domain]
-    points = opened.grid(*at)
-    points = torch.nn.functional.pad(points, (0, actual.dim - points.shape[-1]))
-    torch.testing.assert_close(actual.replace(outside="clamp").grid(*at), points, rtol=0, atol=ROUND_TRIP)
-
-
-CASES = {
-    "plane curve": ((7,), (3,), 2, False),
-    "rational plane curve": ((7,), (2,), 2, True),
-    "curve": ((5,), (4,), 3, False),
-    "rational curve": ((6,), (1,), 3, True),
-    "surface": ((5, 7), (3, 2), 3, False),
-    "rational surface": ((6, 4), (2, 3), 3, True),
-}
-VOLUMES = {"volume": ((3, 4, 5), (2, 1, 3), 3, False), "rational volume": ((3, 5, 2), (1, 3, 1), 3, True)}
+from tests.splines.splines import CASES, ROUND_TRIP, VOLUMES, assert_same, make
 
 # JSON ----------------------------------------------------------------------------------------------------------------
 
@@ -142,9 +78,9 @@ def test_geomdl_reads_what_we_write(tmp_path: pathlib.Path, case: tuple) -> None
 
 @pytest.mark.parametrize("case", [*CASES.values(), *VOLUMES.values()], ids=[*CASES, *VOLUMES])
 def test_we_read_what_geomdl_writes(tmp_path: pathlib.Path, case: tuple) -> None:
-    geomdl = pytest.importorskip("geomdl")
-    from geomdl import BSpline, exchange, multi
+    pytest.importorskip("geomdl")
     from geomdl import NURBS as RATIONAL
+    from geomdl import BSpline, exchange, multi
 
     shape, degree, dim, rational = case
     name = {1: "Curve", 2: "Surface", 3: "Volume"}[len(shape)]
@@ -158,7 +94,6 @@ def test_we_read_what_geomdl_writes(tmp_path: pathlib.Path, case: tuple) -> None
     ]
     theirs.knotvector = vectors if len(shape) > 1 else vectors[0]
     container = getattr(multi, name + "Container")(theirs)
-    assert geomdl is not None
     exchange.export_json(container, str(tmp_path / "theirs.json"))
     (ours,) = load_splines(tmp_path / "theirs.json")
     at = torch.cartesian_prod(*[torch.linspace(2.0, 5.0, 6, dtype=torch.float64)] * len(shape)).reshape(-1, len(shape))
@@ -167,26 +102,232 @@ def test_we_read_what_geomdl_writes(tmp_path: pathlib.Path, case: tuple) -> None
     assert ours.is_rational == rational
 
 
-# 3dm -----------------------------------------------------------------------------------------------------------------
+def test_periodic_splines_are_written_unrolled(tmp_path: pathlib.Path) -> None:
+    spline = make((6, 5), (3, 2), 3, True, periodic=(True, False))
+    save_splines(tmp_path / "a.json", spline)
+    (back,) = load_splines(tmp_path / "a.json")
+    assert back.periodic == (False, False)
+    assert back.shape == (9, 5)
+    assert_same(back, spline)
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-@pytest.mark.parametrize("clamped", [True, False], ids=["clamped", "unclamped"])
-def test_rhino_evaluates_what_we_write(tmp_path: pathlib.Path, case: tuple, clamped: bool) -> None:
-    rhino = pytest.importorskip("rhino3dm")
-    spline = make(*case, clamped=clamped)
-    save_splines(tmp_path / "a.3dm", [spline])
-    model = rhino.File3dm.Read(str(tmp_path / "a.3dm"))
-    shape = model.Objects[0].Geometry
-    domains = [shape.Domain] if spline.axes == 1 else [shape.Domain(0), shape.Domain(1)]
-    for (low, high), domain in zip(spline.domain, domains, strict=True):
-        assert (domain.T0, domain.T1) == (float(low), float(high))
-    at = [torch.linspace(float(low), float(high), 9, dtype=torch.float64)[1:-1] for low, high in spline.domain]
-    combinations = torch.cartesian_prod(*at).reshape(-1, spline.axes)
-    found = [shape.PointAt(*p) for p in combinations.tolist()]
-    points = torch.tensor([[p.X, p.Y, p.Z] for p in found], dtype=torch.float64)
-    expected = torch.nn.functional.pad(spline(*combinations.unbind(-1)), (0, 3 - spline.dim))
-    torch.testing.assert_close(points, expected, rtol=0, atol=ROUND_TRIP)
-    (back,) = load_splines(tmp_path / "a.3dm")
-    assert_same(back, spline, knots=clamped)
-    assert back.is_rational == spline.is_rational
+def test_float32_on_request(tmp_path: pathlib.Path) -> None:
+    spline = make((7,), (3,), 2, True).to(dtype=torch.float32)
+    save_splines(tmp_path / "a.json", spline)
+    assert load_splines(tmp_path / "a.json")[0].dtype == torch.float64
+    (back,) = load_splines(tmp_path / "a.json", dtype=torch.float32)
+    assert back.dtype == torch.float32
+    assert torch.equal(back.control_points, spline.control_points)
+
+
+def test_a_graph_is_left_behind(tmp_path: pathlib.Path) -> None:
+    save_splines(tmp_path / "a.json", NURBSCurve(torch.rand(5, 2, requires_grad=True)))
+    assert not load_splines(tmp_path / "a.json")[0].control_points.requires_grad
+
+
+# Triangles -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["obj", "ply", "stl", "glb"])
+def test_surfaces_become_triangles(tmp_path: pathlib.Path, ending: str) -> None:
+    first, second = make((5, 5), (3, 2), seed=1), make((4, 6), (2, 3), 3, True, seed=2)
+    path = tmp_path / f"a.{ending}"
+    save_splines(path, [first, second], samples=(5, 6))
+    mesh = gd.Mesh.load(path, dtype=torch.float64)
+    assert (mesh.num_vertices, mesh.num_faces) == (60, 80)
+    expected = torch.cat([first.grid(5, 6).reshape(-1, 3), second.grid(5, 6).reshape(-1, 3)])
+    # Formats but OBJ store float32: each point is one of ours but for its rounding, and none is missing.
+    nearest = torch.cdist(mesh.vertices, expected, compute_mode="donot_use_mm_for_euclid_dist").min(0)
+    assert float(nearest.values.max()) < 1e-6
+    assert len(nearest.indices.unique()) == 60
+
+
+def test_only_surfaces_become_triangles(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match=r"`splines` must be surfaces, where they become triangles; got NURBSCurve"):
+        save_splines(tmp_path / "a.obj", make((5,), (3,)))
+    batch = NURBSSurface(torch.rand(2, 4, 4, 3))
+    with pytest.raises(ValueError, match=r"without batch axes; got NURBSSurface\(batch \(2,\)"):
+        save_splines(tmp_path / "a.obj", batch)
+    with pytest.raises(ValueError, match=r"Triangles are not splines: gd.Mesh.load reads them"):
+        load_splines(tmp_path / "a.obj")
+
+
+# What is refused -----------------------------------------------------------------------------------------------------
+
+
+def test_saving_refuses(tmp_path: pathlib.Path) -> None:
+    curve = make((5,), (3,), 2)
+    with pytest.raises(ValueError, match=r"one of json, 3dm, igs, .*got 'jsn'. Did you mean 'json'"):
+        save_splines(tmp_path / "a.jsn", curve)
+    with pytest.raises(ValueError, match=r"a file name ending in one of .json, .3dm"):
+        save_splines(tmp_path / "a", curve)
+    with pytest.raises(TypeError, match=r"a NURBS curve, surface or volume, or several; got int 3"):
+        save_splines(tmp_path / "a.json", [curve, 3])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match=r"a NURBS curve, surface or volume, or several; got float"):
+        save_splines(tmp_path / "a.json", 3.0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"at least one spline; got none"):
+        save_splines(tmp_path / "a.json", [])
+    with pytest.raises(ValueError, match=r"without batch axes; got a curve of batch \(2,\). Save its members"):
+        save_splines(tmp_path / "a.json", NURBSCurve(torch.rand(2, 5, 3)))
+    with pytest.raises(ValueError, match=r"of degree 1 or more in .json files; got degree \(0,\)"):
+        save_splines(tmp_path / "a.json", NURBSCurve(torch.rand(5, 3), degree=0))
+    with pytest.raises(ValueError, match=r"of one kind in .json files; got curve and surface. Save each kind"):
+        save_splines(tmp_path / "a.json", [curve, make((4, 4), (3, 3))])
+    spoiled = NURBSCurve(torch.rand(5, 3))
+    spoiled.control_points[2, 1] = math.nan
+    with pytest.raises(ValueError, match=r"`splines` must be finite; got nan at index \(2, 1\)"):
+        save_splines(tmp_path / "a.json", spoiled)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_loading_refuses_arguments(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match=r"one of json, 3dm, igs, iges, stp, step; got 'txt'"):
+        load_splines(tmp_path / "a.txt")
+    with pytest.raises(FileNotFoundError, match=r"a file that exists; got .*a.json"):
+        load_splines(tmp_path / "a.json")
+    save_splines(tmp_path / "a.json", make((5,), (3,)))
+    with pytest.raises(TypeError, match=r"`dtype` must be torch.float64 or torch.float32; got torch.float16"):
+        load_splines(tmp_path / "a.json", dtype=torch.float16)
+    with pytest.raises(ValueError, match=r"`unsupported` must be one of error, skip; got 'ignore'"):
+        load_splines(tmp_path / "a.json", unsupported="ignore")
+
+
+def _set(path: str, value: Any) -> Any:
+    """Return a change of a file's content: a value put where a dotted path points to, or taken out where None."""
+
+    def change(content: Any) -> None:
+        *way, last = path.split(".")
+        for key in way:
+            content = content[int(key) if key.isdigit() else key]
+        if value is None:
+            del content[last]
+        else:
+            content[int(last) if last.isdigit() else last] = value
+
+    return change
+
+
+SPLINE = "shape.data.0."
+DAMAGE = {
+    "no type": (_set("shape.type", None), r'no "shape" with "type" curve, surface or volume'),
+    "another type": (_set("shape.type", "mesh"), r'no "shape" with "type" curve, surface or volume'),
+    "no list": (_set("shape.data", 3), r'no "shape" with "type" curve, surface or volume and a list "data"'),
+    "no object": (_set("shape.data.0", 3), r"surface 0 is no object"),
+    "no knots": (_set(SPLINE + "knotvector_u", None), r"surface 0 has no 'knotvector_u'"),
+    "no points": (_set(SPLINE + "control_points.points", None), r"surface 0 has no 'points'"),
+    "points no object": (_set(SPLINE + "control_points", [[0.0]]), r"surface 0 has no 'points'"),
+    "degree a fraction": (_set(SPLINE + "degree_v", 2.5), r"surface 0, 'degree_v': 2.5 is no integer"),
+    "degree too high": (_set(SPLINE + "degree_v", 9), r"surface 0: NURBSSurface: `control_points` must be at least 10"),
+    "degree off": (_set(SPLINE + "degree_v", 3), r"surface 0: .*`knots_v` must be 8 knots = K \+ P \+ 1"),
+    "degree negative": (_set(SPLINE + "degree_v", -1), r"surface 0: .*`degree` must be 2 integers of 0 or more"),
+    "size off": (_set(SPLINE + "size_u", 5), r"surface 0 has 12 control points where its sizes say 5×4"),
+    "weight missing": (
+        _set(SPLINE + "control_points.weights", [1.0]),
+        r"surface 0 has 1 weights for 12 control points",
+    ),
+    "weight negative": (_set(SPLINE + "control_points.weights.1", -1.0), r"surface 0: .*`weights` must be positive"),
+    "ragged": (_set(SPLINE + "control_points.points.3", [1.0]), r"surface 0, 'points': setting an array element"),
+    "flat": (_set(SPLINE + "control_points.points", [1.0, 2.0]), r"surface 0, 'points': not a list of points"),
+    "empty": (_set(SPLINE + "knotvector_u", []), r"surface 0, 'knotvector_u': not a list of numbers"),
+    "text": (_set(SPLINE + "knotvector_u.1", "low"), r"surface 0, 'knotvector_u': could not convert string to float"),
+    "knots decrease": (_set(SPLINE + "knotvector_u.1", 9.0), r"surface 0: .*`knots_u` must be non-decreasing"),
+    "NaN": (
+        _set(SPLINE + "control_points.points.2", [0.0, math.nan, 0.0]),
+        r"surface 0: .*`control_points` must be fini",
+    ),
+    "infinite": (_set(SPLINE + "knotvector_u.0", -math.inf), r"surface 0: .*`knots_u` must be finite; got -inf"),
+}
+
+
+@pytest.mark.parametrize("change, message", DAMAGE.values(), ids=DAMAGE)
+def test_damaged_json_is_named(tmp_path: pathlib.Path, change: Any, message: str) -> None:
+    path = tmp_path / "broken.json"
+    save_splines(path, make((3, 4), (1, 2), 3, True))
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"a sound file; got .*broken.json \(" + message):
+        load_splines(path, unsupported="skip")
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.7, 0.999])
+def test_truncated_json_is_named(tmp_path: pathlib.Path, fraction: float) -> None:
+    path = tmp_path / "broken.json"
+    save_splines(path, make((3, 4), (1, 2)))
+    text = path.read_text()
+    path.write_text(text[: int(fraction * len(text))])
+    with pytest.raises(ValueError, match=r"a sound file; got .*broken.json \(not JSON: .*Is the file damaged"):
+        load_splines(path)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[" * 100000, b"[1, 2]"])
+def test_other_content_is_named(tmp_path: pathlib.Path, content: bytes) -> None:
+    (tmp_path / "broken.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a sound file; got .*broken.json \((not JSON|no \"shape\")"):
+        load_splines(tmp_path / "broken.json")
+
+
+def test_overflow_of_float32_is_named(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "large.json"
+    save_splines(path, NURBSCurve(torch.full((5, 2), 1e300, dtype=torch.float64)))
+    with pytest.raises(ValueError, match=r"large.json \(curve 0: NURBSCurve: `control_points` must be finite; got inf"):
+        load_splines(path, dtype=torch.float32)
+
+
+def test_a_file_without_splines(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.json").write_text('{"shape": {"type": "curve", "count": 0, "data": []}}')
+    with pytest.raises(ValueError, match=r"a file with splines; got .*a.json without any"):
+        load_splines(tmp_path / "a.json")
+
+
+def test_trims_and_free_forms_are_refused_or_skipped(tmp_path: pathlib.Path) -> None:
+    pytest.importorskip("geomdl")
+    from geomdl import BSpline, exchange, multi
+
+    def surface() -> Any:
+        new = BSpline.Surface(degree_u=1, degree_v=1)
+        new.degree_u = new.degree_v = 1
+        new.set_ctrlpts([[0, 0, 0], [0, 1, 0], [1, 0, 0], [1, 1, 0]], 2, 2)
+        new.knotvector_u = new.knotvector_v = [0, 0, 1, 1]
+        return new
+
+    trim = BSpline.Curve()
+    trim.degree = 1
+    trim.ctrlpts = [[0.2, 0.2], [0.8, 0.2], [0.8, 0.8], [0.2, 0.2]]
+    trim.knotvector = [0, 0, 0.3, 0.6, 1, 1]
+    trimmed = surface()
+    trimmed.trims = [trim]
+    path = tmp_path / "trimmed.json"
+    exchange.export_json(multi.SurfaceContainer(surface(), trimmed), str(path))
+    with pytest.raises(ValueError, match=r"trimmed.json with the trim curves of surface 1. .*unsupported=\"skip\""):
+        load_splines(path)
+    with pytest.warns(UserWarning, match=r"left out the trim curves of surface 1 of .*trimmed.json"):
+        assert len(load_splines(path, unsupported="skip")) == 1
+    content = json.loads(path.read_text())
+    content["shape"]["data"] = [{"type": "freeform", "points": [[0.0, 0.0]]}]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"with surface 0 of type 'freeform'. Its points can be fitted"):
+        load_splines(path)
+    with pytest.warns(UserWarning, match=r"left out surface 0 of type 'freeform'"):
+        assert load_splines(path, unsupported="skip") == []
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_interrupted_saving_leaves_the_old_file(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    path = tmp_path / "a.json"
+    if before:
+        save_splines(path, make((5,), (3,)))
+    old = path.read_bytes() if before else b""
+
+    def half(self: pathlib.Path, text: str, **options: Any) -> None:
+        with self.open("w") as file:
+            file.write(text[: len(text) // 2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pathlib.Path, "write_text", half)
+    with pytest.raises(KeyboardInterrupt):
+        save_splines(path, make((9, 9), (3, 3)))
+    assert [file.name for file in tmp_path.iterdir()] == (["a.json"] if before else [])
+    assert not before or path.read_bytes() == old

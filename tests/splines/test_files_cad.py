@@ -1,0 +1,443 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Splines in 3dm, IGES and STEP files, checked against rhino3dm and Open CASCADE."""
+
+import pathlib
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from geodiff.splines import NURBS, NURBSCurve, NURBSSurface
+from geodiff.splines.files import load_splines, save_splines
+from tests.splines.splines import CASES, ROUND_TRIP, assert_same, make
+
+ENDINGS = ["3dm", "igs", "step"]
+
+
+def needs(ending: str) -> None:
+    """Skip where the library for a format is missing."""
+    if ending == "3dm":
+        pytest.importorskip("rhino3dm", reason="needs rhino3dm: pip install geodiff[cad]")
+    else:
+        pytest.importorskip("OCP.collections", reason="needs OCP 8: pip install geodiff[cad]")
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("clamped", [True, False], ids=["clamped", "unclamped"])
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_round_trip(tmp_path: pathlib.Path, ending: str, case: tuple, clamped: bool, capfd: Any) -> None:
+    needs(ending)
+    spline = make(*case, clamped=clamped)
+    save_splines(tmp_path / f"a.{ending}", spline)
+    (back,) = load_splines(tmp_path / f"a.{ending}")
+    assert_same(back, spline, knots=clamped or ending != "3dm")  # Rhino drops two knots, which have no effect
+    assert back.is_rational == spline.is_rational
+    assert capfd.readouterr() == ("", "")  # Open CASCADE keeps quiet
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_several_of_both_kinds_in_order(tmp_path: pathlib.Path, ending: str) -> None:
+    needs(ending)
+    splines = [make((5,), (3,), 2), make((4, 4), (2, 3), 3, True), make((6,), (2,), 3, True)]
+    save_splines(tmp_path / f"a.{ending}", splines)
+    for back, spline in zip(load_splines(tmp_path / f"a.{ending}"), splines, strict=True):
+        assert_same(back, spline)
+
+
+@pytest.mark.parametrize("periodic", [(True, False), (True, True)])
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_periodic_splines_are_written_unrolled(tmp_path: pathlib.Path, ending: str, periodic: tuple) -> None:
+    needs(ending)
+    spline = make((6, 5), (3, 2), 3, True, periodic=periodic)
+    save_splines(tmp_path / f"a.{ending}", spline)
+    (back,) = load_splines(tmp_path / f"a.{ending}")
+    assert back.periodic == (False, False)
+    assert_same(back, spline, knots=ending != "3dm")
+
+
+def sphere() -> NURBSSurface:
+    """Make a sphere of radius 2, with poles and a seam, from two arcs (Piegl and Tiller, section 8.5)."""
+    half = 0.5**0.5
+    square = torch.tensor([[1, 0], [1, 1], [0, 1], [-1, 1], [-1, 0], [-1, -1], [0, -1], [1, -1], [1, 0]]).double()
+    arc = torch.tensor([[0, -1], [1, -1], [1, 0], [1, 1], [0, 1]]).double()
+    points = torch.cat([square[:, None] * arc[None, :, :1], arc[None, :, 1:].expand(9, 5, 1)], -1)
+    corners = torch.tensor([1, half] * 4 + [1]).double()
+    weights = corners[:, None] * corners[None, :5]
+    turns = [0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4]
+    knots_u, knots_v = torch.tensor(turns).double(), torch.tensor([0, 0, 0, 1, 1, 2, 2, 2]).double()
+    return NURBSSurface(2 * points, knots_u, knots_v, weights, (2, 2))
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_poles_seams_and_creases(tmp_path: pathlib.Path, ending: str) -> None:
+    needs(ending)
+    radius = sphere().grid(20, 20).norm(dim=-1)
+    torch.testing.assert_close(radius, torch.full_like(radius, 2.0))
+    crease = NURBSCurve(torch.rand(7, 3).double(), torch.tensor([0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2]).double())
+    save_splines(tmp_path / f"a.{ending}", [sphere(), crease])
+    ball, bent = load_splines(tmp_path / f"a.{ending}")
+    assert_same(ball, sphere())
+    assert_same(bent, crease)
+
+
+# 3dm -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("clamped", [True, False], ids=["clamped", "unclamped"])
+def test_rhino_evaluates_what_we_write(tmp_path: pathlib.Path, case: tuple, clamped: bool) -> None:
+    rhino = pytest.importorskip("rhino3dm")
+    spline = make(*case, clamped=clamped)
+    save_splines(tmp_path / "a.3dm", [spline])
+    shape = rhino.File3dm.Read(str(tmp_path / "a.3dm")).Objects[0].Geometry
+    domains = [shape.Domain] if spline.axes == 1 else [shape.Domain(0), shape.Domain(1)]
+    for (low, high), domain in zip(spline.domain, domains, strict=True):
+        assert (domain.T0, domain.T1) == (float(low), float(high))
+    parameters, expected = inside(spline)
+    found = [shape.PointAt(*p) for p in parameters]
+    points = torch.tensor([[p.X, p.Y, p.Z] for p in found], dtype=torch.float64)
+    torch.testing.assert_close(points, expected, rtol=0, atol=ROUND_TRIP)
+
+
+def inside(spline: NURBS) -> tuple[list[list[float]], torch.Tensor]:
+    """Return parameters within the domain, and the points there, in space."""
+    at = [torch.linspace(float(low), float(high), 9, dtype=torch.float64)[1:-1] for low, high in spline.domain]
+    combinations = torch.cartesian_prod(*at).reshape(-1, spline.axes)
+    points = torch.nn.functional.pad(spline(*combinations.unbind(-1)), (0, 3 - spline.dim))
+    return combinations.tolist(), points
+
+
+def test_what_rhino_made(tmp_path: pathlib.Path) -> None:
+    rhino = pytest.importorskip("rhino3dm")
+    circle = rhino.Circle(rhino.Point3d(1, 2, 3), 2.0)
+    path, model = tmp_path / "made.3dm", rhino.File3dm()
+    model.Objects.AddLine(rhino.Point3d(0, 0, 0), rhino.Point3d(3, 4, 0))
+    model.Objects.AddCircle(circle)
+    model.Objects.AddBrep(rhino.Brep.CreateFromCylinder(rhino.Cylinder(circle, 5.0), False, False))
+    plane = rhino.NurbsCurve(2, False, 3, 3)
+    for i, (x, y) in enumerate([(1, 0), (1, 1), (0, 1)]):
+        plane.Points[i] = rhino.Point4d(x, y, 0, 1)
+    for i, knot in enumerate([0, 0, 1, 1]):
+        plane.Knots[i] = knot
+    model.Objects.AddCurve(plane)
+    model.Write(str(path), 7)
+    line, ring, tube, flat = load_splines(path)
+    torch.testing.assert_close(line.grid(2), torch.tensor([[0, 0, 0], [3, 4, 0]]).double())
+    center = torch.tensor([1.0, 2, 3]).double()
+    distance = (ring.grid(30) - center).norm(dim=-1)
+    torch.testing.assert_close(distance, torch.full_like(distance, 2.0), rtol=0, atol=ROUND_TRIP)
+    assert isinstance(tube, NURBSSurface)
+    distance = (tube.grid(30, 7) - center)[..., :2].norm(dim=-1)
+    torch.testing.assert_close(distance, torch.full_like(distance, 2.0), rtol=0, atol=ROUND_TRIP)
+    torch.testing.assert_close(flat(0.5)[:2], torch.tensor([0.75, 0.75]).double())
+
+    model.Objects.AddBrep(rhino.Brep.CreateFromBox(rhino.Box(rhino.BoundingBox(0, 0, 0, 1, 1, 1))))
+    model.Write(str(path), 7)
+    with pytest.raises(ValueError, match=r"made.3dm with object 4, a Brep of 6 faces. In Rhino, explode it"):
+        load_splines(path)
+    model.Objects.AddPoint(1.0, 2.0, 3.0)
+    model.Objects.AddMesh(rhino.Mesh())
+    model.Write(str(path), 7)
+    with pytest.warns(UserWarning) as caught:
+        assert len(load_splines(path, unsupported="skip")) == 4
+    said = " ".join(str(warning.message) for warning in caught)
+    for text in ("a Brep of 6 faces", "object 5, a Point", "object 6, a Mesh", "gd.Mesh reads meshes from OBJ"):
+        assert text in said
+
+
+def test_trimmed_faces_of_rhino(tmp_path: pathlib.Path) -> None:
+    rhino = pytest.importorskip("rhino3dm")
+    border = rhino.Circle(rhino.Point3d(0, 0, 0), 1.0).ToNurbsCurve()
+    brep = rhino.Brep.CreateTrimmedPlane(rhino.Plane.WorldXY(), border)
+    path, model = tmp_path / "trimmed.3dm", rhino.File3dm()
+    model.Objects.AddBrep(brep)
+    model.Write(str(path), 7)
+    with pytest.raises(ValueError, match=r"trimmed.3dm with object 0, a Brep trimmed. In Rhino, explode it and untrim"):
+        load_splines(path)
+
+
+# IGES and STEP -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("clamped", [True, False], ids=["clamped", "unclamped"])
+@pytest.mark.parametrize("ending", ["iges", "stp"])
+def test_open_cascade_evaluates_what_we_write(tmp_path: pathlib.Path, ending: str, case: tuple, clamped: bool) -> None:
+    needs(ending)
+    from OCP.BRep import BRep_Tool
+    from OCP.BRepAdaptor import BRepAdaptor_Curve
+    from OCP.IGESControl import IGESControl_Reader
+    from OCP.Interface import Interface_Static
+    from OCP.STEPControl import STEPControl_Reader
+    from OCP.TopAbs import TopAbs_ShapeEnum
+    from OCP.TopExp import TopExp_Explorer
+    from OCP.TopoDS import TopoDS
+
+    spline = make(*case, clamped=clamped)
+    save_splines(tmp_path / f"a.{ending}", spline)
+    reader = (IGESControl_Reader if ending == "iges" else STEPControl_Reader)()
+    reader.ReadFile(str(tmp_path / f"a.{ending}"))
+    Interface_Static.SetIVal_s("read.iges.bspline.continuity", 0)  # in one piece, corners and all
+    reader.TransferRoots()
+    parameters, expected = inside(spline)
+    if spline.axes == 1:
+        shape = TopExp_Explorer(reader.OneShape(), TopAbs_ShapeEnum.TopAbs_EDGE).Current()
+        curve = BRepAdaptor_Curve(TopoDS.Edge(shape))
+        assert (curve.FirstParameter(), curve.LastParameter()) == tuple(float(end) for end in spline.domain[0])
+        found = [curve.Value(*p) for p in parameters]
+    else:
+        shape = TopExp_Explorer(reader.OneShape(), TopAbs_ShapeEnum.TopAbs_FACE).Current()
+        surface = BRep_Tool.Surface_s(TopoDS.Face(shape))
+        assert surface.Bounds() == tuple(float(end) for ends in spline.domain for end in ends)
+        found = [surface.Value(*p) for p in parameters]
+    points = torch.tensor([[p.X(), p.Y(), p.Z()] for p in found], dtype=torch.float64)
+    torch.testing.assert_close(points, expected, rtol=0, atol=ROUND_TRIP)
+
+
+def write_shape(path: pathlib.Path, shape: Any) -> None:
+    """Write a shape of Open CASCADE with its own writers."""
+    from OCP.IGESControl import IGESControl_Controller, IGESControl_Writer
+    from OCP.STEPControl import STEPControl_StepModelType, STEPControl_Writer
+
+    if path.suffix == ".igs":
+        IGESControl_Controller.Init_s()
+        writer = IGESControl_Writer("MM", 0)
+        writer.AddShape(shape)
+        writer.ComputeModel()
+    else:
+        writer = STEPControl_Writer()
+        writer.Transfer(shape, STEPControl_StepModelType.STEPControl_AsIs)
+    writer.Write(str(path))
+
+
+# Open CASCADE's own writers round to 9 digits in IGES, and to 12 in STEP.
+ROUNDED = {"igs": 1e-8, "step": 1e-11}
+
+
+@pytest.mark.parametrize("ending", ROUNDED)
+def test_circles_and_cylinders_are_converted(tmp_path: pathlib.Path, ending: str) -> None:
+    needs(ending)
+    from OCP.BRepBuilderAPI import BRepBuilderAPI_MakeEdge, BRepBuilderAPI_MakeFace
+    from OCP.gp import gp_Ax2, gp_Ax3, gp_Circ, gp_Cylinder, gp_Dir, gp_Pnt
+
+    path = tmp_path / f"a.{ending}"
+    up = gp_Dir(0.0, 0.0, 1.0)
+    write_shape(path, BRepBuilderAPI_MakeEdge(gp_Circ(gp_Ax2(gp_Pnt(1, 2, 3), up), 2.0), 0.5, 2.5).Edge())
+    (arc,) = load_splines(path)
+    angle = torch.tensor([0.5, 2.5]).double()
+    ends = torch.stack([1 + 2 * angle.cos(), 2 + 2 * angle.sin(), torch.full_like(angle, 3.0)], -1)
+    torch.testing.assert_close(arc.grid(2), ends, rtol=0, atol=ROUNDED[ending])
+    distance = (arc.grid(30) - torch.tensor([1.0, 2, 3]).double()).norm(dim=-1)
+    torch.testing.assert_close(distance, torch.full_like(distance, 2.0), rtol=0, atol=ROUNDED[ending])
+
+    tube = gp_Cylinder(gp_Ax3(gp_Pnt(0, 0, 0), up), 2.0)
+    write_shape(path, BRepBuilderAPI_MakeFace(tube, 0.0, 2 * np.pi, -1.0, 4.0).Face())
+    (back,) = load_splines(path)
+    points = back.grid(20, 20)
+    distance = points[..., :2].norm(dim=-1)
+    torch.testing.assert_close(distance, torch.full_like(distance, 2.0), rtol=0, atol=ROUNDED[ending])
+    assert float(points[..., 2].min()) == pytest.approx(-1.0, abs=ROUNDED[ending])
+    assert float(points[..., 2].max()) == pytest.approx(4.0, abs=ROUNDED[ending])
+
+
+@pytest.mark.parametrize("ending", ROUNDED)
+def test_trimmed_faces_are_refused_or_skipped(tmp_path: pathlib.Path, ending: str) -> None:
+    needs(ending)
+    from OCP.BRep import BRep_Builder
+    from OCP.BRepBuilderAPI import BRepBuilderAPI_MakeEdge, BRepBuilderAPI_MakeFace, BRepBuilderAPI_MakeWire
+    from OCP.gp import gp_Ax2, gp_Circ, gp_Dir, gp_Pln, gp_Pnt
+    from OCP.TopoDS import TopoDS_Compound
+
+    up = gp_Dir(0.0, 0.0, 1.0)
+    ring = BRepBuilderAPI_MakeEdge(gp_Circ(gp_Ax2(gp_Pnt(0, 0, 0), up), 1.0)).Edge()
+    disc = BRepBuilderAPI_MakeFace(gp_Pln(gp_Pnt(0, 0, 0), up), BRepBuilderAPI_MakeWire(ring).Wire()).Face()
+    whole = BRepBuilderAPI_MakeFace(gp_Pln(gp_Pnt(0, 0, 0), up), 0.0, 1.0, 0.0, 2.0).Face()
+    both = TopoDS_Compound()
+    BRep_Builder().MakeCompound(both)
+    BRep_Builder().Add(both, disc)
+    BRep_Builder().Add(both, whole)
+    path = tmp_path / f"trimmed.{ending}"
+    write_shape(path, both)
+    with pytest.raises(ValueError, match=rf"trimmed.{ending} with root 1, .*: a trimmed .*. Untrim it, or split it"):
+        load_splines(path)
+    with pytest.warns(UserWarning, match=rf"left out root 1, .*: a trimmed .* of .*trimmed.{ending}"):
+        (square,) = load_splines(path, unsupported="skip")
+    assert float(square.grid(2, 2).reshape(-1, 3).norm(dim=-1).max()) == pytest.approx(5**0.5, abs=1e-8)
+
+
+@pytest.mark.parametrize("ending", ROUNDED)
+def test_points_are_refused(tmp_path: pathlib.Path, ending: str) -> None:
+    needs(ending)
+    from OCP.BRepBuilderAPI import BRepBuilderAPI_MakeVertex
+    from OCP.gp import gp_Pnt
+
+    write_shape(tmp_path / f"a.{ending}", BRepBuilderAPI_MakeVertex(gp_Pnt(1, 2, 3)).Vertex())
+    with pytest.raises(ValueError, match=rf"a.{ending} with root 1, .*: points. Points are not splines"):
+        load_splines(tmp_path / f"a.{ending}")
+
+
+def test_iges_in_inches(tmp_path: pathlib.Path) -> None:
+    needs("igs")
+    splines = [make((6,), (2,), 3, True), make((5, 6), (3, 2), 3, True)]
+    save_splines(tmp_path / "a.igs", splines)
+    text = (tmp_path / "a.igs").read_text()
+    assert "2,2HMM,1," in text
+    (tmp_path / "a.igs").write_text(text.replace("2,2HMM,1,", "1,2HIN,1,"))
+    for back, spline in zip(load_splines(tmp_path / "a.igs"), splines, strict=True):
+        assert_same(back, spline.replace(control_points=25.4 * spline.control_points))
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("keep", [0.0, 0.4, 0.8, -300])
+def test_truncated_files_are_named(tmp_path: pathlib.Path, ending: str, keep: float) -> None:
+    needs(ending)
+    path = tmp_path / f"broken.{ending}"
+    save_splines(path, [make((6,), (2,), 3, True), make((5, 6), (3, 2), 3, True)])
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content)) if keep >= 0 else int(keep)])
+    with pytest.raises(ValueError, match=rf"a sound file; got .*broken.{ending} \(.*Is the file damaged"):
+        load_splines(path, unsupported="skip")
+
+
+# What Open CASCADE reads round without a word, or with no more than one on the terminal.
+DAMAGE = {
+    "no number": ("(4,1,1,4),(-1.5000000000000000E+00", "(4,1,1,4),(NaN", r"entity \d+, BSpline.*: Parameter n0"),
+    "knots decrease": ("(4,1,1,4),(-1.5000000000000000E+00", "(4,1,1,4),(9.", r"entity \d+, BSpline.*: its knots"),
+    "degree": ("B_SPLINE_CURVE_WITH_KNOTS('',3", "B_SPLINE_CURVE_WITH_KNOTS('',2", r"entity \d+, BSpline.*: its knots"),
+    "a point less": ("#18,", "", r"entity \d+, BSpline.*: its knots are out of order, or do not fit its control"),
+    "a point missing": ("#18,", "#99918,", r"entity \d+, BSpline.*: Parameter n0.1 "),
+    "degree of a surface": ("B_SPLINE_SURFACE(2,2", "B_SPLINE_SURFACE(1,2", r"entity \d+, BSplineSurface.*: its knots"),
+}
+
+
+@pytest.mark.parametrize("old, new, message", DAMAGE.values(), ids=DAMAGE)
+def test_damaged_step_is_named(tmp_path: pathlib.Path, old: str, new: str, message: str) -> None:
+    needs("step")
+    path = tmp_path / "broken.step"
+    save_splines(path, [make((6,), (3,)), make((4, 5), (2, 2), 3, True)])
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(ValueError, match=r"a sound file; got .*broken.step \(" + message):
+        load_splines(path, unsupported="skip")
+
+
+@pytest.mark.parametrize("word", ["NaN", "abc", "1E", "-"])
+def test_iges_with_something_that_is_no_number(tmp_path: pathlib.Path, word: str) -> None:
+    needs("igs")
+    path = tmp_path / "broken.igs"
+    splines = [make((6,), (3,)), make((4, 5), (2, 2), 3, True)]
+    save_splines(path, splines)
+    text = path.read_text()
+    low = "-1.5000000000000000E+00"
+    for spline, entity in zip(splines, ("126 of directory entry 1", "128 of directory entry 3"), strict=True):
+        some = f"{float(spline.control_points.flatten()[4]):.16E}"
+        for old in (low, some):  # a knot, a coordinate
+            start = text.index(old, text.index(f"{entity[:3]},"))
+            path.write_text(text[:start] + word.rjust(len(old)) + text[start + len(old) :])
+            with pytest.raises(ValueError, match=rf"broken.igs \(IGES {entity}: '{word}' is no number\)"):
+                load_splines(path, unsupported="skip")
+
+
+def test_iges_with_other_delimiters(tmp_path: pathlib.Path) -> None:
+    needs("igs")
+    path, spline = tmp_path / "a.igs", make((6,), (3,))
+    save_splines(path, spline)
+    lines = path.read_text().splitlines()
+    for i, line in enumerate(lines):
+        if line[72] == "G":
+            body = "1H/,1H!" + line[1:65] if line.startswith(",,") else line
+            lines[i] = (body[:7] + body[7:].replace(",", "/").replace(";", "!"))[:72] + line[72:]
+        elif line[72] == "P":
+            lines[i] = line[:64].replace(",", "/").replace(";", "!") + line[64:]
+    # The first line of the header has grown: let its last field go over into a line of its own.
+    path.write_text("\n".join(lines) + "\n")
+    (back,) = load_splines(path)
+    assert_same(back, spline)
+
+
+def test_iges_with_other_knots_than_it_says(tmp_path: pathlib.Path) -> None:
+    needs("igs")
+    path = tmp_path / "broken.igs"
+    save_splines(path, make((6,), (3,)))
+    text = path.read_text()
+    low, high = "-1.5000000000000000E+00", "2.0000000000000000E+00"
+    for changed, message in (
+        (text.replace(low, " 9.5000000000000000E+00", 1), "NURBSCurve: `knots` must be non-decreasing"),
+        (text.replace(high, "1.5000000000000000E+00", 4), "its knots and its parameter range do not go together"),
+    ):
+        path.write_text(changed)
+        with pytest.raises(ValueError, match=rf"broken.igs \(root 1, IGES 126 \(BSplineCurve\): {message}"):
+            load_splines(path)
+
+
+# What is refused -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_saving_refuses(tmp_path: pathlib.Path, ending: str) -> None:
+    needs(ending)
+    path = tmp_path / f"a.{ending}"
+    with pytest.raises(
+        ValueError, match=rf"curves and surfaces in .{ending} files; got a volume. Save volumes as .json"
+    ):
+        save_splines(path, make((3, 3, 3), (1, 1, 1)))
+    with pytest.raises(ValueError, match=rf"of 2 or 3 dimensions in .{ending} files; got D = 4. Use .json"):
+        save_splines(path, make((5,), (3,), 4))
+    torn = NURBSCurve(torch.rand(8, 3).double(), torch.tensor([0] * 4 + [1] * 4 + [2] * 4).double())
+    with pytest.raises(ValueError, match=r"what (Rhino|Open CASCADE) takes for valid; got NURBSCurve\(\(8,\)"):
+        save_splines(path, torn)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "ending, module", [("3dm", "rhino3dm"), ("igs", "OCP.collections"), ("step", "OCP.collections")]
+)
+def test_a_missing_library_is_explained(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, ending: str, module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    path = tmp_path / f"a.{ending}"
+    message = rf'.{ending} files need .* which is not installed: pip install "geodiff\[cad\]", or use .json'
+    with pytest.raises(ImportError, match=message):
+        save_splines(path, make((5,), (3,)))
+    assert list(tmp_path.iterdir()) == []
+    path.write_text("something")
+    with pytest.raises(ImportError, match=message):
+        load_splines(path)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_failed_save_leaves_the_old_file(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    needs(ending)
+    path = tmp_path / f"a.{ending}"
+    save_splines(path, make((5,), (3,)))
+    old = path.read_bytes()
+    if ending == "3dm":
+        import rhino3dm
+
+        class Full(rhino3dm.File3dm):  # type: ignore[misc]
+            def Write(self, path: str, version: int) -> bool:
+                pathlib.Path(path).write_bytes(b"half")
+                return False
+
+        monkeypatch.setattr(rhino3dm, "File3dm", Full)
+        message = r"`path` must be a file that can be written; got .*Is the disk full"
+    else:
+        from geodiff.splines import files_occ
+
+        class Silent:
+            def Print(self, stream: Any) -> bool:
+                return False
+
+        whole = files_occ._printed
+        monkeypatch.setattr(files_occ, "_printed", lambda writer: whole(Silent()))
+        message = r"`splines` must be what Open CASCADE can write"
+    with pytest.raises((OSError, ValueError), match=message):
+        save_splines(path, make((6,), (3,)))
+    assert path.read_bytes() == old
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
