@@ -11,7 +11,7 @@ that both start from, and the patch that the cloud was drawn from, which is as g
 grid are not the points of the cloud. "Chamfer" is the sum of both mean squared distances, of patches about 2 wide;
 "to the patch" is the same against 4900 points of the patch instead of the 700 that were seen.
 
-Takes about eight minutes on two cores for the three nets; --quick ten seconds, and then the figures mean nothing.
+Takes about eight minutes on two cores for the three nets; --quick ten seconds, whose figures mean nothing.
 """
 
 import argparse

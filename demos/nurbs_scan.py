@@ -8,10 +8,13 @@ With the path of a cloud (.ply, .npy, .xyz, .csv): the points in a ball around o
 surface only, by `fit_cloud`, which finds their parameters too. For example
 
     python demos/nurbs_scan.py ../shared/data/gargoyle_srb_scan.ply
-    python demos/nurbs_scan.py ../shared/data/p2s_00016513_scan.npy --radius 0.12
+    python demos/nurbs_scan.py ../shared/data/p2s_00016513_scan.npy
 
-Errors are given in units of the bounding box's diagonal, that of the landscape or of the piece. A few seconds on two
-cores; --quick is coarser.
+Noise wants smoothing, or a fine net follows the points into folds; and a ball cuts out a disc, beyond which the corners
+of the surface would run away: a little of the other half of the Chamfer distance draws them in.
+
+Errors are given in units of the bounding box's diagonal, that of the landscape or of the piece. Half a minute on two
+cores, a cloud a minute; --quick is coarser.
 """
 
 import argparse
@@ -27,6 +30,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from geodiff.splines.fit import fit_surface
+from geodiff.splines.fit_cloud import fit_cloud
 from geodiff.tasks import nurbs_pictures
 from geodiff.tasks.fit_nurbs import read_points
 
@@ -44,11 +48,11 @@ def landscape(quick: bool) -> torch.Tensor:
     return torch.stack([*torch.meshgrid(x, y, indexing="ij"), heights], -1)
 
 
-def sheet_around(cloud: np.ndarray, centre: int, radius: float, neighbours: int = 24) -> np.ndarray:
+def sheet_around(cloud: np.ndarray, centre: int, radius: float, neighbours: int = 30) -> np.ndarray:
     """Return the points in a ball around one of them that its sheet of the surface connects to it.
 
     Neighbours are connected where their normals, those of the planes through their neighbours, differ by less than 30°;
-    and the sheet must not turn away from the normal in the middle by more than 75°, so that it does not fold.
+    and the sheet must not turn away from the normal in the middle by more than 45°, so that it does not fold.
     """
     tree = cKDTree(cloud)
     ball = cloud[tree.query_ball_point(cloud[centre], radius)]
@@ -57,12 +61,18 @@ def sheet_around(cloud: np.ndarray, centre: int, radius: float, neighbours: int 
     spread = ball[near] - ball[near].mean(1, keepdims=True)
     normals = np.linalg.eigh(np.einsum("nki,nkj->nij", spread, spread))[1][:, :, 0]
     first, second = np.repeat(np.arange(len(ball)), neighbours), near.reshape(-1)
-    upright = np.abs(normals @ normals[middle]) > np.cos(np.deg2rad(75))
+    upright = np.abs(normals @ normals[middle]) > np.cos(np.deg2rad(45))
     keep = np.abs((normals[first] * normals[second]).sum(1)) > np.cos(np.deg2rad(30))
     keep &= upright[first] & upright[second]
     graph = coo_matrix((np.ones(keep.sum()), (first[keep], second[keep])), shape=(len(ball), len(ball)))
     label = connected_components(graph, directed=False)[1]
     return ball[label == label[middle]]
+
+
+def depth(points: np.ndarray) -> float:
+    """Return how deep a piece is for its width; a small one (the rest of a ball was cut away) counts as deep."""
+    _, spread, _ = np.linalg.svd(points - points.mean(0), full_matrices=False)
+    return float(spread[2] / spread[1]) if len(points) > 400 else np.inf
 
 
 def main() -> None:
@@ -71,10 +81,11 @@ def main() -> None:
     parser.add_argument("cloud", nargs="?", type=pathlib.Path, help="of a scan; left out, the landscape")
     parser.add_argument("-o", "--output", type=pathlib.Path, default=pathlib.Path("out/nurbs_scan"))
     parser.add_argument("--control", type=int, nargs="+", help="control points a side, one fit each")
-    parser.add_argument("--centre", type=int, help="number of the point to cut around; left out, drawn by the seed")
-    parser.add_argument("--radius", type=float, default=0.15, help="of the ball, in diagonals of the whole cloud")
+    parser.add_argument("--centre", type=int, help="number of the point to cut around; left out, the flattest of 20")
+    parser.add_argument("--radius", type=float, default=0.08, help="of the ball, in diagonals of the whole cloud")
     parser.add_argument("--smoothing", type=float, default=1e-6, help="of the fits to a cloud")
-    parser.add_argument("--seed", type=int, default=0, help="draws the centre")
+    parser.add_argument("--chamfer", type=float, default=0.1, help="draws in what overhangs a cloud")
+    parser.add_argument("--seed", type=int, default=0, help="draws the 20")
     parser.add_argument("--quick", action="store_true", help="a small one, in seconds")
     arguments = parser.parse_args()
 
@@ -84,11 +95,15 @@ def main() -> None:
     else:
         cloud = read_points(arguments.cloud).numpy()
         whole = float(np.linalg.norm(np.ptp(cloud, axis=0)))
-        drawn = int(np.random.default_rng(arguments.seed).integers(len(cloud)))
-        centre = drawn if arguments.centre is None else arguments.centre
+        if arguments.centre is None:
+            drawn = np.random.default_rng(arguments.seed).integers(len(cloud), size=3 if arguments.quick else 20)
+            sheets = {int(i): sheet_around(cloud, int(i), arguments.radius * whole) for i in drawn}
+            centre = min(sheets, key=lambda i: depth(sheets[i]))
+        else:
+            centre = arguments.centre
         points = torch.from_numpy(sheet_around(cloud, centre, arguments.radius * whole))
         kind, name = "cloud", f"{arguments.cloud.name}, around point {centre}"
-        counts = arguments.control or ((6,) if arguments.quick else (6, 12, 24))
+        counts = arguments.control or ((6,) if arguments.quick else (6, 12))
     flat = points.reshape(-1, 3)
     diagonal = float((flat.amax(0) - flat.amin(0)).norm())
     unit = " m" if kind == "heights" else ""
@@ -101,9 +116,7 @@ def main() -> None:
         if kind == "heights":
             fit = fit_surface(points, (count, count))
         else:
-            from geodiff.splines.fit_cloud import fit_cloud
-
-            fit = fit_cloud(points, (count, count), smoothing=arguments.smoothing)
+            fit = fit_cloud(points, (count, count), smoothing=arguments.smoothing, chamfer=arguments.chamfer)
         seconds = time.perf_counter() - begin
         fits.append(fit)
         lines.append(f"{f'{count}x{count}':>9} {fit.rms:9.4g} {fit.max:9.4g} {fit.rms / diagonal:10.2e} "
@@ -125,7 +138,7 @@ def picture(fits, points: torch.Tensor, kind: str, diagonal: float, name: str) -
     axes[0, 0].imshow(nurbs_pictures.draw_points(fits[-1].surface, points, kind, size))
     axes[0, 0].set_title(f"{points.reshape(-1, 3).shape[0]} points")
     axes[1, 0].axis("off")
-    largest = fits[-1].max / diagonal * 2
+    largest = 2 * fits[0].rms / diagonal
     for column, fit in enumerate(fits, 1):
         axes[0, column].imshow(nurbs_pictures.draw_fit(fit.surface, points, kind, size))
         axes[0, column].set_title(f"{' x '.join(map(str, fit.surface.shape))}, rms {fit.rms / diagonal:.2g} diagonals")

@@ -236,9 +236,9 @@ def fit_mesh(
 @click.option("--free-knots/--fixed-knots", default=False, show_default=True,
               help="Let the interior knots move, too (grids and heights).")  # fmt: skip
 @click.option("--rational", is_flag=True, help="Let the weights move, too (grids and heights).")
-@click.option("--smoothing", default=0.0, show_default=True, help="Weight of the bending energy.")
+@click.option("--smoothing", type=float, help="Weight of the bending energy.  [default: 0; for a cloud 1e-8]")
 @click.option("--starts", default=1, show_default=True, help="Of a free fit: one is uniform, the others random.")
-@click.option("--seed", default=0, show_default=True, help="Of what is random.")
+@click.option("--seed", default=0, show_default=True, help="Of the random starts.")
 @click.option("--save", "formats", multiple=True, default=("obj",), show_default=True,
               help="Besides json: 3dm, igs, stp, or triangles: obj, ply, stl, glb; several times.")  # fmt: skip
 @click.option("--device", default="cpu", show_default=True, help="Only cpu so far.")

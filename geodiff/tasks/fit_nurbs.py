@@ -22,6 +22,7 @@ from geodiff.scene.atomic import replacing
 from geodiff.splines import NURBSSurface
 from geodiff.splines.files import save_splines
 from geodiff.splines.fit import fit_surface
+from geodiff.splines.fit_cloud import fit_cloud
 from geodiff.tasks import nurbs_pictures
 from geodiff.tasks.outputs import check_output
 from geodiff.validation import as_tensor, choice, describe, fail, positive
@@ -81,7 +82,7 @@ def fit_nurbs(
     degree: tuple[int, int] = (3, 3),
     free_knots: bool = False,
     rational: bool = False,
-    smoothing: float = 0.0,
+    smoothing: float | None = None,
     starts: int = 1,
     seed: int = 0,
     output: str | os.PathLike[str] | None = None,
@@ -106,9 +107,10 @@ def fit_nurbs(
         degree: (P1, P2).
         free_knots: let the interior knots move; for grids and heights.
         rational: let the weights move, within [0.1, 10]; for grids and heights.
-        smoothing: weight of the bending energy, ≥ 0, as `fit_surface` and `fit_cloud` define it.
+        smoothing: weight of the bending energy, ≥ 0 as `fit_surface` defines it (left out, 0), > 0 as `fit_cloud` does
+            (left out, its own default).
         starts: of free fits: one from uniform knots, the others random; the best is the result.
-        seed: of what is random.
+        seed: of the random starts.
         output: a folder, made where missing, for ``surface.json`` and other ``formats``, ``surface.png`` (with knot
             lines), ``error.png`` (needs Matplotlib: ``pip install geodiff[plot]``) and ``metrics.json``.
         formats: ``"json"`` (always written), ``"3dm"``, ``"igs"``, ``"stp"`` (these need ``geodiff[cad]``); and as
@@ -157,17 +159,18 @@ def fit_nurbs(
         begin = time.perf_counter()
         with tqdm(desc="fit-nurbs", unit="step", disable=not progress) as bar:
 
-            def tell(iteration: int, objective: float, *rest: Any) -> None:
+            def tell(iteration: int, objective: float) -> None:
                 bar.set_postfix(objective=f"{objective:.4g}", refresh=False)
                 bar.update()
 
-            common: dict[str, Any] = {"degree": degree, "smoothing": smoothing, "seed": seed, "callback": tell}
+            common: dict[str, Any] = {"degree": degree, "callback": tell}
+            if smoothing is not None:
+                common["smoothing"] = smoothing
             if kind == "cloud":
-                from geodiff.splines.fit_cloud import fit_cloud
-
                 fit = fit_cloud(data, control, **common)
             else:
-                fit = fit_surface(data, control, free_knots=free_knots, rational=rational, starts=starts, **common)
+                more: dict[str, Any] = {"starts": starts, "seed": seed} if free_knots or rational else {}
+                fit = fit_surface(data, control, free_knots=free_knots, rational=rational, **more, **common)
         seconds = time.perf_counter() - begin
         low, high = data.reshape(-1, 3).amin(0), data.reshape(-1, 3).amax(0)
         result = FitNURBSResult(
@@ -185,8 +188,8 @@ def fit_nurbs(
             settings=settings,
         )
         if folder is not None:
-            more = {"source": source, "command": command, "message": fit.message, "converged": fit.converged}
-            result = _write(result, folder, formats, more)
+            facts = {"source": source, "command": command, "message": fit.message, "converged": fit.converged}
+            result = _write(result, folder, formats, facts)
     return result
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """fit_nurbs: what it reads, what it writes, and what it leaves alone when it fails."""
 
+import importlib
 import importlib.util
 import json
 import pathlib
@@ -14,6 +15,9 @@ import geodiff as gd
 from geodiff.splines.files import load_splines
 from geodiff.tasks import fit_nurbs, nurbs_pictures
 from geodiff.tasks.fit_nurbs import read_points
+
+# The module: its name in the room is that of the function.
+task = importlib.import_module("geodiff.tasks.fit_nurbs")
 
 QUIET = {"progress": False}
 # A polynomial of the fitted degree is met exactly: what is left are roundings of the least squares.
@@ -93,7 +97,6 @@ def test_other_numbers(dtype: torch.dtype) -> None:
 
 
 def test_a_cloud() -> None:
-    pytest.importorskip("geodiff.splines.fit_cloud")
     generator = torch.Generator().manual_seed(0)
     uv = torch.rand(800, 2, generator=generator, dtype=torch.float64)
     cloud = torch.stack([2 * uv[:, 0], uv[:, 1], 0.3 * (3 * uv[:, 0]).sin() * uv[:, 1]], -1)
@@ -175,6 +178,16 @@ def test_a_failed_fit_leaves_what_was_there(tmp_path: pathlib.Path, monkeypatch:
     with pytest.raises(OSError, match="the disk is full"):
         fit_nurbs(grid(), output=tmp_path / "new", **QUIET)
     assert not (tmp_path / "new").exists()
+
+
+def test_an_interrupted_fit_leaves_nothing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(task, "fit_surface", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit_nurbs(grid(), output=tmp_path / "out", **QUIET)
+    assert names(tmp_path) == set()
 
 
 def test_an_output_in_the_way(tmp_path: pathlib.Path) -> None:
