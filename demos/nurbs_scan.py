@@ -8,7 +8,7 @@ With the path of a cloud (.ply, .npy, .xyz, .csv): the points in a ball around o
 surface only, by `fit_cloud`, which finds their parameters too. For example
 
     python demos/nurbs_scan.py ../shared/data/gargoyle_srb_scan.ply
-    python demos/nurbs_scan.py ../shared/data/p2s_00016513_scan.npy
+    python demos/nurbs_scan.py ../shared/data/p2s_00016513_scan.npy --neighbours 60
 
 Noise wants smoothing, or a fine net follows the points into folds; and a ball cuts out a disc, beyond which the corners
 of the surface would run away: a little of the other half of the Chamfer distance draws them in.
@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--control", type=int, nargs="+", help="control points a side, one fit each")
     parser.add_argument("--centre", type=int, help="number of the point to cut around; left out, the flattest of 20")
     parser.add_argument("--radius", type=float, default=0.08, help="of the ball, in diagonals of the whole cloud")
+    parser.add_argument("--neighbours", type=int, default=30, help="that a normal is made of: more for noisy clouds")
     parser.add_argument("--smoothing", type=float, default=1e-6, help="of the fits to a cloud")
     parser.add_argument("--chamfer", type=float, default=0.1, help="draws in what overhangs a cloud")
     parser.add_argument("--seed", type=int, default=0, help="draws the 20")
@@ -97,11 +98,13 @@ def main() -> None:
         whole = float(np.linalg.norm(np.ptp(cloud, axis=0)))
         if arguments.centre is None:
             drawn = np.random.default_rng(arguments.seed).integers(len(cloud), size=3 if arguments.quick else 20)
-            sheets = {int(i): sheet_around(cloud, int(i), arguments.radius * whole) for i in drawn}
+            sheets = {
+                int(i): sheet_around(cloud, int(i), arguments.radius * whole, arguments.neighbours) for i in drawn
+            }
             centre = min(sheets, key=lambda i: depth(sheets[i]))
         else:
             centre = arguments.centre
-        points = torch.from_numpy(sheet_around(cloud, centre, arguments.radius * whole))
+        points = torch.from_numpy(sheet_around(cloud, centre, arguments.radius * whole, arguments.neighbours))
         kind, name = "cloud", f"{arguments.cloud.name}, around point {centre}"
         counts = arguments.control or ((6,) if arguments.quick else (6, 12))
     flat = points.reshape(-1, 3)
