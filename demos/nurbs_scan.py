@@ -30,7 +30,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from geodiff.splines.fit import fit_surface
-from geodiff.splines.fit_cloud import fit_cloud
+from geodiff.splines.fit_unordered import fit_cloud
 from geodiff.tasks import nurbs_pictures
 from geodiff.tasks.fit_nurbs import read_points
 

@@ -22,7 +22,7 @@ from geodiff.scene.atomic import replacing
 from geodiff.splines import NURBSSurface
 from geodiff.splines.files import save_splines
 from geodiff.splines.fit import fit_surface
-from geodiff.splines.fit_cloud import fit_cloud
+from geodiff.splines.fit_unordered import fit_cloud
 from geodiff.tasks import nurbs_pictures
 from geodiff.tasks.outputs import check_output
 from geodiff.validation import as_tensor, choice, describe, fail, positive
@@ -93,7 +93,7 @@ def fit_nurbs(
     """Fit a NURBS surface to points by least squares, and write surface, pictures and figures.
 
     Grids and heights go through `geodiff.splines.fit.fit_surface`, at equally spaced parameters; clouds through
-    `geodiff.splines.fit_cloud.fit_cloud`, which finds the parameters too. Runs take seconds to a few minutes, so there
+    `geodiff.splines.fit_cloud`, which finds the parameters too. Runs take seconds to a few minutes, so there
     are no checkpoints. Files are written together once the fit is done: all of them, or, if it fails, none, and those
     of an earlier run stay as they were.
 
