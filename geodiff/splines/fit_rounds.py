@@ -21,8 +21,10 @@ NEWTON_STEPS = 3  # of the parameters, in each round
 SAMPLES = 4  # of the spline, for each control point and axis, among which the nearest is looked for
 LEAST_SMOOTHING = 1e-9  # where it follows the noise
 MOST_SMOOTHING = 1e-3
-STRETCH = 1.0  # weight of the stretch, in mean squares of the residuals; see Rounds.adapt
-LEAST_STRETCH = 10.0  # and in weights of the smoothing
+STRETCH = (
+    10.0  # weight of the stretch in mean squares of the residuals: a change of lengths by 10 % costs a tenth of one
+)
+LEAST_STRETCH = 1000.0  # and in weights of the smoothing: small enough that parameters still adapt to a shape
 LEAST_SLIDE = 1e-4  # see Rounds.step
 RIDGE = 1e-13  # of the mean diagonal, for directions that neither points nor smoothing determine
 
@@ -51,7 +53,7 @@ class Rounds:
         self.u = torch.stack(problem.parameters, -1) if problem.parameters else self.sample_parameters[:0]
 
     def objective(self, residuals: torch.Tensor, omega: torch.Tensor, control: torch.Tensor) -> float:
-        """Return the weighted mean square of residuals plus the smoothing term, over D."""
+        """Return the weighted mean square of residuals, plus smoothing and stretch, over D."""
         bending = (self.roots @ control.flatten(0, -2)).square().sum()
         value = (residuals.square().sum(-1) * omega).sum() / len(self.points) + self.smoothing * bending
         if self.still is not None:
@@ -128,7 +130,7 @@ class Rounds:
     def adapt(self, control: torch.Tensor, least: float, automatic: bool) -> None:
         """Set smoothing and stretch to what the noise, the mean square s² of the residuals, asks for.
 
-        The smoothing λ is at least `least` and, where automatic, `s² γ / (N E)` with the bending energy E and the
+        The smoothing λ is `least` or, where automatic and larger, `s² γ / (N E)` with the bending energy E and the
         number γ of control points that the data, not the smoothing, determine: the most probable λ (MacKay, Neural
         Computation 4, 1992, 415–447). The weight of the stretch is `max(STRETCH s², LEAST_STRETCH λ)`.
         """
@@ -149,7 +151,7 @@ class Rounds:
     def step(
         self, control: torch.Tensor, u: torch.Tensor, points: torch.Tensor, omega: torch.Tensor, slide: float
     ) -> torch.Tensor:
-        """Return the change of the control points that minimises `Σ_i ω_i r_iᵀ M_i r_i` and smoothing, for residuals r.
+        """Return the change of the control points that minimises `Σ_i ω_i r_iᵀ M_i r_i` and the terms without points.
 
         `M = I − (1 − slide) T Tᵀ` with an orthonormal basis T of the tangents along which the parameter may move: with
         slide = 0 this is the Gauss–Newton step for parameters that follow (tangent distance), with 1 the step for
@@ -177,9 +179,10 @@ class Rounds:
                     matrix[e, :, d] += gram
         matrix = matrix.reshape(dim * count, dim * count)
         if self.still is not None:
-            pull = self.stretch * len(self.points) * self.stiffness
-            matrix += pull
-            right -= (pull @ (net - self.still.flatten(0, -2)).mT.flatten()).reshape(dim, count).mT
+            weight = self.stretch * len(self.points)
+            matrix.add_(self.stiffness, alpha=weight)
+            moved = (net - self.still.flatten(0, -2)).mT.flatten()
+            right = right - weight * (self.stiffness @ moved).reshape(dim, count).mT
         matrix.diagonal().add_(RIDGE * float(matrix.diagonal().mean()))
         factor, info = torch.linalg.cholesky_ex(matrix)
         if int(info):

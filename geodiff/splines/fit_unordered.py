@@ -46,10 +46,22 @@ def fit_cloud(
 ) -> SplineFit:
     """Fit a surface, or a curve, to points in no order and without parameters.
 
-    First parameters: for a surface, in the plane of the two largest principal components, along the sides of the
-    smallest rectangle around the cloud there; for a curve, as `order` says; or the nearest on `initial`. Then by turns:
-    least squares with smoothing (stronger at first) for the control points, and Gauss–Newton steps towards the closest
-    points for the parameters. A cloud that folds over itself in that plane needs an `initial`.
+    Of a cloud with its centre at 0 and root mean square distance 1 from it, it minimises over control points and
+    parameters (u_i, v_i)
+
+        (1/N) Σ_i |S(u_i, v_i) − p_i|² + λ ∫∫ (|S_uu|² + 2 |S_uv|² + |S_vv|²) + μ E_S
+        E_S = ∫∫ |Tᵀ (S_u − S⁰_u)|² / ∫∫ |S⁰_u|² + ∫∫ |Tᵀ (S_v − S⁰_v)|² / ∫∫ |S⁰_v|²
+
+    The stretch E_S keeps lengths and angles near those of the first surface S⁰, measured along its tangents T(u, v), so
+    that points cannot slide together and no part runs away from the cloud; the shape across S⁰ is free. Its weight
+    follows the noise, the mean square s² of the distances: μ = max(10 s², 1000 λ). For a curve there is no stretch.
+
+    S⁰ is flat, in the plane of the two largest principal components: a patch between the sides of the smallest
+    rectangle around the cloud there, drawn in towards the cloud's convex hull, so that on a disc little
+    overhangs; or it is the first fit with `initial`. First parameters: the nearest on S⁰ or `initial`; for a curve, as
+    `order` says. Then by turns: Gauss–Newton steps of the control points, with λ from strong to what is asked, and of
+    the parameters towards the closest points. λ and μ are held after 8 rounds. A cloud that folds over itself in its
+    principal plane needs an `initial`.
 
     Args:
         points: `(N, D)`; D >= 2.
@@ -58,10 +70,11 @@ def fit_cloud(
         initial: a polynomial curve or surface near the cloud, whose knots (periodic ones too) are kept.
         order: of a curve's points: ``"principal"`` along the first principal component, or ``"neighbours"``: along the
             longest path of the minimum spanning tree of near neighbours, for curves that turn back.
-        smoothing: λ > 0, as in `fit_surface`, over parameters in the knots' domain and with points scaled to unit root
-            mean square distance from their centre.
+        smoothing: λ > 0, over parameters in the knots' domain. Left out, it follows the noise: `s² γ / (N E)`, at least
+            1e-9 and at most 1e-3, with the integral E that it weighs and the number γ of control points that the data
+            determine (MacKay, Neural Computation 4, 1992, 415–447).
         chamfer: >= 0: weight of the other direction, from samples of the spline to the points nearest them; 1 makes it
-            the symmetric Chamfer distance, which draws in what overhangs the cloud.
+            the symmetric Chamfer distance, which draws in what still overhangs a cloud with notches. It is slow.
         max_iterations: at most so many rounds.
         tolerance: it has converged when three rounds in a row lower the objective by less than this fraction each.
         callback: called with (round, objective) after each round; what it raises ends the fit.
@@ -132,9 +145,7 @@ def fit_cloud(
             if net is not None and initial is None:
                 for _ in range(3):
                     rounds.u, _ = rounds.correct(net, rounds.u)
-            outcome = alternate(
-                rounds, weight, most, least, callback, automatic, net if initial is None else None
-            )
+            outcome = alternate(rounds, weight, most, least, callback, automatic, net if initial is None else None)
         except Diverged as error:
             raise RuntimeError(f"{where}: {error}. Raise `smoothing`.") from None
         problem.points, problem.parameters = own, tuple(rounds.u.unbind(-1))
@@ -183,9 +194,7 @@ def _principal(cloud: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return axes * torch.take_along_dim(axes, largest, 1).sign(), spread
 
 
-def _chart(
-    where: str, cloud: torch.Tensor, knots: Sequence[torch.Tensor], degrees: tuple[int, ...]
-) -> torch.Tensor:
+def _chart(where: str, cloud: torch.Tensor, knots: Sequence[torch.Tensor], degrees: tuple[int, ...]) -> torch.Tensor:
     """Return control points `(K1, K2, D)` of a flat surface, about as large as the cloud in its principal plane.
 
     The sides of the smallest rectangle around the cloud, moved towards the nearest points of the cloud's convex hull
