@@ -10,8 +10,8 @@ surface only, by `fit_cloud`, which finds their parameters too. For example
     python demos/nurbs_scan.py ../shared/data/gargoyle_srb_scan.ply
     python demos/nurbs_scan.py ../shared/data/p2s_00016513_scan.npy --neighbours 60
 
-Noise wants smoothing, or a fine net follows the points into folds; and a ball cuts out a disc, beyond which the corners
-of the surface would run away: a little of the other half of the Chamfer distance draws them in.
+A ball cuts out a disc, and scans are noisy: `fit_cloud` draws the corners of its first surface in, keeps lengths near
+those of it, and smooths as much as the noise asks for.
 
 Errors are given in units of the bounding box's diagonal, that of the landscape or of the piece. Half a minute on two
 cores, a cloud a minute; --quick is coarser.
@@ -84,8 +84,7 @@ def main() -> None:
     parser.add_argument("--centre", type=int, help="number of the point to cut around; left out, the flattest of 20")
     parser.add_argument("--radius", type=float, default=0.08, help="of the ball, in diagonals of the whole cloud")
     parser.add_argument("--neighbours", type=int, default=30, help="that a normal is made of: more for noisy clouds")
-    parser.add_argument("--smoothing", type=float, default=1e-6, help="of the fits to a cloud")
-    parser.add_argument("--chamfer", type=float, default=0.1, help="draws in what overhangs a cloud")
+    parser.add_argument("--smoothing", type=float, help="of the fits to a cloud; left out, it follows the noise")
     parser.add_argument("--seed", type=int, default=0, help="draws the 20")
     parser.add_argument("--quick", action="store_true", help="a small one, in seconds")
     arguments = parser.parse_args()
@@ -119,7 +118,7 @@ def main() -> None:
         if kind == "heights":
             fit = fit_surface(points, (count, count))
         else:
-            fit = fit_cloud(points, (count, count), smoothing=arguments.smoothing, chamfer=arguments.chamfer)
+            fit = fit_cloud(points, (count, count), smoothing=arguments.smoothing)
         seconds = time.perf_counter() - begin
         fits.append(fit)
         lines.append(f"{f'{count}x{count}':>9} {fit.rms:9.4g} {fit.max:9.4g} {fit.rms / diagonal:10.2e} "

@@ -48,15 +48,60 @@ def test_a_paraboloid_is_met_nearly(chamfer: float) -> None:
     assert fit.mse == pytest.approx(fit.rms**2 / 3)
 
 
+def disc(count: int) -> torch.Tensor:
+    """Points `(N, 2)` of the unit disc."""
+    angle = 2 * math.pi * torch.rand(count, dtype=torch.float64)
+    return torch.rand(count, 1, dtype=torch.float64).sqrt() * torch.stack([angle.cos(), angle.sin()], -1)
+
+
+def overhang(fit: Any, cloud: torch.Tensor) -> float:
+    """How far the surface gets from the nearest point, in spacings, the medians of the distance of neighbours."""
+    samples = fit.surface.grid(40, 40).reshape(-1, 3)
+    spacing = torch.cdist(cloud, cloud).sort(1).values[:, 1:7].mean(1).median()
+    return float(torch.cdist(samples, cloud).min(1).values.max() / spacing)
+
+
 def test_the_other_direction_draws_in_overhangs() -> None:
-    # Points on a disc: the corners of the square have none.
-    angle, radius = 2 * math.pi * torch.rand(800), torch.rand(800).sqrt()
-    cloud = torch.stack([radius * angle.cos(), radius * angle.sin(), 0.2 * radius**2], -1).double()
-    far = []
-    for chamfer in (0.0, 1.0):
-        samples = fit_cloud(cloud, (4, 4), chamfer=chamfer, max_iterations=20).surface.grid(30, 30).reshape(-1, 3)
-        far.append(float(torch.cdist(samples, cloud).min(1).values.max()))
+    # Points on a square without one quarter: no convex hull shows the notch.
+    xy = 2 * torch.rand(1000, 2, dtype=torch.float64) - 1
+    xy = xy[(xy < 0).any(1)]
+    cloud = torch.cat([xy, 0.2 * xy.square().sum(1, keepdim=True)], 1)
+    far = [overhang(fit_cloud(cloud, (4, 4), chamfer=c, max_iterations=20), cloud) for c in (0.0, 1.0)]
     assert far[1] < 0.5 * far[0]
+
+
+NOISE = 0.057  # 2 % of the diagonal of the square [−1, 1]²
+
+
+@pytest.mark.parametrize(
+    ("shape", "bend", "noise", "options"),
+    [
+        ("disc", 0.5, 0.0, {}),
+        ("disc", 0.3, NOISE, {}),
+        ("disc", 0.0, NOISE, {"smoothing": 1e-5}),
+        ("square", 0.0, NOISE, {}),
+    ],
+)
+def test_nothing_runs_away_or_folds(shape: str, bend: float, noise: float, options: dict[str, Any]) -> None:
+    xy = disc(1200) if shape == "disc" else 2 * torch.rand(1200, 2, dtype=torch.float64) - 1
+    cloud = torch.cat([xy, bend * xy.square().sum(1, keepdim=True)], 1)
+    cloud = cloud + noise * torch.randn(cloud.shape, dtype=torch.float64)
+    fit = fit_cloud(cloud, (10, 10), **options)
+    # Across the surface is one of three coordinates of the noise, and a part of the others at the rim.
+    assert (fit.rms < 1e-4) if noise == 0 else (0.8 * noise < fit.rms < 1.1 * noise)
+    # The corner of a square is 0.41 radii from the disc inside it, here 10 spacings; it is drawn in by half.
+    assert overhang(fit, cloud) < 6
+    # Of z = b r² over the unit disc: (π/6b²) ((1 + 4b²)^(3/2) − 1).
+    area = 4.0 if shape == "square" else math.pi
+    if bend > 0:
+        area *= ((1 + 4 * bend**2) ** 1.5 - 1) / (6 * bend**2)
+    mesh = fit.surface.tessellate(40, 40)
+    assert float(mesh.face_areas.sum()) == pytest.approx(area, rel=0.2)
+    u = torch.linspace(0, 1, 40, dtype=torch.float64)
+    normal = fit.surface.normal(u, u, grid=True)
+    for axis in (0, 1):
+        turned = (normal.narrow(axis, 1, 39) * normal.narrow(axis, 0, 39)).sum(-1)
+        assert float(turned.min()) > math.cos(math.radians(30))
 
 
 def test_noise_is_averaged() -> None:
