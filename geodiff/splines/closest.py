@@ -132,7 +132,10 @@ class _Samples:
 
     def __init__(self, spline: NURBS, samples: int | None) -> None:
         self.spline = spline
-        self.grid, self.pieces, self.before, self.after = [], [], [], []
+        self.grid: list[torch.Tensor] = []
+        self.pieces: list[torch.Tensor] = []
+        self.before: list[torch.Tensor] = []
+        self.after: list[torch.Tensor] = []
         for knots, p in zip(spline._opened_knots(), spline.degrees, strict=True):
             count = samples or (max(8, 4 * p) if spline.axes < 3 else max(3, 2 * p + 1))
             domain = knots[..., p : knots.shape[-1] - p]

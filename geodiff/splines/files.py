@@ -104,7 +104,7 @@ def save_splines(
     Raises:
         ImportError: the library for the format is not installed.
         OSError: the folder cannot be written to.
-        TypeError: something other than splines.
+        TypeError: something other than splines; samples that are not two.
         ValueError: an unknown ending, nothing to save, a batch, NaN, what the format does not hold.
 
     Example:
@@ -129,6 +129,8 @@ def save_splines(
         raise fail(_SAVE, "splines", "a NURBS curve, surface or volume, or several", wrong, fix, TypeError)
     if not several:
         raise fail(_SAVE, "splines", "at least one spline", "none")
+    if not isinstance(samples, Sequence) or len(samples) != 2:
+        raise fail(_SAVE, "samples", "two counts, along u and v", repr(samples), error=TypeError)
     if ending in _MESHES:
         _tessellated(several, samples).save(path)
         return
