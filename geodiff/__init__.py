@@ -23,7 +23,7 @@ _EXPORTS = {
     "BSplineBasis": "geodiff.splines.basis",
     "NURBSCurve": "geodiff.splines.curve",
     "NURBSSurface": "geodiff.splines.surface",
-    "NURBSVolume": "geodiff.splines.volume",
+    "NURBSVolume": "geodiff.splines.nurbs_volume",
     "PosedImages": "geodiff.scene.files",
     "Renderer": "geodiff.render.renderer",
     "RenderOutput": "geodiff.render.renderer",
@@ -60,8 +60,8 @@ if TYPE_CHECKING:
     from geodiff.scene.primitives import box, cylinder, icosphere, plane, torus
     from geodiff.splines.basis import BSplineBasis
     from geodiff.splines.curve import NURBSCurve
+    from geodiff.splines.nurbs_volume import NURBSVolume
     from geodiff.splines.surface import NURBSSurface
-    from geodiff.splines.volume import NURBSVolume
     from geodiff.transport.chamfer import chamfer
     from geodiff.transport.divergence import SinkhornLoss, sinkhorn_divergence
     from geodiff.transport.sinkhorn import sinkhorn

@@ -37,6 +37,21 @@ class _Size(click.ParamType):
         return int(parts[0]), int(parts[-1])
 
 
+class _Pair(click.ParamType):
+    """Two numbers along u and v: 8x8, or 8 for both."""
+
+    name = "N or NxM"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Read it as (along u, along v)."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).lower().split("x")
+        if len(parts) not in (1, 2) or not all(part.isdigit() and int(part) <= 16384 for part in parts):
+            self.fail(f"{value!r} is neither a number such as 8 nor a pair such as 8x12", param, ctx)
+        return int(parts[0]), int(parts[-1])
+
+
 def _clean(command: Callable[..., None]) -> Callable[..., None]:
     """Print an error of geodiff's as one message and exit with code 2; --debug shows where it came from."""
 
@@ -45,7 +60,7 @@ def _clean(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(debug: bool, **options: Any) -> None:
         try:
             command(**options)
-        except (ValueError, TypeError, RuntimeError, OSError) as error:
+        except (ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
             if debug or isinstance(error, click.exceptions.Exit | click.exceptions.Abort):
                 raise
             click.echo(f"Error: {error}", err=True)
@@ -206,6 +221,48 @@ def fit_mesh(
                f"{len(result.history)} steps in {result.seconds:.1f} s")  # fmt: skip
     for kind, path in result.files.items():
         click.echo(f"  {kind:13} {path}")
+
+
+@main.command("fit-nurbs")
+@click.argument("points", type=click.Path(path_type=pathlib.Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=pathlib.Path), help="Folder to write to.")
+@click.option("--kind", default="auto", show_default=True,
+              help="grid, heights or cloud; auto goes by the shape; rows of x, y, z are a cloud.")  # fmt: skip
+@click.option("--array", help="Which array of an .npz.")
+@click.option("--spacing", nargs=2, type=float, default=(1.0, 1.0), show_default=True,
+              help="Of heights: the distance of neighbours along x and y, in their unit.")  # fmt: skip
+@click.option("--control", type=_Pair(), default="8x8", show_default=True, help="Control points along u and v.")
+@click.option("--degree", type=_Pair(), default="3x3", show_default=True, help="Degree along u and v.")
+@click.option("--free-knots/--fixed-knots", default=False, show_default=True,
+              help="Let the interior knots move, too (grids and heights).")  # fmt: skip
+@click.option("--rational", is_flag=True, help="Let the weights move, too (grids and heights).")
+@click.option("--smoothing", type=float, help="Weight of the bending energy.  [default: 0; for a cloud 1e-8]")
+@click.option("--starts", default=1, show_default=True, help="Of a free fit: one is uniform, the others random.")
+@click.option("--seed", default=0, show_default=True, help="Of the random starts.")
+@click.option("--save", "formats", multiple=True, default=("obj",), show_default=True,
+              help="Besides json: 3dm, igs, stp, or triangles: obj, ply, stl, glb; several times.")  # fmt: skip
+@click.option("--device", default="cpu", show_default=True, help="Only cpu so far.")
+@_clean
+def fit_nurbs(points: pathlib.Path, output: pathlib.Path, device: str, **options: Any) -> None:
+    """Fit a NURBS surface to POINTS: a grid (N, M, 3), heights (N, M), or a cloud.
+
+    Reads .npy and .npz; clouds also from .ply, .obj, .xyz, .csv and .txt. Writes surface.json, surface.obj,
+    surface.png, error.png (with Matplotlib) and metrics.json to OUT, all of them when the fit is done: it takes seconds
+    to minutes, so an interrupted one leaves nothing behind and starts anew.
+    """
+    _on_cpu("fit-nurbs", device)
+    from geodiff import tasks
+
+    result = tasks.fit_nurbs(points, output=output, command=shlex.join(["geodiff", *sys.argv[1:]]), **options)
+    shape = "×".join(str(n) for n in result.points.shape[:-1])
+    scale = result.diagonal or 1.0
+    click.echo(f"\n{result.kind} of {shape} points, {'×'.join(str(n) for n in result.surface.shape)} control points: "
+               f"rms {result.rms:.4g} ({result.rms / scale:.2g} of the diagonal), largest {result.max:.4g} "
+               f"({result.max / scale:.2g}), mse {result.mse:.6g}; {result.seconds:.1f} s")  # fmt: skip
+    for kind, path in result.files.items():
+        click.echo(f"  {kind:13} {path}")
+    for note in result.notes:
+        click.echo(f"  {note}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -69,7 +70,8 @@ def test_info_without_kernels_says_how_to_get_them(monkeypatch: pytest.MonkeyPat
 def test_help_is_quick_and_complete() -> None:
     code = (
         "import sys; from click.testing import CliRunner; from geodiff.cli import main\n"
-        "for c in ('info', 'render', 'fit-mesh'): assert CliRunner().invoke(main, [c, '--help']).exit_code == 0\n"
+        "for command in ('info', 'render', 'fit-mesh', 'fit-nurbs'):\n"
+        "    assert CliRunner().invoke(main, [command, '--help']).exit_code == 0\n"
         "assert not {'torch', 'scipy', 'trimesh'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
@@ -236,3 +238,51 @@ def test_an_interrupted_job_says_how_to_go_on(
     monkeypatch.setattr(gd.tasks, "fit_mesh", interrupted)
     result = call("fit-mesh", views, "-o", tmp_path / "out")
     assert result.exit_code == 130 and "goes on from the last checkpoint" in result.output
+
+
+@pytest.fixture
+def cloud(tmp_path: pathlib.Path) -> pathlib.Path:
+    x, y = torch.meshgrid(torch.linspace(0, 1, 14), torch.linspace(0, 2, 16), indexing="ij")
+    np.save(tmp_path / "grid.npy", torch.stack([x, y, (3 * x).sin() * y], -1).numpy())
+    np.savez(tmp_path / "heights.npz", one=(x * y).numpy(), two=(x + y).numpy())
+    np.save(tmp_path / "cloud.npy", torch.stack([x, y, 0.2 * x * y], -1).reshape(-1, 3).numpy())
+    return tmp_path
+
+
+def test_fit_nurbs(cloud: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/somewhere/bin/geodiff", "fit-nurbs", "my grid.npy"])
+    text = succeed("fit-nurbs", cloud / "grid.npy", "-o", cloud / "out", "--control", "6x5", "--degree", "3x2",
+                   "--free-knots", "--save", "ply", "--save", "3dm")  # fmt: skip
+    metrics = json.loads((cloud / "out" / "metrics.json").read_text())
+    assert metrics["control"] == [6, 5] and metrics["degree"] == [3, 2] and metrics["settings"]["free_knots"] is True
+    assert metrics["command"] == "geodiff fit-nurbs 'my grid.npy'" and metrics["source"] == str(cloud / "grid.npy")
+    assert 0 < metrics["rms_over_diagonal"] < 1e-2
+    assert f"grid of 14×16 points, 6×5 control points: rms {metrics['rms']:.4g}" in text
+    files = ("surface.json", "surface.ply", "surface.3dm", "surface.png", "error.png", "metrics.json")
+    assert all(str(cloud / "out" / name) in text for name in files)
+    assert sorted(files) == sorted(path.name for path in (cloud / "out").iterdir())
+
+
+def test_fit_nurbs_takes_heights_and_clouds(cloud: pathlib.Path) -> None:
+    assert "heights of 14×16 points, 8×8" in succeed("fit-nurbs", cloud / "heights.npz", "--array", "two", "-o",
+                                                     cloud / "a", "--spacing", 0.1, 0.2)  # fmt: skip
+    assert json.loads((cloud / "a" / "metrics.json").read_text())["settings"]["spacing"] == [0.1, 0.2]
+    assert "cloud of 224 points, 4×4" in succeed("fit-nurbs", cloud / "cloud.npy", "--control", 4, "--smoothing", 1e-6,
+                                                 "-o", cloud / "b")  # fmt: skip
+
+
+def test_fit_nurbs_refuses(cloud: pathlib.Path) -> None:
+    grid, out = cloud / "grid.npy", ("-o", cloud / "out")
+    assert "Error: fit_nurbs: `points` must be a file that exists" in refused("fit-nurbs", cloud / "none.npy", *out)
+    assert "`array` must be given where a file has several; got one, two" in refused(
+        "fit-nurbs", cloud / "heights.npz", *out
+    )
+    assert "Error: fit_surface: " in refused("fit-nurbs", grid, *out, "--control", "40x40", "--free-knots")
+    assert "Error: fit_surface: " in refused("fit-nurbs", grid, *out, "--control", "3x8")
+    assert "neither a number such as 8 nor a pair such as 8x12" in refused("fit-nurbs", grid, *out, "--control", "8by8")
+    assert "`formats` must be one of json, 3dm" in refused("fit-nurbs", grid, *out, "--save", "dwg")
+    assert "Did you mean 'heights'?" in refused("fit-nurbs", grid, *out, "--kind", "height")
+    assert "`rational` must be left out for a cloud" in refused("fit-nurbs", cloud / "cloud.npy", *out, "--rational")
+    assert "`device` must be cpu; got 'cuda'." in refused("fit-nurbs", grid, *out, "--device", "cuda")
+    assert "Missing option '-o'" in refused("fit-nurbs", grid)
+    assert not (cloud / "out").exists()

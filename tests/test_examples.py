@@ -3,6 +3,7 @@
 
 import doctest
 import importlib
+import math
 import pathlib
 import re
 
@@ -54,3 +55,21 @@ def test_soft() -> None:
     for name in re.findall(r"^\| `\w+\(.*?\)` \| `(\w+)", page, re.MULTILINE):
         assert name in gd.soft.DISTRIBUTIONS or name in gd.soft.TCONORMS
     assert gd.soft.member("levy.reversed.squared+frank(0.3)").name == "levy.reversed.squared+frank(0.3)"
+
+
+def test_splines() -> None:
+    page = (ROOT / "docs" / "splines.md").read_text(encoding="utf-8")
+    names: dict = {}
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) >= 5
+    for block in blocks:
+        exec(block, names)
+    assert names["loss"] < 0.01 and names["fit"].mse < 1e-3
+    assert float(names["size"].detach()) == pytest.approx(2 * math.pi**2 * 2 * 0.25, rel=1e-5)
+    gradient = names["gradient"]
+    assert gradient.shape == names["net"].shape and bool((gradient != 0).any())
+    # Each function of its table is there.
+    for name in re.findall(r"`([a-zA-Z_]+)(?:\(.*?\))?`", page.split("## CAD operations")[1].split("```")[0]):
+        assert name == "tolerance" or name in gd.splines.__all__, name
+    for picture in re.findall(r"\]\((images/.*?)\)", page):
+        assert (ROOT / "docs" / picture).is_file()

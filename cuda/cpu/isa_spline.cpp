@@ -64,16 +64,17 @@ struct Evaluator {
         block.rows = rows();
         block.functions = job.axis[last].degree + 1;
         block.place = memory.place.get();
-        block.weight = job.axes == 2 ? block.axis[0].values : memory.weight.get();
+        block.weight = job.axes == 2 ? block.axis[0].values : aligned(memory.weight);
         block.last = block.axis[last].values;
         block.last_bar = block.axis[last].bar;
-        block.dots = job.axes == 2 ? block.axis[0].bar : memory.dots.get();
+        block.dots = job.axes == 2 ? block.axis[0].bar : aligned(memory.dots);
         const int inner = job.axes == 3 ? job.axis[1].degree + 1 : 1;
         for (int r = 0; r < block.rows; ++r) {
             memory.place[r] = (r / inner) * (last > 0 ? step[0] : 0) + (r % inner) * (last > 1 ? step[1] : 0);
         }
         if (job.axes == 1) {
-            for (int i = 0; i < kPoints; ++i) memory.weight[i] = T(1);
+            T* one = aligned(memory.weight);
+            for (int i = 0; i < kPoints; ++i) one[i] = T(1);
         }
     }
 
@@ -102,13 +103,13 @@ struct Evaluator {
     }
 
     // Spans, bases and places of n points.
-    void fill(Block<T>& block, const SpanRange* range, i64 b, i64 at, int n) const {
+    void fill(Block<T>& block, const SpanRange* range, i64 b, i64 at, int n, bool keep) const {
         for (int i = 0; i < n; ++i) block.offset[i] = 0;
         for (int a = 0; a < job.axes; ++a) {
             const SplineAxis<T>& axis = job.axis[a];
             const T* u = axis.knots + b * axis.knots_stride;
             block.axis[a].locate(u, range[a], axis.parameters + b * axis.parameters_stride + at, n);
-            basis[a].values(u, axis.degree, axis.order, n, block.axis[a]);
+            (keep ? basis[a].keeping : basis[a].values)(u, axis.degree, axis.order, n, block.axis[a]);
             for (int i = 0; i < n; ++i) block.offset[i] += (block.axis[a].span[i] - axis.degree) * step[a];
         }
     }
@@ -129,11 +130,11 @@ struct Evaluator {
         const T* control = job.control + b * job.control_stride;
         for (i64 at = begin; at < end; at += kPoints) {
             const int n = int(min(end - at, i64(kPoints)));
-            fill(block, range, b, at, n);
-            multiply(block, memory.weight.get());
+            fill(block, range, b, at, n, false);
+            multiply(block, aligned(memory.weight));
             const i64 to = b * points + at;
-            T* out = job.rational ? memory.points.get() : job.value + to * job.dim;
-            stages.forward(control, block, n, job.dim, memory.row.get(), out);
+            T* out = job.rational ? aligned(memory.points) : job.value + to * job.dim;
+            stages.forward(control, block, n, job.dim, aligned(memory.row), out);
             if (job.rational) divide(out, n, job.dim, job.value + to * (job.dim - 1), job.inverse_weight + to);
         }
     }
@@ -141,7 +142,7 @@ struct Evaluator {
     // grad_control and grad_knots belong to the caller alone; grad_control may be null.
     void backward(i64 b, i64 begin, i64 end, T* grad_control, double* const* grad_knots) const {
         const Memory memory(*this);
-        T* upstream = memory.points.get();
+        T* upstream = aligned(memory.points);
         Block<T> block;
         SpanRange range[3];
         prepare(block, memory);
@@ -151,11 +152,11 @@ struct Evaluator {
         for (i64 k = 0; k < i64(block.rows) * kPoints; ++k) block.dots[k] = T(0);
         for (i64 at = begin; at < end; at += kPoints) {
             const int n = int(min(end - at, i64(kPoints)));
-            fill(block, range, b, at, n);
-            multiply(block, memory.weight.get());
+            fill(block, range, b, at, n, want_basis);
+            multiply(block, aligned(memory.weight));
             const i64 from = b * points + at;
             upstream_of(job, from, n, upstream);
-            stages.backward(control, block, n, job.dim, upstream, want_basis, memory.row.get(), grad_control);
+            stages.backward(control, block, n, job.dim, upstream, want_basis, aligned(memory.row), grad_control);
             if (want_basis) multiply_adjoint(block);
             for (int a = 0; a < job.axes; ++a) {
                 const SplineAxis<T>& axis = job.axis[a];
@@ -237,14 +238,15 @@ void backward_in_chunks(const Evaluator<T>& e, int threads) {
     // Copies of the net cost memory, too: no more of them than points.
     const i64 room = job.grad_control ? max(i64(1), 4 * e.points * job.dim / e.controls) : kMostChunks;
     const i64 chunks = clamp(e.points / kBackwardChunk, i64(1), min(i64(kMostChunks), room));
-    const i64 net = job.grad_control ? e.controls : 0;
+    const i64 net = job.grad_control ? e.controls : 0, padded = (net + 15) / 16 * 16;
     const int total = e.knots[0] + e.knots[1] + e.knots[2];
     const i64 length = (e.points + chunks - 1) / chunks;
-    Scratch<T> nets(chunks * net);
+    Scratch<T> memory(chunks * padded);
+    T* nets = aligned(memory);
     Scratch<double> knots(chunks * total);
     for (i64 b = 0; b < job.batch; ++b) {
         parallel(chunks, threads, [&](i64 c) {
-            T* grad_control = net ? nets.get() + c * net : nullptr;
+            T* grad_control = net ? nets + c * padded : nullptr;
             double* own = knots.get() + c * total;
             double* grad_knots[3] = {own, own + e.knots[0], own + e.knots[0] + e.knots[1]};
             for (i64 k = 0; k < net; ++k) grad_control[k] = T(0);
@@ -252,7 +254,7 @@ void backward_in_chunks(const Evaluator<T>& e, int threads) {
             e.backward(b, min(e.points, c * length), min(e.points, (c + 1) * length), grad_control, grad_knots);
         });
         for (i64 c = 0; c < chunks; ++c) {
-            for (i64 k = 0; k < net; ++k) job.grad_control[b * net + k] += nets[c * net + k];
+            for (i64 k = 0; k < net; ++k) job.grad_control[b * net + k] += nets[c * padded + k];
             if (c == 0) continue;
             for (int j = 0; j < total; ++j) knots[j] += knots[c * total + j];
         }

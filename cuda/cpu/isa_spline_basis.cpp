@@ -27,7 +27,7 @@ GEODIFF_HD V gather(const T* knots, const int* at) {
 }
 
 // The degrees of daily use are unrolled; Degree = −1 takes any.
-template <class T, int Degree>
+template <class T, int Degree, bool Keep>
 void values_of(const T* knots, int degree, int order, int n, AxisBlock<T>& block) {
     using V = Pack<T>;
     constexpr int most = Degree >= 0 ? Degree : kMaxDegree;
@@ -40,6 +40,14 @@ void values_of(const T* knots, int degree, int order, int n, AxisBlock<T>& block
         basis<Degree>(window, load<V>(block.u + at), p, order, values, kept);
         GEODIFF_UNROLL
         for (int b = 0; b <= p; ++b) store(block.values + b * kPoints + at, values[b]);
+        if constexpr (Keep) {
+            static_assert(Degree <= kUnrolledDegree, "no room");
+            GEODIFF_UNROLL_MORE
+            for (int t = 0; t < Degree * (Degree + 1) / 2; ++t) {
+                store(block.term + t * kPoints + at, kept.term[t]);
+                store(block.inverse + t * kPoints + at, kept.inverse[t]);
+            }
+        }
     }
 }
 
@@ -54,7 +62,15 @@ void adjoint_of(const T* knots, int degree, int order, int n, AxisBlock<T>& bloc
         const V u = load<V>(block.u + at);
         GEODIFF_UNROLL
         for (int k = 0; k < 2 * p; ++k) window[k] = gather<V>(knots - p + 1 + k, block.span + at);
-        basis<Degree>(window, u, p, order, values, kept);
+        if constexpr (Degree >= 0) {
+            GEODIFF_UNROLL_MORE
+            for (int t = 0; t < Degree * (Degree + 1) / 2; ++t) {
+                kept.term[t] = load<V>(block.term + t * kPoints + at);
+                kept.inverse[t] = load<V>(block.inverse + t * kPoints + at);
+            }
+        } else {
+            basis<Degree>(window, u, p, order, values, kept);
+        }
         GEODIFF_UNROLL
         for (int b = 0; b <= p; ++b) values[b] = load<V>(block.bar + b * kPoints + at);
         basis_adjoint<Degree>(window, u, p, order, kept, values, bar_u, bar_window);
@@ -122,6 +138,7 @@ void basis_backward_op(const Job<T>& job) {
             for (int i = 0; i < n; ++i) {
                 for (int f = 0; f < functions; ++f) block.bar[f * kPoints + i] = job.upstream[(from + i) * functions + f];
             }
+            stages.keeping(knots, axis.degree, axis.order, n, block);
             stages.adjoint(knots, axis.degree, axis.order, n, block);
             if (axis.grad_parameters) {
                 for (int i = 0; i < n; ++i) axis.grad_parameters[from + i] = block.bar_u[i];
@@ -138,14 +155,14 @@ void basis_backward_op(const Job<T>& job) {
 
 template <class T>
 BasisStages<T> basis_stages(int degree, int order) {
-    if (order > degree) return {zero_values<T>, zero_adjoint<T>};
+    if (order > degree) return {zero_values<T>, zero_values<T>, zero_adjoint<T>};
     switch (degree) {
-        case 1: return {values_of<T, 1>, adjoint_of<T, 1>};
-        case 2: return {values_of<T, 2>, adjoint_of<T, 2>};
-        case 3: return {values_of<T, 3>, adjoint_of<T, 3>};
-        case 4: return {values_of<T, 4>, adjoint_of<T, 4>};
-        case 5: return {values_of<T, 5>, adjoint_of<T, 5>};
-        default: return {values_of<T, -1>, adjoint_of<T, -1>};
+        case 1: return {values_of<T, 1, false>, values_of<T, 1, true>, adjoint_of<T, 1>};
+        case 2: return {values_of<T, 2, false>, values_of<T, 2, true>, adjoint_of<T, 2>};
+        case 3: return {values_of<T, 3, false>, values_of<T, 3, true>, adjoint_of<T, 3>};
+        case 4: return {values_of<T, 4, false>, values_of<T, 4, true>, adjoint_of<T, 4>};
+        case 5: return {values_of<T, 5, false>, values_of<T, 5, true>, adjoint_of<T, 5>};
+        default: return {values_of<T, -1, false>, values_of<T, -1, false>, adjoint_of<T, -1>};
     }
 }
 template BasisStages<float> basis_stages<float>(int, int);

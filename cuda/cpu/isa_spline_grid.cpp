@@ -12,7 +12,7 @@ namespace {
 using geodiff::parallel;
 
 constexpr i64 kManyItems = 16;
-constexpr i64 kColumnPoints = 64;  // points of a row that the backward pass takes at a time
+constexpr i64 kColumnPoints = 128;  // points of a row that the backward pass takes at a time
 constexpr i64 kForwardPoints = 256;
 constexpr i64 kMostGroups = 16;
 constexpr i64 kSerialPoints = 2048;
@@ -101,6 +101,14 @@ void blend_adjoint(const T* v, int functions, const T* x, i64 stride, i64 n, con
             default: blend_rows_adjoint<T, 4>(v + f, from, stride, n, g, to, dots); break;
         }
     }
+}
+
+// Columns of one row lie far from those of the next: ask for them while the row before is at work.
+template <class T>
+void ask_for(const T* from, i64 n) {
+#if defined(__GNUC__)
+    for (i64 i = 0; i < n; i += 64 / i64(sizeof(T))) __builtin_prefetch(from + i);
+#endif
 }
 
 // One item of the batch.
@@ -249,6 +257,11 @@ struct Grid3 {
                     const i64 from = (lead * at.count + axis[a].first[i]) * width + begin;
                     const T* here = g ? g + (lead * at.points + i) * width + begin : upstream.get();
                     if (!g) upstream_of(job, b * points + (i * width + begin) / dim, n / dim, upstream.get());
+                    if (!g && i + 1 < at.points) {
+                        const i64 next = b * points + ((i + 1) * width + begin) / dim, out = dim - job.rational;
+                        ask_for(job.upstream + next * out, n / dim * out);
+                        if (job.rational) ask_for(job.value + next * out, n / dim * out);
+                    }
                     blend_adjoint(axis[a].values.get() + i * functions, functions, x + from, width, n, here,
                                   bar_x ? bar_x + from : nullptr, want ? share + i * functions : nullptr);
                 }
@@ -277,6 +290,7 @@ struct Grid3 {
             for (int k = 0; k < n; ++k) {
                 for (int f = 0; f < functions; ++f) block.bar[f * kPoints + k] = axis[a].bar[(i + k) * functions + f];
             }
+            stages.keeping(knots(a), at.degree, at.order, n, block);
             stages.adjoint(knots(a), at.degree, at.order, n, block);
             if (at.grad_parameters) {
                 for (int k = 0; k < n; ++k) at.grad_parameters[b * at.points + i + k] = block.bar_u[k];

@@ -74,6 +74,13 @@ GEODIFF_HD typename Lanes<V>::Real add_some(const V& v) {
 }
 template <class T>
 GEODIFF_HD T add_lanes(const Pack<T>& v) {
+#if !defined(_MSC_VER)
+    if constexpr (sizeof(T) == 4 && Lanes<Pack<T>>::count == 8) {
+        typedef float Half __attribute__((vector_size(16)));
+        const Half sum = Half{v[0], v[1], v[2], v[3]} + Half{v[4], v[5], v[6], v[7]};
+        return (sum[0] + sum[2]) + (sum[1] + sum[3]);
+    } else
+#endif
     if constexpr (Lanes<Pack<T>>::count > 1) {
         return add_some<0, 1, Lanes<Pack<T>>::count>(v);
     } else {
@@ -81,8 +88,16 @@ GEODIFF_HD T add_lanes(const Pack<T>& v) {
     }
 }
 
-constexpr int kPoints = 64;   // in a block
+// The first address of a Scratch that is a multiple of 64; it has room for 16 numbers too many. Packs that straddle cache
+// lines cost double.
+template <class T>
+T* aligned(const Scratch<T>& scratch) {
+    return reinterpret_cast<T*>((reinterpret_cast<u64>(scratch.get()) + 63) / 64 * 64);
+}
+
+constexpr int kPoints = 32;   // in a block: so few that its arrays and a net share the first-level cache
 constexpr int kFewKnots = 48;
+constexpr int kUnrolledDegree = 5;  // degrees up to it have stages of their own, which keep the triangle for the way back
 
 // One axis of a block; rows of kPoints, so that a pack of points is contiguous.
 template <class T>
@@ -92,6 +107,8 @@ struct AxisBlock {
     alignas(64) T bar[(kMaxDegree + 1) * kPoints];  // gradient of the values
     alignas(64) T bar_u[kPoints];
     alignas(64) T bar_window[2 * kMaxDegree * kPoints];
+    alignas(64) T term[kUnrolledDegree * (kUnrolledDegree + 1) / 2 * kPoints];
+    alignas(64) T inverse[kUnrolledDegree * (kUnrolledDegree + 1) / 2 * kPoints];
     int span[kPoints];
 
     // Takes n > 0 parameters and finds their spans; the rest of the block repeats the last.
@@ -181,13 +198,13 @@ void upstream_of(const SplineJob<T>& job, i64 first, i64 n, T* __restrict g) {
 // u, span → values
 template <class T>
 using BasisStage = void (*)(const T* knots, int degree, int order, int n, AxisBlock<T>&);
-// u, span, bar → bar_u, bar_window
+// u, span, bar and what `keeping` left → bar_u, bar_window
 template <class T>
 using BasisAdjointStage = void (*)(const T* knots, int degree, int order, int n, AxisBlock<T>&);
 
 template <class T>
 struct BasisStages {
-    BasisStage<T> values;
+    BasisStage<T> values, keeping;  // the same values
     BasisAdjointStage<T> adjoint;
 };
 template <class T>

@@ -16,10 +16,13 @@ constexpr int kMaxDegree = 15;
 // Unrolled before arrays are given registers, or they would stay in memory.
 #if defined(__GNUC__) && !defined(__clang__)
 #define GEODIFF_UNROLL _Pragma("GCC unroll 8")
+#define GEODIFF_UNROLL_MORE _Pragma("GCC unroll 16")
 #elif defined(__clang__) || defined(__CUDACC__)
 #define GEODIFF_UNROLL _Pragma("unroll")
+#define GEODIFF_UNROLL_MORE _Pragma("unroll")
 #else
 #define GEODIFF_UNROLL
+#define GEODIFF_UNROLL_MORE
 #endif
 
 // The number a V is made of, and a V with that number in each lane.

@@ -3,6 +3,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -28,10 +29,12 @@ def find_span(knots: torch.Tensor, parameters: torch.Tensor, degree: int) -> tor
     batch = torch.broadcast_shapes(knots.shape[:-1], parameters.shape[:-1])
     knots = knots.detach().expand(*batch, -1).contiguous()
     parameters = parameters.detach().expand(*batch, -1).contiguous()
-    end = knots[..., knots.shape[-1] - degree - 1, None]
-    last = (torch.searchsorted(knots, end.contiguous(), right=False) - 1).clamp(min=degree)
+    low, high = knots[..., degree, None].contiguous(), knots[..., knots.shape[-1] - degree - 1, None].contiguous()
+    # The first and the last non-empty span: knots may be repeated at the ends of the domain, clamped or not.
+    first = torch.searchsorted(knots, low, right=True) - 1
+    last = (torch.searchsorted(knots, high, right=False) - 1).clamp(min=degree)
     span = torch.searchsorted(knots, parameters, right=True) - 1
-    return torch.minimum(span.clamp(min=degree), last)
+    return torch.minimum(torch.maximum(span, first), last)
 
 
 def basis(
@@ -131,12 +134,25 @@ def basis_matrix(
         before, after = (
             _piece(parameters, padded, degree, order, s.clamp(0, last).expand(span.shape), count) for s in (left, right)
         )
-        distance = (parameters - at) / bandwidth
+        distance = (parameters - knots[..., j, None]) / bandwidth
         density = torch.exp(-0.5 * distance**2) / (bandwidth * math.sqrt(2 * math.pi))
         weight = torch.where(inside, density / (right - left), torch.zeros_like(density))
-        smoothed = weight[..., None] * (before - after)
-        matrix = matrix + smoothed * (knots[..., j] - held[..., j])[..., None, None]
+        matrix = _Smoothed.apply(matrix, knots[..., j], weight[..., None] * (before - after))
     return matrix
+
+
+class _Smoothed(torch.autograd.Function):
+    """Return a matrix as it is, and give a knot the gradient that it is told, which may have a graph of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: torch.Tensor, knot: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(slope)
+        return matrix.view_as(matrix)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (slope,) = ctx.saved_tensors
+        return upstream, (upstream * slope).sum((-2, -1)), None
 
 
 def _scatter(values: torch.Tensor, span: torch.Tensor, degree: int, count: int) -> torch.Tensor:

@@ -16,6 +16,7 @@ _FILES = {
     "curve": ("NURBSCurve",),
     "files": ("load_splines", "save_splines"),
     "fit": ("SplineFit", "fit_curve", "fit_surface"),
+    "fit_unordered": ("fit_cloud",),
     "knots": ("greville", "knots_to_logits", "logits_to_knots", "multiplicities", "uniform_knots"),
     "measure": ("arc_length", "area", "bounding_box", "centroid", "length_at", "parameter_at_length", "volume"),
     "place": ("rotate", "scale", "transform", "translate"),
@@ -26,7 +27,7 @@ _FILES = {
     "surface": ("NURBSSurface",),
     "sweeping": ("sweep",),
     "trim": ("TrimmedSurface",),
-    "volume": ("NURBSVolume",),
+    "nurbs_volume": ("NURBSVolume",),
 }
 _HOME = {name: file for file, names in _FILES.items() for name in names}
 
@@ -58,6 +59,7 @@ __all__ = [
     "elevated",
     "ellipse",
     "extrude",
+    "fit_cloud",
     "fit_curve",
     "fit_surface",
     "greville",
@@ -107,8 +109,10 @@ if TYPE_CHECKING:
     from geodiff.splines.curve import NURBSCurve
     from geodiff.splines.files import load_splines, save_splines
     from geodiff.splines.fit import SplineFit, fit_curve, fit_surface
+    from geodiff.splines.fit_unordered import fit_cloud
     from geodiff.splines.knots import greville, knots_to_logits, logits_to_knots, multiplicities, uniform_knots
     from geodiff.splines.measure import arc_length, area, bounding_box, centroid, length_at, parameter_at_length, volume
+    from geodiff.splines.nurbs_volume import NURBSVolume
     from geodiff.splines.place import rotate, scale, transform, translate
     from geodiff.splines.reduce import reduced, remove_knot
     from geodiff.splines.refine import bezier, clamped, elevated, insert_knots, refined, split, trimmed_to
@@ -117,7 +121,6 @@ if TYPE_CHECKING:
     from geodiff.splines.surface import NURBSSurface
     from geodiff.splines.sweeping import sweep
     from geodiff.splines.trim import TrimmedSurface
-    from geodiff.splines.volume import NURBSVolume
 
 
 def __getattr__(name: str) -> Any:

@@ -35,8 +35,8 @@ class BSplineBasis:
 
     def __init__(self, knots: Any, degree: int, periodic: bool = False) -> None:
         knots = promote("BSplineBasis", knots=knots)["knots"]
-        if degree < 0:
-            raise fail("BSplineBasis", "degree", "0 or more", degree)
+        if not isinstance(degree, int) or isinstance(degree, bool) or degree < 0:
+            raise fail("BSplineBasis", "degree", "an integer, 0 or more", degree)
         floating("BSplineBasis", "knots", knots, ("...", "M"))
         count = knots.shape[-1] - 1 if periodic else knots.shape[-1] - degree - 1
         if count < 1:

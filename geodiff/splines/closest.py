@@ -59,7 +59,8 @@ def closest_point(
 
     Newton's method on the squared distance (Piegl and Tiller, "The NURBS Book", 1997, section 6.1), Gauss–Newton
     where it is not convex, with steps that shrink until they help, from the nearest of many samples of each span. The
-    result is never farther than the nearest sample; features finer than a sample may be missed. Pieces between kinks
+    result is never farther than the nearest sample; features finer than a sample may be missed, and so may points very
+    near a pole or the tip of a cone, where Newton's method can stop and call itself converged. Pieces between kinks
     (knots repeated P times or more) are searched apart, so that a kink can be the closest point.
 
     Args:
@@ -131,7 +132,10 @@ class _Samples:
 
     def __init__(self, spline: NURBS, samples: int | None) -> None:
         self.spline = spline
-        self.grid, self.pieces, self.gaps = [], [], []
+        self.grid: list[torch.Tensor] = []
+        self.pieces: list[torch.Tensor] = []
+        self.before: list[torch.Tensor] = []
+        self.after: list[torch.Tensor] = []
         for knots, p in zip(spline._opened_knots(), spline.degrees, strict=True):
             count = samples or (max(8, 4 * p) if spline.axes < 3 else max(3, 2 * p + 1))
             domain = knots[..., p : knots.shape[-1] - p]
@@ -142,8 +146,9 @@ class _Samples:
             u = torch.cat([inner.flatten(-2), domain[..., -1:]], -1)
             self.grid.append(u)
             self.pieces.append(_piece(knots, u, p)[0])
-            gap = u.diff(dim=-1)
-            self.gaps.append(torch.maximum(*(torch.nn.functional.pad(gap, sides) for sides in ((0, 1), (1, 0)))))
+            # How far the next samples are: nothing, where the domain ends.
+            for gaps, sides in ((self.before, (1, 0)), (self.after, (0, 1))):
+                gaps.append(torch.nn.functional.pad(u.diff(dim=-1), sides))
         jet = spline.derivatives(*self.grid, order=1, grid=True)
         flat = {order: x.flatten(-spline.axes - 1, -2) for order, x in jet.items()}
         self.places = flat[(0,) * spline.axes]
@@ -157,12 +162,11 @@ class _Samples:
         near = self._nearest(query, min(self.places.shape[-2], 5**self.spline.axes * starts))
         along = torch.unravel_index(near, tuple(u.shape[-1] for u in self.grid))  # one (..., N, count) an axis
         where = torch.stack(along, -1)
-        u, piece, reach = (
+        u, piece, before, after = (
             torch.stack([_look_up(x, i) for x, i in zip(table, along, strict=True)], -1)
-            for table in (self.grid, self.pieces, self.gaps)
+            for table in (self.grid, self.pieces, self.before, self.after)
         )
-        # How near the tangents come within a sample of it: the error is one order less than that of the samples.
-        promise = self._promise(query, near, reach)
+        promise = self._promise(query, near, u, before, after)
         # Take the nearest, then the most promising, but none next to (in the same smooth piece) one that was taken.
         pick = torch.zeros_like(near[..., :1, None])
         chosen = []
@@ -186,8 +190,15 @@ class _Samples:
             found[i] = tree.query(points[i], k=range(1, count + 1))[1]
         return near.to(query.device)
 
-    def _promise(self, query: torch.Tensor, near: torch.Tensor, reach: torch.Tensor) -> torch.Tensor:
-        """Return how near to the query the tangent plane of each near sample comes, squared, within its reach."""
+    def _promise(
+        self, query: torch.Tensor, near: torch.Tensor, u: torch.Tensor, before: torch.Tensor, after: torch.Tensor
+    ) -> torch.Tensor:
+        """Return how near to the query one step from each near sample gets, squared: that of the tangent plane, cut.
+
+        Taken on the spline itself and not past the next sample or the end of the domain: a tangent plane that leaves
+        the spline there would promise too much, and at the tip of a cone all the wrong sides.
+        """
+        reach = torch.maximum(before, after)
 
         def at_samples(x: torch.Tensor) -> torch.Tensor:
             x = x.expand(*near.shape[:-2], *x.shape[-2:])
@@ -198,8 +209,11 @@ class _Samples:
         gauss = tangents @ tangents.mT
         eye = torch.eye(gauss.shape[-1], dtype=gauss.dtype, device=gauss.device)
         gauss = gauss + 1e-9 * (gauss.diagonal(dim1=-2, dim2=-1).amax(-1)[..., None, None] + 1e-300) * eye
-        move = -torch.linalg.solve(gauss, tangents @ offset[..., None]).clamp(-1, 1)
-        return (offset + (tangents.mT @ move)[..., 0]).square().sum(-1)
+        move = -torch.linalg.solve(gauss, tangents @ offset[..., None])[..., 0].nan_to_num()  # no tangents: degree 0
+        move = torch.minimum(torch.maximum(move, -before / reach), after / reach)
+        to = (u + move * reach).flatten(-3, -2)
+        there = self.spline(*to.unbind(-1)).unflatten(-2, near.shape[-2:]) - query[..., None, :]
+        return torch.minimum(there.square().sum(-1), offset.square().sum(-1))
 
 
 def _look_up(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

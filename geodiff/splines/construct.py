@@ -17,11 +17,11 @@ from geodiff.splines.basis import BSplineBasis
 from geodiff.splines.conics import check_sweep, full_ring, part_ring
 from geodiff.splines.curve import NURBSCurve
 from geodiff.splines.knots import greville
+from geodiff.splines.nurbs_volume import NURBSVolume
 from geodiff.splines.place import direction_of, read_like
 from geodiff.splines.refine import clamped, elevated, insert_knots, net_of
 from geodiff.splines.spline import NURBS
 from geodiff.splines.surface import NURBSSurface
-from geodiff.splines.volume import NURBSVolume
 from geodiff.validation import fail, floating, looks_at_values
 
 Spline = TypeVar("Spline", bound=NURBS)

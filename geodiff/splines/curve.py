@@ -8,6 +8,7 @@ import torch
 
 from geodiff.splines import geometry
 from geodiff.splines.spline import NURBS
+from geodiff.validation import fail
 
 
 class NURBSCurve(NURBS):
@@ -73,5 +74,7 @@ class NURBSCurve(NURBS):
 
     def torsion(self, u: Any, grid: bool = False) -> torch.Tensor:
         """Return the torsion `τ = det(C′, C″, C‴) / |C′ × C″|²`, `(..., N)`, of a curve in space."""
+        if self.dim != 3:
+            raise fail("NURBSCurve.torsion", "control_points", "points in space, D = 3", f"D = {self.dim}")
         jet = self.derivatives(u, order=3, grid=grid)
         return geometry.torsion(jet[(1,)], jet[(2,)], jet[(3,)])

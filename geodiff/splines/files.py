@@ -14,9 +14,9 @@ import torch
 from geodiff.scene.atomic import replacing
 from geodiff.scene.mesh import Mesh
 from geodiff.splines.curve import NURBSCurve
+from geodiff.splines.nurbs_volume import NURBSVolume
 from geodiff.splines.spline import AXIS_NAMES, NURBS
 from geodiff.splines.surface import NURBSSurface
-from geodiff.splines.volume import NURBSVolume
 from geodiff.validation import check_finite, choice, fail
 
 _KINDS: dict[str, type[NURBS]] = {"curve": NURBSCurve, "surface": NURBSSurface, "volume": NURBSVolume}
@@ -104,7 +104,7 @@ def save_splines(
     Raises:
         ImportError: the library for the format is not installed.
         OSError: the folder cannot be written to.
-        TypeError: something other than splines.
+        TypeError: something other than splines; samples that are not two.
         ValueError: an unknown ending, nothing to save, a batch, NaN, what the format does not hold.
 
     Example:
@@ -129,6 +129,8 @@ def save_splines(
         raise fail(_SAVE, "splines", "a NURBS curve, surface or volume, or several", wrong, fix, TypeError)
     if not several:
         raise fail(_SAVE, "splines", "at least one spline", "none")
+    if not isinstance(samples, Sequence) or len(samples) != 2:
+        raise fail(_SAVE, "samples", "two counts, along u and v", repr(samples), error=TypeError)
     if ending in _MESHES:
         _tessellated(several, samples).save(path)
         return

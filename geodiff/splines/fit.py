@@ -280,7 +280,7 @@ def _fit(
         if not math.isfinite(objective):
             raise RuntimeError(f"{where}: the objective is {objective}. Scale the points.")
         best = Outcome(control, tuple(full), None, objective, rank, history=[objective])
-        return _result(problem, best, data, [objective])
+        return result(problem, best, data, [objective])
     fit_input.check_clamped(where, full, degree, free, periodic)
     count, seed, most, tolerance = fit_input.read_settings(where, *settings)
     low, high = fit_input.read_bounds(where, weight_bounds)
@@ -301,10 +301,11 @@ def _fit(
     except Diverged as error:
         raise RuntimeError(f"{where}: {error}. Scale the points, or use smoothing or fewer control points.") from None
     best = min(outcomes, key=lambda o: o.objective)
-    return _result(problem, best, data, [o.objective for o in outcomes])
+    return result(problem, best, data, [o.objective for o in outcomes])
 
 
-def _result(problem: Problem, best: Outcome, data: torch.Tensor, starts: list[float]) -> SplineFit:
+def result(problem: Problem, best: Outcome, data: torch.Tensor, starts: list[float]) -> SplineFit:
+    """Put together what is returned, in the dtype and on the device of the points."""
     with torch.no_grad():
         difference = problem.predict(best.control, problem.matrices(best.knots), best.weights) - problem.points
         mse = float(difference.square().mean())

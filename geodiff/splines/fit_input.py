@@ -182,13 +182,18 @@ def read_point_weights(where: str, weights: Any, data: torch.Tensor) -> torch.Te
     return values / values.mean()
 
 
+def read_number(where: str, name: str, value: Any) -> float:
+    """Require a finite number >= 0."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise fail(where, name, "a number of 0 or more", value, error=TypeError)
+    if not 0 <= float(value) < math.inf:
+        raise fail(where, name, "0 or more, and finite", str(value))
+    return float(value)
+
+
 def read_smoothing(where: str, smoothing: Any, degree: Sequence[int], rational: bool) -> float:
     """Require a number >= 0, and a spline that it applies to."""
-    if not isinstance(smoothing, numbers.Real) or isinstance(smoothing, bool):
-        raise fail(where, "smoothing", "a number of 0 or more", smoothing, error=TypeError)
-    value = float(smoothing)
-    if not 0 <= value < math.inf:
-        raise fail(where, "smoothing", "0 or more, and finite", str(value))
+    value = read_number(where, "smoothing", smoothing)
     if value > 0 and rational:
         raise fail(where, "smoothing", "0 for rational fits", str(value), "Fit with rational=False.")
     if value > 0 and min(degree) < 2:

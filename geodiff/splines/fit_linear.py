@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from geodiff.splines import fit_rational
+from geodiff.splines import fit_gram
 from geodiff.splines.basis import BSplineBasis
 
 BLOCK = 1 << 21  # entries of the design matrix held at once
@@ -132,18 +132,15 @@ class Problem:
                 inverses.append(inverse)
                 rank *= r
             return apply_grid(inverses, self.points), rank, inverses
-        if self.grid and not tensor and not self.pins and self.smoothing == 0:
-            quick = fit_rational.solve_grid(matrices, self.points, weights, self.point_weights)
+        if not tensor and not self.pins:
+            quick = self._solve_gram(matrices, knots, weights)
             if quick is not None:
-                return quick[0], math.prod(shape), [quick[1]]
+                return quick[0].reshape(*shape, self.dim), math.prod(shape), [quick[1]]
         points = self.points
         if tensor:  # |A C Bᵀ − Z|² = |R_A C R_Bᵀ − Q_Aᵀ Z Q_B|² + a constant
             factors = [torch.linalg.qr(m) for m in matrices]
             points = apply_grid([f.Q.mT for f in factors], points)
             matrices = [f.R for f in factors]
-        total = torch.tensor(self.points[..., 0].numel(), dtype=torch.float64)
-        if self.point_weights is not None:
-            total = self.point_weights.sum()
         null, special = self._pinned(knots, weights, shape)
         triangle = torch.zeros(0, null.shape[1] + self.dim, dtype=torch.float64)
 
@@ -155,13 +152,32 @@ class Problem:
             root = 1.0 if omega is None else omega.sqrt()[:, None]
             triangle = add(root * rows, root * data)
         if self.smoothing > 0:
-            for factor, roots in self._bending(knots, reduce=True):
-                rows = math.sqrt(factor * self.smoothing) * total.sqrt() * joint_grid(roots)
-                triangle = add(rows, rows.new_zeros(len(rows), self.dim))
+            rows = self.penalty_roots(knots)
+            triangle = add(rows, rows.new_zeros(len(rows), self.dim))
         free = null.shape[1]
         inverse, rank = triangular_inverse(triangle[:free, :free])
         solution = special + null @ (inverse @ triangle[:free, free:])
         return solution.reshape(*shape, self.dim), rank + len(self.pins), [null @ inverse]
+
+    def _solve_gram(
+        self, matrices: list[torch.Tensor], knots: Sequence[torch.Tensor], weights: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        rows: fit_gram.GridRows | fit_gram.ScatteredRows
+        if self.grid:
+            rows = fit_gram.GridRows(matrices, weights)
+        else:
+            rows = fit_gram.ScatteredRows(self.bases(knots), self.parameters, weights)
+        return fit_gram.solve(rows, self.points, self.point_weights, self.penalty_roots(knots))
+
+    def penalty_roots(self, knots: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return rows L `(…, K)` with `|L c|²` the smoothing on the scale of `Σ ω |S − p|²`; none without smoothing."""
+        if self.smoothing == 0:
+            return torch.zeros(0, math.prod(b.count for b in self.bases(knots)), dtype=torch.float64)
+        scale = self.smoothing * self._total()
+        return torch.cat([math.sqrt(f * scale) * joint_grid(roots) for f, roots in self._bending(knots, True)])
+
+    def _total(self) -> float:
+        return float(self.points[..., 0].numel() if self.point_weights is None else self.point_weights.sum())
 
     def _blocks(
         self, matrices: list[torch.Tensor], points: torch.Tensor, weights: torch.Tensor | None
@@ -216,7 +232,7 @@ class Problem:
 
         It changes no value, and its derivative is the implicit one of the solution.
         """
-        total = self.points.shape[:-1].numel() if self.point_weights is None else self.point_weights.sum()
+        total = self._total()
         moved = control.detach().requires_grad_()
         if not self.pins:
             (gradient,) = torch.autograd.grad(self.objective(moved, knots, weights), moved, create_graph=True)

@@ -3,7 +3,7 @@
 
 import torch
 
-from geodiff.validation import as_tensor, choice, fail, floating, looks_at_values
+from geodiff.validation import as_tensor, choice, fail, floating, looks_at_values, promote
 
 
 def uniform_knots(
@@ -32,6 +32,7 @@ def uniform_knots(
         `(K + P + 1,)`, or `(K + 1,)` where periodic.
 
     Raises:
+        TypeError: a count or degree that is no integer, another dtype.
         ValueError: too few control points, a negative degree, an empty domain.
 
     Example:
@@ -39,6 +40,11 @@ def uniform_knots(
         tensor([0.0000, 0.0000, 0.0000, 0.3333, 0.6667, 1.0000, 1.0000, 1.0000])
     """
     choice("uniform_knots", "kind", kind, ("clamped", "unclamped", "periodic"))
+    for name, value in (("count", count), ("degree", degree)):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise fail("uniform_knots", name, "an integer", value, error=TypeError)
+    if dtype not in (torch.float32, torch.float64):
+        raise fail("uniform_knots", "dtype", "torch.float32 or torch.float64", str(dtype), error=TypeError)
     if degree < 0:
         raise fail("uniform_knots", "degree", "0 or more", degree)
     least = 1 if kind == "periodic" else degree + 1
@@ -107,11 +113,17 @@ def check_knots(
 def multiplicities(knots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the distinct knots of one vector `(M,)` and how often each is there.
 
+    Raises:
+        ValueError: a batch of vectors.
+
     Example:
         >>> multiplicities(torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0]))
         (tensor([0.0000, 0.5000, 1.0000]), tensor([2, 1, 2]))
     """
-    return torch.unique_consecutive(as_tensor("multiplicities", "knots", knots), return_counts=True)
+    knots = as_tensor("multiplicities", "knots", knots)
+    if knots.dim() != 1:
+        raise fail("multiplicities", "knots", "one vector, of shape (M,)", knots, "Take those of a batch one by one.")
+    return torch.unique_consecutive(knots, return_counts=True)
 
 
 def greville(knots: torch.Tensor, degree: int) -> torch.Tensor:
@@ -123,6 +135,7 @@ def greville(knots: torch.Tensor, degree: int) -> torch.Tensor:
         >>> greville(torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]), 2)
         tensor([0.0000, 0.5000, 1.0000])
     """
+    (knots,) = promote("greville", knots=knots).values()
     if degree == 0:
         return (knots[..., 1:] + knots[..., :-1]) / 2
     return knots[..., 1:-1].unfold(-1, degree, 1).mean(-1)
@@ -145,6 +158,7 @@ def knots_to_logits(knots: torch.Tensor, degree: int, min_fraction: float = 0.0)
 
     Spans of length zero (repeated interior knots) are taken as a millionth of the domain.
     """
+    (knots,) = promote("knots_to_logits", knots=knots).values()
     inner = knots[..., degree : knots.shape[-1] - degree]
     spans = inner.diff(dim=-1) / (inner[..., -1:] - inner[..., :1])
     free = (spans - min_fraction) / (1 - spans.shape[-1] * min_fraction)
@@ -169,12 +183,16 @@ def logits_to_knots(
     Gradients: in `logits`, through the interior knots.
 
     Raises:
-        ValueError: `min_fraction` out of its range.
+        ValueError: `min_fraction` out of its range, a negative degree, NaN.
 
     Example:
         >>> logits_to_knots(torch.zeros(4), degree=1)
         tensor([0.0000, 0.0000, 0.2500, 0.5000, 0.7500, 1.0000, 1.0000])
     """
+    (logits,) = promote("logits_to_knots", logits=logits).values()
+    floating("logits_to_knots", "logits", logits, ("...", "S"), finite=False)
+    if degree < 0:
+        raise fail("logits_to_knots", "degree", "0 or more", degree)
     spans = logits.shape[-1]
     if not 0 <= min_fraction < 1 / spans:
         raise fail("logits_to_knots", "min_fraction", f"in [0, 1/{spans}) for {spans} spans", min_fraction)

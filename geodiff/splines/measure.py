@@ -21,10 +21,10 @@ import torch
 from geodiff.splines.conics import read_numbers
 from geodiff.splines.curve import NURBSCurve
 from geodiff.splines.geometry import Jet
+from geodiff.splines.nurbs_volume import NURBSVolume
 from geodiff.splines.quadrature import breakpoints, count_of, integral, nodes_on, rule
 from geodiff.splines.spline import NURBS
 from geodiff.splines.surface import NURBSSurface
-from geodiff.splines.volume import NURBSVolume
 from geodiff.validation import fail, looks_at_values
 
 

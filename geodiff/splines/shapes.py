@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from geodiff.splines.conics import ellipse_curve, full_ring, given, plane_axes, quarter_knots, read_numbers
+from geodiff.splines.nurbs_volume import NURBSVolume
 from geodiff.splines.surface import NURBSSurface
-from geodiff.splines.volume import NURBSVolume
 from geodiff.validation import fail, floating, looks_at_values, positive
 
 # Surfaces ------------------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ class NURBS:
     def __init__(
         self,
         control_points: Any,
-        knots: Sequence[Any],
+        knots: Sequence[Any] | None,
         weights: Any,
         degree: Sequence[int],
         knot_gradient: str,
@@ -54,6 +54,10 @@ class NURBS:
     ) -> None:
         where, axes = type(self).__name__, self.axes
         names = ["knots"] if axes == 1 else [f"knots_{a}" for a in AXIS_NAMES[:axes]]
+        knots = (None,) * axes if knots is None else knots
+        if not isinstance(knots, Sequence) or len(knots) != axes:
+            got = knots if isinstance(knots, torch.Tensor | np.ndarray) else repr(knots)
+            raise fail(where, "knots", f"a tuple of {axes}, one vector an axis", got)
         given = {name: k for name, k in zip(names, knots, strict=True) if k is not None}
         extra = {} if weights is None else {"weights": weights}
         tensors = promote(where, control_points=control_points, **extra, **given)
@@ -186,7 +190,7 @@ class NURBS:
         unknown = sorted(set(changes) - set(fields))
         if unknown:
             raise fail(f"{type(self).__name__}.replace", unknown[0], f"one of {', '.join(fields)}", "an unknown name")
-        if isinstance(changes.get("knots"), torch.Tensor):
+        if self.axes == 1 and isinstance(changes.get("knots"), torch.Tensor | np.ndarray):
             changes["knots"] = (changes["knots"],)
         new = copy.copy(self)
         NURBS.__init__(new, **{**fields, **changes})
@@ -194,13 +198,13 @@ class NURBS:
 
     @classmethod
     def from_homogeneous(
-        cls: type[Self], homogeneous: Any, knots: Sequence[Any], degree: Sequence[int], **options: Any
+        cls: type[Self], homogeneous: Any, knots: Sequence[Any] | None, degree: Sequence[int], **options: Any
     ) -> Self:
         """Make a rational spline from homogeneous control points `(w P, w)`, `(..., K…, D + 1)`.
 
         Args:
             homogeneous: `(..., K…, D + 1)`, the last coordinate positive.
-            knots: one vector an axis.
+            knots: a tuple of one vector an axis; None for clamped uniform ones.
             degree: one an axis.
             options: `knot_gradient`, `bandwidth`, `periodic`, `outside`.
         """
@@ -210,8 +214,12 @@ class NURBS:
         NURBS.__init__(new, project(points), knots, points[..., -1], degree, **{**fields, **options})
         return new
 
-    def to(self: Self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """Move it to a device or a floating dtype."""
+    def to(
+        self: Self, device: torch.device | torch.dtype | str | None = None, dtype: torch.dtype | None = None
+    ) -> Self:
+        """Move it to a device or a floating dtype, which may also come first, as for tensors."""
+        if isinstance(device, torch.dtype):
+            device, dtype = None, device
 
         def move(x: torch.Tensor) -> torch.Tensor:
             return x.to(device=device or x.device, dtype=dtype or x.dtype)
@@ -281,6 +289,8 @@ class NURBS:
     def grid(self, *counts: Any) -> torch.Tensor:
         """Evaluate on a grid: along each axis a count (equally spaced, both ends included) or parameters `(..., N)`.
 
+        Counted points move with the ends of the domain, and so give gradients to the knots there.
+
         Returns:
             `(..., N1, N2, …, D)`. Much faster than the same points one by one.
         """
@@ -293,7 +303,8 @@ class NURBS:
 
         Args:
             parameters: as for a call, or as for `grid`.
-            order: of the derivative along each axis; a number serves for a curve. Above the degree, polynomials give 0.
+            order: of the derivative along each axis; a number, or left out, for a curve only. Above the degree,
+                polynomials give 0.
             grid: evaluate on the grid of all combinations.
 
         Returns:
@@ -301,9 +312,12 @@ class NURBS:
 
         Raises:
             TypeError: parameters that are not numbers.
-            ValueError: parameters outside of the domain (unless ``outside`` says otherwise), or NaN.
+            ValueError: parameters outside of the domain (unless ``outside`` says otherwise), or NaN; one number for
+                several axes.
         """
         where = type(self).__name__
+        if isinstance(order, numbers.Integral) and self.axes > 1:
+            raise fail(where, "order", f"a tuple of {self.axes}, one an axis", f"the number {order}")
         orders = _integers(where, "order", order, self.axes)
         at, lone = self._parameters(parameters, grid)
         if not any(orders):
@@ -359,7 +373,9 @@ class NURBS:
             expected = f"{self.axes} of them, for {', '.join(names)}"
             raise fail(where, "parameters", expected, f"{len(parameters)}", error=TypeError)
         if grid:
-            parameters = [self._spaced(p, i) if isinstance(p, int) else p for i, p in enumerate(parameters)]
+            parameters = [
+                self._spaced(p, i) if isinstance(p, numbers.Integral) else p for i, p in enumerate(parameters)
+            ]
         # Numbers and lists are read in the spline's own precision.
         plain = [
             p if isinstance(p, torch.Tensor | np.ndarray) else self._read(n, p)
@@ -387,11 +403,12 @@ class NURBS:
         as_tensor(type(self).__name__, name, value)
         return torch.as_tensor(value, dtype=self.dtype)
 
-    def _spaced(self, count: int, axis: int) -> torch.Tensor:
-        if count < 2 or isinstance(count, bool):
+    def _spaced(self, count: numbers.Integral, axis: int) -> torch.Tensor:
+        number = int(count)
+        if number < 2 or isinstance(count, bool):
             raise fail(type(self).__name__, AXIS_NAMES[axis], "a count of 2 or more, or parameters", count)
         low, high = self.domain[axis]
-        steps = torch.linspace(0, 1, count, dtype=torch.float64, device=self.device).to(self.dtype)
+        steps = torch.linspace(0, 1, number, dtype=torch.float64, device=self.device).to(self.dtype)
         # The end itself, not low + 1·(high − low), which rounding may put beyond it.
         return torch.where(steps < 1, low[..., None] + steps * (high - low)[..., None], high[..., None])
 
@@ -445,8 +462,8 @@ def _bandwidth(where: str, knot_gradient: str, bandwidth: Any, axes: int) -> tup
         return None
     if bandwidth is None:
         raise fail(where, "bandwidth", 'given with knot_gradient="gaussian"', "None", "A knot spacing is a fair start.")
-    sigmas = (bandwidth,) * axes if isinstance(bandwidth, numbers.Real) else tuple(bandwidth)
-    if len(sigmas) != axes:
+    sigmas = (bandwidth,) * axes if isinstance(bandwidth, numbers.Real) else bandwidth
+    if not isinstance(sigmas, Sequence) or len(sigmas) != axes:
         raise fail(where, "bandwidth", f"a number, or {axes} of them", repr(bandwidth))
     for sigma in sigmas:
         positive(where, "bandwidth", sigma, "It is a standard deviation in the units of the knots.")

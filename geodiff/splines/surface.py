@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """NURBS surfaces."""
 
+import numbers
 from typing import Any
 
 import torch
@@ -156,8 +157,8 @@ class NURBSSurface(NURBS):
         return Mesh(vertices[..., keep, :], faces[sound], uv=texture, uv_faces=index[sound])
 
     def _texture(self, samples: Any, axis: int) -> torch.Tensor:
-        if isinstance(samples, int):
-            along = torch.linspace(0, 1, samples, dtype=self.dtype, device=self.device)
+        if isinstance(samples, numbers.Integral):
+            along = torch.linspace(0, 1, int(samples), dtype=self.dtype, device=self.device)
         else:
             low, high = (float(end.detach().flatten()[0]) for end in self.domain[axis])
             along = (torch.as_tensor(samples).detach().to(self.control_points) - low) / (high - low)

@@ -2,7 +2,8 @@
 """Whole jobs, from files to files: what the command line runs."""
 
 from geodiff.tasks.fit_mesh import FitMeshResult, fit_mesh
+from geodiff.tasks.fit_nurbs import FitNURBSResult, fit_nurbs
 from geodiff.tasks.render_views import render_views
 from geodiff.tasks.settings import FitMeshSettings
 
-__all__ = ["FitMeshResult", "FitMeshSettings", "fit_mesh", "render_views"]
+__all__ = ["FitMeshResult", "FitMeshSettings", "FitNURBSResult", "fit_mesh", "fit_nurbs", "render_views"]

@@ -3,13 +3,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import geodiff as gd
-from geodiff.splines import logits_to_knots, uniform_knots
+from geodiff.splines import greville, knots_to_logits, logits_to_knots, multiplicities, uniform_knots
 
 POINTS = torch.zeros(5, 3)
 NET = torch.zeros(5, 4, 3)
@@ -59,7 +60,21 @@ def knots(*values: float) -> torch.Tensor:
         (lambda: gd.NURBSSurface(NET, periodic=1), TypeError, "`periodic` must be a bool, or 2 of them"),
         (lambda: gd.NURBSCurve(POINTS).replace(points=POINTS), ValueError, "replace: `points` must be one of"),
         (lambda: gd.NURBSCurve(POINTS)[0], ValueError, "`index` must be left out for a single spline"),
-        (lambda: gd.BSplineBasis(torch.arange(4.0), -1), ValueError, "`degree` must be 0 or more"),
+        (lambda: gd.NURBSSurface(NET).replace(knots=uniform_knots(5, 3)), ValueError,
+         "`knots` must be a tuple of 2, one vector an axis; got float32"),
+        (lambda: gd.NURBSVolume(torch.zeros(4, 4, 4, 3), (None, None)), ValueError, "`knots` must be a tuple of 3"),
+        (lambda: gd.NURBSCurve.from_homogeneous(torch.ones(5, 4), uniform_knots(5, 3), (3,)), ValueError,
+         "`knots` must be a tuple of 1"),
+        (lambda: gd.NURBSCurve(POINTS, knot_gradient="gaussian", bandwidth=torch.tensor(0.1)), ValueError,
+         "`bandwidth` must be a number, or 1 of them"),
+        (lambda: gd.NURBSCurve(POINTS[:, :2]).torsion(0.5), ValueError, "torsion: .* in space, D = 3; got D = 2"),
+        (lambda: gd.BSplineBasis(torch.arange(4.0), -1), ValueError, "`degree` must be an integer, 0 or more"),
+        (lambda: gd.BSplineBasis(torch.arange(4.0), 1.0), ValueError, "`degree` must be an integer, 0 or more"),
+        (lambda: uniform_knots(5.0, 3), TypeError, "`count` must be an integer"),
+        (lambda: uniform_knots(5, 3, dtype=torch.int64), TypeError, "`dtype` must be torch.float32 or"),
+        (lambda: multiplicities(torch.zeros(2, 4)), ValueError, r"`knots` must be one vector, of shape \(M,\)"),
+        (lambda: logits_to_knots(torch.zeros(4), -1), ValueError, "`degree` must be 0 or more"),
+        (lambda: logits_to_knots(torch.zeros(()), 1), ValueError, r"`logits` must be of shape \(\.\.\., S\)"),
         (lambda: gd.BSplineBasis(torch.arange(3.0), 2), ValueError, "`knots` must be at least 4 long"),
         (lambda: uniform_knots(3, 3), ValueError, "`count` must be at least 4 for degree 3"),
         (lambda: uniform_knots(3, -1), ValueError, "`degree` must be 0 or more"),
@@ -87,6 +102,7 @@ def test_constructors(make, error: type[Exception], message: str | None) -> None
         (lambda s: s.grid(1, 5), ValueError, "`u` must be a count of 2 or more, or parameters; got int 1"),
         (lambda s: s.grid(0.5, 5), ValueError, r"`u` must be of shape \(\.\.\., N\)"),
         (lambda s: s.derivative(0.5, 0.5, order=(1, -1)), ValueError, "`order` must be 2 integers of 0 or more"),
+        (lambda s: s.derivative(0.5, 0.5), ValueError, "`order` must be a tuple of 2, one an axis; got the number 1"),
         (lambda s: s.derivatives(0.5, 0.5, order=-1), ValueError, "`order` must be an integer of 0 or more"),
         (lambda s: s.replace(control_points=NET[..., :2]).normal(0.5, 0.5), ValueError, "normal: .* D = 3; got D = 2"),
     ],
@@ -113,3 +129,18 @@ def test_any_knots_work_or_are_refused(values: list[float], degree: int, count: 
     points = curve(low + torch.linspace(0, 1, 33).double() * (high - low))
     assert bool(torch.isfinite(points).all())
     assert float(points.abs().max()) <= float(curve.control_points.abs().max()) * (1 + 1e-9)
+
+
+def test_other_spellings_that_work() -> None:
+    """NumPy's integers as counts, a dtype given first, lists of knots, knots left out of homogeneous points."""
+    surface = gd.NURBSSurface(torch.randn(5, 4, 3), degree=(3, 2))
+    assert torch.equal(surface.grid(np.int64(4), 3), surface.grid(4, 3))
+    assert surface.tessellate(np.int64(4), 3).num_vertices == 12
+    assert surface.to(torch.float64).dtype == torch.float64
+    own = uniform_knots(5, 3)
+    assert torch.equal(greville(own.tolist(), 3), greville(own, 3))
+    assert torch.equal(knots_to_logits(own.tolist(), 3), knots_to_logits(own, 3))
+    assert torch.equal(logits_to_knots([0.0, 0.0], 3), own)
+    curve = gd.NURBSCurve.from_homogeneous(torch.ones(5, 4), None, (3,))
+    assert torch.equal(curve.knots[0], own)
+    assert torch.equal(curve.replace(knots=own.numpy()).knots[0], own)

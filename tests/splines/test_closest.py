@@ -68,6 +68,26 @@ def test_sphere_by_closed_form() -> None:
     torch.testing.assert_close(found.points, query / query.norm(dim=-1, keepdim=True), rtol=0, atol=1e-12)
 
 
+def test_tip_of_a_cone_does_not_catch_points_beside_it() -> None:
+    """Every u is the tip there; only the right one leads down. Found from the meridian: two segments in the plane."""
+    cone = gd.splines.cone(1.0, 2.0, dtype=F64)
+    generator = torch.Generator().manual_seed(0)
+    query = 3 * torch.randn(1000, 3, dtype=F64, generator=generator)
+    found = closest_point(cone, query)
+    flat = torch.stack([query[:, [0, 2]].norm(dim=-1), query[:, 1]], -1)
+    tip, rim, base = torch.tensor([[0.0, 1.0], [1.0, -1.0], [0.0, -1.0]], dtype=F64)
+
+    def segment(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        along = ((flat - a) @ (b - a) / ((b - a) @ (b - a))).clamp(0, 1)[:, None]
+        return (flat - a - along * (b - a)).norm(dim=-1)
+
+    expected = torch.minimum(segment(tip, rim), segment(rim, base))
+    # What is left to the samples, 0.14 apart along the side: feet that are nearly at the tip.
+    side = (rim - tip) / (rim - tip).norm()
+    nearly = ((flat - tip) @ side > 0) & ((flat - tip) @ side < 0.03)
+    torch.testing.assert_close(found.distance[~nearly], expected[~nearly], rtol=0, atol=EXACT)
+
+
 @pytest.mark.parametrize("query", [[0.0, 0, 2], [0, 0, -0.5], [0, 0, 1], [0, 0, 0]])
 def test_poles_and_centre_of_a_sphere_have_finite_gradients(query) -> None:
     ball = sphere()

@@ -10,10 +10,10 @@ from scipy.spatial.transform import Rotation
 
 from geodiff.splines import conics, construct, measure, place, shapes
 from geodiff.splines.curve import NURBSCurve
+from geodiff.splines.nurbs_volume import NURBSVolume
 from geodiff.splines.spline import NURBS
 from geodiff.splines.surface import NURBSSurface
 from geodiff.splines.sweeping import rotation_minimising_frames, sweep
-from geodiff.splines.volume import NURBSVolume
 from tests.helpers import assert_gradient_is_derivative
 
 F64 = torch.float64

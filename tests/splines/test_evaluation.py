@@ -275,3 +275,16 @@ def test_it_says_what_it_is() -> None:
     assert repr(random_surface(0)) == "NURBSSurface((6, 5) points in 3-D, degree (3, 2), rational)"
     text = repr(gd.NURBSCurve(torch.zeros(2, 5, 2), degree=2, periodic=True))
     assert text == "NURBSCurve(batch (2,), (5,) points in 2-D, degree (2,), polynomial, periodic (True,))"
+
+
+def test_every_name_is_what_it_says() -> None:
+    """A file of the room that had the name of a function would hide it once imported."""
+    import pkgutil
+
+    files = {module.name for module in pkgutil.iter_modules(gd.splines.__path__)}
+    assert not files & set(gd.splines.__all__)
+    for name in gd.splines.__all__:
+        assert callable(getattr(gd.splines, name)), name
+    assert set(gd.splines.__all__) <= set(dir(gd.splines))
+    with pytest.raises(AttributeError, match="no attribute 'nurb'"):
+        _ = gd.splines.nurb

@@ -12,8 +12,8 @@ from scipy import integrate, interpolate
 
 from geodiff.splines import conics, construct, measure, place, quadrature, shapes
 from geodiff.splines.curve import NURBSCurve
+from geodiff.splines.nurbs_volume import NURBSVolume
 from geodiff.splines.surface import NURBSSurface
-from geodiff.splines.volume import NURBSVolume
 from tests.helpers import assert_gradient_is_derivative
 
 F64 = torch.float64

@@ -224,3 +224,21 @@ def test_bad_bandwidths_are_refused() -> None:
         gd.NURBSCurve(points, knot_gradient="gaussian", bandwidth=(0.1, 0.2))
     with pytest.raises(ValueError, match=r"`knot_gradient` must be one of exact, gaussian; .*Did you mean 'gaussian'"):
         gd.NURBSCurve(points, knot_gradient="gausian")
+
+
+def test_its_own_derivative_is_that_of_the_smoothed_gradient() -> None:
+    """Second derivatives in Gaussian mode: differences of the first ones, for simple knots."""
+    g = torch.Generator().manual_seed(8)
+    knots, points = random_knots(g, 7, 3), torch.randn(7, 1, generator=g, dtype=F64)
+    u = inside(g, float(knots[3]), float(knots[7]), 30)
+    upstream = torch.randn(30, 1, generator=g, dtype=F64)
+    leaf = knots.clone().requires_grad_()
+    value = ops.spline(points, [leaf], [u], [3], None, False, [0.2])
+    (first,) = torch.autograd.grad(value, leaf, upstream, create_graph=True)
+    (second,) = torch.autograd.grad(first[5], leaf)
+    for j in (4, 5, 6):
+        step = torch.zeros_like(knots)
+        step[j] = 1e-5
+        ahead, behind = (gradient(ops.spline, knots + s * step, points, 3, u, upstream, 0.2)[5] for s in (1, -1))
+        # Central differences of the gradient: 1e-10 of truncation, 1e-16 / 1e-5 of rounding, of terms of order 100.
+        assert abs(float(second[j]) - float(ahead - behind) / 2e-5) < 1e-6 * (1 + abs(float(second[j])))

@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fit a NURBS surface to a grid of points, a field of heights or an unordered cloud, from file to files."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import os
+import pathlib
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import geodiff
+from geodiff.scene.atomic import replacing
+from geodiff.splines import NURBSSurface
+from geodiff.splines.files import save_splines
+from geodiff.splines.fit import fit_surface
+from geodiff.splines.fit_unordered import fit_cloud
+from geodiff.tasks import nurbs_pictures
+from geodiff.tasks.outputs import check_output
+from geodiff.validation import as_tensor, choice, describe, fail, positive
+
+FORMATS = ("json", "3dm", "igs", "stp", "obj", "ply", "stl", "glb")
+KINDS = ("auto", "grid", "heights", "cloud")
+_NEEDS = {"3dm": ("rhino3dm", "cad"), "igs": ("OCP", "cad"), "stp": ("OCP", "cad")}
+_ENDINGS = ("npy", "npz", "ply", "obj", "xyz", "csv", "txt")
+_WHERE = "fit_nurbs"
+_SAMPLES = (128, 128)  # of the triangles written
+
+
+@dataclass(frozen=True, eq=False)
+class FitNURBSResult:
+    """What `fit_nurbs` returns.
+
+    Attributes:
+        surface: the fitted surface, float64.
+        kind: what the points were taken for: ``"grid"``, ``"heights"`` or ``"cloud"``.
+        points: the points as they were fitted, (N, M, 3) or (N, 3), float64.
+        errors: the distance of each point from the surface at its parameters, (N, M) or (N,).
+        parameters: of the points: along each axis of a grid, or of each point of a cloud.
+        mse: mean of the squared residuals over points and the three coordinates.
+        rms: root of the mean squared distance of the points.
+        max: the largest distance.
+        diagonal: of the bounding box of the points, the unit for `rms` and `max` that does not depend on theirs.
+        seconds: how long the fit took, without reading and writing.
+        iterations: of the best start; 0 where the fit is linear.
+        settings: what it was made with.
+        files: what was written, by kind, where there was an output folder.
+        notes: what was left out, and why.
+    """
+
+    surface: NURBSSurface
+    kind: str
+    points: torch.Tensor = field(repr=False)
+    errors: torch.Tensor = field(repr=False)
+    parameters: tuple[torch.Tensor, ...] = field(repr=False)
+    mse: float
+    rms: float
+    max: float
+    diagonal: float
+    seconds: float
+    iterations: int
+    settings: dict[str, Any] = field(repr=False)
+    files: dict[str, pathlib.Path] = field(default_factory=dict, repr=False)
+    notes: list[str] = field(default_factory=list, repr=False)
+
+
+def fit_nurbs(
+    points: Any,
+    *,
+    kind: str = "auto",
+    array: str | None = None,
+    spacing: tuple[float, float] = (1.0, 1.0),
+    control: tuple[int, int] = (8, 8),
+    degree: tuple[int, int] = (3, 3),
+    free_knots: bool = False,
+    rational: bool = False,
+    smoothing: float | None = None,
+    starts: int = 1,
+    seed: int = 0,
+    output: str | os.PathLike[str] | None = None,
+    formats: Sequence[str] = ("json", "obj"),
+    progress: bool = True,
+    command: str | None = None,
+) -> FitNURBSResult:
+    """Fit a NURBS surface to points by least squares, and write surface, pictures and figures.
+
+    Grids and heights go through `geodiff.splines.fit.fit_surface`, at equally spaced parameters; clouds through
+    `geodiff.splines.fit_cloud`, which finds the parameters too. Runs take seconds to a few minutes, so there
+    are no checkpoints. Files are written together once the fit is done: all of them, or, if it fails, none, and those
+    of an earlier run stay as they were.
+
+    Args:
+        points: a grid (N, M, 3), heights (N, M), a cloud (N, 3); or the path of one: ``.npy``, ``.npz``, ``.ply``,
+            ``.obj`` (its vertices), or ``.xyz``, ``.csv``, ``.txt`` with x, y, z first in each row.
+        kind: ``"grid"``, ``"heights"``, ``"cloud"``, or ``"auto"``: by the shape; (N, 3) is a cloud.
+        array: which array of a ``.npz``; it may be left out where there is only one, or one named points or elevation.
+        spacing: of heights: the distance of neighbours along the first axis, x, and the second, y, in their unit.
+        control: (K1, K2) control points.
+        degree: (P1, P2).
+        free_knots: let the interior knots move; for grids and heights.
+        rational: let the weights move, within [0.1, 10]; for grids and heights.
+        smoothing: weight of the bending energy, ≥ 0 as `fit_surface` defines it (left out, 0), > 0 as `fit_cloud` does
+            (left out, its own default).
+        starts: of free fits: one from uniform knots, the others random; the best is the result.
+        seed: of the random starts.
+        output: a folder, made where missing, for ``surface.json`` and other ``formats``, ``surface.png`` (with knot
+            lines), ``error.png`` (needs Matplotlib: ``pip install geodiff[plot]``) and ``metrics.json``.
+        formats: ``"json"`` (always written), ``"3dm"``, ``"igs"``, ``"stp"`` (these need ``geodiff[cad]``); and as
+            triangles ``"obj"``, ``"ply"``, ``"stl"``, ``"glb"``.
+        progress: show a progress bar.
+        command: the command line, to be noted in ``metrics.json``.
+
+    Returns:
+        A `FitNURBSResult`.
+
+    Raises:
+        TypeError, ValueError: as each argument's check says; points that are not finite or too few.
+        FileNotFoundError: no such file.
+        ImportError: a format whose library is not installed.
+        OSError: ``output`` cannot be written to.
+
+    Example:
+        >>> import torch
+        >>> x, y = torch.meshgrid(torch.linspace(0, 1, 20), torch.linspace(0, 2, 30), indexing="ij")
+        >>> fit = fit_nurbs(torch.stack([x, y, x * y], -1), control=(4, 5), progress=False)
+        >>> fit.kind, fit.max < 1e-6
+        ('grid', True)
+    """
+    formats = _formats(formats)
+    choice(_WHERE, "kind", kind, KINDS)
+    settings = {
+        "kind": kind,
+        "control": list(control),
+        "degree": list(degree),
+        "free_knots": free_knots,
+        "rational": rational,
+        "smoothing": smoothing,
+        "starts": starts,
+        "seed": seed,
+        "spacing": list(spacing),
+    }
+    source = os.fspath(points) if isinstance(points, str | os.PathLike) else None
+    data = as_tensor(_WHERE, "points", points) if source is None else read_points(source, array)
+    kind, data = _arranged(data, kind, spacing)
+    if kind == "cloud":
+        for name, asked in (("free_knots", free_knots), ("rational", rational)):
+            if asked:
+                fix = "Clouds are fitted with uniform knots and without weights."
+                raise fail(_WHERE, name, "left out for a cloud", "True", fix)
+    with _folder(output) as folder:
+        begin = time.perf_counter()
+        with tqdm(desc="fit-nurbs", unit="step", disable=not progress) as bar:
+
+            def tell(iteration: int, objective: float) -> None:
+                bar.set_postfix(objective=f"{objective:.4g}", refresh=False)
+                bar.update()
+
+            common: dict[str, Any] = {"degree": degree, "callback": tell}
+            if smoothing is not None:
+                common["smoothing"] = smoothing
+            if kind == "cloud":
+                fit = fit_cloud(data, control, **common)
+            else:
+                more: dict[str, Any] = {"starts": starts, "seed": seed} if free_knots or rational else {}
+                fit = fit_surface(data, control, free_knots=free_knots, rational=rational, **more, **common)
+        seconds = time.perf_counter() - begin
+        low, high = data.reshape(-1, 3).amin(0), data.reshape(-1, 3).amax(0)
+        result = FitNURBSResult(
+            surface=fit.surface.detach(),
+            kind=kind,
+            points=data,
+            errors=fit.errors.detach(),
+            parameters=tuple(u.detach() for u in fit.parameters),
+            mse=float(fit.mse),
+            rms=fit.rms,
+            max=fit.max,
+            diagonal=float((high - low).norm()),
+            seconds=seconds,
+            iterations=int(fit.iterations),
+            settings=settings,
+        )
+        if folder is not None:
+            facts = {"source": source, "command": command, "message": fit.message, "converged": fit.converged}
+            result = _write(result, folder, formats, facts)
+    return result
+
+
+def read_points(path: str | os.PathLike[str], array: str | None = None) -> torch.Tensor:
+    r"""Read a grid, heights or a cloud from a file, as `fit_nurbs` takes it; float64.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: an unknown ending, a damaged file, one without points, an array that is not there.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "three.csv"
+        >>> _ = path.write_text("x,y,z\n0,0,0\n1,0,0\n0,1,0.5\n")
+        >>> read_points(path).shape
+        torch.Size([3, 3])
+    """
+    path = pathlib.Path(path)
+    ending = choice(_WHERE, "points", path.suffix.lower().removeprefix("."), _ENDINGS)
+    if not path.is_file():
+        raise fail(_WHERE, "points", "a file that exists", str(path), error=FileNotFoundError)
+    if array is not None and ending != "npz":
+        raise fail(_WHERE, "array", "left out for all files but .npz", repr(array))
+    try:
+        if ending in ("npy", "npz"):
+            values = _numpy_array(path, array)
+        elif ending in ("ply", "obj"):
+            import trimesh
+
+            loaded: Any = trimesh.load(path, process=False)
+            merged: Any = loaded.to_geometry() if isinstance(loaded, trimesh.Scene) else loaded
+            values = np.asarray(merged.vertices)
+        else:
+            values = _table(path)
+    except _Unsuitable:
+        raise
+    except (ValueError, KeyError, IndexError, EOFError, OSError, AttributeError, zipfile.BadZipFile) as error:
+        raise fail(_WHERE, "points", "a readable file", f"{path} ({error})", "Is it damaged?") from error
+    if not np.issubdtype(values.dtype, np.number) or np.iscomplexobj(values):
+        raise fail(_WHERE, "points", "real numbers", f"{path} with {values.dtype}")
+    return torch.from_numpy(np.array(values, dtype=np.float64, order="C"))
+
+
+class _Unsuitable(ValueError):
+    """An error that already says what is wrong."""
+
+
+def _numpy_array(path: pathlib.Path, name: str | None) -> np.ndarray:
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    with loaded:
+        # What could be meant: not the numbers that often go with a field, such as its spacing.
+        large = [key for key in loaded.files if loaded[key].ndim >= 2]
+        if name is None:
+            usual = [key for key in ("points", "elevation") if key in large]
+            if len(large) != 1 and len(usual) != 1:
+                text = f"{', '.join(large) or 'none of two or more axes'} in {path}"
+                raise fail(_WHERE, "array", "given where a file has several", text, "Name one.", _Unsuitable)
+            name = large[0] if len(large) == 1 else usual[0]
+        if name not in loaded.files:
+            text = f"{name!r}, not among {', '.join(loaded.files)}"
+            raise fail(_WHERE, "array", f"in {path}", text, error=_Unsuitable)
+        return np.asarray(loaded[name])
+
+
+def _table(path: pathlib.Path) -> np.ndarray:
+    """Read rows of numbers, apart by commas, semicolons or blanks; a first row without numbers is their heading."""
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        words = line.split("#")[0].replace(",", " ").replace(";", " ").split()
+        if not words:
+            continue
+        try:
+            rows.append([float(word) for word in words[:3]])
+        except ValueError:
+            if not rows and number == 1:
+                continue
+            text = f"{line.strip()[:40]!r} in line {number} of {path}"
+            raise fail(_WHERE, "points", "rows of numbers", text, error=_Unsuitable) from None
+        if len(words) < 3:
+            text = f"{len(words)} in line {number} of {path}"
+            raise fail(_WHERE, "points", "x, y and z in each row", text, error=_Unsuitable)
+    return np.asarray(rows, dtype=np.float64).reshape(-1, 3)
+
+
+def _arranged(data: torch.Tensor, kind: str, spacing: Sequence[float]) -> tuple[str, torch.Tensor]:
+    """Decide what the points are; return them as float64 with three coordinates, heights as points over their grid."""
+    shape = tuple(data.shape)
+    if kind == "auto":
+        kind = "grid" if len(shape) == 3 else "cloud" if len(shape) == 2 and shape[1] == 3 else "heights"
+    wanted = {"grid": "(N, M, 3)", "heights": "(N, M)", "cloud": "(N, 3)"}[kind]
+    if len(shape) != (3 if kind == "grid" else 2) or (kind != "heights" and shape[-1] != 3):
+        fix = "A grid is (N, M, 3), heights (N, M), a cloud (N, 3)."
+        raise fail(_WHERE, "points", f"of shape {wanted} for kind {kind!r}", describe(data), fix)
+    if data.is_complex() or data.dtype == torch.bool:
+        raise fail(_WHERE, "points", "real numbers", describe(data), error=TypeError)
+    if data.numel() == 0:
+        raise fail(_WHERE, "points", "some points", "none")
+    data = data.detach().to("cpu", torch.float64)
+    bad = int((~torch.isfinite(data)).sum())
+    if bad:
+        fix = "Drop them from a cloud; fill holes in a grid, or pass the points that are there as a cloud."
+        raise fail(_WHERE, "points", "finite", f"{bad} of {data.numel()} numbers that are not", fix)
+    if kind == "heights":
+        if len(tuple(spacing)) != 2:
+            raise fail(_WHERE, "spacing", "two lengths, along x and along y", repr(tuple(spacing)))
+        for step in spacing:
+            positive(_WHERE, "spacing", step, "It is the distance of neighbouring heights.")
+        x, y = (torch.arange(n, dtype=torch.float64) * float(step) for n, step in zip(shape, spacing, strict=True))
+        data = torch.stack([*torch.meshgrid(x, y, indexing="ij"), data], -1)
+    return kind, data
+
+
+def _formats(formats: Sequence[str]) -> list[str]:
+    names = [formats] if isinstance(formats, str) else list(formats)
+    for name in names:
+        choice(_WHERE, "formats", name, FORMATS)
+        if name in _NEEDS:
+            module, extra = _NEEDS[name]
+            if importlib.util.find_spec(module) is None:
+                got = f"{name!r}, which needs {module}"
+                fix = f'pip install "geodiff[{extra}]", or leave it out.'
+                raise fail(_WHERE, "formats", "of installed libraries", got, fix, ImportError)
+    return list(dict.fromkeys(["json", *names]))
+
+
+@contextlib.contextmanager
+def _folder(output: str | os.PathLike[str] | None) -> Iterator[pathlib.Path | None]:
+    """Make the output folder before the work starts; take it away again if that fails and nothing is in it."""
+    if output is None:
+        yield None
+        return
+    made = not pathlib.Path(output).exists()
+    folder = check_output(_WHERE, output, ())
+    try:
+        yield folder
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def metrics(result: FitNURBSResult, more: dict[str, Any]) -> dict[str, Any]:
+    """Return what metrics.json holds."""
+    surface = result.surface
+    weights = surface.weights
+    return {
+        "mse": result.mse,
+        "mse_is": "mean of squared residuals over points and x, y, z",
+        "rms": result.rms,
+        "max": result.max,
+        "diagonal": result.diagonal,
+        "rms_over_diagonal": result.rms / result.diagonal if result.diagonal else None,
+        "max_over_diagonal": result.max / result.diagonal if result.diagonal else None,
+        "kind": result.kind,
+        "points": list(result.points.shape[:-1]),
+        "control": list(surface.shape),
+        "degree": list(surface.degree),
+        "knots_u": surface.knots_u.tolist(),
+        "knots_v": surface.knots_v.tolist(),
+        "weights": None if weights is None else [float(weights.min()), float(weights.max())],
+        "iterations": result.iterations,
+        "converged": more["converged"],
+        "message": more["message"],
+        "seconds": result.seconds,
+        "settings": result.settings,
+        "source": more["source"],
+        "version": geodiff.__version__,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "command": more["command"],
+        "notes": result.notes,
+    }
+
+
+def _write(result: FitNURBSResult, folder: pathlib.Path, formats: list[str], more: dict[str, Any]) -> FitNURBSResult:
+    """Write all files into a folder beside the others, then move them, metrics.json last; drop what is out of date."""
+    files = {name: folder / f"surface.{name}" for name in formats}
+    files["picture"] = folder / "surface.png"
+    notes = list(result.notes)
+    if importlib.util.find_spec("matplotlib") is None:
+        notes.append('error.png is left out: it needs Matplotlib, pip install "geodiff[plot]"')
+    else:
+        files["error"] = folder / "error.png"
+    files["metrics"] = folder / "metrics.json"
+    result = dataclasses.replace(result, files=files, notes=notes)
+    with replacing(files["metrics"], _WHERE) as part:
+        for name in formats:
+            save_splines(part.parent / f"surface.{name}", result.surface, samples=_SAMPLES)
+        nurbs_pictures.overview(result.surface, result.points, result.kind).save(part.parent / "surface.png")
+        if "error" in files:
+            nurbs_pictures.error_map(
+                part.parent / "error.png", result.surface, result.errors, result.parameters, result.diagonal
+            )
+        part.write_text(json.dumps(metrics(result, more), indent=1) + "\n", encoding="utf-8")
+    for old in [*(folder / f"surface.{name}" for name in FORMATS), folder / "error.png"]:
+        if old not in files.values():
+            old.unlink(missing_ok=True)  # of an earlier fit: it would pass for this one's
+    return result

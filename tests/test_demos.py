@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demos of splines run, in their small version, and make the picture that they announce."""
+
+import pathlib
+import runpy
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def run(name: str, output: pathlib.Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Image.Image:
+    """Run a demo; return its picture, read whole."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", [name, "--quick", "-o", str(output), *arguments])
+    runpy.run_path(str(ROOT / "demos" / f"{name}.py"), run_name="__main__")
+    with Image.open(output / f"{name}.png") as page:
+        return page.convert("RGB")
+
+
+def test_images(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    page = run("nurbs_images", tmp_path, monkeypatch)
+    scores = [
+        float(line.split("IoU ")[1].split()[0]) for line in capsys.readouterr().out.splitlines() if "IoU " in line
+    ]
+    assert scores[-1] > scores[0] + 0.2
+    assert page.width > 1000 and page.height > 800
+    assert (tmp_path / "vase.obj").is_file()
+
+
+def test_network(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = run("nurbs_network", tmp_path, monkeypatch)
+    rows = [line.split() for line in (tmp_path / "table.txt").read_text().splitlines()[1:]]
+    to_the_patch = [float(row[-2]) for row in rows]
+    assert len(rows) == 6 and to_the_patch[1] == min(to_the_patch)
+    assert max(to_the_patch[3::2]) < to_the_patch[0]  # direct fits are better than none
+    assert page.width > 800
+
+
+def test_bukin(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = run("nurbs_bukin", tmp_path, monkeypatch)
+    rows = [line.split() for line in (tmp_path / "table.txt").read_text().splitlines()[1:]]
+    errors = [float(row[-4]) for row in rows]
+    assert errors[0] > 1.05 * errors[1] and errors[0] > 2 * errors[2] > 2 * errors[3]
+    assert page.width > 1000
+
+
+def test_scan_of_a_landscape(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = run("nurbs_scan", tmp_path, monkeypatch)
+    rows = [line.split() for line in (tmp_path / "table.txt").read_text().splitlines()[2:]]
+    assert [row[0] for row in rows] == ["8x8", "16x16"] and float(rows[1][1]) < float(rows[0][1]) < 100
+    assert page.width > 800
+
+
+def test_scan_of_a_ball(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = np.random.default_rng(0).normal(size=(12000, 3))
+    # Two concentric balls, as near as both sides of a thin wall: the piece must be of one of them.
+    points *= np.where(np.arange(12000) % 2, 1.0, 0.7)[:, None] / np.linalg.norm(points, axis=1, keepdims=True)
+    np.save(tmp_path / "ball.npy", points)
+    page = run("nurbs_scan", tmp_path, monkeypatch, str(tmp_path / "ball.npy"), "--radius", "0.12")
+    rows = (tmp_path / "table.txt").read_text().splitlines()
+    assert float(rows[2].split()[1]) < 0.01  # rms, of points on one ball; the other one is 0.3 away
+    assert page.width > 400
