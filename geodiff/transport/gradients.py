@@ -134,9 +134,7 @@ class Potentials(Node):
         return explicit(p, pulled, 1 / p.epsilon, a, b, epsilon)
 
 
-def adjoint(
-    p: Solution, by_f: torch.Tensor, by_g: torch.Tensor, method: str
-) -> tuple[torch.Tensor, torch.Tensor]:
+def adjoint(p: Solution, by_f: torch.Tensor, by_g: torch.Tensor, method: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Solve the system of the file's head for s and t."""
     stiff = 1.0 if p.rho is None else 1 + p.epsilon / p.rho
     rows = stiff * p.times(torch.ones_like(p.b))
@@ -276,7 +274,9 @@ class Product(Node):
         pulled = p.pull(left, right) if wants_costs(ctx) else None
         epsilon = -by_epsilon(p, rows, columns, left, right) if wants_epsilon(ctx) else None
         a = per_weight(p, rows, lambda item, i, share: ((share @ right[item].double()) * left[item, i]).sum(-1))
-        b = per_weight(p, columns, lambda item, j, share: ((share @ left[item].double()) * right[item, j]).sum(-1), True)
+        b = per_weight(
+            p, columns, lambda item, j, share: ((share @ left[item].double()) * right[item, j]).sum(-1), True
+        )
         return *explicit(p, pulled, -1 / p.epsilon, a, b, epsilon), rows / p.epsilon, columns / p.epsilon, by_v
 
 

@@ -314,9 +314,7 @@ def _solution(state: Iteration) -> Solution:
     else:
         u, v = state.u, state.v
         total = (u * state.sums).sum(-1, dtype=torch.float64)
-    return Solution(
-        kernel, state.a, state.b, u, v, epsilon * f, epsilon * g, state.rho, error, state.count, total
-    )
+    return Solution(kernel, state.a, state.b, u, v, epsilon * f, epsilon * g, state.rho, error, state.count, total)
 
 
 Map = Callable[[torch.Tensor], torch.Tensor]
@@ -325,7 +323,16 @@ Map = Callable[[torch.Tensor], torch.Tensor]
 class System:
     """`[diag(r) P; Pᵀ diag(c)] [s; t] = [·; ·]` after eliminating t, preconditioned conjugate gradients on batches."""
 
-    def __init__(self, times: Map, transposed: Map, squares: Map, rows: torch.Tensor, columns: torch.Tensor, singular: bool, stored: tuple[torch.Tensor, ...] | None = None) -> None:
+    def __init__(
+        self,
+        times: Map,
+        transposed: Map,
+        squares: Map,
+        rows: torch.Tensor,
+        columns: torch.Tensor,
+        singular: bool,
+        stored: tuple[torch.Tensor, ...] | None = None,
+    ) -> None:
         self.times, self.transposed = times, transposed
         self.singular, self.stored = singular, stored
         self.rows = rows
