@@ -21,7 +21,7 @@ void lse(const TransportJob<T>& job) {
         T largest[kChunk];
         RunningLse sum[kChunk];
         walk<P>(job, tiles, item, begin, rows, largest, [&](int i, const Tile<T>& tile) {
-            const T most = exponents<D, P>(tile, job.x + (row + i) * job.dim, job.dim, per_epsilon, t);
+            const T most = exponents<D, P>(tile, job.x + (row + i) * job.dim, job.dim, T(0), per_epsilon, t);
             if (!(most > minus_infinity<T>()) || most < largest[i] - ExponentRange<T>::reach) return;
             sum[i].add(most, exp_sum(t, tile.count, most));
             largest[i] = max(largest[i], most);
@@ -49,12 +49,11 @@ void apply(const TransportJob<T>& job) {
         walk<P>(job, tiles, item, begin, rows, largest, [&](int i, const Tile<T>& tile) {
             const T* x = job.x + (row + i) * job.dim;
             const T k = job.k[row + i];
-            if (!(k > minus_infinity<T>())) return;
             const int n = tile.count;
-            const T most = exponents<D, P>(tile, x, job.dim, per_epsilon, t);
-            if (most + k < ExponentRange<T>::floor || most < largest[i] - ExponentRange<T>::reach) return;
-            largest[i] = max(largest[i], min(most, ExponentRange<T>::cap - k));
-            weights(t, n, k);
+            const T most = exponents<D, P>(tile, x, job.dim, k, per_epsilon, t);
+            if (most < ExponentRange<T>::floor || most < largest[i] - ExponentRange<T>::reach) return;
+            largest[i] = max(largest[i], min(most, ExponentRange<T>::cap));
+            weights(t, n);
             if constexpr (Gradient) {
                 divide_by_distance<D, P>(tile, x, job.dim, t);
                 add_moments<D>(tile, x, t, job.dim, job.width, sum.get() + i * size);

@@ -39,9 +39,9 @@ class Tiles {
         return {from, from + i64(dim_) * kTile, from + i64(dim_ + 1) * kTile, (here + kPad - 1) / kPad * kPad};
     }
 
-    // For all tiles: no exponent h_j − C_ij/ε of a row is larger than this (but for rounding).
+    // For all tiles: no exponent (k + h_j) − C_ij/ε of a row is larger than this (but for rounding).
     template <int P>
-    void upper_bounds(i64 item, const T* x, T per_epsilon, T* __restrict bound) const {
+    void upper_bounds(i64 item, const T* x, T k, T per_epsilon, T* __restrict bound) const {
         const T* box = boxes_.get() + item * count_ * (2 * dim_ + 1);
         const T* __restrict most = box + 2 * dim_ * count_;
         for (i64 tile = 0; tile < count_; ++tile) bound[tile] = T(0);
@@ -56,7 +56,9 @@ class Tiles {
             }
         }
 #pragma omp simd
-        for (i64 tile = 0; tile < count_; ++tile) bound[tile] = most[tile] - pair_cost<P>(bound[tile]) * per_epsilon;
+        for (i64 tile = 0; tile < count_; ++tile) {
+            bound[tile] = (k + most[tile]) - pair_cost<P>(bound[tile]) * per_epsilon;
+        }
     }
 
   private:
@@ -111,9 +113,10 @@ void squares(const Tile<T>& tile, const T* row, int dim, T* __restrict square) {
     }
 }
 
-// Writes the exponents h_j − C_ij/ε of a row to t, and returns the largest.
+// Writes the exponents (k + h_j) − C_ij/ε of a row to t, and returns the largest. In this order they round to the same
+// number when rows and columns change places, so that all products are with one and the same matrix.
 template <int D, int P, class T>
-T exponents(const Tile<T>& tile, const T* row, int dim, T per_epsilon, T* __restrict t) {
+T exponents(const Tile<T>& tile, const T* row, int dim, T k, T per_epsilon, T* __restrict t) {
     const T* __restrict y = tile.y;
     const T* __restrict h = tile.h;
     const int n = tile.count;
@@ -124,7 +127,7 @@ T exponents(const Tile<T>& tile, const T* row, int dim, T per_epsilon, T* __rest
 #pragma omp simd reduction(max : most)
     for (int j = 0; j < n; ++j) {
         const T square = D > 0 ? pair_square<D>(x, y + j, kTile, dim) : t[j];
-        const T value = h[j] - pair_cost<P>(square) * per_epsilon;
+        const T value = (k + h[j]) - pair_cost<P>(square) * per_epsilon;
         t[j] = value;
         most = most < value ? value : most;
     }
@@ -139,12 +142,12 @@ T exp_sum(const T* __restrict t, int n, T most) {
     return sum;
 }
 
-// t becomes the weights exp(k + t).
+// t becomes the weights exp(t).
 template <class T>
-void weights(T* __restrict t, int n, T k) {
+void weights(T* __restrict t, int n) {
     using R = ExponentRange<T>;
 #pragma omp simd
-    for (int j = 0; j < n; ++j) t[j] = exp_above(min(t[j] + k, R::cap), R::floor);
+    for (int j = 0; j < n; ++j) t[j] = exp_above(min(t[j], R::cap), R::floor);
 }
 
 // p = 1: the weights t are divided by the distances. (For p = 2 what is left of the slope is a factor 2.)
@@ -227,7 +230,8 @@ void walk(const TransportJob<T>& job, const Tiles<T>& tiles, i64 item, i64 begin
     i64 first[kChunk];
     for (int i = 0; i < rows; ++i) {
         T* bound = bounds.get() + i * count;
-        tiles.template upper_bounds<P>(item, x + i * job.dim, per_epsilon, bound);
+        const T k = job.k ? job.k[item * job.rows + begin + i] : T(0);
+        tiles.template upper_bounds<P>(item, x + i * job.dim, k, per_epsilon, bound);
         largest[i] = minus_infinity<T>();
         first[i] = -1;
         T best = minus_infinity<T>();

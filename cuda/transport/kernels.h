@@ -113,7 +113,8 @@ __global__ void transport_apply(TransportJob<T> job) {
         for (int c = 0; c < kColumns / kLanes; ++c) {
             const int j = c * kLanes + row.lane;
             const T square = pair_square<D>(row.x, tile.y + j, kColumns, dim);
-            const T exponent = tile.h[j] - pair_cost<P>(square) * per_epsilon + k;
+            // In this order, which rounds alike when rows and columns change places.
+            const T exponent = (k + tile.h[j]) - pair_cost<P>(square) * per_epsilon;
             const T weight = exp_above(min(exponent, R::cap), R::floor) * tile.v[j];
             if constexpr (Gradient) {
                 const T slope = weight * pair_slope<P>(square);

@@ -281,6 +281,8 @@ def _check_epsilon(where: str, problem: Problem) -> None:
             cost = torch.cdist(problem.x[item, rows].double(), problem.y[item, columns].double()) ** problem.p
         low = torch.where(torch.isfinite(cost), cost, torch.inf).amin(-1, keepdim=True)
         spread = torch.where(torch.isfinite(cost), cost - low, 0.0)
+        if problem.rho is not None:  # what is much farther than reach is left out
+            spread = spread.clamp(max=10 * problem.rho)
         sizes.append(float(torch.quantile(spread, 0.9, dim=-1).median()))
     size, value = max(sizes), float(problem.epsilon)
     if value < SMALL_EPSILON * size:
