@@ -14,6 +14,8 @@ from geodiff.ops.transport import apply, apply_gradient, lse
 
 BLOCK = 1 << 18
 """Entries of a matrix treated at a time where a whole one is not wanted."""
+DIRECT = 2000
+"""Most unknowns that are solved for by factors where conjugate gradients do not get there."""
 
 
 class Kernel(abc.ABC):
@@ -25,6 +27,7 @@ class Kernel(abc.ABC):
         self.points = None if x is None or y is None else (x, y)
         self.matrix, self.p, self.dtype = matrix, p, dtype
         self.epsilon = 1.0
+        self.device = (matrix if x is None else x).device  # type: ignore[union-attr]
         if matrix is not None:
             self.shape = torch.Size(matrix.shape)
         else:
@@ -110,6 +113,15 @@ class Kernel(abc.ABC):
             total[items] += torch.where(weight == 0, 0.0, cost).mul_(weight).sum((-1, -2))
         return total
 
+    def whole(self) -> torch.Tensor | None:
+        """K of each problem (B, N, M), to factor it; None where that is too large."""
+        if self.shape[1] > DIRECT or self.shape[1] * self.shape[2] > DIRECT * DIRECT:
+            return None
+        value = torch.empty(self.shape, dtype=self.dtype, device=self.device)
+        for items, rows in self.blocks():
+            value[items, rows] = self.weights(items, rows, self.block(items, rows))
+        return value
+
     @abc.abstractmethod
     def weights(self, items: slice, rows: slice, cost: torch.Tensor) -> torch.Tensor:
         """K in a block whose costs are given."""
@@ -182,8 +194,7 @@ class Stored(Kernel):
         self, x: torch.Tensor | None, y: torch.Tensor | None, matrix: torch.Tensor | None, p: int, dtype: torch.dtype
     ) -> None:
         super().__init__(x, y, matrix, p, dtype)
-        device = (matrix if x is None else x).device  # type: ignore[union-attr]
-        self.value = torch.empty(self.shape, dtype=dtype, device=device)
+        self.value = torch.empty(self.shape, dtype=dtype, device=self.device)
         self.rough: torch.Tensor | None = None  # costs in the working precision
 
     def absorb(
@@ -217,6 +228,9 @@ class Stored(Kernel):
     def fold(self, u: torch.Tensor, v: torch.Tensor) -> None:
         """Multiply rows and columns by u and v."""
         self.value.mul_(u[..., None]).mul_(v[:, None])
+
+    def whole(self) -> torch.Tensor | None:
+        return self.value if self.shape[1] <= DIRECT else None
 
     def rows(self, v: torch.Tensor) -> torch.Tensor:
         return multiply(self.value, v)

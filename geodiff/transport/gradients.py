@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from geodiff.transport.costs import Stored
-from geodiff.transport.solver import Solution, System
+from geodiff.transport.solver import Solution, System, scaled
 
 Gradients = tuple[torch.Tensor | None, ...]
 
@@ -146,7 +146,7 @@ def adjoint(p: Solution, by_f: torch.Tensor, by_g: torch.Tensor, method: str) ->
         rows,
         columns,
         p.rho is None,
-        (p.kernel.value, p.u, p.v) if isinstance(p.kernel, Stored) else None,
+        lambda: scaled(p.kernel.whole(), p.u, p.v),
     )
     right = by_f - p.times(system.inverse * by_g)
     s = system.direct(right) if method == "cholesky" else None

@@ -15,8 +15,6 @@ ROUNDS = 4
 """Iterations at each level."""
 SAFE = 20.0
 """Scalings beyond exp(±SAFE) are absorbed into the kernel."""
-DIRECT = 2000
-"""Most unknowns that are solved for by factors where conjugate gradients do not get there."""
 CHECK = 5
 """Iterations between looks at the error."""
 
@@ -270,7 +268,7 @@ def _newton(state: Iteration, tolerance: float, limit: int) -> bool:
         sums + stiff * target,
         columns * (1 + stiff),
         state.rho is None,
-        (state.kernel.value, state.u, state.v) if isinstance(state.kernel, Stored) else None,
+        lambda: scaled(state.kernel.whole(), state.u, state.v),
     )
     accuracy = max(min(0.1, worst**0.5), 0.3 * tolerance / worst)
     residual = torch.where((error > tolerance)[:, None], target - sums, 0)
@@ -317,6 +315,13 @@ def _solution(state: Iteration) -> Solution:
     return Solution(kernel, state.a, state.b, u, v, epsilon * f, epsilon * g, state.rho, error, state.count, total)
 
 
+def scaled(kernel: torch.Tensor | None, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor | None:
+    """`u_i K_ij v_j`."""
+    if kernel is None or bool((u == 1).all() and (v == 1).all()):
+        return kernel
+    return kernel * u[..., None] * v[:, None]
+
+
 Map = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -331,10 +336,10 @@ class System:
         rows: torch.Tensor,
         columns: torch.Tensor,
         singular: bool,
-        stored: tuple[torch.Tensor, ...] | None = None,
+        whole: Callable[[], torch.Tensor | None],
     ) -> None:
-        self.times, self.transposed = times, transposed
-        self.singular, self.stored = singular, stored
+        self.times, self.transposed, self.whole = times, transposed, whole
+        self.singular = singular
         self.rows = rows
         self.inverse = torch.where(columns > 0, 1 / columns, 0)
         # The diagonal of the matrix left: near a permutation it says how fast the unknowns are coupled.
@@ -386,15 +391,14 @@ class System:
         return best_s, steps
 
     def direct(self, right: torch.Tensor) -> torch.Tensor | None:
-        """Solve by Cholesky factors (equation 21 of the paper); None where nothing is stored, or not for rounding.
+        """Solve by Cholesky factors (equation 21 of the paper); None where the plan is too large, or not for rounding.
 
         Row sums of the matrix are known, and entries off its diagonal are of one sign: so the diagonal is a sum
         without cancellation, which keeps couplings far below the rounding of the marginals.
         """
-        if self.stored is None or right.shape[-1] > DIRECT:
+        plan = self.whole()
+        if plan is None:
             return None
-        kernel, u, v = self.stored
-        plan = kernel if bool((u == 1).all() and (v == 1).all()) else kernel * u[..., None] * v[:, None]
         schur = (plan * self.inverse[:, None]) @ plan.mT
         schur.diagonal(dim1=-2, dim2=-1).zero_()
         # Σ_j P_ij (1 − Σ_i P_ij / c_j) is what the stiffness of the marginals leaves on the diagonal.
