@@ -228,7 +228,7 @@ def levels(epsilon: float, diameter: float) -> list[float]:
 def _finish(state: Iteration, tolerance: float, limit: int) -> None:
     """Iterate at the target ε until the error is below the tolerance; where that is slow, by Newton's method."""
     before = torch.full_like(state.error(), torch.inf)
-    patience, wait, best, stale = CHECK, 0, torch.inf, 0
+    patience, wait, best, stale, factored = CHECK, 0, torch.inf, 0, False
     while state.count < limit:
         for _ in range(min(patience, limit - state.count)):
             state.step()
@@ -246,14 +246,15 @@ def _finish(state: Iteration, tolerance: float, limit: int) -> None:
         left = math.log(worst / tolerance) / -math.log(rate) if rate > 0 else 0.0
         wait -= 1
         if left > 4 * CHECK and wait < 0 and not state.symmetric and state.count < limit:
-            if not _newton(state, tolerance, limit):
-                wait = 4
+            if not _newton(state, tolerance, limit, factored):
+                wait = 4 if factored else 0
+                factored = True  # from here on, where plans are small enough
             before = state.error()
             if float(before.amax()) <= tolerance:
                 return
 
 
-def _newton(state: Iteration, tolerance: float, limit: int) -> bool:
+def _newton(state: Iteration, tolerance: float, limit: int, factored: bool) -> bool:
     """One step of Newton's method on the potentials of the rows, for all problems that it helps; whether it did."""
     error = state.error()
     worst = float(error.amax())
@@ -272,10 +273,12 @@ def _newton(state: Iteration, tolerance: float, limit: int) -> bool:
     )
     accuracy = max(min(0.1, worst**0.5), 0.3 * tolerance / worst)
     residual = torch.where((error > tolerance)[:, None], target - sums, 0)
-    delta, steps = system.solve(residual, accuracy, min(200, limit - state.count))
-    state.count += steps
-    size = delta.abs().amax(-1, keepdim=True)
-    delta = delta * torch.clamp(10 / size, max=1)
+    delta = system.direct(residual) if factored else None
+    if delta is None:
+        delta, steps = system.solve(residual, accuracy, min(200, limit - state.count))
+        state.count += steps
+    # Parts of a plan that hardly exchange anything may ask for very large steps; they do not hold up the others.
+    delta = delta.clamp(-10, 10)
     u, v, old, helped = state.u, state.v, state.sums, torch.zeros_like(error, dtype=torch.bool)
     best_u, best_v, best_sums = u, v, old
     for step in (1.0, 0.3, 0.1):
