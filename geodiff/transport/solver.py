@@ -371,7 +371,8 @@ class System:
         energy = (residual * z).sum(-1)
         goal = accuracy * accuracy * energy
         best, best_s, steps = energy.clone(), s, 0
-        for steps in range(1, limit + 1):
+        while steps < limit:
+            steps += 1
             image = self.matrix(direction)
             curvature = (direction * image).sum(-1)
             active = (energy > goal) & (curvature > 0)
