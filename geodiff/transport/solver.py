@@ -13,6 +13,8 @@ ANNEAL = 4.0
 """ε is divided by this from level to level of the annealing."""
 ROUNDS = 4
 """Iterations at each level."""
+ROUGH = 0.01
+"""Error at which a level is left, as a part of the mass."""
 SAFE = 20.0
 """Scalings beyond exp(±SAFE) are absorbed into the kernel."""
 CHECK = 5
@@ -213,6 +215,8 @@ def solve(
             for _ in range(ROUNDS):
                 state.step()
             state.keep_safe()
+            # Mass between far parts must be settled here: at a smaller ε they hardly see each other any more.
+            _finish(state, ROUGH * float(a.sum(-1).amin()), min(limit, state.count + 300))
             f, g = level * state.potential(), level * state.other()
     kernel.release()
     _finish(state, tolerance, limit)
@@ -227,7 +231,10 @@ def levels(epsilon: float, diameter: float) -> list[float]:
 
 def _finish(state: Iteration, tolerance: float, limit: int) -> None:
     """Iterate at the target ε until the error is below the tolerance; where that is slow, by Newton's method."""
-    before = torch.full_like(state.error(), torch.inf)
+    before = state.error()
+    if float(before.amax()) <= tolerance:
+        return
+    before = torch.full_like(before, torch.inf)
     patience, wait, best, stale, factored = CHECK, 0, torch.inf, 0, False
     while state.count < limit:
         for _ in range(min(patience, limit - state.count)):
