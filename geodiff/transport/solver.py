@@ -15,6 +15,8 @@ ROUNDS = 4
 """Iterations at each level."""
 ROUGH = (1e-2, 1e-4, 1e-6)
 """Error at which a level is left, as a part of the mass; the next one where the last level gets stuck."""
+PATIENCE = 1000
+"""Iterations at the last level before another try."""
 STUCK = 1e-4
 """An error at the last level above this part of that of the others is worth another try."""
 SAFE = 20.0
@@ -231,11 +233,13 @@ def solve(
             # Mass between far parts must be settled here: at a smaller ε they hardly see each other any more.
             _finish(state, rough * float(a.sum(-1).amin()), min(limit, state.count + 300))
             f, g = level * state.potential(), level * state.other()
-        if rough == ROUGH[-1]:
-            kernel.release()
+        if rough != ROUGH[-1]:
+            _finish(state, tolerance, min(limit, state.count + PATIENCE))
+            if state.count < limit and float(state.error().amax()) > max(tolerance, STUCK * rough):
+                continue
+        kernel.release()
         _finish(state, tolerance, limit)
-        if state.count >= limit or float(state.error().amax()) <= max(tolerance, STUCK * rough):
-            break
+        break
     return _solution(state)
 
 
@@ -323,7 +327,9 @@ def _newton(state: Iteration, tolerance: float, limit: int, factored: bool) -> b
             break
     state.u, state.v, state.sums = best_u, best_v, best_sums
     state.keep_safe()
-    return bool((helped & ((state.error() < 0.5 * error) | (state.dual() > height + 0.1 * climb)))[error > tolerance].all())
+    return bool(
+        (helped & ((state.error() < 0.5 * error) | (state.dual() > height + 0.1 * climb)))[error > tolerance].all()
+    )
 
 
 def _solution(state: Iteration) -> Solution:
@@ -444,8 +450,14 @@ class System:
         schur = torch.where(absent[..., None] | absent[:, None], 0, schur).neg_()
         schur.diagonal(dim1=-2, dim2=-1).copy_(torch.where(absent, 1, own))
         scale = torch.where(absent, 1, own).rsqrt()
-        factor, info = torch.linalg.cholesky_ex(schur * scale[..., None] * scale[:, None])
-        if bool((info != 0).any()):
+        schur = schur.mul_(scale[..., None]).mul_(scale[:, None])
+        for more in (0.0, 1e2, 1e5):
+            # Parts that exchange less than rounding leave no positive pivot: a trace on the diagonal moves them as a whole.
+            schur.diagonal(dim1=-2, dim2=-1).add_(more * torch.finfo(schur.dtype).eps)
+            factor, info = torch.linalg.cholesky_ex(schur)
+            if not bool((info != 0).any()):
+                break
+        else:
             return None
         right = torch.where(absent, 0, self.project(right)) * scale
         return torch.cholesky_solve(right[..., None], factor)[..., 0] * scale
