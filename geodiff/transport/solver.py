@@ -316,7 +316,7 @@ def _newton(state: Iteration, tolerance: float, limit: int, factored: bool) -> b
         state.u = u * (step * delta).exp()
         state.close()
         now = state.error()
-        # Far from the solution the dual may grow while the error does not shrink; near to it, growth is lost in rounding.
+        # Far from the solution the dual may grow while the error does not shrink; near to it, rounding hides growth.
         better = ((now < error) | (state.dual() > height + 0.1 * step * climb)) & torch.isfinite(now) & ~helped
         best_u, best_v, best_sums = (
             torch.where(better[:, None], new, kept)
@@ -452,7 +452,7 @@ class System:
         scale = torch.where(absent, 1, own).rsqrt()
         schur = schur.mul_(scale[..., None]).mul_(scale[:, None])
         for more in (0.0, 1e2, 1e5):
-            # Parts that exchange less than rounding leave no positive pivot: a trace on the diagonal moves them as a whole.
+            # Parts that exchange less than rounding leave no positive pivot; a trace on the diagonal does.
             schur.diagonal(dim1=-2, dim2=-1).add_(more * torch.finfo(schur.dtype).eps)
             factor, info = torch.linalg.cholesky_ex(schur)
             if not bool((info != 0).any()):
