@@ -93,6 +93,10 @@ def prepare(
             flat_mask = None
         flat_masks[side] = flat_mask
         weights[name] = _weights(where, name, given.get(name), flat_mask, batch, count, reach is None, dtype, device)
+    least = torch.finfo(dtype).tiny
+    value = float(torch.as_tensor(epsilon).detach())
+    if value < least:
+        raise fail(where, "epsilon", f"at least {least:.3g} in {str(dtype)[6:]}", f"{value:.3g}", "Scale the clouds.")
     tensor = torch.as_tensor(epsilon, dtype=dtype, device=device).reshape(())
     problem = Problem(
         flat.get("x"),
@@ -284,7 +288,7 @@ def _check_epsilon(where: str, problem: Problem) -> None:
         if problem.rho is not None:  # what is much farther than reach is left out
             spread = spread.clamp(max=10 * problem.rho)
         sizes.append(float(torch.quantile(spread, 0.9, dim=-1).median()))
-    size, value = max(sizes), float(problem.epsilon)
+    size, value = max(sizes), float(problem.epsilon.detach())
     if value < SMALL_EPSILON * size:
         raise fail(
             where,

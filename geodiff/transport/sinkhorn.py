@@ -87,7 +87,7 @@ class SinkhornResult:
         x, y = (problem.y, problem.x) if transposed else (problem.x, problem.y)
         matrix = problem.matrix.mT if transposed and problem.matrix is not None else problem.matrix
         kernel = Streamed(x, y, matrix, problem.p, problem.a.dtype)
-        height = g + float(problem.epsilon) * weight.double().log()
+        height = g + float(problem.epsilon.detach()) * weight.double().log()
         found = torch.empty(f.shape, dtype=torch.int64, device=f.device)
         for items, rows in kernel.blocks():
             found[items, rows] = (height[items, None] - kernel.block(items, rows)).argmax(-1)
@@ -225,7 +225,7 @@ def sinkhorn(
         with torch.no_grad():
             size, offset = diameter(problem)
             weights = problem.a.detach(), problem.b.detach()
-            value = float(problem.epsilon)
+            value = float(problem.epsilon.detach())
             solution = solve(
                 kernel, *weights, value, problem.rho, size, offset, stop, max_iterations, before, problem.symmetric
             )

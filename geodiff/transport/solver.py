@@ -227,7 +227,7 @@ def solve(
             state.begin(f, g, level, level == epsilon)
             if level == epsilon:
                 break
-            for _ in range(ROUNDS):
+            for _ in range(min(ROUNDS, limit - state.count)):
                 state.step()
             state.keep_safe()
             # Mass between far parts must be settled here: at a smaller ε they hardly see each other any more.
@@ -239,6 +239,8 @@ def solve(
                 continue
         kernel.release()
         _finish(state, tolerance, limit)
+        if state.count >= limit and float(state.error().amax()) > float(a.sum(-1).amax()):
+            state.rescue()  # no iteration was left for the last level
         break
     return _solution(state)
 

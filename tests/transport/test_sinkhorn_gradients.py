@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import itertools
 import math
+import warnings
 
 import pytest
 import torch
@@ -28,13 +29,15 @@ def value(ot, what: str, v: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
 
 def check(function, *tensors) -> None:
     held = tuple(t.clone().requires_grad_() for t in tensors)
-    # Solved to 1e-12 and divided by a step of 1e-5, differences carry 1e-7.
-    assert torch.autograd.gradcheck(function, held, eps=1e-5, atol=2e-6, rtol=1e-5)
+    # Solved to 1e-12 and divided by a step of 1e-5, differences carry 1e-7. Along random directions of all inputs.
+    assert torch.autograd.gradcheck(function, held, eps=1e-5, atol=2e-6, rtol=1e-5, fast_mode=True)
 
 
 @pytest.mark.parametrize("what", WHAT)
-@pytest.mark.parametrize("backend, solver", [("dense", "cg"), ("dense", "cholesky"), ("streamed", "cg")])
-@pytest.mark.parametrize("p, reach", [(2, None), (1, None), (2, 0.6)])
+@pytest.mark.parametrize(
+    "backend, solver, p, reach",
+    [("dense", "cg", 2, None), ("dense", "cholesky", 2, 0.6), ("streamed", "cg", 1, None), ("streamed", "cg", 2, 0.6)],
+)
 def test_clouds(what: str, backend: str, solver: str, p: int, reach: float | None) -> None:
     x, y, r, c = inputs()
     v, w = torch.randn(4, 2).double(), torch.randn(5, 2).double()
@@ -73,9 +76,11 @@ def test_marginal_gradients_are_tangent_to_the_simplex() -> None:
     for what in ("cost", "plan", "f"):
         a, b = r.softmax(-1).requires_grad_(), c.softmax(-1).requires_grad_()
         ot = gd.sinkhorn(x, y, a, b, epsilon=0.1)
-        for weight, gradient in zip((a, b), torch.autograd.grad(value(ot, what, a, b).square().sum(), (a, b)), strict=True):
+        for weight, gradient in zip(
+            (a, b), torch.autograd.grad(value(ot, what, a, b).square().sum(), (a, b)), strict=True
+        ):
             # That of a/Σa: no change along a itself.
-            assert abs(float((gradient * weight).sum())) < 1e-12 * float(gradient.abs().max() + 1)
+            assert abs(float((gradient * weight.detach()).sum())) < 1e-12 * float(gradient.abs().max() + 1)
 
 
 @pytest.mark.parametrize("what", ["cost", "plan", "f"])
@@ -110,7 +115,7 @@ def test_second_derivatives() -> None:
     for what in ("cost", "plan", "f"):
         ot = gd.sinkhorn(held, y, epsilon=0.3)
         (first,) = torch.autograd.grad(value(ot, what, x, y).square().sum(), held, create_graph=True)
-        with pytest.raises(RuntimeError, match="first order only.*unrolled=True"):
+        with pytest.raises(RuntimeError, match=r"gradients are of first order only"):
             first.sum().backward()
     assert torch.autograd.gradgradcheck(
         lambda x: gd.sinkhorn(x, y, epsilon=0.3, unrolled=True).cost, (held,), atol=1e-5, rtol=1e-4
@@ -128,9 +133,7 @@ def test_memory_does_not_grow_with_iterations() -> None:
     sizes = []
     for most in (20, 2000):
         kept = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
-            import warnings
-
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t.numel()) or t, lambda t: t):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 gd.sinkhorn(x.clone().requires_grad_(), y, epsilon=0.001, max_iterations=most).plan().sum().backward()
@@ -145,14 +148,16 @@ def test_descent_moves_a_cloud_onto_another() -> None:
     for _ in range(30):
         (gradient,) = torch.autograd.grad(loss(x, y), x)
         x = (x - 0.5 * 40 * gradient).detach().requires_grad_()  # half of the way to where the plan sends each point
-    assert float(gd.chamfer(x, y)) < 1e-3
+    assert float(gd.chamfer(x.detach(), y)) < 1e-3
 
 
 @pytest.mark.parametrize("p", [1, 2])
 def test_divergence(p: int) -> None:
     x, y, r, c = inputs((3,), 8, 7)
     a, b = r.softmax(-1), c.softmax(-1)
-    parts = [gd.sinkhorn(s, t, u, v, epsilon=0.1, p=p).cost for s, t, u, v in ((x, y, a, b), (x, x, a, a), (y, y, b, b))]
+    parts = [
+        gd.sinkhorn(s, t, u, v, epsilon=0.1, p=p).cost for s, t, u, v in ((x, y, a, b), (x, x, a, a), (y, y, b, b))
+    ]
     divergence = gd.sinkhorn_divergence(x, y, a, b, epsilon=0.1, p=p)
     torch.testing.assert_close(divergence, parts[0] - parts[1] / 2 - parts[2] / 2, rtol=0, atol=1e-10)
     assert (divergence > 0).all()
@@ -160,7 +165,9 @@ def test_divergence(p: int) -> None:
     held = x.clone().requires_grad_()
     (flat,) = torch.autograd.grad(gd.sinkhorn_divergence(held, x.clone(), a, a, epsilon=0.1, p=p).sum(), held)
     assert flat.abs().max() < 1e-8  # least where the clouds are the same
-    check(lambda x, r, e: gd.sinkhorn_divergence(x, y, r.softmax(-1), b, epsilon=e, p=p), x, r, torch.tensor(0.1).double())
+    check(
+        lambda x, r, e: gd.sinkhorn_divergence(x, y, r.softmax(-1), b, epsilon=e, p=p), x, r, torch.tensor(0.1).double()
+    )
 
 
 def test_unbalanced_divergence() -> None:
