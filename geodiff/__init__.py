@@ -64,8 +64,8 @@ if TYPE_CHECKING:
     from geodiff.splines.surface import NURBSSurface
     from geodiff.transport.chamfer import chamfer
     from geodiff.transport.divergence import SinkhornLoss, sinkhorn_divergence
-    from geodiff.transport.sinkhorn import sinkhorn
     from geodiff.transport.pooling import robust_pool
+    from geodiff.transport.sinkhorn import sinkhorn
     from geodiff.validation import checks
 
 

@@ -14,6 +14,8 @@ from geodiff.ops.transport import apply, apply_gradient, lse
 
 BLOCK = 1 << 18
 """Entries of a matrix treated at a time where a whole one is not wanted."""
+DIRECT = 2000
+"""Most unknowns that are solved for by factors where conjugate gradients do not get there."""
 
 
 class Kernel(abc.ABC):
@@ -25,6 +27,7 @@ class Kernel(abc.ABC):
         self.points = None if x is None or y is None else (x, y)
         self.matrix, self.p, self.dtype = matrix, p, dtype
         self.epsilon = 1.0
+        self.device = (matrix if x is None else x).device  # type: ignore[union-attr]
         if matrix is not None:
             self.shape = torch.Size(matrix.shape)
         else:
@@ -110,6 +113,15 @@ class Kernel(abc.ABC):
             total[items] += torch.where(weight == 0, 0.0, cost).mul_(weight).sum((-1, -2))
         return total
 
+    def whole(self) -> torch.Tensor | None:
+        """K of each problem (B, N, M), to factor it; None where that is too large."""
+        if self.shape[1] > DIRECT or self.shape[1] * self.shape[2] > DIRECT * DIRECT:
+            return None
+        value = torch.empty(self.shape, dtype=self.dtype, device=self.device)
+        for items, rows in self.blocks():
+            value[items, rows] = self.weights(items, rows, self.block(items, rows))
+        return value
+
     @abc.abstractmethod
     def weights(self, items: slice, rows: slice, cost: torch.Tensor) -> torch.Tensor:
         """K in a block whose costs are given."""
@@ -126,7 +138,7 @@ class Kernel(abc.ABC):
     def steepened(
         self, left: torch.Tensor, right: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
-        """For `W_ij = K_ij l_i r_j C_ij`: its sums over j, over i, `Σ W_ij C_ij`, and the gradients of that at fixed W."""
+        """For `W_ij = K_ij l_i r_j C_ij`: sums over j, over i, `Σ W_ij C_ij`, and the gradients of that at fixed W."""
         batch, n, m = self.shape
         rows_sum = torch.zeros(batch, n, dtype=self.dtype, device=left.device)
         columns_sum = torch.zeros(batch, m, dtype=self.dtype, device=left.device)
@@ -149,10 +161,9 @@ class Pulled:
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
-        options = {"dtype": kernel.dtype}
         if kernel.points is None:
             assert kernel.matrix is not None
-            self.parts = (torch.zeros(kernel.shape, device=kernel.matrix.device, **options),)
+            self.parts: tuple[torch.Tensor, ...] = (torch.zeros_like(kernel.matrix),)
         else:
             x, y = kernel.points
             self.parts = (torch.zeros_like(x), torch.zeros_like(y))
@@ -182,13 +193,13 @@ class Stored(Kernel):
         self, x: torch.Tensor | None, y: torch.Tensor | None, matrix: torch.Tensor | None, p: int, dtype: torch.dtype
     ) -> None:
         super().__init__(x, y, matrix, p, dtype)
-        device = (matrix if x is None else x).device  # type: ignore[union-attr]
-        self.value = torch.empty(self.shape, dtype=dtype, device=device)
+        self.value = torch.empty(self.shape, dtype=dtype, device=self.device)
         self.rough: torch.Tensor | None = None  # costs in the working precision
 
     def absorb(
         self, k: torch.Tensor, h: torch.Tensor, epsilon: float, exact: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Do as `Kernel` says."""
         self.epsilon = epsilon
         if exact and (self.dtype == torch.float32 or self.rough is None):
             # In double precision: with potentials of size 1 and ε = 0.001 exponents in float32 have errors of 1e-4.
@@ -212,40 +223,52 @@ class Stored(Kernel):
         return cost
 
     def release(self) -> None:
+        """Do as `Kernel` says."""
         self.rough = None
 
     def fold(self, u: torch.Tensor, v: torch.Tensor) -> None:
         """Multiply rows and columns by u and v."""
         self.value.mul_(u[..., None]).mul_(v[:, None])
 
+    def whole(self) -> torch.Tensor | None:
+        """Do as `Kernel` says."""
+        return self.value if self.shape[1] <= DIRECT else None
+
     def rows(self, v: torch.Tensor) -> torch.Tensor:
+        """Do as `Kernel` says."""
         return multiply(self.value, v)
 
     def columns(self, u: torch.Tensor) -> torch.Tensor:
+        """Do as `Kernel` says."""
         return multiply(self.value.mT, u)
 
     def squares(self, w: torch.Tensor) -> torch.Tensor:
+        """Do as `Kernel` says."""
         total = torch.empty(self.shape[:2], dtype=self.dtype, device=w.device)
         for items, rows in self.blocks():
             total[items, rows] = multiply(self.value[items, rows].square(), w[items])
         return total
 
     def weights(self, items: slice, rows: slice, cost: torch.Tensor) -> torch.Tensor:
+        """Do as `Kernel` says."""
         return self.value[items, rows]
 
     def pull(self, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Do as `Kernel` says."""
         pulled = Pulled(self)
         for items, rows in self.blocks():
             pulled.add(items, rows, (left[items, rows] @ right[items].mT).mul_(self.value[items, rows]))
         return pulled.parts
 
     def lse_rows(self, h: torch.Tensor, epsilon: float) -> torch.Tensor:
+        """Do as `Kernel` says."""
         total = torch.empty(self.shape[:2], dtype=torch.float64, device=h.device)
         for items, rows in self.blocks():
             total[items, rows] = torch.logsumexp(h[items, None] - self.block(items, rows) / epsilon, -1)
         return total
 
     def lse_columns(self, k: torch.Tensor, epsilon: float) -> torch.Tensor:
+        """Do as `Kernel` says."""
         total = torch.full((self.shape[0], self.shape[2]), -torch.inf, dtype=torch.float64, device=k.device)
         for items, rows in self.blocks():
             part = torch.logsumexp(k[items, rows, None] - self.block(items, rows) / epsilon, -2)
@@ -262,12 +285,14 @@ class Streamed(Kernel):
     def absorb(
         self, k: torch.Tensor, h: torch.Tensor, epsilon: float, exact: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Do as `Kernel` says."""
         self.epsilon, self.k, self.h = epsilon, k.to(self.dtype), h.to(self.dtype)
         left = torch.where(torch.isfinite(k), k - self.k.double(), 0.0).exp().to(self.dtype)
         right = torch.where(torch.isfinite(h), h - self.h.double(), 0.0).exp().to(self.dtype)
         return left, right
 
     def release(self) -> None:
+        """Do as `Kernel` says."""
         pass
 
     def _both(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -275,32 +300,39 @@ class Streamed(Kernel):
         return self.points
 
     def rows(self, v: torch.Tensor) -> torch.Tensor:
+        """Do as `Kernel` says."""
         x, y = self._both()
         return _apply(x, y, self.h, self.k, v, self.epsilon, self.p)
 
     def columns(self, u: torch.Tensor) -> torch.Tensor:
+        """Do as `Kernel` says."""
         x, y = self._both()
         return _apply(y, x, self.k, self.h, u, self.epsilon, self.p)
 
     def squares(self, w: torch.Tensor) -> torch.Tensor:
+        """Do as `Kernel` says."""
         x, y = self._both()
         return _apply(x, y, 2 * self.h, 2 * self.k, w, self.epsilon / 2, self.p)
 
     def weights(self, items: slice, rows: slice, cost: torch.Tensor) -> torch.Tensor:
+        """Do as `Kernel` says."""
         exponent = self.k[items, rows, None].double() + self.h[items, None].double()
         return exponent.sub_(cost, alpha=1 / self.epsilon).exp_().to(self.dtype)
 
     def pull(self, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Do as `Kernel` says."""
         x, y = self._both()
         by_x = apply_gradient(x, y, self.h, self.k, right, self.epsilon, self.p)
         by_y = apply_gradient(y, x, self.k, self.h, left, self.epsilon, self.p)
         return (by_x * left[..., None]).sum(-2), (by_y * right[..., None]).sum(-2)
 
     def lse_rows(self, h: torch.Tensor, epsilon: float) -> torch.Tensor:
+        """Do as `Kernel` says."""
         x, y = self._both()
         return lse(x, y, h.to(self.dtype), epsilon, self.p).double()
 
     def lse_columns(self, k: torch.Tensor, epsilon: float) -> torch.Tensor:
+        """Do as `Kernel` says."""
         x, y = self._both()
         return lse(y, x, k.to(self.dtype), epsilon, self.p).double()
 

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from geodiff.transport.costs import Stored
-from geodiff.transport.solver import Solution, System
+from geodiff.transport.solver import Solution, System, scaled
 
 Gradients = tuple[torch.Tensor | None, ...]
 
@@ -32,10 +32,12 @@ class Refuse(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gradient: torch.Tensor, anchor: torch.Tensor) -> torch.Tensor:
+        """Pass the gradient on; `anchor` ties it to the graph."""
         return gradient.clone()
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> None:
+        """Refuse."""
         raise RuntimeError(
             "sinkhorn: gradients are of first order only; a second derivative was asked for. Call "
             "sinkhorn(..., unrolled=True), which autograd differentiates to any order."
@@ -47,6 +49,7 @@ class Node(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor) -> Gradients:
+        """Pull cotangents back through the node."""
         if all(t is None for t in cotangents):
             return ctx.skipped + (None,) * len(ctx.inputs)
         anchor = next((t for t in cotangents if t is not None and t.requires_grad), None)
@@ -109,6 +112,7 @@ class Potentials(Node):
     def forward(
         ctx: Any, solution: Solution, method: str, *inputs: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keep the solution."""
         Potentials.remember(ctx, solution, *inputs, skipped=2)
         ctx.method = method
         dtype = solution.a.dtype
@@ -146,7 +150,7 @@ def adjoint(p: Solution, by_f: torch.Tensor, by_g: torch.Tensor, method: str) ->
         rows,
         columns,
         p.rho is None,
-        (p.kernel.value, p.u, p.v) if isinstance(p.kernel, Stored) else None,
+        lambda: scaled(p.kernel.whole(), p.u, p.v),
     )
     right = by_f - p.times(system.inverse * by_g)
     s = system.direct(right) if method == "cholesky" else None
@@ -162,7 +166,7 @@ def per_weight(
     transposed: bool = False,
 ) -> torch.Tensor:
     """Divide sums (B, N) of terms `a_i b_j e_ij ·` by a; where that is 0, take `value(item, i, b_j e_ij)` instead."""
-    weight, potential, present = (p.b, p.g, p.present_y) if transposed else (p.a, p.f, p.present_x)
+    weight, present = (p.b, p.present_y) if transposed else (p.a, p.present_x)
     bare = (weight <= 0) if present is None else (weight <= 0) & present
     result = torch.where(weight > 0, product / torch.where(weight > 0, weight, 1), 0)
     for item in bare.any(-1).nonzero()[:, 0].tolist():
@@ -184,6 +188,7 @@ class Cost(Node):
 
     @staticmethod
     def forward(ctx: Any, solution: Solution, *inputs: torch.Tensor | None) -> torch.Tensor:
+        """Keep the solution."""
         Cost.remember(ctx, solution, *inputs)
         p = solution
         a, b = p.a.double(), p.b.double()
@@ -224,6 +229,7 @@ class TransportCost(Node):
 
     @staticmethod
     def forward(ctx: Any, solution: Solution, *inputs: torch.Tensor | None) -> torch.Tensor:
+        """Keep the solution."""
         TransportCost.remember(ctx, solution, *inputs)
         left, right = torch.ones_like(solution.a)[..., None], torch.ones_like(solution.b)[..., None]
         return solution.moment(left, right).to(solution.a.dtype)
@@ -255,6 +261,7 @@ class Product(Node):
 
     @staticmethod
     def forward(ctx: Any, solution: Solution, transposed: bool, *inputs: torch.Tensor | None) -> torch.Tensor:
+        """Keep the solution."""
         Product.remember(ctx, solution, *inputs, skipped=2)
         v = inputs[-1]
         assert v is not None
@@ -285,6 +292,7 @@ class Plan(Node):
 
     @staticmethod
     def forward(ctx: Any, solution: Solution, *inputs: torch.Tensor | None) -> torch.Tensor:
+        """Keep the solution."""
         Plan.remember(ctx, solution, *inputs)
         return dense(solution)
 

@@ -56,8 +56,8 @@ def prepare(
 ) -> Problem:
     """Check the arguments of `sinkhorn`; see there."""
     if (cost_matrix is None) == (x is None or y is None) or (cost_matrix is not None and x is not None):
-        given = ", ".join(n for n, t in (("x", x), ("y", y), ("cost_matrix", cost_matrix)) if t is not None)
-        raise fail(where, "x, y", "two clouds, or else cost_matrix alone", f"{given or 'none of them'}")
+        got = ", ".join(n for n, t in (("x", x), ("y", y), ("cost_matrix", cost_matrix)) if t is not None)
+        raise fail(where, "x, y", "two clouds, or else cost_matrix alone", got or "none of them")
     if isinstance(p, bool) or p not in (1, 2):
         raise fail(where, "p", "1 (distance) or 2 (squared distance)", repr(p), "Else pass cost_matrix=.")
     positive(where, "epsilon", epsilon, "It is in the units of the cost.")
@@ -182,7 +182,7 @@ def _sizes(
         if name in given:
             weight = floating(where, name, given[name], ("...", count), "One weight a point.", finite=False)
             leads.append((name, weight.shape[:-1]))
-    for name, count in (("x", n), ("y", m)):
+    for name in ("x", "y"):
         mask = masks[name]
         if mask is not None:
             leads.append((f"mask_{name}", mask.shape[:-1]))

@@ -226,8 +226,9 @@ def sinkhorn(
             size, offset = diameter(problem)
             weights = problem.a.detach(), problem.b.detach()
             value = float(problem.epsilon)
-            options = (value, problem.rho, size, offset, stop, max_iterations, before, problem.symmetric)
-            solution = solve(kernel, *weights, *options)
+            solution = solve(
+                kernel, *weights, value, problem.rho, size, offset, stop, max_iterations, before, problem.symmetric
+            )
             solution.present_x, solution.present_y = problem.mask_x, problem.mask_y
         source = Implicit(problem, solution, stop, solver)
     result = SinkhornResult(problem, source)

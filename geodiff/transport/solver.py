@@ -13,10 +13,10 @@ ANNEAL = 4.0
 """ε is divided by this from level to level of the annealing."""
 ROUNDS = 4
 """Iterations at each level."""
+ROUGH = 0.01
+"""Error at which a level is left, as a part of the mass."""
 SAFE = 20.0
 """Scalings beyond exp(±SAFE) are absorbed into the kernel."""
-DIRECT = 2000
-"""Most unknowns that are solved for by factors where conjugate gradients do not get there."""
 CHECK = 5
 """Iterations between looks at the error."""
 
@@ -215,6 +215,8 @@ def solve(
             for _ in range(ROUNDS):
                 state.step()
             state.keep_safe()
+            # Mass between far parts must be settled here: at a smaller ε they hardly see each other any more.
+            _finish(state, ROUGH * float(a.sum(-1).amin()), min(limit, state.count + 300))
             f, g = level * state.potential(), level * state.other()
     kernel.release()
     _finish(state, tolerance, limit)
@@ -229,8 +231,11 @@ def levels(epsilon: float, diameter: float) -> list[float]:
 
 def _finish(state: Iteration, tolerance: float, limit: int) -> None:
     """Iterate at the target ε until the error is below the tolerance; where that is slow, by Newton's method."""
-    before = torch.full_like(state.error(), torch.inf)
-    patience, wait, best, stale = CHECK, 0, torch.inf, 0
+    before = state.error()
+    if float(before.amax()) <= tolerance:
+        return
+    before = torch.full_like(before, torch.inf)
+    patience, wait, best, stale, factored = CHECK, 0, torch.inf, 0, False
     while state.count < limit:
         for _ in range(min(patience, limit - state.count)):
             state.step()
@@ -248,14 +253,15 @@ def _finish(state: Iteration, tolerance: float, limit: int) -> None:
         left = math.log(worst / tolerance) / -math.log(rate) if rate > 0 else 0.0
         wait -= 1
         if left > 4 * CHECK and wait < 0 and not state.symmetric and state.count < limit:
-            if not _newton(state, tolerance, limit):
-                wait = 4
+            if not _newton(state, tolerance, limit, factored):
+                wait = 4 if factored else 0
+                factored = True  # from here on, where plans are small enough
             before = state.error()
             if float(before.amax()) <= tolerance:
                 return
 
 
-def _newton(state: Iteration, tolerance: float, limit: int) -> bool:
+def _newton(state: Iteration, tolerance: float, limit: int, factored: bool) -> bool:
     """One step of Newton's method on the potentials of the rows, for all problems that it helps; whether it did."""
     error = state.error()
     worst = float(error.amax())
@@ -270,14 +276,16 @@ def _newton(state: Iteration, tolerance: float, limit: int) -> bool:
         sums + stiff * target,
         columns * (1 + stiff),
         state.rho is None,
-        (state.kernel.value, state.u, state.v) if isinstance(state.kernel, Stored) else None,
+        lambda: scaled(state.kernel.whole(), state.u, state.v),
     )
     accuracy = max(min(0.1, worst**0.5), 0.3 * tolerance / worst)
     residual = torch.where((error > tolerance)[:, None], target - sums, 0)
-    delta, steps = system.solve(residual, accuracy, min(200, limit - state.count))
-    state.count += steps
-    size = delta.abs().amax(-1, keepdim=True)
-    delta = delta * torch.clamp(10 / size, max=1)
+    delta = system.direct(residual) if factored else None
+    if delta is None:
+        delta, steps = system.solve(residual, accuracy, min(200, limit - state.count))
+        state.count += steps
+    # Parts of a plan that hardly exchange anything may ask for very large steps; they do not hold up the others.
+    delta = delta.clamp(-10, 10)
     u, v, old, helped = state.u, state.v, state.sums, torch.zeros_like(error, dtype=torch.bool)
     best_u, best_v, best_sums = u, v, old
     for step in (1.0, 0.3, 0.1):
@@ -317,6 +325,13 @@ def _solution(state: Iteration) -> Solution:
     return Solution(kernel, state.a, state.b, u, v, epsilon * f, epsilon * g, state.rho, error, state.count, total)
 
 
+def scaled(kernel: torch.Tensor | None, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor | None:
+    """`u_i K_ij v_j`."""
+    if kernel is None or bool((u == 1).all() and (v == 1).all()):
+        return kernel
+    return kernel * u[..., None] * v[:, None]
+
+
 Map = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -331,10 +346,10 @@ class System:
         rows: torch.Tensor,
         columns: torch.Tensor,
         singular: bool,
-        stored: tuple[torch.Tensor, ...] | None = None,
+        whole: Callable[[], torch.Tensor | None],
     ) -> None:
-        self.times, self.transposed = times, transposed
-        self.singular, self.stored = singular, stored
+        self.times, self.transposed, self.whole = times, transposed, whole
+        self.singular = singular
         self.rows = rows
         self.inverse = torch.where(columns > 0, 1 / columns, 0)
         # The diagonal of the matrix left: near a permutation it says how fast the unknowns are coupled.
@@ -363,7 +378,8 @@ class System:
         energy = (residual * z).sum(-1)
         goal = accuracy * accuracy * energy
         best, best_s, steps = energy.clone(), s, 0
-        for steps in range(1, limit + 1):
+        while steps < limit:
+            steps += 1
             image = self.matrix(direction)
             curvature = (direction * image).sum(-1)
             active = (energy > goal) & (curvature > 0)
@@ -386,15 +402,14 @@ class System:
         return best_s, steps
 
     def direct(self, right: torch.Tensor) -> torch.Tensor | None:
-        """Solve by Cholesky factors (equation 21 of the paper); None where nothing is stored, or not for rounding.
+        """Solve by Cholesky factors (equation 21 of the paper); None where the plan is too large, or not for rounding.
 
         Row sums of the matrix are known, and entries off its diagonal are of one sign: so the diagonal is a sum
         without cancellation, which keeps couplings far below the rounding of the marginals.
         """
-        if self.stored is None or right.shape[-1] > DIRECT:
+        plan = self.whole()
+        if plan is None:
             return None
-        kernel, u, v = self.stored
-        plan = kernel if bool((u == 1).all() and (v == 1).all()) else kernel * u[..., None] * v[:, None]
         schur = (plan * self.inverse[:, None]) @ plan.mT
         schur.diagonal(dim1=-2, dim2=-1).zero_()
         # Σ_j P_ij (1 − Σ_i P_ij / c_j) is what the stiffness of the marginals leaves on the diagonal.

@@ -28,7 +28,9 @@ class Unrolled:
         damp = 1.0 if rho is None else rho / (rho + epsilon)
         scaled = -self.costs / epsilon
         f, g = (torch.zeros_like(a), torch.zeros_like(b)) if start is None else (t.to(a.dtype) for t in start)
-        for count in range(1, limit + 1):
+        self.iterations = 0
+        while self.iterations < limit:
+            self.iterations += 1
             f = -damp * epsilon * log_sum(scaled + (self.log_b + g / epsilon)[:, None], -1)
             g = -damp * epsilon * log_sum(scaled + (self.log_a + f / epsilon)[..., None], -2)
             with torch.no_grad():
@@ -37,7 +39,7 @@ class Unrolled:
                 self.error = (sums - target).abs().sum(-1, dtype=torch.float64)
                 if float(self.error.amax()) <= tolerance:
                     break
-        self.f, self.g, self.iterations = f, g, count
+        self.f, self.g = f, g
         mass = a.sum(-1) * b.sum(-1)
         if rho is None:
             value = (a * f).sum(-1) + (b * g).sum(-1)

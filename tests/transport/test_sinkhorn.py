@@ -25,11 +25,14 @@ def loop(cost, a, b, epsilon, rho=None, error=1e-13):
 
     Residuals have 64 bits; steps, which only say how fast it gets there, are solved for in double precision.
     """
-    shape, pairs = cost.shape[:-2], zip(
-        cost.double().reshape(-1, *cost.shape[-2:]).numpy(),
-        a.double().expand(*cost.shape[:-1]).reshape(-1, cost.shape[-2]).numpy(),
-        b.double().expand(*cost.shape[:-2], cost.shape[-1]).reshape(-1, cost.shape[-1]).numpy(),
-        strict=True,
+    shape, pairs = (
+        cost.shape[:-2],
+        zip(
+            cost.double().reshape(-1, *cost.shape[-2:]).numpy(),
+            a.double().expand(*cost.shape[:-1]).reshape(-1, cost.shape[-2]).numpy(),
+            b.double().expand(*cost.shape[:-2], cost.shape[-1]).reshape(-1, cost.shape[-1]).numpy(),
+            strict=True,
+        ),
     )
     items = [_loop(*(t.astype(np.longdouble) for t in item), epsilon, rho, error) for item in pairs]
     found = [torch.from_numpy(np.stack(t).astype(np.float64)) for t in zip(*items, strict=True)]
@@ -220,7 +223,7 @@ def test_an_outlier_far_away(away: float, dtype: torch.dtype, backend: str) -> N
 
 
 def test_masks_are_the_smaller_clouds() -> None:
-    x, y, a, b = problem(9, 8, batch=(3,))
+    x, y, *_ = problem(9, 8, batch=(3,))
     mask_x, mask_y = torch.arange(9) < torch.tensor([[9], [4], [6]]), torch.arange(8) < torch.tensor([[3], [8], [5]])
     for covered in (0.0, torch.nan):
         padded = torch.where(mask_x[..., None], x, covered).requires_grad_()
@@ -316,7 +319,7 @@ def test_a_matrix_and_its_shift() -> None:
 
 
 def test_warm_start_takes_fewer_iterations() -> None:
-    x, y, a, b = problem(80, 80)
+    x, y, *_ = problem(80, 80)
     for backend in ("dense", "streamed"):
         cold = gd.sinkhorn(x, y, epsilon=0.01, backend=backend)
         moved = x + 1e-4 * torch.randn_like(x)
