@@ -101,10 +101,12 @@ def main() -> None:
 
     say(f"{'pose':28} {'error of the rotation':>22} {'chamfer':>9} {'s':>6}")
     starts = [torch.zeros(3)] + [0.5 * math.pi * s * torch.eye(3)[i] for i in range(3) for s in (1, -1)]
+    # A point weighs the same in both clouds, so that a pair can be whole: with reach, sums may differ.
+    a, b = torch.full((count,), 1 / count), torch.full((len(y),), 1 / count)
     divergence = gd.SinkhornLoss(epsilon=0.02, reach=0.5, tolerance=1e-3)
     losses: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
         "chamfer": lambda moved: gd.chamfer(moved, y),
-        "divergence, reach 0.5": lambda moved: divergence(moved, y),
+        "divergence, reach 0.5": lambda moved: divergence(moved, y, a, b),
     }
     poses = {"none": (torch.eye(3), x)}
     for name, loss in losses.items():
@@ -127,8 +129,8 @@ def main() -> None:
         "exact assignment": lambda: gd.transport.assign(moved, y).columns,  # type: ignore[union-attr]
     }
     for epsilon in (0.1, 0.01, 0.001):
-        ways[f"plan, ε = {epsilon:g}"] = lambda e=epsilon: gd.sinkhorn(  # type: ignore[misc]
-            moved, y, epsilon=e, reach=0.5, tolerance=1e-4
+        ways[f"plan, ε = {epsilon:g}, reach 0.2"] = lambda e=epsilon: gd.sinkhorn(  # type: ignore[misc]
+            moved, y, a, b, epsilon=e, reach=0.2, tolerance=1e-4
         ).lazy_plan.argmax()
     for name, way in ways.items():
         began = time.perf_counter()
@@ -163,7 +165,7 @@ def picture(
     track: torch.Tensor,
 ) -> Figure:
     """Draw the clouds, the pose, the pairs and the flow, seen from above and aside."""
-    figure = Figure(figsize=(13, 3.6), layout="constrained")
+    figure = Figure(figsize=(13, 3.5), layout="constrained")
     view = rotation(torch.tensor([0.9, 0.0, 0.0])) @ rotation(torch.tensor([0.0, 0.6, 0.0]))
     flat = [(t @ view.T)[..., :2].detach() for t in (x, y, moved, track)]
     panels = figure.subplots(1, 4)
@@ -185,6 +187,9 @@ def picture(
     for i, j in enumerate(pairs.tolist()):
         color = "#3c8d4f" if near[i] else "#d02020"
         panels[2].plot(*torch.stack([flat[2][i], flat[1][j]]).T, color=color, lw=0.6)
+    for axes in panels:
+        axes.set_xlim(-1, 1.1)
+        axes.set_ylim(-1, 1.1)
     panels[3].plot(*flat[1][copy].T, ".", ms=3, color="#c8502d")
     panels[3].plot(*flat[3].permute(2, 0, 1), color="#2a6fbb", lw=0.5)
     return figure
