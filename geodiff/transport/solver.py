@@ -13,8 +13,12 @@ ANNEAL = 4.0
 """ε is divided by this from level to level of the annealing."""
 ROUNDS = 4
 """Iterations at each level."""
-ROUGH = 0.01
-"""Error at which a level is left, as a part of the mass."""
+ROUGH = (1e-2, 1e-4, 1e-6)
+"""Error at which a level is left, as a part of the mass; the next one where the last level gets stuck."""
+PATIENCE = 1000
+"""Iterations at the last level before another try."""
+STUCK = 1e-4
+"""An error at the last level above this part of that of the others is worth another try."""
 SAFE = 20.0
 """Scalings beyond exp(±SAFE) are absorbed into the kernel."""
 CHECK = 5
@@ -129,6 +133,13 @@ class Iteration:
         """L1 distance (B,) of the sums of the rows from their target; those of the columns have no error."""
         return (self.u * self.sums - self.target()).abs().sum(-1, dtype=torch.float64)
 
+    def dual(self) -> torch.Tensor:
+        """The dual (B,) of problems whose marginals are kept, in units of ε and up to a constant; else none."""
+        if self.rho is not None:
+            return torch.full_like(self.a[:, 0], -torch.inf, dtype=torch.float64)
+        parts = ((self.a, self.potential(), self.on_a), (self.b, self.other(), self.on_b))
+        return sum((torch.where(on, w.double() * t, 0.0).sum(-1) for w, t, on in parts), torch.zeros(()))
+
     def potential(self) -> torch.Tensor:
         """Potentials of the rows in units of ε."""
         return self.f + self.u.double().log().where(self.on_a, 0.0)
@@ -205,7 +216,11 @@ def solve(
         state.rescue()
         if float(state.error().amax()) > 0.5 * float(a.sum(-1).amax()):
             start = None  # worse than none
-    if start is None:
+    if start is not None:
+        kernel.release()
+        _finish(state, tolerance, limit)
+        return _solution(state)
+    for rough in ROUGH:
         f = (offset[:, None] * (0.5 if symmetric else 1)).double().expand(a.shape)
         g = f if symmetric else torch.zeros_like(b, dtype=torch.float64)
         for level in levels(epsilon, diameter):
@@ -216,10 +231,15 @@ def solve(
                 state.step()
             state.keep_safe()
             # Mass between far parts must be settled here: at a smaller ε they hardly see each other any more.
-            _finish(state, ROUGH * float(a.sum(-1).amin()), min(limit, state.count + 300))
+            _finish(state, rough * float(a.sum(-1).amin()), min(limit, state.count + 300))
             f, g = level * state.potential(), level * state.other()
-    kernel.release()
-    _finish(state, tolerance, limit)
+        if rough != ROUGH[-1]:
+            _finish(state, tolerance, min(limit, state.count + PATIENCE))
+            if state.count < limit and float(state.error().amax()) > max(tolerance, STUCK * rough):
+                continue
+        kernel.release()
+        _finish(state, tolerance, limit)
+        break
     return _solution(state)
 
 
@@ -235,7 +255,7 @@ def _finish(state: Iteration, tolerance: float, limit: int) -> None:
     if float(before.amax()) <= tolerance:
         return
     before = torch.full_like(before, torch.inf)
-    patience, wait, best, stale, factored = CHECK, 0, torch.inf, 0, False
+    patience, wait, best, stale, factored, failed = CHECK, 0, torch.inf, 0, False, 0
     while state.count < limit:
         for _ in range(min(patience, limit - state.count)):
             state.step()
@@ -246,7 +266,7 @@ def _finish(state: Iteration, tolerance: float, limit: int) -> None:
             return
         stale = 0 if worst < 0.9 * best else stale + 1
         best = min(best, worst)
-        if stale > 200:
+        if stale > 200 or failed > 4:
             return  # as far as rounding lets it
         rate = float((error / before).clamp(1e-30, 1 - 1e-12)[error > tolerance].amax()) ** (1 / patience)
         before = error
@@ -255,7 +275,10 @@ def _finish(state: Iteration, tolerance: float, limit: int) -> None:
         if left > 4 * CHECK and wait < 0 and not state.symmetric and state.count < limit:
             if not _newton(state, tolerance, limit, factored):
                 wait = 4 if factored else 0
+                failed += 1
                 factored = True  # from here on, where plans are small enough
+            else:
+                failed = 0
             before = state.error()
             if float(before.amax()) <= tolerance:
                 return
@@ -287,12 +310,14 @@ def _newton(state: Iteration, tolerance: float, limit: int, factored: bool) -> b
     # Parts of a plan that hardly exchange anything may ask for very large steps; they do not hold up the others.
     delta = delta.clamp(-10, 10)
     u, v, old, helped = state.u, state.v, state.sums, torch.zeros_like(error, dtype=torch.bool)
+    height, climb = state.dual(), (residual.double() * delta).sum(-1)
     best_u, best_v, best_sums = u, v, old
-    for step in (1.0, 0.3, 0.1):
+    for step in (1.0, 0.5, 0.2, 0.05, 0.01):
         state.u = u * (step * delta).exp()
         state.close()
         now = state.error()
-        better = (now < error) & ~helped
+        # Far from the solution the dual may grow while the error does not shrink; near to it, rounding hides growth.
+        better = ((now < error) | (state.dual() > height + 0.1 * step * climb)) & torch.isfinite(now) & ~helped
         best_u, best_v, best_sums = (
             torch.where(better[:, None], new, kept)
             for new, kept in ((state.u, best_u), (state.v, best_v), (state.sums, best_sums))
@@ -302,7 +327,9 @@ def _newton(state: Iteration, tolerance: float, limit: int, factored: bool) -> b
             break
     state.u, state.v, state.sums = best_u, best_v, best_sums
     state.keep_safe()
-    return bool((helped & (state.error() < 0.5 * error))[error > tolerance].all())
+    return bool(
+        (helped & ((state.error() < 0.5 * error) | (state.dual() > height + 0.1 * climb)))[error > tolerance].all()
+    )
 
 
 def _solution(state: Iteration) -> Solution:
@@ -423,8 +450,14 @@ class System:
         schur = torch.where(absent[..., None] | absent[:, None], 0, schur).neg_()
         schur.diagonal(dim1=-2, dim2=-1).copy_(torch.where(absent, 1, own))
         scale = torch.where(absent, 1, own).rsqrt()
-        factor, info = torch.linalg.cholesky_ex(schur * scale[..., None] * scale[:, None])
-        if bool((info != 0).any()):
+        schur = schur.mul_(scale[..., None]).mul_(scale[:, None])
+        for more in (0.0, 1e2, 1e5):
+            # Parts that exchange less than rounding leave no positive pivot; a trace on the diagonal does.
+            schur.diagonal(dim1=-2, dim2=-1).add_(more * torch.finfo(schur.dtype).eps)
+            factor, info = torch.linalg.cholesky_ex(schur)
+            if not bool((info != 0).any()):
+                break
+        else:
             return None
         right = torch.where(absent, 0, self.project(right)) * scale
         return torch.cholesky_solve(right[..., None], factor)[..., 0] * scale
