@@ -90,7 +90,8 @@ def test_transport() -> None:
     assert float(names["exact"]) == pytest.approx(float(names["found"].cost) / 100, rel=1e-5)
     assert bool((names["centre"].abs() < 1).all())  # not drawn to the outliers
     # Each function of its table is there.
-    for name in re.findall(r"`(?:gd\.transport\.|gd\.)?([a-zA-Z_0-9]+)`", page.split("## Which one")[1].split("\n\n")[1]):
+    rows = page.split("## Which one")[1].split("\n\n")[1]
+    for name in re.findall(r"`(?:gd\.transport\.|gd\.)?([a-zA-Z_0-9]+)`", rows):
         assert name in gd.transport.__all__, name
     for picture in re.findall(r"\]\((images/.*?)\)", page):
         assert (ROOT / "docs" / picture).is_file()
