@@ -29,6 +29,10 @@ _EXPORTS = {
     "RenderOutput": "geodiff.render.renderer",
     "rasterize": "geodiff.render.renderer",
     "chamfer": "geodiff.transport.chamfer",
+    "sinkhorn": "geodiff.transport.sinkhorn",
+    "sinkhorn_divergence": "geodiff.transport.divergence",
+    "SinkhornLoss": "geodiff.transport.divergence",
+    "robust_pool": "geodiff.transport.pooling",
 }
 _ROOMS = (
     "soft",
@@ -59,6 +63,9 @@ if TYPE_CHECKING:
     from geodiff.splines.nurbs_volume import NURBSVolume
     from geodiff.splines.surface import NURBSSurface
     from geodiff.transport.chamfer import chamfer
+    from geodiff.transport.divergence import SinkhornLoss, sinkhorn_divergence
+    from geodiff.transport.pooling import robust_pool
+    from geodiff.transport.sinkhorn import sinkhorn
     from geodiff.validation import checks
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demos of splines run, in their small version, and make the picture that they announce."""
+"""The demos run, in their small version, and make the picture that they announce."""
 
 import pathlib
 import runpy
@@ -64,3 +64,31 @@ def test_scan_of_a_ball(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch)
     rows = (tmp_path / "table.txt").read_text().splitlines()
     assert float(rows[2].split()[1]) < 0.01  # rms, of points on one ball; the other one is 0.3 away
     assert page.width > 400
+
+
+def test_clouds_match(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = run("match_clouds", tmp_path, monkeypatch)
+    rows = [line.split() for line in (tmp_path / "table.txt").read_text().splitlines()]
+    turned = {row[0]: float(row[-3].rstrip("°")) for row in rows[1:3]}
+    assert turned["divergence,"] < 15  # of 61°; the copy is bent, so that there is no perfect one
+    right = {" ".join(row[:-5]): float(row[-5].rstrip("%")) for row in rows[4:9]}
+    coarse, _, fine = (v for k, v in right.items() if k.startswith("plan"))
+    assert fine > max(80.0, coarse, right["nearest point"])
+    left = [float(row[3]) for row in rows[10:]]
+    assert left[-1] < 0.1 * left[0]
+    assert page.width > 800
+
+
+def test_pooling_is_learned(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["learn_pooling", "--quick"])
+    runpy.run_path(str(ROOT / "demos" / "learn_pooling.py"), run_name="__main__")
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    accuracy = {row[0]: [float(cell.rstrip("%")) for cell in row[1:5]] for row in rows}
+    assert min(a[0] for a in accuracy.values()) > 60  # chance is 25
+    assert accuracy["welsch"][2] > accuracy["mean"][2]  # with outliers at 20 %
+
+
+def test_pictures_of_transport(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["transport_figures", "-o", str(tmp_path)])
+    runpy.run_path(str(ROOT / "demos" / "transport_figures.py"), run_name="__main__")
+    assert {path.name for path in tmp_path.iterdir()} == {"transport_gradients.png", "transport_effects.png"}

@@ -8,6 +8,7 @@ import pathlib
 import re
 
 import pytest
+import torch
 
 import geodiff as gd
 
@@ -71,5 +72,26 @@ def test_splines() -> None:
     # Each function of its table is there.
     for name in re.findall(r"`([a-zA-Z_]+)(?:\(.*?\))?`", page.split("## CAD operations")[1].split("```")[0]):
         assert name == "tolerance" or name in gd.splines.__all__, name
+    for picture in re.findall(r"\]\((images/.*?)\)", page):
+        assert (ROOT / "docs" / picture).is_file()
+
+
+def test_transport() -> None:
+    page = (ROOT / "docs" / "transport.md").read_text(encoding="utf-8")
+    names: dict = {}
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) >= 6
+    torch.manual_seed(0)
+    for block in blocks:
+        exec(block, names)
+    assert bool(names["ot"].converged) and names["plan"].shape == (300, 400)
+    assert names["lost"] < 1e-3
+    assert float(names["value"].detach()) < 1e-3  # the cloud went where it belongs
+    assert float(names["exact"]) == pytest.approx(float(names["found"].cost) / 100, rel=1e-5)
+    assert bool((names["centre"].abs() < 1).all())  # not drawn to the outliers
+    # Each function of its table is there.
+    rows = page.split("## Which one")[1].split("\n\n")[1]
+    for name in re.findall(r"`(?:gd\.transport\.|gd\.)?([a-zA-Z_0-9]+)`", rows):
+        assert name in gd.transport.__all__, name
     for picture in re.findall(r"\]\((images/.*?)\)", page):
         assert (ROOT / "docs" / picture).is_file()

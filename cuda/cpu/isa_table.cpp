@@ -25,6 +25,12 @@ void spline_grid_forward_f32(const geodiff::SplineJob<float>&);
 void spline_grid_forward_f64(const geodiff::SplineJob<double>&);
 void spline_grid_backward_f32(const geodiff::SplineJob<float>&);
 void spline_grid_backward_f64(const geodiff::SplineJob<double>&);
+void transport_lse_f32(const geodiff::TransportJob<float>&);
+void transport_lse_f64(const geodiff::TransportJob<double>&);
+void transport_apply_f32(const geodiff::TransportJob<float>&);
+void transport_apply_f64(const geodiff::TransportJob<double>&);
+void transport_apply_gradient_f32(const geodiff::TransportJob<float>&);
+void transport_apply_gradient_f64(const geodiff::TransportJob<double>&);
 
 namespace {
 
@@ -58,6 +64,8 @@ const geodiff::Kernels& kernels() {
         spline_basis_backward_f64,
         {{spline_forward_f32, spline_backward_f32}, {spline_grid_forward_f32, spline_grid_backward_f32}},
         {{spline_forward_f64, spline_backward_f64}, {spline_grid_forward_f64, spline_grid_backward_f64}},
+        {transport_lse_f32, transport_apply_f32, transport_apply_gradient_f32},
+        {transport_lse_f64, transport_apply_f64, transport_apply_gradient_f64},
         math<float>,
         math<double>,
     };

@@ -2,6 +2,7 @@
 // What the bindings hand to the kernels of one SIMD level: plain pointers and numbers, checked in Python.
 #pragma once
 #include "../spline/arguments.h"
+#include "../transport/arguments.h"
 
 namespace geodiff {
 
@@ -59,6 +60,9 @@ struct Kernels {
     // [grid][backward]
     void (*spline_f32[2][2])(const SplineJob<float>&);
     void (*spline_f64[2][2])(const SplineJob<double>&);
+    // lse, apply, apply_gradient
+    void (*transport_f32[3])(const TransportJob<float>&);
+    void (*transport_f64[3])(const TransportJob<double>&);
     void (*math_f32)(int function, double parameter, const float* in, float* out, long long n);
     void (*math_f64)(int function, double parameter, const double* in, double* out, long long n);
 };

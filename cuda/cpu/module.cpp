@@ -285,6 +285,35 @@ void spline_backward(Flat<const T> control, std::vector<Rows<const T>> knots, st
     run_spline(job, grid, true);
 }
 
+// sum: 0 lse, 1 apply, 2 apply_gradient; k and v are empty for lse.
+template <class T>
+void transport(int sum, Array<const T, 3> x, Array<const T, 3> y, Array<const T, 2> h, Flat<const T> k, Flat<const T> v,
+               double epsilon, int p, Flat<T> out, int threads) {
+    geodiff::TransportJob<T> job{};
+    job.x = x.data();
+    job.y = y.data();
+    job.h = h.data();
+    job.batch = static_cast<long long>(x.shape(0));
+    job.rows = static_cast<long long>(x.shape(1));
+    job.columns = static_cast<long long>(y.shape(1));
+    job.dim = static_cast<int>(x.shape(2));
+    if (sum > 0) {
+        job.k = k.data();
+        job.v = v.data();
+        job.width = static_cast<int>(v.shape(2));
+    }
+    job.p = p;
+    job.epsilon = epsilon;
+    job.out = out.data();
+    job.threads = threads;
+    nb::gil_scoped_release release;
+    if constexpr (sizeof(T) == 4) {
+        level->transport_f32[sum](job);
+    } else {
+        level->transport_f64[sum](job);
+    }
+}
+
 template <class T>
 void math(int function, Array<const T, 1> in, Array<T, 1> out) {
     const long long n = static_cast<long long>(in.shape(0));
@@ -319,6 +348,8 @@ void bind(nb::module_& m) {
           "parameters"_a.noconvert(), "degree"_a, "order"_a, "bandwidth"_a, "rational"_a, "grid"_a,
           "value"_a.noconvert(), "inverse_weight"_a.noconvert(), "upstream"_a.noconvert(),
           "grad_control"_a.noconvert(), "grad_knots"_a.noconvert(), "grad_parameters"_a.noconvert(), "threads"_a);
+    m.def("transport", &transport<T>, "sum"_a, "x"_a.noconvert(), "y"_a.noconvert(), "h"_a.noconvert(),
+          "k"_a.noconvert(), "v"_a.noconvert(), "epsilon"_a, "p"_a, "out"_a.noconvert(), "threads"_a);
     m.def("math", &math<T>, "function"_a, "input"_a.noconvert(), "output"_a.noconvert());
 }
 

@@ -37,6 +37,7 @@ TCONORMS = (
 
 _HEADER = "raster/silhouette.h"
 _SPLINE_HEADER = "spline/kernels.h"
+_TRANSPORT_HEADER = "transport/kernels.h"
 
 
 def silhouette_kernel(
@@ -55,7 +56,7 @@ def silhouette_kernel(
 def kernel_names(full: bool = False) -> Iterator[tuple[str, str]]:
     """Yield (header, name) of kernels to compile: each distribution and T-conorm at least once, or all combinations.
 
-    Spline kernels take any degree, and are always all there.
+    Spline kernels take any degree, those of optimal transport 1 to 3 or any number of coordinates: always all there.
 
     Args:
         full: every distribution, form, T-conorm and real type, rather than a covering choice.
@@ -68,6 +69,11 @@ def kernel_names(full: bool = False) -> Iterator[tuple[str, str]]:
         yield _SPLINE_HEADER, f"gd::spline_backward_control<{real}>"
         for gaussian in ("false", "true"):
             yield _SPLINE_HEADER, f"gd::spline_backward_knots<{real}, {gaussian}>"
+        for dim in range(4):
+            for p in (1, 2):
+                yield _TRANSPORT_HEADER, f"gd::transport_lse<{real}, {dim}, {p}>"
+                for gradient in ("false", "true"):
+                    yield _TRANSPORT_HEADER, f"gd::transport_apply<{real}, {dim}, {p}, {gradient}>"
     for direction in ("forward", "backward"):
         if full:
             for real in ("float", "double"):

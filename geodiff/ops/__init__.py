@@ -4,5 +4,16 @@
 from geodiff.ops.rasterize import rasterize
 from geodiff.ops.silhouette import count_pairs, silhouette
 from geodiff.ops.spline import basis, spline, spline_grid
+from geodiff.ops.transport import apply, apply_gradient, lse
 
-__all__ = ["basis", "count_pairs", "rasterize", "silhouette", "spline", "spline_grid"]
+__all__ = [
+    "apply",
+    "apply_gradient",
+    "basis",
+    "count_pairs",
+    "lse",
+    "rasterize",
+    "silhouette",
+    "spline",
+    "spline_grid",
+]

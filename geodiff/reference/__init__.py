@@ -5,14 +5,19 @@ from geodiff.reference.polygons import Polygons, near_clip, signed_distance
 from geodiff.reference.rasterize import Raster, rasterize
 from geodiff.reference.silhouette import silhouette
 from geodiff.reference.spline import basis, basis_matrix, find_span, spline, spline_grid
+from geodiff.reference.transport import apply, apply_gradient, lse, pair_cost
 
 __all__ = [
     "Polygons",
     "Raster",
+    "apply",
+    "apply_gradient",
     "basis",
     "basis_matrix",
     "find_span",
+    "lse",
     "near_clip",
+    "pair_cost",
     "rasterize",
     "signed_distance",
     "silhouette",

@@ -3,6 +3,7 @@
 
 python tests/benchmarks/tables.py --speed silhouette.json --shape shape.jsonl published.jsonl free.jsonl
 python tests/benchmarks/tables.py --splines splines.json --bukin bukin.json
+python tests/benchmarks/tables.py --transport transport.json --sums transport_kernels.json --pooling pooling.json
 
 Sections for which nothing is given stay as they are. The rows of the shape task's parts may be in any number of files.
 """
@@ -22,7 +23,29 @@ SECTIONS = (
     "The shape task of the thesis (`tests/benchmarks/shape_task.py`)",
     "Speed of splines (`tests/benchmarks/splines.py`)",
     "Bukin's function (`tests/benchmarks/bukin.py`)",
+    "Optimal transport (`tests/benchmarks/transport.py`)",
+    "Sums of optimal transport (`tests/benchmarks/transport_kernels.py`)",
+    "Robust pooling (`tests/benchmarks/pooling.py`)",
 )
+
+CONTESTANTS = {
+    "autograd": "autograd, plan",
+    "autograd_vectors": "autograd, vectors",
+    "full_inverse": "full inverse",
+    "block_inverse": "block inverse",
+    "ours": "ours",
+    "ours_to_tolerance": "ours, to tolerance",
+    "ours_plan": "ours, plan",
+    "ours_plan_to_tolerance": "ours, plan, to tolerance",
+    "ours_cost": "ours, cost",
+    "ours_points": "ours, cost of points",
+    "ours_points_to_tolerance": "ours, cost of points, to tolerance",
+    "pot_solve_batch": "POT `solve_batch` (its default gradient)",
+    "pot_solve_envelope": "POT `solve`, envelope, in a loop",
+    "pot_log_autodiff": "POT `sinkhorn_log`, autograd, in a loop",
+    "geomloss": "GeomLoss, as many steps",
+    "geomloss_default": "GeomLoss, its own few steps",
+}
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -160,8 +183,8 @@ def splines(result: dict) -> str:
         text += table(["points", "forward ns a point", "both ns a point"], rows) + "\n"
     if "memory" in result:
         text += "### Peak memory of a process with all gradients (float64)\n\n"
-        keys = ("peak_mb", "bytes_a_point", "backward_bytes_a_point")
-        rows = ([r["path"], r["points"], *(number(r[k]) for k in keys)] for r in result["memory"])
+        figures = ("peak_mb", "bytes_a_point", "backward_bytes_a_point")
+        rows = ([r["path"], r["points"], *(number(r[k]) for k in figures)] for r in result["memory"])
         text += table(["path", "points", "MB", "bytes a point", "of these backward"], rows)
         text += "\nSixteen control points a point, stored, would be 512 bytes.\n"
     return text
@@ -187,9 +210,112 @@ def bukin(result: dict) -> str:
     )
 
 
+def transport(result: dict) -> str:
+    text = (
+        f"SIMD level {result['simd']}, torch {result['torch']}. Medians of turns that the contestants take; quote the "
+    )
+    text += "ratios. Memory is the peak of a fresh process over what it held before the call, on one thread.\n\n"
+    if "batch" in result:
+        text += "### 8 × 500 × 500 points, ε = 0.01, forward + backward, float32\n\n"
+        rows = result["batch"]
+        threads = sorted({r["threads"] for r in rows})
+        head = ["", "iterations", *(f"ms, {n} thread{'s' * (n > 1)}" for n in threads), "MB"]
+        found: dict[tuple, dict] = collections.defaultdict(dict)
+        for r in rows:
+            # What stops by itself takes as many iterations as it needs.
+            own = r["name"].endswith(("tolerance", "default"))
+            if own and r["iterations"] != rows[0]["iterations"]:
+                continue
+            key = (CONTESTANTS[r["name"]], "as needed" if own else r["iterations"])
+            found[key] |= {r["threads"]: r["both_ms"], "mb": r["both_mb"]}
+        text += table(
+            head,
+            ([*key, *(number(v.get(n)) for n in threads), number(v["mb"])] for key, v in found.items()),
+        )
+        text += (
+            "\n*Plan*, the block layer and `sinkhorn_log` differentiate ⟨P, C⟩ through the plan; the others the "
+            "regularised cost, by the envelope theorem. As many iterations as asked are more than ours needs.\n\n"
+        )
+    if "large" in result or "huge" in result:
+        text += "### Streamed, gradient in both clouds, ε = 0.01, to tolerance\n\n"
+        rows = [*result.get("large", []), *result.get("huge", [])]
+        head = ["points", "threads", "iterations", "seconds", "marginal error", "ms an iteration", "× rows of torch"]
+        figures = ("seconds", "marginal_error", "ms_an_iteration", "times_rows", "extra_mb", "matrix_mb")
+        text += table(
+            [*head, "extra MB", "the matrix, MB"],
+            ([f"{r['size']}²", r["threads"], r["iterations"], *(number(r.get(k)) for k in figures)] for r in rows),
+        )
+        text += "\nA ratio is the time of an iteration of log-sum-exp in torch, some rows at a time, over ours.\n\n"
+    if "figure" in result:
+        text += "### Figure 3 of Gould et al.: the plan and its gradient, one thread, ε = 0.02\n\n"
+        for against, batch in (("size", 1), ("size", 8), ("iterations", 1), ("iterations", 8)):
+            rows = [r for r in result["figure"] if r["against"] == against and r["batch"] == batch]
+            values = sorted({r[against] for r in rows})
+            fixed = "50 iterations" if against == "size" else "N = 500"
+            unit = "N = {}" if against == "size" else "{} iterations"
+            text += f"Batch {batch}, {fixed}: forward + backward, ms (forward alone) and MB.\n\n"
+            lines = []
+            for name in dict.fromkeys(r["name"] for r in rows):
+                cells = {r[against]: r for r in rows if r["name"] == name}
+                lines.append([CONTESTANTS[name]])
+                for value in values:
+                    r = cells.get(value)
+                    pair = r and f"{number(r['both_ms'])} ({number(r['forward_ms'])}), {number(r['both_mb'])} MB"
+                    lines[-1].append(pair or "–")
+            text += table(["", *(unit.format(v) for v in values)], lines) + "\n"
+        text += "Dash: autograd would record more than 6 GB. "
+        text += "Largest error of the gradient against a converged one in double precision, in float32: "
+        worst: dict[str, float] = collections.defaultdict(float)
+        for r in result["figure"]:
+            if r["iterations"] >= 50:
+                worst[r["name"]] = max(worst[r["name"]], r["error"])
+        text += "; ".join(f"{CONTESTANTS[k]} {v:.1e}" for k, v in worst.items()) + " (from 50 iterations on).\n"
+    return text
+
+
+def sums(result: dict) -> str:
+    text = f"SIMD level {result['simd']}, torch {result['torch']}. Nanoseconds a pair of points, medians.\n\n"
+    if "speed" in result:
+        keys = ("lse_ns_a_pair", "apply_ns_a_pair", "apply_gradient_ns_a_pair", "lse_times_torch", "apply_times_torch")
+        text += table(
+            ["points", "D", "ε", "dtype", "threads", "lse", "apply", "gradient", "lse × torch", "apply × torch"],
+            (
+                [f"{r['size']}²", r["dim"], r["epsilon"], r["dtype"], r["threads"], *(number(r[k]) for k in keys)]
+                for r in result["speed"]
+            ),
+        )
+        text += "\n*Torch* computes rows of the matrix a chunk at a time, the fastest of three chunks.\n\n"
+    if "large" in result:
+        text += "### 50 000 × 50 000 pairs, two threads, seconds\n\n"
+        times = ("lse_s", "apply_s", "apply_gradient_s")
+        rows = ([r["epsilon"], *(number(r[k]) for k in times)] for r in result["large"])
+        text += table(["ε", "lse", "apply", "gradient"], rows) + "\n"
+    if "memory" in result:
+        text += "### Memory over that of few points\n\n"
+        rows = ([r["sum"], f"{r['size']}²", number(r["extra_mb"]), number(r["matrix_mb"])] for r in result["memory"])
+        text += table(["", "points", "MB", "the matrix, MB"], rows)
+    return text
+
+
+def pooling(result: dict) -> str:
+    text = f"Figure 1 of Gould et al.: √n × √n × 128, torch {result['setting']['torch']}, "
+    text += f"{result['setting']['threads']} threads. *Paper*: L-BFGS and its backward pass. Medians.\n\n"
+    head = ["penalty", "n", *(f"{w} ms: ours, paper" for w in ("forward", "backward"))]
+    keys = [(which, unit) for unit in ("ms", "mb") for which in ("forward", "backward")]
+    return text + table(
+        [*head, *(f"{w} MB: ours, paper" for w in ("forward", "backward")), "residual: ours, paper"],
+        (
+            [r["penalty"], r["n"]]
+            + [", ".join(number(r[f"{who}_{w}_{unit}"]) for who in ("ours", "published")) for w, unit in keys]
+            + [", ".join(f"{r[f'{who}_residual']:.0e}" for who in ("ours", "published"))]
+            for r in result["rows"]
+        ),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("speed", "splines", "bukin"):
+    for name in ("speed", "splines", "bukin", "transport", "sums", "pooling"):
         parser.add_argument(f"--{name}", type=pathlib.Path)
     parser.add_argument("--shape", type=pathlib.Path, nargs="*", default=[])
     options = parser.parse_args()
@@ -207,6 +333,12 @@ def main() -> None:
         made[SECTIONS[2]] = "Two cores. " + splines(json.loads(options.splines.read_text()))
     if options.bukin:
         made[SECTIONS[3]] = bukin(json.loads(options.bukin.read_text()))
+    if options.transport:
+        made[SECTIONS[4]] = "Two cores. " + transport(json.loads(options.transport.read_text()))
+    if options.sums:
+        made[SECTIONS[5]] = "Two cores. " + sums(json.loads(options.sums.read_text()))
+    if options.pooling:
+        made[SECTIONS[6]] = pooling(json.loads(options.pooling.read_text()))
     _, *old = re.split(r"^## ", DOCS.read_text() if DOCS.exists() else "", flags=re.MULTILINE)
     kept = {title: body for title, _, body in (section.partition("\n\n") for section in old)}
     text = "# Benchmarks\n\nMade by `tests/benchmarks/tables.py` from what the scripts beside it measured.\n"
