@@ -101,12 +101,15 @@ def outline(corners: torch.Tensor, faces: torch.Tensor, near: float, chunk: int 
 
     Gradients: the polygons are differentiable in `corners`; which pieces are outline is not.
     """
-    polygons = near_clip(corners.double(), near)
+    dtype = corners.dtype
+    near = float(torch.tensor(near, dtype=dtype))  # the plane that the vertices' dtype can say
+    corners = corners.double()
+    polygons = near_clip(corners, near)
     with torch.no_grad():
-        drawn = (polygons.counts > 0) & ~_degenerate(polygons.points, corners.dtype)
+        drawn = (polygons.counts > 0) & ~_degenerate(polygons.points, dtype)
         polygons = polygons._replace(counts=torch.where(drawn, polygons.counts, 0))
         segments = _candidates(corners, faces, polygons, near)
-        pieces = _visible(segments, polygons, PUSH[corners.dtype], chunk)
+        pieces = _visible(segments, polygons, PUSH[dtype], chunk)
     return polygons, pieces
 
 
