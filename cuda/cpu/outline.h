@@ -125,6 +125,7 @@ struct Lines {
             ay[k] = v.y[s];
             ex[k] = (v.x[t] - v.x[s]) * sign;
             ey[k] = (v.y[t] - v.y[s]) * sign;
+            if (ex[k] * ex[k] + ey[k] * ey[k] <= v.shortest2) ex[k] = ey[k] = 0;
         }
     }
 

@@ -34,6 +34,7 @@ struct Piece {
 struct View {
     double x[4], y[4];
     double orientation;
+    double shortest2;  // squared length up to which an edge has no direction, only rounding
     signed char side[4];
     int n;
 };
@@ -49,6 +50,8 @@ GEODIFF_HD void orient(View& v, double epsilon) {
         longest = max(longest, ex * ex + ey * ey);
     }
     v.orientation = area < 0 ? -1.0 : 1.0;
+    // A corner that lies on the near plane is followed by a cut at the same place, up to rounding.
+    v.shortest2 = v.n == 4 ? 64 * 64 * Real<double>::epsilon * Real<double>::epsilon * longest : 0.0;
     if (!(abs(area) > 8 * epsilon * longest)) v.n = 0;
 }
 
@@ -77,7 +80,7 @@ GEODIFF_HD bool make_segment(const View& v, int k, int code, double push, Segmen
     s.ex = v.x[l] - v.x[k];
     s.ey = v.y[l] - v.y[k];
     const double length2 = s.ex * s.ex + s.ey * s.ey;
-    if (!(length2 > 0)) return false;
+    if (!(length2 > v.shortest2)) return false;
     s.length = sqrt(length2);
     s.nx = s.ey / s.length * v.orientation;
     s.ny = -s.ex / s.length * v.orientation;

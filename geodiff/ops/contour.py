@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from geodiff import reference, soft
+from geodiff import soft
 from geodiff.native import cpu
 from geodiff.ops.culling import MAX_ERROR, contour_radii
 from geodiff.reference.arguments import check_indices, check_packed

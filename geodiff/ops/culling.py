@@ -62,9 +62,9 @@ def contour_radii(
 ) -> tuple[float, float]:
     """Return the distances (NDC) outside and inside of an outline beyond which alpha is within `max_error` of 0 and 1.
 
-    A pixel has one CDF, so these are its quantiles: `scale·(−quantile(max_error))` and `scale·upper_quantile(max_error)`,
-    or the roots for a squared distribution; not below 0, and infinite where the tail is too heavy or, with
-    `distribution` −1, unknown. Arguments as of `cull_radius`.
+    A pixel has one CDF, so these are its quantiles: `scale·(−quantile(max_error))` outside and
+    `scale·upper_quantile(max_error)` inside, or the roots for a squared distribution; not below 0, and infinite where
+    the tail is too heavy or, with `distribution` −1, unknown. Arguments as of `cull_radius`.
     """
     if distribution < 0:
         return float("inf"), float("inf")

@@ -118,12 +118,19 @@ def covered(points: torch.Tensor, polygons: Polygons, chunk: int = 2**20) -> tor
     with torch.no_grad():
         own = polygons.points[polygons.counts > 0]
         along = own.roll(-1, dims=1) - own
+        along = torch.where(((along * along).sum(dim=-1) <= _shortest2(own)[:, None])[..., None], 0.0, along)
         winding = doubled_area(own).sign()[:, None]
         hits = [points.new_zeros(0, dtype=torch.bool)]
         for some in points.split(max(1, chunk // max(1, len(own)))):
             side = winding * cross(along, some[:, None, None] - own)
             hits.append((side >= 0).all(dim=-1).any(dim=-1))
         return torch.cat(hits)
+
+
+def _shortest2(points: torch.Tensor) -> torch.Tensor:
+    """Return the squared length up to which rounding decides the direction of an edge of the polygons, `(P,)`."""
+    along = points.roll(-1, dims=1) - points
+    return (64 * torch.finfo(points.dtype).eps) ** 2 * (along * along).sum(dim=-1).amax(dim=1)
 
 
 def _degenerate(points: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -168,7 +175,7 @@ def _candidates(corners: torch.Tensor, faces: torch.Tensor, polygons: Polygons, 
     first = torch.full((count + len(rows),), len(rows)).scatter_reduce(0, key, torch.arange(len(rows)), "amin")
     rows = rows[first[key] == torch.arange(len(rows))]
     a, b = _ends(rows, polygons)
-    return rows[((b - a) != 0).any(dim=-1)]
+    return rows[((b - a) * (b - a)).sum(dim=-1) > _shortest2(polygons.points)[rows[:, 0]]]
 
 
 def _ends(rows: torch.Tensor, polygons: Polygons) -> tuple[torch.Tensor, torch.Tensor]:
