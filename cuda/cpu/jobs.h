@@ -21,6 +21,7 @@ template <class T>
 struct SilhouetteJob : RasterJob<T> {
     int distribution;  // numbers as in geodiff/soft
     bool reversed, squared;
+    bool edges;  // edge coverage: ΠF over the lines of a face's edges, instead of F of the distance to the face
     double scale, shift, shape, log_gamma_1, digamma;
     int tconorm;
     double p;

@@ -82,8 +82,8 @@ void fill(geodiff::RasterJob<T>& job, Array<const T, 2> clip, Array<const int, 2
     job.threads = threads;
 }
 
-// (distribution, reversed, squared, scale, shift, shape, log Γ(shape+1), ψ(shape), T-conorm, p, radius)
-using Model = nb::ndarray<const double, nb::shape<11>, nb::c_contig, nb::device::cpu>;
+// (distribution, reversed, squared, scale, shift, shape, log Γ(shape+1), ψ(shape), T-conorm, p, radius, edge coverage)
+using Model = nb::ndarray<const double, nb::shape<12>, nb::c_contig, nb::device::cpu>;
 
 template <class T>
 void set_model(geodiff::SilhouetteJob<T>& job, const Model& model) {
@@ -99,6 +99,7 @@ void set_model(geodiff::SilhouetteJob<T>& job, const Model& model) {
     job.tconorm = int(m[8]);
     job.p = m[9];
     job.radius = m[10];
+    job.edges = m[11] != 0;
 }
 
 template <class T>

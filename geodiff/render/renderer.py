@@ -57,7 +57,8 @@ class Renderer:
         scale: τ > 0, in NDC (NDC² for a squared distribution): how soft the edges are. A float or a tensor without
             axes, which may require a gradient.
         tconorm: an object or a name of `geodiff.soft`, for instance `"probabilistic"`, `gd.soft.Yager(2.0)`.
-        coverage: `"faces"`, GenDR's: every face covers pixels by itself. `"contour"`: one CDF a pixel, of the distance
+        coverage: `"faces"`, GenDR's: every face covers pixels by itself. `"edges"`, Pix2Vex's: a face covers a pixel by
+            the product of F over the lines of its three edges. `"contour"`: one CDF a pixel, of the distance
             to the outline of the mesh's image, positive inside; the same image however finely the shape is
             tessellated, without seams. It takes no T-conorm.
         scale_px: τ in pixels instead of `scale` (for a squared distribution, its root).
@@ -93,7 +94,7 @@ class Renderer:
         self.image_size = pixel_size("Renderer", image_size)
         self.distribution = soft.as_distribution(distribution)
         self.tconorm = soft.as_tconorm(tconorm)
-        self.coverage = choice("Renderer", "coverage", coverage, ("faces", "contour"))
+        self.coverage = choice("Renderer", "coverage", coverage, ("faces", "edges", "contour"))
         self.backend = choice("Renderer", "backend", backend, ("kernel", "reference"))
         if scale is not None and scale_px is not None:
             raise fail("Renderer", "scale_px", "given instead of `scale`", "both", "Leave one of them out.")
@@ -130,6 +131,7 @@ class Renderer:
             "scale": self.scale,
             "image_size": self.image_size,
             "near": camera.near,
+            "coverage": self.coverage,
         }
         if self.backend == "reference":
             alpha = reference.silhouette(clip, faces, layout, **model)
