@@ -109,33 +109,6 @@ View face_view(const geodiff::ContourJob<T>& job, const Projected& points, i64 i
     return v;
 }
 
-// Edge functions that two neighbours evaluate to opposite numbers, so that no point falls between them: the ends of an
-// edge are put in one order, whatever the face, and the sign remembers the swap.
-struct Lines {
-    double ax[4], ay[4], ex[4], ey[4];
-    int n;
-
-    explicit Lines(const View& v) : n(v.n) {
-        for (int k = 0; k < n; ++k) {
-            const int l = k + 1 == n ? 0 : k + 1;
-            const bool swap = v.x[l] < v.x[k] || (v.x[l] == v.x[k] && v.y[l] < v.y[k]);
-            const int s = swap ? l : k, t = swap ? k : l;
-            const double sign = swap ? -v.orientation : v.orientation;
-            ax[k] = v.x[s];
-            ay[k] = v.y[s];
-            ex[k] = (v.x[t] - v.x[s]) * sign;
-            ey[k] = (v.y[t] - v.y[s]) * sign;
-            if (ex[k] * ex[k] + ey[k] * ey[k] <= v.shortest2) ex[k] = ey[k] = 0;
-        }
-    }
-
-    bool cover(double x, double y) const {
-        double least = Real<double>::largest;
-        for (int k = 0; k < n; ++k) least = min(least, ex[k] * (y - ay[k]) - ey[k] * (x - ax[k]));
-        return least >= 0;
-    }
-};
-
 // Square cells over a rectangle, and what lies in each, in order.
 struct Cells {
     double left, bottom, per_cell;
@@ -232,7 +205,7 @@ struct Outline {
         const int first_row = to_int(half_h - top * per_step + 0.99, 0, job.height);
         const int end_row = to_int(half_h - bottom * per_step + 1.01, 0, job.height);
         if (first >= end || first_row >= end_row) return;
-        const Lines lines(v);
+        const Lines lines = make_lines(v);
         for (int row = first_row; row < end_row; ++row) {
             const double y = (0.5 * job.height - row - 0.5) * step;
             double low = first, high = end;
@@ -252,7 +225,7 @@ struct Outline {
             for (int column = from; column < to; ++column) {
                 const double x = (column + 0.5 - 0.5 * job.width) * step;
                 // Threads may meet here; all of them write the same.
-                if (lines.cover(x, y)) __atomic_store_n(into + column, static_cast<unsigned char>(1), __ATOMIC_RELAXED);
+                if (covers(lines, x, y)) __atomic_store_n(into + column, static_cast<unsigned char>(1), __ATOMIC_RELAXED);
             }
         }
     }
@@ -437,10 +410,10 @@ struct Outline {
             for (int row = cells.row(low_y); row <= end; ++row) {
                 const int first = cells.start[row * cells.across + from], last = cells.start[row * cells.across + to + 1];
                 if (first == last) continue;
-                const Lines lines(v);
+                const Lines lines = make_lines(v);
                 for (int e = first; e < last; ++e) {
                     const int i = cells.entries[e];
-                    if (lines.cover(x[i], y[i])) {
+                    if (covers(lines, x[i], y[i])) {
                         __atomic_store_n(hidden.get() + i, static_cast<unsigned char>(1), __ATOMIC_RELAXED);
                     }
                 }

@@ -72,6 +72,36 @@ GEODIFF_HD View clipped_view(const Clip<double> corner[3], double near, double e
     return v;
 }
 
+// Edge functions that two neighbours evaluate to opposite numbers, so that no point falls between them: the ends of an
+// edge are put in one order, whatever the face, and the sign remembers the swap.
+struct Lines {
+    double ax[4], ay[4], ex[4], ey[4];
+    int n;
+};
+
+GEODIFF_HD Lines make_lines(const View& v) {
+    Lines out;
+    out.n = v.n;
+    for (int k = 0; k < v.n; ++k) {
+        const int l = k + 1 == v.n ? 0 : k + 1;
+        const bool swap = v.x[l] < v.x[k] || (v.x[l] == v.x[k] && v.y[l] < v.y[k]);
+        const int s = swap ? l : k, t = swap ? k : l;
+        const double sign = swap ? -v.orientation : v.orientation;
+        out.ax[k] = v.x[s];
+        out.ay[k] = v.y[s];
+        out.ex[k] = (v.x[t] - v.x[s]) * sign;
+        out.ey[k] = (v.y[t] - v.y[s]) * sign;
+        if (out.ex[k] * out.ex[k] + out.ey[k] * out.ey[k] <= v.shortest2) out.ex[k] = out.ey[k] = 0;
+    }
+    return out;
+}
+
+GEODIFF_HD bool covers(const Lines& f, double x, double y) {
+    double least = Real<double>::largest;
+    for (int k = 0; k < f.n; ++k) least = min(least, f.ex[k] * (y - f.ay[k]) - f.ey[k] * (x - f.ax[k]));
+    return least >= 0;
+}
+
 // False for an edge without length.
 GEODIFF_HD bool make_segment(const View& v, int k, int code, double push, Segment& s) {
     const int l = k + 1 == v.n ? 0 : k + 1;

@@ -50,12 +50,13 @@ def spheres(models: tuple[str, ...] = MODELS, size: int = 64) -> list[dict]:
 
 
 def seams(models: tuple[str, ...] = MODELS, size: int = 64) -> list[dict]:
-    """The least alpha deep inside of a sphere: of the pixels 12 τ and more from its outline, where F is 1."""
+    """The least alpha deep inside of a sphere: of the pixels 12 τ and more from its outline, where F is 1 − 6e-6."""
     rows = []
     for tau in (1e-4, 1e-3, 1e-2, 3e-2):
         mesh = gd.icosphere(3)
-        alpha = gd.Renderer(size, scale=12 * tau, coverage="contour")(mesh, view()).alpha
-        deep = torch.logit(alpha.double()) >= 12.0 if tau > 1e-2 else torch.logit(alpha.double()) >= 1.0
+        # Uniform on [−2, 2]: alpha says the distance.
+        distance = 4 * gd.Renderer(size, "uniform", scale=2.0, coverage="contour")(mesh, view()).alpha - 2
+        deep = distance >= 12 * tau
         for coverage in models:
             inside = gd.Renderer(size, scale=tau, coverage=coverage)(mesh, view()).alpha[deep]
             row = {"coverage": coverage, "tau": tau, "pixels": int(deep.sum())}
@@ -137,10 +138,9 @@ def judge(mesh: gd.Mesh, target: gd.Mesh) -> dict[str, float]:
 
 
 def filled(mesh: gd.Mesh, size: int = 64) -> np.ndarray:
-    """Voxels of [−0.6, 0.6]³ inside of a closed mesh, or behind an open one's surface: not reachable from outside.
+    """Voxels of [−0.6, 0.6]³ that lie between the nearest and the farthest surface along each of the three axes.
 
-    By silhouettes along the three axes and depth: a voxel is inside if, along each axis, it lies between the nearest
-    and the farthest surface. Independent of winding; cavities that no axis sees count as inside.
+    Whatever the winding, and also for a surface that cuts itself; cavities that no axis sees count as inside.
     """
     inside = np.ones((size, size, size), dtype=bool)
     for axis in range(3):
@@ -167,8 +167,7 @@ def fits(names: list[str], steps: int, size: int, level: int, folder: pathlib.Pa
     rows = []
     start = gd.icosphere(level).scaled(0.5)
     for name in names:
-        target = torus() if name == "torus" else gd.Mesh.load(ASSETS / f"{name}.obj")
-        target = target.normalized()
+        target = gd.Mesh.load(ASSETS / f"{name}.obj").normalized()
         for coverage in MODELS:
             for scale in ((3e-2, 1e-3), (3e-3, 1e-3)):
                 mesh, seconds = fit(target, start, coverage, scale, steps, size)
@@ -180,10 +179,6 @@ def fits(names: list[str], steps: int, size: int, level: int, folder: pathlib.Pa
                     folder.mkdir(parents=True, exist_ok=True)
                     mesh.save(folder / f"{name}_{coverage}_{scale[0]:g}.obj")
     return rows
-
-
-def torus() -> gd.Mesh:
-    return gd.torus() if hasattr(gd, "torus") else gd.Mesh.load(ASSETS / "mug.obj")
 
 
 def picture(path: pathlib.Path) -> None:
