@@ -331,6 +331,7 @@ struct Outline {
 
     void meet(int i, int j, List<Cut>& cuts) const {
         const Segment &e = segments[i], &f = segments[j];
+        if (apart(e, f) || apart(f, e)) return;
         double t, s;
         if (crossing(e, f, t, s)) {
             if (t > e.low && t < e.high && t > 0 && t < 1) cuts.push({i, j, t});

@@ -138,6 +138,14 @@ GEODIFF_HD bool crop(Segment& s, double left, double right, double bottom, doubl
     return s.low < s.high;
 }
 
+// Whether all of f lies on one side of e's line, farther than either may touch the other: then they do not meet.
+GEODIFF_HD bool apart(const Segment& e, const Segment& f) {
+    const double dx = f.ax - e.ax, dy = f.ay - e.ay;
+    const double first = e.ex * dy - e.ey * dx, second = first + (e.ex * f.ey - e.ey * f.ex);
+    const double margin = 4 * max(e.step, f.step) * e.length;
+    return min(first, second) > margin || max(first, second) < -margin;
+}
+
 // Where two segments cross: t on e, s on f. Neighbours that share an end do not.
 GEODIFF_HD bool crossing(const Segment& e, const Segment& f, double& t, double& s) {
     const double area = e.ex * f.ey - e.ey * f.ex;

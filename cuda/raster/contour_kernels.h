@@ -125,6 +125,7 @@ __global__ void contour_cut(const Segment* segments, int count, int room, CutAt*
     for (int j = 0; j < count; ++j) {
         if (j == i) continue;
         const Segment f = segments[j];
+        if (apart(e, f) || apart(f, e)) continue;
         double t[3], s;
         bool at[3];
         at[0] = crossing(e, f, t[0], s) && t[0] > 0 && t[0] < 1;

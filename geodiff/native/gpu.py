@@ -49,7 +49,10 @@ def silhouette_kernel(
     squared: bool = False,
     edges: bool = False,
 ) -> str:
-    """Return the C++ name of a silhouette kernel; `direction` is ``"forward"`` or ``"backward"``; `edges` for edge coverage."""
+    """Return the C++ name of a silhouette kernel.
+
+    `direction` is ``"forward"`` or ``"backward"``; `edges` stands for edge coverage.
+    """
     law = f"gd::Law<gd::{distribution}, {str(is_reversed).lower()}>"
     return f"gd::silhouette_{direction}<{real}, {law}, gd::{tconorm}, {str(squared).lower()}, {str(edges).lower()}>"
 

@@ -252,6 +252,23 @@ def test_messages():
 # Through the renderer ------------------------------------------------------------------------------------------------
 
 
+def test_a_mesh_batch_keeps_the_cycles_of_its_meshes():
+    pair = gd.MeshBatch([gd.icosphere(1), gd.box(), gd.icosphere(0)])
+    assert torch.equal(pair.edge_cycles, reference.edge_cycles(pair.faces, pair.layout))
+    assert pair[1].topology.edge_cycles is pair[1].with_vertices(2 * pair[1].vertices).topology.edge_cycles
+
+
+@pytest.mark.parametrize("tau", [1e-4, 1e-3, 1e-2])
+def test_no_seam_inside(tau: float):
+    camera = gd.Camera.orbit(distance=2.7, elevation_deg=20.0, azimuth_deg=30.0, fov_deg=60.0)
+    mesh = gd.icosphere(3)
+    # Uniform on [−2, 2]: alpha says the distance. F(12) of the logistic is 1 − 6e-6, which max_error rounds to 1.
+    distance = 4 * gd.Renderer(64, "uniform", scale=2.0, coverage="contour")(mesh, camera).alpha - 2
+    deep = distance >= 12 * tau
+    assert deep.sum() > 1000
+    assert (gd.Renderer(64, scale=tau, coverage="contour")(mesh, camera).alpha[deep] == 1).all()
+
+
 def test_renderer_takes_meshes_batches_and_backends():
     camera = gd.Camera.orbit(distance=2.7, elevation_deg=20.0, azimuth_deg=torch.tensor([0.0, 50.0]), fov_deg=60.0)
     render_ = gd.Renderer((12, 16), scale=0.05, coverage="contour", max_error=0.0)
