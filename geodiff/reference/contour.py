@@ -59,7 +59,7 @@ def contour(
         >>> clip = torch.tensor([[-3.0, -3.0, 2.0, 1.0], [3.0, -3.0, 2.0, 1.0], [0.0, 3.0, 2.0, 1.0]])
         >>> one = torch.tensor([[0, 1, 2]]), torch.tensor([[0, 0, 1]])
         >>> contour(clip, *one, scale=0.5, image_size=(1, 1))
-        tensor([[[0.9361]]])
+        tensor([[[0.9360]]])
     """
     check_packed("contour", clip, faces, layout, image_size, near)
     positive("contour", "scale", scale, "It is a length in NDC (an area for a squared distribution).")
