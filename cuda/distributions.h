@@ -55,6 +55,19 @@ GEODIFF_HD Cdf<T> outside(Cdf<T> c, bool is_outside) {
 
 }  // namespace detail
 
+// ΠF_k from L = Σ log F_k. The rates are ∂ log(ΠF)/∂L = 1 and −∂ log S/∂L, so times f/F of one factor they are its own.
+template <class T>
+GEODIFF_HD Cdf<T> product_cdf(T log_f) {
+    Cdf<T> c;
+    c.log_F = log_f;
+    c.F = exp(log_f);
+    c.S = -expm1(log_f);
+    c.log_S = log_f > T(-0.6931) ? log(max(c.S, Real<T>::least)) : log1p_near(-c.F);
+    c.over_F = T(1);
+    c.over_S = min(c.F / max(c.S, Real<T>::least), rate_limit<T>());
+    return c;
+}
+
 struct Heaviside {
     static constexpr bool one_sided = false;
     template <class T>

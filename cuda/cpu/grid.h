@@ -73,6 +73,40 @@ struct Reach {
         }
     }
 
+    // The same for the half-planes of the edges, each grown by `radius`: a polygon whose corners are mitres, which reach
+    // far where an angle is sharp.
+    void init_lines(const Polygon<T>& p, const Edge<T>* e, T radius, const Grid<T>& grid) {
+        init(p, e, radius, grid);
+        const T grow = min(radius, T(1e6)) + T(0.01) * grid.step;
+        T top = -Real<T>::largest, bottom = Real<T>::largest;
+        left = Real<T>::largest;
+        right = -Real<T>::largest;
+        int before = p.n - 1;
+        if (e[before].inverse <= T(0)) --before;
+        for (int k = 0; k < p.n; ++k) {
+            if (e[k].inverse <= T(0)) continue;
+            const T mx = e[before].nx + e[k].nx, my = e[before].ny + e[k].ny;
+            const T open = max(T(1) + e[before].nx * e[k].nx + e[before].ny * e[k].ny, T(1e-12));
+            const T reach = min(grow / open, T(1e12));
+            const T x = p.x[k] + reach * mx, y = p.y[k] + reach * my;
+            left = min(left, x - grow * T(1e-4));
+            right = max(right, x + grow * T(1e-4));
+            bottom = min(bottom, y - grow * T(1e-4));
+            top = max(top, y + grow * T(1e-4));
+            before = k;
+        }
+        // Of two grown lines that are all but parallel rounding decides where they meet.
+        const T rounding = T(64) * Real<T>::epsilon;
+        left -= rounding * abs(left);
+        right += rounding * abs(right);
+        bottom -= rounding * abs(bottom);
+        top += rounding * abs(top);
+        reach2 = T(1e30);
+        const T half = T(0.5) * T(grid.height) - T(0.5);
+        first_row = to_int(half - top * grid.per_step + T(0.98), 0, grid.height);
+        end_row = to_int(half - bottom * grid.per_step + T(1.02), 0, grid.height);
+    }
+
     // Columns [first, end) of a row.
     void columns(T y, const Grid<T>& grid, int& first, int& end) const {
         const T dy = y - cy;

@@ -4,6 +4,7 @@
 // Forward: a thread owns rows of an image and draws all faces into them in order, so every pixel's sum has one order.
 // Backward: a thread owns faces; each face gathers its gradient from the pixels it reaches, and the faces' gradients are
 // added to the vertices in order. Hence the same bits on any number of threads, without atomics.
+#include "edge_stage.h"
 #include "grid.h"
 #include "parallel.h"
 #include "stages.h"
@@ -30,7 +31,7 @@ struct Setup {
     TConormParams<T> tconorm;
     TConormStages<T> stages;
     Scratch<T> columns;  // x of each column
-    CdfStage<T> forward_cdf, backward_cdf, shape_cdf;
+    CdfStage<T> forward_cdf, backward_cdf, shape_cdf, log_cdf, log_rate_cdf;
     GammaTable<T> gamma;
     int threads;
 
@@ -49,6 +50,8 @@ struct Setup {
         forward_cdf = cdf_stage<T>(j.distribution, j.reversed, stages.forward_need);
         backward_cdf = cdf_stage<T>(j.distribution, j.reversed, stages.backward_need);
         shape_cdf = cdf_stage<T>(j.distribution, j.reversed, kShapeRates);
+        log_cdf = cdf_stage<T>(j.distribution, j.reversed, kLogF);
+        log_rate_cdf = cdf_stage<T>(j.distribution, j.reversed, kLogFRate);
         threads = j.threads;
         if (j.threads > 1 && estimated_pairs() < kSerialPairs) threads = 1;
     }
@@ -64,6 +67,16 @@ struct Setup {
         return p.n != 0;
     }
 
+    Reach<T> reach_of(const Polygon<T>& p, const Edge<T>* edges) const {
+        Reach<T> reach;
+        if (job.edges) {
+            reach.init_lines(p, edges, radius, grid);
+        } else {
+            reach.init(p, edges, radius, grid);
+        }
+        return reach;
+    }
+
     // Bounding boxes of a sample of the faces of the first image.
     double estimated_pairs() const {
         if (job.images == 0 || faces_of(0) == 0) return 0;
@@ -77,8 +90,7 @@ struct Setup {
             if (!polygon(0, f, corner, p)) continue;
             Edge<T> edges[4];
             for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
-            Reach<T> reach;
-            reach.init(p, edges, radius, grid);
+            const Reach<T> reach = reach_of(p, edges);
             const double wide = min(double(reach.right - reach.left) / grid.step, double(grid.width));
             pairs += wide * (reach.end_row - reach.first_row);
         }
@@ -140,6 +152,7 @@ struct Painter {
     alignas(64) T term[kBatch];
     int face_of[kBatch / kLane];
     i64 pairs = 0;
+    LineBatch<T> line;
 
     Painter(const Setup<T>& s, T* sum_, int* best_, int first, int stride_)
         : setup(s), sum(sum_), best(best_), first_row(first), stride(stride_) {}
@@ -149,7 +162,11 @@ struct Painter {
         const int n = batch.n;
         batch.start = batch.n = 0;
         if (n == 0) return;
-        setup.forward_cdf(batch.x, n, setup.distribution, cdf);
+        if (setup.job.edges) {
+            combine(line, n, setup.log_cdf, false, setup.distribution, cdf);
+        } else {
+            setup.forward_cdf(batch.x, n, setup.distribution, cdf);
+        }
         setup.stages.term(cdf, n, setup.tconorm, term);
         for (int i = 0; i < n; ++i) term[i] = batch.keep[i] > T(0) ? term[i] : T(0);
         if (setup.job.pairs) {
@@ -177,9 +194,14 @@ struct Painter {
     void measure(const Polygon<T>& p, const Edge<T>* edges, int face) {
         if (batch.start == batch.n) return;
         const bool squared = setup.job.squared;
-        const auto stage = p.n == 3 ? (squared ? distances<3, true, T> : distances<3, false, T>)
-                                    : (squared ? distances<4, true, T> : distances<4, false, T>);
-        stage(batch, edges, p.orientation, setup.radius2, setup.inverse_scale);
+        if (setup.job.edges) {
+            const auto stage = squared ? lines<true, T, Batch<T>> : lines<false, T, Batch<T>>;
+            stage(batch, line, edges, p.n, setup.radius, setup.inverse_scale);
+        } else {
+            const auto stage = p.n == 3 ? (squared ? distances<3, true, T> : distances<3, false, T>)
+                                        : (squared ? distances<4, true, T> : distances<4, false, T>);
+            stage(batch, edges, p.orientation, setup.radius2, setup.inverse_scale);
+        }
         for (int g = batch.start; g < batch.n; g += kLane) face_of[g / kLane] = face;
         batch.start = batch.n;
     }
@@ -187,8 +209,7 @@ struct Painter {
     void draw(const Polygon<T>& p, int face, int end_row) {
         Edge<T> edges[4];
         for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
-        Reach<T> reach;
-        reach.init(p, edges, setup.radius, setup.grid);
+        const Reach<T> reach = setup.reach_of(p, edges);
         const int from = max(reach.first_row, first_row), to = min(reach.end_row, end_row);
         for (int row = from; row < to; ++row) {
             const T y = setup.grid.y(row);
@@ -251,6 +272,10 @@ void paint_band(const Setup<T>& setup, i64 image, int first, int end, const Poly
             setup.polygon(image, f, corner, made);
         }
         if (p->n == 0) continue;
+        if (job.edges) {
+            painter.draw(*p, int(f), end);
+            continue;
+        }
         const T last = p->n == 4 ? p->y[3] : p->y[0];
         if (min(min(p->y[0], p->y[1]), min(p->y[2], last)) > top) continue;
         if (max(max(p->y[0], p->y[1]), max(p->y[2], last)) < bottom) continue;
@@ -394,6 +419,7 @@ struct Gatherer {
     Batch<T> batch;
     CdfBatch<T> cdf;
     alignas(64) T gx[kBatch], gy[kBatch], edge[kBatch], along[kBatch];
+    LineBatch<T> line;
     alignas(64) T weight[kBatch], e[kBatch], slope[kBatch], pair[kBatch], term[kBatch];
 
     // Faces with pairs in the batch, oldest first; the last may have more to come.
@@ -477,6 +503,60 @@ struct Gatherer {
         to.y[3] += y3;
     }
 
+    // The same for edge coverage: each edge's line moves with its two corners.
+    void reduce_lines(Pending& to) {
+        const Polygon<T>& p = to.polygon;
+        for (int k = 0; k < p.n; ++k) {
+            const Edge<T> e = make_edge(p, k);
+            const T* rate = line.rate[k];
+            const T* by_d = line.by_d[k];
+            const T* share = line.along[k];
+            T first = T(0), second = T(0);
+            const int end = to.end;
+#pragma omp simd reduction(+ : first, second)
+            for (int i = to.start; i < end; ++i) {
+                const T w = pair[i] * (rate[i] * by_d[i]);
+                first += w * (T(1) - share[i]);
+                second += w * share[i];
+            }
+            const int l = k + 1 == p.n ? 0 : k + 1;
+            to.x[k] += first * e.nx;
+            to.y[k] += first * e.ny;
+            to.x[l] += second * e.nx;
+            to.y[l] += second * e.ny;
+        }
+    }
+
+    void add_line_params(int n) {
+        const Job<T>& job = setup.job;
+        double scale = 0, shift = 0;
+        for (int k = 0; k < 4; ++k) {
+            for (int i = 0; i < n; ++i) {
+                if (pair[i] == T(0)) continue;
+                const double share = double(pair[i]) * double(line.rate[k][i]);
+                scale -= share * double(line.x[k][i]);
+                shift += share;
+            }
+        }
+        params[0] += scale / job.scale;
+        params[2] += job.reversed ? -shift : shift;
+        for (int k = 0; job.want_shape && k < 4; ++k) {
+            setup.shape_cdf(line.x[k], n, setup.distribution, cdf);
+            for (int i = 0; i < n; ++i) {
+                if (pair[i] != T(0) && line.used[k][i / kLane]) params[1] += double(pair[i]) * double(cdf.over_F[i]);
+            }
+        }
+        if (job.want_p && setup.stages.by_p) {
+            for (int g = 0; g < n; g += kLane) {
+                copy_lane(slope + g, factors.slope.get() + factors.at(batch.row[g / kLane], batch.column[g / kLane]));
+            }
+            for (int i = 0; i < n; ++i) slope[i] = batch.keep[i] > T(0) ? slope[i] : T(0);
+            combine(line, n, setup.log_cdf, false, setup.distribution, cdf);
+            setup.stages.term(cdf, n, setup.tconorm, term);
+            params[3] += setup.stages.by_p(term, slope, n, job.p);
+        }
+    }
+
     // Gradients of scale, shift, shape and p. `pair` holds the pairs' shares of ∂alpha/∂x times the upstream gradient.
     void add_params(int n) {
         const Job<T>& job = setup.job;
@@ -528,11 +608,20 @@ struct Gatherer {
             }
         }
         for (int i = 0; i < n; ++i) weight[i] = batch.keep[i] > T(0) ? weight[i] : T(0);
-        setup.backward_cdf(batch.x, n, setup.distribution, cdf);
+        if (job.edges) {
+            combine(line, n, setup.log_rate_cdf, true, setup.distribution, cdf);
+        } else {
+            setup.backward_cdf(batch.x, n, setup.distribution, cdf);
+        }
         setup.stages.pair(cdf, e, n, setup.tconorm, pair);
         for (int i = 0; i < n; ++i) pair[i] = weight[i] != T(0) ? weight[i] * pair[i] : T(0);
-        for (int k = 0; k < count; ++k) pending[k].polygon.n == 3 ? reduce<3>(pending[k]) : reduce<4>(pending[k]);
-        if (job.want_params) add_params(n);
+        if (job.edges) {
+            for (int k = 0; k < count; ++k) reduce_lines(pending[k]);
+            if (job.want_params) add_line_params(n);
+        } else {
+            for (int k = 0; k < count; ++k) pending[k].polygon.n == 3 ? reduce<3>(pending[k]) : reduce<4>(pending[k]);
+            if (job.want_params) add_params(n);
+        }
         const int done = unfinished ? count - 1 : count;
         for (int k = 0; k < done; ++k) finish(pending[k]);
         if (unfinished) pending[0] = pending[count - 1];
@@ -555,7 +644,10 @@ struct Gatherer {
     void measure(const Edge<T>* edges) {
         Pending& current = pending[count - 1];
         const Polygon<T>& p = current.polygon;
-        if (setup.job.squared) {
+        if (setup.job.edges) {
+            const auto stage = setup.job.squared ? lines<true, T, Batch<T>> : lines<false, T, Batch<T>>;
+            stage(batch, line, edges, p.n, setup.radius, setup.inverse_scale);
+        } else if (setup.job.squared) {
             p.n == 3 ? directions<3, true>(edges, p.orientation) : directions<4, true>(edges, p.orientation);
         } else {
             p.n == 3 ? directions<3, false>(edges, p.orientation) : directions<4, false>(edges, p.orientation);
@@ -567,8 +659,7 @@ struct Gatherer {
     void gather(const Clip<T> corner[3], const Polygon<T>& p, int face) {
         Edge<T> edges[4];
         for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
-        Reach<T> reach;
-        reach.init(p, edges, setup.radius, setup.grid);
+        const Reach<T> reach = setup.reach_of(p, edges);
         if (count == kBatch / kLane + 1) flush(false);  // faces without any pair
         Pending& own = pending[count++];
         own.polygon = p;

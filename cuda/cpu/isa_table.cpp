@@ -13,6 +13,10 @@ void silhouette_backward_f32(const geodiff::SilhouetteJob<float>&);
 void silhouette_backward_f64(const geodiff::SilhouetteJob<double>&);
 void rasterize_f32(const geodiff::HardJob<float>&);
 void rasterize_f64(const geodiff::HardJob<double>&);
+void contour_forward_f32(const geodiff::ContourJob<float>&);
+void contour_forward_f64(const geodiff::ContourJob<double>&);
+void contour_backward_f32(const geodiff::ContourJob<float>&);
+void contour_backward_f64(const geodiff::ContourJob<double>&);
 void spline_basis_f32(const geodiff::BasisJob<float>&);
 void spline_basis_f64(const geodiff::BasisJob<double>&);
 void spline_basis_backward_f32(const geodiff::BasisJob<float>&);
@@ -58,6 +62,10 @@ const geodiff::Kernels& kernels() {
         silhouette_backward_f64,
         rasterize_f32,
         rasterize_f64,
+        contour_forward_f32,
+        contour_forward_f64,
+        contour_backward_f32,
+        contour_backward_f64,
         spline_basis_f32,
         spline_basis_f64,
         spline_basis_backward_f32,

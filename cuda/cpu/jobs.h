@@ -22,6 +22,7 @@ template <class T>
 struct SilhouetteJob : RasterJob<T> {
     int distribution;  // numbers as in geodiff/soft
     bool reversed, squared;
+    bool edges;  // edge coverage: ΠF over the lines of a face's edges, instead of F of the distance to the face
     double scale, shift, shape, log_gamma_1, digamma;
     int tconorm;
     double p;
@@ -44,6 +45,20 @@ struct HardJob : RasterJob<T> {
     T* barycentric;   // (B, H, W, 3)
 };
 
+// The signed distance to the outline, and its gradient; see ../raster/contour.h.
+template <class T>
+struct ContourJob : RasterJob<T> {
+    long long vertices, all_faces;  // N, F
+    const int* edges;               // (F, 3) cycles of sides at one edge
+    double radius_outside, radius_inside;  // NDC; farther pixels get −∞ and ∞
+    T* distance;   // (B, H, W)
+    T* along;      // (B, H, W) where on its edge the nearest point is
+    int* nearest;  // (B, H, W, 2) 4·face + edge, and what the point is: see NearestKind
+    // Backward only.
+    const T* upstream;  // (B, H, W)
+    T* grad_clip;       // (N, 4)
+};
+
 // One SIMD level's kernels.
 struct Kernels {
     const char* name;
@@ -53,6 +68,10 @@ struct Kernels {
     void (*silhouette_backward_f64)(const SilhouetteJob<double>&);
     void (*rasterize_f32)(const HardJob<float>&);
     void (*rasterize_f64)(const HardJob<double>&);
+    void (*contour_forward_f32)(const ContourJob<float>&);
+    void (*contour_forward_f64)(const ContourJob<double>&);
+    void (*contour_backward_f32)(const ContourJob<float>&);
+    void (*contour_backward_f64)(const ContourJob<double>&);
     void (*spline_basis_f32)(const BasisJob<float>&);
     void (*spline_basis_f64)(const BasisJob<double>&);
     void (*spline_basis_backward_f32)(const BasisJob<float>&);

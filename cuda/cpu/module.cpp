@@ -82,8 +82,8 @@ void fill(geodiff::RasterJob<T>& job, Array<const T, 2> clip, Array<const int, 2
     job.threads = threads;
 }
 
-// (distribution, reversed, squared, scale, shift, shape, log Γ(shape+1), ψ(shape), T-conorm, p, radius)
-using Model = nb::ndarray<const double, nb::shape<11>, nb::c_contig, nb::device::cpu>;
+// (distribution, reversed, squared, scale, shift, shape, log Γ(shape+1), ψ(shape), T-conorm, p, radius, edge coverage)
+using Model = nb::ndarray<const double, nb::shape<12>, nb::c_contig, nb::device::cpu>;
 
 template <class T>
 void set_model(geodiff::SilhouetteJob<T>& job, const Model& model) {
@@ -99,6 +99,7 @@ void set_model(geodiff::SilhouetteJob<T>& job, const Model& model) {
     job.tconorm = int(m[8]);
     job.p = m[9];
     job.radius = m[10];
+    job.edges = m[11] != 0;
 }
 
 template <class T>
@@ -159,6 +160,53 @@ void rasterize(Array<const T, 2> clip, Array<const int, 2> faces, Array<const in
         level->rasterize_f32(job);
     } else {
         level->rasterize_f64(job);
+    }
+}
+
+template <class T>
+void fill_contour(geodiff::ContourJob<T>& job, const Array<const T, 2>& clip, const Array<const int, 2>& faces) {
+    job.vertices = static_cast<long long>(clip.shape(0));
+    job.all_faces = static_cast<long long>(faces.shape(0));
+}
+
+template <class T>
+void contour_forward(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout,
+                     Array<const int, 2> edges, int height, int width, double near, double radius_outside,
+                     double radius_inside, Array<T, 3> distance, Array<T, 3> along, Array<int, 4> nearest, int threads) {
+    geodiff::ContourJob<T> job{};
+    fill<T>(job, clip, faces, layout, height, width, near, threads);
+    fill_contour(job, clip, faces);
+    job.edges = edges.data();
+    job.radius_outside = radius_outside;
+    job.radius_inside = radius_inside;
+    job.distance = distance.data();
+    job.along = along.data();
+    job.nearest = nearest.data();
+    nb::gil_scoped_release release;
+    if constexpr (sizeof(T) == 4) {
+        level->contour_forward_f32(job);
+    } else {
+        level->contour_forward_f64(job);
+    }
+}
+
+template <class T>
+void contour_backward(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout, int height,
+                      int width, double near, Array<const T, 3> distance, Array<const T, 3> along,
+                      Array<const int, 4> nearest, Array<const T, 3> upstream, Array<T, 2> grad_clip, int threads) {
+    geodiff::ContourJob<T> job{};
+    fill<T>(job, clip, faces, layout, height, width, near, threads);
+    fill_contour(job, clip, faces);
+    job.distance = const_cast<T*>(distance.data());
+    job.along = const_cast<T*>(along.data());
+    job.nearest = const_cast<int*>(nearest.data());
+    job.upstream = upstream.data();
+    job.grad_clip = grad_clip.data();
+    nb::gil_scoped_release release;
+    if constexpr (sizeof(T) == 4) {
+        level->contour_backward_f32(job);
+    } else {
+        level->contour_backward_f64(job);
     }
 }
 
@@ -336,6 +384,12 @@ void bind(nb::module_& m) {
           "want_params"_a, "want_shape"_a, "want_p"_a, "threads"_a);
     m.def("rasterize", &rasterize<T>, "clip"_a.noconvert(), "faces"_a.noconvert(), "layout"_a.noconvert(), "height"_a,
           "width"_a, "near"_a, "face"_a.noconvert(), "depth"_a.noconvert(), "barycentric"_a.noconvert(), "threads"_a);
+    m.def("contour_forward", &contour_forward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(), "layout"_a.noconvert(),
+          "edges"_a.noconvert(), "height"_a, "width"_a, "near"_a, "radius_outside"_a, "radius_inside"_a,
+          "distance"_a.noconvert(), "along"_a.noconvert(), "nearest"_a.noconvert(), "threads"_a);
+    m.def("contour_backward", &contour_backward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
+          "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "distance"_a.noconvert(), "along"_a.noconvert(),
+          "nearest"_a.noconvert(), "upstream"_a.noconvert(), "grad_clip"_a.noconvert(), "threads"_a);
     m.def("spline_basis", &spline_basis<T>, "knots"_a.noconvert(), "parameters"_a.noconvert(), "degree"_a, "order"_a,
           "span"_a.noconvert(), "values"_a.noconvert(), "threads"_a);
     m.def("spline_basis_backward", &spline_basis_backward<T>, "knots"_a.noconvert(), "parameters"_a.noconvert(),

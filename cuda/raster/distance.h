@@ -39,6 +39,15 @@ GEODIFF_HD Edge<T> make_edge(const Polygon<T>& p, int k) {
     return e;
 }
 
+// Signed distance to the edge's line, positive inside, and where on the line the foot is. ∂d/∂(corner) is the outward
+// normal times 1 − along and along: a line follows its corners linearly, also beyond them.
+template <class T>
+GEODIFF_HD void line_distance(const Edge<T>& e, T px, T py, T& d, T& along) {
+    const T rx = px - e.ax, ry = py - e.ay;
+    d = -(rx * e.nx + ry * e.ny);
+    along = (rx * e.ex + ry * e.ey) * e.inverse;
+}
+
 template <class T>
 struct Nearest {
     T d2;          // squared distance to the boundary

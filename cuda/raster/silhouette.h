@@ -91,6 +91,47 @@ GEODIFF_HD bool within(const Nearest<T>& near, T radius) {
     return near.side >= T(0) || near.d2 <= radius * radius;
 }
 
+// Edge coverage: ΠF over the lines of a face's edges; see cpu/edge_stage.h. `rate` gets f/F of each edge.
+template <class T>
+struct Factors {
+    T x[4], along[4], by_d[4], rate[4];
+    Cdf<T> product;
+    bool near;  // every d_k is at least −radius
+};
+
+template <class L, bool Squared, class T>
+GEODIFF_HD Factors<T> factors(const SilhouetteArguments<T>& a, const Polygon<T>& p, T x, T y) {
+    Factors<T> out;
+    out.near = true;
+    T sum = T(0);
+    for (int k = 0; k < p.n; ++k) {
+        const Edge<T> e = make_edge(p, k);
+        out.rate[k] = T(0);
+        if (!(e.inverse > T(0))) continue;
+        T d;
+        line_distance(e, x, y, d, out.along[k]);
+        out.x[k] = (Squared ? d * abs(d) : d) * a.inverse_scale;
+        out.by_d[k] = Squared ? T(2) * abs(d) : T(1);
+        out.near = out.near && d >= -a.radius;
+        const Cdf<T> c = L::at(out.x[k], a.shift, a.gamma);
+        sum += c.log_F;
+        out.rate[k] = c.over_F;
+    }
+    out.product = product_cdf(sum);
+    return out;
+}
+
+// Whether a rectangle has a point where every d_k is at least −radius, as far as one line at a time can tell.
+template <class T>
+GEODIFF_HD bool lines_reach(const Polygon<T>& p, T radius, T left, T right, T bottom, T top) {
+    for (int k = 0; k < p.n; ++k) {
+        const Edge<T> e = make_edge(p, k);
+        const T x = e.nx > T(0) ? left : right, y = e.ny > T(0) ? bottom : top;
+        if (-((x - e.ax) * e.nx + (y - e.ay) * e.ny) < -radius) return false;
+    }
+    return true;
+}
+
 template <class T>
 __global__ void silhouette_setup(SilhouetteArguments<T> a, Polygon<T>* polygons) {
     const int face = blockIdx.x * blockDim.x + threadIdx.x;
@@ -109,7 +150,7 @@ __global__ void silhouette_setup(SilhouetteArguments<T> a, Polygon<T>* polygons)
 }
 
 // Block: 16 × 16 pixels. Grid: tiles across, tiles down, images.
-template <class T, class L, class C, bool Squared>
+template <class T, class L, class C, bool Squared, bool Edges = false>
 __global__ void silhouette_forward(SilhouetteArguments<T> a, T* alpha, T* sum, int* best) {
     constexpr int kTile = 16, kThreads = kTile * kTile;
     __shared__ int hits[kThreads];
@@ -137,7 +178,8 @@ __global__ void silhouette_forward(SilhouetteArguments<T> a, T* alpha, T* sum, i
                     low_y = min(low_y, p.y[k]);
                     high_y = max(high_y, p.y[k]);
                 }
-                touches = low_x - a.radius <= right && high_x + a.radius >= left && low_y - a.radius <= top &&
+                if constexpr (Edges) touches = lines_reach(p, a.radius, left, right, bottom, top);
+                else touches = low_x - a.radius <= right && high_x + a.radius >= left && low_y - a.radius <= top &&
                           high_y + a.radius >= bottom;
             }
         }
@@ -154,9 +196,17 @@ __global__ void silhouette_forward(SilhouetteArguments<T> a, T* alpha, T* sum, i
         __syncthreads();
         const int found = counts[kThreads - 1];
         for (int i = 0; i < found; ++i) {
-            const Nearest<T> near = nearest(a.polygons[image * a.most_faces + hits[i]], x, y);
-            if (!within(near, a.radius)) continue;
-            const Cdf<T> c = L::at(scaled_distance<Squared>(near, a.inverse_scale), a.shift, a.gamma);
+            const Polygon<T>& p = a.polygons[image * a.most_faces + hits[i]];
+            Cdf<T> c;
+            if constexpr (Edges) {
+                const Factors<T> f = factors<L, Squared>(a, p, x, y);
+                if (!f.near) continue;
+                c = f.product;
+            } else {
+                const Nearest<T> near = nearest(p, x, y);
+                if (!within(near, a.radius)) continue;
+                c = L::at(scaled_distance<Squared>(near, a.inverse_scale), a.shift, a.gamma);
+            }
             if constexpr (Same<C, Maximum>::value) {
                 if (c.F > total) {
                     total = c.F;
@@ -184,7 +234,7 @@ __global__ void silhouette_forward(SilhouetteArguments<T> a, T* alpha, T* sum, i
 }
 
 // Block: 128 threads. Grid: faces, images. Writes the gradient of the face's corners (B, most faces, 3).
-template <class T, class L, class C, bool Squared>
+template <class T, class L, class C, bool Squared, bool Edges = false>
 __global__ void silhouette_backward(SilhouetteArguments<T> a, const T* upstream, const T* sum, const int* best,
                                     Clip<T>* grad_corners) {
     constexpr int kThreads = 128;
@@ -208,6 +258,11 @@ __global__ void silhouette_backward(SilhouetteArguments<T> a, const T* upstream,
     }
     const T step = T(2) / T(a.height < a.width ? a.height : a.width);
     const T half_w = T(0.5) * T(a.width) - T(0.5), half_h = T(0.5) * T(a.height) - T(0.5);
+    // Edge coverage reaches as far as its mitres: a face looks at every pixel.
+    if constexpr (Edges) {
+        low_x = low_y = T(-1e6);
+        high_x = high_y = T(1e6);
+    }
     const int first_column = int(clamp((low_x - a.radius) / step + half_w - T(1), T(0), T(a.width)));
     const int end_column = int(clamp((high_x + a.radius) / step + half_w + T(2), T(0), T(a.width)));
     const int first_row = int(clamp(half_h - (high_y + a.radius) / step - T(1), T(0), T(a.height)));
@@ -220,9 +275,18 @@ __global__ void silhouette_backward(SilhouetteArguments<T> a, const T* upstream,
         const i64 at = (image * a.height + row) * a.width + column;
         T x, y;
         pixel_centre(a.height, a.width, row, column, x, y);
-        const Nearest<T> near = nearest(p, x, y);
-        if (!within(near, a.radius)) continue;
-        const Cdf<T> c = L::at(scaled_distance<Squared>(near, a.inverse_scale), a.shift, a.gamma);
+        Factors<T> lines;
+        Nearest<T> near;
+        Cdf<T> c;
+        if constexpr (Edges) {
+            lines = factors<L, Squared>(a, p, x, y);
+            if (!lines.near) continue;
+            c = lines.product;
+        } else {
+            near = nearest(p, x, y);
+            if (!within(near, a.radius)) continue;
+            c = L::at(scaled_distance<Squared>(near, a.inverse_scale), a.shift, a.gamma);
+        }
         const T density = c.F < c.S ? c.F * c.over_F : c.S * c.over_S;
         T weight;
         if constexpr (Same<C, Maximum>::value) {
@@ -234,6 +298,19 @@ __global__ void silhouette_backward(SilhouetteArguments<T> a, const T* upstream,
             C::pixel(sum[at], a.tconorm, m, e);
             weight = upstream[at] * m;
             weight = weight != T(0) ? weight * C::pair(c, e, a.tconorm) : T(0);
+        }
+        if constexpr (Edges) {
+            for (int k = 0; k < p.n; ++k) {
+                if (!(lines.rate[k] != T(0)) || weight == T(0)) continue;
+                const Edge<T> e = make_edge(p, k);
+                const int l = k + 1 == p.n ? 0 : k + 1;
+                const T w = weight * (lines.rate[k] * lines.by_d[k]);
+                gx[k] += w * (T(1) - lines.along[k]) * e.nx;
+                gy[k] += w * (T(1) - lines.along[k]) * e.ny;
+                gx[l] += w * lines.along[k] * e.nx;
+                gy[l] += w * lines.along[k] * e.ny;
+            }
+            continue;
         }
         T dx, dy;
         direction<Squared>(near, dx, dy);

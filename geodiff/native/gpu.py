@@ -36,6 +36,7 @@ TCONORMS = (
 """Structs of cuda/tconorms.h and cuda/raster/silhouette.h."""
 
 _HEADER = "raster/silhouette.h"
+_CONTOUR_HEADER = "raster/contour_kernels.h"
 _SPLINE_HEADER = "spline/kernels.h"
 _TRANSPORT_HEADER = "transport/kernels.h"
 
@@ -47,10 +48,14 @@ def silhouette_kernel(
     real: str = "float",
     is_reversed: bool = False,
     squared: bool = False,
+    edges: bool = False,
 ) -> str:
-    """Return the C++ name of a silhouette kernel; `direction` is ``"forward"`` or ``"backward"``."""
+    """Return the C++ name of a silhouette kernel.
+
+    `direction` is ``"forward"`` or ``"backward"``; `edges` stands for edge coverage.
+    """
     law = f"gd::Law<gd::{distribution}, {str(is_reversed).lower()}>"
-    return f"gd::silhouette_{direction}<{real}, {law}, gd::{tconorm}, {str(squared).lower()}>"
+    return f"gd::silhouette_{direction}<{real}, {law}, gd::{tconorm}, {str(squared).lower()}, {str(edges).lower()}>"
 
 
 def kernel_names(full: bool = False) -> Iterator[tuple[str, str]]:
@@ -64,6 +69,8 @@ def kernel_names(full: bool = False) -> Iterator[tuple[str, str]]:
     for real in ("float", "double"):
         yield _HEADER, f"gd::silhouette_setup<{real}>"
         yield _HEADER, f"gd::silhouette_scatter<{real}>"
+        for name in ("views", "segments", "forward", "shares", "backward"):
+            yield _CONTOUR_HEADER, f"gd::contour_{name}<{real}>"
         for name in ("basis_forward", "basis_backward", "spline_forward", "spline_backward_points"):
             yield _SPLINE_HEADER, f"gd::{name}<{real}>"
         yield _SPLINE_HEADER, f"gd::spline_backward_control<{real}>"
@@ -74,7 +81,12 @@ def kernel_names(full: bool = False) -> Iterator[tuple[str, str]]:
                 yield _TRANSPORT_HEADER, f"gd::transport_lse<{real}, {dim}, {p}>"
                 for gradient in ("false", "true"):
                     yield _TRANSPORT_HEADER, f"gd::transport_apply<{real}, {dim}, {p}, {gradient}>"
+    for name in ("cut", "pieces", "visible"):
+        yield _CONTOUR_HEADER, f"gd::contour_{name}"
     for direction in ("forward", "backward"):
+        for i, tconorm in enumerate(TCONORMS):
+            distribution, real = DISTRIBUTIONS[3 * i % len(DISTRIBUTIONS)], ("float", "double")[i % 2]
+            yield _HEADER, silhouette_kernel(direction, distribution, tconorm, real, i % 3 == 0, i % 2 == 0, True)
         if full:
             for real in ("float", "double"):
                 for distribution in DISTRIBUTIONS:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One file a kernel: argument checks, torch.library schema, fake and autograd formulas. Twins: geodiff.reference."""
 
+from geodiff.ops.contour import contour
 from geodiff.ops.rasterize import rasterize
 from geodiff.ops.silhouette import count_pairs, silhouette
 from geodiff.ops.spline import basis, spline, spline_grid
@@ -10,6 +11,7 @@ __all__ = [
     "apply",
     "apply_gradient",
     "basis",
+    "contour",
     "count_pairs",
     "lse",
     "rasterize",

@@ -54,3 +54,22 @@ def special_values(shape: float) -> tuple[float, float]:
     """Return `log Γ(shape + 1)` and `ψ(shape)`, which the gamma kernels start from."""
     x = torch.tensor(shape, dtype=torch.float64)
     return float(torch.lgamma(x + 1)), float(torch.digamma(x))
+
+
+@functools.lru_cache(maxsize=512)
+def contour_radii(
+    distribution: int, reversed_: bool, squared: bool, scale: float, shape: float, shift: float, max_error: float
+) -> tuple[float, float]:
+    """Return the distances (NDC) outside and inside of an outline beyond which alpha is within `max_error` of 0 and 1.
+
+    A pixel has one CDF, so these are its quantiles: `scale·(−quantile(max_error))` outside and
+    `scale·upper_quantile(max_error)` inside, or the roots for a squared distribution; not below 0, and infinite where
+    the tail is too heavy or, with `distribution` −1, unknown. Arguments as of `cull_radius`.
+    """
+    if distribution < 0:
+        return float("inf"), float("inf")
+    law = soft.from_kernel(distribution, shape=shape, shift=shift, is_reversed=reversed_, is_squared=squared)
+    rest = torch.tensor(float(max_error), dtype=torch.float64)
+    size = scale**0.5 if squared else scale
+    radii = [max(0.0, float(end)) * size for end in (-law.quantile(rest), law.upper_quantile(rest))]
+    return radii[0], radii[1]

@@ -10,11 +10,11 @@ from geodiff import reference, soft
 from geodiff.native import cpu
 from geodiff.ops.culling import MAX_ERROR, cull_radius, special_values
 from geodiff.reference.arguments import check_indices, check_packed
-from geodiff.validation import fail, positive
+from geodiff.validation import choice, fail, positive
 
 _MODEL = (
     "Tensor params, int height, int width, float near, float max_error, "
-    "int distribution, bool reversed_, bool squared, int tconorm"
+    "int distribution, bool reversed_, bool squared, int tconorm, bool edges"
 )
 _library = torch.library.Library("geodiff", "FRAGMENT")
 _library.define(f"silhouette(Tensor clip, Tensor faces, Tensor layout, {_MODEL}) -> (Tensor, Tensor, Tensor)")
@@ -39,13 +39,16 @@ def silhouette(
     image_size: tuple[int, int],
     near: float = 1e-2,
     max_error: float = MAX_ERROR,
+    coverage: str = "faces",
 ) -> torch.Tensor:
     """Render soft silhouettes: at each pixel the T-conorm, over faces, of the distribution of the signed distance.
 
     `alpha(q) = ⊥_f F(d(q, f) / scale)`, with `F` the distribution, `⊥` the T-conorm and `d` the signed distance (NDC)
     from pixel centre q to face f, positive inside (Petersen et al., "GenDR: a generalized differentiable renderer",
-    2022). A squared distribution takes `sign(d)·d² / scale`. The twin `geodiff.reference.silhouette` has the same name
-    and arguments; user-defined distributions and T-conorms are passed on to it.
+    2022). A squared distribution takes `sign(d)·d² / scale`. With `coverage="edges"`, alpha is `⊥_f Π_k F(d_k/scale)`,
+    `d_k` the signed distances to the lines of a face's edges (Petersen et al., "Pix2Vex", 2019). The twin
+    `geodiff.reference.silhouette` has the same name and arguments; user-defined distributions and
+    T-conorms are passed on to it.
 
     Args:
         clip: vertices of all images `(x·w, y·w, depth, w)`, `(N, 4)`, float32 or float64; see `Camera.to_clip`.
@@ -57,6 +60,7 @@ def silhouette(
         image_size: `(H, W)`.
         near: depth of the near plane, positive.
         max_error: faces far from a pixel are left out as long as alpha changes by no more than this.
+        coverage: `"faces"` or `"edges"`.
 
     Returns:
         alpha in [0, 1], `(B, H, W)`.
@@ -80,10 +84,10 @@ def silhouette(
     positive("silhouette", "scale", scale, "It is a length in NDC (an area for a squared distribution).")
     if not 0 <= max_error < 1:
         raise fail("silhouette", "max_error", "in [0, 1)", max_error, "It bounds the error of alpha.")
+    edges = choice("silhouette", "coverage", coverage, ("faces", "edges")) == "edges"
     if law.kernel_id is None or rule.kernel_id is None:
-        return reference.silhouette(
-            clip, faces, layout, distribution=law, tconorm=rule, scale=scale, image_size=image_size, near=near
-        )
+        model: dict[str, Any] = {"scale": scale, "image_size": image_size, "near": near, "coverage": coverage}
+        return reference.silhouette(clip, faces, layout, distribution=law, tconorm=rule, **model)
     if clip.device.type != "cpu":
         raise fail(
             "silhouette",
@@ -106,6 +110,7 @@ def silhouette(
         law.is_reversed,
         law.is_squared,
         rule.kernel_id,
+        edges,
     )
     return alpha
 
@@ -122,13 +127,20 @@ def _params(**values: Any) -> torch.Tensor:
 
 
 def _model(
-    params: torch.Tensor, faces: int, max_error: float, distribution: int, reversed_: bool, squared: bool, tconorm: int
+    params: torch.Tensor,
+    faces: int,
+    max_error: float,
+    distribution: int,
+    reversed_: bool,
+    squared: bool,
+    tconorm: int,
+    edges: bool,
 ) -> np.ndarray:
     scale, shape, shift, p = params.tolist()
     radius = cull_radius(distribution, reversed_, squared, scale, shape, shift, tconorm, p, faces, max_error)
     log_gamma, digamma = special_values(shape) if distribution == _GAMMA else (0.0, 0.0)
     return np.array(
-        [distribution, reversed_, squared, scale, shift, shape, log_gamma, digamma, tconorm, p, radius],
+        [distribution, reversed_, squared, scale, shift, shape, log_gamma, digamma, tconorm, p, radius, edges],
         dtype=np.float64,
     )
 
@@ -146,6 +158,7 @@ def _forward(
     reversed_: bool,
     squared: bool,
     tconorm: int,
+    edges: bool = False,
     pairs: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     check_indices("silhouette", clip, faces, layout)
@@ -160,7 +173,7 @@ def _forward(
         height,
         width,
         near,
-        _model(params, _most_faces(layout), max_error, distribution, reversed_, squared, tconorm),
+        _model(params, _most_faces(layout), max_error, distribution, reversed_, squared, tconorm, edges),
         alpha.numpy(),
         total.numpy(),
         best.numpy(),
@@ -188,6 +201,7 @@ def _backward(
     reversed_: bool,
     squared: bool,
     tconorm: int,
+    edges: bool,
     total: torch.Tensor,
     best: torch.Tensor,
     want_params: bool,
@@ -201,7 +215,7 @@ def _backward(
         height,
         width,
         near,
-        _model(params, _most_faces(layout), max_error, distribution, reversed_, squared, tconorm),
+        _model(params, _most_faces(layout), max_error, distribution, reversed_, squared, tconorm, edges),
         total.numpy(),
         best.numpy(),
         upstream.detach().contiguous().numpy(),
@@ -218,7 +232,7 @@ def _backward(
 def _fake_forward(
     clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, params: torch.Tensor, *model: Any
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    height, width, tconorm = model[0], model[1], model[-1]
+    height, width, tconorm = model[0], model[1], model[7]
     shape = (layout.shape[0], height, width)
     best = faces.new_empty(shape if tconorm == _MAXIMUM else (0,), dtype=torch.int32)
     return clip.new_empty(shape), clip.new_empty(shape), best

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pure-torch twin of every op, same name and arguments: slow, plain, any dtype, any plug-in."""
 
+from geodiff.reference.contour import contour, contour_distance
+from geodiff.reference.outline import edge_cycles
 from geodiff.reference.polygons import Polygons, near_clip, signed_distance
 from geodiff.reference.rasterize import Raster, rasterize
 from geodiff.reference.silhouette import silhouette
@@ -14,6 +16,9 @@ __all__ = [
     "apply_gradient",
     "basis",
     "basis_matrix",
+    "contour",
+    "contour_distance",
+    "edge_cycles",
     "find_span",
     "lse",
     "near_clip",

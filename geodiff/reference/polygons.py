@@ -126,6 +126,34 @@ def signed_distance(points: torch.Tensor, polygons: Polygons, *, squared: bool =
     return empty.index_copy(1, drawn, _signed_distance(points, polygons.points[drawn], squared))
 
 
+def line_distances(points: torch.Tensor, polygons: Polygons) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the signed distances from points to the lines of all edges of polygons, positive on the inner side.
+
+    Args:
+        points: `(M, 2)`, NDC.
+        polygons: P polygons that contribute, from `near_clip`.
+
+    Returns:
+        Distances in NDC, `(M, P, 4)`, and which of the four edges have a line, `(P, 4)` bool: three for a triangle, and
+        none for an edge between a corner that lies on the near plane and the cut at the same place.
+
+    Gradients: exact in `points` and `polygons.points`.
+
+    Example:
+        >>> triangle = torch.tensor([[[0.0, 0.0, 1.0, 1.0], [1.0, 0.0, 1.0, 1.0], [0.0, 1.0, 1.0, 1.0]]])
+        >>> line_distances(torch.tensor([[0.25, -0.125]]), near_clip(triangle, near=0.01))[0][0, 0, [0, 3]]
+        tensor([-0.1250,  0.2500])
+    """
+    a = polygons.points
+    along = a.roll(-1, dims=1) - a
+    length2 = (along * along).sum(dim=-1)
+    shortest2 = (64 * torch.finfo(a.dtype).eps) ** 2 * length2.detach().amax(dim=1)
+    has_line = length2 > torch.where(polygons.counts == 4, shortest2, 0.0)[:, None]
+    length = torch.where(has_line, length2, 1.0).sqrt()
+    winding = doubled_area(a.detach()).sign()[:, None]
+    return winding * cross(along, points[:, None, None] - a) / length, has_line
+
+
 def _signed_distance(points: torch.Tensor, vertices: torch.Tensor, squared: bool) -> torch.Tensor:
     # Which edge is nearest, and on which side the point is, are chosen first and carry no gradient.
     with torch.no_grad():

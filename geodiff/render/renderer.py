@@ -57,7 +57,10 @@ class Renderer:
         scale: τ > 0, in NDC (NDC² for a squared distribution): how soft the edges are. A float or a tensor without
             axes, which may require a gradient.
         tconorm: an object or a name of `geodiff.soft`, for instance `"probabilistic"`, `gd.soft.Yager(2.0)`.
-        coverage: `"faces"`, GenDR's: every face covers pixels by itself.
+        coverage: `"faces"`, GenDR's: every face covers pixels by itself. `"edges"`, Pix2Vex's: a face covers a pixel by
+            the product of F over the lines of its three edges. `"contour"`: one CDF a pixel, of the distance
+            to the outline of the mesh's image, positive inside; the same image however finely the shape is
+            tessellated, without seams. It takes no T-conorm.
         scale_px: τ in pixels instead of `scale` (for a squared distribution, its root).
         max_error: faces far from a pixel are left out as long as alpha changes by no more than this.
         backend: `"kernel"`, or `"reference"` for the slow twin in plain torch. User-defined distributions and
@@ -91,7 +94,7 @@ class Renderer:
         self.image_size = pixel_size("Renderer", image_size)
         self.distribution = soft.as_distribution(distribution)
         self.tconorm = soft.as_tconorm(tconorm)
-        self.coverage = choice("Renderer", "coverage", coverage, ("faces",))
+        self.coverage = choice("Renderer", "coverage", coverage, ("faces", "edges", "contour"))
         self.backend = choice("Renderer", "backend", backend, ("kernel", "reference"))
         if scale is not None and scale_px is not None:
             raise fail("Renderer", "scale_px", "given instead of `scale`", "both", "Leave one of them out.")
@@ -119,18 +122,36 @@ class Renderer:
             `RenderOutput` with `alpha (..., H, W)`; without a batch, `(H, W)`.
         """
         clip, faces, layout, batch = pack("Renderer", mesh, camera)
+        if self.coverage == "contour":
+            alpha = self._contour(clip, faces, layout, mesh, camera.near)
+            return RenderOutput(alpha=alpha.reshape(*batch, *self.image_size))
         model: dict[str, Any] = {
             "distribution": self.distribution,
             "tconorm": self.tconorm,
             "scale": self.scale,
             "image_size": self.image_size,
             "near": camera.near,
+            "coverage": self.coverage,
         }
         if self.backend == "reference":
             alpha = reference.silhouette(clip, faces, layout, **model)
         else:
             alpha = ops.silhouette(clip, faces, layout, max_error=self.max_error, **model)
         return RenderOutput(alpha=alpha.reshape(*batch, *self.image_size))
+
+    def _contour(
+        self, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, mesh: Mesh | MeshBatch, near: float
+    ) -> torch.Tensor:
+        model: dict[str, Any] = {
+            "distribution": self.distribution,
+            "scale": self.scale,
+            "image_size": self.image_size,
+            "near": near,
+        }
+        if self.backend == "reference":
+            return reference.contour(clip, faces, layout, **model)
+        edges = mesh.edge_cycles if isinstance(mesh, MeshBatch) else mesh.topology.edge_cycles
+        return ops.contour(clip, faces, layout, edges=edges, max_error=self.max_error, **model)
 
     def __repr__(self) -> str:
         scale = float(self.scale)

@@ -574,6 +574,14 @@ class MeshBatch:
         )
 
     @property
+    def edge_cycles(self) -> torch.Tensor:
+        """(ΣF, 3) int32, for each side of a face the next side on the same edge; see ``reference.edge_cycles``."""
+        starts = self.layout[:, 1].tolist()
+        return torch.cat(
+            [mesh.topology.edge_cycles + 3 * start for mesh, start in zip(self._meshes, starts, strict=True)]
+        )
+
+    @property
     def vertex_batch(self) -> torch.Tensor:
         """(ΣV,) int64, the mesh that each packed vertex belongs to."""
         sizes = torch.tensor(self._sizes, device=self.vertices.device)

@@ -5,6 +5,7 @@ from functools import cached_property
 
 import torch
 
+from geodiff.reference.outline import edge_cycles
 from geodiff.validation import fail, integers
 
 
@@ -60,6 +61,11 @@ class Topology:
     def faces_int32(self) -> torch.Tensor:
         """(F, 3) contiguous int32 copy of the faces, the form that kernels read."""
         return self.faces.to(torch.int32)
+
+    @cached_property
+    def edge_cycles(self) -> torch.Tensor:
+        """(F, 3) int32, for each side of a face the next side on the same edge; see ``reference.edge_cycles``."""
+        return edge_cycles(self.faces)
 
     @cached_property
     def _sides(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

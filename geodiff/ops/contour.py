@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contour coverage: argument checks, choice of kernel, and its place in autograd and torch.compile."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from geodiff import soft
+from geodiff.native import cpu
+from geodiff.ops.culling import MAX_ERROR, contour_radii
+from geodiff.reference.arguments import check_indices, check_packed
+from geodiff.reference.contour import coverage_of
+from geodiff.reference.outline import edge_cycles
+from geodiff.validation import fail, positive
+
+_library = torch.library.Library("geodiff", "FRAGMENT")
+_library.define(
+    "contour(Tensor clip, Tensor faces, Tensor layout, Tensor edges, Tensor params, int height, int width, float near, "
+    "float max_error, int distribution, bool reversed_, bool squared) -> (Tensor, Tensor, Tensor)"
+)
+_library.define(
+    "contour_backward(Tensor upstream, Tensor clip, Tensor faces, Tensor layout, int height, int width, float near, "
+    "Tensor distance, Tensor along, Tensor nearest) -> Tensor"
+)
+
+
+def contour(
+    clip: torch.Tensor,
+    faces: torch.Tensor,
+    layout: torch.Tensor,
+    *,
+    distribution: "soft.Distribution | str | Callable[..., Any]" = "logistic",
+    scale: float | torch.Tensor,
+    image_size: tuple[int, int],
+    near: float = 1e-2,
+    edges: torch.Tensor | None = None,
+    max_error: float = MAX_ERROR,
+) -> torch.Tensor:
+    """Render soft silhouettes from the outline: at each pixel the distribution of the distance to it.
+
+    `alpha(q) = F(d(q) / scale)` with `F` the distribution and `d` the signed distance (NDC) from pixel centre `q` to
+    the boundary of the union of all projected faces, positive inside. One CDF a pixel: the image depends on the shape
+    that is covered and not on the triangles that cover it. A squared distribution takes `sign(d)·d²/scale`. The twin
+    `geodiff.reference.contour` has the same name and arguments.
+
+    Args:
+        clip: vertices of all images `(x·w, y·w, depth, w)`, `(N, 4)`, float32 or float64; see `Camera.to_clip`.
+        faces: corners of all faces, `(F, 3)`, indices local to the image's mesh.
+        layout: one row `[vertex_start, face_start, face_count]` an image, `(B, 3)`; images share no vertices.
+        distribution: an object, also of a class of your own, or a name of `geodiff.soft`.
+        scale: τ > 0, NDC, or NDC² for a squared distribution; a number or a tensor without axes.
+        image_size: `(H, W)`.
+        near: depth of the near plane, positive.
+        edges: which sides of faces lie on one edge, `(F, 3)` int32, see `geodiff.reference.edge_cycles`; found here
+            if left out (`mesh.topology.edge_cycles` keeps it).
+        max_error: pixels so far from the outline that alpha changes by no more than this get 0 or 1.
+
+    Returns:
+        alpha in [0, 1], `(B, H, W)`.
+
+    Gradients: in `clip`, through the nearest point of the outline (the two ends of its edge, or where two edges cross
+    there, the four ends of both), in `scale` and in the distribution's parameters. Deterministic: the same bits on any
+    number of threads. alpha jumps where a hole, a slit or an island vanishes, and no gradient knows of it. Not twice
+    differentiable in `clip`.
+
+    Raises:
+        TypeError: for a wrong dtype or class.
+        ValueError: for a wrong shape, a value out of range, NaN or infinity.
+        RuntimeError: for tensors that are not on the CPU.
+
+    Example:
+        >>> clip = torch.tensor([[-3.0, -3.0, 2.0, 1.0], [3.0, -3.0, 2.0, 1.0], [0.0, 3.0, 2.0, 1.0]])
+        >>> one = torch.tensor([[0, 1, 2]]), torch.tensor([[0, 0, 1]])
+        >>> contour(clip, *one, scale=0.5, image_size=(1, 1))
+        tensor([[[0.9360]]])
+    """
+    law = soft.as_distribution(distribution)
+    check_packed("contour", clip, faces, layout, image_size, near, indices=False)
+    positive("contour", "scale", scale, "It is a length in NDC (an area for a squared distribution).")
+    if not 0 <= max_error < 1:
+        raise fail("contour", "max_error", "in [0, 1)", max_error, "It bounds the error of alpha.")
+    if clip.device.type != "cpu":
+        raise fail(
+            "contour",
+            "clip",
+            "on the CPU (GPU kernels are not released yet)",
+            clip.device,
+            "Use .cpu().",
+            RuntimeError,
+        )
+    if edges is None:
+        edges = edge_cycles(faces, layout)
+    elif edges.shape != faces.shape or edges.dtype != torch.int32:
+        raise fail("contour", "edges", f"int32 of shape {tuple(faces.shape)}", edges, "Use reference.edge_cycles.")
+    distance, _, _ = torch.ops.geodiff.contour(
+        clip.contiguous(),
+        faces.to(torch.int32).contiguous(),
+        layout.to(torch.int64).contiguous(),
+        edges.contiguous(),
+        _params(law, scale),
+        *image_size,
+        near,
+        max_error,
+        -1 if law.kernel_id is None else law.kernel_id,
+        law.is_reversed,
+        law.is_squared,
+    )
+    return coverage_of(distance, law, scale)
+
+
+def _params(law: soft.Distribution, scale: Any) -> torch.Tensor:
+    values = [0.0 if value is None else value for value in (scale, law.shape, law.shift)]
+    if not any(isinstance(value, torch.Tensor) for value in values):
+        return torch.tensor(values, dtype=torch.float64)
+    return torch.stack([torch.as_tensor(value, dtype=torch.float64).detach().reshape(()) for value in values])
+
+
+def _forward(
+    clip: torch.Tensor,
+    faces: torch.Tensor,
+    layout: torch.Tensor,
+    edges: torch.Tensor,
+    params: torch.Tensor,
+    height: int,
+    width: int,
+    near: float,
+    max_error: float,
+    distribution: int,
+    reversed_: bool,
+    squared: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    check_indices("contour", clip, faces, layout)
+    distance, along, nearest = _fake_forward(clip, faces, layout, edges, params, height, width)
+    outside, inside = contour_radii(distribution, reversed_, squared, *params.tolist(), max_error)
+    cpu.extension().contour_forward(
+        clip.detach().numpy(),
+        faces.numpy(),
+        layout.numpy(),
+        edges.numpy(),
+        height,
+        width,
+        near,
+        outside,
+        inside,
+        distance.numpy(),
+        along.numpy(),
+        nearest.numpy(),
+        cpu.threads(),
+    )
+    return distance, along, nearest
+
+
+def _backward(
+    upstream: torch.Tensor,
+    clip: torch.Tensor,
+    faces: torch.Tensor,
+    layout: torch.Tensor,
+    height: int,
+    width: int,
+    near: float,
+    distance: torch.Tensor,
+    along: torch.Tensor,
+    nearest: torch.Tensor,
+) -> torch.Tensor:
+    grad_clip = torch.empty_like(clip)
+    cpu.extension().contour_backward(
+        clip.detach().numpy(),
+        faces.numpy(),
+        layout.numpy(),
+        height,
+        width,
+        near,
+        distance.detach().numpy(),
+        along.numpy(),
+        nearest.numpy(),
+        upstream.detach().contiguous().numpy(),
+        grad_clip.numpy(),
+        cpu.threads(),
+    )
+    return grad_clip
+
+
+def _fake_forward(
+    clip: torch.Tensor,
+    faces: torch.Tensor,
+    layout: torch.Tensor,
+    edges: torch.Tensor,
+    params: torch.Tensor,
+    height: int,
+    width: int,
+    *_: Any,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    shape = (layout.shape[0], height, width)
+    return clip.new_empty(shape), clip.new_empty(shape), faces.new_empty((*shape, 2), dtype=torch.int32)
+
+
+def _fake_backward(upstream: torch.Tensor, clip: torch.Tensor, *_: Any) -> torch.Tensor:
+    return torch.empty_like(clip)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+    clip, faces, layout, _, _, height, width, near, *_ = inputs
+    distance, along, nearest = output
+    ctx.mark_non_differentiable(along, nearest)
+    ctx.save_for_backward(clip, faces, layout, distance, along, nearest)
+    ctx.model = (height, width, near)
+
+
+def _autograd(ctx: Any, upstream: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
+    clip, faces, layout, *saved = ctx.saved_tensors
+    grad_clip = torch.ops.geodiff.contour_backward(upstream, clip, faces, layout, *ctx.model, *saved)
+    return (grad_clip, *(None,) * 11)
+
+
+def _refuse(ctx: Any, *_: Any) -> None:
+    raise RuntimeError(
+        "geodiff::contour is not twice differentiable. For second derivatives use geodiff.reference.contour, "
+        "which is plain torch."
+    )
+
+
+_library.impl("contour", _forward, "CPU")
+_library.impl("contour_backward", _backward, "CPU")
+torch.library.register_fake("geodiff::contour", _fake_forward, lib=_library)
+torch.library.register_fake("geodiff::contour_backward", _fake_backward, lib=_library)
+torch.library.register_autograd("geodiff::contour", _autograd, setup_context=_setup, lib=_library)
+torch.library.register_autograd("geodiff::contour_backward", _refuse, lib=_library)
