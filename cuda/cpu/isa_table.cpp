@@ -13,6 +13,14 @@ void silhouette_backward_f32(const geodiff::SilhouetteJob<float>&);
 void silhouette_backward_f64(const geodiff::SilhouetteJob<double>&);
 void rasterize_f32(const geodiff::HardJob<float>&);
 void rasterize_f64(const geodiff::HardJob<double>&);
+void fragments_forward_f32(const geodiff::FragmentsJob<float>&);
+void fragments_forward_f64(const geodiff::FragmentsJob<double>&);
+void fragments_backward_f32(const geodiff::FragmentsJob<float>&);
+void fragments_backward_f64(const geodiff::FragmentsJob<double>&);
+void blend_forward_f32(const geodiff::BlendJob<float>&);
+void blend_forward_f64(const geodiff::BlendJob<double>&);
+void blend_backward_f32(const geodiff::BlendJob<float>&);
+void blend_backward_f64(const geodiff::BlendJob<double>&);
 void spline_basis_f32(const geodiff::BasisJob<float>&);
 void spline_basis_f64(const geodiff::BasisJob<double>&);
 void spline_basis_backward_f32(const geodiff::BasisJob<float>&);
@@ -52,6 +60,14 @@ const geodiff::Kernels& kernels() {
         silhouette_backward_f64,
         rasterize_f32,
         rasterize_f64,
+        fragments_forward_f32,
+        fragments_forward_f64,
+        fragments_backward_f32,
+        fragments_backward_f64,
+        blend_forward_f32,
+        blend_forward_f64,
+        blend_backward_f32,
+        blend_backward_f64,
         spline_basis_f32,
         spline_basis_f64,
         spline_basis_backward_f32,

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One file a kernel: argument checks, torch.library schema, fake and autograd formulas. Twins: geodiff.reference."""
 
+from geodiff.ops.fragments import blend, fragments
 from geodiff.ops.rasterize import rasterize
 from geodiff.ops.silhouette import count_pairs, silhouette
 from geodiff.ops.spline import basis, spline, spline_grid
 
-__all__ = ["basis", "count_pairs", "rasterize", "silhouette", "spline", "spline_grid"]
+__all__ = ["basis", "blend", "count_pairs", "fragments", "rasterize", "silhouette", "spline", "spline_grid"]
