@@ -2,6 +2,7 @@
 """How far from a face a pixel must be for it not to count: from the distribution, with a bound on alpha's error."""
 
 import functools
+import math
 
 import torch
 
@@ -54,3 +55,16 @@ def special_values(shape: float) -> tuple[float, float]:
     """Return `log Γ(shape + 1)` and `ψ(shape)`, which the gamma kernels start from."""
     x = torch.tensor(shape, dtype=torch.float64)
     return float(torch.lgamma(x + 1)), float(torch.digamma(x))
+
+
+def radius_of(
+    law: "soft.Distribution", rule: "soft.TConorm", scale: float | torch.Tensor, faces: int, max_error: float
+) -> float:
+    """Return `cull_radius` of objects of `geodiff.soft`; infinite for user-defined ones, of which nothing is known."""
+    if law.kernel_id is None or rule.kernel_id is None:
+        return math.inf
+    numbers = [0.0 if value is None else float(value) for value in (scale, law.shape, law.shift, rule.p)]
+    scale, shape, shift, p = numbers
+    return cull_radius(
+        law.kernel_id, law.is_reversed, law.is_squared, scale, shape, shift, rule.kernel_id, p, faces, max_error
+    )

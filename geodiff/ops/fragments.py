@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from geodiff import reference
 from geodiff.native import cpu
 from geodiff.reference.arguments import check_indices, check_packed
 from geodiff.reference.fragments import ORDERS, Fragments, Ranking, check_blend, check_fragments
@@ -71,7 +72,7 @@ def fragments(
         >>> clip = torch.tensor([[-1.0, -1.0, 2.0, 1.0], [0.0, -1.0, 2.0, 1.0], [-1.0, 1.0, 2.0, 1.0]])
         >>> one = torch.tensor([[0, 1, 2]]), torch.tensor([[0, 0, 1]])
         >>> fragments(clip, *one, blur=0.5, image_size=(1, 1)).barycentric
-        tensor([[[[0.0000, 0.6000, 0.4000]]]])
+        tensor([[[[[0.0000, 0.6000, 0.4000]]]]])
     """
     check_packed("fragments", clip, faces, layout, image_size, near, indices=False)
     check_fragments("fragments", clip, layout, k, blur, order, ranking)
@@ -222,10 +223,10 @@ def blend(values: torch.Tensor, index: torch.Tensor, weight: torch.Tensor) -> to
         `(P, C)`.
 
     Gradients: in `values` and `weight`; the same bits on any number of threads. Not twice differentiable.
+    Tensors that are not on the CPU are passed on to the twin.
 
     Raises:
         TypeError, ValueError: wrong dtypes or shapes, or an index out of range.
-        RuntimeError: for tensors that are not on the CPU.
 
     Example:
         >>> blend(torch.tensor([[0.0], [8.0]]), torch.tensor([[0, 1]]), torch.tensor([[0.75, 0.25]]))
@@ -233,8 +234,7 @@ def blend(values: torch.Tensor, index: torch.Tensor, weight: torch.Tensor) -> to
     """
     check_blend(values, index, weight)
     if values.device.type != "cpu":
-        fix = "Use .cpu()."
-        raise fail("blend", "values", "on the CPU (GPU kernels are not released yet)", values.device, fix, RuntimeError)
+        return reference.blend(values, index, weight)
     result: torch.Tensor = torch.ops.geodiff.blend(
         values.contiguous(), index.to(torch.int32).contiguous(), weight.contiguous()
     )
@@ -304,8 +304,8 @@ def _autograd_blend(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | No
 
 def _refuse_blend(ctx: Any, *_: Any) -> None:
     raise RuntimeError(
-        "geodiff::blend is not twice differentiable. For second derivatives use geodiff.reference.blend, which is plain "
-        "torch."
+        "geodiff::blend is not twice differentiable. For second derivatives use geodiff.reference.blend, which is "
+        "plain torch."
     )
 
 

@@ -14,8 +14,8 @@ NOWHERE = -1e10
 """Distance of a fragment that is not there: every distribution is 0 that far outside, and has no slope."""
 
 HANDICAP = 1e-3
-"""For ``order="visible"``, the square of the distance to a face that is turned away counts this much more: at an outline
-two faces are equally near, and the one seen from the front is meant."""
+"""For ``order="visible"``, the square of the distance to a face that is turned away counts this much more: at an
+outline two faces are equally near, and the one seen from the front is meant."""
 
 ORDERS = ("depth", "visible", "weight")
 
@@ -99,9 +99,9 @@ def fragments(
         image_size: `(H, W)`.
         near: depth of the near plane, positive.
         order: which k faces, and in which order. ``"depth"``: the nearest in depth first. ``"visible"`` (k = 1): the
-            nearest in depth of those that cover the pixel; where none does, the nearest in the image, and of two that share the nearest edge
-            the one seen from the front (counter-clockwise). ``"weight"``:
-            the largest `F(d)·exp(−depth·sharpness)` first. Ties go to the lowest index.
+            nearest in depth of those that cover the pixel; where none does, the nearest in the image, and of two that
+            share the nearest edge the one seen from the front (counter-clockwise). ``"weight"``: the largest
+            `F(d)·exp(−depth·sharpness)` first. Ties go to the lowest index.
         ranking: F and the sharpness, for ``"weight"``.
         chunk: the most (pixel, face) pairs held at a time; changes memory, not the result.
 
@@ -109,7 +109,8 @@ def fragments(
         `Fragments`.
 
     Gradients: of distance, barycentrics and depth in `clip`, at fixed `face_id`. Distances are differentiable as said
-    in `signed_distance`; barycentrics and depth bend where the nearest point passes from an edge to a corner. Fragments that are not there get zeros.
+    in `signed_distance`; barycentrics and depth bend where the nearest point passes from an edge to a corner. Fragments
+    that are not there get zeros.
 
     Raises:
         TypeError: for a wrong dtype or class.
@@ -119,7 +120,7 @@ def fragments(
         >>> clip = torch.tensor([[-1.0, -1.0, 2.0, 1.0], [0.0, -1.0, 2.0, 1.0], [-1.0, 1.0, 2.0, 1.0]])
         >>> one = torch.tensor([[0, 1, 2]]), torch.tensor([[0, 0, 1]])
         >>> fragments(clip, *one, blur=0.5, image_size=(1, 1)).barycentric
-        tensor([[[[0.0000, 0.6000, 0.4000]]]])
+        tensor([[[[[0.0000, 0.6000, 0.4000]]]]])
     """
     check_packed("fragments", clip, faces, layout, image_size, near)
     check_fragments("fragments", clip, layout, k, blur, order, ranking)
