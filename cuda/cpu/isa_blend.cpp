@@ -13,7 +13,6 @@ template <class T>
 using Job = geodiff::BlendJob<T>;
 
 constexpr i64 kPointBlock = 2048;
-constexpr i64 kRanges = 8;  // fixed, so that no sum depends on the threads; more would only read `index` more often
 
 template <class T>
 int threads_for(const Job<T>& job) {
@@ -53,8 +52,10 @@ void backward(const Job<T>& job) {
         });
     }
     if (!job.grad_values) return;
-    const i64 rows = (job.rows + kRanges - 1) / kRanges;
-    parallel(kRanges, threads_for(job), [&](i64 range) {
+    // Whatever the number of ranges, a row's terms come in the order of points.
+    const i64 ranges = threads_for(job);
+    const i64 rows = (job.rows + ranges - 1) / ranges;
+    parallel(ranges, int(ranges), [&](i64 range) {
         const i64 low = range * rows, high = min(job.rows, low + rows);
         if (low >= high) return;
         for (i64 p = 0; p < job.points; ++p) {

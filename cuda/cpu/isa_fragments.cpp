@@ -17,7 +17,7 @@ using Job = geodiff::FragmentsJob<T>;
 
 constexpr i64 kFaceBlock = 256;
 constexpr i64 kSerialWork = 20000;
-constexpr double kHandicap = 1e-3;  // as in geodiff/reference/fragments.py
+constexpr double kHandicap = 1e-3, kMiddle = 1e-4;  // as in geodiff/reference/fragments.py
 
 // Which fragments are kept, and their order.
 enum Order { kByDepth = 0, kVisible = 1, kByWeight = 2 };
@@ -97,6 +97,11 @@ struct Drawer {
         HardFace<T> hard;
         if (!rim) hard_face(corner, p, hard);
         const bool measured = rim || scene.blur > T(0) || job.order == kByWeight;
+        T middle_x = T(0), middle_y = T(0);
+        for (int k = 0; k < p.n; ++k) {
+            middle_x += p.x[k] / T(p.n);
+            middle_y += p.y[k] / T(p.n);
+        }
         const T sharpness = job.order == kByWeight ? job.sharpness[image] : T(0);
         for (int row = from; row < to; ++row) {
             const T y = grid.y(row);
@@ -132,11 +137,12 @@ struct Drawer {
                     }
                 }
                 if (rim) {
-                    // Two faces meet at an outline, one of them turned away: that one comes second.
+                    // Faces that meet at an outline tie: one turned away comes second, then one whose middle is farther.
                     const T handicap = p.orientation > T(0) ? T(1) : T(1 + kHandicap);
                     for (int i = 0; i < kLane; ++i) {
                         const i64 cell = line + column + i;
-                        const T value = d2[i] * handicap;
+                        const T x = grid.x(column + i) - middle_x;
+                        const T value = d2[i] * handicap + T(kMiddle) * (x * x + (y - middle_y) * (y - middle_y));
                         const bool wins = d2[i] <= scene.blur2 && value < lists.key[cell];
                         lists.key[cell] = wins ? value : lists.key[cell];
                         lists.id[cell] = wins ? 2 * f : lists.id[cell];

@@ -63,7 +63,8 @@ def radius_of(
     """Return `cull_radius` of objects of `geodiff.soft`; infinite for user-defined ones, of which nothing is known."""
     if law.kernel_id is None or rule.kernel_id is None:
         return math.inf
-    numbers = [0.0 if value is None else float(value) for value in (scale, law.shape, law.shift, rule.p)]
+    given = (scale, law.shape, law.shift, rule.p)
+    numbers = [0.0 if v is None else float(v.detach() if isinstance(v, torch.Tensor) else v) for v in given]
     scale, shape, shift, p = numbers
     return cull_radius(
         law.kernel_id, law.is_reversed, law.is_squared, scale, shape, shift, rule.kernel_id, p, faces, max_error

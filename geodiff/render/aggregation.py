@@ -81,14 +81,14 @@ def ranking_for(
 ) -> Ranking:
     """Return what picks the fragments: `log F` in a table, and one over the depth that γ stands for."""
     with torch.no_grad():
-        tau = float(scale)
+        tau = float(torch.as_tensor(scale).detach())
         unit = tau**0.5 if law.is_squared else tau
         u = torch.linspace(-1, 1, 1025, dtype=torch.float64)
         d = u / (1 - u.abs()).clamp(min=1e-4)
         plain = law.unsquared() if law.is_squared else law
         table = plain.log_cdf(d * d.abs() if law.is_squared else d).clamp(min=_NEVER)
         span = (range_[:, 1] - range_[:, 0]).detach().double()
-        sharpness = 1 / (torch.where(span > 0, span, 1.0) * max(float(gamma), _LEAST_GAMMA))
+        sharpness = 1 / (torch.where(span > 0, span, 1.0) * max(float(torch.as_tensor(gamma).detach()), _LEAST_GAMMA))
         return Ranking(table, unit, sharpness)
 
 

@@ -104,7 +104,7 @@ class Renderer:
     Gradients: of alpha, rgb, depth, normal and uv, in vertices, every parameter of the camera, colours, textures and
     their coordinates, lights, materials, background, `scale`, `gamma`, and the parameters of distribution and T-conorm.
     With hard depth, which face is seen is piecewise constant: where one face hides another the image jumps, and no
-    gradient     knows of it; softmax depth does. Finite everywhere.
+    gradient knows of it; softmax depth does. Finite everywhere.
 
     Raises:
         TypeError, ValueError: as each argument's check says.
@@ -119,6 +119,8 @@ class Renderer:
         >>> out.rgb.shape, out.depth.shape
         (torch.Size([48, 64, 3]), torch.Size([48, 64]))
     """
+
+    coverages: tuple[str, ...] = ("faces",)
 
     def __init__(
         self,
@@ -145,7 +147,7 @@ class Renderer:
         self.image_size = pixel_size("Renderer", image_size)
         self.distribution = soft.as_distribution(distribution)
         self.tconorm = soft.as_tconorm(tconorm)
-        self.coverage = choice("Renderer", "coverage", coverage, ("faces",))
+        self.coverage = choice("Renderer", "coverage", coverage, self.coverages)
         self.backend = choice("Renderer", "backend", backend, ("kernel", "reference"))
         if scale is not None and scale_px is not None:
             raise fail("Renderer", "scale_px", "given instead of `scale`", "both", "Leave one of them out.")

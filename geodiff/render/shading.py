@@ -2,7 +2,7 @@
 """From points seen on surfaces to their colours: attributes, normals, light and texture."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -148,8 +148,28 @@ class _Look:
     def of_image(self, value: torch.Tensor) -> torch.Tensor:
         """Return (P, C) of (..., C), one for each image."""
         rows, stride = self.table(value[..., None, :])
-        index = self.hits.image if stride else torch.zeros_like(self.hits.image)
-        return ops.blend(rows, index[:, None], self.ones)
+        if not stride:
+            spread: torch.Tensor = _Spread.apply(rows, len(self.hits.image))
+            return spread
+        return ops.blend(rows, self.hits.image[:, None], self.ones)
+
+
+class _Spread(torch.autograd.Function):
+    """Repeat a row (1, C) to (P, C) without a copy; backward, the sum is taken in the order of the points."""
+
+    @staticmethod
+    def forward(ctx: Any, row: torch.Tensor, count: int) -> torch.Tensor:
+        ctx.save_for_backward(row)
+        return row.expand(count, -1)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (row,) = ctx.saved_tensors
+        with torch.enable_grad():
+            leaf = torch.zeros_like(row).requires_grad_()
+            index = torch.zeros(len(upstream), 1, dtype=torch.int32, device=row.device)
+            spread = ops.blend(leaf, index, upstream.new_ones(len(upstream), 1))
+        return torch.autograd.grad(spread, leaf, upstream)[0], None
 
 
 def _albedo(mesh: Mesh, look: _Look, vertex_colors: list[torch.Tensor], uv: torch.Tensor | None) -> torch.Tensor | None:

@@ -303,8 +303,8 @@ def test_other_devices_are_refused():
     clip, faces, layout = BY_NAME["octahedron"].tensors(device="meta")
     with pytest.raises(RuntimeError, match="fragments: `clip` must be on the CPU"):
         ops.fragments(clip, faces, layout, image_size=(4, 4))
-    with pytest.raises(RuntimeError, match="blend: `values` must be on the CPU"):
-        ops.blend(clip, faces, clip.new_zeros(faces.shape))
+    # What blends is not tied to the CPU: elsewhere its twin does it.
+    assert ops.blend(clip, faces, clip.new_zeros(faces.shape)).device.type == "meta"
 
 
 @pytest.mark.parametrize("module", [ops, reference], ids=["kernel", "twin"])
