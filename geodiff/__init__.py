@@ -15,6 +15,11 @@ _EXPORTS = {
     "Mesh": "geodiff.scene.mesh",
     "MeshBatch": "geodiff.scene.mesh",
     "Camera": "geodiff.scene.camera",
+    "Texture": "geodiff.scene.texture",
+    "Material": "geodiff.scene.material",
+    "AmbientLight": "geodiff.scene.light",
+    "DirectionalLight": "geodiff.scene.light",
+    "PointLight": "geodiff.scene.light",
     "icosphere": "geodiff.scene.primitives",
     "box": "geodiff.scene.primitives",
     "torus": "geodiff.scene.primitives",
@@ -28,6 +33,8 @@ _EXPORTS = {
     "Renderer": "geodiff.render.renderer",
     "RenderOutput": "geodiff.render.renderer",
     "rasterize": "geodiff.render.renderer",
+    "fragments": "geodiff.render.fragments",
+    "presets": "geodiff.render",
     "chamfer": "geodiff.transport.chamfer",
     "sinkhorn": "geodiff.transport.sinkhorn",
     "sinkhorn_divergence": "geodiff.transport.divergence",
@@ -53,11 +60,16 @@ __all__ = [*_EXPORTS, "__version__", "losses", "scene", "soft", "splines", "task
 
 if TYPE_CHECKING:
     from geodiff import losses, scene, soft, splines, tasks
+    from geodiff.render import presets
+    from geodiff.render.fragments import fragments
     from geodiff.render.renderer import Renderer, RenderOutput, rasterize
     from geodiff.scene.camera import Camera
     from geodiff.scene.files import PosedImages
+    from geodiff.scene.light import AmbientLight, DirectionalLight, PointLight
+    from geodiff.scene.material import Material
     from geodiff.scene.mesh import Mesh, MeshBatch
     from geodiff.scene.primitives import box, cylinder, icosphere, plane, torus
+    from geodiff.scene.texture import Texture
     from geodiff.splines.basis import BSplineBasis
     from geodiff.splines.curve import NURBSCurve
     from geodiff.splines.nurbs_volume import NURBSVolume

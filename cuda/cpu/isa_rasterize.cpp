@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The hard rasteriser on the CPU: a z-buffer over bands of rows, then barycentrics once a pixel.
-#include "../raster/hard.h"
-#include "grid.h"
 #include "parallel.h"
+#include "zbuffer.h"
 
 namespace gd {
 namespace {
@@ -11,63 +10,11 @@ using geodiff::parallel;
 template <class T>
 using Job = geodiff::HardJob<T>;
 
-constexpr int kBandRows = 16;
 constexpr i64 kFaceBlock = 1024;
-
-struct Rows {
-    int first, end;
-};
-
-template <class T>
-struct Band {
-    const Grid<T>& grid;
-    const HardFace<T>* faces;
-    const Reach<T>* reaches;
-    int first_row, end_row, stride;
-    T* depth;
-    int* winner;
-
-    void draw(int f) {
-        const HardFace<T>& face = faces[f];
-        const Reach<T>& reach = reaches[f];
-        const int to = min(reach.end_row, end_row);
-        for (int row = max(reach.first_row, first_row); row < to; ++row) {
-            const T y = grid.y(row);
-            int first, end;
-            reach.columns(y, grid, first, end);
-            T* z = depth + i64(row - first_row) * stride;
-            int* id = winner + i64(row - first_row) * stride;
-            for (int column = first; column < end; column += kLane) {
-                T here[kLane], side[kLane];
-                for (int i = 0; i < kLane; ++i) {
-                    const T x = grid.x(column + i);
-                    T least = Real<T>::largest;
-                    for (int k = 0; k < 3; ++k) {
-                        const T cross = face.ex[k] * (y - face.ay[k]) - face.ey[k] * (x - face.ax[k]);
-                        least = min(least, face.sign[k] * cross);
-                    }
-                    side[i] = least;
-                }
-                if (face.n == 4) {
-                    for (int i = 0; i < kLane; ++i) {
-                        const T cross = face.ex[3] * (y - face.ay[3]) - face.ey[3] * (grid.x(column + i) - face.ax[3]);
-                        side[i] = min(side[i], face.sign[3] * cross);
-                    }
-                }
-                for (int i = 0; i < kLane; ++i) here[i] = depth_at(face, grid.x(column + i), y);
-                for (int i = 0; i < kLane; ++i) {
-                    const bool wins = side[i] >= T(0) && here[i] < z[column + i];
-                    z[column + i] = wins ? here[i] : z[column + i];
-                    id[column + i] = wins ? f : id[column + i];
-                }
-            }
-        }
-    }
-};
 
 template <class T>
 void draw_image(const Job<T>& job, const Grid<T>& grid, i64 image, int threads) {
-    const int bands = (job.height + kBandRows - 1) / kBandRows;
+    const int bands = (job.height + kZBandRows - 1) / kZBandRows;
     const int stride = job.width + kLane;
     const i64 count = job.layout[3 * image + 2];
     const T* clip = job.clip + 4 * job.layout[3 * image];
@@ -91,8 +38,8 @@ void draw_image(const Job<T>& job, const Grid<T>& grid, i64 image, int threads) 
         }
     });
     parallel(bands, threads, [&](i64 b) {
-        const int first = int(b) * kBandRows;
-        const int end = min(first + kBandRows, job.height);
+        const int first = int(b) * kZBandRows;
+        const int end = min(first + kZBandRows, job.height);
         const i64 cells = i64(end - first) * stride;
         Scratch<T> depth(cells);
         Scratch<int> winner(cells);

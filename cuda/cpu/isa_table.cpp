@@ -17,6 +17,14 @@ void contour_forward_f32(const geodiff::ContourJob<float>&);
 void contour_forward_f64(const geodiff::ContourJob<double>&);
 void contour_backward_f32(const geodiff::ContourJob<float>&);
 void contour_backward_f64(const geodiff::ContourJob<double>&);
+void fragments_forward_f32(const geodiff::FragmentsJob<float>&);
+void fragments_forward_f64(const geodiff::FragmentsJob<double>&);
+void fragments_backward_f32(const geodiff::FragmentsJob<float>&);
+void fragments_backward_f64(const geodiff::FragmentsJob<double>&);
+void blend_forward_f32(const geodiff::BlendJob<float>&);
+void blend_forward_f64(const geodiff::BlendJob<double>&);
+void blend_backward_f32(const geodiff::BlendJob<float>&);
+void blend_backward_f64(const geodiff::BlendJob<double>&);
 void spline_basis_f32(const geodiff::BasisJob<float>&);
 void spline_basis_f64(const geodiff::BasisJob<double>&);
 void spline_basis_backward_f32(const geodiff::BasisJob<float>&);
@@ -66,6 +74,14 @@ const geodiff::Kernels& kernels() {
         contour_forward_f64,
         contour_backward_f32,
         contour_backward_f64,
+        fragments_forward_f32,
+        fragments_forward_f64,
+        fragments_backward_f32,
+        fragments_backward_f64,
+        blend_forward_f32,
+        blend_forward_f64,
+        blend_backward_f32,
+        blend_backward_f64,
         spline_basis_f32,
         spline_basis_f64,
         spline_basis_backward_f32,

@@ -59,6 +59,39 @@ struct ContourJob : RasterJob<T> {
     T* grad_clip;       // (N, 4)
 };
 
+template <class T>
+struct FragmentsJob : RasterJob<T> {
+    int k, order;           // order: 0 nearest in depth, 1 what is seen (k = 1), 2 largest weight
+    double blur;            // NDC; faces farther than this from a pixel leave no fragment
+    const T* table;         // (table_size) log F over d/(|d| + table_unit) in [−1, 1]; order 2 only
+    int table_size;
+    T table_unit;
+    const T* sharpness;     // (B) weight = F·exp(−depth·sharpness); order 2 only
+    long long* face;        // (B, H, W, k)
+    T* distance;            // (B, H, W, k)
+    T* barycentric;         // (B, H, W, k, 3)
+    T* depth;               // (B, H, W, k)
+    // Backward only, which also reads face and distance.
+    const T* up_distance;
+    const T* up_barycentric;
+    const T* up_depth;
+    T* grad_clip;           // (N, 4), zero on entry
+};
+
+template <class T>
+struct BlendJob {
+    const T* values;    // (rows, channels)
+    const int* index;   // (points, terms)
+    const T* weight;    // (points, terms)
+    long long rows, points;
+    int terms, channels, threads;
+    T* out;             // (points, channels)
+    // Backward only.
+    const T* upstream;  // (points, channels)
+    T* grad_values;     // (rows, channels), zero on entry, or null
+    T* grad_weight;     // (points, terms), or null
+};
+
 // One SIMD level's kernels.
 struct Kernels {
     const char* name;
@@ -72,6 +105,14 @@ struct Kernels {
     void (*contour_forward_f64)(const ContourJob<double>&);
     void (*contour_backward_f32)(const ContourJob<float>&);
     void (*contour_backward_f64)(const ContourJob<double>&);
+    void (*fragments_forward_f32)(const FragmentsJob<float>&);
+    void (*fragments_forward_f64)(const FragmentsJob<double>&);
+    void (*fragments_backward_f32)(const FragmentsJob<float>&);
+    void (*fragments_backward_f64)(const FragmentsJob<double>&);
+    void (*blend_forward_f32)(const BlendJob<float>&);
+    void (*blend_forward_f64)(const BlendJob<double>&);
+    void (*blend_backward_f32)(const BlendJob<float>&);
+    void (*blend_backward_f64)(const BlendJob<double>&);
     void (*spline_basis_f32)(const BasisJob<float>&);
     void (*spline_basis_f64)(const BasisJob<double>&);
     void (*spline_basis_backward_f32)(const BasisJob<float>&);

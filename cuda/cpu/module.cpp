@@ -191,6 +191,32 @@ void contour_forward(Array<const T, 2> clip, Array<const int, 2> faces, Array<co
 }
 
 template <class T>
+void fragments_forward(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout, int height,
+                       int width, double near, int order, double blur, Array<const T, 1> table, double table_unit,
+                       Array<const T, 1> sharpness, Array<int64_t, 4> face, Array<T, 4> distance, Array<T, 5> barycentric,
+                       Array<T, 4> depth, int threads) {
+    geodiff::FragmentsJob<T> job{};
+    fill<T>(job, clip, faces, layout, height, width, near, threads);
+    job.k = static_cast<int>(face.shape(3));
+    job.order = order;
+    job.blur = blur;
+    job.table = table.data();
+    job.table_size = static_cast<int>(table.shape(0));
+    job.table_unit = T(table_unit);
+    job.sharpness = sharpness.data();
+    job.face = reinterpret_cast<long long*>(face.data());
+    job.distance = distance.data();
+    job.barycentric = barycentric.data();
+    job.depth = depth.data();
+    nb::gil_scoped_release release;
+    if constexpr (sizeof(T) == 4) {
+        level->fragments_forward_f32(job);
+    } else {
+        level->fragments_forward_f64(job);
+    }
+}
+
+template <class T>
 void contour_backward(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout, int height,
                       int width, double near, Array<const T, 3> distance, Array<const T, 3> along,
                       Array<const int, 4> nearest, Array<const T, 3> upstream, Array<T, 2> grad_clip, int threads) {
@@ -207,6 +233,72 @@ void contour_backward(Array<const T, 2> clip, Array<const int, 2> faces, Array<c
         level->contour_backward_f32(job);
     } else {
         level->contour_backward_f64(job);
+    }
+}
+
+template <class T>
+void fragments_backward(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout, int height,
+                        int width, double near, Array<const int64_t, 4> face, Array<const T, 4> distance,
+                        Array<const T, 4> up_distance, Array<const T, 5> up_barycentric, Array<const T, 4> up_depth,
+                        Array<T, 2> grad_clip, int threads) {
+    geodiff::FragmentsJob<T> job{};
+    fill<T>(job, clip, faces, layout, height, width, near, threads);
+    job.k = static_cast<int>(face.shape(3));
+    job.face = reinterpret_cast<long long*>(const_cast<int64_t*>(face.data()));
+    job.distance = const_cast<T*>(distance.data());
+    job.up_distance = up_distance.data();
+    job.up_barycentric = up_barycentric.data();
+    job.up_depth = up_depth.data();
+    job.grad_clip = grad_clip.data();
+    nb::gil_scoped_release release;
+    if constexpr (sizeof(T) == 4) {
+        level->fragments_backward_f32(job);
+    } else {
+        level->fragments_backward_f64(job);
+    }
+}
+
+template <class T>
+geodiff::BlendJob<T> blend_job(const Array<const T, 2>& values, const Array<const int, 2>& index,
+                               const Array<const T, 2>& weight, int threads) {
+    geodiff::BlendJob<T> job{};
+    job.values = values.data();
+    job.index = index.data();
+    job.weight = weight.data();
+    job.rows = static_cast<long long>(values.shape(0));
+    job.channels = static_cast<int>(values.shape(1));
+    job.points = static_cast<long long>(index.shape(0));
+    job.terms = static_cast<int>(index.shape(1));
+    job.threads = threads;
+    return job;
+}
+
+template <class T>
+void blend_forward(Array<const T, 2> values, Array<const int, 2> index, Array<const T, 2> weight, Array<T, 2> out,
+                   int threads) {
+    auto job = blend_job<T>(values, index, weight, threads);
+    job.out = out.data();
+    nb::gil_scoped_release release;
+    if constexpr (sizeof(T) == 4) {
+        level->blend_forward_f32(job);
+    } else {
+        level->blend_forward_f64(job);
+    }
+}
+
+template <class T>
+void blend_backward(Array<const T, 2> values, Array<const int, 2> index, Array<const T, 2> weight,
+                    Array<const T, 2> upstream, nb::ndarray<T, nb::c_contig, nb::device::cpu> grad_values,
+                    nb::ndarray<T, nb::c_contig, nb::device::cpu> grad_weight, int threads) {
+    auto job = blend_job<T>(values, index, weight, threads);
+    job.upstream = upstream.data();
+    job.grad_values = grad_values.size() ? grad_values.data() : nullptr;
+    job.grad_weight = grad_weight.size() ? grad_weight.data() : nullptr;
+    nb::gil_scoped_release release;
+    if constexpr (sizeof(T) == 4) {
+        level->blend_backward_f32(job);
+    } else {
+        level->blend_backward_f64(job);
     }
 }
 
@@ -390,6 +482,18 @@ void bind(nb::module_& m) {
     m.def("contour_backward", &contour_backward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
           "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "distance"_a.noconvert(), "along"_a.noconvert(),
           "nearest"_a.noconvert(), "upstream"_a.noconvert(), "grad_clip"_a.noconvert(), "threads"_a);
+    m.def("fragments_forward", &fragments_forward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
+          "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "order"_a, "blur"_a, "table"_a.noconvert(),
+          "table_unit"_a, "sharpness"_a.noconvert(), "face"_a.noconvert(), "distance"_a.noconvert(),
+          "barycentric"_a.noconvert(), "depth"_a.noconvert(), "threads"_a);
+    m.def("fragments_backward", &fragments_backward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
+          "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "face"_a.noconvert(), "distance"_a.noconvert(),
+          "up_distance"_a.noconvert(), "up_barycentric"_a.noconvert(), "up_depth"_a.noconvert(),
+          "grad_clip"_a.noconvert(), "threads"_a);
+    m.def("blend_forward", &blend_forward<T>, "values"_a.noconvert(), "index"_a.noconvert(), "weight"_a.noconvert(),
+          "out"_a.noconvert(), "threads"_a);
+    m.def("blend_backward", &blend_backward<T>, "values"_a.noconvert(), "index"_a.noconvert(), "weight"_a.noconvert(),
+          "upstream"_a.noconvert(), "grad_values"_a.noconvert(), "grad_weight"_a.noconvert(), "threads"_a);
     m.def("spline_basis", &spline_basis<T>, "knots"_a.noconvert(), "parameters"_a.noconvert(), "degree"_a, "order"_a,
           "span"_a.noconvert(), "values"_a.noconvert(), "threads"_a);
     m.def("spline_basis_backward", &spline_basis_backward<T>, "knots"_a.noconvert(), "parameters"_a.noconvert(),

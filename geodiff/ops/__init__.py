@@ -2,6 +2,7 @@
 """One file a kernel: argument checks, torch.library schema, fake and autograd formulas. Twins: geodiff.reference."""
 
 from geodiff.ops.contour import contour
+from geodiff.ops.fragments import blend, fragments
 from geodiff.ops.rasterize import rasterize
 from geodiff.ops.silhouette import count_pairs, silhouette
 from geodiff.ops.spline import basis, spline, spline_grid
@@ -11,8 +12,10 @@ __all__ = [
     "apply",
     "apply_gradient",
     "basis",
+    "blend",
     "contour",
     "count_pairs",
+    "fragments",
     "lse",
     "rasterize",
     "silhouette",

@@ -2,6 +2,7 @@
 """How far from a face a pixel must be for it not to count: from the distribution, with a bound on alpha's error."""
 
 import functools
+import math
 
 import torch
 
@@ -73,3 +74,17 @@ def contour_radii(
     size = scale**0.5 if squared else scale
     radii = [max(0.0, float(end)) * size for end in (-law.quantile(rest), law.upper_quantile(rest))]
     return radii[0], radii[1]
+
+
+def radius_of(
+    law: "soft.Distribution", rule: "soft.TConorm", scale: float | torch.Tensor, faces: int, max_error: float
+) -> float:
+    """Return `cull_radius` of objects of `geodiff.soft`; infinite for user-defined ones, of which nothing is known."""
+    if law.kernel_id is None or rule.kernel_id is None:
+        return math.inf
+    given = (scale, law.shape, law.shift, rule.p)
+    numbers = [0.0 if v is None else float(v.detach() if isinstance(v, torch.Tensor) else v) for v in given]
+    scale, shape, shift, p = numbers
+    return cull_radius(
+        law.kernel_id, law.is_reversed, law.is_squared, scale, shape, shift, rule.kernel_id, p, faces, max_error
+    )

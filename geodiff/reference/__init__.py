@@ -2,6 +2,7 @@
 """The pure-torch twin of every op, same name and arguments: slow, plain, any dtype, any plug-in."""
 
 from geodiff.reference.contour import contour, contour_distance
+from geodiff.reference.fragments import Fragments, Ranking, blend, fragments
 from geodiff.reference.outline import edge_cycles
 from geodiff.reference.polygons import Polygons, near_clip, signed_distance
 from geodiff.reference.rasterize import Raster, rasterize
@@ -10,16 +11,20 @@ from geodiff.reference.spline import basis, basis_matrix, find_span, spline, spl
 from geodiff.reference.transport import apply, apply_gradient, lse, pair_cost
 
 __all__ = [
+    "Fragments",
     "Polygons",
+    "Ranking",
     "Raster",
     "apply",
     "apply_gradient",
     "basis",
     "basis_matrix",
+    "blend",
     "contour",
     "contour_distance",
     "edge_cycles",
     "find_span",
+    "fragments",
     "lse",
     "near_clip",
     "pair_cost",

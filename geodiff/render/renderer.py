@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a mesh and a camera to images: the soft renderer and the hard rasteriser."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,21 +9,41 @@ import torch
 
 from geodiff import ops, reference, soft
 from geodiff.ops.culling import MAX_ERROR
+from geodiff.render.aggregation import Found, blur_for, find, ranking_for, softmax_weights
+from geodiff.render.packing import depth_range, pack, warn_if_behind
+from geodiff.render.shading import SHADINGS, Hits, Seen, shade
 from geodiff.scene.camera import Camera
+from geodiff.scene.light import Light, as_lights
 from geodiff.scene.mesh import Mesh, MeshBatch
 from geodiff.scene.pose import pixel_size
-from geodiff.validation import choice, describe, fail, positive
+from geodiff.validation import as_tensor, choice, describe, fail, positive, promote
+
+OUTPUTS = ("alpha", "rgb", "depth", "normal", "face_id", "uv")
 
 
 @dataclass(frozen=True)
 class RenderOutput:
-    """What a renderer returns.
+    """What a renderer returns: images of size `H × W`; the batch is that of mesh and camera, broadcast.
+
+    What was not asked for is None. Depth, normal, uv and face_id are, with hard depth, those of the face that is seen
+    at the pixel centre, the same as of `rasterize`; with softmax depth the weighted mean over the faces, and the face
+    of the largest weight.
 
     Attributes:
-        alpha: soft coverage in [0, 1], `(..., H, W)`; the batch is that of mesh and camera, broadcast.
+        alpha: soft coverage in [0, 1], `(..., H, W)`.
+        rgb: colour over the background, `(..., H, W, 3)`.
+        depth: distance along the viewing direction, infinite where empty, `(..., H, W)`.
+        normal: unit normals in the world, 0 where empty, `(..., H, W, 3)`; means are not made unit again.
+        face_id: index of the face within its mesh, −1 where empty, `(..., H, W)` int64.
+        uv: texture coordinates, 0 where empty, `(..., H, W, 2)`.
     """
 
     alpha: torch.Tensor
+    rgb: torch.Tensor | None = None
+    depth: torch.Tensor | None = None
+    normal: torch.Tensor | None = None
+    face_id: torch.Tensor | None = None
+    uv: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -45,11 +64,17 @@ class HardOutput:
 
 
 class Renderer:
-    """Render soft silhouettes of meshes: one object for the whole family of GenDR's renderers.
+    """Render meshes softly: one object for the whole family of GenDR's renderers, with colour, light and depth.
 
     At pixel q, `alpha(q) = ⊥_f F(d(q, f)/τ)`: the signed distance d (NDC, positive inside) to each face f goes through
     the CDF F of a distribution of scale τ, and the faces are joined by a T-conorm ⊥ (Petersen et al., "GenDR: a
-    generalized differentiable renderer", 2022).
+    generalized differentiable renderer", 2022). `rgb = alpha·Σ_k w_k c_k + (1 − alpha)·background`, with the colours c
+    of the faces seen by the pixel, each at its point nearest to the pixel centre:
+
+    - ``depth="hard"``: w = 1 for the nearest face that covers the pixel centre; where none does (the soft rim), for the
+      face nearest in the image;
+    - ``depth="softmax"``: `w_k ∝ F(d_k/τ)·exp(z_k/γ)`, z the depth, scaled so that the scene's nearest vertex is at 1
+      and its farthest at 0 (Liu et al., "Soft rasterizer", 2019). γ → 0 is the nearest of the faces with any coverage.
 
     Args:
         image_size: `H` for a square image, or `(H, W)`.
@@ -61,13 +86,28 @@ class Renderer:
             the product of F over the lines of its three edges. `"contour"`: one CDF a pixel, of the distance
             to the outline of the mesh's image, positive inside; the same image however finely the shape is
             tessellated, without seams. It takes no T-conorm.
+        shading: `"unlit"`, `"lambert"` (ambient and diffuse light), `"phong"` (highlights too) or `"gouraud"` (as
+            Phong, but lit at the vertices). Left out: Phong where the call gets lights, else unlit.
+        normals: `"smooth"` (of the vertices, interpolated) or `"flat"` (of the faces).
+        depth: `"hard"` or `"softmax"`.
+        gamma: γ > 0, for softmax: a fraction of the depth range; a float or a tensor without axes.
+        depth_range: `(near, far)` depths for z instead of those of the scene.
+        background: `(r, g, b)`, an image `(H, W, 3)`, or one for each image of the batch `(..., H, W, 3)`.
+        background_depth: if given, with softmax, the background takes part as one more face of F = 1 and this z, and
+            alpha has no say in rgb. This is what SoftRas does.
+        outputs: of `"rgb"`, `"depth"`, `"normal"`, `"face_id"`, `"uv"`; alpha always comes.
+        supersample: s: render s·s pixels for each, and average (depth and normal over those covered; face_id and uv are
+            those of the nearest).
+        max_fragments: how many faces a pixel mixes with softmax; those of largest weight are taken.
         scale_px: τ in pixels instead of `scale` (for a squared distribution, its root).
         max_error: faces far from a pixel are left out as long as alpha changes by no more than this.
         backend: `"kernel"`, or `"reference"` for the slow twin in plain torch. User-defined distributions and
             T-conorms always go through the twin.
 
-    Gradients: in vertices, in every parameter of the camera, in `scale`, and in the parameters of distribution and
-    T-conorm. Finite everywhere; the same bits on any number of threads.
+    Gradients: of alpha, rgb, depth, normal and uv, in vertices, every parameter of the camera, colours, textures and
+    their coordinates, lights, materials, background, `scale`, `gamma`, and the parameters of distribution and T-conorm.
+    With hard depth, which face is seen is piecewise constant: where one face hides another the image jumps, and no
+    gradient knows of it; softmax depth does. Finite everywhere.
 
     Raises:
         TypeError, ValueError: as each argument's check says.
@@ -77,6 +117,10 @@ class Renderer:
         >>> camera = gd.Camera.orbit(distance=2.7, elevation_deg=30, azimuth_deg=0, fov_deg=60)
         >>> gd.Renderer(64, distribution="logistic", scale=1e-2)(gd.icosphere(2), camera).alpha.shape
         torch.Size([64, 64])
+        >>> render = gd.Renderer((48, 64), scale_px=0.5, outputs=("rgb", "depth"), background=(1, 1, 1))
+        >>> out = render(gd.icosphere(2), camera, [gd.AmbientLight(0.3), gd.DirectionalLight((1, 1, 1), 0.7)])
+        >>> out.rgb.shape, out.depth.shape
+        (torch.Size([48, 64, 3]), torch.Size([48, 64]))
     """
 
     def __init__(
@@ -87,6 +131,16 @@ class Renderer:
         tconorm: "soft.TConorm | str | Callable[..., Any]" = "probabilistic",
         coverage: str = "faces",
         *,
+        shading: str | None = None,
+        normals: str = "smooth",
+        depth: str = "hard",
+        gamma: float | torch.Tensor = 1e-2,
+        depth_range: tuple[float, float] | None = None,
+        background: Any = (0.0, 0.0, 0.0),
+        background_depth: float | None = None,
+        outputs: str | Sequence[str] = ("alpha",),
+        supersample: int = 1,
+        max_fragments: int = 8,
         scale_px: float | torch.Tensor | None = None,
         max_error: float = MAX_ERROR,
         backend: str = "kernel",
@@ -103,49 +157,225 @@ class Renderer:
             length = scale_px * (2 / min(self.image_size))
             scale = length * length if self.distribution.is_squared else length
         self.scale = 1e-2 if scale is None else scale
-        positive("Renderer", "scale", self.scale, "τ is a length in NDC (an area for a squared distribution).")
-        if isinstance(self.scale, torch.Tensor) and self.scale.numel() != 1:
-            fix = "Make a Renderer for each value."
-            raise fail("Renderer", "scale", "a number or a tensor with one element", self.scale, fix)
+        _number("scale", self.scale, "τ is a length in NDC (an area for a squared distribution).")
         if not isinstance(max_error, int | float) or not 0 <= max_error < 1:
             raise fail("Renderer", "max_error", "in [0, 1)", describe(max_error), "It bounds the error of alpha.")
         self.max_error = max_error
+        self.shading = None if shading is None else choice("Renderer", "shading", shading, SHADINGS)
+        self.normals = choice("Renderer", "normals", normals, ("smooth", "flat"))
+        self.depth = choice("Renderer", "depth", depth, ("hard", "softmax"))
+        self.gamma = gamma
+        _number("gamma", gamma, "It is a fraction of the depth range: the smaller, the harder.")
+        self.depth_range = _checked_range(depth_range)
+        self.background_depth = background_depth
+        if background_depth is not None and (
+            self.depth != "softmax" or not isinstance(background_depth, int | float) or not 0 <= background_depth <= 1
+        ):
+            fix = "It is the background's place between far (0) and near (1)."
+            got = f"{background_depth!r} with depth='{self.depth}'"
+            raise fail("Renderer", "background_depth", "in [0, 1], and only with depth='softmax'", got, fix)
+        self.outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+        for name in self.outputs:
+            choice("Renderer", "outputs", name, OUTPUTS)
+        self.supersample = _count("supersample", supersample, "It is how many pixels each side of a pixel is cut into.")
+        self.max_fragments = _count("max_fragments", max_fragments, "It is how many faces a pixel mixes.")
+        self.background = self._checked_background(background)
 
-    def __call__(self, mesh: Mesh | MeshBatch, camera: Camera) -> RenderOutput:
+    def _checked_background(self, background: Any) -> torch.Tensor:
+        value = promote("Renderer", background=as_tensor("Renderer", "background", background))["background"]
+        if value.shape != (3,) and (value.dim() < 3 or value.shape[-3:] != (*self.image_size, 3)):
+            expected = f"a colour (3,) or an image (..., {self.image_size[0]}, {self.image_size[1]}, 3)"
+            raise fail("Renderer", "background", f"{expected}, of the size of the images", value, "Resize the image.")
+        return value
+
+    def __call__(
+        self, mesh: Mesh | MeshBatch, camera: Camera, lights: "Light | Sequence[Light] | None" = None
+    ) -> RenderOutput:
         """Render one mesh, a batch of one topology, or a `MeshBatch`, seen by one camera or a batch of them.
 
         Args:
             mesh: `vertices (..., V, 3)`, or a `MeshBatch` of B meshes.
             camera: a camera whose batch broadcasts with the mesh's (for a `MeshBatch`: B cameras, or one).
+            lights: one light or several, for rgb; each with the batch of the images, or without one.
 
         Returns:
-            `RenderOutput` with `alpha (..., H, W)`; without a batch, `(H, W)`.
+            `RenderOutput` with `alpha (..., H, W)` and what `outputs` names; without a batch, `(H, W)`.
+
+        A mesh wholly behind the camera gives a warning and an empty image.
         """
         clip, faces, layout, batch = pack("Renderer", mesh, camera)
+        warn_if_behind("Renderer", clip, layout, camera.near, stacklevel=3)
+        shading, lights = self._lighting(lights, batch)
+        size = (self.image_size[0] * self.supersample, self.image_size[1] * self.supersample)
+        alpha = self._alpha(clip, faces, layout, mesh, camera.near, size).reshape(*batch, *size)
+        wanted = tuple(name for name in self.outputs if name != "alpha")
+        if not wanted:
+            return RenderOutput(alpha=self._pooled(alpha))
+        images = len(layout)
+        range_ = self._range(mesh, clip, images, camera.near)
+        found = self._find(clip, faces, layout, camera.near, size, range_)
+        seen = self._seen(mesh, camera, lights, found, clip, layout, batch, shading, wanted)
+        if self.depth == "hard":
+            weights, rest = None, None
+        else:
+            weights, rest = softmax_weights(
+                found, self.distribution, self.scale, self.gamma, range_, self.background_depth
+            )
+        maps = _mixed(found, seen, weights, wanted, size)
+        result: dict[str, torch.Tensor] = {}
+        if "rgb" in wanted:
+            background = self.background.to(device=alpha.device, dtype=alpha.dtype)
+            color = maps["rgb"].reshape(*batch, *size, 3)
+            if rest is None:
+                color, rest = alpha[..., None] * color, 1 - alpha
+            rest = self._pooled(rest.reshape(*batch, *size))
+            result["rgb"] = self._pooled(color, 1) + rest[..., None] * background
+        result.update(self._pooled_maps({n: m.reshape(*batch, *m.shape[1:]) for n, m in maps.items() if n != "rgb"}))
+        return RenderOutput(alpha=self._pooled(alpha), **{name: result[name] for name in wanted})
+
+    def _alpha(
+        self,
+        clip: torch.Tensor,
+        faces: torch.Tensor,
+        layout: torch.Tensor,
+        mesh: Mesh | MeshBatch,
+        near: float,
+        size: tuple[int, int],
+    ) -> torch.Tensor:
+        """Return the coverage (B, H, W)."""
         if self.coverage == "contour":
-            alpha = self._contour(clip, faces, layout, mesh, camera.near)
-            return RenderOutput(alpha=alpha.reshape(*batch, *self.image_size))
+            return self._contour(clip, faces, layout, mesh, near, size)
         model: dict[str, Any] = {
             "distribution": self.distribution,
             "tconorm": self.tconorm,
             "scale": self.scale,
-            "image_size": self.image_size,
-            "near": camera.near,
+            "image_size": size,
+            "near": near,
             "coverage": self.coverage,
         }
         if self.backend == "reference":
-            alpha = reference.silhouette(clip, faces, layout, **model)
-        else:
-            alpha = ops.silhouette(clip, faces, layout, max_error=self.max_error, **model)
-        return RenderOutput(alpha=alpha.reshape(*batch, *self.image_size))
+            return reference.silhouette(clip, faces, layout, **model)
+        return ops.silhouette(clip, faces, layout, max_error=self.max_error, **model)
+
+    def _lighting(self, lights: Any, batch: tuple[int, ...]) -> tuple[str, list[Light]]:
+        """Return the shading in use and the lights, checked."""
+        if lights is not None and "rgb" not in self.outputs:
+            raise fail("Renderer", "outputs", "with 'rgb' where lights are given", str(self.outputs), "Add 'rgb'.")
+        shading = self.shading or ("unlit" if lights is None else "phong")
+        if (lights is None) != (shading == "unlit") and "rgb" in self.outputs:
+            got = "None" if lights is None else "lights"
+            expected = f"{'given' if lights is None else 'None'} with shading='{shading}'"
+            raise fail("Renderer", "lights", expected, got, "Call render(mesh, camera, lights), or change the shading.")
+        return shading, [] if lights is None else as_lights("Renderer", lights, batch)
+
+    def _range(self, mesh: Mesh | MeshBatch, clip: torch.Tensor, images: int, near: float) -> torch.Tensor:
+        """Return the near and far depth of each image (B, 2), between which z goes from 1 to 0."""
+        if self.depth == "hard":
+            return clip.new_ones(images, 2)
+        if self.depth_range is not None:
+            return clip.new_tensor(self.depth_range).expand(images, 2)
+        return depth_range(mesh, clip, images, near)
+
+    def _find(
+        self,
+        clip: torch.Tensor,
+        faces: torch.Tensor,
+        layout: torch.Tensor,
+        near: float,
+        size: tuple[int, int],
+        range_: torch.Tensor,
+    ) -> Found:
+        twin = self.backend == "reference"
+        common: dict[str, Any] = {"image_size": size, "near": near, "twin": twin}
+        if self.depth == "hard":
+            needs_rim = "rgb" in self.outputs
+            blur = blur_for(self.distribution, self.tconorm, self.scale, layout, self.max_error) if needs_rim else 0.0
+            return find(clip, faces, layout, blur=blur, **common)
+        blur = blur_for(self.distribution, self.tconorm, self.scale, layout, self.max_error)
+        ranking = ranking_for(self.distribution, self.scale, self.gamma, range_)
+        return find(clip, faces, layout, k=self.max_fragments, blur=blur, ranking=ranking, **common)
+
+    def _seen(
+        self,
+        mesh: Mesh | MeshBatch,
+        camera: Camera,
+        lights: list[Light],
+        found: Found,
+        clip: torch.Tensor,
+        layout: torch.Tensor,
+        batch: tuple[int, ...],
+        shading: str,
+        wanted: tuple[str, ...],
+    ) -> Seen:
+        """Return colour, normal and texture coordinates of each fragment that is there."""
+        options: dict[str, Any] = {"shading": shading, "normals": self.normals, "wanted": wanted}
+        footprint = _footprint(found, clip, mesh.faces, layout, self) if _needs_footprint(mesh, wanted) else None
+        if isinstance(mesh, Mesh):
+            hits = Hits(found.image, found.face, found.barycentric, footprint)
+            return shade(mesh, camera, lights, hits, batch, **options)
+        # Meshes of their own textures and sizes: one after another. The fragments come image by image.
+        ends = torch.bincount(found.image, minlength=len(mesh)).tolist()
+        pieces = [None] * len(mesh) if footprint is None else list(footprint.split(ends))
+        parts = []
+        for i, (face, barycentric, piece) in enumerate(
+            zip(found.face.split(ends), found.barycentric.split(ends), pieces, strict=True)
+        ):
+            eye = camera[i if len(camera) > 1 else 0] if camera.batch_shape else camera
+            own = [light.select(batch, i) for light in lights]
+            hits = Hits(torch.zeros_like(face), face, barycentric, piece)
+            parts.append(shade(mesh[i], eye, own, hits, (), **options))
+        joined = (
+            None if any(v is None for v in values) else torch.cat([v for v in values if v is not None])
+            for values in zip(*parts, strict=True)
+        )
+        return Seen(*joined)
+
+    def _pooled(self, image: torch.Tensor, channels: int = 0) -> torch.Tensor:
+        """Average over the s·s samples of each pixel of (..., s·H, s·W[, C])."""
+        if self.supersample == 1:
+            return image
+        return self._samples(image, channels).mean(dim=-1)
+
+    def _samples(self, image: torch.Tensor, channels: int = 0) -> torch.Tensor:
+        """Return (..., s·H, s·W[, C]) as (..., H, W[, C], s·s)."""
+        s, (height, width) = self.supersample, self.image_size
+        lead, tail = image.shape[: image.dim() - 2 - channels], image.shape[image.dim() - channels :]
+        parts = image.reshape(*lead, height, s, width, s, *tail)
+        axis = len(lead)
+        return parts.movedim((axis + 1, axis + 3), (-2, -1)).flatten(-2)
+
+    def _pooled_maps(self, maps: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Reduce depth, normal, face_id and uv to one sample a pixel."""
+        if self.supersample == 1 or not maps:
+            return maps
+        depth = self._samples(maps["depth"])
+        there = torch.isfinite(depth)
+        some = there.sum(dim=-1).clamp(min=1)
+        nearest = depth.detach().argmin(dim=-1, keepdim=True)
+        result = {"depth": torch.where(there, depth, 0.0).sum(dim=-1) / some}
+        result["depth"] = torch.where(there.any(dim=-1), result["depth"], torch.inf)
+        if "normal" in maps:
+            result["normal"] = self._samples(maps["normal"], 1).sum(dim=-1) / some[..., None]
+        if "face_id" in maps:
+            result["face_id"] = self._samples(maps["face_id"]).gather(-1, nearest)[..., 0]
+        if "uv" in maps:
+            place = nearest[..., None, :].expand(*nearest.shape[:-1], 2, 1)
+            result["uv"] = self._samples(maps["uv"], 1).gather(-1, place)[..., 0]
+        return result
 
     def _contour(
-        self, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, mesh: Mesh | MeshBatch, near: float
+        self,
+        clip: torch.Tensor,
+        faces: torch.Tensor,
+        layout: torch.Tensor,
+        mesh: Mesh | MeshBatch,
+        near: float,
+        size: tuple[int, int],
     ) -> torch.Tensor:
         model: dict[str, Any] = {
             "distribution": self.distribution,
             "scale": self.scale,
-            "image_size": self.image_size,
+            "image_size": size,
             "near": near,
         }
         if self.backend == "reference":
@@ -159,6 +389,78 @@ class Renderer:
             f"Renderer({self.image_size[0]}×{self.image_size[1]}, {self.distribution!r}, scale={scale:g}, "
             f"{self.tconorm!r}, coverage='{self.coverage}')"
         )
+
+
+def _mixed(
+    found: Found, seen: Seen, weights: torch.Tensor | None, wanted: tuple[str, ...], size: tuple[int, int]
+) -> dict[str, torch.Tensor]:
+    """Return the maps (B, H, W[, C]) asked for; depth always."""
+    face_id, distance, _, depth = found.fragments
+    maps: dict[str, torch.Tensor] = {}
+    values = {"normal": seen.normal, "uv": seen.uv}
+    if weights is None:
+        covered = distance[..., 0] >= 0
+        if seen.color is not None:
+            maps["rgb"] = found.dense(seen.color)[..., 0, :]
+        maps["depth"] = torch.where(covered, depth[..., 0], torch.inf)
+        maps["face_id"] = torch.where(covered, face_id[..., 0], -1)
+        for name, value in values.items():
+            if name in wanted and value is not None:
+                maps[name] = found.dense(value)[..., 0, :] * covered[..., None]
+        return maps
+    some = (face_id >= 0).any(dim=-1)
+    maps["depth"] = torch.where(some, (weights * found.dense(found.depth)).sum(dim=-1), torch.inf)
+    best = weights.detach().argmax(dim=-1, keepdim=True)
+    maps["face_id"] = face_id.gather(-1, best)[..., 0]
+    for name, value in {"rgb": seen.color, **values}.items():
+        if name in wanted and value is not None:
+            maps[name] = (weights[..., None] * found.dense(value)).sum(dim=-2)
+    return maps
+
+
+def _needs_footprint(mesh: Mesh | MeshBatch, wanted: tuple[str, ...]) -> bool:
+    meshes = [mesh] if isinstance(mesh, Mesh) else list(mesh)
+    return "rgb" in wanted and any(own.texture is not None and own.texture.mipmaps for own in meshes)
+
+
+def _footprint(
+    found: Found, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, renderer: Renderer
+) -> torch.Tensor:
+    """Return what twice a face's area in the texture is multiplied with for its texels a pixel, at each fragment.
+
+    A plane through the clip positions M = [v_1 v_2 v_3] maps pixels to barycentrics with the Jacobian w³/|det M|.
+    """
+    with torch.no_grad():
+        start = layout[found.image]
+        corners = clip[faces[found.face + start[:, 1]].long() + start[:, :1]][..., [0, 1, 3]]
+        w = (found.barycentric * corners[..., 2]).sum(dim=-1)
+        det = torch.linalg.det(corners).abs()
+        step = 2 / (min(renderer.image_size) * renderer.supersample)
+        return w**3 / det.clamp(min=torch.finfo(det.dtype).tiny) * step**2
+
+
+def _number(name: str, value: Any, fix: str) -> None:
+    """Require a positive number, or a tensor of one element."""
+    positive("Renderer", name, value, fix)
+    if isinstance(value, torch.Tensor) and value.numel() != 1:
+        expected = "a number or a tensor with one element"
+        raise fail("Renderer", name, expected, value, "Make a Renderer for each value.")
+
+
+def _count(name: str, value: Any, fix: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise fail("Renderer", name, "a positive integer", describe(value), fix)
+    return value
+
+
+def _checked_range(value: Any) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    ends = tuple(value) if isinstance(value, Sequence) else ()
+    if len(ends) != 2 or not all(isinstance(x, int | float) for x in ends) or not 0 < ends[0] < ends[1]:
+        fix = "Leave it out to take the scene's own."
+        raise fail("Renderer", "depth_range", "(near, far) with 0 < near < far", describe(value), fix)
+    return float(ends[0]), float(ends[1])
 
 
 def rasterize(mesh: Mesh | MeshBatch, camera: Camera, image_size: int | tuple[int, int]) -> HardOutput:
@@ -197,43 +499,3 @@ def rasterize(mesh: Mesh | MeshBatch, camera: Camera, image_size: int | tuple[in
         face_id=face_id,
         barycentric=raster.barycentric.reshape(*batch, *size, 3),
     )
-
-
-def pack(
-    where: str, mesh: Mesh | MeshBatch, camera: Camera
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...]]:
-    """Return packed clip-space vertices `(N, 4)`, faces `(F, 3)`, layout `(B, 3)` and the batch shape of the images."""
-    if not isinstance(camera, Camera):
-        raise fail(
-            where, "camera", "a geodiff.Camera", camera, "Make one with Camera.orbit or Camera.look_at.", TypeError
-        )
-    if isinstance(mesh, MeshBatch):
-        count = len(mesh)
-        if camera.batch_shape not in ((), (1,), (count,)):
-            raise fail(
-                where,
-                "camera",
-                f"one camera or {count}, one for each mesh of the batch",
-                f"a batch of shape {tuple(camera.batch_shape)}",
-                "Use a Mesh with the batch axis (B, 1, V, 3) for all pairs.",
-            )
-        own = camera[mesh.vertex_batch] if camera.batch_shape == (count,) and count > 1 else camera
-        points = mesh.vertices[:, None] if own.batch_shape not in ((), (1,)) else mesh.vertices
-        return own.to_clip(points).reshape(-1, 4), mesh.faces, mesh.layout, (count,)
-    if not isinstance(mesh, Mesh):
-        raise fail(
-            where, "mesh", "a geodiff.Mesh or MeshBatch", mesh, "Make one with Mesh(vertices, faces).", TypeError
-        )
-    try:
-        torch.broadcast_shapes(mesh.batch_shape, camera.batch_shape)
-    except RuntimeError:
-        raise fail(
-            where,
-            "camera",
-            f"of a batch that broadcasts with the mesh's {tuple(mesh.batch_shape)}",
-            f"a batch of {tuple(camera.batch_shape)}",
-            "For all pairs give the mesh vertices (B, 1, V, 3).",
-        ) from None
-    clip = camera.to_clip(mesh.vertices)
-    batch = tuple(clip.shape[:-2])
-    return clip.reshape(-1, 4), mesh.faces_int32, mesh.layout_for(math.prod(batch)), batch

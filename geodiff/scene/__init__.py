@@ -1,9 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is: meshes, primitives, cameras and posed images."""
+"""What there is: meshes, textures, materials, lights, primitives, cameras and posed images."""
 
 from geodiff.scene.camera import Camera
+from geodiff.scene.light import AmbientLight, DirectionalLight, PointLight
+from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh, MeshBatch
 from geodiff.scene.primitives import box, cylinder, icosphere, plane, torus
+from geodiff.scene.texture import Texture
 from geodiff.scene.topology import Topology
 
-__all__ = ["Camera", "Mesh", "MeshBatch", "Topology", "box", "cylinder", "icosphere", "plane", "torus"]
+__all__ = [
+    "AmbientLight",
+    "Camera",
+    "DirectionalLight",
+    "Material",
+    "Mesh",
+    "MeshBatch",
+    "PointLight",
+    "Texture",
+    "Topology",
+    "box",
+    "cylinder",
+    "icosphere",
+    "plane",
+    "torus",
+]

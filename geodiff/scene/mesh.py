@@ -2,6 +2,7 @@
 """Triangle meshes: one, a batch of positions over shared faces, or a packed batch of different ones."""
 
 import copy
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 
 from geodiff.scene import quantities
+from geodiff.scene.material import Material
+from geodiff.scene.texture import Texture
 from geodiff.scene.topology import Topology
 from geodiff.validation import as_tensor, choice, fail, floating, integers, matches, promote, shape_text
 
@@ -34,7 +37,11 @@ class Mesh:
         uv: (..., T, 2) texture coordinates, u to the right and v up, (0, 0) the lower left corner of the texture.
         uv_faces: (F, 3) integers in [0, T), the texture coordinate of each corner; left out, T = V and ``faces`` serve.
         face_colors: (..., F, C).
-        texture: (..., H, W, C) image, row 0 on top; needs ``uv``.
+        texture: a ``Texture``, or an image (..., H, W, C), row 0 on top, to make one of; needs ``uv``.
+        material: a ``Material``, how the surface reflects light; where left out the renderer takes ``Material()``.
+
+    Where several colours are given (vertices, faces, texture), the renderer multiplies them; without any the mesh is
+    white.
 
     Gradients flow to the vertices and the attributes. Mixed dtypes are promoted to the widest.
 
@@ -56,7 +63,8 @@ class Mesh:
     uv: torch.Tensor | None
     uv_faces: torch.Tensor | None
     face_colors: torch.Tensor | None
-    texture: torch.Tensor | None
+    texture: Texture | None
+    material: Material | None
 
     def __init__(
         self,
@@ -67,6 +75,7 @@ class Mesh:
         uv_faces: Any = None,
         face_colors: Any = None,
         texture: Any = None,
+        material: Material | None = None,
     ) -> None:
         vertices = as_tensor("Mesh", "vertices", vertices)
         floating("Mesh", "vertices", vertices, ("...", "V", 3))
@@ -85,7 +94,10 @@ class Mesh:
             topology = Topology(faces, vertices.shape[-2])
         self.topology = topology
         given = {"vertex_colors": vertex_colors, "uv": uv, "face_colors": face_colors, "texture": texture}
-        attributes = {name: as_tensor("Mesh", name, value) for name, value in given.items() if value is not None}
+        attributes: dict[str, Any] = {}
+        for name, value in given.items():
+            if value is not None:
+                attributes[name] = value if isinstance(value, Texture) else as_tensor("Mesh", name, value)
         sizes: dict[str, tuple[int | str, ...]] = {
             "vertex_colors": ("...", vertices.shape[-2], "C"),
             "uv": ("...", "T", 2),
@@ -94,12 +106,19 @@ class Mesh:
         }
         dtype = vertices.dtype
         for name, value in attributes.items():
-            floating("Mesh", name, value, sizes[name])
+            if not isinstance(value, Texture):
+                floating("Mesh", name, value, sizes[name])
+            if name == "texture":
+                attributes[name] = value = Texture(value) if not isinstance(value, Texture) else value
             _same_device(name, value, vertices)
             dtype = torch.promote_types(dtype, value.dtype)
         self.vertices = vertices.to(dtype)
         for name in _ATTRIBUTES:
-            setattr(self, name, attributes[name].to(dtype) if name in attributes else None)
+            value = attributes.get(name)
+            setattr(self, name, None if value is None else _mapped(value, lambda tensor: tensor.to(dtype)))
+        if material is not None and not isinstance(material, Material):
+            raise fail("Mesh", "material", "a geodiff.Material", material, error=TypeError)
+        self.material = material
         self.uv_faces = self._checked_uv_faces(uv_faces)
         if self.texture is not None and self.uv is None:
             raise fail("Mesh", "uv", "given with `texture`", "None", "Pass uv=(V, 2), or leave the texture out.")
@@ -283,8 +302,10 @@ class Mesh:
         changes: dict[str, Any] = {"vertices": self.vertices[index]}
         for name, trailing in (("vertex_colors", 2), ("uv", 2), ("face_colors", 2), ("texture", 3)):
             value = getattr(self, name)
-            if value is not None and value.dim() > trailing:
-                changes[name] = value.expand(self.batch_shape + value.shape[-trailing:])[index]
+            if value is not None and len(value.shape) > trailing:
+                shape = self.batch_shape + value.shape[-trailing:]
+                wide = _mapped(value, functools.partial(torch.Tensor.expand, size=shape))
+                changes[name] = _mapped(wide, lambda tensor: tensor[index])
         return self._replace(**changes)
 
     def __iter__(self) -> Iterator["Mesh"]:
@@ -305,7 +326,7 @@ class Mesh:
     # --- new meshes from this one -------------------------------------------------------------------------------------
 
     def _replace(self, **changes: Any) -> "Mesh":
-        fields = {name: getattr(self, name) for name in ("vertices", "uv_faces", *_ATTRIBUTES)}
+        fields = {name: getattr(self, name) for name in ("vertices", "uv_faces", "material", *_ATTRIBUTES)}
         fields.update(changes)
         return Mesh(faces=fields.pop("topology", self.topology), **fields)
 
@@ -324,16 +345,19 @@ class Mesh:
         return mesh
 
     def with_attributes(self, **attributes: Any) -> "Mesh":
-        """Return the mesh with some of vertex_colors, uv, uv_faces, face_colors and texture replaced (None drops)."""
+        """Return the mesh with some of vertex_colors, uv, uv_faces, face_colors, texture and material replaced.
+
+        None drops one.
+        """
         for name in attributes:
-            choice("Mesh.with_attributes", "attributes", name, (*_ATTRIBUTES, "uv_faces"))
+            choice("Mesh.with_attributes", "attributes", name, (*_ATTRIBUTES, "uv_faces", "material"))
         if "uv" in attributes and "uv_faces" not in attributes:
             attributes["uv_faces"] = None
         return self._replace(**attributes)
 
     def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in ("vertices", *_ATTRIBUTES)}
-        return {name: change(value) for name, value in values.items() if value is not None}
+        return {name: _mapped(value, change) for name, value in values.items() if value is not None}
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Mesh":
         """Return the mesh on another device or in another dtype (float32 or float64)."""
@@ -505,7 +529,12 @@ class Mesh:
         return self.topology.euler_characteristic
 
 
-def _same_device(name: str, value: torch.Tensor, vertices: torch.Tensor) -> None:
+def _mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Apply a change to a tensor, or to the image of a texture."""
+    return value.map(change) if isinstance(value, Texture) else change(value)
+
+
+def _same_device(name: str, value: Any, vertices: torch.Tensor) -> None:
     if value.device != vertices.device:
         raise fail(
             "Mesh", name, f"on {vertices.device} like the vertices", str(value.device), "Use .to(device).", RuntimeError

@@ -134,7 +134,7 @@ def from_trimesh(mesh: trimesh.Trimesh, dtype: torch.dtype = torch.float32) -> M
         raise fail(
             "from_trimesh", "mesh", "a trimesh.Trimesh", mesh, "Join the meshes of a Scene with .to_mesh().", TypeError
         )
-    attributes: dict[str, torch.Tensor] = {}
+    attributes: dict[str, Any] = {}
     visual: Any = mesh.visual
     if visual.kind == "vertex":
         attributes["vertex_colors"] = _colors(visual.vertex_colors, dtype)
@@ -192,7 +192,7 @@ def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
         vertices, uv, faces = vertices[unique[:, 0]], uv[unique[:, 1]], inverse.reshape(-1, 3)
     image = None
     if mesh.texture is not None:
-        image = Image.fromarray(_bytes(mesh.texture.squeeze(-1)))
+        image = Image.fromarray(_bytes(mesh.texture.image.squeeze(-1)))
     visual: Any = trimesh.visual.TextureVisuals(uv=uv, image=image)
     return trimesh.Trimesh(vertices, faces, visual=visual, process=False, validate=False)
 
@@ -228,6 +228,7 @@ def welded(mesh: Mesh) -> Mesh:
         uv_faces=mesh.uv_faces,
         face_colors=mesh.face_colors,
         texture=mesh.texture,
+        material=mesh.material,
     )
 
 
@@ -243,8 +244,8 @@ def _single(where: str, mesh: Mesh) -> None:
         raise fail(where, "mesh", "one mesh", f"a batch of {tuple(mesh.batch_shape)}", "Take mesh[i].")
     for name, trailing in (("vertex_colors", 2), ("uv", 2), ("face_colors", 2), ("texture", 3)):
         value = getattr(mesh, name)
-        if value is not None and value.dim() > trailing:
-            raise fail(where, name, "without a batch", value)
+        if value is not None and len(value.shape) > trailing:
+            raise fail(where, name, "without a batch", str(tuple(value.shape)))
 
 
 def _colors(array: np.ndarray, dtype: torch.dtype) -> torch.Tensor:

@@ -176,7 +176,7 @@ def write_obj(mesh: Mesh, path: pathlib.Path) -> None:
         vertices = np.concatenate((vertices, colors), axis=1)
     parts = []
     if mesh.texture is not None:
-        write_image(path.with_suffix(".png"), mesh.texture)
+        write_image(path.with_suffix(".png"), mesh.texture.image)
         path.with_suffix(".mtl").write_text(f"newmtl texture\nKd 1 1 1\nmap_Kd {path.stem}.png\n")
         parts.append(f"mtllib {path.stem}.mtl\nusemtl texture\n")
     parts.append(_table("v", number, vertices))

@@ -25,7 +25,7 @@ import torch
 import geodiff as gd
 from geodiff import ops, reference
 from geodiff.native import cpu
-from geodiff.render.renderer import pack
+from geodiff.render.packing import pack
 
 TAU = 1e-4
 DENSE_PAIRS = 6e6  # the most the twin is asked for; --dense raises it (1e8 pairs: a minute a call)

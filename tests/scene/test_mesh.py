@@ -177,7 +177,7 @@ def test_copies() -> None:
     for twin in (copy.deepcopy(mesh), pickle.loads(pickle.dumps(mesh)), mesh.clone()):
         assert torch.equal(twin.vertices, mesh.vertices)
         assert torch.equal(twin.edges, mesh.edges)
-        assert torch.equal(twin.texture, mesh.texture)
+        assert torch.equal(twin.texture.image, mesh.texture.image)
         assert twin.vertices.data_ptr() != mesh.vertices.data_ptr()
 
 
@@ -329,7 +329,7 @@ def test_mesh_batch_packs_and_unpacks() -> None:
     for i, (start, face_start, count) in enumerate(batch.layout.tolist()):
         assert torch.equal(batch.faces[face_start : face_start + count], meshes[i].faces)
         assert torch.equal(batch.vertices[start : start + meshes[i].num_vertices], batch[i].vertices)
-    assert torch.equal(batch[-1].texture, meshes[2].texture)
+    assert torch.equal(batch[-1].texture.image, meshes[2].texture.image)
     assert [m.num_faces for m in batch] == [20, 0, 2]
     assert repr(batch) == "MeshBatch(3 meshes, vertices=(18, 3), faces=(22, 3), float32, cpu)"
     assert batch.to(dtype=torch.float64).vertices.dtype == torch.float64

@@ -94,7 +94,7 @@ def test_texture_with_seams(tmp_path: pathlib.Path, ending: str, channels: int) 
     corners = again.vertices[again.faces]
     assert torch.equal(corners, mesh.vertices[mesh.faces])
     assert torch.allclose(again.uv[again.uv_faces], mesh.uv[mesh.uv_faces], atol=1e-7)
-    assert torch.equal(again.texture, mesh.texture)
+    assert torch.equal(again.texture.image, mesh.texture.image)
     assert len(again.boundary_edges) == len(mesh.boundary_edges)
     assert (gd.Mesh.load(tmp_path / f"mesh.{ending}", weld=False).num_vertices > 5) == (ending == "glb")
 
@@ -193,8 +193,8 @@ def test_obj_materials(tmp_path: pathlib.Path) -> None:
         "newmtl one\nmap_Kd one picture.png\nnewmtl two\nmap_Kd -s 1 1 1 two.png\nnewmtl gone\nmap_Kd gone.png\n"
     )
     face = SQUARE + "vt 0 0\nf 1/1 2/1 3/1\n"
-    assert (obj(tmp_path, "mtllib a.mtl\nusemtl one\n" + face).texture == 1).all()
-    assert (obj(tmp_path, "mtllib a.mtl\nusemtl two\n" + face).texture == 0).all()
+    assert (obj(tmp_path, "mtllib a.mtl\nusemtl one\n" + face).texture.image == 1).all()
+    assert (obj(tmp_path, "mtllib a.mtl\nusemtl two\n" + face).texture.image == 0).all()
     with pytest.warns(UserWarning, match="uses 2 textures; a Mesh holds one: left out"):
         assert obj(tmp_path, "mtllib a.mtl\nusemtl one\n" + face + "usemtl two\nf 1/1 3/1 4/1\n").texture is None
     with pytest.warns(UserWarning, match=r"names the texture .*gone.png, which is not there"):

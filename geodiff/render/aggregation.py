@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which faces a pixel's colour comes from, and with which weights."""
+
+from typing import NamedTuple
+
+import torch
+
+from geodiff import ops, reference, soft
+from geodiff.ops.culling import radius_of
+from geodiff.reference.fragments import Fragments, Ranking
+
+# Where F = 0: less than any logarithm of a number, but finite, so that nothing becomes NaN.
+_NEVER = -1e30
+# Finer differences of depth than this cannot be told from rounding, in either dtype.
+_LEAST_GAMMA = 1e-15
+
+
+class Found(NamedTuple):
+    """The fragments of a batch of images, those that are there in one list.
+
+    Attributes:
+        fragments: `(B, H, W, k)`.
+        place: where in the flattened `(B·H·W·k)` each of the P is.
+        image: which image it is in, (P,).
+        face: (P,).
+        barycentric: (P, 3).
+        distance: (P,).
+        depth: (P,).
+    """
+
+    fragments: Fragments
+    place: torch.Tensor
+    image: torch.Tensor
+    face: torch.Tensor
+    barycentric: torch.Tensor
+    distance: torch.Tensor
+    depth: torch.Tensor
+
+    def dense(self, values: torch.Tensor, fill: float = 0.0) -> torch.Tensor:
+        """Return values (P, C) or (P,) as (B, H, W, k[, C]), `fill` where there is no fragment."""
+        shape = self.fragments.face_id.shape
+        full = values.new_full((shape.numel(), *values.shape[1:]), fill)
+        return full.index_copy(0, self.place, values).reshape(*shape, *values.shape[1:])
+
+
+def find(
+    clip: torch.Tensor,
+    faces: torch.Tensor,
+    layout: torch.Tensor,
+    *,
+    image_size: tuple[int, int],
+    near: float,
+    twin: bool,
+    k: int = 1,
+    blur: float = 0.0,
+    ranking: Ranking | None = None,
+) -> Found:
+    """Find the visible face of each pixel, or the k of the largest weight."""
+    module = reference if twin else ops
+    order = "visible" if ranking is None else "weight"
+    found = module.fragments(
+        clip, faces, layout, k=k, blur=blur, image_size=image_size, near=near, order=order, ranking=ranking
+    )
+    face = found.face_id.reshape(-1)
+    place = (face >= 0).nonzero()[:, 0]
+    image = place // (image_size[0] * image_size[1] * k)
+    parts = (found.barycentric.reshape(-1, 3), found.distance.reshape(-1), found.depth.reshape(-1))
+    return Found(found, place, image, face[place], *(part.index_select(0, place) for part in parts))
+
+
+def blur_for(
+    law: soft.Distribution, rule: soft.TConorm, scale: float | torch.Tensor, layout: torch.Tensor, max_error: float
+) -> float:
+    """Return how far outside a face its weight still counts: as far as the silhouette looks."""
+    most = int(layout[:, 2].max()) if len(layout) else 0
+    return radius_of(law, rule, scale, most, max_error)
+
+
+def ranking_for(
+    law: soft.Distribution, scale: float | torch.Tensor, gamma: float | torch.Tensor, range_: torch.Tensor
+) -> Ranking:
+    """Return what picks the fragments: `log F` in a table, and one over the depth that γ stands for."""
+    with torch.no_grad():
+        tau = float(torch.as_tensor(scale).detach())
+        unit = tau**0.5 if law.is_squared else tau
+        u = torch.linspace(-1, 1, 1025, dtype=torch.float64)
+        d = u / (1 - u.abs()).clamp(min=1e-4)
+        plain = law.unsquared() if law.is_squared else law
+        table = plain.log_cdf(d * d.abs() if law.is_squared else d).clamp(min=_NEVER)
+        span = (range_[:, 1] - range_[:, 0]).detach().double()
+        sharpness = 1 / (torch.where(span > 0, span, 1.0) * max(float(torch.as_tensor(gamma).detach()), _LEAST_GAMMA))
+        return Ranking(table, unit, sharpness)
+
+
+def softmax_weights(
+    found: Found,
+    law: soft.Distribution,
+    scale: float | torch.Tensor,
+    gamma: float | torch.Tensor,
+    range_: torch.Tensor,
+    background: float | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the weights `F(d/τ)·exp(z/γ)` over their sum, `(B, H, W, k)`, and that of the background.
+
+    `z = (far − depth)/(far − near)` is 1 at the near and 0 at the far end of `range_` (B, 2). The largest z of the
+    pixel is subtracted first, so nothing overflows. A `background` takes part as a face of F = 1 and that z;
+    else the weights of the faces have the sum 1, where there are any.
+
+    Gradients: in distances, depths, τ, the distribution's parameters, γ and the range.
+    """
+    d, depth = found.distance, found.depth
+    plain = law.unsquared() if law.is_squared else law
+    # Through `blend`, so that the sums over pixels for τ, γ and the range have a fixed order.
+    one = torch.zeros(len(d), 1, dtype=torch.int64, device=d.device)
+    inverse = 1 / torch.as_tensor(scale, dtype=d.dtype, device=d.device).reshape(1, 1)
+    x = ops.blend(inverse, one, (d * d.abs() if law.is_squared else d)[:, None])[:, 0]
+    log_f = plain.log_cdf(x).clamp(min=_NEVER)
+    near, far = ops.blend(range_.to(d.dtype), found.image[:, None], torch.ones_like(d)[:, None]).unbind(1)
+    span = far - near
+    z = torch.where(span > 0, (far - depth) / torch.where(span > 0, span, 1.0), 0.5)
+    steps = 1 / torch.as_tensor(gamma, dtype=d.dtype, device=d.device).clamp(min=_LEAST_GAMMA).reshape(1, 1)
+    with torch.no_grad():
+        top = found.dense(z.detach(), -torch.inf).amax(dim=-1)
+        top = top.clamp(min=0.0 if background is None else background)
+        pixel = found.place // found.fragments.face_id.shape[-1]
+    ahead = ops.blend(steps, one, (z - top.reshape(-1)[pixel])[:, None])[:, 0]
+    logits = found.dense(log_f + ahead, 2 * _NEVER)
+    if background is not None:
+        rest = (background - top) * steps.reshape(())
+        logits = torch.cat([logits, rest[..., None]], dim=-1)
+    weights = logits.softmax(dim=-1)
+    if background is None:
+        return weights, None
+    return weights[..., :-1], weights[..., -1]

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Renderers of the literature as members of this family: what each equals exactly, and what only approximately.
+
+All share this package's conventions: right-handed cameras, exact distances, faces clipped at the near plane, faces far
+from a pixel left out only as far as alpha does not notice, perspective-correct attributes, and gradients that are the
+derivative of the image. Where a system differs from that, it differs from its preset; each preset says where else.
+"""
+
+from typing import Any
+
+from geodiff import soft
+from geodiff.render.renderer import Renderer
+
+__all__ = ["dibr", "n3mr", "opendr", "pix2vex", "rhodin", "softras"]
+
+
+def softras(
+    image_size: int | tuple[int, int],
+    sigma: float = 1e-4,
+    gamma: float = 1e-4,
+    *,
+    near: float = 1.0,
+    far: float = 100.0,
+    eps: float = 1e-3,
+    **options: Any,
+) -> Renderer:
+    """Return SoftRas: logistic squared, probabilistic sum, softmax depth (Liu et al., "Soft rasterizer", 2019).
+
+    Exactly the paper's formulas: `A_j = sigmoid(sgn·d²/σ)`, `alpha = 1 − Π(1 − A_j)`,
+    `rgb = Σ w_j c_j + w_b·background`, `w_j = A_j exp(z_j/γ) / (Σ A_i exp(z_i/γ) + exp(ε/γ))`,
+    `z = (far − depth)/(far − near)`.
+
+    Approximately the released code: there, barycentrics outside a face are clipped and made to add up to one again (here
+    they are those of the nearest point), colours are interpolated in the image (here in perspective), faces with
+    `A < 1e-4` are dropped, and the background's weight is counted twice and overflows for `ε/γ > 88`. Only
+    `max_fragments` faces of each pixel are mixed in rgb, those of largest weight.
+
+    Args:
+        image_size: `H` or `(H, W)`.
+        sigma: σ, NDC².
+        gamma: γ.
+        near: depth at which z is 1.
+        far: depth at which z is 0.
+        eps: z of the background.
+        options: other arguments of `Renderer`.
+
+    Example:
+        >>> import geodiff as gd
+        >>> gd.presets.softras(64)
+        Renderer(64×64, Logistic().squared(), scale=0.0001, Probabilistic(), coverage='faces')
+    """
+    kind: dict[str, Any] = {"depth": "softmax", "depth_range": (near, far), "background_depth": eps, "gamma": gamma}
+    return Renderer(image_size, soft.Logistic().squared(), sigma, soft.Probabilistic(), **{**kind, **options})
+
+
+def dibr(image_size: int | tuple[int, int], delta: float = 1e-4, **options: Any) -> Renderer:
+    """Return DIB-R: exponential, reversed and squared, probabilistic sum, hard depth.
+
+    Chen et al., "Learning to predict 3D objects with an interpolation-based differentiable renderer", 2019. Exactly: alpha, which is 1 where a face covers the pixel and `1 − Π(1 − exp(−d²/δ))` elsewhere (the exponential
+    distribution, reversed and squared, with the probabilistic sum), and the colour of covered pixels, that of the
+    nearest face.
+
+    Approximately: DIB-R leaves uncovered pixels without colour; here the soft rim has that of the nearest face. Its code
+    looks for faces in a window around the pixel only.
+
+    Args:
+        image_size: `H` or `(H, W)`.
+        delta: δ, NDC².
+        options: other arguments of `Renderer`.
+
+    Example:
+        >>> import geodiff as gd
+        >>> gd.presets.dibr(64)
+        Renderer(64×64, Exponential().reversed().squared(), scale=0.0001, Probabilistic(), coverage='faces')
+    """
+    law = soft.Exponential().reversed().squared()
+    return Renderer(image_size, law, delta, soft.Probabilistic(), **options)
+
+
+def n3mr(image_size: int | tuple[int, int], scale: float = 1e-2, **options: Any) -> Renderer:
+    """Return a soft counterpart of the Neural 3D Mesh Renderer (Kato, Ushiku and Harada, 2018): uniform, maximum.
+
+    Exactly: nothing of its image, which is a hard one. With τ → 0 the images agree.
+
+    Approximately its gradient: N3MR replaces the step of a pixel's colour, while a vertex moves across it, by a straight
+    ramp. A ramp is the CDF of the uniform distribution; here it is in the image, too, is measured at right angles to the
+    edge rather than along the axes, and has the width 2τ wherever the edge is. The maximum takes each pixel from
+    one face, as a z-buffer does.
+
+    Args:
+        image_size: `H` or `(H, W)`.
+        scale: half the width of the ramp, NDC.
+        options: other arguments of `Renderer`.
+
+    Example:
+        >>> import geodiff as gd
+        >>> gd.presets.n3mr(64)
+        Renderer(64×64, Uniform(), scale=0.01, Maximum(), coverage='faces')
+    """
+    return Renderer(image_size, soft.Uniform(), scale, soft.Maximum(), **options)
+
+
+def opendr(image_size: int | tuple[int, int], **options: Any) -> Renderer:
+    """Return a soft counterpart of OpenDR (Loper and Black, 2014): uniform over about one pixel, maximum.
+
+    Exactly: nothing of its image, which is a hard one.
+
+    Approximately its gradient: OpenDR takes differences of neighbouring pixels (a Sobel filter across outlines), the
+    derivative of an image whose edges are ramps of about two pixels' width: the uniform distribution at τ = 1 pixel.
+    Inside of a surface OpenDR differentiates the colours as here.
+
+    Args:
+        image_size: `H` or `(H, W)`.
+        options: other arguments of `Renderer`; `scale` or `scale_px` instead of one pixel.
+
+    Example:
+        >>> import geodiff as gd
+        >>> gd.presets.opendr(64)
+        Renderer(64×64, Uniform(), scale=0.03125, Maximum(), coverage='faces')
+    """
+    width = {} if {"scale", "scale_px"} & set(options) else {"scale_px": 1.0}
+    return Renderer(image_size, soft.Uniform(), tconorm=soft.Maximum(), **{**width, **options})
+
+
+def rhodin(image_size: int | tuple[int, int], scale: float = 1e-2, **options: Any) -> Renderer:
+    """Return a counterpart of Rhodin et al., "A versatile scene model with differentiable visibility" (2015): Gaussian.
+
+    Exactly: nothing; there are no faces in it. An object is a cloud of Gaussian densities, whose transmittance along a
+    ray is the product of theirs.
+
+    Approximately: edges fall off like the Gaussian's CDF, as the projection of a Gaussian blur of the surface does, and
+    layers combine as transmittances: 1 − alpha is the product over the faces (the probabilistic sum).
+
+    Args:
+        image_size: `H` or `(H, W)`.
+        scale: standard deviation, NDC.
+        options: other arguments of `Renderer`.
+
+    Example:
+        >>> import geodiff as gd
+        >>> gd.presets.rhodin(64)
+        Renderer(64×64, Gaussian(), scale=0.01, Probabilistic(), coverage='faces')
+    """
+    return Renderer(image_size, soft.Gaussian(), scale, soft.Probabilistic(), **options)
+
+
+def pix2vex(image_size: int | tuple[int, int], scale: float = 1e-2, **options: Any) -> Renderer:
+    """Return Pix2Vex (Petersen, Bermano, Deussen and Cohen-Or, 2019): logistic, a product over the edges of each face.
+
+    Exactly its coverage with `coverage="edges"`, which this preset asks for where the renderer has it: a face covers a
+    pixel by the product, over its three edges, of the sigmoid of the signed distance to the edge's line over τ; faces
+    are joined by the probabilistic sum.
+
+    Approximately its colour: Pix2Vex orders faces by a soft z-buffer, a product of sigmoids of differences in depth;
+    here it is the softmax.
+
+    Args:
+        image_size: `H` or `(H, W)`.
+        scale: τ, NDC.
+        options: other arguments of `Renderer`.
+
+    Example:
+        >>> import geodiff as gd
+        >>> gd.presets.pix2vex(64).distribution
+        Logistic()
+    """
+    kind = {"depth": "softmax", "coverage": "edges" if "edges" in Renderer.coverages else "faces"}
+    return Renderer(image_size, soft.Logistic(), scale, tconorm=soft.Probabilistic(), **{**kind, **options})

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From points seen on surfaces to their colours: attributes, normals, light and texture."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+
+from geodiff import ops
+from geodiff.scene.camera import Camera
+from geodiff.scene.light import AmbientLight, DirectionalLight, Light, PointLight
+from geodiff.scene.material import Material
+from geodiff.scene.mesh import Mesh
+from geodiff.validation import fail
+
+SHADINGS = ("unlit", "lambert", "gouraud", "phong")
+
+
+class Hits(NamedTuple):
+    """P points seen on the images of one mesh.
+
+    Attributes:
+        image: (P,) int64, which image of the batch.
+        face: (P,) int64.
+        barycentric: (P, 3).
+        footprint: (P,) twice the area of a face in barycentrics (½) over that of one pixel, for the level of mip-maps;
+            None where not needed.
+    """
+
+    image: torch.Tensor
+    face: torch.Tensor
+    barycentric: torch.Tensor
+    footprint: torch.Tensor | None = None
+
+
+class Seen(NamedTuple):
+    """What is known of each hit: (P, 3) colour, (P, 3) unit normal, (P, 2) texture coordinates; None if not asked."""
+
+    color: torch.Tensor | None
+    normal: torch.Tensor | None
+    uv: torch.Tensor | None
+
+
+def shade(
+    mesh: Mesh,
+    camera: Camera,
+    lights: list[Light],
+    hits: Hits,
+    batch: tuple[int, ...],
+    *,
+    shading: str,
+    normals: str,
+    wanted: tuple[str, ...],
+) -> Seen:
+    """Colour the points of one mesh, seen in a batch of images.
+
+    Args:
+        mesh: its batch broadcasts to `batch`, as do those of the camera, the lights and the material.
+        camera: where the viewer is.
+        lights: not used if unlit.
+        hits: the points; `image` counts through `batch`.
+        batch: the shape of the batch of images.
+        shading: of ``SHADINGS``.
+        normals: ``"smooth"`` (those of the vertices, interpolated) or ``"flat"`` (those of the faces).
+        wanted: of ``"rgb"``, ``"normal"`` and ``"uv"``.
+    """
+    look = _Look(mesh, batch, hits)
+    color = normal = uv = None
+    if "uv" in wanted or ("rgb" in wanted and mesh.texture is not None):
+        if mesh.uv is None:
+            raise fail("Renderer", "mesh", "with texture coordinates for the output uv", "none", "Pass Mesh(uv=…).")
+        assert mesh.uv_faces is not None
+        uv = look.interpolate(mesh.uv, mesh.uv_faces)
+    pixelwise = "rgb" in wanted and shading in ("lambert", "phong")
+    needs_points = pixelwise and (shading == "phong" or any(isinstance(light, PointLight) for light in lights))
+    vertexwise = []
+    if "rgb" in wanted and mesh.vertex_colors is not None:
+        vertexwise.append(mesh.vertex_colors)
+    if needs_points:
+        vertexwise.append(mesh.vertices)
+    if (pixelwise or "normal" in wanted) and normals == "smooth":
+        vertexwise.append(mesh.vertex_normals)
+    parts = look.interpolate_all(vertexwise)
+    if (pixelwise or "normal" in wanted) and normals == "smooth":
+        normal = unit(parts.pop())
+    elif pixelwise or "normal" in wanted:
+        normal = look.of_face(mesh.face_normals)
+    if "rgb" in wanted:
+        points = parts.pop() if needs_points else None
+        color = _albedo(mesh, look, parts, uv)
+        if shading == "gouraud":
+            diffuse, shine = _by_vertex(look, camera, lights, normals)
+            color = _lit(color, diffuse, shine)
+        elif shading != "unlit":
+            assert normal is not None
+            viewer = _towards_viewer(camera, points, look) if shading == "phong" else None
+            color = _lit(color, *_reflected(lights, mesh.material or Material(), look, points, normal, viewer))
+        elif color is None:
+            color = hits.barycentric.new_ones(len(hits.face), 3)
+    return Seen(color, normal if "normal" in wanted else None, uv if "uv" in wanted else None)
+
+
+def unit(vector: torch.Tensor) -> torch.Tensor:
+    """Return vectors (P, 3) over their lengths, 0 with gradient 0 where they have none."""
+    square = (vector * vector).sum(dim=-1, keepdim=True)
+    some = square > torch.finfo(vector.dtype).tiny * 1e8
+    return vector * (torch.where(some, square, 1.0).rsqrt() * some)
+
+
+class _Look:
+    """Gathers what belongs to the hits from tables of vertices, faces and images."""
+
+    def __init__(self, mesh: Mesh, batch: tuple[int, ...], hits: Hits) -> None:
+        self.mesh, self.batch, self.hits = mesh, batch, hits
+        self.images = math.prod(batch)
+        self.ones = hits.barycentric.new_ones(len(hits.face), 1)
+
+    def table(self, value: torch.Tensor, wide: bool = False) -> tuple[torch.Tensor, int]:
+        """Return rows (n·V, C) of an attribute (..., V, C), n = 1 or B, and how many of them are each image's own."""
+        count, channels = value.shape[-2:]
+        value = value.to(self.hits.barycentric.dtype)
+        if value.shape[:-2].numel() == 1 and not (wide and self.images != 1):
+            return value.reshape(count, channels), 0
+        return value.expand(*self.batch, count, channels).reshape(-1, channels), count
+
+    def corners(self, faces: torch.Tensor, stride: int) -> torch.Tensor:
+        index = faces.index_select(0, self.hits.face)
+        return index + (self.hits.image * stride)[:, None] if stride else index
+
+    def interpolate(self, value: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+        rows, stride = self.table(value)
+        return ops.blend(rows, self.corners(faces, stride), self.hits.barycentric)
+
+    def interpolate_all(self, values: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Interpolate attributes of the vertices, at once."""
+        if not values:
+            return []
+        wide = any(value.shape[:-2].numel() != 1 for value in values)
+        tables = [self.table(value, wide) for value in values]
+        rows = torch.cat([rows for rows, _ in tables], dim=1)
+        mixed = ops.blend(rows, self.corners(self.mesh.faces, tables[0][1]), self.hits.barycentric)
+        return list(mixed.split([rows.shape[1] for rows, _ in tables], dim=1))
+
+    def of_face(self, value: torch.Tensor) -> torch.Tensor:
+        rows, stride = self.table(value)
+        return ops.blend(rows, (self.hits.face + self.hits.image * stride)[:, None], self.ones)
+
+    def of_image(self, value: torch.Tensor) -> torch.Tensor:
+        """Return (P, C) of (..., C), one for each image."""
+        rows, stride = self.table(value[..., None, :])
+        if not stride:
+            spread: torch.Tensor = _Spread.apply(rows, len(self.hits.image))
+            return spread
+        return ops.blend(rows, self.hits.image[:, None], self.ones)
+
+
+class _Spread(torch.autograd.Function):
+    """Repeat a row (1, C) to (P, C) without a copy; backward, the sum is taken in the order of the points."""
+
+    @staticmethod
+    def forward(ctx: Any, row: torch.Tensor, count: int) -> torch.Tensor:
+        ctx.save_for_backward(row)
+        return row.expand(count, -1)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (row,) = ctx.saved_tensors
+        with torch.enable_grad():
+            leaf = torch.zeros_like(row).requires_grad_()
+            index = torch.zeros(len(upstream), 1, dtype=torch.int32, device=row.device)
+            spread = ops.blend(leaf, index, upstream.new_ones(len(upstream), 1))
+        return torch.autograd.grad(spread, leaf, upstream)[0], None
+
+
+def _albedo(mesh: Mesh, look: _Look, vertex_colors: list[torch.Tensor], uv: torch.Tensor | None) -> torch.Tensor | None:
+    """Return the product of the colours that the mesh has, (P, 3), or None where it has none."""
+    given = {}
+    if vertex_colors:
+        given["vertex_colors"] = vertex_colors[0]
+    if mesh.face_colors is not None:
+        given["face_colors"] = look.of_face(mesh.face_colors)
+    if mesh.texture is not None:
+        assert uv is not None
+        index = look.hits.image if mesh.texture.batch_shape.numel() != 1 else None
+        texture = mesh.texture
+        if index is not None:
+            texture = texture.map(lambda image: image.expand(*look.batch, *image.shape[-3:]))
+        given["texture"] = texture.sample(uv, _level(mesh, look), index)
+    result = None
+    for name, value in given.items():
+        if value.shape[1] not in (1, 3, 4):
+            raise fail("Renderer", f"mesh.{name}", "of 1, 3 or 4 channels", f"{value.shape[1]} channels")
+        value = value[:, :3].expand(-1, 3)
+        result = value if result is None else result * value
+    return result
+
+
+def _level(mesh: Mesh, look: _Look) -> torch.Tensor | None:
+    """Return the logarithm to base 2 of texels a pixel, from the areas of the face in the texture and in the image."""
+    footprint = look.hits.footprint
+    if mesh.texture is None or not mesh.texture.mipmaps or footprint is None:
+        return None
+    assert mesh.uv is not None and mesh.uv_faces is not None
+    rows, stride = look.table(mesh.uv.detach())
+    a, b, c = rows[look.corners(mesh.uv_faces, stride)].unbind(1)
+    ab, ac = b - a, c - a
+    height, width = mesh.texture.shape[-3:-1]
+    texels = (ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]).abs() * (height * width) * footprint
+    return 0.5 * texels.clamp(min=1e-12).log2()
+
+
+def _lit(color: torch.Tensor | None, diffuse: torch.Tensor, shine: torch.Tensor | None) -> torch.Tensor:
+    color = diffuse if color is None else color * diffuse
+    return color if shine is None else color + shine
+
+
+def _towards_viewer(camera: Camera, points: torch.Tensor | None, look: _Look) -> torch.Tensor:
+    if camera.is_orthographic:
+        return look.of_image(camera.rotation[..., 2, :])
+    assert points is not None
+    return unit(look.of_image(camera.position) - points)
+
+
+def _reflected(
+    lights: list[Light],
+    material: Material,
+    look: _Look,
+    points: torch.Tensor | None,
+    normal: torch.Tensor,
+    viewer: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return what the surface's colour is multiplied with, and the highlights that are added, both (P, 3)."""
+    diffuse, shine = torch.zeros_like(normal), None
+    shininess = None
+    for light in lights:
+        if isinstance(light, AmbientLight):
+            diffuse = diffuse + look.of_image(_times(material.ambient, light.color))
+            continue
+        if isinstance(light, DirectionalLight):
+            way = look.of_image(unit(light.direction))
+            fade = None
+        else:
+            assert isinstance(light, PointLight) and points is not None
+            way = look.of_image(light.position) - points
+            square = (way * way).sum(dim=-1, keepdim=True)
+            distance = torch.where(square > 0, square, 1.0).sqrt() * (square > 0)
+            way = unit(way)
+            a, b, c = look.of_image(light.attenuation).split(1, dim=1)
+            fade = a + b * distance + c * square
+        facing = (normal * way).sum(dim=-1, keepdim=True)
+        strength = facing.clamp(min=0)
+        strength = strength if fade is None else strength / fade
+        diffuse = diffuse + strength * look.of_image(_times(material.diffuse, light.color))
+        if viewer is None:
+            continue
+        # r·v without r: 2(n·l)(n·v) − l·v.
+        mirrored = 2 * facing * (normal * viewer).sum(dim=-1, keepdim=True) - (way * viewer).sum(dim=-1, keepdim=True)
+        if shininess is None:
+            shininess = look.of_image(material.shininess[..., None])
+        peak = torch.where(facing > 0, mirrored, 0.0).clamp(min=1e-6) ** shininess
+        peak = peak if fade is None else peak / fade
+        added = peak * look.of_image(_times(material.specular, light.color))
+        shine = added if shine is None else shine + added
+    return diffuse, shine
+
+
+def _times(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    dtype = torch.promote_types(a.dtype, b.dtype)
+    return a.to(dtype) * b.to(dtype)
+
+
+def _by_vertex(
+    look: _Look, camera: Camera, lights: list[Light], normals: str
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Light each vertex (if flat, each corner of each face) of each image, and interpolate that: Gouraud's shading."""
+    mesh, images, count = look.mesh, look.images, look.mesh.num_vertices
+    points, _ = look.table(mesh.vertices, wide=True)
+    if normals == "smooth":
+        normal, _ = look.table(mesh.vertex_normals, wide=True)
+        faces = mesh.faces
+    else:
+        count = 3 * mesh.num_faces
+        faces = torch.arange(count, device=mesh.device).reshape(-1, 3)
+        own = torch.arange(images, device=mesh.device)[:, None] * mesh.num_vertices + mesh.faces.reshape(1, -1)
+        points = points[own.reshape(-1)] if images != 1 else points[mesh.faces.reshape(-1)]
+        normal, _ = look.table(mesh.face_normals.repeat_interleave(3, dim=-2), wide=True)
+    image = torch.arange(images, device=mesh.device).repeat_interleave(count)
+    everywhere = _Look(mesh, look.batch, Hits(image, image, points.new_ones(len(image), 3)))
+    diffuse, shine = _reflected(
+        lights, mesh.material or Material(), everywhere, points, normal, _towards_viewer(camera, points, everywhere)
+    )
+    stride = count if images != 1 else 0
+    both = diffuse if shine is None else torch.cat([diffuse, shine], dim=1)
+    mixed = ops.blend(both, look.corners(faces, stride), look.hits.barycentric)
+    return mixed[:, :3], None if shine is None else mixed[:, 3:]
