@@ -164,5 +164,5 @@ def pix2vex(image_size: int | tuple[int, int], scale: float = 1e-2, **options: A
         >>> gd.presets.pix2vex(64).distribution
         Logistic()
     """
-    kind = {"depth": "softmax", "coverage": "edges" if "edges" in Renderer.coverages else "faces"}
+    kind = {"depth": "softmax", "coverage": "edges"}
     return Renderer(image_size, soft.Logistic(), scale, tconorm=soft.Probabilistic(), **{**kind, **options})
