@@ -20,11 +20,11 @@ class LazyPlan:
 
     Example:
         >>> import torch, geodiff as gd
-        >>> x = torch.tensor([[0.0], [1.0]])
-        >>> plan = gd.sinkhorn(x, x.flip(0), epsilon=0.01).lazy_plan
-        >>> 2 * (plan @ x)  # where each point goes
-        tensor([[0.],
-                [1.]])
+        >>> x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[3.0], [2.0]])
+        >>> plan = gd.sinkhorn(x, y, epsilon=0.01).lazy_plan
+        >>> 2 * (plan @ y)  # where each point goes
+        tensor([[2.],
+                [3.]])
         >>> plan.argmax()
         tensor([1, 0])
     """

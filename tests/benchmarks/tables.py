@@ -214,7 +214,9 @@ def transport(result: dict) -> str:
     text = (
         f"SIMD level {result['simd']}, torch {result['torch']}. Medians of turns that the contestants take; quote the "
     )
-    text += "ratios. Memory is the peak of a fresh process over what it held before the call, on one thread.\n\n"
+    text += "ratios. Memory is the peak of a fresh process over what it held before the call, on one thread. "
+    busy = [value for pair in result.get("load", {}).values() for value in pair]
+    text += f"Load average of the machine meanwhile: {min(busy):.0f} to {max(busy):.0f}.\n\n" if busy else "\n\n"
     if "batch" in result:
         text += "### 8 × 500 × 500 points, ε = 0.01, forward + backward, float32\n\n"
         rows = result["batch"]

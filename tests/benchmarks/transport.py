@@ -31,6 +31,7 @@ import argparse
 import functools
 import json
 import math
+import os
 import pathlib
 import platform
 import statistics
@@ -447,7 +448,9 @@ def main() -> None:
     }
     for part in options.parts:
         print(f"--- {part}", flush=True)
+        before = os.getloadavg()[0]
         result[part] = (parts | more)[part](options)
+        result.setdefault("load", {})[part] = [before, os.getloadavg()[0]]
         if options.output:
             options.output.write_text(json.dumps(result, indent=1) + "\n")
 
