@@ -50,8 +50,6 @@ def _divergence(
     for name in ("cost_matrix", "start"):
         if name in options:
             raise fail("sinkhorn_divergence", name, "left out", options[name], error=TypeError)
-    if options.get("unrolled") and options.get("reach") is None:
-        pass
     mask_x, mask_y = options.pop("mask_x", None), options.pop("mask_y", None)
     both = sinkhorn(x, y, a, b, epsilon=epsilon, mask_x=mask_x, mask_y=mask_y, start=starts[0], **options)
     first = sinkhorn(x, x, a, a, epsilon=epsilon, mask_x=mask_x, mask_y=mask_x, start=starts[1], **options)
