@@ -280,6 +280,7 @@ def test_renderer_takes_meshes_batches_and_backends():
     behind = gd.Camera.look_at(eye=(0.0, 0.0, 5.0), at=(0.0, 0.0, 9.0), up=(0.0, 1.0, 0.0), fov_deg=60.0)
     mesh = gd.icosphere(1)
     vertices = mesh.vertices.clone().requires_grad_()
-    alpha = render_(mesh.with_vertices(vertices), behind).alpha
+    with pytest.warns(UserWarning, match="wholly behind the camera"):
+        alpha = render_(mesh.with_vertices(vertices), behind).alpha
     alpha.sum().backward()
     assert (alpha == 0).all() and (vertices.grad == 0).all()
