@@ -64,3 +64,11 @@ def test_scan_of_a_ball(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch)
     rows = (tmp_path / "table.txt").read_text().splitlines()
     assert float(rows[2].split()[1]) < 0.01  # rms, of points on one ball; the other one is 0.3 away
     assert page.width > 400
+
+
+def test_textured_render(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = run("textured_render", tmp_path, monkeypatch)
+    picture = np.asarray(page.crop((0, 0, 120, 90)), dtype=float)
+    assert page.size == (160, 90)
+    # Clay, cream and blue on the vase, and light and dark tiles: many colours, none of them blown out.
+    assert picture.std(axis=(0, 1)).min() > 25 and (picture > 250).mean() < 0.05

@@ -94,6 +94,20 @@ struct ReflectJob {
     double* grad_rows;  // (1 or B, row_size), zero on entry
 };
 
+template <class T>
+struct TextureJob {
+    const T* values;    // (rows, channels): images of height × width texels, one after another
+    const T* uv;        // (points, 2)
+    const int* image;   // (points), or null for the first
+    long long rows, points;
+    int height, width, channels, wrap, threads;
+    T* out;             // (points, channels)
+    // Backward only.
+    const T* upstream;  // (points, channels)
+    T* grad_values;     // (rows, channels), zero on entry, or null
+    T* grad_uv;         // (points, 2), or null
+};
+
 // One SIMD level's kernels.
 struct Kernels {
     const char* name;
@@ -115,6 +129,10 @@ struct Kernels {
     void (*reflect_forward_f64)(const ReflectJob<double>&);
     void (*reflect_backward_f32)(const ReflectJob<float>&);
     void (*reflect_backward_f64)(const ReflectJob<double>&);
+    void (*texture_forward_f32)(const TextureJob<float>&);
+    void (*texture_forward_f64)(const TextureJob<double>&);
+    void (*texture_backward_f32)(const TextureJob<float>&);
+    void (*texture_backward_f64)(const TextureJob<double>&);
     void (*spline_basis_f32)(const BasisJob<float>&);
     void (*spline_basis_f64)(const BasisJob<double>&);
     void (*spline_basis_backward_f32)(const BasisJob<float>&);

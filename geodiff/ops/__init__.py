@@ -3,8 +3,19 @@
 
 from geodiff.ops.fragments import blend, fragments
 from geodiff.ops.rasterize import rasterize
-from geodiff.ops.shading import reflect
+from geodiff.ops.shading import reflect, sample
 from geodiff.ops.silhouette import count_pairs, silhouette
 from geodiff.ops.spline import basis, spline, spline_grid
 
-__all__ = ["basis", "blend", "count_pairs", "fragments", "rasterize", "reflect", "silhouette", "spline", "spline_grid"]
+__all__ = [
+    "basis",
+    "blend",
+    "count_pairs",
+    "fragments",
+    "rasterize",
+    "reflect",
+    "sample",
+    "silhouette",
+    "spline",
+    "spline_grid",
+]

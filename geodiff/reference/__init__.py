@@ -4,7 +4,7 @@
 from geodiff.reference.fragments import Fragments, Ranking, blend, fragments
 from geodiff.reference.polygons import Polygons, near_clip, signed_distance
 from geodiff.reference.rasterize import Raster, rasterize
-from geodiff.reference.shading import reflect
+from geodiff.reference.shading import reflect, sample
 from geodiff.reference.silhouette import silhouette
 from geodiff.reference.spline import basis, basis_matrix, find_span, spline, spline_grid
 
@@ -21,6 +21,7 @@ __all__ = [
     "near_clip",
     "rasterize",
     "reflect",
+    "sample",
     "signed_distance",
     "silhouette",
     "spline",

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pure-torch twin of the reflection of light at points of surfaces."""
+"""The pure-torch twins of the reflection of light at points of surfaces, and of samples of textures."""
+
+from typing import Any
 
 import torch
 
-from geodiff.validation import fail, floating
+from geodiff.validation import choice, fail, floating
 
 HEAD, LIGHT = 7, 12
 """Numbers of an image: viewer (3), shininess, ambient (3); of each light: way, diffuse, specular, attenuation (3)."""
@@ -93,3 +95,67 @@ def check_reflect(
         raise fail("reflect", "normal", f"of the dtype of `rows`, {rows.dtype}, as `point`", normal, error=TypeError)
     if len(image) not in (0, len(normal)) or (len(image) == 0 and len(rows) != 1 and len(normal) > 0):
         raise fail("reflect", "image", f"({len(normal)},), one a point, or empty with one row", image)
+
+
+WRAPS = ("repeat", "clamp", "mirror")
+
+
+def sample(image: torch.Tensor, uv: torch.Tensor, index: torch.Tensor, *, wrap: str = "repeat") -> torch.Tensor:
+    """Sample images bilinearly at texture coordinates.
+
+    Texel (row i, column j) has its centre at u = (j + ½)/W, v = 1 − (i + ½)/H.
+
+    Args:
+        image: `(B, H, W, C)`, row 0 on top.
+        uv: `(P, 2)`.
+        index: `(P,)` integers, which image; empty for the first.
+        wrap: what lies beyond [0, 1]: ``"repeat"``, ``"clamp"`` or ``"mirror"``.
+
+    Returns:
+        `(P, C)`.
+
+    Gradients: in `image` and `uv`; in `uv` they jump at the centres of texels.
+
+    Example:
+        >>> image = torch.tensor([[[[0.0], [1.0]]]])
+        >>> sample(image, torch.tensor([[0.5, 0.5]]), torch.zeros(0, dtype=torch.int64))
+        tensor([[0.5000]])
+    """
+    check_sample(image, uv, index, wrap)
+    texels, weights = texels_at(uv, image.shape[1], image.shape[2], wrap)
+    if len(index):
+        texels = texels + (index.long() * (image.shape[1] * image.shape[2]))[:, None]
+    return (image.reshape(-1, image.shape[3])[texels] * weights[..., None]).sum(dim=1)
+
+
+def texels_at(uv: torch.Tensor, height: Any, width: Any, wrap: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return which texels `(P, 4)` of an image a coordinate lies between, and their weights."""
+    x, y = uv[:, 0] * width - 0.5, (1 - uv[:, 1]) * height - 0.5
+    left, top = x.detach().floor(), y.detach().floor()
+    right, down = x - left, y - top
+    columns = [wrapped(left.long() + i, width, wrap) for i in (0, 1)]
+    rows = [wrapped(top.long() + i, height, wrap) * width for i in (0, 1)]
+    texels = torch.stack([row + column for row in rows for column in columns], dim=1)
+    weights = torch.stack([a * b for a in (1 - down, down) for b in (1 - right, right)], dim=1)
+    return texels, weights
+
+
+def wrapped(index: torch.Tensor, size: Any, wrap: str) -> torch.Tensor:
+    """Bring rows or columns of an image into [0, size)."""
+    if wrap == "repeat":
+        return torch.remainder(index, size)
+    if wrap == "mirror":
+        index = torch.remainder(index, 2 * size)
+        return torch.minimum(index, 2 * size - 1 - index)
+    return index.clamp(min=0).minimum(torch.as_tensor(size - 1, device=index.device))
+
+
+def check_sample(image: torch.Tensor, uv: torch.Tensor, index: torch.Tensor, wrap: str) -> None:
+    """Check the arguments of `sample`."""
+    floating("sample", "image", image, ("B", "H", "W", "C"), finite=False)
+    floating("sample", "uv", uv, ("P", 2), finite=False)
+    choice("sample", "wrap", wrap, WRAPS)
+    if uv.dtype != image.dtype:
+        raise fail("sample", "uv", f"of the dtype of `image`, {image.dtype}", uv, error=TypeError)
+    if len(index) not in (0, len(uv)):
+        raise fail("sample", "index", f"({len(uv)},), one a point, or empty for the first image", index)

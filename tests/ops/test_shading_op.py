@@ -112,3 +112,78 @@ def test_a_closed_form():
     out = ops.reflect(row, KINDS[:1], torch.zeros(0, dtype=torch.int64), up, 0 * up, parallel_view=True)
     # n·l = 0.8, and the mirror image of the light is as far from the normal as the light: r·v = 0.8.
     assert_close_relative(out, torch.tensor([[0.5, 0.5, 0.5, 0.8**8, 0.8**8, 0.8**8]]), rounding_bound(torch.float32))
+
+
+# --- samples of textures ---------------------------------------------------------------------------------------------
+
+WRAPS = ("repeat", "clamp", "mirror")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("wrap", WRAPS)
+@pytest.mark.parametrize("images", [1, 3])
+def test_samples_are_the_twins(dtype: torch.dtype, wrap: str, images: int):
+    image = torch.rand(images, 7, 5, 3, dtype=torch.float64)
+    uv = 3 * torch.randn(5000, 2, dtype=torch.float64)
+    index = torch.randint(0, images, (5000,)) if images > 1 else torch.zeros(0, dtype=torch.int64)
+    assert_same_vjp(
+        lambda i, c: ops.sample(i, c, index, wrap=wrap),
+        lambda i, c: reference.sample(i, c, index, wrap=wrap),
+        [image.to(dtype), uv.to(dtype)],
+        rounding_bound(dtype, 50),  # a coordinate is 50 texels away at most
+        rounding_bound(dtype, 50),
+    )
+    assert ops.sample(image, uv[:0], index[:0], wrap=wrap).shape == (0, 3)
+
+
+@pytest.mark.parametrize("module", [ops, reference], ids=["kernel", "twin"])
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_the_gradient_of_samples_is_the_derivative(module, wrap: str):
+    image, uv = torch.rand(1, 7, 5, 3, dtype=torch.float64), 3 * torch.randn(50, 2, dtype=torch.float64)
+    none = torch.zeros(0, dtype=torch.int64)
+    assert_gradient_is_derivative(lambda i, c: module.sample(i, c, none, wrap=wrap), [image, uv], 1e-7)
+
+
+def test_samples_far_away_are_finite():
+    uv = torch.tensor([[1e30, -1e30], [3e38, 0.5]])
+    for wrap in WRAPS:
+        assert torch.isfinite(
+            ops.sample(torch.rand(1, 4, 4, 3), uv, torch.zeros(0, dtype=torch.int64), wrap=wrap)
+        ).all()
+
+
+def test_opcheck_and_threads_of_samples():
+    image, uv = torch.rand(2, 40, 30, 3, requires_grad=True), torch.randn(9000, 2, requires_grad=True)
+    index = torch.randint(0, 2, (9000,), dtype=torch.int32)
+    torch.library.opcheck(torch.ops.geodiff.sample, (image, uv, index, 0))
+    results, before = [], torch.get_num_threads()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        try:
+            out = ops.sample(image, uv, index)
+            results.append((out.detach(), *torch.autograd.grad(out.square().sum(), [image, uv])))
+        finally:
+            torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    (first,) = torch.autograd.grad(ops.sample(image, uv, index).square().sum(), image, create_graph=True)
+    with pytest.raises(RuntimeError, match="geodiff::sample is not twice differentiable"):
+        first.sum().backward()
+    assert ops.sample(image.detach().to("meta"), uv.detach().to("meta"), index.to("meta")).device.type == "meta"
+
+
+def test_bad_samples_are_named():
+    image, uv, none = torch.rand(2, 4, 4, 3), torch.rand(5, 2), torch.zeros(0, dtype=torch.int64)
+    for module in (ops, reference):
+        with pytest.raises(ValueError, match=r"sample: `image` must be of shape \(B, H, W, C\)"):
+            module.sample(image[0], uv, none)
+        with pytest.raises(ValueError, match=r"sample: `uv` must be of shape \(P, 2\)"):
+            module.sample(image, uv[:, :1], none)
+        with pytest.raises(TypeError, match="sample: `uv` must be of the dtype of `image`"):
+            module.sample(image, uv.double(), none)
+        with pytest.raises(ValueError, match="sample: `wrap` must be one of repeat, clamp, mirror"):
+            module.sample(image, uv, none, wrap="tile")
+        with pytest.raises(ValueError, match=r"sample: `index` must be \(5,\), one a point, or empty"):
+            module.sample(image, uv, torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"sample: `index` must be in \[0, 2\); got from 2 to 2"):
+        ops.sample(image, uv, torch.full((5,), 2))
