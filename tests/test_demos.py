@@ -92,3 +92,11 @@ def test_pictures_of_transport(tmp_path: pathlib.Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(sys, "argv", ["transport_figures", "-o", str(tmp_path)])
     runpy.run_path(str(ROOT / "demos" / "transport_figures.py"), run_name="__main__")
     assert {path.name for path in tmp_path.iterdir()} == {"transport_gradients.png", "transport_effects.png"}
+
+
+def test_textured_render(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = run("textured_render", tmp_path, monkeypatch)
+    picture = np.asarray(page.crop((0, 0, 120, 90)), dtype=float)
+    assert page.size == (160, 90)
+    # Clay, cream and blue on the vase, and light and dark tiles: many colours, none of them blown out.
+    assert picture.std(axis=(0, 1)).min() > 25 and (picture > 250).mean() < 0.05

@@ -25,6 +25,13 @@ void forward(const Job<T>& job) {
     parallel((job.points + kPointBlock - 1) / kPointBlock, threads_for(job), [&](i64 block) {
         for (i64 p = block * kPointBlock; p < min(job.points, (block + 1) * kPointBlock); ++p) {
             T* out = job.out + p * c;
+            if (j == 3) {  // corners of a triangle
+                const int* at = job.index + 3 * p;
+                const T* w = job.weight + 3 * p;
+                const T *a = job.values + i64(at[0]) * c, *b = job.values + i64(at[1]) * c, *d = job.values + i64(at[2]) * c;
+                for (int i = 0; i < c; ++i) out[i] = w[0] * a[i] + w[1] * b[i] + w[2] * d[i];
+                continue;
+            }
             for (int i = 0; i < c; ++i) out[i] = T(0);
             for (int k = 0; k < j; ++k) {
                 const T weight = job.weight[p * j + k];

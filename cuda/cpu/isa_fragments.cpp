@@ -179,6 +179,12 @@ template <class T>
 void write_band(const Scene<T>& scene, const Lists<T>& lists, i64 image, int first, int end, int stride,
                 const HardFace<T>* prepared) {
     const Job<T>& job = scene.job;
+    // What belongs to a face, kept for the next pixel: neighbours mostly share theirs.
+    Clip<T> corner[3];
+    Polygon<T> p;
+    Edge<T> edges[4];
+    HardFace<T> made;
+    int known = -1, hard_known = -1;
     for (int row = first; row < end; ++row) {
         const T y = scene.grid.y(row);
         for (int column = 0; column < job.width; ++column) {
@@ -194,14 +200,17 @@ void write_band(const Scene<T>& scene, const Lists<T>& lists, i64 image, int fir
                     barycentric[0] = barycentric[1] = barycentric[2] = T(0);
                     continue;
                 }
-                Clip<T> corner[3];
-                scene.corners(image, id >> 1, corner);
-                const Polygon<T> p = make_polygon(corner, job.near);
-                Edge<T> edges[4];
-                for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
-                HardFace<T> made;
                 const bool inside = id & 1;
-                if (inside && !prepared) hard_face(corner, p, made);
+                if (known != id >> 1) {
+                    known = id >> 1;
+                    scene.corners(image, known, corner);
+                    p = make_polygon(corner, job.near);
+                    for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
+                }
+                if (inside && !prepared && hard_known != known) {
+                    hard_known = known;
+                    hard_face(corner, p, made);
+                }
                 const HardFace<T>& hard = prepared && inside ? prepared[id >> 1] : made;
                 const Fragment<T> fragment = fragment_at(corner, p, edges, hard, scene.grid.x(column), y, inside);
                 job.face[at] = id >> 1;

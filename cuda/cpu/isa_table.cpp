@@ -25,6 +25,14 @@ void blend_forward_f32(const geodiff::BlendJob<float>&);
 void blend_forward_f64(const geodiff::BlendJob<double>&);
 void blend_backward_f32(const geodiff::BlendJob<float>&);
 void blend_backward_f64(const geodiff::BlendJob<double>&);
+void reflect_forward_f32(const geodiff::ReflectJob<float>&);
+void reflect_forward_f64(const geodiff::ReflectJob<double>&);
+void reflect_backward_f32(const geodiff::ReflectJob<float>&);
+void reflect_backward_f64(const geodiff::ReflectJob<double>&);
+void texture_forward_f32(const geodiff::TextureJob<float>&);
+void texture_forward_f64(const geodiff::TextureJob<double>&);
+void texture_backward_f32(const geodiff::TextureJob<float>&);
+void texture_backward_f64(const geodiff::TextureJob<double>&);
 void spline_basis_f32(const geodiff::BasisJob<float>&);
 void spline_basis_f64(const geodiff::BasisJob<double>&);
 void spline_basis_backward_f32(const geodiff::BasisJob<float>&);
@@ -82,6 +90,14 @@ const geodiff::Kernels& kernels() {
         blend_forward_f64,
         blend_backward_f32,
         blend_backward_f64,
+        reflect_forward_f32,
+        reflect_forward_f64,
+        reflect_backward_f32,
+        reflect_backward_f64,
+        texture_forward_f32,
+        texture_forward_f64,
+        texture_backward_f32,
+        texture_backward_f64,
         spline_basis_f32,
         spline_basis_f64,
         spline_basis_backward_f32,

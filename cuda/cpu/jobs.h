@@ -92,6 +92,38 @@ struct BlendJob {
     T* grad_weight;     // (points, terms), or null
 };
 
+template <class T>
+struct ReflectJob {
+    const T* rows;      // (1 or B, row_size) numbers of each image, see cuda/shading/reflect.h
+    const int* kinds;   // (lights) 0 directional, 1 point
+    const int* image;   // (points), or null where all share one row
+    const T* normal;    // (points, 3)
+    const T* point;     // (points, 3)
+    long long points;
+    int lights, row_size, threads;
+    bool parallel_view, glossy;
+    T* out;             // (points, 6)
+    // Backward only.
+    const T* upstream;  // (points, 6)
+    T* grad_normal;     // (points, 3)
+    T* grad_point;      // (points, 3)
+    double* grad_rows;  // (1 or B, row_size), zero on entry
+};
+
+template <class T>
+struct TextureJob {
+    const T* values;    // (rows, channels): images of height × width texels, one after another
+    const T* uv;        // (points, 2)
+    const int* image;   // (points), or null for the first
+    long long rows, points;
+    int height, width, channels, wrap, threads;
+    T* out;             // (points, channels)
+    // Backward only.
+    const T* upstream;  // (points, channels)
+    T* grad_values;     // (rows, channels), zero on entry, or null
+    T* grad_uv;         // (points, 2), or null
+};
+
 // One SIMD level's kernels.
 struct Kernels {
     const char* name;
@@ -113,6 +145,14 @@ struct Kernels {
     void (*blend_forward_f64)(const BlendJob<double>&);
     void (*blend_backward_f32)(const BlendJob<float>&);
     void (*blend_backward_f64)(const BlendJob<double>&);
+    void (*reflect_forward_f32)(const ReflectJob<float>&);
+    void (*reflect_forward_f64)(const ReflectJob<double>&);
+    void (*reflect_backward_f32)(const ReflectJob<float>&);
+    void (*reflect_backward_f64)(const ReflectJob<double>&);
+    void (*texture_forward_f32)(const TextureJob<float>&);
+    void (*texture_forward_f64)(const TextureJob<double>&);
+    void (*texture_backward_f32)(const TextureJob<float>&);
+    void (*texture_backward_f64)(const TextureJob<double>&);
     void (*spline_basis_f32)(const BasisJob<float>&);
     void (*spline_basis_f64)(const BasisJob<double>&);
     void (*spline_basis_backward_f32)(const BasisJob<float>&);

@@ -303,6 +303,103 @@ void blend_backward(Array<const T, 2> values, Array<const int, 2> index, Array<c
 }
 
 template <class T>
+geodiff::ReflectJob<T> reflect_job(const Array<const T, 2>& rows, const Array<const int, 1>& kinds,
+                                   const Array<const int, 1>& image, const Array<const T, 2>& normal,
+                                   const Array<const T, 2>& point, bool parallel_view, bool glossy, int threads) {
+    geodiff::ReflectJob<T> job{};
+    job.rows = rows.data();
+    job.kinds = kinds.data();
+    job.image = image.size() ? image.data() : nullptr;
+    job.normal = normal.data();
+    job.point = point.data();
+    job.points = static_cast<long long>(normal.shape(0));
+    job.lights = static_cast<int>(kinds.shape(0));
+    job.row_size = static_cast<int>(rows.shape(1));
+    job.threads = threads;
+    job.parallel_view = parallel_view;
+    job.glossy = glossy;
+    return job;
+}
+
+template <class T>
+void reflect_forward(Array<const T, 2> rows, Array<const int, 1> kinds, Array<const int, 1> image,
+                     Array<const T, 2> normal, Array<const T, 2> point, bool parallel_view, bool glossy, Array<T, 2> out,
+                     int threads) {
+    auto job = reflect_job<T>(rows, kinds, image, normal, point, parallel_view, glossy, threads);
+    job.out = out.data();
+    nb::gil_scoped_release release;
+    if constexpr (sizeof(T) == 4) {
+        level->reflect_forward_f32(job);
+    } else {
+        level->reflect_forward_f64(job);
+    }
+}
+
+template <class T>
+void reflect_backward(Array<const T, 2> rows, Array<const int, 1> kinds, Array<const int, 1> image,
+                      Array<const T, 2> normal, Array<const T, 2> point, bool parallel_view, bool glossy,
+                      Array<const T, 2> upstream, Array<T, 2> grad_normal, Array<T, 2> grad_point,
+                      Array<double, 2> grad_rows, int threads) {
+    auto job = reflect_job<T>(rows, kinds, image, normal, point, parallel_view, glossy, threads);
+    job.upstream = upstream.data();
+    job.grad_normal = grad_normal.data();
+    job.grad_point = grad_point.data();
+    job.grad_rows = grad_rows.data();
+    nb::gil_scoped_release release;
+    if constexpr (sizeof(T) == 4) {
+        level->reflect_backward_f32(job);
+    } else {
+        level->reflect_backward_f64(job);
+    }
+}
+
+template <class T>
+geodiff::TextureJob<T> texture_job(const Array<const T, 2>& values, const Array<const T, 2>& uv,
+                                   const Array<const int, 1>& image, int height, int width, int wrap, int threads) {
+    geodiff::TextureJob<T> job{};
+    job.values = values.data();
+    job.uv = uv.data();
+    job.image = image.size() ? image.data() : nullptr;
+    job.rows = static_cast<long long>(values.shape(0));
+    job.channels = static_cast<int>(values.shape(1));
+    job.points = static_cast<long long>(uv.shape(0));
+    job.height = height;
+    job.width = width;
+    job.wrap = wrap;
+    job.threads = threads;
+    return job;
+}
+
+template <class T>
+void texture_forward(Array<const T, 2> values, Array<const T, 2> uv, Array<const int, 1> image, int height, int width,
+                     int wrap, Array<T, 2> out, int threads) {
+    auto job = texture_job<T>(values, uv, image, height, width, wrap, threads);
+    job.out = out.data();
+    nb::gil_scoped_release release;
+    if constexpr (sizeof(T) == 4) {
+        level->texture_forward_f32(job);
+    } else {
+        level->texture_forward_f64(job);
+    }
+}
+
+template <class T>
+void texture_backward(Array<const T, 2> values, Array<const T, 2> uv, Array<const int, 1> image, int height, int width,
+                      int wrap, Array<const T, 2> upstream, nb::ndarray<T, nb::c_contig, nb::device::cpu> grad_values,
+                      nb::ndarray<T, nb::c_contig, nb::device::cpu> grad_uv, int threads) {
+    auto job = texture_job<T>(values, uv, image, height, width, wrap, threads);
+    job.upstream = upstream.data();
+    job.grad_values = grad_values.size() ? grad_values.data() : nullptr;
+    job.grad_uv = grad_uv.size() ? grad_uv.data() : nullptr;
+    nb::gil_scoped_release release;
+    if constexpr (sizeof(T) == 4) {
+        level->texture_backward_f32(job);
+    } else {
+        level->texture_backward_f64(job);
+    }
+}
+
+template <class T>
 using Rows = Array<T, 2>;  // (B or 1, …)
 template <class T>
 using Flat = nb::ndarray<T, nb::c_contig, nb::device::cpu>;  // empty where not asked for
@@ -494,6 +591,16 @@ void bind(nb::module_& m) {
           "out"_a.noconvert(), "threads"_a);
     m.def("blend_backward", &blend_backward<T>, "values"_a.noconvert(), "index"_a.noconvert(), "weight"_a.noconvert(),
           "upstream"_a.noconvert(), "grad_values"_a.noconvert(), "grad_weight"_a.noconvert(), "threads"_a);
+    m.def("reflect_forward", &reflect_forward<T>, "rows"_a.noconvert(), "kinds"_a.noconvert(), "image"_a.noconvert(),
+          "normal"_a.noconvert(), "point"_a.noconvert(), "parallel_view"_a, "glossy"_a, "out"_a.noconvert(), "threads"_a);
+    m.def("reflect_backward", &reflect_backward<T>, "rows"_a.noconvert(), "kinds"_a.noconvert(), "image"_a.noconvert(),
+          "normal"_a.noconvert(), "point"_a.noconvert(), "parallel_view"_a, "glossy"_a, "upstream"_a.noconvert(),
+          "grad_normal"_a.noconvert(), "grad_point"_a.noconvert(), "grad_rows"_a.noconvert(), "threads"_a);
+    m.def("texture_forward", &texture_forward<T>, "values"_a.noconvert(), "uv"_a.noconvert(), "image"_a.noconvert(),
+          "height"_a, "width"_a, "wrap"_a, "out"_a.noconvert(), "threads"_a);
+    m.def("texture_backward", &texture_backward<T>, "values"_a.noconvert(), "uv"_a.noconvert(), "image"_a.noconvert(),
+          "height"_a, "width"_a, "wrap"_a, "upstream"_a.noconvert(), "grad_values"_a.noconvert(),
+          "grad_uv"_a.noconvert(), "threads"_a);
     m.def("spline_basis", &spline_basis<T>, "knots"_a.noconvert(), "parameters"_a.noconvert(), "degree"_a, "order"_a,
           "span"_a.noconvert(), "values"_a.noconvert(), "threads"_a);
     m.def("spline_basis_backward", &spline_basis_backward<T>, "knots"_a.noconvert(), "parameters"_a.noconvert(),

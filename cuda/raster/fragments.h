@@ -159,7 +159,8 @@ GEODIFF_HD void outside_backward(const Clip<T> corner[3], const Polygon<T>& p, c
 template <class T>
 GEODIFF_HD void fragment_backward(const Clip<T> corner[3], const Polygon<T>& p, const Edge<T>* edges, T x, T y, bool inside,
                                   double up_distance, const double up_barycentric[3], double up_depth, FaceGradient& g) {
-    Nearest<T> near = nearest_edge(p, edges, x, y);
+    Nearest<T> near = no_edge<T>();
+    if (up_distance != 0 || !inside) near = nearest_edge(p, edges, x, y);
     near.side = inside ? T(0) : T(-1);
     if (up_distance != 0) {
         T dx, dy;

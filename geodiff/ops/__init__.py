@@ -4,6 +4,7 @@
 from geodiff.ops.contour import contour
 from geodiff.ops.fragments import blend, fragments
 from geodiff.ops.rasterize import rasterize
+from geodiff.ops.shading import reflect, sample
 from geodiff.ops.silhouette import count_pairs, silhouette
 from geodiff.ops.spline import basis, spline, spline_grid
 from geodiff.ops.transport import apply, apply_gradient, lse
@@ -18,6 +19,8 @@ __all__ = [
     "fragments",
     "lse",
     "rasterize",
+    "reflect",
+    "sample",
     "silhouette",
     "spline",
     "spline_grid",

@@ -99,9 +99,9 @@ def fragments(
         image_size: `(H, W)`.
         near: depth of the near plane, positive.
         order: which k faces, and in which order. ``"depth"``: the nearest in depth first. ``"visible"`` (k = 1): the
-            nearest in depth of those that cover the pixel; where none does, the nearest in the image; of those that share
-            the nearest edge or corner one seen from the front (counter-clockwise), whose middle is nearest. ``"weight"``: the largest
-            `F(d)·exp(−depth·sharpness)` first. Ties go to the lowest index.
+            nearest in depth of those that cover the pixel; where none does, the nearest in the image; of those that
+            share the nearest edge or corner, one seen from the front (counter-clockwise) whose middle is nearest.
+            ``"weight"``: the largest `F(d)·exp(−depth·sharpness)` first. Ties go to the lowest index.
         ranking: F and the sharpness, for ``"weight"``.
         chunk: the most (pixel, face) pairs held at a time; changes memory, not the result.
 

@@ -24,8 +24,6 @@ class Found(NamedTuple):
         image: which image it is in, (P,).
         face: (P,).
         barycentric: (P, 3).
-        distance: (P,).
-        depth: (P,).
     """
 
     fragments: Fragments
@@ -33,8 +31,16 @@ class Found(NamedTuple):
     image: torch.Tensor
     face: torch.Tensor
     barycentric: torch.Tensor
-    distance: torch.Tensor
-    depth: torch.Tensor
+
+    @property
+    def distance(self) -> torch.Tensor:
+        """(P,)."""
+        return self.fragments.distance.reshape(-1).index_select(0, self.place)
+
+    @property
+    def depth(self) -> torch.Tensor:
+        """(P,)."""
+        return self.fragments.depth.reshape(-1).index_select(0, self.place)
 
     def dense(self, values: torch.Tensor, fill: float = 0.0) -> torch.Tensor:
         """Return values (P, C) or (P,) as (B, H, W, k[, C]), `fill` where there is no fragment."""
@@ -64,8 +70,8 @@ def find(
     face = found.face_id.reshape(-1)
     place = (face >= 0).nonzero()[:, 0]
     image = place // (image_size[0] * image_size[1] * k)
-    parts = (found.barycentric.reshape(-1, 3), found.distance.reshape(-1), found.depth.reshape(-1))
-    return Found(found, place, image, face[place], *(part.index_select(0, place) for part in parts))
+    barycentric = found.barycentric.reshape(-1, 3).index_select(0, place)
+    return Found(found, place, image, face[place], barycentric)
 
 
 def blur_for(

@@ -30,9 +30,9 @@ def softras(
     `rgb = Σ w_j c_j + w_b·background`, `w_j = A_j exp(z_j/γ) / (Σ A_i exp(z_i/γ) + exp(ε/γ))`,
     `z = (far − depth)/(far − near)`.
 
-    Approximately the released code: there, barycentrics outside a face are clipped and made to add up to one again (here
-    they are those of the nearest point), colours are interpolated in the image (here in perspective), faces with
-    `A < 1e-4` are dropped, and the background's weight is counted twice and overflows for `ε/γ > 88`. Only
+    Approximately the released code: there, barycentrics outside a face are clipped and made to add up to one again
+    (here they are those of the nearest point), colours are interpolated in the image (here in perspective), faces
+    with `A < 1e-4` are dropped, and the background's weight is counted twice and overflows for `ε/γ > 88`. Only
     `max_fragments` faces of each pixel are mixed in rgb, those of largest weight.
 
     Args:
@@ -56,12 +56,13 @@ def softras(
 def dibr(image_size: int | tuple[int, int], delta: float = 1e-4, **options: Any) -> Renderer:
     """Return DIB-R: exponential, reversed and squared, probabilistic sum, hard depth.
 
-    Chen et al., "Learning to predict 3D objects with an interpolation-based differentiable renderer", 2019. Exactly: alpha, which is 1 where a face covers the pixel and `1 − Π(1 − exp(−d²/δ))` elsewhere (the exponential
+    Chen et al., "Learning to predict 3D objects with an interpolation-based differentiable renderer", 2019. Exactly:
+    alpha, which is 1 where a face covers the pixel and `1 − Π(1 − exp(−d²/δ))` elsewhere (the exponential
     distribution, reversed and squared, with the probabilistic sum), and the colour of covered pixels, that of the
     nearest face.
 
-    Approximately: DIB-R leaves uncovered pixels without colour; here the soft rim has that of the nearest face. Its code
-    looks for faces in a window around the pixel only.
+    Approximately: DIB-R leaves uncovered pixels without colour; here the soft rim has that of the nearest face. Its
+    code looks for faces in a window around the pixel only.
 
     Args:
         image_size: `H` or `(H, W)`.
@@ -82,10 +83,10 @@ def n3mr(image_size: int | tuple[int, int], scale: float = 1e-2, **options: Any)
 
     Exactly: nothing of its image, which is a hard one. With τ → 0 the images agree.
 
-    Approximately its gradient: N3MR replaces the step of a pixel's colour, while a vertex moves across it, by a straight
-    ramp. A ramp is the CDF of the uniform distribution; here it is in the image, too, is measured at right angles to the
-    edge rather than along the axes, and has the width 2τ wherever the edge is. The maximum takes each pixel from
-    one face, as a z-buffer does.
+    Approximately its gradient: N3MR replaces the step of a pixel's colour, while a vertex moves across it, by a
+    straight ramp. A ramp is the CDF of the uniform distribution; here it is in the image, too, is measured at right
+    angles to the edge rather than along the axes, and has the width 2τ wherever the edge is. The maximum takes each
+    pixel from one face, as a z-buffer does.
 
     Args:
         image_size: `H` or `(H, W)`.

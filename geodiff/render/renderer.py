@@ -394,7 +394,7 @@ class Renderer:
 def _mixed(
     found: Found, seen: Seen, weights: torch.Tensor | None, wanted: tuple[str, ...], size: tuple[int, int]
 ) -> dict[str, torch.Tensor]:
-    """Return the maps (B, H, W[, C]) asked for; depth always."""
+    """Return the maps (B, H, W[, C]) asked for; depth and face_id with anything but rgb alone."""
     face_id, distance, _, depth = found.fragments
     maps: dict[str, torch.Tensor] = {}
     values = {"normal": seen.normal, "uv": seen.uv}
@@ -402,12 +402,16 @@ def _mixed(
         covered = distance[..., 0] >= 0
         if seen.color is not None:
             maps["rgb"] = found.dense(seen.color)[..., 0, :]
-        maps["depth"] = torch.where(covered, depth[..., 0], torch.inf)
-        maps["face_id"] = torch.where(covered, face_id[..., 0], -1)
+        if wanted != ("rgb",):
+            maps["depth"] = torch.where(covered, depth[..., 0], torch.inf)
+            maps["face_id"] = torch.where(covered, face_id[..., 0], -1)
         for name, value in values.items():
             if name in wanted and value is not None:
                 maps[name] = found.dense(value)[..., 0, :] * covered[..., None]
         return maps
+    if wanted == ("rgb",):
+        assert seen.color is not None
+        return {"rgb": (weights[..., None] * found.dense(seen.color)).sum(dim=-2)}
     some = (face_id >= 0).any(dim=-1)
     maps["depth"] = torch.where(some, (weights * found.dense(found.depth)).sum(dim=-1), torch.inf)
     best = weights.detach().argmax(dim=-1, keepdim=True)

@@ -2,7 +2,7 @@
 """From points seen on surfaces to their colours: attributes, normals, light and texture."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -82,7 +82,7 @@ def shade(
         vertexwise.append(mesh.vertex_normals)
     parts = look.interpolate_all(vertexwise)
     if (pixelwise or "normal" in wanted) and normals == "smooth":
-        normal = unit(parts.pop())
+        normal = parts.pop()  # of any length, so far
     elif pixelwise or "normal" in wanted:
         normal = look.of_face(mesh.face_normals)
     if "rgb" in wanted:
@@ -93,10 +93,13 @@ def shade(
             color = _lit(color, diffuse, shine)
         elif shading != "unlit":
             assert normal is not None
-            viewer = _towards_viewer(camera, points, look) if shading == "phong" else None
-            color = _lit(color, *_reflected(lights, mesh.material or Material(), look, points, normal, viewer))
+            material = mesh.material or Material()
+            color = _lit(color, *_reflected(lights, material, look, points, normal, camera, shading == "phong"))
         elif color is None:
             color = hits.barycentric.new_ones(len(hits.face), 3)
+    if "normal" in wanted:
+        assert normal is not None
+        normal = unit(normal)
     return Seen(color, normal if "normal" in wanted else None, uv if "uv" in wanted else None)
 
 
@@ -145,32 +148,6 @@ class _Look:
         rows, stride = self.table(value)
         return ops.blend(rows, (self.hits.face + self.hits.image * stride)[:, None], self.ones)
 
-    def of_image(self, value: torch.Tensor) -> torch.Tensor:
-        """Return (P, C) of (..., C), one for each image."""
-        rows, stride = self.table(value[..., None, :])
-        if not stride:
-            spread: torch.Tensor = _Spread.apply(rows, len(self.hits.image))
-            return spread
-        return ops.blend(rows, self.hits.image[:, None], self.ones)
-
-
-class _Spread(torch.autograd.Function):
-    """Repeat a row (1, C) to (P, C) without a copy; backward, the sum is taken in the order of the points."""
-
-    @staticmethod
-    def forward(ctx: Any, row: torch.Tensor, count: int) -> torch.Tensor:
-        ctx.save_for_backward(row)
-        return row.expand(count, -1)
-
-    @staticmethod
-    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None]:
-        (row,) = ctx.saved_tensors
-        with torch.enable_grad():
-            leaf = torch.zeros_like(row).requires_grad_()
-            index = torch.zeros(len(upstream), 1, dtype=torch.int32, device=row.device)
-            spread = ops.blend(leaf, index, upstream.new_ones(len(upstream), 1))
-        return torch.autograd.grad(spread, leaf, upstream)[0], None
-
 
 def _albedo(mesh: Mesh, look: _Look, vertex_colors: list[torch.Tensor], uv: torch.Tensor | None) -> torch.Tensor | None:
     """Return the product of the colours that the mesh has, (P, 3), or None where it has none."""
@@ -214,54 +191,46 @@ def _lit(color: torch.Tensor | None, diffuse: torch.Tensor, shine: torch.Tensor 
     return color if shine is None else color + shine
 
 
-def _towards_viewer(camera: Camera, points: torch.Tensor | None, look: _Look) -> torch.Tensor:
-    if camera.is_orthographic:
-        return look.of_image(camera.rotation[..., 2, :])
-    assert points is not None
-    return unit(look.of_image(camera.position) - points)
-
-
 def _reflected(
     lights: list[Light],
     material: Material,
     look: _Look,
     points: torch.Tensor | None,
     normal: torch.Tensor,
-    viewer: torch.Tensor | None,
+    camera: Camera,
+    glossy: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return what the surface's colour is multiplied with, and the highlights that are added, both (P, 3)."""
-    diffuse, shine = torch.zeros_like(normal), None
-    shininess = None
+    viewer = camera.rotation[..., 2, :] if camera.is_orthographic else camera.position
+    ambient = sum(
+        (_times(material.ambient, light.color) for light in lights if isinstance(light, AmbientLight)), 0 * viewer
+    )
+    columns, kinds = [viewer, material.shininess[..., None], ambient], []
     for light in lights:
-        if isinstance(light, AmbientLight):
-            diffuse = diffuse + look.of_image(_times(material.ambient, light.color))
-            continue
         if isinstance(light, DirectionalLight):
-            way = look.of_image(unit(light.direction))
-            fade = None
+            columns += [unit(light.direction)]
+            fading = light.color.new_tensor([1.0, 0.0, 0.0])
+        elif isinstance(light, PointLight):
+            columns += [light.position]
+            fading = light.attenuation
         else:
-            assert isinstance(light, PointLight) and points is not None
-            way = look.of_image(light.position) - points
-            square = (way * way).sum(dim=-1, keepdim=True)
-            distance = torch.where(square > 0, square, 1.0).sqrt() * (square > 0)
-            way = unit(way)
-            a, b, c = look.of_image(light.attenuation).split(1, dim=1)
-            fade = a + b * distance + c * square
-        facing = (normal * way).sum(dim=-1, keepdim=True)
-        strength = facing.clamp(min=0)
-        strength = strength if fade is None else strength / fade
-        diffuse = diffuse + strength * look.of_image(_times(material.diffuse, light.color))
-        if viewer is None:
             continue
-        # r·v without r: 2(n·l)(n·v) − l·v.
-        mirrored = 2 * facing * (normal * viewer).sum(dim=-1, keepdim=True) - (way * viewer).sum(dim=-1, keepdim=True)
-        if shininess is None:
-            shininess = look.of_image(material.shininess[..., None])
-        peak = torch.where(facing > 0, mirrored, 0.0).clamp(min=1e-6) ** shininess
-        peak = peak if fade is None else peak / fade
-        added = peak * look.of_image(_times(material.specular, light.color))
-        shine = added if shine is None else shine + added
-    return diffuse, shine
+        columns += [_times(material.diffuse, light.color), _times(material.specular, light.color), fading]
+        kinds.append(int(isinstance(light, PointLight)))
+    batch = torch.broadcast_shapes(*(column.shape[:-1] for column in columns))
+    dtype = normal.dtype
+    row = torch.cat([column.to(dtype).expand(*batch, column.shape[-1]) for column in columns], dim=-1)
+    rows, stride = look.table(row[..., None, :])
+    both = ops.reflect(
+        rows,
+        torch.tensor(kinds, dtype=torch.int32, device=rows.device),
+        look.hits.image if stride else look.hits.image[:0],
+        normal,
+        torch.zeros_like(normal) if points is None else points,
+        parallel_view=camera.is_orthographic,
+        glossy=glossy,
+    )
+    return both[:, :3], both[:, 3:] if glossy else None
 
 
 def _times(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -286,9 +255,7 @@ def _by_vertex(
         normal, _ = look.table(mesh.face_normals.repeat_interleave(3, dim=-2), wide=True)
     image = torch.arange(images, device=mesh.device).repeat_interleave(count)
     everywhere = _Look(mesh, look.batch, Hits(image, image, points.new_ones(len(image), 3)))
-    diffuse, shine = _reflected(
-        lights, mesh.material or Material(), everywhere, points, normal, _towards_viewer(camera, points, everywhere)
-    )
+    diffuse, shine = _reflected(lights, mesh.material or Material(), everywhere, points, normal, camera, True)
     stride = count if images != 1 else 0
     both = diffuse if shine is None else torch.cat([diffuse, shine], dim=1)
     mixed = ops.blend(both, look.corners(faces, stride), look.hits.barycentric)

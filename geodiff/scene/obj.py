@@ -5,6 +5,7 @@ Readers that make one vertex of each (position, texture coordinate, normal) tear
 it; this one keeps the vertices and the faces of the file, in its order.
 """
 
+import contextlib
 import pathlib
 import warnings
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from geodiff.scene.images import read_image, write_image
+from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
 from geodiff.validation import fail
 
@@ -19,8 +21,8 @@ from geodiff.validation import fail
 def load_obj(path: pathlib.Path, dtype: torch.dtype = torch.float32) -> Mesh:
     """Read an OBJ file: positions, colours after positions, polygons (cut into fans), texture coordinates, one texture.
 
-    Groups, normals, smoothing, lines and points are passed over; so are materials, but for the picture (``map_Kd``) if
-    all faces share one.
+    Groups, normals, smoothing, lines and points are passed over. The picture (``map_Kd``) and the numbers (``Ka``,
+    ``Kd``, ``Ks``, ``Ns``) of the material are read if all faces share one.
 
     Args:
         path: the file.
@@ -74,13 +76,15 @@ def load_obj(path: pathlib.Path, dtype: torch.dtype = torch.float32) -> Mesh:
     uv_faces = None if corner_uv is None else corner_uv[fan]
     if uv_faces is not None and len(uv) == len(positions) and np.array_equal(uv_faces, faces):
         uv_faces = None
+    texture, material = _looks(path, lines, kind, dtype)
     return Mesh(
         torch.from_numpy(positions[:, :3].copy()).to(dtype),
         faces,
         vertex_colors=None if colors is None else torch.from_numpy(colors.copy()).to(dtype),
         uv=None if corner_uv is None else torch.from_numpy(uv.copy()).to(dtype),
         uv_faces=uv_faces,
-        texture=None if corner_uv is None else _texture(path, lines, kind, dtype),
+        texture=texture if corner_uv is not None else None,
+        material=material,
     )
 
 
@@ -135,10 +139,13 @@ def _absolute(
     return result
 
 
-def _texture(path: pathlib.Path, lines: list[str], kind: np.ndarray, dtype: torch.dtype) -> torch.Tensor | None:
-    """Return the one picture that the materials in use name, if there is one."""
+def _looks(
+    path: pathlib.Path, lines: list[str], kind: np.ndarray, dtype: torch.dtype
+) -> tuple[torch.Tensor | None, Material | None]:
+    """Return the one picture and the one material that the faces in use name, where there is one."""
     used = {lines[i].split(maxsplit=1)[-1] for i in np.flatnonzero(kind == "usemtl")}
     pictures = set()
+    materials: dict[str, dict[str, list[float]]] = {}
     for i in np.flatnonzero(kind == "mtllib"):
         library = path.parent / lines[i].split(maxsplit=1)[-1]
         if not library.is_file():
@@ -149,23 +156,47 @@ def _texture(path: pathlib.Path, lines: list[str], kind: np.ndarray, dtype: torc
             words = line.split()
             if words[:1] == ["newmtl"]:
                 name = line.split(maxsplit=1)[-1].strip()
-            elif words[:1] == ["map_Kd"] and (name in used or not used):
+            elif not words or (used and name not in used):
+                continue
+            elif words[0] == "map_Kd":
                 # Options, which start with a hyphen, come before the name.
                 rest = line.split(maxsplit=1)[-1].strip()
                 pictures.add(library.parent / (words[-1] if rest.startswith("-") else rest).replace("\\", "/"))
+            elif words[0] in ("Ka", "Kd", "Ks", "Ns"):
+                # Spectral curves and other rarities are not numbers: passed over.
+                with contextlib.suppress(ValueError):
+                    materials.setdefault(name, {})[words[0]] = [float(word) for word in words[1:4]]
     if len(pictures) > 1:
         warnings.warn(f"Mesh.load: {path} uses {len(pictures)} textures; a Mesh holds one: left out", stacklevel=4)
-    if len(pictures) != 1:
+    texture = None
+    if len(pictures) == 1:
+        (picture,) = pictures
+        if picture.is_file():
+            texture = read_image(picture, "Mesh.load").to(dtype)
+        else:
+            warnings.warn(f"Mesh.load: {path} names the texture {picture}, which is not there: left out", stacklevel=4)
+    numbers = next(iter(materials.values())) if len(materials) == 1 else {}
+    return texture, _material(numbers)
+
+
+def _material(numbers: dict[str, list[float]]) -> Material | None:
+    """Return the material of an MTL file's Ka, Kd, Ks and Ns; None if it says nothing but white."""
+    colors = {key: value * 3 if len(value) == 1 else value for key, value in numbers.items() if key != "Ns"}
+    if not colors or (set(numbers) == {"Kd"} and colors["Kd"] == [1.0, 1.0, 1.0]):
         return None
-    (picture,) = pictures
-    if not picture.is_file():
-        warnings.warn(f"Mesh.load: {path} names the texture {picture}, which is not there: left out", stacklevel=4)
+    if any(len(value) != 3 or min(value) < 0 for value in colors.values()):
         return None
-    return read_image(picture, "Mesh.load").to(dtype)
+    shininess = numbers.get("Ns", [0.0])[0]
+    return Material(
+        ambient=colors.get("Ka", (1.0, 1.0, 1.0)),
+        diffuse=colors.get("Kd", (1.0, 1.0, 1.0)),
+        specular=colors.get("Ks", (0.0, 0.0, 0.0)),
+        shininess=shininess if shininess > 0 else 32.0,
+    )
 
 
 def write_obj(mesh: Mesh, path: pathlib.Path) -> None:
-    """Write an OBJ file, and beside it ``STEM.mtl`` and ``STEM.png`` if the mesh has a texture.
+    """Write an OBJ file, and beside it ``STEM.mtl`` if it has a material or a texture, and ``STEM.png``.
 
     Nine significant digits for float32 and seventeen for float64, so that reading gives back the same numbers.
     """
@@ -175,10 +206,13 @@ def write_obj(mesh: Mesh, path: pathlib.Path) -> None:
         colors = mesh.vertex_colors.detach().cpu().numpy()[:, :3]
         vertices = np.concatenate((vertices, colors), axis=1)
     parts = []
-    if mesh.texture is not None:
-        write_image(path.with_suffix(".png"), mesh.texture.image)
-        path.with_suffix(".mtl").write_text(f"newmtl texture\nKd 1 1 1\nmap_Kd {path.stem}.png\n")
-        parts.append(f"mtllib {path.stem}.mtl\nusemtl texture\n")
+    if mesh.texture is not None or mesh.material is not None:
+        library = "newmtl surface\n" + ("Kd 1 1 1\n" if mesh.material is None else _material_lines(mesh.material))
+        if mesh.texture is not None:
+            write_image(path.with_suffix(".png"), mesh.texture.image)
+            library += f"map_Kd {path.stem}.png\n"
+        path.with_suffix(".mtl").write_text(library)
+        parts.append(f"mtllib {path.stem}.mtl\nusemtl surface\n")
     parts.append(_table("v", number, vertices))
     faces = mesh.faces.cpu().numpy() + 1
     if mesh.uv is None or mesh.uv_faces is None:
@@ -188,6 +222,15 @@ def write_obj(mesh: Mesh, path: pathlib.Path) -> None:
         both = np.stack((faces, mesh.uv_faces.cpu().numpy() + 1), axis=-1).reshape(-1, 6)
         parts.append(("f %d/%d %d/%d %d/%d\n" * len(both)) % tuple(both.reshape(-1).tolist()))
     path.write_text("".join(parts))
+
+
+def _material_lines(material: Material) -> str:
+    if material.batch_shape:
+        raise fail("Mesh.save", "material", "without a batch", f"a batch of {tuple(material.batch_shape)}")
+    rows = (("Ka", material.ambient), ("Kd", material.diffuse), ("Ks", material.specular), ("Ns", material.shininess))
+    return "".join(
+        f"{word} {' '.join(f'{x:.9g}' for x in value.detach().reshape(-1).tolist())}\n" for word, value in rows
+    )
 
 
 def _table(word: str, number: str, rows: np.ndarray) -> str:

@@ -8,9 +8,8 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from geodiff import ops
+from geodiff.reference.shading import WRAPS, texels_at, wrapped
 from geodiff.validation import as_tensor, choice, fail, floating
-
-WRAPS = ("repeat", "clamp", "mirror")
 
 
 class Texture:
@@ -119,10 +118,12 @@ class Texture:
         floating("Texture.sample", "uv", uv, ("P", 2), finite=False)
         if index is None and self.batch_shape.numel() != 1:
             raise fail("Texture.sample", "index", "given for a batch of textures", "None", "Say which one each has.")
-        if not self.mipmaps or lod is None:
-            rows = self.image.reshape(-1, self.shape[-1]).to(uv.dtype)
-            height, width = self.shape[-3:-1]
-            return ops.blend(rows, *self._terms(uv, height, width, 0, index))
+        if self.filter == "bilinear" and (not self.mipmaps or lod is None):
+            image = self.image.reshape(-1, *self.shape[-3:]).to(uv.dtype)
+            which = torch.zeros(0, dtype=torch.int64, device=uv.device) if index is None else index
+            return ops.sample(image, uv, which, wrap=self.wrap)
+        if lod is None or not self.mipmaps:
+            lod = torch.zeros_like(uv[:, 0])
         # Two levels: texels of both in one table, blended at once.
         levels = self.levels
         table = torch.tensor([level.shape[-3:-1] for level in levels], device=uv.device)
@@ -141,24 +142,10 @@ class Texture:
         self, uv: torch.Tensor, height: Any, width: Any, start: Any, index: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the texels (P, J) that are blended, rows of a table, and their weights."""
-        x, y = uv[:, 0] * width - 0.5, (1 - uv[:, 1]) * height - 0.5
         base = start if index is None else start + index.long() * (height * width)
-        if self.filter == "nearest":
-            texel = _wrapped(y.round().long(), height, self.wrap) * width + _wrapped(x.round().long(), width, self.wrap)
-            return (base + texel)[:, None], torch.ones_like(x)[:, None]
-        left, top = x.detach().floor(), y.detach().floor()
-        right, down = x - left, y - top
-        columns = [_wrapped(left.long() + i, width, self.wrap) for i in (0, 1)]
-        rows = [_wrapped(top.long() + i, height, self.wrap) * width + base for i in (0, 1)]
-        texels = torch.stack([row + column for row in rows for column in columns], dim=1)
-        weights = torch.stack([a * b for a in (1 - down, down) for b in (1 - right, right)], dim=1)
-        return texels, weights
-
-
-def _wrapped(index: torch.Tensor, size: Any, wrap: str) -> torch.Tensor:
-    if wrap == "repeat":
-        return torch.remainder(index, size)
-    if wrap == "mirror":
-        index = torch.remainder(index, 2 * size)
-        return torch.minimum(index, 2 * size - 1 - index)
-    return index.clamp(min=0).minimum(torch.as_tensor(size - 1, device=index.device))
+        if self.filter == "bilinear":
+            texels, weights = texels_at(uv, height, width, self.wrap)
+            return texels + base[:, None], weights
+        row = wrapped(((1 - uv[:, 1]) * height).floor().long(), height, self.wrap)
+        column = wrapped((uv[:, 0] * width).floor().long(), width, self.wrap)
+        return (base + row * width + column)[:, None], torch.ones_like(uv[:, :1])

@@ -99,6 +99,33 @@ def test_texture_with_seams(tmp_path: pathlib.Path, ending: str, channels: int) 
     assert (gd.Mesh.load(tmp_path / f"mesh.{ending}", weld=False).num_vertices > 5) == (ending == "glb")
 
 
+@pytest.mark.parametrize("with_texture", [False, True])
+def test_materials_in_obj(tmp_path: pathlib.Path, with_texture: bool) -> None:
+    material = gd.Material((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 0.25, 17.5)
+    mesh = (textured() if with_texture else cube_corner()).with_attributes(material=material)
+    mesh.save(tmp_path / "mesh.obj")
+    again = gd.Mesh.load(tmp_path / "mesh.obj")
+    for name in ("ambient", "diffuse", "specular", "shininess"):
+        assert torch.equal(getattr(again.material, name), getattr(material, name))
+    assert (again.texture is not None) == with_texture
+    batched = mesh.with_attributes(material=gd.Material(ambient=torch.ones(2, 3)))
+    with pytest.raises(ValueError, match=r"Mesh\.save: `material` must be without a batch"):
+        batched.save(tmp_path / "batch.obj")
+
+
+def test_materials_of_other_programs(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "mesh.obj").write_text("mtllib a.mtl\nusemtl one\nv 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    for text, expected in (
+        ("Kd 0.8 0.7 0.6\nNs 0\nillum 2\n", "Material(ambient=1, diffuse=(0.8, 0.7, 0.6), specular=0, shininess=32)"),
+        ("Ka 0 0 0\nKs .5\nNs 96\n", "Material(ambient=0, diffuse=1, specular=0.5, shininess=96)"),
+        ("Kd 1 1 1\n", "None"),
+        ("Kd spectral curve.rfl\n", "None"),
+        ("Kd -1 0 0\n", "None"),
+    ):
+        (tmp_path / "a.mtl").write_text(f"newmtl two\nKd 0 0 0\nnewmtl one\n{text}")
+        assert str(gd.Mesh.load(tmp_path / "mesh.obj").material) == expected
+
+
 def test_uv_for_each_vertex(tmp_path: pathlib.Path) -> None:
     mesh = cube_corner(uv=torch.rand(5, 2))
     for ending in ("obj", "ply"):

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Light at points of surfaces, and samples of textures: argument checks, kernels, autograd and torch.compile."""
+
+from typing import Any
+
+import torch
+
+from geodiff import reference
+from geodiff.native import cpu
+from geodiff.reference.shading import WRAPS, check_reflect, check_sample
+from geodiff.validation import fail
+
+_library = torch.library.Library("geodiff", "FRAGMENT")
+_ARGUMENTS = "Tensor rows, Tensor kinds, Tensor image, Tensor normal, Tensor point, bool parallel_view, bool glossy"
+_library.define(f"reflect({_ARGUMENTS}) -> Tensor")
+_library.define(f"reflect_backward(Tensor upstream, {_ARGUMENTS}) -> (Tensor, Tensor, Tensor)")
+_library.define("sample(Tensor image, Tensor uv, Tensor index, int wrap) -> Tensor")
+_library.define(
+    "sample_backward(Tensor upstream, Tensor image, Tensor uv, Tensor index, int wrap, bool want_image, bool want_uv) "
+    "-> (Tensor, Tensor)"
+)
+
+
+def reflect(
+    rows: torch.Tensor,
+    kinds: torch.Tensor,
+    image: torch.Tensor,
+    normal: torch.Tensor,
+    point: torch.Tensor,
+    *,
+    parallel_view: bool = False,
+    glossy: bool = True,
+) -> torch.Tensor:
+    """Reflect lights by Phong's model: what a surface's colour is multiplied with, and the highlight that is added.
+
+    The twin `geodiff.reference.reflect` has the same name and arguments, and says more of them.
+
+    Args:
+        rows: numbers of each image, `(1 or B, 7 + 12·L)`.
+        kinds: `(L,)` integers, 0 for directional, 1 for point lights.
+        image: `(P,)` integers, ascending: the row of each point; empty where there is only one.
+        normal: `(P, 3)`, of any length.
+        point: `(P, 3)` in the world.
+        parallel_view: the viewer is a direction, as for an orthographic camera.
+        glossy: whether there are highlights.
+
+    Returns:
+        `(P, 6)`: diffuse and highlight.
+
+    Gradients: in `rows`, `normal` and `point`; the same bits on any number of threads. Not twice differentiable.
+    Tensors that are not on the CPU are passed on to the twin.
+
+    Raises:
+        TypeError, ValueError: wrong dtypes or shapes, or an image out of range.
+
+    Example:
+        >>> row = torch.tensor([[0.0, 0, 1, 8, 0.1, 0.1, 0.1, 0, 0, 1, 0.5, 0.5, 0.5, 1, 1, 1, 1, 0, 0]])
+        >>> one = torch.zeros(1, dtype=torch.int32)
+        >>> up = torch.tensor([[0.0, 0.0, 2.0]])
+        >>> reflect(row, one, one[:0], up, 0 * up, parallel_view=True)
+        tensor([[0.6000, 0.6000, 0.6000, 1.0000, 1.0000, 1.0000]])
+    """
+    check_reflect(rows, kinds, image, normal, point)
+    if rows.device.type != "cpu":
+        return reference.reflect(rows, kinds, image, normal, point, parallel_view=parallel_view, glossy=glossy)
+    result: torch.Tensor = torch.ops.geodiff.reflect(
+        rows.contiguous(),
+        kinds.to(torch.int32).contiguous(),
+        image.to(torch.int32).contiguous(),
+        normal.contiguous(),
+        point.contiguous(),
+        parallel_view,
+        glossy,
+    )
+    return result
+
+
+def _forward(
+    rows: torch.Tensor,
+    kinds: torch.Tensor,
+    image: torch.Tensor,
+    normal: torch.Tensor,
+    point: torch.Tensor,
+    parallel_view: bool,
+    glossy: bool,
+) -> torch.Tensor:
+    if len(image) and not 0 <= int(image.min()) <= int(image.max()) < len(rows):
+        got = f"from {int(image.min())} to {int(image.max())}"
+        raise fail("reflect", "image", f"in [0, {len(rows)})", got, "It names rows.")
+    out = normal.new_empty((len(normal), 6))
+    cpu.extension().reflect_forward(
+        rows.detach().numpy(),
+        kinds.numpy(),
+        image.numpy(),
+        normal.detach().numpy(),
+        point.detach().numpy(),
+        parallel_view,
+        glossy,
+        out.numpy(),
+        cpu.threads(),
+    )
+    return out
+
+
+def _backward(
+    upstream: torch.Tensor,
+    rows: torch.Tensor,
+    kinds: torch.Tensor,
+    image: torch.Tensor,
+    normal: torch.Tensor,
+    point: torch.Tensor,
+    parallel_view: bool,
+    glossy: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    grad_rows = torch.zeros(rows.shape, dtype=torch.float64)
+    grad_normal, grad_point = torch.empty_like(normal), torch.empty_like(point)
+    cpu.extension().reflect_backward(
+        rows.detach().numpy(),
+        kinds.numpy(),
+        image.numpy(),
+        normal.detach().numpy(),
+        point.detach().numpy(),
+        parallel_view,
+        glossy,
+        upstream.detach().contiguous().numpy(),
+        grad_normal.numpy(),
+        grad_point.numpy(),
+        grad_rows.numpy(),
+        cpu.threads(),
+    )
+    return grad_rows.to(rows.dtype), grad_normal, grad_point
+
+
+def _fake(rows: torch.Tensor, kinds: Any, image: Any, normal: torch.Tensor, *_: Any) -> torch.Tensor:
+    return normal.new_empty((normal.shape[0], 6))
+
+
+def _fake_backward(
+    upstream: Any, rows: torch.Tensor, kinds: Any, image: Any, normal: torch.Tensor, point: torch.Tensor, *_: Any
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return torch.empty_like(rows), torch.empty_like(normal), torch.empty_like(point)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    *tensors, ctx.parallel_view, ctx.glossy = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _autograd(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    grads = torch.ops.geodiff.reflect_backward(upstream, *ctx.saved_tensors, ctx.parallel_view, ctx.glossy)
+    return grads[0], None, None, grads[1], grads[2], None, None
+
+
+def _refuse(ctx: Any, *_: Any) -> None:
+    raise RuntimeError(
+        "geodiff::reflect is not twice differentiable. For second derivatives use geodiff.reference.reflect, which is "
+        "plain torch."
+    )
+
+
+def sample(image: torch.Tensor, uv: torch.Tensor, index: torch.Tensor, *, wrap: str = "repeat") -> torch.Tensor:
+    """Sample images bilinearly at texture coordinates.
+
+    The twin `geodiff.reference.sample` has the same name and arguments.
+
+    Args:
+        image: `(B, H, W, C)`, row 0 on top.
+        uv: `(P, 2)`.
+        index: `(P,)` integers, which image; empty for the first.
+        wrap: what lies beyond [0, 1]: ``"repeat"``, ``"clamp"`` or ``"mirror"``.
+
+    Returns:
+        `(P, C)`.
+
+    Gradients: in `image` and `uv`; the same bits on any number of threads. Not twice differentiable. Tensors that are
+    not on the CPU are passed on to the twin.
+
+    Raises:
+        TypeError, ValueError: wrong dtypes or shapes, or an index out of range.
+
+    Example:
+        >>> image = torch.tensor([[[[0.0], [1.0]]]])
+        >>> sample(image, torch.tensor([[0.5, 0.5]]), torch.zeros(0, dtype=torch.int64))
+        tensor([[0.5000]])
+    """
+    check_sample(image, uv, index, wrap)
+    if image.device.type != "cpu":
+        return reference.sample(image, uv, index, wrap=wrap)
+    result: torch.Tensor = torch.ops.geodiff.sample(
+        image.contiguous(), uv.contiguous(), index.to(torch.int32).contiguous(), WRAPS.index(wrap)
+    )
+    return result
+
+
+def _sample(image: torch.Tensor, uv: torch.Tensor, index: torch.Tensor, wrap: int) -> torch.Tensor:
+    if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(image):
+        got = f"from {int(index.min())} to {int(index.max())}"
+        raise fail("sample", "index", f"in [0, {len(image)})", got, "It names images.")
+    out = _fake_sample(image, uv)
+    rows = image.detach().reshape(-1, image.shape[3])
+    size = (image.shape[1], image.shape[2], wrap)
+    cpu.extension().texture_forward(rows.numpy(), uv.detach().numpy(), index.numpy(), *size, out.numpy(), cpu.threads())
+    return out
+
+
+def _sample_backward(
+    upstream: torch.Tensor,
+    image: torch.Tensor,
+    uv: torch.Tensor,
+    index: torch.Tensor,
+    wrap: int,
+    want_image: bool,
+    want_uv: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    grad_image = image.new_zeros(image.shape if want_image else (0,))
+    grad_uv = uv.new_empty(uv.shape if want_uv else (0,))
+    cpu.extension().texture_backward(
+        image.detach().reshape(-1, image.shape[3]).numpy(),
+        uv.detach().numpy(),
+        index.numpy(),
+        image.shape[1],
+        image.shape[2],
+        wrap,
+        upstream.detach().contiguous().numpy(),
+        grad_image.numpy(),
+        grad_uv.numpy(),
+        cpu.threads(),
+    )
+    return grad_image, grad_uv
+
+
+def _fake_sample(image: torch.Tensor, uv: torch.Tensor, *_: Any) -> torch.Tensor:
+    return image.new_empty((uv.shape[0], image.shape[3]))
+
+
+def _fake_sample_backward(
+    upstream: Any, image: torch.Tensor, uv: torch.Tensor, index: Any, wrap: int, want_image: bool, want_uv: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return image.new_empty(image.shape if want_image else (0,)), uv.new_empty(uv.shape if want_uv else (0,))
+
+
+def _setup_sample(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    *tensors, ctx.wrap = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _autograd_sample(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    want = ctx.needs_input_grad[:2]
+    image, uv = torch.ops.geodiff.sample_backward(upstream, *ctx.saved_tensors, ctx.wrap, *want)
+    return image if want[0] else None, uv if want[1] else None, None, None
+
+
+def _refuse_sample(ctx: Any, *_: Any) -> None:
+    raise RuntimeError(
+        "geodiff::sample is not twice differentiable. For second derivatives use geodiff.reference.sample, which is "
+        "plain torch."
+    )
+
+
+_library.impl("reflect", _forward, "CPU")
+_library.impl("reflect_backward", _backward, "CPU")
+torch.library.register_fake("geodiff::reflect", _fake, lib=_library)
+torch.library.register_fake("geodiff::reflect_backward", _fake_backward, lib=_library)
+torch.library.register_autograd("geodiff::reflect", _autograd, setup_context=_setup, lib=_library)
+torch.library.register_autograd("geodiff::reflect_backward", _refuse, lib=_library)
+_library.impl("sample", _sample, "CPU")
+_library.impl("sample_backward", _sample_backward, "CPU")
+torch.library.register_fake("geodiff::sample", _fake_sample, lib=_library)
+torch.library.register_fake("geodiff::sample_backward", _fake_sample_backward, lib=_library)
+torch.library.register_autograd("geodiff::sample", _autograd_sample, setup_context=_setup_sample, lib=_library)
+torch.library.register_autograd("geodiff::sample_backward", _refuse_sample, lib=_library)

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What colour costs beside the silhouette alone, and how fast the hard rasteriser is, in one run.
+
+    python tests/benchmarks/shading.py -o shading.json      # all parts
+    python tests/benchmarks/shading.py color                # one: color, hard, stages
+
+Setting: icosphere at distance 2.7, field of view 60°, 256², a texture of 512², ambient and directional light, Phong.
+Forward + backward of Σ rgb² (Σ alpha²) in vertices and texture. Contestants take turns, so that a busy machine slows
+all of them. Quote the ratios: single times depend on the machine.
+"""
+
+import argparse
+import json
+import math
+import pathlib
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import geodiff as gd
+from geodiff import ops
+from geodiff.native import cpu
+from geodiff.render.packing import pack
+
+SIZE = 256
+MODELS = (("logistic", 1e-2), ("logistic", 1e-3), ("logistic.squared", 1e-4))
+WAYS: dict[str, dict[str, Any]] = {
+    "alpha": {},
+    "hard": {"outputs": "rgb"},
+    "softmax": {"outputs": "rgb", "depth": "softmax"},
+}
+
+
+def turns(calls: dict[str, Callable[[], Any]], budget: float = 6.0, most: int = 25) -> dict[str, float]:
+    """Median wall time of each call in milliseconds; they take turns, at least 3 each."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    began = time.perf_counter()
+    for turn in range(most):
+        if turn >= 3 and time.perf_counter() - began > budget:
+            break
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    return {name: 1e3 * statistics.median(values) for name, values in times.items()}
+
+
+def textured(level: int) -> gd.Mesh:
+    mesh = gd.icosphere(level)
+    x, y, z = mesh.vertices.unbind(1)
+    uv = torch.stack([torch.atan2(x, z) / (2 * math.pi) + 0.5, y.clamp(-1, 1).asin() / math.pi + 0.5], dim=1)
+    return mesh.with_attributes(uv=uv, texture=torch.rand(512, 512, 3))
+
+
+def color(threads: int) -> list[dict]:
+    torch.set_num_threads(threads)
+    rows = []
+    eye = gd.Camera.orbit(2.7, 30, 20, fov_deg=60)
+    lights = [gd.AmbientLight(0.3), gd.DirectionalLight((1, 1, 1), 0.7)]
+    for level in (3, 4, 5):
+        mesh = textured(level)
+        image = mesh.texture.image.clone().requires_grad_()
+        for law, tau in MODELS:
+
+            def both(way: str, law: str = law, tau: float = tau, mesh: gd.Mesh = mesh, image: torch.Tensor = image):
+                render = gd.Renderer(SIZE, law, tau, **WAYS[way])
+                vertices = mesh.vertices.clone().requires_grad_()
+                if way == "alpha":
+                    render(mesh.with_vertices(vertices), eye).alpha.square().sum().backward()
+                else:
+                    own = mesh.with_attributes(texture=image).with_vertices(vertices)
+                    render(own, eye, lights).rgb.square().sum().backward()
+
+            times = turns({way: lambda way=way: both(way) for way in WAYS})
+            row = {"faces": mesh.num_faces, "distribution": law, "tau": tau, "threads": threads}
+            row |= {f"{way}_ms": value for way, value in times.items()}
+            row |= {f"{way}_ratio": times[way] / times["alpha"] for way in ("hard", "softmax")}
+            print(json.dumps(row), flush=True)
+            rows.append(row)
+    return rows
+
+
+def hard(threads: int) -> list[dict]:
+    torch.set_num_threads(threads)
+    rows = []
+    eye = gd.Camera.orbit(2.7, 30, 20, fov_deg=60)
+    for mesh in (gd.torus(nu=400, nv=125), gd.icosphere(6)):
+        clip, faces, layout, _ = pack("benchmark", mesh, eye)
+        calls = {
+            "rasterize_ms": lambda mesh=mesh: gd.rasterize(mesh, eye, 1024),
+            "kernel_ms": lambda packed=(clip, faces, layout): ops.rasterize(*packed, image_size=(1024, 1024)),
+            "tiny_image_ms": lambda packed=(clip, faces, layout): ops.rasterize(*packed, image_size=(4, 4)),
+        }
+        row = {"faces": mesh.num_faces, "size": 1024, "threads": threads, **turns(calls)}
+        print(json.dumps(row), flush=True)
+        rows.append(row)
+    return rows
+
+
+def stages(threads: int) -> list[dict]:
+    """Where the time of the hard Phong image goes, forward."""
+    torch.set_num_threads(threads)
+    mesh, eye = textured(3), gd.Camera.orbit(2.7, 30, 20, fov_deg=60)
+    clip, faces, layout, _ = pack("benchmark", mesh, eye)
+    size = (SIZE, SIZE)
+    found = ops.fragments(clip, faces, layout, blur=0.016, image_size=size, order="visible")
+    place = (found.face_id.reshape(-1) >= 0).nonzero()[:, 0]
+    weight = found.barycentric.reshape(-1, 3)[place]
+    corners = mesh.faces[found.face_id.reshape(-1)[place]]
+    uv = ops.blend(mesh.uv, corners, weight)
+    normal = ops.blend(mesh.vertex_normals, corners, weight)
+    row = torch.rand(1, 19)
+    kind, none = torch.zeros(1, dtype=torch.int32), torch.zeros(0, dtype=torch.int32)
+    calls = {
+        "silhouette": lambda: ops.silhouette(clip, faces, layout, scale=1e-3, image_size=size),
+        "fragments": lambda: ops.fragments(clip, faces, layout, blur=0.016, image_size=size, order="visible"),
+        "of these without rim": lambda: ops.fragments(clip, faces, layout, image_size=size, order="visible"),
+        "attributes": lambda: ops.blend(mesh.vertex_normals, corners, weight),
+        "texture": lambda: mesh.texture.sample(uv),
+        "light": lambda: ops.reflect(row, kind, none, normal, normal),
+    }
+    result = [{"threads": threads, "hits": len(place), **turns(calls, budget=3.0)}]
+    print(json.dumps(result[0]), flush=True)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = {"color": color, "hard": hard, "stages": stages}
+    parser.add_argument("parts", nargs="*", choices=[*parts, []], help="which; all where left out")
+    parser.add_argument("-o", "--output", type=pathlib.Path)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    result: dict[str, Any] = {"simd": cpu.simd_level(), "torch": torch.__version__, "machine": platform.machine()}
+    for name in options.parts or parts:
+        result[name] = parts[name](options.threads)
+    if options.output:
+        options.output.write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
