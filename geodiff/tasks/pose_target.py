@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a pose is fitted to: images scaled to the size of the search, and how renders are compared with them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from geodiff import losses
+from geodiff.render.renderer import Renderer
+from geodiff.scene.camera import Camera
+from geodiff.scene.mesh import Mesh
+from geodiff.tasks.pose_settings import FitPoseSettings
+
+_RENDERS = {"color": "rgb", "depth": "depth"}
+
+
+@dataclass(frozen=True)
+class PoseTargets:
+    """T images of one size.
+
+    Attributes:
+        alpha: coverage (T, H, W) in [0, 1].
+        color: colour over black (T, H, W, 3), or None.
+        depth: along the viewing direction (T, H, W), 0 where unknown, or None.
+    """
+
+    alpha: torch.Tensor
+    color: torch.Tensor | None = None
+    depth: torch.Tensor | None = None
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.alpha.shape[-2], self.alpha.shape[-1]
+
+    def __getitem__(self, index: torch.Tensor) -> "PoseTargets":
+        return PoseTargets(*(None if v is None else v[index] for v in (self.alpha, self.color, self.depth)))  # type: ignore[arg-type]
+
+    def resized(self, shorter: int) -> "PoseTargets":
+        """Return the images averaged down to a shorter side of so many pixels; smaller ones stay as they are."""
+        if min(self.image_size) <= shorter:
+            return self
+        rows, columns = (_averages(n, min(self.image_size), shorter, self.alpha) for n in self.image_size)
+
+        def scaled(image: torch.Tensor) -> torch.Tensor:
+            return rows @ image @ columns.mT
+
+        alpha = scaled(self.alpha).clamp(0, 1)
+        color = None if self.color is None else scaled(self.color.movedim(-1, 1)).movedim(1, -1)
+        depth = None
+        if self.depth is not None:
+            known = scaled((self.depth > 0).to(self.depth.dtype))
+            # A pixel half of which is unknown lies on an outline: the mean over what is known would be a guess.
+            depth = torch.where(known > 0.5, scaled(self.depth) / known.clamp_min(0.5), 0)
+        return PoseTargets(alpha, color, depth)
+
+
+def _averages(pixels: int, shorter: int, wanted: int, like: torch.Tensor) -> torch.Tensor:
+    """Return (N, pixels): new pixels as means over old ones, so that NDC is the same: the middle stays the middle."""
+    ratio = shorter / wanted  # old pixels a new one
+    count = max(round(pixels / ratio), 1)
+    edges = 0.5 * pixels + (torch.arange(count + 1, dtype=torch.float64) - 0.5 * count) * ratio
+    old = torch.arange(pixels, dtype=torch.float64)
+    overlap = torch.minimum(edges[1:, None], old + 1) - torch.maximum(edges[:-1, None], old)
+    return (overlap.clamp_min(0) / ratio).to(like.dtype)
+
+
+class PoseLoss:
+    """Render candidates and compare each with its image.
+
+    Args:
+        mesh: one mesh.
+        radius: of its bounding sphere, the unit of depth.
+        settings: loss terms, distribution and T-conorm.
+        lights: for colour.
+    """
+
+    def __init__(self, mesh: Mesh, radius: float, settings: FitPoseSettings, lights: Any = None) -> None:
+        self.mesh, self.radius, self.settings, self.lights = mesh, radius, settings, lights
+
+    def __call__(self, cameras: Camera, targets: PoseTargets, scale: float) -> torch.Tensor:
+        """Return the loss (N,) of N cameras and N images."""
+        terms: Sequence[str] = self.settings.loss
+        extra = tuple(_RENDERS[name] for name in terms if name in _RENDERS)
+        options: dict[str, Any] = {"outputs": ("alpha", *extra)} if extra else {}
+        render = Renderer(
+            targets.image_size, self.settings.distribution, scale, self.settings.tconorm, **options
+        )
+        out = render(self.mesh, cameras, self.lights) if "rgb" in extra else render(self.mesh, cameras)
+        alpha = out.alpha.clamp(0, 1)
+        loss = alpha.new_zeros(len(alpha))
+        if "silhouette" in terms:
+            loss = loss + losses.iou(alpha, targets.alpha, reduction="none")
+        if "color" in terms:
+            assert targets.color is not None
+            wrong = (out.rgb - targets.color).square().mean(-1).sum((-2, -1))
+            loss = loss + wrong / targets.alpha.sum((-2, -1))
+        if "depth" in terms:
+            assert targets.depth is not None
+            both = (targets.depth > 0) & torch.isfinite(out.depth)
+            off = (torch.where(both, out.depth, 0) - torch.where(both, targets.depth, 0)) / self.radius
+            # Beyond a radius it grows no more, so that outlines a pixel off do not drown the rest.
+            wrong = (off.square() / (1 + off.square())).sum((-2, -1))
+            loss = loss + wrong / (targets.depth > 0).sum((-2, -1)).clamp_min(1)
+        return loss
