@@ -252,13 +252,11 @@ def _aligned(mesh: Mesh, poses: Poses, target: PoseTargets, settings: FitPoseSet
         at = torch.stack(((image.sum(-2) * x).sum(-1), (image.sum(-1) * y).sum(-1)), dim=-1)
         return area, at / area.clamp_min(1e-6)[:, None]
 
-    area, at = [], []
+    parts = []
     for i in range(0, len(aside), _CHUNK):
         part = aside[torch.arange(i, min(i + _CHUNK, len(aside)))]
-        mask = rasterize(mesh, part.cameras(), target.image_size).mask.to(target.alpha.dtype)
-        for values, value in zip((area, at), moments(mask), strict=True):
-            values.append(value)
-    own_area, own_at = torch.cat(area), torch.cat(at)
+        parts.append(moments(rasterize(mesh, part.cameras(), target.image_size).mask.to(target.alpha.dtype)))
+    own_area, own_at = (torch.cat(values) for values in zip(*parts, strict=True))
     wanted_area, wanted_at = moments(target.alpha)
     grow = (wanted_area / own_area.clamp_min(1.0)).sqrt()
     step = torch.zeros(len(poses), 7, dtype=target.alpha.dtype)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a pose is fitted to: images scaled to the size of the search, and how renders are compared with them."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,10 +9,11 @@ from typing import Any
 import torch
 
 from geodiff import losses
-from geodiff.render.renderer import Renderer
+from geodiff.render.renderer import Renderer, RenderOutput
 from geodiff.scene.camera import Camera
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.pose_settings import FitPoseSettings
+from geodiff.validation import fail
 
 _RENDERS = {"color": "rgb", "depth": "depth"}
 
@@ -67,6 +69,18 @@ def _averages(pixels: int, shorter: int, wanted: int, like: torch.Tensor) -> tor
     return (overlap.clamp_min(0) / ratio).to(like.dtype)
 
 
+def check_outputs(settings: FitPoseSettings) -> None:
+    """Refuse losses whose images this renderer does not make.
+
+    Raises:
+        ValueError: colour or depth, where `RenderOutput` has only alpha.
+    """
+    made = [field.name for field in dataclasses.fields(RenderOutput)]
+    for name in settings.loss:
+        if _RENDERS.get(name, "alpha") not in made:
+            raise fail("fit_pose", "loss", "of what the renderer makes: 'silhouette'", repr(name))
+
+
 class PoseLoss:
     """Render candidates and compare each with its image.
 
@@ -85,9 +99,7 @@ class PoseLoss:
         terms: Sequence[str] = self.settings.loss
         extra = tuple(_RENDERS[name] for name in terms if name in _RENDERS)
         options: dict[str, Any] = {"outputs": ("alpha", *extra)} if extra else {}
-        render = Renderer(
-            targets.image_size, self.settings.distribution, scale, self.settings.tconorm, **options
-        )
+        render = Renderer(targets.image_size, self.settings.distribution, scale, self.settings.tconorm, **options)
         out = render(self.mesh, cameras, self.lights) if "rgb" in extra else render(self.mesh, cameras)
         alpha = out.alpha.clamp(0, 1)
         loss = alpha.new_zeros(len(alpha))

@@ -276,7 +276,9 @@ def main() -> None:
     if options.part != "table":
         options.output.parent.mkdir(parents=True, exist_ok=True)
         # Drop a half-written line for good, or the next row would be glued to it.
-        options.output.write_text("".join(json.dumps(row) + "\n" for row in done))
+        part = options.output.with_suffix(".part")
+        part.write_text("".join(json.dumps(row) + "\n" for row in done))
+        part.replace(options.output)
         for row in chunks(options, done):
             with options.output.open("a") as file:
                 file.write(json.dumps(row) + "\n")
