@@ -27,7 +27,7 @@ from geodiff.tasks.pose_input import (
     sphere,
     view_of_all,
 )
-from geodiff.tasks.pose_search import Descent, Poses, rotation_angle_deg, screen
+from geodiff.tasks.pose_search import Descent, Poses, half_turns, rotation_angle_deg, screen
 from geodiff.tasks.pose_settings import FitPoseSettings
 from geodiff.tasks.pose_target import PoseLoss, PoseTargets, check_outputs
 from geodiff.validation import fail
@@ -208,7 +208,8 @@ class _Job:
             coarse = self.targets.resized(settings.search_size)
             poses = screen(self.mesh, self.start, coarse, self.spread, settings, self.loss)
             image = torch.zeros(len(poses), dtype=torch.long)
-            self.descent = Descent(poses, image, self.targets, settings, self.loss)
+            twins = half_turns(self.mesh) if self.spread > 0 else None
+            self.descent = Descent(poses, image, self.targets, settings, self.loss, twins)
         bar = tqdm(total=settings.steps, initial=self.descent.step, desc="fit-pose", unit="step", disable=not show)
         with bar:
             while self.descent.step < settings.steps:
@@ -233,7 +234,10 @@ class _Job:
                 bar.set_postfix(loss=f"{record['loss']:.4f}", poses=record["count"], refresh=False)
                 bar.update()
                 begin = time.perf_counter()
+            begin = time.perf_counter()
+            self.descent.polish()
             self.descent.finish()
+            self.seconds += time.perf_counter() - begin
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
@@ -265,9 +269,12 @@ def _result(
         raise fail(_WHERE, "loss", "finite for one pose at least", "none that is", fix)
     cameras = job.descent.poses[order].cameras()
     number = int(job.descent.number[order[0]])
-    trail = []
+    trail, steps = [], []
     for snapshot in job.snapshots:
         own = (snapshot["number"] == number).nonzero()[:, 0]
+        if not len(own):  # a twin, before it came
+            continue
+        steps.append(snapshot["step"])
         fields = (snapshot[name][own] for name in Poses.fields)
         trail.append(Poses(job.start.lens, job.start.centre, job.start.radius, *fields).cameras())
     camera = cameras[0]
@@ -283,7 +290,7 @@ def _result(
         settings=job.settings,
         start=start,
         snapshots=Camera.cat([*trail, as_batch(camera)]),
-        snapshot_steps=[*(snapshot["step"] for snapshot in job.snapshots), job.settings.steps],
+        snapshot_steps=[*steps, job.settings.steps],
     )
 
 

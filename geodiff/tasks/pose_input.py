@@ -57,14 +57,12 @@ def read_targets(image: Any, mask: Any, depth: Any, settings: FitPoseSettings, d
     if "color" in settings.loss:
         if color is None:
             raise fail(_WHERE, "image", "in colour for loss='color'", picture, "Pass (H, W, 4), or (H, W, 3) and mask.")
-        color = (color * alpha[..., None])[None]
-    else:
-        color = None
     if "depth" in settings.loss:
         depth = _known_depth(depth, alpha)[None]
     elif depth is not None:
         raise fail(_WHERE, "depth", "left out where the loss has no 'depth'", depth, "Add it: loss=('depth', …).")
-    return PoseTargets(alpha[None], color, depth)
+    # Without a loss of its own, colour is for the pictures.
+    return PoseTargets(alpha[None], None if color is None else (color * alpha[..., None])[None], depth)
 
 
 def _picture(name: str, value: Any, dtype: torch.dtype) -> torch.Tensor:

@@ -4,7 +4,9 @@
 import math
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.spatial import cKDTree
 
 from geodiff.render.renderer import rasterize
 from geodiff.scene.camera import Camera
@@ -16,9 +18,16 @@ _CHUNK = 128  # images rendered at once while screening
 _APART = 20.0  # degrees between starts
 _FOCAL = (0.2, 60.0)  # fields of view of 157° and 1.9°
 _FAR = 1e4  # radii
+_LEVELS = 4  # of τ, and
+_POLISHED = 3  # poses of each image after the first of them
+_LONGEST = 0.1  # step of Gauss–Newton
+_TWINS = 2  # poses of each image whose twins are tried
 # Columns of a step (N, 7) in the tangent space: rotation, image position, log of size (focal over distance), log of
-# focal length; a step length each, as a part of `lr`. The last three move what the picture shows by about as much.
-_BLOCKS = ((slice(0, 3), 1.0), (slice(3, 5), 0.5), (slice(5, 6), 0.5), (slice(6, 7), 0.5))
+# focal length; and a step length each, as a part of `lr`, by which they move the picture about equally.
+_UNITS = (1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5)
+_DAMPING = 1e-4  # of the trace
+_SYMMETRIC = 0.03  # radii by which a mirror image may be off
+_EACH = ("image", "number", "first", "second", "age", "value")  # what Descent has of each pose
 
 
 def rotation_from_vector(vector: torch.Tensor) -> torch.Tensor:
@@ -270,11 +279,39 @@ def _aligned(mesh: Mesh, poses: Poses, target: PoseTargets, settings: FitPoseSet
     return result.settled()
 
 
+def half_turns(mesh: Mesh) -> torch.Tensor:
+    """Return the half turns (K, 3, 3) that leave silhouettes nearly as they are: about normals of planes of symmetry.
+
+    From the opposite side every silhouette is its own mirror image; if the mesh is its own mirror image too, a half
+    turn about the plane's normal undoes that, exactly for an orthographic camera. Planes are looked for through the
+    middle of the bounding box, across the principal axes.
+
+    Example:
+        >>> import geodiff as gd
+        >>> half_turns(gd.box((1.0, 0.5, 0.25))).shape
+        torch.Size([3, 3, 3])
+    """
+    points = mesh.vertices.double()
+    points = points - 0.5 * (points.amin(0) + points.amax(0))
+    area = mesh.face_areas.double().clamp_min(0)
+    middle = points[mesh.faces].mean(1)
+    _, axes = torch.linalg.eigh((middle * area[:, None]).mT @ middle)
+    turns = []
+    for normal in axes.mT:
+        mirrored = points - 2 * (points @ normal)[:, None] * normal
+        far = cKDTree(points.numpy()).query(mirrored.numpy())[0]
+        if np.quantile(far, 0.95) < _SYMMETRIC * float(points.norm(dim=-1).max()):
+            turns.append(2 * normal[:, None] * normal - torch.eye(3, dtype=torch.float64))
+    return torch.stack(turns).to(mesh.dtype) if turns else mesh.vertices.new_zeros(0, 3, 3)
+
+
 class Descent:
     """Gradient descent of N poses at once, each towards its own image.
 
-    Adam, but with one second moment for each block of a step (rotation, position, size, focal length), so that the
-    direction of a rotation does not depend on the axes.
+    Adam, but with the full matrix of second moments, C = mean g gᵀ, and steps along C^(−1/2) g: distance, focal length
+    and rotation pull at one another, and the axes of a rotation are nobody's choice (Agarwal et al., "Efficient
+    full-matrix adaptive regularization", 2019). Half-way, all but the best poses are dropped; twins of the best, which
+    silhouettes hardly tell from them, are added.
 
     Args:
         poses: where it starts.
@@ -282,16 +319,25 @@ class Descent:
         targets: T images.
         settings: see `FitPoseSettings`.
         loss: what is minimised.
+        twins: (K, 3, 3) rotations of the mesh to be tried, as of `half_turns`.
     """
 
     def __init__(
-        self, poses: Poses, image: torch.Tensor, targets: PoseTargets, settings: FitPoseSettings, loss: PoseLoss
+        self,
+        poses: Poses,
+        image: torch.Tensor,
+        targets: PoseTargets,
+        settings: FitPoseSettings,
+        loss: PoseLoss,
+        twins: torch.Tensor | None = None,
     ) -> None:
         self.poses, self.image, self.settings, self.loss = poses, image, settings, loss
         self.coarse, self.fine = targets.resized(settings.search_size), targets.resized(settings.size)
         self.number = torch.arange(len(poses))  # of each start, to find it again
         self.first = torch.zeros(len(poses), 7, dtype=targets.alpha.dtype)
-        self.second = torch.zeros(len(poses), len(_BLOCKS), dtype=targets.alpha.dtype)
+        self.second = torch.zeros(len(poses), 7, 7, dtype=torch.float64)
+        self.age = torch.zeros(len(poses), dtype=torch.long)  # steps in the moments
+        self.twins = poses.rotation.new_zeros(0, 3, 3) if twins is None else twins
         self.step = 0
         self.value = torch.full((len(poses),), math.inf, dtype=targets.alpha.dtype)
 
@@ -300,6 +346,7 @@ class Descent:
         settings = self.settings
         if self.step == settings.prune_step:
             self.keep(settings.finalists)
+            self._add_twins()
         targets = self.coarse if self.step < settings.prune_step else self.fine
         step = torch.zeros_like(self.first, requires_grad=True)
         loss = self.loss(self.poses.moved(step, settings).cameras(), targets[self.image], settings.scale_at(self.step))
@@ -312,23 +359,87 @@ class Descent:
         return self.value
 
     def _move(self, gradient: torch.Tensor) -> None:
-        settings = self.settings
-        (b1, b2), lr = settings.betas, settings.lr_at(self.step)
-        norms = torch.stack([gradient[:, block].square().sum(-1) for block, _ in _BLOCKS], dim=-1)
+        b1, b2 = self.settings.betas
+        unit = gradient.new_tensor(_UNITS)
+        gradient = gradient * unit
+        self.age = self.age + 1
         self.first = b1 * self.first + (1 - b1) * gradient
-        self.second = b2 * self.second + (1 - b2) * norms
-        first = self.first / (1 - b1 ** (self.step + 1))
-        size = (self.second / (1 - b2 ** (self.step + 1))).sqrt()
-        move = torch.zeros_like(gradient)
-        for k, (block, part) in enumerate(_BLOCKS):
-            move[:, block] = -lr * part * first[:, block] / (size[:, k, None] + 1e-12)
-        self.poses = self.poses.moved(move, settings).settled()
+        self.second = b2 * self.second + (1 - b2) * (gradient[:, :, None] * gradient[:, None, :]).double()
+        first = self.first.double() / (1 - b1**self.age)[:, None]
+        spread, axes = torch.linalg.eigh(self.second / (1 - b2**self.age)[:, None, None])
+        floor = _DAMPING * spread.clamp_min(0).sum(-1, keepdim=True) + 1e-30
+        along = (axes.mT @ first[..., None])[..., 0] / (spread.clamp_min(0) + floor).sqrt()
+        move = -(axes @ along[..., None])[..., 0].to(gradient.dtype) * self.settings.lr_at(self.step) * unit
+        self.poses = self.poses.moved(move, self.settings).settled()
 
     @torch.no_grad()
     def finish(self) -> None:
         """Measure the loss of the poses at the end, at the last τ."""
         self.value = self.loss(self.poses.cameras(), self.fine[self.image], self.settings.scale[1])
         self.value = torch.where(torch.isfinite(self.value), self.value, math.inf)
+
+    @torch.no_grad()
+    def polish(self) -> None:
+        """Bring poses to the bottom of their valleys by Levenberg–Marquardt, at four τ down to the last.
+
+        Where rotation, distance and focal length pull at one another, gradient descent creeps.
+        """
+        settings, (start, end) = self.settings, self.settings.scale
+        if not settings.polish:
+            return
+        for level in range(1, _LEVELS + 1):
+            self._polish_at(start * (end / start) ** (level / _LEVELS))
+            if level == 1:
+                self.keep(_POLISHED)
+
+    def _polish_at(self, scale: float) -> None:
+        settings, count = self.settings, len(self.poses)
+        moves = self._directions()
+        # As far as the edges are wide: less sees the pixels' grid, more the curvature.
+        reach = math.sqrt(scale) if settings.distribution.is_squared else scale  # type: ignore[union-attr]
+        damping = torch.full((count,), 1e-2, dtype=torch.float64)
+        residual = self._residuals(self.poses, self.image, scale)
+        cost = residual.square().sum(-1)
+        for _ in range(settings.polish):
+            both = torch.cat((reach * moves, -reach * moves)).repeat(count, 1)
+            index = torch.arange(count).repeat_interleave(2 * len(moves))
+            around = self._residuals(self.poses[index].moved(both, settings).settled(), self.image[index], scale)
+            ahead, back = around.unflatten(0, (count, 2, len(moves))).unbind(1)
+            jacobian = (ahead - back) / (2 * reach)
+            normal = (jacobian @ jacobian.mT).double()
+            gradient = (jacobian @ residual[..., None]).double()
+            diagonal = torch.diagonal(normal, dim1=-2, dim2=-1)
+            floor = 1e-9 * diagonal.sum(-1, keepdim=True) + 1e-20
+            normal = normal + torch.diag_embed(damping[:, None] * diagonal + floor)
+            step = -torch.linalg.solve(normal, gradient)[..., 0].to(residual.dtype)
+            step = step * (_LONGEST / step.abs().amax(-1, keepdim=True).clamp_min(_LONGEST))
+            new = self.poses.moved(step @ moves, settings).settled()
+            new_residual = self._residuals(new, self.image, scale)
+            new_cost = new_residual.square().sum(-1)
+            better = new_cost < cost
+            for name in Poses.fields:
+                old, other = getattr(self.poses, name), getattr(new, name)
+                setattr(self.poses, name, torch.where(better.view(-1, *[1] * (old.dim() - 1)), other, old))
+            residual = torch.where(better[:, None], new_residual, residual)
+            cost = torch.where(better, new_cost, cost)
+            damping = torch.where(better, 0.3 * damping, 5 * damping).clamp(1e-6, 1e3)
+        self.value = torch.where(torch.isfinite(cost), cost, math.inf)
+
+    def _directions(self) -> torch.Tensor:
+        """Return the unit steps (k, 7) along which poses are free."""
+        free = {"free": [0, 1, 2, 3, 4, 5], "distance": [0, 1, 2, 5], "fixed": [0, 1, 2]}[self.settings.translation]
+        if self.poses.lens.is_orthographic:
+            free = [i for i in free if i != 5]
+        if self.settings.focal:
+            free.append(6)
+        return torch.eye(7, dtype=self.first.dtype)[free]
+
+    def _residuals(self, poses: Poses, image: torch.Tensor, scale: float) -> torch.Tensor:
+        parts = []
+        for i in range(0, len(poses), _CHUNK):
+            index = torch.arange(i, min(i + _CHUNK, len(poses)))
+            parts.append(self.loss.residuals(poses[index].cameras(), self.fine[image[index]], scale))
+        return torch.cat(parts)
 
     def keep(self, count: int) -> None:
         """Go on with the best ``count`` poses of each image."""
@@ -341,17 +452,33 @@ class Descent:
     def select(self, index: torch.Tensor) -> None:
         """Go on with some of the poses."""
         self.poses = self.poses[index]
-        for name in ("image", "number", "first", "second", "value"):
+        for name in _EACH:
             setattr(self, name, getattr(self, name)[index])
+
+    def _add_twins(self) -> None:
+        """Add the twins of the best poses of each image, with numbers of their own."""
+        if not len(self.twins):
+            return
+        best = []
+        for t in range(len(self.coarse.alpha)):
+            own = (self.image == t).nonzero()[:, 0]
+            best.append(own[self.value[own].argsort(stable=True)[:_TWINS]])
+        index = torch.cat(best).repeat_interleave(len(self.twins))
+        count = len(self.poses)
+        self.select(torch.cat((torch.arange(count), index)))
+        turns = self.twins.repeat(len(index) // len(self.twins), 1, 1)
+        self.poses.rotation[count:] = self.poses.rotation[count:] @ turns
+        self.number[count:] = self.number.max() + 1 + torch.arange(len(index))
+        for name in ("first", "second", "age"):
+            getattr(self, name)[count:] = 0
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
-        names = ("image", "number", "first", "second", "value", "step")
         poses = {name: getattr(self.poses, name) for name in Poses.fields}
-        return {"poses": poses, **{name: getattr(self, name) for name in names}}
+        return {"poses": poses, "step": self.step, **{name: getattr(self, name) for name in _EACH}}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what a checkpoint holds."""
         self.poses = Poses(self.poses.lens, self.poses.centre, self.poses.radius, **state["poses"])
-        for name in ("image", "number", "first", "second", "value", "step"):
+        for name in ("step", *_EACH):
             setattr(self, name, state[name])

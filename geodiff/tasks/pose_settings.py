@@ -22,6 +22,8 @@ class FitPoseSettings:
 
     Attributes:
         steps: gradient steps of each start that is followed to the end, ≥ 1.
+        polish: Gauss–Newton steps at each of four τ after them, ≥ 0. Their Jacobian, of up to seven numbers, is by
+            central differences of renders.
         loss: what is compared, one or several of ``"silhouette"`` (1 − IoU of the coverage), ``"color"`` (squared
             difference, over black) and ``"depth"`` (squared difference in radii of the mesh, where both show it); the
             terms are added.
@@ -56,7 +58,8 @@ class FitPoseSettings:
         ('silhouette',)
     """
 
-    steps: int = 100
+    steps: int = 60
+    polish: int = 6
     loss: str | Sequence[str] = ("silhouette",)
     translation: str = "free"
     focal: bool = False
@@ -65,7 +68,7 @@ class FitPoseSettings:
     finalists: int = 4
     prune_at: float = 0.5
     spread: float | None = None
-    scale: tuple[float, float] = (2e-2, 3e-3)
+    scale: tuple[float, float] = (2e-2, 1e-3)
     lr: float = 0.1
     lr_decay: float = 0.05
     betas: tuple[float, float] = (0.7, 0.95)
@@ -84,6 +87,7 @@ class FitPoseSettings:
             ("finalists", 1),
             ("search_size", 8),
             ("size", 8),
+            ("polish", 0),
             ("checkpoint_every", 0),
             ("seed", 0),
         ):

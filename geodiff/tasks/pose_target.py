@@ -2,7 +2,7 @@
 """What a pose is fitted to: images scaled to the size of the search, and how renders are compared with them."""
 
 import dataclasses
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,24 +96,44 @@ class PoseLoss:
 
     def __call__(self, cameras: Camera, targets: PoseTargets, scale: float) -> torch.Tensor:
         """Return the loss (N,) of N cameras and N images."""
-        terms: Sequence[str] = self.settings.loss
-        extra = tuple(_RENDERS[name] for name in terms if name in _RENDERS)
-        options: dict[str, Any] = {"outputs": ("alpha", *extra)} if extra else {}
-        render = Renderer(targets.image_size, self.settings.distribution, scale, self.settings.tconorm, **options)
-        out = render(self.mesh, cameras, self.lights) if "rgb" in extra else render(self.mesh, cameras)
+        out = self._rendered(cameras, targets.image_size, scale)
         alpha = out.alpha.clamp(0, 1)
-        loss = alpha.new_zeros(len(alpha))
-        if "silhouette" in terms:
+        loss: torch.Tensor = alpha.new_zeros(len(alpha))
+        if "silhouette" in self.settings.loss:
             loss = loss + losses.iou(alpha, targets.alpha, reduction="none")
-        if "color" in terms:
-            assert targets.color is not None
-            wrong = (out.rgb - targets.color).square().mean(-1).sum((-2, -1))
-            loss = loss + wrong / targets.alpha.sum((-2, -1))
-        if "depth" in terms:
-            assert targets.depth is not None
-            both = (targets.depth > 0) & torch.isfinite(out.depth)
-            off = (torch.where(both, out.depth, 0) - torch.where(both, targets.depth, 0)) / self.radius
-            # Beyond a radius it grows no more, so that outlines a pixel off do not drown the rest.
-            wrong = (off.square() / (1 + off.square())).sum((-2, -1))
-            loss = loss + wrong / (targets.depth > 0).sum((-2, -1)).clamp_min(1)
+        for differences, count in self._differences(out, targets):
+            loss = loss + differences.square().sum(-1) / count
         return loss
+
+    def residuals(self, cameras: Camera, targets: PoseTargets, scale: float) -> torch.Tensor:
+        """Return (N, R) numbers whose sum of squares is a loss like this one, with L2 for the overlap."""
+        out = self._rendered(cameras, targets.image_size, scale)
+        parts = []
+        if "silhouette" in self.settings.loss:
+            area = targets.alpha.sum((-2, -1))
+            parts.append((out.alpha.clamp(0, 1) - targets.alpha).flatten(1) / area.sqrt()[:, None])
+        parts += [differences / count.sqrt()[:, None] for differences, count in self._differences(out, targets)]
+        return torch.cat(parts, dim=-1)
+
+    def _rendered(self, cameras: Camera, size: tuple[int, int], scale: float) -> Any:
+        extra = tuple(_RENDERS[name] for name in self.settings.loss if name in _RENDERS)
+        options: dict[str, Any] = {"outputs": ("alpha", *extra)} if extra else {}
+        render: Any = Renderer(size, self.settings.distribution, scale, self.settings.tconorm, **options)
+        return render(self.mesh, cameras, self.lights) if "rgb" in extra else render(self.mesh, cameras)
+
+    def _differences(self, out: Any, targets: PoseTargets) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return differences (N, R) and the number of pixels (N,) of the terms that are mean squares."""
+        result = []
+        if "color" in self.settings.loss:
+            assert targets.color is not None
+            color = (out.rgb - targets.color).flatten(1) / math.sqrt(3.0)
+            result.append((color, targets.alpha.sum((-2, -1))))
+        if "depth" in self.settings.loss:
+            assert targets.depth is not None
+            known = targets.depth > 0
+            both = known & torch.isfinite(out.depth)
+            off = (torch.where(both, out.depth, 0) - torch.where(both, targets.depth, 0)) / self.radius
+            # Bounded by 1, so that outlines a pixel off do not drown the rest; where the mesh is missing it is 1.
+            bounded = torch.where(both, off / (1 + off.square()).sqrt(), known.to(off.dtype))
+            result.append((bounded.flatten(1), known.sum((-2, -1)).clamp_min(1).to(off.dtype)))
+        return result

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 
 import geodiff as gd
-from geodiff.tasks.pose_search import Descent, Poses, rotation_angle_deg, screen
+from geodiff.tasks.pose_search import Descent, Poses, half_turns, rotation_angle_deg, screen
 from geodiff.tasks.pose_settings import FitPoseSettings
 from geodiff.tasks.pose_target import PoseLoss, PoseTargets
 
@@ -134,10 +134,11 @@ def ours(mesh: gd.Mesh, pairs: Pairs, settings: FitPoseSettings) -> dict[str, An
     screened = time.perf_counter() - began
     fields = [torch.cat([getattr(poses, name) for poses in chosen]) for name in Poses.fields]
     image = torch.repeat_interleave(torch.arange(len(pairs)), torch.tensor([len(poses) for poses in chosen]))
-    job = Descent(Poses(lens, centre, radius, *fields), image, targets, settings, loss)
+    job = Descent(Poses(lens, centre, radius, *fields), image, targets, settings, loss, half_turns(mesh))
     first = rotation_angle_deg(job.poses.rotation, truth.rotation[job.image])
     for _ in range(settings.steps):
         job.advance()
+    job.polish()
     job.finish()
     best = [(job.image == i).nonzero()[:, 0] for i in range(len(pairs))]
     winner = torch.stack([own[job.value[own].argmin()] for own in best])
@@ -208,13 +209,17 @@ def chunks(options: argparse.Namespace, done: list[dict[str, Any]]) -> Iterator[
         combinations = [COMBINATIONS[i] for i in options.combination]
     for distribution, tconorm in combinations:
         if options.part == "ours":
-            own = {"candidates": options.candidates, "starts": options.starts, "steps": options.steps or 100}
+            own = {
+                "candidates": options.candidates,
+                "starts": options.starts,
+                "steps": options.steps or FitPoseSettings().steps,
+            }
             settings = FitPoseSettings(
                 **own, distribution=distribution, tconorm=tconorm, size=options.size, translation="distance", focal=True
             )
             model = settings.as_dict()
         else:
-            own = {"steps": options.steps or 1000, "rate": options.rate, "size": options.size}
+            own = {"steps": options.steps or FitPoseSettings().steps0, "rate": options.rate, "size": options.size}
             model = {"distribution": distribution, "tconorm": tconorm, **own}
         key = json.dumps([options.part, options.mesh.stem, model], sort_keys=True)
         left = [i for i in range(len(pairs)) if (key, i) not in finished]
@@ -263,7 +268,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=60, help="of the 600")
     parser.add_argument("--chunk", type=int, default=6, help="pairs done at once, and lost by a kill")
     parser.add_argument("--size", type=int, default=64, help="pixels a side")
-    parser.add_argument("--steps", type=int, help="left out: 1000 for thesis, 100 for ours")
+    parser.add_argument("--steps", type=int, help="left out: 1000 for thesis, 60 for ours")
     parser.add_argument("--rate", type=float, default=0.3, help="of thesis: Adam's learning rate")
     parser.add_argument("--combination", type=int, nargs="+", help="numbers of those to do, from 0; left out: all 12")
     parser.add_argument("--candidates", type=int, default=FitPoseSettings().candidates, help="of ours")
