@@ -223,6 +223,91 @@ def fit_mesh(
         click.echo(f"  {kind:13} {path}")
 
 
+@main.command("fit-pose")
+@click.argument("mesh", type=click.Path(path_type=pathlib.Path))
+@click.argument("image", type=click.Path(path_type=pathlib.Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=pathlib.Path), help="Folder to write to.")
+@click.option("--cameras", type=click.Path(path_type=pathlib.Path),
+              help="A transforms.json that lists IMAGE: gives the lens and the true pose to compare with.")  # fmt: skip
+@click.option("--fov", type=float, help="Full field of view of the shorter side, degrees.  [default: 40]")
+@click.option("--start", nargs=3, type=float, default=None,
+              help="A guess to search around: elevation and azimuth (degrees) and distance from the mesh.")  # fmt: skip
+@click.option(
+    "--mask", type=click.Path(path_type=pathlib.Path), help="Coverage of the mesh in IMAGE, if not its alpha."
+)
+@click.option("--depth", type=click.Path(path_type=pathlib.Path), help="Depth map, .npy, for --loss depth.")
+@click.option("--loss", multiple=True, help="silhouette, color or depth; several are added.  [default: silhouette]")
+@click.option("--translation", help="free, distance or fixed.  [default: free]")
+@click.option("--focal", is_flag=True, default=None, help="Fit the focal length, too.")
+@click.option("--steps", type=int, help="Gradient steps.  [default: 60]")
+@click.option("--polish", type=int, help="Gauss-Newton steps at each of four τ after them.  [default: 6]")
+@click.option("--candidates", type=int, help="Rotations to look at first.  [default: 1000]")
+@click.option("--starts", type=int, help="How many of them to follow.  [default: 12]")
+@click.option("--finalists", type=int, help="How many of those to the end.  [default: 4]")
+@click.option("--spread", type=float, help="Degrees around the start.  [default: 60 with --start, else 180]")
+@click.option("--lr", type=float, help="First step length, radians.  [default: 0.1]")
+@click.option("--distribution", help="Soft edge, such as logistic or 'gamma(0.5).reversed'.  [default: logistic]")
+@click.option("--tconorm", help="How faces are joined, such as probabilistic or 'yager(2)'.  [default: probabilistic]")
+@click.option("--scale-start", type=float, help="τ at the first step.  [default: 0.02]")
+@click.option("--scale-end", type=float, help="τ at the last step.  [default: 0.001]")
+@click.option("--size", type=int, help="Pixels of the shorter side to fit at, at most.  [default: 64]")
+@click.option("--checkpoint-every", type=int, help="Steps; 0: never.  [default: 25]")
+@click.option("--seed", type=int, help="Of the candidates.  [default: 0]")
+@click.option("--resume/--fresh", default=True, show_default=True, help="Go on from a checkpoint, or start anew.")
+@click.option("--device", default="cpu", show_default=True, help="Only cpu so far.")
+@_clean
+def fit_pose(
+    mesh: pathlib.Path,
+    image: pathlib.Path,
+    output: pathlib.Path,
+    cameras: pathlib.Path | None,
+    fov: float | None,
+    start: tuple[float, float, float] | None,
+    depth: pathlib.Path | None,
+    loss: tuple[str, ...],
+    scale_start: float | None,
+    scale_end: float | None,
+    mask: pathlib.Path | None,
+    resume: bool,
+    device: str,
+    **options: Any,
+) -> None:
+    """Recover the pose of the camera that saw MESH in IMAGE, a silhouette or an image with alpha.
+
+    Writes overlay.png, optimisation.gif and metrics.json to OUT.
+    """
+    _on_cpu("fit-pose", device)
+    from geodiff import tasks
+    from geodiff.tasks.pose_input import command_inputs
+
+    changes = {name: value for name, value in options.items() if value is not None}
+    if loss:
+        changes["loss"] = loss
+    if scale_start is not None or scale_end is not None:
+        first, last = tasks.FitPoseSettings().scale
+        changes["scale"] = (first if scale_start is None else scale_start, last if scale_end is None else scale_end)
+    inputs = command_inputs(mesh, image, cameras, fov, start, depth)
+    try:
+        result = tasks.fit_pose(
+            **inputs,
+            mask=mask,
+            output=output,
+            resume=resume,
+            command=shlex.join(["geodiff", *sys.argv[1:]]),
+            **changes,
+        )
+    except KeyboardInterrupt:
+        click.echo(f"\nInterrupted. The same command goes on from the last checkpoint in {output}, if any.", err=True)
+        sys.exit(130)
+    position = ", ".join(f"{x:.4g}" for x in result.camera.position.tolist())
+    click.echo(f"\nCamera at ({position}), IoU {result.iou:.3f}; {len(result.history)} steps in {result.seconds:.1f} s")
+    if result.error is not None:
+        click.echo(f"{result.error['angle_deg']:.3g}° from the true rotation, position off by "
+                   f"{result.error['position']:.4g}, distance × {result.error['distance']:.4g}")  # fmt: skip
+    for kind, path in result.files.items():
+        click.echo(f"  {kind:13} {path}")
+
+
 @main.command("fit-nurbs")
 @click.argument("points", type=click.Path(path_type=pathlib.Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=pathlib.Path), help="Folder to write to.")

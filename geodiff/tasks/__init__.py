@@ -3,7 +3,19 @@
 
 from geodiff.tasks.fit_mesh import FitMeshResult, fit_mesh
 from geodiff.tasks.fit_nurbs import FitNURBSResult, fit_nurbs
+from geodiff.tasks.fit_pose import FitPoseResult, fit_pose
+from geodiff.tasks.pose_settings import FitPoseSettings
 from geodiff.tasks.render_views import render_views
 from geodiff.tasks.settings import FitMeshSettings
 
-__all__ = ["FitMeshResult", "FitMeshSettings", "FitNURBSResult", "fit_mesh", "fit_nurbs", "render_views"]
+__all__ = [
+    "FitMeshResult",
+    "FitMeshSettings",
+    "FitNURBSResult",
+    "FitPoseResult",
+    "FitPoseSettings",
+    "fit_mesh",
+    "fit_nurbs",
+    "fit_pose",
+    "render_views",
+]

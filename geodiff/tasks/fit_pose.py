@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recover the pose of a camera from one image of a known mesh."""
+
+import dataclasses
+import math
+import os
+import pathlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from geodiff.render.renderer import rasterize
+from geodiff.scene.camera import Camera
+from geodiff.scene.mesh import Mesh
+from geodiff.tasks.checkpoint import fingerprint, load_checkpoint, remove_checkpoint, save_checkpoint
+from geodiff.tasks.pose_input import (
+    DEFAULT_FOV,
+    as_batch,
+    lens_and_start,
+    one_camera,
+    one_mesh,
+    read_targets,
+    sphere,
+    view_of_all,
+)
+from geodiff.tasks.pose_search import Descent, Poses, half_turns, rotation_angle_deg, screen
+from geodiff.tasks.pose_settings import FitPoseSettings
+from geodiff.tasks.pose_target import PoseLoss, PoseTargets, check_outputs
+from geodiff.validation import fail
+
+_WHERE = "fit_pose"
+_SNAPSHOTS = 30  # of the poses on the way, for the animation
+_SPREAD = 60.0  # degrees around a given start
+
+
+@dataclass(frozen=True)
+class FitPoseResult:
+    """What `fit_pose` returns.
+
+    Attributes:
+        camera: the pose found: that of least loss.
+        loss: its loss at the last τ.
+        iou: the intersection over union of its hard mask and the image's coverage ≥ ½, at the image's resolution.
+        cameras: a batch of all finalists, best first; others of nearly the same loss are poses that the image hardly
+            tells apart.
+        losses: theirs, (N,).
+        history: for each step the ``step``, ``scale``, the least ``loss`` of all poses followed, and their ``count``.
+        error: where the truth is known: ``angle_deg`` between the rotations (geodesic), ``position`` between the
+            cameras (in the world's unit), ``distance`` and ``focal`` as ratios to the true ones; else None.
+        seconds: how long it took, over all resumed parts.
+        settings: what it was made with.
+        start: the camera it started from: the guess, or a view from ahead.
+        snapshots: the way of ``camera`` during the descent, a batch.
+        snapshot_steps: the step of each.
+        files: what was written, by kind, where there was an output folder.
+    """
+
+    camera: Camera
+    loss: float
+    iou: float
+    cameras: Camera = field(repr=False)
+    losses: torch.Tensor = field(repr=False)
+    history: list[dict[str, Any]] = field(repr=False)
+    error: dict[str, float] | None
+    seconds: float
+    settings: FitPoseSettings = field(repr=False)
+    start: Camera = field(repr=False)
+    snapshots: Camera = field(repr=False)
+    snapshot_steps: list[int] = field(repr=False)
+    files: dict[str, pathlib.Path] = field(default_factory=dict, repr=False)
+
+
+def fit_pose(
+    mesh: Mesh | str | os.PathLike[str],
+    image: torch.Tensor | str | os.PathLike[str],
+    camera: Camera | None = None,
+    *,
+    start: Camera | None = None,
+    mask: torch.Tensor | str | os.PathLike[str] | None = None,
+    depth: torch.Tensor | None = None,
+    lights: Any = None,
+    truth: Camera | None = None,
+    settings: FitPoseSettings | None = None,
+    output: str | os.PathLike[str] | None = None,
+    resume: bool = True,
+    callback: Callable[[int, dict[str, Any], Camera], Any] | None = None,
+    progress: bool = True,
+    command: str | None = None,
+    **changes: Any,
+) -> FitPoseResult:
+    """Recover where a camera stood from one image of a known mesh.
+
+    Many rotations are screened, from around a guess or from everywhere; the best that are well apart are followed by
+    gradient descent through the soft renderer, all at once, while τ falls; the best of them at the end is the result.
+    Rotations move in the tangent space of SO(3), ``R ← exp([δ]×) R`` about the axes of the camera, the mesh's middle by
+    its place in the image and its size f/d. From a silhouette alone, a mesh with a plane of symmetry looks much the
+    same from two sides; only perspective tells them apart.
+
+    Args:
+        mesh: one mesh (V, 3), or its file.
+        image: coverage (H, W) in [0, 1]; colour with alpha (H, W, 4); colour (H, W, 3) with ``mask``; or the file of an
+            image, of which grey ones are coverage.
+        camera: the lens (focal length, principal point, near plane); its pose has no say. Left out: that of ``start``,
+            else a field of view of 40°.
+        start: one camera, the guess to search around; its middle of the mesh must be ahead of it.
+        mask: coverage (H, W) of the mesh in the image, or its file; goes before the image's own.
+        depth: (H, W) along the viewing direction, for the loss ``"depth"``; 0, infinite or NaN where unknown.
+        lights: for the loss ``"color"``, as `Renderer` takes them.
+        truth: one camera, the answer, only to be compared with.
+        settings: a `FitPoseSettings`; left out, the defaults.
+        output: a folder, made where missing, for ``overlay.png``, ``optimisation.gif``, ``metrics.json`` and the
+            checkpoint.
+        resume: go on from the checkpoint in ``output``, if there is one, to bitwise the same result as without the
+            interruption; False starts afresh. A finished job removes its checkpoint.
+        callback: called as ``callback(step, record, cameras)`` after each step, with the step's line of the history and
+            the cameras it led to.
+        progress: show a progress bar.
+        command: the command line, to be noted in ``metrics.json``.
+        **changes: fields of `FitPoseSettings`, for instance ``starts=30, focal=True``.
+
+    Returns:
+        A `FitPoseResult`.
+
+    Raises:
+        TypeError, ValueError: as each argument's check says; an image of nothing, or of nothing but the mesh; a mesh
+            behind the start; a checkpoint that is damaged or of another job.
+        OSError: ``output`` cannot be written to.
+        RuntimeError: data on a GPU, which this release does not use yet.
+
+    Example:
+        >>> import geodiff as gd
+        >>> mesh = gd.box((1.0, 0.5, 0.3))
+        >>> truth = gd.Camera.orbit(4.0, 30, 40, fov_deg=40)
+        >>> image = gd.rasterize(mesh, truth, 48).mask.float()
+        >>> start = gd.Camera.orbit(5.0, 10, 60, fov_deg=40)
+        >>> fit = fit_pose(mesh, image, start=start, candidates=50, starts=3, steps=40, progress=False)
+        >>> fit.iou > 0.9
+        True
+    """
+    settings = FitPoseSettings.of(settings, changes)
+    mesh = one_mesh(mesh)
+    targets = read_targets(image, mask, depth, settings, mesh.dtype)
+    check_outputs(settings)
+    for name, value in (("camera", camera), ("start", start), ("truth", truth)):
+        one_camera(name, value)
+    centre, radius = sphere(mesh)
+    lens = camera if camera is not None else start
+    if lens is None:
+        lens = Camera.orbit(1.0, fov_deg=DEFAULT_FOV, near=1e-3 * radius)
+    lens, start = lens_and_start(lens.detach().to(dtype=mesh.dtype), start, camera, centre, radius)
+    folder = None
+    if output is not None:
+        # After all other checks, but before the work.
+        from geodiff.tasks.outputs import check_output
+
+        folder = check_output(_WHERE, output, ())
+    spread = settings.spread
+    if spread is None:
+        spread = 180.0 if start is None else _SPREAD
+    if start is None:
+        start = view_of_all(lens, centre, radius, mesh.dtype)
+    job = _Job(mesh, targets, Poses.of(as_batch(start), lens, centre, radius), spread, settings, lights)
+    checkpoint = None if folder is None else folder / "checkpoint.pt"
+    if checkpoint is not None:
+        job.resume(checkpoint, resume)
+    job.run(checkpoint, callback, progress)
+    result = _result(job, mesh, targets, start, truth, centre)
+    if folder is not None and checkpoint is not None:
+        from geodiff.tasks.pose_outputs import write_outputs
+
+        files = write_outputs(result, mesh, targets, folder, command=command)
+        result = dataclasses.replace(result, files=files)
+        remove_checkpoint(checkpoint)
+    return result
+
+
+class _Job:
+    """The search, and all that a checkpoint must hold of it."""
+
+    def __init__(
+        self, mesh: Mesh, targets: PoseTargets, start: Poses, spread: float, settings: FitPoseSettings, lights: Any
+    ) -> None:
+        self.mesh, self.targets, self.start, self.spread, self.settings = mesh, targets, start, spread, settings
+        self.loss = PoseLoss(mesh, start.radius, settings, lights)
+        images = [v for v in (targets.alpha, targets.color, targets.depth) if v is not None]
+        self.inputs = {
+            **{name: value for name, value in settings.as_dict().items() if name != "checkpoint_every"},
+            "image_fingerprint": fingerprint(images),
+            "start_fingerprint": fingerprint([getattr(start, name) for name in Poses.fields]),
+            "lens_fingerprint": fingerprint([start.lens.focal, start.lens.principal]),
+            "mesh_fingerprint": fingerprint([mesh.vertices, mesh.faces]),
+        }
+        self.descent = Descent(start, torch.zeros(1, dtype=torch.long), targets, settings, self.loss)
+        self.history: list[dict[str, Any]] = []
+        self.snapshots: list[dict[str, Any]] = []
+        self.seconds = 0.0
+
+    def run(
+        self, checkpoint: pathlib.Path | None, callback: Callable[[int, dict[str, Any], Camera], Any] | None, show: bool
+    ) -> None:
+        settings = self.settings
+        begin = time.perf_counter()
+        if not self.history:
+            coarse = self.targets.resized(settings.search_size)
+            poses = screen(self.mesh, self.start, coarse, self.spread, settings, self.loss)
+            image = torch.zeros(len(poses), dtype=torch.long)
+            twins = half_turns(self.mesh) if self.spread > 0 else None
+            self.descent = Descent(poses, image, self.targets, settings, self.loss, twins)
+        bar = tqdm(total=settings.steps, initial=self.descent.step, desc="fit-pose", unit="step", disable=not show)
+        with bar:
+            while self.descent.step < settings.steps:
+                step = self.descent.step
+                if step % math.ceil(settings.steps / _SNAPSHOTS) == 0:
+                    now = {name: getattr(self.descent.poses, name) for name in Poses.fields}
+                    self.snapshots.append({"step": step, "number": self.descent.number, **now})
+                loss = self.descent.advance()
+                record = {
+                    "step": step,
+                    "scale": settings.scale_at(step),
+                    "loss": float(loss.min()),
+                    "count": len(loss),
+                }
+                self.history.append(record)
+                self.seconds += time.perf_counter() - begin
+                if callback is not None:
+                    callback(step, record, self.descent.poses.cameras())
+                if checkpoint is not None and settings.checkpoint_every and self.descent.step < settings.steps:
+                    if self.descent.step % settings.checkpoint_every == 0:
+                        save_checkpoint(checkpoint, _WHERE, self.inputs, self.state())
+                bar.set_postfix(loss=f"{record['loss']:.4f}", poses=record["count"], refresh=False)
+                bar.update()
+                begin = time.perf_counter()
+            begin = time.perf_counter()
+            self.descent.polish()
+            self.descent.finish()
+            self.seconds += time.perf_counter() - begin
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds."""
+        return {
+            "descent": self.descent.state(),
+            "history": self.history,
+            "snapshots": self.snapshots,
+            "seconds": self.seconds,
+        }
+
+    def resume(self, checkpoint: pathlib.Path, wanted: bool) -> None:
+        """Go on from a checkpoint, or remove it where a fresh start is wanted."""
+        if not wanted:
+            remove_checkpoint(checkpoint)
+            return
+        state = load_checkpoint(checkpoint, _WHERE, self.inputs)
+        if state is None:
+            return
+        self.descent.load(state["descent"])
+        self.history, self.snapshots, self.seconds = state["history"], state["snapshots"], state["seconds"]
+
+
+def _result(
+    job: _Job, mesh: Mesh, targets: PoseTargets, start: Camera, truth: Camera | None, centre: torch.Tensor
+) -> FitPoseResult:
+    order = job.descent.value.argsort(stable=True)
+    if not math.isfinite(float(job.descent.value[order[0]])):
+        fix = "Look at the distribution, the T-conorm and the scale."
+        raise fail(_WHERE, "loss", "finite for one pose at least", "none that is", fix)
+    cameras = job.descent.poses[order].cameras()
+    number = int(job.descent.number[order[0]])
+    trail, steps = [], []
+    for snapshot in job.snapshots:
+        own = (snapshot["number"] == number).nonzero()[:, 0]
+        if not len(own):  # a twin, before it came
+            continue
+        steps.append(snapshot["step"])
+        fields = (snapshot[name][own] for name in Poses.fields)
+        trail.append(Poses(job.start.lens, job.start.centre, job.start.radius, *fields).cameras())
+    camera = cameras[0]
+    return FitPoseResult(
+        camera=camera,
+        loss=float(job.descent.value[order[0]]),
+        iou=hard_iou(mesh, camera, targets.alpha[0]),
+        cameras=cameras,
+        losses=job.descent.value[order],
+        history=job.history,
+        error=None if truth is None else pose_error(camera, truth.detach().to(dtype=mesh.dtype), centre),
+        seconds=job.seconds,
+        settings=job.settings,
+        start=start,
+        snapshots=Camera.cat([*trail, as_batch(camera)]),
+        snapshot_steps=[*steps, job.settings.steps],
+    )
+
+
+def hard_iou(mesh: Mesh, camera: Camera, alpha: torch.Tensor) -> float:
+    """Return |mask ∩ target| / |mask ∪ target| of a mesh's hard mask and coverage (H, W) ≥ ½."""
+    mask, target = rasterize(mesh, camera, (alpha.shape[0], alpha.shape[1])).mask, alpha >= 0.5
+    return float((mask & target).sum()) / max(float((mask | target).sum()), 1.0)
+
+
+def pose_error(camera: Camera, truth: Camera, centre: torch.Tensor) -> dict[str, float]:
+    """Return how far a camera is from the true one; see `FitPoseResult.error`."""
+    off = (camera.position - truth.position).norm()
+    distance = [float(-c.to_view(centre[None])[0, 2]) for c in (camera, truth)]
+    return {
+        "angle_deg": float(rotation_angle_deg(camera.rotation, truth.rotation)),
+        "position": float(off),
+        "distance": distance[0] / distance[1],
+        "focal": float(camera.focal[0] / truth.focal[0]),
+    }

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings of fit_pose, all in one place."""
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from geodiff import soft
+from geodiff.validation import choice, fail, nearest, positive
+
+LOSSES = ("silhouette", "color", "depth")
+TRANSLATIONS = ("free", "distance", "fixed")
+_WHERE = "fit_pose"
+
+
+@dataclass(frozen=True)
+class FitPoseSettings:
+    """How a camera pose is fitted to an image: everything but the data.
+
+    Attributes:
+        steps: gradient steps of each start that is followed to the end, ≥ 1.
+        polish: Gauss–Newton steps at each of four τ after them, ≥ 0. Their Jacobian, of up to seven numbers, is by
+            central differences of renders.
+        loss: what is compared, one or several of ``"silhouette"`` (1 − IoU of the coverage), ``"color"`` (squared
+            difference, over black) and ``"depth"`` (squared difference in radii of the mesh, where both show it); the
+            terms are added.
+        translation: ``"free"``; ``"distance"``: the middle of the mesh stays where it is in the image; ``"fixed"``:
+            only the rotation moves.
+        focal: let the focal length move, too. From one silhouette it is told apart from the distance only by how
+            strong the perspective is.
+        candidates: how many rotations are looked at before the descent, ≥ 1. The first is the start itself.
+        starts: how many of them, the best that are well apart, are followed by gradient descent, ≥ 1.
+        finalists: how many of those go on after ``prune_at`` of the steps, ≥ 1.
+        prune_at: in (0, 1).
+        spread: candidates lie within this angle of the start, in degrees, in [0, 180]; None: 60 where there is a
+            start, else 180, which is all rotations. 0 follows the start alone.
+        scale: τ at the first and at the last step, geometric in between: wide edges first, which see far, and narrow
+            ones last, which are exact. In NDC (NDC² for a squared distribution).
+        lr: first step length: radians for rotations; half of it in NDC for the image position, and relative for
+            distance and focal length; > 0.
+        lr_decay: what is left of it at the last step, in (0, 1], geometric in between.
+        betas: decay of the first and second moments of the gradient, each in [0, 1).
+        distribution: the soft edge, an object or a name of `geodiff.soft`.
+        tconorm: how faces are joined, an object or a name of `geodiff.soft`.
+        search_size: pixels of the shorter side for the candidates and until ``prune_at``; larger images are averaged.
+        size: the same afterwards.
+        checkpoint_every: steps between checkpoints, where there is an output folder; 0: none.
+        seed: of the candidates.
+
+    Raises:
+        TypeError, ValueError: a value of another type or out of its range.
+
+    Example:
+        >>> FitPoseSettings(steps=50, loss="silhouette").loss
+        ('silhouette',)
+    """
+
+    steps: int = 60
+    polish: int = 6
+    loss: str | Sequence[str] = ("silhouette",)
+    translation: str = "free"
+    focal: bool = False
+    candidates: int = 1000
+    starts: int = 12
+    finalists: int = 4
+    prune_at: float = 0.5
+    spread: float | None = None
+    scale: tuple[float, float] = (2e-2, 1e-3)
+    lr: float = 0.1
+    lr_decay: float = 0.05
+    betas: tuple[float, float] = (0.7, 0.95)
+    distribution: "soft.Distribution | str | Callable[..., Any]" = "logistic"
+    tconorm: "soft.TConorm | str | Callable[..., Any]" = "probabilistic"
+    search_size: int = 32
+    size: int = 64
+    checkpoint_every: int = 25
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (
+            ("steps", 1),
+            ("candidates", 1),
+            ("starts", 1),
+            ("finalists", 1),
+            ("search_size", 8),
+            ("size", 8),
+            ("polish", 0),
+            ("checkpoint_every", 0),
+            ("seed", 0),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+                raise fail(_WHERE, name, f"an integer ≥ {low}", value, error=TypeError)
+            if value < low:
+                raise fail(_WHERE, name, f"an integer ≥ {low}", str(value))
+        losses = (self.loss,) if isinstance(self.loss, str) else tuple(self.loss)
+        for name in losses:
+            choice(_WHERE, "loss", name, LOSSES)
+        if not losses or len(set(losses)) < len(losses):
+            raise fail(_WHERE, "loss", "one or several different terms", repr(self.loss), f"Of {', '.join(LOSSES)}.")
+        object.__setattr__(self, "loss", losses)
+        choice(_WHERE, "translation", self.translation, TRANSLATIONS)
+        if not isinstance(self.focal, bool):
+            raise fail(_WHERE, "focal", "True or False", self.focal, error=TypeError)
+        positive(_WHERE, "lr", self.lr, "0.1 (radians) is a good start.")
+        if not _is_number(self.lr_decay) or not 0 < self.lr_decay <= 1:
+            raise fail(_WHERE, "lr_decay", "a number in (0, 1]", self.lr_decay, "1 keeps the step length as it is.")
+        if not _is_number(self.prune_at) or not 0 < self.prune_at < 1:
+            raise fail(_WHERE, "prune_at", "a number in (0, 1)", self.prune_at)
+        if self.spread is not None and (not _is_number(self.spread) or not 0 <= self.spread <= 180):
+            raise fail(_WHERE, "spread", "an angle in [0, 180] degrees", self.spread)
+        for name, good, text in (
+            ("betas", lambda x: 0 <= x < 1, "two numbers in [0, 1)"),
+            ("scale", lambda x: 0 < x < math.inf, "two positive numbers, τ at the start and at the end"),
+        ):
+            pair = getattr(self, name)
+            if _is_number(pair) and name == "scale":
+                pair = (pair, pair)
+            if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(_is_number(x) and good(x) for x in pair):
+                raise fail(_WHERE, name, text, repr(pair))
+            object.__setattr__(self, name, (float(pair[0]), float(pair[1])))
+        object.__setattr__(self, "distribution", soft.as_distribution(self.distribution))
+        object.__setattr__(self, "tconorm", soft.as_tconorm(self.tconorm))
+
+    @classmethod
+    def of(cls, settings: "FitPoseSettings | None", changes: dict[str, Any]) -> "FitPoseSettings":
+        """Return ``settings`` (or the defaults) with some fields changed; unknown names suggest the nearest."""
+        if settings is not None and not isinstance(settings, FitPoseSettings):
+            raise fail(_WHERE, "settings", "a FitPoseSettings", settings, error=TypeError)
+        names = [field.name for field in dataclasses.fields(cls)]
+        for name in changes:
+            if name not in names:
+                raise fail(_WHERE, name, "a known argument", "an unknown name", nearest(name, names), TypeError)
+        return dataclasses.replace(settings or cls(), **changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, as they are written to JSON: distribution and T-conorm as text."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name in ("distribution", "tconorm"):
+            values[name] = repr(values[name])
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    def scale_at(self, step: int) -> float:
+        """Return τ at a step counted from 0."""
+        start, end = self.scale
+        return float(start * (end / start) ** (step / max(self.steps - 1, 1)))
+
+    def lr_at(self, step: int) -> float:
+        """Return the step length at a step counted from 0."""
+        return float(self.lr * self.lr_decay ** (step / max(self.steps - 1, 1)))
+
+    @property
+    def prune_step(self) -> int:
+        """The step at whose start all but the finalists stop, and the image grows to ``size``."""
+        return math.ceil(self.prune_at * self.steps)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
