@@ -5,5 +5,15 @@ from geodiff.tasks.fit_mesh import FitMeshResult, fit_mesh
 from geodiff.tasks.fit_nurbs import FitNURBSResult, fit_nurbs
 from geodiff.tasks.render_views import render_views
 from geodiff.tasks.settings import FitMeshSettings
+from geodiff.tasks.sweep import SweepResult, sweep
 
-__all__ = ["FitMeshResult", "FitMeshSettings", "FitNURBSResult", "fit_mesh", "fit_nurbs", "render_views"]
+__all__ = [
+    "FitMeshResult",
+    "FitMeshSettings",
+    "FitNURBSResult",
+    "SweepResult",
+    "fit_mesh",
+    "fit_nurbs",
+    "render_views",
+    "sweep",
+]
