@@ -19,7 +19,7 @@ import geodiff
 # another make a step several times as slow as one thread alone; asleep, they cost next to nothing.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-_EXTRAS = {"cuda": "cuda.bindings", "open3d": "open3d", "plot": "matplotlib", "docs": "mkdocs"}
+_EXTRAS = {"cuda": "cuda.bindings", "open3d": "open3d", "plot": "matplotlib", "view": "viser", "docs": "mkdocs"}
 
 
 class _Size(click.ParamType):
@@ -345,6 +345,26 @@ def sweep(
         click.echo("best: " + ", ".join(f"{k} {v}" for k, v in result.best.items() if k not in ("error", "seconds")))
     for file, path in result.files.items():
         click.echo(f"  {file:13} {path}")
+
+
+@main.command()
+@click.argument("meshes", nargs=-1, required=True, type=click.Path(path_type=pathlib.Path))
+@click.option("-o", "--output", type=click.Path(path_type=pathlib.Path),
+              help="Write one HTML page that holds the meshes and a viewer, and serve nothing.")  # fmt: skip
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines look, too.")
+@click.option("--port", default=8080, show_default=True, help="The first to try.")
+@_clean
+def view(meshes: tuple[pathlib.Path, ...], output: pathlib.Path | None, host: str, port: int) -> None:
+    """Look at MESHES (OBJ, PLY, STL, GLB) in the browser: with the extra geodiff[view], or as a page with -o."""
+    from geodiff import tasks
+    from geodiff.scene.mesh import Mesh
+
+    loaded = {f"{path.stem}_{i}" if i else path.stem: Mesh.load(path) for i, path in enumerate(meshes)}
+    if output is not None:
+        tasks.display(loaded).save(output)
+        click.echo(str(output))
+        return
+    tasks.view(loaded, host=host, port=port)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,18 @@ from geodiff.tasks.fit_nurbs import FitNURBSResult, fit_nurbs
 from geodiff.tasks.render_views import render_views
 from geodiff.tasks.settings import FitMeshSettings
 from geodiff.tasks.sweep import SweepResult, sweep
+from geodiff.tasks.view import Display, display, view
 
 __all__ = [
+    "Display",
     "FitMeshResult",
     "FitMeshSettings",
     "FitNURBSResult",
     "SweepResult",
+    "display",
     "fit_mesh",
     "fit_nurbs",
     "render_views",
     "sweep",
+    "view",
 ]

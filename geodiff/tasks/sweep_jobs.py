@@ -12,7 +12,7 @@ from geodiff.soft.family import Member, family, member
 from geodiff.tasks.fit_mesh import fit_mesh
 from geodiff.tasks.render_views import render_views
 from geodiff.tasks.settings import FitMeshSettings
-from geodiff.validation import choice, fail, nearest
+from geodiff.validation import choice, fail, nearest, positive
 
 _SPANNING = tuple(
     f"{distribution}+{tconorm}"
@@ -125,6 +125,7 @@ _SHAPE_OPTIONS = {
     "steps": 100,
     "optimizer": "large_steps",
     "lr_decay": 0.3,
+    "scale_decay": 1.0,
     "laplacian": 0.016,
     "flatness": 3e-4,
     "subdivisions": 3,
@@ -134,8 +135,10 @@ _SHAPE_OPTIONS = {
 }
 
 
-def _prepare_shape(mesh: Mesh, options: dict[str, Any]) -> tuple[PosedImages, FitMeshSettings]:
+def _prepare_shape(mesh: Mesh, options: dict[str, Any]) -> tuple[PosedImages, FitMeshSettings, float]:
     options = dict(options)
+    decay = options.pop("scale_decay")
+    positive("sweep", "scale_decay", decay, "It is what is left of τ at the last step.")
     size, elevation = options.pop("size"), options.pop("elevation")
     images = render_views(
         mesh,
@@ -145,11 +148,11 @@ def _prepare_shape(mesh: Mesh, options: dict[str, Any]) -> tuple[PosedImages, Fi
         hard=True,
         progress=False,
     )
-    return images, FitMeshSettings(**options)
+    return images, FitMeshSettings(**options), decay
 
 
-def _run_shape(prepared: tuple[PosedImages, FitMeshSettings], case: Case) -> dict[str, float | int | None]:
-    images, settings = prepared
+def _run_shape(prepared: tuple[PosedImages, FitMeshSettings, float], case: Case) -> dict[str, float | int | None]:
+    images, settings, decay = prepared
     renderer = member(case.member)
     fit = fit_mesh(
         images,
@@ -157,7 +160,7 @@ def _run_shape(prepared: tuple[PosedImages, FitMeshSettings], case: Case) -> dic
         progress=False,
         distribution=renderer.distribution,
         tconorm=renderer.tconorm,
-        scale=case.scale,
+        scale=(case.scale, case.scale * decay),
         lr=case.lr,
     )
     held_out = fit.iou_train if fit.iou_held_out is None else fit.iou_held_out
@@ -176,4 +179,4 @@ SHAPE = register_job(
         run=_run_shape,
     )
 )
-"""Recover the mesh from its silhouettes by `fit_mesh` with constant τ; ``iou`` is measured in the held-out views."""
+"""Recover the mesh from its silhouettes by `fit_mesh`, with constant τ unless told; ``iou`` is of the held-out views."""

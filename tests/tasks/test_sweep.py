@@ -219,6 +219,7 @@ def test_messages(tmp_path: pathlib.Path, known: Job) -> None:
     refused(ValueError, "`options` must be those of known; got 'sed'. Did you mean 'seed'", options={"sed": 1})
     refused(TypeError, "`options` must be plain numbers", options={"seed": object()})
     refused(ValueError, "`steps` must be an integer ≥ 1", kind="shape", options={"steps": 0})
+    refused(ValueError, "`scale_decay` must be positive", kind="shape", options={"scale_decay": 0})
     refused(ValueError, "select_family: `names` must be patterns that match", family="no*")
     refused(
         ValueError, "select_family: `names` must be thesis, all, spanning, or.*Did you mean 'thesis'", family="thes"
