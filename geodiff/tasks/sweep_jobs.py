@@ -179,4 +179,4 @@ SHAPE = register_job(
         run=_run_shape,
     )
 )
-"""Recover the mesh from its silhouettes by `fit_mesh`, with constant τ unless told; ``iou`` is of the held-out views."""
+"""Recover the mesh from its silhouettes by `fit_mesh`, τ constant unless told; ``iou`` is of the held-out views."""
