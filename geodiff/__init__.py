@@ -35,6 +35,7 @@ _EXPORTS = {
     "rasterize": "geodiff.render.renderer",
     "fragments": "geodiff.render.fragments",
     "presets": "geodiff.render",
+    "display": "geodiff.tasks.view",
     "chamfer": "geodiff.transport.chamfer",
     "sinkhorn": "geodiff.transport.sinkhorn",
     "sinkhorn_divergence": "geodiff.transport.divergence",
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from geodiff.splines.curve import NURBSCurve
     from geodiff.splines.nurbs_volume import NURBSVolume
     from geodiff.splines.surface import NURBSSurface
+    from geodiff.tasks.view import display
     from geodiff.transport.chamfer import chamfer
     from geodiff.transport.divergence import SinkhornLoss, sinkhorn_divergence
     from geodiff.transport.pooling import robust_pool

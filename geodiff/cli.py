@@ -19,7 +19,7 @@ import geodiff
 # another make a step several times as slow as one thread alone; asleep, they cost next to nothing.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-_EXTRAS = {"cuda": "cuda.bindings", "open3d": "open3d", "plot": "matplotlib", "docs": "mkdocs"}
+_EXTRAS = {"cuda": "cuda.bindings", "open3d": "open3d", "plot": "matplotlib", "view": "viser", "docs": "mkdocs"}
 
 
 class _Size(click.ParamType):
@@ -50,6 +50,29 @@ class _Pair(click.ParamType):
         if len(parts) not in (1, 2) or not all(part.isdigit() and int(part) <= 16384 for part in parts):
             self.fail(f"{value!r} is neither a number such as 8 nor a pair such as 8x12", param, ctx)
         return int(parts[0]), int(parts[-1])
+
+
+class _Numbers(click.ParamType):
+    """Positive numbers: 0.1,0.03 or, evenly spaced in the logarithm, FIRST:LAST:COUNT."""
+
+    name = "A,B,… or A:B:N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Read them."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            if ":" in value:
+                first, last, count = value.split(":")
+                low, ratio, steps = float(first), float(last) / float(first), int(count) - 1
+                numbers = tuple(low * ratio ** (i / max(steps, 1)) for i in range(steps + 1))
+            else:
+                numbers = tuple(float(part) for part in value.split(","))
+            if numbers and all(0 < number < float("inf") for number in numbers):
+                return numbers
+        except (ValueError, ArithmeticError, TypeError):
+            pass
+        self.fail(f"{value!r} is neither positive numbers such as 0.1,0.03 nor a range such as 1e-1:1e-4:7", param, ctx)
 
 
 def _clean(command: Callable[..., None]) -> Callable[..., None]:
@@ -348,6 +371,85 @@ def fit_nurbs(points: pathlib.Path, output: pathlib.Path, device: str, **options
         click.echo(f"  {kind:13} {path}")
     for note in result.notes:
         click.echo(f"  {note}")
+
+
+@main.command()
+@click.argument("kind")
+@click.argument("mesh", type=click.Path(path_type=pathlib.Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=pathlib.Path), help="Folder to write to.")
+@click.option("--family", multiple=True, default=("spanning",), show_default=True,
+              help="spanning, thesis, all, members such as logistic+probabilistic, patterns such as 'gaussian+*'; "
+              "with commas between, or given several times.")  # fmt: skip
+@click.option("--scales", type=_Numbers(), help="τ: 0.1,0.03 or FIRST:LAST:COUNT.  [default: by KIND]")
+@click.option("--rates", type=_Numbers(), help="Learning rates, likewise.  [default: by KIND]")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="An option of the job, such as steps=50.")
+@click.option("--workers", default=1, show_default=True, help="Processes, of one thread each.")
+@click.option("--seed", type=int, help="Of what is random.  [default: 0]")
+@click.option("--resume/--fresh", default=True, show_default=True, help="Go on from the rows in OUT, or start anew.")
+@click.option("--device", default="cpu", show_default=True, help="Only cpu so far.")
+@_clean
+def sweep(
+    kind: str,
+    mesh: pathlib.Path,
+    output: pathlib.Path,
+    settings: tuple[str, ...],
+    seed: int | None,
+    device: str,
+    **options: Any,
+) -> None:
+    """Run a job of KIND (shape) for MESH with many renderers, τ and learning rates.
+
+    Each finished run is kept in OUT; the same command goes on from there. Over several processes with --workers, over
+    several machines with torchrun: torchrun --nnodes 2 … --no-python geodiff sweep shape MESH -o OUT. Writes table.csv,
+    sweep.json, and the heat maps heatmap.csv and scales.csv, as PNG too with Matplotlib.
+    """
+    _on_cpu("sweep", device)
+    from geodiff import tasks
+    from geodiff.validation import fail
+
+    chosen: dict[str, Any] = {} if seed is None else {"seed": seed}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise fail("sweep", "--set", "of the form NAME=VALUE", repr(text))
+        try:
+            chosen[name] = json.loads(value)
+        except ValueError:
+            chosen[name] = value
+    try:
+        result = tasks.sweep(
+            kind, mesh, output=output, options=chosen, command=shlex.join(["geodiff", *sys.argv[1:]]), **options
+        )
+    except KeyboardInterrupt:
+        click.echo(f"\nInterrupted. The same command goes on from the rows in {output}.", err=True)
+        sys.exit(130)
+    if not result.leads:
+        return
+    click.echo(f"{len(result.rows)} runs, {result.run} of them now, {result.failed} failed")
+    if result.best is not None:
+        click.echo("best: " + ", ".join(f"{k} {v}" for k, v in result.best.items() if k not in ("error", "seconds")))
+    for file, path in result.files.items():
+        click.echo(f"  {file:13} {path}")
+
+
+@main.command()
+@click.argument("meshes", nargs=-1, required=True, type=click.Path(path_type=pathlib.Path))
+@click.option("-o", "--output", type=click.Path(path_type=pathlib.Path),
+              help="Write one HTML page that holds the meshes and a viewer, and serve nothing.")  # fmt: skip
+@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines look, too.")
+@click.option("--port", default=8080, show_default=True, help="The first to try.")
+@_clean
+def view(meshes: tuple[pathlib.Path, ...], output: pathlib.Path | None, host: str, port: int) -> None:
+    """Look at MESHES (OBJ, PLY, STL, GLB) in the browser: with the extra geodiff[view], or as a page with -o."""
+    from geodiff import tasks
+    from geodiff.scene.mesh import Mesh
+
+    loaded = {f"{path.stem}_{i}" if i else path.stem: Mesh.load(path) for i, path in enumerate(meshes)}
+    if output is not None:
+        tasks.display(loaded).save(output)
+        click.echo(str(output))
+        return
+    tasks.view(loaded, host=host, port=port)
 
 
 if __name__ == "__main__":

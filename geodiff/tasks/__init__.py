@@ -7,15 +7,22 @@ from geodiff.tasks.fit_pose import FitPoseResult, fit_pose
 from geodiff.tasks.pose_settings import FitPoseSettings
 from geodiff.tasks.render_views import render_views
 from geodiff.tasks.settings import FitMeshSettings
+from geodiff.tasks.sweep import SweepResult, sweep
+from geodiff.tasks.view import Display, display, view
 
 __all__ = [
+    "Display",
     "FitMeshResult",
     "FitMeshSettings",
     "FitNURBSResult",
     "FitPoseResult",
     "FitPoseSettings",
+    "SweepResult",
+    "display",
     "fit_mesh",
     "fit_nurbs",
     "fit_pose",
     "render_views",
+    "sweep",
+    "view",
 ]

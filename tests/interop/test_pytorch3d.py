@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PyTorch3D: the mathematics with stand-ins that carry its fields, and the real thing where it is installed."""
+
+import math
+import sys
+import types
+from typing import ClassVar
+
+import pytest
+import torch
+
+import geodiff as gd
+from geodiff.interop import camera_from_pytorch3d, camera_to_pytorch3d, from_pytorch3d, to_pytorch3d
+
+EXACT = 1e-6  # float32 arithmetic of a few operations on numbers near 1
+
+
+class StandIn:
+    """Keeps what it was made with as attributes, as PyTorch3D's cameras do."""
+
+    defaults: ClassVar[dict] = {}
+
+    def __init__(self, **fields: object) -> None:
+        for name, value in {"K": None, **self.defaults, **fields}.items():
+            setattr(self, f"_{name}" if name == "in_ndc" else name, value)
+
+    def in_ndc(self) -> bool:
+        return getattr(self, "_in_ndc", True)
+
+
+class FoVPerspectiveCameras(StandIn):
+    defaults: ClassVar[dict] = {"znear": 1.0, "zfar": 100.0, "aspect_ratio": 1.0, "fov": 60.0, "degrees": True}
+
+
+class FoVOrthographicCameras(StandIn):
+    box = ("min_x", -1.0), ("min_y", -1.0), ("max_x", 1.0), ("max_y", 1.0)
+    defaults: ClassVar[dict] = {"znear": 1.0, "zfar": 100.0, "scale_xyz": ((1.0, 1.0, 1.0),), **dict(box)}
+
+
+class PerspectiveCameras(StandIn):
+    defaults: ClassVar[dict] = {"focal_length": 1.0, "principal_point": ((0.0, 0.0),), "image_size": None}
+
+
+class OrthographicCameras(PerspectiveCameras):
+    pass
+
+
+class TexturesVertex:
+    def __init__(self, verts_features: list) -> None:
+        self.features = verts_features
+
+    def verts_features_list(self) -> list:
+        return self.features
+
+
+class Meshes:
+    def __init__(self, verts: list, faces: list, textures: object = None) -> None:
+        self.verts, self.faces, self.textures = verts, faces, textures
+
+    def verts_list(self) -> list:
+        return self.verts
+
+    def faces_list(self) -> list:
+        return self.faces
+
+
+@pytest.fixture
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the stand-ins where PyTorch3D would be."""
+    kinds = (FoVPerspectiveCameras, FoVOrthographicCameras, PerspectiveCameras, OrthographicCameras, TexturesVertex)
+    package = types.ModuleType("pytorch3d")
+    renderer, structures = types.ModuleType("pytorch3d.renderer"), types.ModuleType("pytorch3d.structures")
+    for kind in kinds:
+        setattr(renderer, kind.__name__, kind)
+    structures.Meshes = Meshes  # type: ignore[attr-defined]
+    for module in (package, renderer, structures):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+# A camera at the origin of PyTorch3D's view space: R = 1 and T = 0 look along +z, with +x of the world to the left.
+ORIGIN = {"R": torch.eye(3)[None], "T": torch.zeros(1, 3)}
+
+
+def seen(camera: gd.Camera, *point: float) -> list[float]:
+    return camera.project(torch.tensor([[point]], dtype=torch.float32))[0, 0].tolist()
+
+
+def test_axes_by_hand() -> None:
+    camera = camera_from_pytorch3d(FoVPerspectiveCameras(fov=90.0, **ORIGIN))
+    # +x is to the left, +y up, and what is ahead is at positive z; tan 45° = 1.
+    assert seen(camera, 1, 0, 2) == pytest.approx([-0.5, 0, 2], abs=EXACT)
+    assert seen(camera, 0, 1, 4) == pytest.approx([0, 0.25, 4], abs=EXACT)
+    assert seen(camera, 0, 0, -2)[2] == -2
+    assert camera.near == 0.5 and camera.batch_shape == (1,)
+
+
+def test_rows_of_r_multiply_from_the_left() -> None:
+    # A quarter turn: X_view = X_world R sends the world's x axis (1, 0, 0) to the first row of R, here ahead.
+    R = torch.tensor([[[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]]])
+    camera = camera_from_pytorch3d(FoVPerspectiveCameras(fov=90.0, R=R, T=torch.tensor([[0.5, 0.0, 1.0]])))
+    # (3, 0, 0) is at (0, 0, 3) + T = (0.5, 0, 4): half a unit to the left at depth 4.
+    assert seen(camera, 3, 0, 0) == pytest.approx([-0.125, 0, 4], abs=EXACT)
+    # (0, 0, 1) goes to minus the view's x axis: (−1, 0, 0) + T = (−0.5, 0, 1), to the right.
+    assert seen(camera, 0, 0, 1) == pytest.approx([0.5, 0, 1], abs=EXACT)
+
+
+def test_spherical_placement_is_our_orbit() -> None:
+    # PyTorch3D's look_at_view_transform: eye at d (cos e sin a, sin e, cos e cos a); R's columns are the view's axes.
+    e, a, d = math.radians(20), math.radians(50), 2.7
+    eye = d * torch.tensor([math.cos(e) * math.sin(a), math.sin(e), math.cos(e) * math.cos(a)])
+    z = -eye / d
+    x = torch.nn.functional.normalize(torch.linalg.cross(torch.tensor([0.0, 1, 0]), z), dim=0)
+    R = torch.stack((x, torch.linalg.cross(z, x), z), dim=1)
+    theirs = FoVPerspectiveCameras(R=R[None], T=-(eye @ R)[None], fov=torch.tensor([math.radians(40)]), degrees=False)
+    ours = gd.Camera.orbit(d, 20, 50, fov_deg=40)
+    points = torch.rand(20, 3) - 0.5
+    assert torch.allclose(camera_from_pytorch3d(theirs)[0].project(points), ours.project(points), atol=4 * EXACT)
+
+
+def test_principal_point_and_focal_length() -> None:
+    theirs = PerspectiveCameras(focal_length=((2.0, 3.0),), principal_point=((0.1, 0.2),), **ORIGIN)
+    # Theirs: x = 2·1/4 + 0.1 to the left, y = 3·1/4 + 0.2 up.
+    assert seen(camera_from_pytorch3d(theirs), 1, 1, 4) == pytest.approx([-0.6, 0.95, 4], abs=EXACT)
+    one = PerspectiveCameras(focal_length=torch.tensor([2.0]), **ORIGIN)
+    assert seen(camera_from_pytorch3d(one), 1, 1, 4) == pytest.approx([-0.5, 0.5, 4], abs=EXACT)
+
+
+def test_intrinsics_in_pixels() -> None:
+    # 60 rows, 100 columns; the axis meets the image at column 70, row 20, counted from the upper left corner.
+    theirs = PerspectiveCameras(focal_length=120.0, principal_point=((70.0, 20.0),), in_ndc=False, **ORIGIN)
+    camera = camera_from_pytorch3d(theirs, (60, 100))
+    pixel = camera.project(torch.tensor([[[0.0, 0, 1], [-1.0, 0, 6], [0.0, -1, 6]]]), image_size=(60, 100))[0]
+    assert torch.allclose(pixel[:, :2], torch.tensor([[70.0, 20], [90, 20], [70, 40]]), atol=100 * EXACT)
+    theirs.image_size = torch.tensor([[60, 100]])
+    assert torch.equal(camera_from_pytorch3d(theirs).focal, camera.focal)
+    square = camera_from_pytorch3d(theirs, 60)
+    assert seen(square, 0, 0, 1)[:2] == pytest.approx([40 / 30, 10 / 30], abs=EXACT)
+
+
+def test_orthographic() -> None:
+    camera = camera_from_pytorch3d(OrthographicCameras(focal_length=0.5, principal_point=((0.1, 0.2),), **ORIGIN))
+    assert camera.is_orthographic
+    assert seen(camera, 1, 1, 7) == pytest.approx([-0.6, 0.7, 7], abs=EXACT)
+    # A box from −1 to 3 in x, its middle 1 at the middle of the image; scaled by 2.
+    theirs = FoVOrthographicCameras(max_x=3.0, scale_xyz=((2.0, 1.0, 1.0),), **ORIGIN)
+    assert seen(camera_from_pytorch3d(theirs), 2, 0.5, 7) == pytest.approx([-(2 * 2 * 0.5 - 0.5), 0.5, 7], abs=EXACT)
+
+
+def test_a_matrix_comes_before_the_rest() -> None:
+    K = torch.zeros(1, 4, 4)
+    K[0, 0, 0], K[0, 1, 1], K[0, 0, 2], K[0, 1, 2], K[0, 3, 2] = 2.0, 3.0, 0.1, 0.2, 1.0
+    for kind in (PerspectiveCameras, FoVPerspectiveCameras):
+        assert seen(camera_from_pytorch3d(kind(K=K, **ORIGIN)), 1, 1, 4) == pytest.approx([-0.6, 0.95, 4], abs=EXACT)
+    K[0, 0, 1] = 0.1
+    with pytest.raises(ValueError, match="camera_from_pytorch3d: `cameras` must be without skew"):
+        camera_from_pytorch3d(PerspectiveCameras(K=K, **ORIGIN))
+
+
+@pytest.mark.parametrize("kind", ["perspective", "orthographic", "fov"])
+def test_cameras_there_and_back(stand_ins: None, kind: str) -> None:
+    camera = gd.Camera.orbit(3.0, torch.tensor([10.0, -40, 70]), torch.tensor([0.0, 100, 200]), fov_deg=35)
+    if kind != "fov":
+        principal, flat = torch.tensor([0.1, -0.2]), kind == "orthographic"
+        camera = gd.Camera(camera.rotation, camera.translation, torch.tensor([2.0, 3]), principal, orthographic=flat)
+    theirs = camera_to_pytorch3d(camera, fov=kind == "fov")
+    again = camera_from_pytorch3d(theirs)
+    points = torch.rand(20, 3) - 0.5
+    assert again.is_orthographic == camera.is_orthographic
+    assert torch.allclose(again.project(points), camera.project(points), atol=8 * EXACT)
+    # Their own rule: X R + T, x over z.
+    view = points @ theirs.R + theirs.T[:, None]
+    assert torch.allclose(view[..., 2], camera.project(points)[..., 2], atol=4 * EXACT)
+    if kind == "perspective":
+        x = theirs.focal_length[:, None] * view[..., :2] / view[..., 2:] + theirs.principal_point[:, None]
+        assert torch.allclose(x * torch.tensor([-1.0, 1]), camera.project(points)[..., :2], atol=8 * EXACT)
+    if kind == "fov":
+        assert again.near == pytest.approx(camera.near)
+    assert camera_to_pytorch3d(camera[0]).R.shape == (1, 3, 3)
+
+
+def test_cameras_keep_the_gradient(stand_ins: None) -> None:
+    azimuth = torch.tensor([10.0, 20.0], requires_grad=True)
+    again = camera_from_pytorch3d(camera_to_pytorch3d(gd.Camera.orbit(3.0, 10, azimuth), fov=True))
+    again.project(torch.rand(5, 3))[..., 0].sum().backward()
+    assert azimuth.grad is not None and bool((azimuth.grad != 0).all())
+
+
+def test_meshes_there_and_back(stand_ins: None) -> None:
+    ball, box = gd.icosphere(1), gd.box().with_attributes(vertex_colors=torch.rand(8, 3))
+    ball = ball.with_attributes(vertex_colors=torch.rand(42, 3)).with_vertices(ball.vertices.requires_grad_())
+    again = from_pytorch3d(to_pytorch3d(gd.MeshBatch([ball, box])))
+    for mesh, back in zip((ball, box), again, strict=True):
+        assert torch.equal(back.vertices, mesh.vertices) and torch.equal(back.faces, mesh.faces)
+        assert torch.equal(back.vertex_colors, mesh.vertex_colors)
+    again.vertices.square().sum().backward()
+    assert torch.allclose(ball.vertices.grad, 2 * ball.vertices)
+    single, several = to_pytorch3d(gd.box()), to_pytorch3d(gd.box().with_vertices(torch.rand(3, 8, 3).double()))
+    assert len(single.verts_list()) == 1 and single.textures is None
+    assert len(several.verts_list()) == 3 and several.verts_list()[0].dtype == torch.float32
+
+
+def test_what_is_left_out_is_said(stand_ins: None) -> None:
+    colored = gd.box().with_attributes(vertex_colors=torch.rand(8, 3), uv=torch.rand(8, 2))
+    with pytest.warns(UserWarning, match="to_pytorch3d: uv left out"):
+        assert to_pytorch3d(colored).textures is not None
+    with pytest.warns(UserWarning, match="to_pytorch3d: uv, vertex_colors left out"):
+        assert to_pytorch3d(gd.MeshBatch([colored, gd.box()])).textures is None
+    with pytest.warns(UserWarning, match="from_pytorch3d: object left out, only TexturesVertex"):
+        from_pytorch3d(Meshes([gd.box().vertices], [gd.box().faces], object()))
+
+
+def test_messages(stand_ins: None) -> None:
+    camera = gd.Camera.orbit(3.0)
+    with pytest.raises(TypeError, match=r"from_pytorch3d: `meshes` must be a pytorch3d.structures.Meshes"):
+        from_pytorch3d(gd.box())
+    with pytest.raises(TypeError, match="to_pytorch3d: `mesh` must be a Mesh or a MeshBatch"):
+        to_pytorch3d(camera)
+    with pytest.raises(ValueError, match="to_pytorch3d: `mesh` must be with one batch axis at the most"):
+        to_pytorch3d(gd.box().with_vertices(torch.rand(2, 2, 8, 3)))
+    with pytest.raises(TypeError, match="camera_from_pytorch3d: `cameras` must be one of PyTorch3D's FoVPersp"):
+        camera_from_pytorch3d(camera)
+    with pytest.raises(ValueError, match=r"`image_size` must be given for cameras with in_ndc=False.*Pass image_size"):
+        camera_from_pytorch3d(PerspectiveCameras(in_ndc=False, **ORIGIN))
+    with pytest.raises(ValueError, match="camera_from_pytorch3d: `cameras` must be of one znear"):
+        camera_from_pytorch3d(FoVPerspectiveCameras(**(ORIGIN | {"znear": torch.tensor([1.0, 2.0])})))
+    with pytest.raises(TypeError, match="camera_to_pytorch3d: `camera` must be a Camera"):
+        camera_to_pytorch3d(gd.box())
+    with pytest.raises(ValueError, match="`camera` must be with one batch axis at the most"):
+        camera_to_pytorch3d(gd.Camera.orbit(3.0, 0.0, torch.zeros(2, 2)))
+    with pytest.raises(ValueError, match="`fov` must be False for an orthographic or off-centre camera"):
+        camera_to_pytorch3d(gd.Camera.orthographic(), fov=True)
+    with pytest.raises(ValueError, match="`zfar` must be positive"):
+        camera_to_pytorch3d(camera, zfar=-1.0)
+
+
+def test_absence_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pytorch3d", None)
+    monkeypatch.delitem(sys.modules, "pytorch3d.structures", raising=False)
+    with pytest.raises(ImportError, match=r"PyTorch3D is not installed. No package index carries it: build it"):
+        to_pytorch3d(gd.box())
+
+
+def test_real_projection_agrees() -> None:
+    renderer = pytest.importorskip("pytorch3d.renderer", exc_type=ImportError)
+    points = torch.rand(1, 50, 3) - 0.5
+    for camera in (gd.Camera.orbit(3.0, 20, 50, fov_deg=40), gd.Camera.orthographic(eye=(1, 2, 3))):
+        theirs = camera_to_pytorch3d(camera)
+        ndc = theirs.transform_points_ndc(points)[..., :2] * torch.tensor([-1.0, 1])
+        assert torch.allclose(ndc, camera.project(points)[..., :2], atol=8 * EXACT)
+    R, T = renderer.look_at_view_transform(2.7, 20, 50)
+    theirs = renderer.FoVPerspectiveCameras(R=R, T=T, fov=40)
+    ours = gd.Camera.orbit(2.7, 20, 50, fov_deg=40)
+    assert torch.allclose(camera_from_pytorch3d(theirs)[0].project(points), ours.project(points), atol=8 * EXACT)
+    pixels = {"focal_length": 120.0, "principal_point": ((70.0, 20.0),), "in_ndc": False}
+    theirs = renderer.PerspectiveCameras(R=R, T=T, image_size=((60, 100),), **pixels)
+    screen = theirs.transform_points_screen(points)[..., :2]
+    ours = camera_from_pytorch3d(theirs)
+    assert torch.allclose(screen, ours.project(points, image_size=(60, 100))[..., :2], atol=1000 * EXACT)
+
+
+def test_real_hard_masks_agree() -> None:
+    renderer = pytest.importorskip("pytorch3d.renderer", exc_type=ImportError)
+    mesh = gd.torus()
+    camera = gd.Camera.orbit(2.732, 60 * torch.rand(20) - 30, 360 * torch.rand(20), fov_deg=60)
+    settings = renderer.RasterizationSettings(image_size=(48, 64), faces_per_pixel=1)
+    rasterizer = renderer.MeshRasterizer(camera_to_pytorch3d(camera, fov=True), settings)
+    theirs = rasterizer(to_pytorch3d(mesh).extend(20)).pix_to_face[..., 0] >= 0
+    ours = gd.rasterize(mesh, camera, (48, 64)).mask
+    assert (theirs == ours).double().mean() >= 0.999
