@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import geodiff as gd
-from tests.helpers import random_cotangent
+from tests.helpers import assert_close_relative, random_cotangent, rounding_bound
 
 DOUBLE = torch.float64
 EYE = {"distance": 2.7, "elevation_deg": 20.0, "azimuth_deg": 30.0, "fov_deg": 60.0}
