@@ -26,7 +26,7 @@ _TWINS = 2  # poses of each image whose twins are tried
 # focal length; and a step length each, as a part of `lr`, by which they move the picture about equally.
 _UNITS = (1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5)
 _DAMPING = 1e-4  # of the trace
-_SYMMETRIC = 0.03  # radii by which a mirror image may be off
+_SYMMETRIC = 0.06  # radii by which vertices of a mirror image may be off: about an edge
 _EACH = ("image", "number", "first", "second", "age", "value")  # what Descent has of each pose
 
 
@@ -280,11 +280,12 @@ def _aligned(mesh: Mesh, poses: Poses, target: PoseTargets, settings: FitPoseSet
 
 
 def half_turns(mesh: Mesh) -> torch.Tensor:
-    """Return the half turns (K, 3, 3) that leave silhouettes nearly as they are: about normals of planes of symmetry.
+    """Return the half turns Q (K, 3, 3) about the normals of a mesh's planes of symmetry.
 
-    From the opposite side every silhouette is its own mirror image; if the mesh is its own mirror image too, a half
-    turn about the plane's normal undoes that, exactly for an orthographic camera. Planes are looked for through the
-    middle of the bounding box, across the principal axes.
+    With the mirror at the plane, −Q, the mesh stays as it is, so Q takes it to its image in the middle point, and the
+    silhouette to that turned by 180°. Turned back, which is the twin diag(−1, −1, 1) R Q of a pose R, it is the same,
+    exactly for an orthographic camera. Planes are looked for through the middle of the bounding box, across the
+    principal axes.
 
     Example:
         >>> import geodiff as gd
@@ -293,14 +294,16 @@ def half_turns(mesh: Mesh) -> torch.Tensor:
     """
     points = mesh.vertices.double()
     points = points - 0.5 * (points.amin(0) + points.amax(0))
-    area = mesh.face_areas.double().clamp_min(0)
-    middle = points[mesh.faces].mean(1)
-    _, axes = torch.linalg.eigh((middle * area[:, None]).mT @ middle)
+    corners = points[mesh.faces]
+    # Of the surface, not of its triangles' middles: how squares are cut into triangles has no say.
+    vectors = torch.cat((corners, corners.sum(1, keepdim=True)), dim=1)
+    moment = torch.einsum("f,fni,fnj->ij", mesh.face_areas.double(), vectors, vectors)
+    _, axes = torch.linalg.eigh(moment)
     turns = []
     for normal in axes.mT:
         mirrored = points - 2 * (points @ normal)[:, None] * normal
         far = cKDTree(points.numpy()).query(mirrored.numpy())[0]
-        if np.quantile(far, 0.95) < _SYMMETRIC * float(points.norm(dim=-1).max()):
+        if np.quantile(far, 0.9) < _SYMMETRIC * float(points.norm(dim=-1).max()):
             turns.append(2 * normal[:, None] * normal - torch.eye(3, dtype=torch.float64))
     return torch.stack(turns).to(mesh.dtype) if turns else mesh.vertices.new_zeros(0, 3, 3)
 
@@ -319,7 +322,7 @@ class Descent:
         targets: T images.
         settings: see `FitPoseSettings`.
         loss: what is minimised.
-        twins: (K, 3, 3) rotations of the mesh to be tried, as of `half_turns`.
+        twins: (K, 3, 3) of `half_turns`.
     """
 
     def __init__(
@@ -467,7 +470,8 @@ class Descent:
         count = len(self.poses)
         self.select(torch.cat((torch.arange(count), index)))
         turns = self.twins.repeat(len(index) // len(self.twins), 1, 1)
-        self.poses.rotation[count:] = self.poses.rotation[count:] @ turns
+        upside_down = turns.new_tensor([-1.0, -1.0, 1.0])[:, None]
+        self.poses.rotation[count:] = upside_down * self.poses.rotation[count:] @ turns
         self.number[count:] = self.number.max() + 1 + torch.arange(len(index))
         for name in ("first", "second", "age"):
             getattr(self, name)[count:] = 0
