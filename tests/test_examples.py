@@ -95,3 +95,33 @@ def test_transport() -> None:
         assert name in gd.transport.__all__, name
     for picture in re.findall(r"\]\((images/.*?)\)", page):
         assert (ROOT / "docs" / picture).is_file()
+
+
+def test_interop() -> None:
+    page = (ROOT / "docs" / "interop.md").read_text(encoding="utf-8")
+    names: dict = {}
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, names)
+    assert list(names["meshes"]) == ["ball"] and torch.allclose(names["again"].rotation, names["camera"].rotation)
+    assert "<html" in names["page"].page.lower()
+    # Each function of its table is there.
+    for name in re.findall(r"`([a-z]\w+_(?:from_|to_)?(?:trimesh|open3d|pytorch3d)\w*)", page):
+        assert name in gd.interop.__all__, name
+
+
+def test_sweep() -> None:
+    page = (ROOT / "docs" / "sweep.md").read_text(encoding="utf-8")
+    names: dict = {}
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    from geodiff.tasks.sweep_jobs import JOBS, SHAPE
+
+    try:
+        exec(block, names)
+    finally:
+        JOBS.pop("blur", None)
+    # A narrow edge differs less from the hard mask.
+    assert names["result"].failed == 0 and names["result"].best["scale"] == 0.01
+    for name in ("views", "size", "elevation", "steps", "optimizer", "subdivisions"):
+        assert name in SHAPE.options

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run a job for many renderers of the family, τ and learning rates: resumable, in parallel, over machines."""
 
+import contextlib
 import json
 import math
 import multiprocessing
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
@@ -130,9 +131,10 @@ def sweep(
         todo = [case for case in cases if case not in known]
         mine: dict[Case, dict[str, Any]] = {}
         bar = tqdm(total=len(todo), desc=_WHERE, unit="run", disable=not (progress and team.leads))
-        with bar, Journal(folder, team.rank, inputs) as journal:
-            claims = (todo[i] for i in team.claims(len(todo)))
-            for row in _finished(job, prepared, mesh, options, claims, min(workers, max(len(todo), 1))):
+        claims = (todo[i] for i in team.claims(len(todo)))
+        fresh = _finished(job, prepared, mesh, options, claims, min(workers, max(len(todo), 1)))
+        with bar, Journal(folder, team.rank, inputs) as journal, contextlib.closing(fresh):
+            for row in fresh:
                 journal.append(row)
                 mine[_case(row)] = row
                 if callback is not None:
@@ -181,7 +183,7 @@ def run_case(job: Job, prepared: Any, case: Case) -> dict[str, Any]:
 
 def _finished(
     job: Job, prepared: Any, mesh: Mesh, options: dict[str, Any], cases: Iterator[Case], workers: int
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """Run the cases, here or in other processes, and yield their rows as they come."""
     if workers == 1:
         threads = torch.get_num_threads()

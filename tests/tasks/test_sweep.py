@@ -97,8 +97,14 @@ def test_goes_on_after_a_kill(tmp_path: pathlib.Path, table: bytes) -> None:
         if len(done) == 3:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        sweep("shape", box(), output=tmp_path, callback=stop, **GRID)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sweep("shape", box(), output=tmp_path, callback=stop, **GRID)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
     journal = tmp_path / "rows.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     assert len(lines) == 4 and not (tmp_path / "table.csv").exists()
