@@ -45,8 +45,8 @@ class FitPoseResult:
         camera: the pose found: that of least loss.
         loss: its loss at the last τ.
         iou: the intersection over union of its hard mask and the image's coverage ≥ ½, at the image's resolution.
-        cameras: a batch of all finalists, best first; others of nearly the same loss are poses that the image hardly
-            tells apart.
+        cameras: a batch of the poses followed to the end, best first; others of nearly the same loss are poses that the
+            image hardly tells apart.
         losses: theirs, (N,).
         history: for each step the ``step``, ``scale``, the least ``loss`` of all poses followed, and their ``count``.
         error: where the truth is known: ``angle_deg`` between the rotations (geodesic), ``position`` between the
@@ -137,7 +137,7 @@ def fit_pose(
         >>> truth = gd.Camera.orbit(4.0, 30, 40, fov_deg=40)
         >>> image = gd.rasterize(mesh, truth, 48).mask.float()
         >>> start = gd.Camera.orbit(5.0, 10, 60, fov_deg=40)
-        >>> fit = fit_pose(mesh, image, start=start, candidates=50, starts=3, steps=40, progress=False)
+        >>> fit = fit_pose(mesh, image, start=start, candidates=50, starts=3, steps=20, progress=False)
         >>> fit.iou > 0.9
         True
     """
@@ -187,17 +187,24 @@ class _Job:
         self.mesh, self.targets, self.start, self.spread, self.settings = mesh, targets, start, spread, settings
         self.loss = PoseLoss(mesh, start.radius, settings, lights)
         images = [v for v in (targets.alpha, targets.color, targets.depth) if v is not None]
+        colors = [] if mesh.vertex_colors is None else [mesh.vertex_colors]
         self.inputs = {
             **{name: value for name, value in settings.as_dict().items() if name != "checkpoint_every"},
             "image_fingerprint": fingerprint(images),
             "start_fingerprint": fingerprint([getattr(start, name) for name in Poses.fields]),
             "lens_fingerprint": fingerprint([start.lens.focal, start.lens.principal]),
-            "mesh_fingerprint": fingerprint([mesh.vertices, mesh.faces]),
+            "mesh_fingerprint": fingerprint([mesh.vertices, mesh.faces, *colors]),
         }
-        self.descent = Descent(start, torch.zeros(1, dtype=torch.long), targets, settings, self.loss)
+        # Twins are far from a guess.
+        self.twins = half_turns(mesh) if spread > 90 else None
+        self.descent = self._descent(start)
         self.history: list[dict[str, Any]] = []
         self.snapshots: list[dict[str, Any]] = []
         self.seconds = 0.0
+
+    def _descent(self, poses: Poses) -> Descent:
+        image = torch.zeros(len(poses), dtype=torch.long)
+        return Descent(poses, image, self.targets, self.settings, self.loss, self.twins)
 
     def run(
         self, checkpoint: pathlib.Path | None, callback: Callable[[int, dict[str, Any], Camera], Any] | None, show: bool
@@ -207,9 +214,7 @@ class _Job:
         if not self.history:
             coarse = self.targets.resized(settings.search_size)
             poses = screen(self.mesh, self.start, coarse, self.spread, settings, self.loss)
-            image = torch.zeros(len(poses), dtype=torch.long)
-            twins = half_turns(self.mesh) if self.spread > 0 else None
-            self.descent = Descent(poses, image, self.targets, settings, self.loss, twins)
+            self.descent = self._descent(poses)
         bar = tqdm(total=settings.steps, initial=self.descent.step, desc="fit-pose", unit="step", disable=not show)
         with bar:
             while self.descent.step < settings.steps:

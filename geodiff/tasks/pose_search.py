@@ -269,7 +269,7 @@ def _aligned(mesh: Mesh, poses: Poses, target: PoseTargets, settings: FitPoseSet
     wanted_area, wanted_at = moments(target.alpha)
     grow = (wanted_area / own_area.clamp_min(1.0)).sqrt()
     step = torch.zeros(len(poses), 7, dtype=target.alpha.dtype)
-    step[:, 5] = grow.log()
+    step[:, 6 if lens.is_orthographic else 5] = grow.log()
     result = aside.moved(step, settings)
     if settings.translation == "free":
         # The offset of the centroid from the middle of the mesh grows with the mesh.

@@ -4,6 +4,7 @@
     python tests/benchmarks/pose_task.py thesis --pairs 60 -o out/pose.jsonl
     python tests/benchmarks/pose_task.py ours --pairs 600 -o out/pose.jsonl
     python tests/benchmarks/pose_task.py table -o out/pose.jsonl
+    python tests/benchmarks/pose_task.py speed
 
 600 pairs of a true pose and a start, 200 from each of three bins of angles: 15–35–55–75°. True: distance U[2.5, 4],
 elevation and azimuth N(0, 60°), field of view 40°. Start: distance U[2, 10], field of view U[20°, 60°], elevation and
@@ -19,6 +20,7 @@ the same pairs and results; `table` gives a row for each combination.
 """
 
 import argparse
+import itertools
 import json
 import math
 import pathlib
@@ -192,6 +194,33 @@ def thesis(
     }
 
 
+def speed(mesh: gd.Mesh, count: int = 200, size: int = 64, scale: float = 1e-3, repeats: int = 7) -> None:
+    """Print what a batch of poses costs, forward and backward: wall and processor time, medians in milliseconds."""
+    pairs = make_pairs(count)
+    target = gd.rasterize(mesh, pairs.truth(), size).mask.float()
+    render = gd.Renderer(size, "logistic", scale)
+    rows = []
+    for _ in range(repeats):
+        values = torch.stack((pairs.distance, pairs.elevation + 10.0, pairs.azimuth + 10.0)).requires_grad_()
+        marks = [(time.perf_counter(), time.process_time())]
+        camera = gd.Camera.orbit(*values, fov_deg=FOV)
+        clip = camera.to_clip(mesh.vertices)
+        marks.append((time.perf_counter(), time.process_time()))
+        alpha = render(mesh, camera).alpha
+        marks.append((time.perf_counter(), time.process_time()))
+        loss = gd.losses.iou(alpha.clamp(0, 1), target, reduction="sum")
+        marks.append((time.perf_counter(), time.process_time()))
+        loss.backward()
+        marks.append((time.perf_counter(), time.process_time()))
+        rows.append([[1e3 * (b[k] - a[k]) for a, b in itertools.pairwise(marks)] for k in (0, 1)])
+        del clip
+    wall, used = torch.tensor(rows).median(0).values
+    names = ("camera and to_clip (once more in render)", "render forward", "loss", "backward")
+    print(f"{count} × {size}² × {mesh.num_faces} faces, τ = {scale:g}, {torch.get_num_threads()} threads")
+    for name, w, u in zip((*names, "all"), [*wall.tolist(), wall.sum()], [*used.tolist(), used.sum()], strict=True):
+        print(f"  {name:42} {float(w):8.1f} ms wall {float(u):8.1f} ms of processors")
+
+
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
     """The rows so far; a line that a kill left half-written is dropped."""
     if not path.exists():
@@ -263,7 +292,7 @@ def table(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["thesis", "ours", "table"])
+    parser.add_argument("part", choices=["thesis", "ours", "table", "speed"])
     parser.add_argument("--mesh", type=pathlib.Path, help="left out: the teapot of ../shared/data, else of assets")
     parser.add_argument("--pairs", type=int, default=60, help="of the 600")
     parser.add_argument("--chunk", type=int, default=6, help="pairs done at once, and lost by a kill")
@@ -273,10 +302,14 @@ def main() -> None:
     parser.add_argument("--combination", type=int, nargs="+", help="numbers of those to do, from 0; left out: all 12")
     parser.add_argument("--candidates", type=int, default=FitPoseSettings().candidates, help="of ours")
     parser.add_argument("--starts", type=int, default=FitPoseSettings().starts, help="of ours")
-    parser.add_argument("-o", "--output", type=pathlib.Path, required=True, help="rows as JSON lines")
+    parser.add_argument("-o", "--output", type=pathlib.Path, default=pathlib.Path("out/pose_task.jsonl"),
+                        help="rows as JSON lines")  # fmt: skip
     options = parser.parse_args()
     if options.mesh is None:
         options.mesh = next(p for p in (DATA / "teapot.obj", ROOT / "assets" / "teapot.obj") if p.exists())
+    if options.part == "speed":
+        speed(gd.Mesh.load(options.mesh))
+        return
     done = read_rows(options.output)
     if options.part != "table":
         options.output.parent.mkdir(parents=True, exist_ok=True)
