@@ -258,6 +258,7 @@ void draw_image(const Scene<T>& scene, i64 image, int threads) {
             }
         }
     });
+    const Bins hard_bins(hard_rows.get(), count, bands), bins(rows.get(), count, bands);
     parallel(bands, threads, [&](i64 b) {
         const int first = int(b) * kZBandRows;
         const int end = min(first + kZBandRows, job.height);
@@ -266,9 +267,7 @@ void draw_image(const Scene<T>& scene, i64 image, int threads) {
         Drawer<T> drawer{scene, lists, image, first, end, stride};
         if (zbuffer) {
             Band<T> band{grid, faces.get(), reaches.get(), first, end, stride, lists.key.get(), lists.id.get()};
-            for (i64 f = 0; f < count; ++f) {
-                if (hard_rows[f].first < end && hard_rows[f].end > first) band.draw(int(f));
-            }
+            for (i64 i = hard_bins.start[b]; i < hard_bins.start[b + 1]; ++i) band.draw(hard_bins.faces[i]);
             for (i64 i = 0; i < cells; ++i) {
                 const bool covered = lists.id[i] >= 0 && i % stride < job.width;
                 lists.id[i] = covered ? 2 * lists.id[i] + 1 : -1;
@@ -276,8 +275,8 @@ void draw_image(const Scene<T>& scene, i64 image, int threads) {
             }
         }
         if (lists_needed) {
-            for (i64 f = 0; f < count; ++f) {
-                if (rows[f].first >= end || rows[f].end <= first || polygons[f].n == 0) continue;
+            for (i64 i = bins.start[b]; i < bins.start[b + 1]; ++i) {
+                const i64 f = bins.faces[i];
                 Clip<T> corner[3];
                 scene.corners(image, f, corner);
                 drawer.draw(int(f), polygons[f], corner, zbuffer);

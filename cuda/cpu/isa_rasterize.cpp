@@ -37,6 +37,7 @@ void draw_image(const Job<T>& job, const Grid<T>& grid, i64 image, int threads) 
             if (rows[f].first < rows[f].end) hard_face(corner, p, faces[f]);
         }
     });
+    const Bins bins(rows.get(), count, bands);
     parallel(bands, threads, [&](i64 b) {
         const int first = int(b) * kZBandRows;
         const int end = min(first + kZBandRows, job.height);
@@ -48,9 +49,7 @@ void draw_image(const Job<T>& job, const Grid<T>& grid, i64 image, int threads) 
             winner[i] = -1;
         }
         Band<T> band{grid, faces.get(), reaches.get(), first, end, stride, depth.get(), winner.get()};
-        for (i64 f = 0; f < count; ++f) {
-            if (rows[f].first < end && rows[f].end > first) band.draw(int(f));
-        }
+        for (i64 i = bins.start[b]; i < bins.start[b + 1]; ++i) band.draw(bins.faces[i]);
         for (int row = first; row < end; ++row) {
             for (int column = 0; column < job.width; ++column) {
                 const i64 at = (image * job.height + row) * job.width + column;

@@ -12,6 +12,34 @@ struct Rows {
     int first, end;
 };
 
+// Which faces touch each band of rows, in order: without it every band would look at all faces.
+struct Bins {
+    int bands;
+    Scratch<i64> start;
+    Scratch<int> faces;
+
+    static i64 entries(const Rows* rows, i64 count) {
+        i64 total = 0;
+        for (i64 f = 0; f < count; ++f) {
+            if (rows[f].first < rows[f].end) total += (rows[f].end - 1) / kZBandRows - rows[f].first / kZBandRows + 1;
+        }
+        return total;
+    }
+
+    Bins(const Rows* rows, i64 count, int bands_) : bands(bands_), start(bands_ + 2), faces(entries(rows, count)) {
+        for (int b = 0; b < bands + 2; ++b) start[b] = 0;
+        for (i64 f = 0; f < count; ++f) {
+            for (int b = rows[f].first / kZBandRows; rows[f].first < rows[f].end && b <= (rows[f].end - 1) / kZBandRows; ++b)
+                ++start[b + 2];
+        }
+        for (int b = 2; b < bands + 2; ++b) start[b] += start[b - 1];
+        for (i64 f = 0; f < count; ++f) {
+            for (int b = rows[f].first / kZBandRows; rows[f].first < rows[f].end && b <= (rows[f].end - 1) / kZBandRows; ++b)
+                faces[start[b + 1]++] = int(f);
+        }
+    }
+};
+
 template <class T>
 struct Band {
     const Grid<T>& grid;

@@ -226,10 +226,13 @@ class Renderer:
         if "rgb" in wanted:
             background = self.background.to(device=alpha.device, dtype=alpha.dtype)
             color = maps["rgb"].reshape(*batch, *size, 3)
-            if rest is None:
-                color, rest = alpha[..., None] * color, 1 - alpha
-            rest = self._pooled(rest.reshape(*batch, *size))
-            result["rgb"] = self._pooled(color, 1) + rest[..., None] * background
+            if rest is None and self.supersample == 1:
+                result["rgb"] = torch.lerp(background.expand_as(color), color, alpha[..., None])
+            else:
+                if rest is None:
+                    color, rest = alpha[..., None] * color, 1 - alpha
+                rest = self._pooled(rest.reshape(*batch, *size))
+                result["rgb"] = self._pooled(color, 1) + rest[..., None] * background
         result.update(self._pooled_maps({n: m.reshape(*batch, *m.shape[1:]) for n, m in maps.items() if n != "rgb"}))
         return RenderOutput(alpha=self._pooled(alpha), **{name: result[name] for name in wanted})
 

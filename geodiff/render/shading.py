@@ -167,7 +167,8 @@ def _albedo(mesh: Mesh, look: _Look, vertex_colors: list[torch.Tensor], uv: torc
     for name, value in given.items():
         if value.shape[1] not in (1, 3, 4):
             raise fail("Renderer", f"mesh.{name}", "of 1, 3 or 4 channels", f"{value.shape[1]} channels")
-        value = value[:, :3].expand(-1, 3)
+        if value.shape[1] != 3:
+            value = value[:, :3].expand(-1, 3)
         result = value if result is None else result * value
     return result
 
@@ -230,7 +231,8 @@ def _reflected(
         parallel_view=camera.is_orthographic,
         glossy=glossy,
     )
-    return both[:, :3], both[:, 3:] if glossy else None
+    diffuse, shine = both.split(3, dim=1)
+    return diffuse, shine if glossy else None
 
 
 def _times(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
