@@ -196,11 +196,13 @@ def _draw(
         axes.set_yticks(range(len(down)), down, fontsize=7)
         axes.set_xlabel(across, fontsize=8)
         if table.size <= _ANNOTATED:
-            light = low + 0.6 * (high - low)
+            bright = table > low + 0.6 * (high - low) if job.highest else table < low + 0.4 * (high - low)
             for i, j in zip(*np.nonzero(~np.isnan(table)), strict=True):
-                color = "black" if (table[i, j] > light) is job.highest else "white"
+                color = "black" if bright[i, j] else "white"
                 text = f"{table[i, j]:.2f}".removeprefix("0")
                 axes.text(j, i, text, ha="center", va="center", fontsize=6, color=color)
-    figure.colorbar(drawn, label=f"{job.score}, {what}", shrink=0.9, aspect=30)
+    bar = figure.colorbar(drawn, shrink=0.9, aspect=30)
+    bar.set_label(f"{job.score}, {what}", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
     with replacing(path, _WHERE) as part:
         figure.savefig(part, dpi=130, format="png")
