@@ -20,11 +20,11 @@ chair = gd.Mesh.load("assets/chair.obj")
 truth = gd.Camera.orbit(distance=2.2, elevation_deg=25, azimuth_deg=40, fov_deg=40)
 image = gd.rasterize(chair, truth, 96).mask.float()
 
-changes = (
-    {"candidates": 300, "starts": 4, "finalists": 2, "steps": 20, "polish": 3, "size": 48} if options.quick else {}
-)
+settings = {"size": 96}
+if options.quick:
+    settings = {"size": 48, "candidates": 300, "starts": 4, "finalists": 2, "steps": 20, "polish": 3}
 lens = gd.Camera.orbit(distance=1.0, fov_deg=40)
-fit = gd.tasks.fit_pose(chair, image, lens, truth=truth, output=options.output, resume=False, **changes)
+fit = gd.tasks.fit_pose(chair, image, lens, truth=truth, output=options.output, resume=False, **settings)
 
 print(
     f"{fit.error['angle_deg']:.2f}° from the true rotation, distance × {fit.error['distance']:.3f}, IoU {fit.iou:.3f}"

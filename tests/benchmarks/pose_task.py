@@ -248,7 +248,7 @@ def chunks(options: argparse.Namespace, done: list[dict[str, Any]]) -> Iterator[
             )
             model = settings.as_dict()
         else:
-            own = {"steps": options.steps or FitPoseSettings().steps0, "rate": options.rate, "size": options.size}
+            own = {"steps": options.steps or 1000, "rate": options.rate, "size": options.size}
             model = {"distribution": distribution, "tconorm": tconorm, **own}
         key = json.dumps([options.part, options.mesh.stem, model], sort_keys=True)
         left = [i for i in range(len(pairs)) if (key, i) not in finished]
