@@ -125,3 +125,13 @@ def test_sweep() -> None:
     assert names["result"].failed == 0 and names["result"].best["scale"] == 0.01
     for name in ("views", "size", "elevation", "steps", "optimizer", "subdivisions"):
         assert name in SHAPE.options
+
+
+def test_pose() -> None:
+    page = (ROOT / "docs" / "pose.md").read_text(encoding="utf-8")
+    names: dict = {}
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    exec(block, names)
+    assert names["fit"].error["angle_deg"] < 3
+    for picture in re.findall(r"\]\((images/.*?)\)", page):
+        assert (ROOT / "docs" / picture).is_file()
