@@ -64,8 +64,8 @@ class FitPoseSettings:
     translation: str = "free"
     focal: bool = False
     candidates: int = 1000
-    starts: int = 12
-    finalists: int = 4
+    starts: int = 24
+    finalists: int = 6
     prune_at: float = 0.5
     spread: float | None = None
     scale: tuple[float, float] = (2e-2, 1e-3)
