@@ -53,6 +53,35 @@ class TexturesVertex:
         return self.features
 
 
+class TexturesAtlas:
+    def __init__(self, atlas: list) -> None:
+        self.atlas = atlas
+
+    def atlas_list(self) -> list:
+        return self.atlas
+
+
+class TexturesUV:
+    def __init__(
+        self, maps: list, faces_uvs: list, verts_uvs: list, *, maps_ids: object = None, **modes: object
+    ) -> None:
+        self.maps, self.faces_uvs, self.verts_uvs, self.maps_ids = maps, faces_uvs, verts_uvs, maps_ids
+        defaults = {"padding_mode": "border", "align_corners": True, "sampling_mode": "bilinear"}
+        self.__dict__.update(defaults | modes)
+
+    def maps_list(self) -> list:
+        return self.maps
+
+    def faces_uvs_list(self) -> list:
+        return self.faces_uvs
+
+    def verts_uvs_list(self) -> list:
+        return self.verts_uvs
+
+    def maps_ids_padded(self) -> object:
+        return self.maps_ids
+
+
 class Meshes:
     def __init__(self, verts: list, faces: list, textures: object = None) -> None:
         self.verts, self.faces, self.textures = verts, faces, textures
@@ -67,7 +96,8 @@ class Meshes:
 @pytest.fixture
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the stand-ins where PyTorch3D would be."""
-    kinds = (FoVPerspectiveCameras, FoVOrthographicCameras, PerspectiveCameras, OrthographicCameras, TexturesVertex)
+    cameras = (FoVPerspectiveCameras, FoVOrthographicCameras, PerspectiveCameras, OrthographicCameras)
+    kinds = (*cameras, TexturesVertex, TexturesUV, TexturesAtlas)
     package = types.ModuleType("pytorch3d")
     renderer, structures = types.ModuleType("pytorch3d.renderer"), types.ModuleType("pytorch3d.structures")
     for kind in kinds:
@@ -199,14 +229,84 @@ def test_meshes_there_and_back(stand_ins: None) -> None:
     assert len(several.verts_list()) == 3 and several.verts_list()[0].dtype == torch.float32
 
 
+def textured(channels: int = 3, **modes: object) -> gd.Mesh:
+    """Make two triangles with a seam and a texture of 4 × 6 texels."""
+    texture = gd.Texture(torch.rand(4, 6, channels), **modes)
+    return gd.plane(1.0, 1).with_attributes(uv=torch.rand(6, 2), uv_faces=[[3, 4, 5], [0, 2, 1]], texture=texture)
+
+
+@pytest.mark.parametrize("wrap", ["clamp", "mirror", "repeat"])
+@pytest.mark.parametrize("filter", ["bilinear", "nearest"])
+def test_textures_there_and_back(stand_ins: None, wrap: str, filter: str) -> None:
+    mesh = textured(wrap=wrap, filter=filter)
+    mesh.texture.image.requires_grad_()
+    theirs = to_pytorch3d(gd.MeshBatch([mesh, mesh]))
+    again = from_pytorch3d(theirs)[1]
+    assert torch.equal(again.texture.image, mesh.texture.image) and again.texture.filter == filter
+    assert torch.equal(again.uv, mesh.uv) and torch.equal(again.uv_faces, mesh.uv_faces)
+    # They do not tile: the edge goes on.
+    assert again.texture.wrap == ("clamp" if wrap == "repeat" else wrap)
+    again.texture.image.sum().backward()
+    assert torch.equal(mesh.texture.image.grad, torch.ones(4, 6, 3))
+
+
+def test_texels_by_hand() -> None:
+    # From the middle of the first texel to that of the last: u = ½ of five columns is the middle of the third, and
+    # v = ⅓ of four rows is the third row from the top.
+    image = torch.rand(4, 5, 3)
+    uv = torch.tensor([[0.5, 1 / 3], [0.0, 1.0], [1.0, 0.0]])
+    flat = Meshes([torch.eye(3)], [torch.tensor([[0, 1, 2]])], TexturesUV([image], [torch.tensor([[0, 1, 2]])], [uv]))
+    mesh = from_pytorch3d(flat)[0]
+    expected = torch.stack((image[2, 2], image[0, 0], image[3, 4]))
+    assert torch.allclose(mesh.texture.sample(mesh.uv), expected, atol=8 * EXACT)
+
+
+def test_face_colors_are_an_atlas(stand_ins: None) -> None:
+    mesh = gd.box().with_attributes(face_colors=torch.rand(12, 3))
+    theirs = to_pytorch3d(mesh)
+    assert theirs.textures.atlas[0].shape == (12, 1, 1, 3)
+    assert torch.equal(from_pytorch3d(theirs)[0].face_colors, mesh.face_colors)
+
+
 def test_what_is_left_out_is_said(stand_ins: None) -> None:
     colored = gd.box().with_attributes(vertex_colors=torch.rand(8, 3), uv=torch.rand(8, 2))
     with pytest.warns(UserWarning, match="to_pytorch3d: uv left out"):
         assert to_pytorch3d(colored).textures is not None
     with pytest.warns(UserWarning, match="to_pytorch3d: uv, vertex_colors left out"):
         assert to_pytorch3d(gd.MeshBatch([colored, gd.box()])).textures is None
-    with pytest.warns(UserWarning, match="from_pytorch3d: object left out, only TexturesVertex"):
-        from_pytorch3d(Meshes([gd.box().vertices], [gd.box().faces], object()))
+    with pytest.warns(UserWarning, match="to_pytorch3d: material, vertex_colors left out"):
+        grey = gd.box().with_attributes(vertex_colors=torch.rand(8, 1), material=gd.Material())
+        to_pytorch3d(gd.MeshBatch([gd.box().with_attributes(vertex_colors=torch.rand(8, 3)), grey]))
+    with pytest.warns(UserWarning, match="to_pytorch3d: mipmaps, vertex_colors left out"):
+        full = textured(mipmaps=True).with_attributes(vertex_colors=torch.rand(4, 3))
+        assert isinstance(to_pytorch3d(full).textures, TexturesUV)
+    with pytest.warns(UserWarning, match="to_pytorch3d: texture, uv left out"):
+        assert to_pytorch3d(gd.MeshBatch([textured(), textured(wrap="mirror")])).textures is None
+    with pytest.warns(UserWarning, match=r"to_pytorch3d: PyTorch3D does not tile textures: beyond \[0, 1\]"):
+        to_pytorch3d(gd.Mesh(torch.eye(3), [[0, 1, 2]], uv=3 * torch.eye(3)[:, :2], texture=torch.rand(2, 2, 3)))
+
+
+def test_what_is_left_out_of_theirs_is_said() -> None:
+    vertices, faces, uv = torch.eye(3), torch.tensor([[0, 1, 2]]), torch.eye(3)[:, :2]
+    maps, three = [torch.rand(4, 5, 3)], [torch.rand(1, 2, 2, 3)]
+    cases = {
+        "object": object(),
+        "TexturesAtlas of more than one texel a face": TexturesAtlas(three),
+        "TexturesUV of several maps a mesh": TexturesUV(maps, [faces], [uv], maps_ids=torch.zeros(1, 1)),
+        "TexturesUV of 2 channels": TexturesUV([torch.rand(4, 5, 2)], [faces], [uv]),
+    }
+    for what, textures in cases.items():
+        with pytest.warns(UserWarning, match=f"from_pytorch3d: {what} left out, only TexturesVertex"):
+            mesh = from_pytorch3d(Meshes([vertices], [faces], textures))[0]
+        assert mesh.texture is None and mesh.face_colors is None
+    for padding, instead in (("zeros", "the edge goes on"), ("reflection", "mirrored at the edge")):
+        # Within the texels no padding is read.
+        assert from_pytorch3d(Meshes([vertices], [faces], TexturesUV(maps, [faces], [uv], padding_mode=padding)))
+        beyond = TexturesUV(maps, [faces], [uv - 0.2], padding_mode=padding)
+        with pytest.warns(UserWarning, match=f"padding_mode='{padding}' with coordinates beyond .*: {instead}"):
+            from_pytorch3d(Meshes([vertices], [faces], beyond))
+    with pytest.raises(ValueError, match=r"`uv_faces` must be indices in \[0, 3\)"):
+        from_pytorch3d(Meshes([vertices], [faces], TexturesUV(maps, [faces - 1], [uv])))
 
 
 def test_messages(stand_ins: None) -> None:
