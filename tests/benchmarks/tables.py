@@ -338,18 +338,19 @@ def beside(result: dict) -> str:
     if "difference" in result:
         text += "### Largest differences (64², one view, Σ alpha²)\n\n"
         text += table(
-            ["faces", "K", "cut-off", "pixels with K faces", "alpha", "alpha elsewhere", "gradient", "cosine"],
+            ["faces", "K", "cut-off", "thin faces", "pixels with K faces", "alpha", "elsewhere", "gradient", "cosine"],
             (
-                [r["faces"], r["k"], f"{r['cut']:.0e}", r["full"]]
+                [r["faces"], r["k"], f"{r['cut']:.0e}", "left out" if r["dropped"] else r["thin"], r["full"]]
                 + [f"{r[key]:.1e}" for key in ("image", "image_elsewhere", "gradient")]
                 + [f"{r['cosine']:.6f}"]
                 for r in result["difference"]
             ),
         )
         text += (
-            "\n*Cut-off*: the sigmoid at `blur_radius`, beyond which PyTorch3D leaves faces out. *Elsewhere*: in "
-            "pixels with fewer than K faces. *Gradient*: in the vertices, of the largest component of ours. The "
-            "formulas are the same: with all faces and a far cut-off what remains is rounding of float32.\n\n"
+            "\nPyTorch3D keeps the K faces nearest in depth, leaves out those where the sigmoid is below the cut-off "
+            "(its `blur_radius`), and drops *thin faces*, of a projected area below 5e-9: in the last rows ours leave "
+            "them out as well. *Elsewhere*: alpha in pixels with fewer than K faces. *Gradient*: in the vertices, of "
+            "the largest component of ours. The formulas are the same: what remains is rounding of float32.\n\n"
         )
     if "hostile" in result:
         text += "### Values that are not finite (20 views of 32²)\n\n"
