@@ -26,11 +26,12 @@ class Points(NamedTuple):
 
 
 def from_open3d(mesh: Any, dtype: torch.dtype = torch.float32) -> Mesh:
-    """Make a mesh from an Open3D ``TriangleMesh``, with its vertex colours and texture coordinates.
+    """Make a mesh from an Open3D ``TriangleMesh``, with its vertex colours, texture coordinates and texture.
 
     Args:
-        mesh: an ``open3d.geometry.TriangleMesh`` or ``open3d.t.geometry.TriangleMesh``; the latter's attributes are
-            those that Open3D's ``to_legacy`` keeps. Textures are left out with a warning.
+        mesh: an ``open3d.geometry.TriangleMesh``, whose textures have their row 0 at the bottom, or an
+            ``open3d.t.geometry.TriangleMesh``, whose ``albedo`` has it on top; the other attributes of the latter are
+            those that Open3D's ``to_legacy`` keeps. Of several textures in use all are left out with a warning.
         dtype: torch.float32 or torch.float64 (Open3D has float64).
 
     Raises:
@@ -40,6 +41,7 @@ def from_open3d(mesh: Any, dtype: torch.dtype = torch.float32) -> Mesh:
     Example:
         ``mesh = gd.interop.from_open3d(o3d.io.read_triangle_mesh("chair.ply"))``
     """
+    albedo = _albedo(mesh)
     mesh = mesh.to_legacy() if hasattr(mesh, "to_legacy") else mesh
     if not hasattr(mesh, "vertices") or not hasattr(mesh, "triangles"):
         raise fail("from_open3d", "mesh", "an Open3D TriangleMesh", mesh, error=TypeError)
@@ -49,16 +51,16 @@ def from_open3d(mesh: Any, dtype: torch.dtype = torch.float32) -> Mesh:
     uv = _read(mesh.triangle_uvs, 2, dtype)
     if len(uv):
         attributes |= {"uv": uv, "uv_faces": torch.arange(len(uv)).reshape(-1, 3)}
-    if len(mesh.textures):
-        warnings.warn("from_open3d: textures left out", stacklevel=2)
+        attributes["texture"] = _texture(mesh, dtype) if albedo is None else _image(albedo, dtype)
     return Mesh(vertices, faces, **attributes)
 
 
 def to_open3d(mesh: Mesh) -> Any:
-    """Return an ``open3d.geometry.TriangleMesh`` with the same vertices, faces, vertex colours and coordinates.
+    """Return an ``open3d.geometry.TriangleMesh`` with the same vertices, faces, vertex colours and texture.
 
     Args:
-        mesh: no batch. Textures, face colours and an alpha of the vertex colours are left out with a warning.
+        mesh: no batch. Face colours, the material, the wrap of a texture other than "repeat", Open3D's only one, and
+            an alpha of the vertex colours are left out with a warning. The texture becomes one of 8 bits.
 
     Raises:
         ImportError: Open3D is not installed.
@@ -75,7 +77,7 @@ def to_open3d(mesh: Mesh) -> Any:
     open3d = _open3d()
     vector, corners = open3d.utility.Vector3dVector, open3d.utility.Vector3iVector
     result = open3d.geometry.TriangleMesh(vector(_write(mesh.vertices)), corners(mesh.faces_int32.cpu().numpy()))
-    lost = [name for name in ("face_colors", "texture") if getattr(mesh, name) is not None]
+    lost = [name for name in ("face_colors", "material") if getattr(mesh, name) is not None]
     if mesh.vertex_colors is not None:
         channels = mesh.vertex_colors.shape[-1]
         if channels in (3, 4):
@@ -84,6 +86,13 @@ def to_open3d(mesh: Mesh) -> Any:
             lost.append("the alpha of vertex_colors" if channels == 4 else f"vertex_colors of {channels} channels")
     if mesh.uv is not None and mesh.uv_faces is not None:
         result.triangle_uvs = open3d.utility.Vector2dVector(_write(mesh.uv[mesh.uv_faces.reshape(-1)]))
+    if mesh.texture is not None:
+        # Row 0 at the bottom, as its readers of files have it.
+        pixels = mesh.texture.image.detach().cpu().double().clamp(0, 1).mul(255).round().byte().flip(0)
+        result.textures = [open3d.geometry.Image(np.ascontiguousarray(pixels.numpy()))]
+        result.triangle_material_ids = open3d.utility.IntVector(np.zeros(mesh.num_faces, dtype=np.int32))
+        if mesh.texture.wrap != "repeat":
+            lost.append(f"the wrap {mesh.texture.wrap!r} of texture")
     if lost:
         warnings.warn(f"to_open3d: {', '.join(lost)} left out", stacklevel=2)
     return result
@@ -138,6 +147,31 @@ def points_to_open3d(positions: Any, colors: Any = None, normals: Any = None) ->
     if "normals" in values:
         cloud.normals = vector(_write(values["normals"]))
     return cloud
+
+
+def _albedo(mesh: Any) -> np.ndarray | None:
+    """Return the image (H, W, C) of a tensor mesh's material, which ``to_legacy`` does not keep."""
+    maps = getattr(getattr(mesh, "material", None), "texture_maps", {})
+    image = maps["albedo"].as_tensor().cpu().numpy() if "albedo" in maps else np.zeros(0)
+    return image if image.size else None
+
+
+def _texture(mesh: Any, dtype: torch.dtype) -> torch.Tensor | None:
+    """Return the one image that the faces of a legacy mesh name, row 0 on top; its list may have empty ones."""
+    images = [np.asarray(image) for image in mesh.textures]
+    named = np.unique(np.asarray(mesh.triangle_material_ids, dtype=np.int64))
+    named = named if len(named) else np.arange(len(images))
+    used = [images[i] for i in named if i < len(images) and images[i].size]
+    if len(used) > 1:
+        warnings.warn(f"from_open3d: {len(used)} textures left out; a Mesh holds one", stacklevel=3)
+    return _image(used[0][::-1], dtype) if len(used) == 1 else None
+
+
+def _image(pixels: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+    """Return 8- or 16-bit or floating-point pixels as numbers from 0 to 1, (H, W, C)."""
+    top = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1
+    value = torch.tensor(np.ascontiguousarray(pixels, dtype=np.float64) / top, dtype=dtype)
+    return value if value.dim() == 3 else value[..., None]
 
 
 def _read(values: Any, width: int, dtype: torch.dtype) -> torch.Tensor:

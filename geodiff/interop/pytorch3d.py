@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Meshes and cameras from and to PyTorch3D; they stay on their device and in the autograd graph.
+"""Meshes, their textures and cameras from and to PyTorch3D; they stay on their device and in the autograd graph.
 
 PyTorch3D multiplies row vectors, ``X_view = X R + T``, and looks along +z with x to the left and y up; its normalised
 image coordinates have x to the left, y up, and [−1, 1] on the shorter side. A half turn around y is all that lies
@@ -14,27 +14,37 @@ import torch
 
 from geodiff.scene.camera import Camera
 from geodiff.scene.mesh import Mesh, MeshBatch
+from geodiff.scene.texture import Texture
 from geodiff.validation import fail, positive
 
 # Half a turn around y: x right, y up, looking along −z, from x left, y up, looking along +z; its own inverse.
 _TURN = (-1.0, 1.0, -1.0)
 _FOV, _FOV_ORTHOGRAPHIC = "FoVPerspectiveCameras", "FoVOrthographicCameras"
 _PERSPECTIVE, _ORTHOGRAPHIC = "PerspectiveCameras", "OrthographicCameras"
+# What PyTorch3D holds one of, the first in this order.
+_LOOKS = ("texture", "vertex_colors", "face_colors")
+# Coordinates so little beyond the texels, in texels, are rounding.
+_TEXEL = 1e-3
 _CAMERAS = (_FOV, _FOV_ORTHOGRAPHIC, _PERSPECTIVE, _ORTHOGRAPHIC)
 
 
 def from_pytorch3d(meshes: Any) -> MeshBatch:
-    """Make a batch from PyTorch3D's ``Meshes``, with the colours of ``TexturesVertex``.
+    """Make a batch from PyTorch3D's ``Meshes``, with its vertex colours, textures or face colours.
 
     Args:
-        meshes: a ``Meshes`` of one mesh or more. Other textures are left out with a warning.
+        meshes: a ``Meshes`` of one mesh or more. ``TexturesVertex`` become vertex colours, ``TexturesUV`` of one map a
+            mesh a `Texture`, and ``TexturesAtlas`` of one texel a face become face colours; others are left out with
+            a warning.
 
     Returns:
-        One mesh for each of its own; gradients flow back to its vertices and colours. A single one is ``batch[0]``.
+        One mesh for each of its own; gradients flow back to its vertices, colours, maps and coordinates. A single one
+        is ``batch[0]``. Where its coordinates count from the middle of the first texel to that of the last
+        (``align_corners=True``), they are changed to ours, from edge to edge. The padding "border" becomes the wrap
+        "clamp", "reflection" "mirror".
 
     Raises:
         TypeError: something other than ``Meshes``.
-        ValueError: no meshes in it, or NaN.
+        ValueError: no meshes in it, NaN, or corners without a texture coordinate.
 
     Example:
         ``mesh = gd.interop.from_pytorch3d(meshes)[0]``
@@ -42,27 +52,24 @@ def from_pytorch3d(meshes: Any) -> MeshBatch:
     if not hasattr(meshes, "verts_list") or not hasattr(meshes, "faces_list"):
         raise fail("from_pytorch3d", "meshes", "a pytorch3d.structures.Meshes", meshes, error=TypeError)
     vertices, faces = meshes.verts_list(), meshes.faces_list()
-    textures = getattr(meshes, "textures", None)
-    colors: list[Any] = [None] * len(vertices)
-    if textures is not None:
-        if hasattr(textures, "verts_features_list"):
-            colors = textures.verts_features_list()
-        else:
-            warnings.warn(
-                f"from_pytorch3d: {type(textures).__name__} left out, only TexturesVertex is taken over", stacklevel=2
-            )
-    return MeshBatch([Mesh(v, f, vertex_colors=c) for v, f, c in zip(vertices, faces, colors, strict=True)])
+    looks = _looks_from(getattr(meshes, "textures", None), len(vertices))
+    return MeshBatch([Mesh(v, f, **look) for v, f, look in zip(vertices, faces, looks, strict=True)])
 
 
 def to_pytorch3d(mesh: Mesh | MeshBatch) -> Any:
-    """Return PyTorch3D's ``Meshes``; vertex colours become ``TexturesVertex``.
+    """Return PyTorch3D's ``Meshes`` with one kind of appearance, the only one that it holds.
+
+    A texture becomes ``TexturesUV``; else vertex colours ``TexturesVertex``; else face colours ``TexturesAtlas`` of one
+    texel a face. PyTorch3D does not tile textures: of the wrap "repeat" what lies in [0, 1] is the same, but for half a
+    texel at the edges of the image, where its colours do not go over into those of the other side.
 
     Args:
-        mesh: a mesh, a batch of positions over the same faces, or a batch of different meshes. Its other attributes are
-            left out with a warning; so are vertex colours that not all meshes of a batch have.
+        mesh: a mesh, a batch of positions over the same faces, or a batch of different meshes. What has no place is
+            left out with a warning; so is a colour or texture that not all meshes of a batch have, or not of the same
+            channels and modes. PyTorch3D scales textures of different sizes to the largest before it looks them up.
 
     Returns:
-        A ``Meshes`` of float32, PyTorch3D's only dtype; gradients flow back to the vertices and colours.
+        A ``Meshes`` of float32, PyTorch3D's only dtype; gradients flow back to the vertices, colours and textures.
 
     Raises:
         ImportError: PyTorch3D is not installed.
@@ -80,16 +87,7 @@ def to_pytorch3d(mesh: Mesh | MeshBatch) -> Any:
             where, "mesh", "with one batch axis at the most", mesh.vertices, "Reshape its vertices to (B, V, 3)."
         )
     parts = [mesh] if isinstance(mesh, Mesh) and not mesh.batch_shape else list(mesh)
-    colors = [part.vertex_colors for part in parts if part.vertex_colors is not None]
-    lost = {n for part in parts for n in ("uv", "face_colors", "texture") if getattr(part, n) is not None}
-    if len(colors) not in (0, len(parts)):
-        colors = []
-        lost.add("vertex_colors")
-    if lost:
-        warnings.warn(f"to_pytorch3d: {', '.join(sorted(lost))} left out", stacklevel=2)
-    textures = None
-    if colors:
-        textures = _pytorch3d("renderer").TexturesVertex([color.float() for color in colors])
+    textures = _looks_to(parts)
     vertices = [part.vertices.float() for part in parts]
     return _pytorch3d("structures").Meshes(vertices, [part.faces for part in parts], textures)
 
@@ -187,6 +185,95 @@ def camera_to_pytorch3d(camera: Camera, *, fov: bool = False, zfar: float = 100.
     kind = renderer.OrthographicCameras if camera.is_orthographic else renderer.PerspectiveCameras
     principal = camera.principal * camera.principal.new_tensor((-1.0, 1.0))
     return kind(focal_length=camera.focal, principal_point=principal, in_ndc=True, **pose)
+
+
+def _looks_from(textures: Any, count: int) -> list[dict[str, Any]]:
+    """Read the attributes of each mesh from PyTorch3D's textures."""
+    where, why = "from_pytorch3d", ""
+    if textures is None:
+        return [{}] * count
+    if hasattr(textures, "verts_features_list"):
+        return [{"vertex_colors": colors} for colors in textures.verts_features_list()]
+    if hasattr(textures, "atlas_list"):
+        atlas = textures.atlas_list()
+        if all(part.shape[1] == 1 for part in atlas):
+            return [{"face_colors": part[:, 0, 0]} for part in atlas]
+        why = " of more than one texel a face"
+    elif hasattr(textures, "maps_list"):
+        maps = textures.maps_list()
+        if textures.maps_ids_padded() is not None:
+            why = " of several maps a mesh"
+        elif any(image.shape[-1] not in (1, 3, 4) for image in maps):
+            why = f" of {maps[0].shape[-1]} channels"
+        else:
+            return _from_maps(textures, maps)
+    warnings.warn(
+        f"{where}: {type(textures).__name__}{why} left out, only TexturesVertex, TexturesUV of one map a mesh and "
+        "TexturesAtlas of one texel a face are taken over",
+        stacklevel=3,
+    )
+    return [{}] * count
+
+
+def _from_maps(textures: Any, maps: Any) -> list[dict[str, Any]]:
+    """Read textures and coordinates; theirs look u up as ``grid_sample`` does, ours from edge to edge of the image."""
+    aligned, padding = textures.align_corners, textures.padding_mode
+    looks, beyond = [], False
+    for image, uv, uv_faces in zip(maps, textures.verts_uvs_list(), textures.faces_uvs_list(), strict=True):
+        size = uv.new_tensor((image.shape[1], image.shape[0]))
+        if aligned:
+            uv = (uv * (size - 1) + 0.5) / size
+        # In texels from the middle of the first; the last is at size − 1.
+        place = uv.detach() * size - 0.5
+        beyond |= bool(((place < -_TEXEL) | (place > size - 1 + _TEXEL)).any())
+        texture = Texture(image, "mirror" if padding == "reflection" else "clamp", textures.sampling_mode)
+        looks.append({"texture": texture, "uv": uv, "uv_faces": uv_faces})
+    if beyond and (padding == "zeros" or (padding == "reflection" and aligned)):
+        instead = "the edge goes on" if padding == "zeros" else "mirrored at the edge, not at the middle of a texel"
+        warnings.warn(
+            f"from_pytorch3d: padding_mode='{padding}' with coordinates beyond the texels: {instead}", stacklevel=4
+        )
+    return looks
+
+
+def _looks_to(parts: list[Mesh]) -> Any:
+    """Make PyTorch3D's textures of the first kind that all meshes have; say what is left out."""
+    present = {name for part in parts for name in (*_LOOKS, "uv", "material") if getattr(part, name) is not None}
+    kept = next((name for name in _LOOKS if name in present and _uniform(parts, name)), None)
+    lost = present - ({kept, "uv"} if kept == "texture" else {kept})
+    values: list[Any] = [] if kept is None else [getattr(part, kept) for part in parts]
+    if kept == "texture" and any(texture.mipmaps for texture in values):
+        lost.add("mipmaps")
+    if lost:
+        warnings.warn(f"to_pytorch3d: {', '.join(sorted(lost))} left out", stacklevel=3)
+    if kept is None:
+        return None
+    renderer = _pytorch3d("renderer")
+    if kept == "vertex_colors":
+        return renderer.TexturesVertex([colors.float() for colors in values])
+    if kept == "face_colors":
+        return renderer.TexturesAtlas([colors.float()[:, None, None] for colors in values])
+    uvs, wrap = [part.uv.float() for part in parts if part.uv is not None], values[0].wrap
+    if wrap == "repeat" and any(bool(((uv < 0) | (uv > 1)).any()) for uv in uvs):
+        warnings.warn(
+            "to_pytorch3d: PyTorch3D does not tile textures: beyond [0, 1] their edge goes on instead", stacklevel=3
+        )
+    return renderer.TexturesUV(
+        [texture.image.float() for texture in values],
+        [part.uv_faces for part in parts],
+        uvs,
+        padding_mode="reflection" if wrap == "mirror" else "border",
+        align_corners=False,
+        sampling_mode=values[0].filter,
+    )
+
+
+def _uniform(parts: list[Mesh], name: str) -> bool:
+    """Tell whether all meshes have the attribute, of the same channels and modes."""
+    values = [getattr(part, name) for part in parts]
+    if any(value is None for value in values):
+        return False
+    return len({(v.shape[-1], v.wrap, v.filter) if isinstance(v, Texture) else v.shape[-1] for v in values}) == 1
 
 
 def _from_matrix(where: str, K: torch.Tensor, orthographic: bool) -> tuple[torch.Tensor, torch.Tensor]:

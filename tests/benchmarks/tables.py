@@ -3,6 +3,7 @@
 
 python tests/benchmarks/tables.py --speed silhouette.json --shape shape.jsonl published.jsonl free.jsonl
 python tests/benchmarks/tables.py --splines splines.json --bukin bukin.json
+python tests/benchmarks/tables.py --beside beside.json
 python tests/benchmarks/tables.py --transport transport.json --sums transport_kernels.json --pooling pooling.json
 
 Sections for which nothing is given stay as they are. The rows of the shape task's parts may be in any number of files.
@@ -26,6 +27,7 @@ SECTIONS = (
     "Optimal transport (`tests/benchmarks/transport.py`)",
     "Sums of optimal transport (`tests/benchmarks/transport_kernels.py`)",
     "Robust pooling (`tests/benchmarks/pooling.py`)",
+    "Soft silhouettes beside PyTorch3D (`tests/benchmarks/beside_pytorch3d.py`)",
 )
 
 CONTESTANTS = {
@@ -315,9 +317,61 @@ def pooling(result: dict) -> str:
     )
 
 
+def beside(result: dict) -> str:
+    text = f"PyTorch3D {result['pytorch3d']}, built for the CPU against torch {result['torch']}; SIMD level "
+    text += (
+        f"{result['simd']}, {result['threads']} threads. Logistic squared, σ = 1e-4, probabilistic sum, ours beside "
+    )
+    text += "`SoftSilhouetteShader` with K = 50 and its usual `blur_radius`. Both took turns in one run, theirs as "
+    text += "often as fits in five seconds, once at least; quote the ratios, theirs over ours. MB is the "
+    text += "peak of a fresh process over what it held before the call.\n\n"
+    if "speed" in result:
+        held = {(r["faces"], r["size"], r["views"]): r for r in result.get("memory", [])}
+        head = ["faces", "image", "views", "forward ms: ours, theirs", "×", "forward + backward ms: ours, theirs", "×"]
+        rows = []
+        for r in result["speed"]:
+            mb = held.get((r["faces"], r["size"], r["views"]), {})
+            row = [r["faces"], f"{r['size']}²", r["views"]]
+            for key, ratio in (("forward_ms", "forward_ratio"), ("ms", "ratio")):
+                row += [f"{number(r[f'ours_{key}'])}, {number(r[f'theirs_{key}'])}", number(r[ratio])]
+            rows.append([*row, ", ".join(number(mb.get(f"{who}_mb")) for who in ("ours", "theirs"))])
+        text += table([*head, "MB: ours, theirs"], rows) + "\n"
+    if "difference" in result:
+        text += "### Largest differences (64², one view, Σ alpha²)\n\n"
+        text += table(
+            ["faces", "K", "cut-off", "thin faces", "pixels with K faces", "alpha", "elsewhere", "gradient", "cosine"],
+            (
+                [r["faces"], r["k"], f"{r['cut']:.0e}", "left out" if r["dropped"] else r["thin"], r["full"]]
+                + [f"{r[key]:.1e}" for key in ("image", "image_elsewhere", "gradient")]
+                + [f"{r['cosine']:.6f}"]
+                for r in result["difference"]
+            ),
+        )
+        text += (
+            "\nPyTorch3D keeps the K faces nearest in depth, leaves out those where the sigmoid is below the cut-off "
+            "(its `blur_radius`), and drops *thin faces*, of a projected area below 5e-9: in the last rows ours leave "
+            "them out as well. *Elsewhere*: alpha in pixels with fewer than K faces. *Gradient*: in the vertices, of "
+            "the largest component of ours. The formulas are the same: what remains is rounding of float32.\n\n"
+        )
+    if "hostile" in result:
+        text += "### Values that are not finite (20 views of 32²)\n\n"
+        rows = []
+        for r in result["hostile"]:
+            cells = [f"{r[f'{who}_image']}, {r[f'{who}_gradient']}" for who in ("ours", "theirs")]
+            rows.append([r["what"], f"{r['pixels']}, {r['components']}", *cells])
+        text += table(["", "of alpha, gradient", "ours", "theirs"], rows) + "\n"
+    if "masks" in result:
+        text += "### Hard masks over 20 random cameras (96 × 128)\n\n"
+        text += table(
+            ["mesh", "pixels", "covered", "different"],
+            ([r["mesh"], r["pixels"], r["covered"], r["different"]] for r in result["masks"]),
+        )
+    return text
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("speed", "splines", "bukin", "transport", "sums", "pooling"):
+    for name in ("speed", "splines", "bukin", "transport", "sums", "pooling", "beside"):
         parser.add_argument(f"--{name}", type=pathlib.Path)
     parser.add_argument("--shape", type=pathlib.Path, nargs="*", default=[])
     options = parser.parse_args()
@@ -341,6 +395,8 @@ def main() -> None:
         made[SECTIONS[5]] = "Two cores. " + sums(json.loads(options.sums.read_text()))
     if options.pooling:
         made[SECTIONS[6]] = pooling(json.loads(options.pooling.read_text()))
+    if options.beside:
+        made[SECTIONS[7]] = beside(json.loads(options.beside.read_text()))
     _, *old = re.split(r"^## ", DOCS.read_text() if DOCS.exists() else "", flags=re.MULTILINE)
     kept = {title: body for title, _, body in (section.partition("\n\n") for section in old)}
     text = "# Benchmarks\n\nMade by `tests/benchmarks/tables.py` from what the scripts beside it measured.\n"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PyTorch3D: the mathematics with stand-ins that carry its fields, and the real thing where it is installed."""
+"""PyTorch3D: the mathematics, with stand-ins that carry its fields and, where it is installed, the real thing."""
 
 import math
 import sys
@@ -53,6 +53,35 @@ class TexturesVertex:
         return self.features
 
 
+class TexturesAtlas:
+    def __init__(self, atlas: list) -> None:
+        self.atlas = atlas
+
+    def atlas_list(self) -> list:
+        return self.atlas
+
+
+class TexturesUV:
+    def __init__(
+        self, maps: list, faces_uvs: list, verts_uvs: list, *, maps_ids: object = None, **modes: object
+    ) -> None:
+        self.maps, self.faces_uvs, self.verts_uvs, self.maps_ids = maps, faces_uvs, verts_uvs, maps_ids
+        defaults = {"padding_mode": "border", "align_corners": True, "sampling_mode": "bilinear"}
+        self.__dict__.update(defaults | modes)
+
+    def maps_list(self) -> list:
+        return self.maps
+
+    def faces_uvs_list(self) -> list:
+        return self.faces_uvs
+
+    def verts_uvs_list(self) -> list:
+        return self.verts_uvs
+
+    def maps_ids_padded(self) -> object:
+        return self.maps_ids
+
+
 class Meshes:
     def __init__(self, verts: list, faces: list, textures: object = None) -> None:
         self.verts, self.faces, self.textures = verts, faces, textures
@@ -64,10 +93,14 @@ class Meshes:
         return self.faces
 
 
-@pytest.fixture
-def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put the stand-ins where PyTorch3D would be."""
-    kinds = (FoVPerspectiveCameras, FoVOrthographicCameras, PerspectiveCameras, OrthographicCameras, TexturesVertex)
+@pytest.fixture(params=["stand-ins", "pytorch3d"])
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the stand-ins, or PyTorch3D where it is installed."""
+    if request.param == "pytorch3d":
+        pytest.importorskip("pytorch3d.renderer", exc_type=ImportError)
+        return
+    cameras = (FoVPerspectiveCameras, FoVOrthographicCameras, PerspectiveCameras, OrthographicCameras)
+    kinds = (*cameras, TexturesVertex, TexturesUV, TexturesAtlas)
     package = types.ModuleType("pytorch3d")
     renderer, structures = types.ModuleType("pytorch3d.renderer"), types.ModuleType("pytorch3d.structures")
     for kind in kinds:
@@ -157,7 +190,7 @@ def test_a_matrix_comes_before_the_rest() -> None:
 
 
 @pytest.mark.parametrize("kind", ["perspective", "orthographic", "fov"])
-def test_cameras_there_and_back(stand_ins: None, kind: str) -> None:
+def test_cameras_there_and_back(library: None, kind: str) -> None:
     camera = gd.Camera.orbit(3.0, torch.tensor([10.0, -40, 70]), torch.tensor([0.0, 100, 200]), fov_deg=35)
     if kind != "fov":
         principal, flat = torch.tensor([0.1, -0.2]), kind == "orthographic"
@@ -178,14 +211,14 @@ def test_cameras_there_and_back(stand_ins: None, kind: str) -> None:
     assert camera_to_pytorch3d(camera[0]).R.shape == (1, 3, 3)
 
 
-def test_cameras_keep_the_gradient(stand_ins: None) -> None:
+def test_cameras_keep_the_gradient(library: None) -> None:
     azimuth = torch.tensor([10.0, 20.0], requires_grad=True)
     again = camera_from_pytorch3d(camera_to_pytorch3d(gd.Camera.orbit(3.0, 10, azimuth), fov=True))
     again.project(torch.rand(5, 3))[..., 0].sum().backward()
     assert azimuth.grad is not None and bool((azimuth.grad != 0).all())
 
 
-def test_meshes_there_and_back(stand_ins: None) -> None:
+def test_meshes_there_and_back(library: None) -> None:
     ball, box = gd.icosphere(1), gd.box().with_attributes(vertex_colors=torch.rand(8, 3))
     ball = ball.with_attributes(vertex_colors=torch.rand(42, 3)).with_vertices(ball.vertices.requires_grad_())
     again = from_pytorch3d(to_pytorch3d(gd.MeshBatch([ball, box])))
@@ -199,17 +232,87 @@ def test_meshes_there_and_back(stand_ins: None) -> None:
     assert len(several.verts_list()) == 3 and several.verts_list()[0].dtype == torch.float32
 
 
-def test_what_is_left_out_is_said(stand_ins: None) -> None:
+def textured(channels: int = 3, **modes: object) -> gd.Mesh:
+    """Make two triangles with a seam and a texture of 4 × 6 texels."""
+    texture = gd.Texture(torch.rand(4, 6, channels), **modes)
+    return gd.plane(1.0, 1).with_attributes(uv=torch.rand(6, 2), uv_faces=[[3, 4, 5], [0, 2, 1]], texture=texture)
+
+
+@pytest.mark.parametrize("wrap", ["clamp", "mirror", "repeat"])
+@pytest.mark.parametrize("filter", ["bilinear", "nearest"])
+def test_textures_there_and_back(library: None, wrap: str, filter: str) -> None:
+    mesh = textured(wrap=wrap, filter=filter)
+    mesh.texture.image.requires_grad_()
+    theirs = to_pytorch3d(gd.MeshBatch([mesh, mesh]))
+    again = from_pytorch3d(theirs)[1]
+    assert torch.equal(again.texture.image, mesh.texture.image) and again.texture.filter == filter
+    assert torch.equal(again.uv, mesh.uv) and torch.equal(again.uv_faces, mesh.uv_faces)
+    # They do not tile: the edge goes on.
+    assert again.texture.wrap == ("clamp" if wrap == "repeat" else wrap)
+    again.texture.image.sum().backward()
+    assert torch.equal(mesh.texture.image.grad, torch.ones(4, 6, 3))
+
+
+def test_texels_by_hand() -> None:
+    # From the middle of the first texel to that of the last: u = ½ of five columns is the middle of the third, and
+    # v = ⅓ of four rows is the third row from the top.
+    image = torch.rand(4, 5, 3)
+    uv = torch.tensor([[0.5, 1 / 3], [0.0, 1.0], [1.0, 0.0]])
+    flat = Meshes([torch.eye(3)], [torch.tensor([[0, 1, 2]])], TexturesUV([image], [torch.tensor([[0, 1, 2]])], [uv]))
+    mesh = from_pytorch3d(flat)[0]
+    expected = torch.stack((image[2, 2], image[0, 0], image[3, 4]))
+    assert torch.allclose(mesh.texture.sample(mesh.uv), expected, atol=8 * EXACT)
+
+
+def test_face_colors_are_an_atlas(library: None) -> None:
+    mesh = gd.box().with_attributes(face_colors=torch.rand(12, 3))
+    theirs = to_pytorch3d(mesh)
+    assert theirs.textures.atlas_list()[0].shape == (12, 1, 1, 3)
+    assert torch.equal(from_pytorch3d(theirs)[0].face_colors, mesh.face_colors)
+
+
+def test_what_is_left_out_is_said(library: None) -> None:
     colored = gd.box().with_attributes(vertex_colors=torch.rand(8, 3), uv=torch.rand(8, 2))
     with pytest.warns(UserWarning, match="to_pytorch3d: uv left out"):
         assert to_pytorch3d(colored).textures is not None
     with pytest.warns(UserWarning, match="to_pytorch3d: uv, vertex_colors left out"):
         assert to_pytorch3d(gd.MeshBatch([colored, gd.box()])).textures is None
-    with pytest.warns(UserWarning, match="from_pytorch3d: object left out, only TexturesVertex"):
-        from_pytorch3d(Meshes([gd.box().vertices], [gd.box().faces], object()))
+    with pytest.warns(UserWarning, match="to_pytorch3d: material, vertex_colors left out"):
+        grey = gd.box().with_attributes(vertex_colors=torch.rand(8, 1), material=gd.Material())
+        to_pytorch3d(gd.MeshBatch([gd.box().with_attributes(vertex_colors=torch.rand(8, 3)), grey]))
+    with pytest.warns(UserWarning, match="to_pytorch3d: mipmaps, vertex_colors left out"):
+        full = textured(mipmaps=True).with_attributes(vertex_colors=torch.rand(4, 3))
+        assert hasattr(to_pytorch3d(full).textures, "maps_list")
+    with pytest.warns(UserWarning, match="to_pytorch3d: texture, uv left out"):
+        assert to_pytorch3d(gd.MeshBatch([textured(), textured(wrap="mirror")])).textures is None
+    with pytest.warns(UserWarning, match=r"to_pytorch3d: PyTorch3D does not tile textures: beyond \[0, 1\]"):
+        to_pytorch3d(gd.Mesh(torch.eye(3), [[0, 1, 2]], uv=3 * torch.eye(3)[:, :2], texture=torch.rand(2, 2, 3)))
 
 
-def test_messages(stand_ins: None) -> None:
+def test_what_is_left_out_of_theirs_is_said() -> None:
+    vertices, faces, uv = torch.eye(3), torch.tensor([[0, 1, 2]]), torch.eye(3)[:, :2]
+    maps, three = [torch.rand(4, 5, 3)], [torch.rand(1, 2, 2, 3)]
+    cases = {
+        "object": object(),
+        "TexturesAtlas of more than one texel a face": TexturesAtlas(three),
+        "TexturesUV of several maps a mesh": TexturesUV(maps, [faces], [uv], maps_ids=torch.zeros(1, 1)),
+        "TexturesUV of 2 channels": TexturesUV([torch.rand(4, 5, 2)], [faces], [uv]),
+    }
+    for what, textures in cases.items():
+        with pytest.warns(UserWarning, match=f"from_pytorch3d: {what} left out, only TexturesVertex"):
+            mesh = from_pytorch3d(Meshes([vertices], [faces], textures))[0]
+        assert mesh.texture is None and mesh.face_colors is None
+    for padding, instead in (("zeros", "the edge goes on"), ("reflection", "mirrored at the edge")):
+        # Within the texels no padding is read.
+        assert from_pytorch3d(Meshes([vertices], [faces], TexturesUV(maps, [faces], [uv], padding_mode=padding)))
+        beyond = TexturesUV(maps, [faces], [uv - 0.2], padding_mode=padding)
+        with pytest.warns(UserWarning, match=f"padding_mode='{padding}' with coordinates beyond .*: {instead}"):
+            from_pytorch3d(Meshes([vertices], [faces], beyond))
+    with pytest.raises(ValueError, match=r"`uv_faces` must be indices in \[0, 3\)"):
+        from_pytorch3d(Meshes([vertices], [faces], TexturesUV(maps, [faces - 1], [uv])))
+
+
+def test_messages(library: None) -> None:
     camera = gd.Camera.orbit(3.0)
     with pytest.raises(TypeError, match=r"from_pytorch3d: `meshes` must be a pytorch3d.structures.Meshes"):
         from_pytorch3d(gd.box())
@@ -238,32 +341,3 @@ def test_absence_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "pytorch3d.structures", raising=False)
     with pytest.raises(ImportError, match=r"PyTorch3D is not installed. No package index carries it: build it"):
         to_pytorch3d(gd.box())
-
-
-def test_real_projection_agrees() -> None:
-    renderer = pytest.importorskip("pytorch3d.renderer", exc_type=ImportError)
-    points = torch.rand(1, 50, 3) - 0.5
-    for camera in (gd.Camera.orbit(3.0, 20, 50, fov_deg=40), gd.Camera.orthographic(eye=(1, 2, 3))):
-        theirs = camera_to_pytorch3d(camera)
-        ndc = theirs.transform_points_ndc(points)[..., :2] * torch.tensor([-1.0, 1])
-        assert torch.allclose(ndc, camera.project(points)[..., :2], atol=8 * EXACT)
-    R, T = renderer.look_at_view_transform(2.7, 20, 50)
-    theirs = renderer.FoVPerspectiveCameras(R=R, T=T, fov=40)
-    ours = gd.Camera.orbit(2.7, 20, 50, fov_deg=40)
-    assert torch.allclose(camera_from_pytorch3d(theirs)[0].project(points), ours.project(points), atol=8 * EXACT)
-    pixels = {"focal_length": 120.0, "principal_point": ((70.0, 20.0),), "in_ndc": False}
-    theirs = renderer.PerspectiveCameras(R=R, T=T, image_size=((60, 100),), **pixels)
-    screen = theirs.transform_points_screen(points)[..., :2]
-    ours = camera_from_pytorch3d(theirs)
-    assert torch.allclose(screen, ours.project(points, image_size=(60, 100))[..., :2], atol=1000 * EXACT)
-
-
-def test_real_hard_masks_agree() -> None:
-    renderer = pytest.importorskip("pytorch3d.renderer", exc_type=ImportError)
-    mesh = gd.torus()
-    camera = gd.Camera.orbit(2.732, 60 * torch.rand(20) - 30, 360 * torch.rand(20), fov_deg=60)
-    settings = renderer.RasterizationSettings(image_size=(48, 64), faces_per_pixel=1)
-    rasterizer = renderer.MeshRasterizer(camera_to_pytorch3d(camera, fov=True), settings)
-    theirs = rasterizer(to_pytorch3d(mesh).extend(20)).pix_to_face[..., 0] >= 0
-    ours = gd.rasterize(mesh, camera, (48, 64)).mask
-    assert (theirs == ours).double().mean() >= 0.999

@@ -86,6 +86,14 @@ def test_scene_there_and_back() -> None:
     assert torch.allclose(back.project(points, (48, 64)), camera.project(points, (48, 64)), atol=1e-9)
 
 
+def test_scene_keeps_textures() -> None:
+    pixels, corners = torch.randint(0, 256, (4, 6, 3)) / 255, [[3, 4, 5], [0, 2, 1]]
+    mesh = gd.plane(1.0, 1).with_attributes(uv=torch.rand(6, 2), uv_faces=corners, texture=pixels)
+    again = from_trimesh_scene(to_trimesh_scene({"sheet": mesh, "box": gd.box()}))[0]
+    assert torch.allclose(again["sheet"].texture.image, pixels) and again["box"].texture is None
+    assert torch.equal(again["sheet"].uv[again["sheet"].uv_faces], mesh.uv[mesh.uv_faces])
+
+
 def test_scene_camera_sees_what_trimesh_sees() -> None:
     # The ray that trimesh sends through the middle of each pixel must come back to it.
     scene = to_trimesh_scene(gd.box(), gd.Camera.orbit(3.0, 20, 130, fov_deg=50), (6, 8))
