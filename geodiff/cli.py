@@ -397,7 +397,7 @@ def sweep(
     device: str,
     **options: Any,
 ) -> None:
-    """Run a job of KIND (shape) for MESH with many renderers, τ and learning rates.
+    """Run a job of KIND (shape or pose) for MESH with many renderers, τ and learning rates.
 
     Each finished run is kept in OUT; the same command goes on from there. Over several processes with --workers, over
     several machines with torchrun: torchrun --nnodes 2 … --no-python geodiff sweep shape MESH -o OUT. Writes table.csv,
@@ -437,7 +437,7 @@ def sweep(
 @click.option("-o", "--output", type=click.Path(path_type=pathlib.Path),
               help="Write one HTML page that holds the meshes and a viewer, and serve nothing.")  # fmt: skip
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines look, too.")
-@click.option("--port", default=8080, show_default=True, help="The first to try.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="The first to try.")
 @_clean
 def view(meshes: tuple[pathlib.Path, ...], output: pathlib.Path | None, host: str, port: int) -> None:
     """Look at MESHES (OBJ, PLY, STL, GLB) in the browser: with the extra geodiff[view], or as a page with -o."""

@@ -62,6 +62,11 @@ def shape_text(shape: Sequence[int | str]) -> str:
     return f"({inner},)" if len(shape) == 1 else f"({inner})"
 
 
+def broadcasts_to(shape: Sequence[int], batch: Sequence[int]) -> bool:
+    """Return whether a batch shape expands to that of the images, `batch`."""
+    return len(shape) <= len(batch) and all(n in (1, m) for n, m in zip(shape[::-1], batch[::-1], strict=False))
+
+
 def matches(actual: Sequence[int], pattern: Sequence[int | str]) -> bool:
     """Whether a shape fits a pattern of sizes (int), free axes (str) and an optional leading ``"..."``."""
     wanted = list(pattern)

@@ -70,12 +70,20 @@ def test_info_without_kernels_says_how_to_get_them(monkeypatch: pytest.MonkeyPat
 def test_help_is_quick_and_complete() -> None:
     code = (
         "import sys; from click.testing import CliRunner; from geodiff.cli import main\n"
-        "for command in ('info', 'render', 'fit-mesh', 'fit-nurbs', 'sweep', 'view'):\n"
+        "for command in ('info', 'render', 'fit-mesh', 'fit-pose', 'fit-nurbs', 'sweep', 'view'):\n"
         "    assert CliRunner().invoke(main, [command, '--help']).exit_code == 0\n"
         "assert not {'torch', 'scipy', 'trimesh'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
     assert "fit-mesh" in succeed("--help") and gd.__version__ in succeed("--version")
+
+
+def test_python_dash_m_is_the_command() -> None:
+    command = [sys.executable, "-m", "geodiff"]
+    shown = subprocess.run([*command, "--version"], check=True, cwd=ROOT, capture_output=True, text=True).stdout
+    assert shown == f"geodiff, version {gd.__version__}\n"
+    unknown = subprocess.run([*command, "fit-mash"], cwd=ROOT, capture_output=True, text=True)
+    assert unknown.returncode == 2 and unknown.stderr.startswith("Usage: geodiff ")
 
 
 def test_threads_wait_asleep_unless_the_user_says_otherwise() -> None:

@@ -11,7 +11,7 @@ from geodiff.render.packing import pack
 from geodiff.scene.camera import Camera
 from geodiff.scene.mesh import Mesh, MeshBatch
 from geodiff.scene.pose import pixel_size
-from geodiff.validation import fail, matches
+from geodiff.validation import as_tensor, fail, matches
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Fragments:
         Gradients: in the values and, through the barycentrics, in mesh and camera.
 
         Raises:
-            ValueError: values of the wrong shape.
+            ValueError: values or faces of the wrong shape.
 
         Example:
             >>> import geodiff as gd
@@ -64,16 +64,20 @@ class Fragments:
             tensor([[ 0.0000,  0.0000,  0.5000],
                     [ 0.0000,  0.0000, -0.5000]])
         """
+        where = "Fragments.interpolate"
+        values = as_tensor(where, "values", values)
         batch = self.face_id.shape[:-3]
-        count = values.shape[-2] if values.dim() >= 2 else 0
         if not matches(values.shape, ("...", "V", "C")):
-            raise fail("Fragments.interpolate", "values", "of shape (..., V, C)", values)
+            raise fail(where, "values", "of shape (..., V, C)", values)
+        if faces is not None and faces.shape != self._faces.shape:
+            raise fail(where, "faces", f"of shape {tuple(self._faces.shape)}, one row for each face", faces)
+        count = values.shape[-2]
         if values.shape[:-2].numel() != 1:
             try:
                 wide = values.expand(*batch, *values.shape[-2:])
             except RuntimeError:
                 expected = f"of a batch that broadcasts to the images' {tuple(batch)}"
-                raise fail("Fragments.interpolate", "values", expected, values) from None
+                raise fail(where, "values", expected, values) from None
             rows, stride = wide.reshape(-1, values.shape[-1]), count
         else:
             rows, stride = values.reshape(-1, values.shape[-1]), 0
@@ -84,7 +88,7 @@ class Fragments:
         start = self._starts[image]
         index = corners[self.face_id.reshape(-1)[hit] + start[:, 0]] + start[:, 1:] + (image * stride)[:, None]
         if index.numel() and int(index.max()) >= len(rows):
-            raise fail("Fragments.interpolate", "values", "one row for each vertex", values, "Or pass faces=.")
+            raise fail(where, "values", "one row for each vertex", values, "Or pass faces=.")
         mixed = ops.blend(rows.to(self.barycentric.dtype), index, self.barycentric.reshape(-1, 3)[hit])
         dense = mixed.new_zeros(len(mask), mixed.shape[1]).index_copy(0, hit, mixed)
         return dense.reshape(*self.face_id.shape, mixed.shape[1])

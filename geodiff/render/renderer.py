@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a mesh and a camera to images: the soft renderer and the hard rasteriser."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from geodiff.scene.camera import Camera
 from geodiff.scene.light import Light, as_lights
 from geodiff.scene.mesh import Mesh, MeshBatch
 from geodiff.scene.pose import pixel_size
-from geodiff.validation import as_tensor, choice, describe, fail, positive, promote
+from geodiff.validation import as_tensor, broadcasts_to, choice, describe, fail, positive, promote
 
 OUTPUTS = ("alpha", "rgb", "depth", "normal", "face_id", "uv")
 
@@ -174,6 +175,8 @@ class Renderer:
             fix = "It is the background's place between far (0) and near (1)."
             got = f"{background_depth!r} with depth='{self.depth}'"
             raise fail("Renderer", "background_depth", "in [0, 1], and only with depth='softmax'", got, fix)
+        if not isinstance(outputs, str | Sequence):
+            raise fail("Renderer", "outputs", "a name or a sequence of names", outputs, error=TypeError)
         self.outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs)
         for name in self.outputs:
             choice("Renderer", "outputs", name, OUTPUTS)
@@ -187,6 +190,12 @@ class Renderer:
             expected = f"a colour (3,) or an image (..., {self.image_size[0]}, {self.image_size[1]}, 3)"
             raise fail("Renderer", "background", f"{expected}, of the size of the images", value, "Resize the image.")
         return value
+
+    def _check_backgrounds(self, batch: tuple[int, ...]) -> None:
+        own = self.background.shape[:-3]
+        if not broadcasts_to(own, batch):
+            expected = f"without a batch, or of one that broadcasts to the images' {tuple(batch)}"
+            raise fail("Renderer", "background", expected, f"a batch of {tuple(own)}", "Give one for each image.")
 
     def __call__(
         self, mesh: Mesh | MeshBatch, camera: Camera, lights: "Light | Sequence[Light] | None" = None
@@ -205,6 +214,7 @@ class Renderer:
         """
         clip, faces, layout, batch = pack("Renderer", mesh, camera)
         warn_if_behind("Renderer", clip, layout, camera.near, stacklevel=3)
+        self._check_backgrounds(batch)
         shading, lights = self._lighting(lights, batch)
         size = (self.image_size[0] * self.supersample, self.image_size[1] * self.supersample)
         alpha = self._alpha(clip, faces, layout, mesh, camera.near, size).reshape(*batch, *size)
@@ -213,7 +223,8 @@ class Renderer:
             return RenderOutput(alpha=self._pooled(alpha))
         images = len(layout)
         range_ = self._range(mesh, clip, images, camera.near)
-        found = self._find(clip, faces, layout, camera.near, size, range_)
+        reached = alpha.detach().reshape(images, *size) > self.max_error if self.coverage == "edges" else None
+        found = self._find(clip, faces, layout, camera.near, size, range_, reached)
         seen = self._seen(mesh, camera, lights, found, clip, layout, batch, shading, wanted)
         if self.depth == "hard":
             weights, rest = None, None
@@ -287,16 +298,27 @@ class Renderer:
         near: float,
         size: tuple[int, int],
         range_: torch.Tensor,
+        reached: torch.Tensor | None,
     ) -> Found:
+        """Return the faces that colours come from; `reached` (B, H, W) pixels must have one, if there are faces."""
         twin = self.backend == "reference"
-        common: dict[str, Any] = {"image_size": size, "near": near, "twin": twin}
-        if self.depth == "hard":
-            needs_rim = "rgb" in self.outputs
-            blur = blur_for(self.distribution, self.tconorm, self.scale, layout, self.max_error) if needs_rim else 0.0
-            return find(clip, faces, layout, blur=blur, **common)
+        options: dict[str, Any] = {"image_size": size, "near": near, "twin": twin}
+        if self.depth == "softmax":
+            options |= {
+                "k": self.max_fragments,
+                "ranking": ranking_for(self.distribution, self.scale, self.gamma, range_),
+            }
+        elif "rgb" not in self.outputs:
+            return find(clip, faces, layout, **options)  # no map but rgb has a rim
         blur = blur_for(self.distribution, self.tconorm, self.scale, layout, self.max_error)
-        ranking = ranking_for(self.distribution, self.scale, self.gamma, range_)
-        return find(clip, faces, layout, k=self.max_fragments, blur=blur, ranking=ranking, **common)
+        found = find(clip, faces, layout, blur=blur, **options)
+        # Beyond an acute corner the product over three lines reaches farther than the distance to the face.
+        while reached is not None and math.isfinite(blur):
+            if not bool((reached & (found.fragments.face_id[..., 0] < 0)).any()):
+                break
+            blur = 2 * blur if blur < 2 * max(size) / min(size) else math.inf
+            found = find(clip, faces, layout, blur=blur, **options)
+        return found
 
     def _seen(
         self,

@@ -11,7 +11,7 @@ from geodiff.scene.camera import Camera
 from geodiff.scene.light import AmbientLight, DirectionalLight, Light, PointLight
 from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
-from geodiff.validation import fail
+from geodiff.validation import broadcasts_to, fail
 
 SHADINGS = ("unlit", "lambert", "gouraud", "phong")
 
@@ -64,6 +64,8 @@ def shade(
         normals: ``"smooth"`` (those of the vertices, interpolated) or ``"flat"`` (those of the faces).
         wanted: of ``"rgb"``, ``"normal"`` and ``"uv"``.
     """
+    if mesh.material is not None and "rgb" in wanted:
+        _check_material(mesh.material, batch)
     look = _Look(mesh, batch, hits)
     color = normal = uv = None
     if "uv" in wanted or ("rgb" in wanted and mesh.texture is not None):
@@ -101,6 +103,14 @@ def shade(
         assert normal is not None
         normal = unit(normal)
     return Seen(color, normal if "normal" in wanted else None, uv if "uv" in wanted else None)
+
+
+def _check_material(material: Material, batch: tuple[int, ...]) -> None:
+    own = material.batch_shape
+    if not broadcasts_to(own, batch):
+        expected = f"without a batch, or of one that broadcasts to the images' {tuple(batch)}"
+        fix = "Give one for each image; in a MeshBatch each mesh has its own."
+        raise fail("Renderer", "mesh.material", expected, f"a batch of {tuple(own)}", fix)
 
 
 def unit(vector: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from geodiff.scene.pose import vector
-from geodiff.validation import fail, matches, promote
+from geodiff.validation import broadcasts_to, fail, matches, promote
 
 
 class Light:
@@ -141,11 +141,7 @@ def as_lights(where: str, lights: Any, batch: tuple[int, ...]) -> list[Light]:
     if not isinstance(lights, Sequence) or not all(isinstance(light, Light) for light in lights):
         raise fail(where, "lights", "a light or a sequence of lights", lights, fix, TypeError)
     for light in lights:
-        try:
-            fits = torch.broadcast_shapes(light.batch_shape, batch) == torch.Size(batch)
-        except RuntimeError:
-            fits = False
-        if not fits:
+        if not broadcasts_to(light.batch_shape, batch):
             raise fail(
                 where,
                 "lights",

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a surface answers to light."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -47,6 +48,17 @@ class Material:
         except RuntimeError:
             text = ", ".join(f"{name} {tuple(value.shape)}" for name, value in values.items())
             raise fail("Material", ", ".join(values), "of batch shapes that broadcast", text) from None
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Material":
+        """Return the material with each of its tensors, (..., 3) and (...), changed."""
+        return Material(change(self.ambient), change(self.diffuse), change(self.specular), change(self.shininess))
+
+    def select(self, batch: tuple[int, ...], index: Any) -> "Material":
+        """Return the material of one of a batch of the shape `batch`; itself where it has no batch."""
+        if not self.batch_shape:
+            return self
+        ambient, diffuse, specular = (x.expand(*batch, 3)[index] for x in (self.ambient, self.diffuse, self.specular))
+        return Material(ambient, diffuse, specular, self.shininess.expand(batch)[index])
 
     def __repr__(self) -> str:
         parts = []

@@ -14,7 +14,7 @@ from geodiff.scene import quantities
 from geodiff.scene.material import Material
 from geodiff.scene.texture import Texture
 from geodiff.scene.topology import Topology
-from geodiff.validation import as_tensor, choice, fail, floating, integers, matches, promote, shape_text
+from geodiff.validation import as_tensor, broadcasts_to, choice, fail, floating, integers, matches, promote, shape_text
 
 if TYPE_CHECKING:
     import trimesh
@@ -163,11 +163,7 @@ class Mesh:
             if value is None:
                 continue
             lead = value.shape[: -trailing[name]]
-            try:
-                fits = torch.broadcast_shapes(lead, self.batch_shape) == self.batch_shape
-            except RuntimeError:
-                fits = False
-            if not fits:
+            if not broadcasts_to(lead, self.batch_shape):
                 raise fail(
                     "Mesh", name, f"without a batch, or with the batch {tuple(self.batch_shape)} of the vertices", value
                 )
@@ -306,6 +302,8 @@ class Mesh:
                 shape = self.batch_shape + value.shape[-trailing:]
                 wide = _mapped(value, functools.partial(torch.Tensor.expand, size=shape))
                 changes[name] = _mapped(wide, lambda tensor: tensor[index])
+        if self.material is not None:
+            changes["material"] = self.material.select(self.batch_shape, index)
         return self._replace(**changes)
 
     def __iter__(self) -> Iterator["Mesh"]:
@@ -356,7 +354,7 @@ class Mesh:
         return self._replace(**attributes)
 
     def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:
-        values = {name: getattr(self, name) for name in ("vertices", *_ATTRIBUTES)}
+        values = {name: getattr(self, name) for name in ("vertices", "material", *_ATTRIBUTES)}
         return {name: _mapped(value, change) for name, value in values.items() if value is not None}
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Mesh":
@@ -530,8 +528,8 @@ class Mesh:
 
 
 def _mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """Apply a change to a tensor, or to the image of a texture."""
-    return value.map(change) if isinstance(value, Texture) else change(value)
+    """Apply a change to a tensor, or to the tensors of a texture or material."""
+    return value.map(change) if isinstance(value, Texture | Material) else change(value)
 
 
 def _same_device(name: str, value: Any, vertices: torch.Tensor) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+import geodiff.tasks.sweep_pose  # noqa: F401 - registers the job
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.checkpoint import fingerprint
 from geodiff.tasks.outputs import check_output
@@ -77,7 +78,8 @@ def sweep(
     of a team may share the folder, or have one each.
 
     Args:
-        kind: ``"shape"``: recover ``mesh`` from its silhouettes with `fit_mesh`; see `geodiff.tasks.sweep_jobs`.
+        kind: ``"shape"``: recover ``mesh`` from its silhouettes with `fit_mesh`; ``"pose"``: find its pose from one
+            silhouette with `fit_pose`, for many pairs; see `geodiff.tasks.sweep_jobs` and `sweep_pose`.
         mesh: the mesh to be recovered, or its file.
         output: a folder, made where missing, for the rows, ``table.csv`` and the heat maps: ``heatmap.csv``, the best
             score of each distribution and T-conorm over all τ and rates, ``scales.csv``, that of each member and τ, and

@@ -83,11 +83,13 @@ def view(
     Raises:
         ImportError: viser is not installed; it comes with ``geodiff[view]``.
         TypeError: something other than meshes.
-        ValueError: no faces in them.
+        ValueError: no faces in them, or a port that is none.
 
     Example:
         ``gd.tasks.view(gd.icosphere(3))``
     """
+    if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= 65535:
+        raise fail("view", "port", "an integer in [1, 65535]", port)
     if isinstance(meshes, str | os.PathLike):
         meshes = {pathlib.Path(meshes).stem: Mesh.load(meshes)}
     scene = _scene("view", meshes)

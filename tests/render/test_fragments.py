@@ -89,3 +89,5 @@ def test_bad_arguments_are_named():
         seen.interpolate(torch.rand(3, 42, 1))
     with pytest.raises(ValueError, match=r"Fragments\.interpolate: `values` must be one row for each vertex"):
         gd.fragments(BALL, EYE, 4).interpolate(torch.rand(12, 3))
+    with pytest.raises(ValueError, match=r"Fragments\.interpolate: `faces` must be of shape \(80, 3\)"):
+        seen.interpolate(torch.rand(42, 3), BALL.faces[:2])

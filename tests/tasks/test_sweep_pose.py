@@ -3,6 +3,8 @@
 
 import math
 import pathlib
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -45,6 +47,13 @@ def test_sweep(tmp_path: pathlib.Path) -> None:
     # At such a τ the silhouette has no soft edge to follow.
     assert good["iou"] > 0.65 and blind["iou"] < 0.4
     assert (tmp_path / "table.csv").read_text().startswith("distribution,tconorm,scale,lr,found,angle_median,iou,error")
+
+
+def test_the_command_knows_the_job() -> None:
+    # In a process of its own: this file imports the job itself.
+    code = "from geodiff.cli import main; main(['sweep', 'pose', 'nowhere.obj', '-o', 'nowhere'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and "`path` must be a file that exists" in done.stderr
 
 
 def test_messages(tmp_path: pathlib.Path) -> None:

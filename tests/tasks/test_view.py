@@ -64,6 +64,15 @@ def test_view_serves(tmp_path: pathlib.Path) -> None:
         server.stop()
 
 
+def test_ports_that_are_none(tmp_path: pathlib.Path) -> None:
+    gd.box().save(tmp_path / "box.obj")
+    for port in ("0", "65536"):
+        done = CliRunner().invoke(main, ["view", str(tmp_path / "box.obj"), "--port", port])
+        assert done.exit_code == 2 and "--port" in done.output
+    with pytest.raises(ValueError, match=r"`port` must be an integer in \[1, 65535\]"):
+        view(gd.box(), port=65536)
+
+
 def test_view_ends_with_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     viser = pytest.importorskip("viser")
     stopped = []
