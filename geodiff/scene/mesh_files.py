@@ -12,15 +12,16 @@ import trimesh
 from PIL import Image
 
 from geodiff.scene.atomic import replacing
+from geodiff.scene.glb import addition, with_looks
 from geodiff.scene.mesh import Mesh
 from geodiff.validation import choice, fail
 
 # What each format can hold besides vertices and faces.
 _HOLDS = {
-    "obj": ("vertex_colors", "uv", "texture"),
+    "obj": ("vertex_colors", "uv", "texture", "material"),
     "ply": ("vertex_colors", "face_colors", "uv"),
     "stl": (),
-    "glb": ("vertex_colors", "uv", "texture"),
+    "glb": ("vertex_colors", "uv", "texture", "material"),
 }
 _LOADS = ("obj", "ply", "stl", "glb", "gltf", "off")
 
@@ -76,6 +77,8 @@ def load_mesh(path: str | os.PathLike[str], weld: bool | None = None, dtype: tor
                 "It is damaged, or a point cloud.",
             )
         mesh = from_trimesh(source, dtype)
+        if ending in ("glb", "gltf"):
+            mesh = with_looks(mesh, path)
         torn = (
             ending == "stl" or mesh.uv is not None or (ending in ("glb", "gltf") and "vertex_normals" in source._cache)
         )
@@ -86,7 +89,8 @@ def save_mesh(mesh: Mesh, path: str | os.PathLike[str]) -> None:
     """Write one mesh as OBJ, PLY, STL or GLB; the file appears whole or not at all.
 
     A warning names attributes that the format does not hold. PLY, STL and GLB store positions as float32 and colours in
-    8 bits. A texture of an OBJ file goes beside it, as ``STEM.mtl`` and ``STEM.png``.
+    8 bits. A texture of an OBJ file goes beside it, as ``STEM.mtl`` and ``STEM.png``; of its modes OBJ holds repeat and
+    clamp only.
 
     Args:
         mesh: no batch; of a batch, save ``mesh[i]``.
@@ -101,7 +105,8 @@ def save_mesh(mesh: Mesh, path: str | os.PathLike[str]) -> None:
     _single("Mesh.save", mesh)
     if mesh.num_faces == 0:
         raise fail("Mesh.save", "mesh", "a mesh with faces, since files without them do not load", "none")
-    lost = [n for n in ("vertex_colors", "face_colors", "uv", "texture") if getattr(mesh, n) is not None]
+    names = ("vertex_colors", "face_colors", "uv", "texture", "material")
+    lost = [name for name in names if getattr(mesh, name) is not None]
     lost = [name for name in lost if name not in _HOLDS[ending]]
     if lost:
         warnings.warn(f"Mesh.save: {ending.upper()} does not hold {', '.join(lost)}: left out of {path}", stacklevel=3)
@@ -112,7 +117,8 @@ def save_mesh(mesh: Mesh, path: str | os.PathLike[str]) -> None:
 
             write_obj(mesh, part)
         else:
-            to_trimesh(mesh).export(part, file_type=ending)
+            more = {"tree_postprocessor": addition(mesh)} if ending == "glb" else {}
+            to_trimesh(mesh).export(part, file_type=ending, **more)
 
 
 def from_trimesh(mesh: trimesh.Trimesh, dtype: torch.dtype = torch.float32) -> Mesh:

@@ -15,6 +15,7 @@ import torch
 from geodiff.scene.images import read_image, write_image
 from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
+from geodiff.scene.texture import Texture
 from geodiff.validation import fail
 
 
@@ -141,10 +142,10 @@ def _absolute(
 
 def _looks(
     path: pathlib.Path, lines: list[str], kind: np.ndarray, dtype: torch.dtype
-) -> tuple[torch.Tensor | None, Material | None]:
+) -> tuple[Texture | None, Material | None]:
     """Return the one picture and the one material that the faces in use name, where there is one."""
     used = {lines[i].split(maxsplit=1)[-1] for i in np.flatnonzero(kind == "usemtl")}
-    pictures = set()
+    pictures, clamped = set(), False
     materials: dict[str, dict[str, list[float]]] = {}
     for i in np.flatnonzero(kind == "mtllib"):
         library = path.parent / lines[i].split(maxsplit=1)[-1]
@@ -161,6 +162,9 @@ def _looks(
             elif words[0] == "map_Kd":
                 # Options, which start with a hyphen, come before the name.
                 rest = line.split(maxsplit=1)[-1].strip()
+                if words[1:2] == ["-clamp"]:
+                    clamped = words[2:3] == ["on"]
+                    rest = rest.split(maxsplit=2)[-1]
                 pictures.add(library.parent / (words[-1] if rest.startswith("-") else rest).replace("\\", "/"))
             elif words[0] in ("Ka", "Kd", "Ks", "Ns"):
                 # Spectral curves and other rarities are not numbers: passed over.
@@ -172,7 +176,7 @@ def _looks(
     if len(pictures) == 1:
         (picture,) = pictures
         if picture.is_file():
-            texture = read_image(picture, "Mesh.load").to(dtype)
+            texture = Texture(read_image(picture, "Mesh.load").to(dtype), wrap="clamp" if clamped else "repeat")
         else:
             warnings.warn(f"Mesh.load: {path} names the texture {picture}, which is not there: left out", stacklevel=4)
     numbers = next(iter(materials.values())) if len(materials) == 1 else {}
@@ -210,7 +214,9 @@ def write_obj(mesh: Mesh, path: pathlib.Path) -> None:
         library = "newmtl surface\n" + ("Kd 1 1 1\n" if mesh.material is None else _material_lines(mesh.material))
         if mesh.texture is not None:
             write_image(path.with_suffix(".png"), mesh.texture.image)
-            library += f"map_Kd {path.stem}.png\n"
+            library += f"map_Kd {'-clamp on ' if mesh.texture.wrap == 'clamp' else ''}{path.stem}.png\n"
+            if mesh.texture.wrap == "mirror":
+                warnings.warn("Mesh.save: OBJ does not hold wrap='mirror': it is read as 'repeat'", stacklevel=4)
         path.with_suffix(".mtl").write_text(library)
         parts.append(f"mtllib {path.stem}.mtl\nusemtl surface\n")
     parts.append(_table("v", number, vertices))

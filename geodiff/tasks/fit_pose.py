@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from geodiff.render.renderer import rasterize
 from geodiff.scene.camera import Camera
+from geodiff.scene.light import as_lights
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.checkpoint import fingerprint, load_checkpoint, remove_checkpoint, save_checkpoint
 from geodiff.tasks.pose_input import (
@@ -109,7 +110,7 @@ def fit_pose(
         start: one camera, the guess to search around; its middle of the mesh must be ahead of it.
         mask: coverage (H, W) of the mesh in the image, or its file; goes before the image's own.
         depth: (H, W) along the viewing direction, for the loss ``"depth"``; 0, infinite or NaN where unknown.
-        lights: for the loss ``"color"``, as `Renderer` takes them.
+        lights: for the loss ``"color"``, as `Renderer` takes them; without a batch.
         truth: one camera, the answer, only to be compared with.
         settings: a `FitPoseSettings`; left out, the defaults.
         output: a folder, made where missing, for ``overlay.png``, ``optimisation.gif``, ``metrics.json`` and the
@@ -187,13 +188,20 @@ class _Job:
         self.mesh, self.targets, self.start, self.spread, self.settings = mesh, targets, start, spread, settings
         self.loss = PoseLoss(mesh, start.radius, settings, lights)
         images = [v for v in (targets.alpha, targets.color, targets.depth) if v is not None]
-        colors = [] if mesh.vertex_colors is None else [mesh.vertex_colors]
+        looks: list[Any] = [mesh.vertices, mesh.faces, mesh.vertex_colors, mesh.face_colors, mesh.uv, mesh.uv_faces]
+        looks += [None if mesh.texture is None else mesh.texture.image]
+        if mesh.material is not None:
+            looks += vars(mesh.material).values()
+        for light in [] if lights is None else as_lights(_WHERE, lights, ()):
+            looks += vars(light).values()
         self.inputs = {
             **{name: value for name, value in settings.as_dict().items() if name != "checkpoint_every"},
             "image_fingerprint": fingerprint(images),
             "start_fingerprint": fingerprint([getattr(start, name) for name in Poses.fields]),
             "lens_fingerprint": fingerprint([start.lens.focal, start.lens.principal]),
-            "mesh_fingerprint": fingerprint([mesh.vertices, mesh.faces, *colors]),
+            "mesh_fingerprint": fingerprint(
+                [mesh.vertices, mesh.faces, *(x for x in looks if isinstance(x, torch.Tensor))]
+            ),
         }
         # Twins are far from a guess.
         self.twins = half_turns(mesh) if spread > 90 else None

@@ -213,6 +213,8 @@ def command_inputs(
     if depth is not None:
         try:
             inputs["depth"] = torch.from_numpy(np.load(depth, allow_pickle=False))
+        except OSError as error:
+            raise fail(_WHERE, "depth", "a file that can be read", f"{depth} ({error})", error=type(error)) from error
         except (ValueError, TypeError, EOFError) as error:
             raise fail(_WHERE, "depth", "an .npy file of numbers", f"{depth} ({error})") from error
     return inputs

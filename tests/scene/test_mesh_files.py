@@ -126,6 +126,45 @@ def test_materials_of_other_programs(tmp_path: pathlib.Path) -> None:
         assert str(gd.Mesh.load(tmp_path / "mesh.obj").material) == expected
 
 
+@pytest.mark.parametrize("looks", ["plain", "colors", "texture"])
+def test_materials_in_glb(tmp_path: pathlib.Path, looks: str) -> None:
+    material = gd.Material((0.1, 0.2, 0.3), (0.4, 1.5, 0.6), 0.25, 17.5)
+    mesh = (textured() if looks == "texture" else cube_corner()).with_attributes(material=material)
+    if looks == "colors":
+        mesh = mesh.with_attributes(vertex_colors=torch.eye(5)[:, :3])
+    mesh.save(tmp_path / "mesh.glb")
+    again = gd.Mesh.load(tmp_path / "mesh.glb")
+    assert again.material is not None
+    for name in ("ambient", "diffuse", "specular", "shininess"):
+        assert torch.equal(getattr(again.material, name), getattr(material, name))
+    assert (again.texture is None) == (mesh.texture is None)
+    assert (again.vertex_colors is None) == (mesh.vertex_colors is None)
+    if looks == "plain":  # another program sees the diffuse colour
+        seen = trimesh.load_mesh(tmp_path / "mesh.glb").visual.material.baseColorFactor
+        assert np.allclose(seen, np.array([0.4, 1.0, 0.6, 1.0]) * 255, atol=1)
+    batched = mesh.with_attributes(material=gd.Material(ambient=torch.ones(2, 3)))
+    with pytest.raises(ValueError, match=r"Mesh\.save: `material` must be without a batch"):
+        batched.save(tmp_path / "batched.glb")
+
+
+@pytest.mark.parametrize("wrap", ["repeat", "clamp", "mirror"])
+@pytest.mark.parametrize(("filter", "mipmaps"), [("bilinear", True), ("nearest", False)])
+def test_modes_of_textures(tmp_path: pathlib.Path, wrap: str, filter: str, mipmaps: bool) -> None:
+    plain = textured()
+    assert plain.texture is not None
+    mesh = plain.with_attributes(texture=gd.Texture(plain.texture, wrap, filter, mipmaps), uv_faces=plain.uv_faces)
+    mesh.save(tmp_path / "mesh.glb")
+    again = gd.Mesh.load(tmp_path / "mesh.glb").texture
+    assert again is not None and (again.wrap, again.filter, again.mipmaps) == (wrap, filter, mipmaps)
+    if wrap == "mirror":
+        with pytest.warns(UserWarning, match="OBJ does not hold wrap='mirror'"):
+            mesh.save(tmp_path / "mesh.obj")
+    else:
+        mesh.save(tmp_path / "mesh.obj")
+        again = gd.Mesh.load(tmp_path / "mesh.obj").texture
+        assert again is not None and again.wrap == wrap
+
+
 def test_uv_for_each_vertex(tmp_path: pathlib.Path) -> None:
     mesh = cube_corner(uv=torch.rand(5, 2))
     for ending in ("obj", "ply"):
@@ -326,6 +365,8 @@ def test_what_a_format_does_not_hold_is_said(tmp_path: pathlib.Path) -> None:
         textured().save(tmp_path / "mesh.stl")
     with pytest.warns(UserWarning, match=r"PLY does not hold texture"):
         textured().save(tmp_path / "mesh.ply")
+    with pytest.warns(UserWarning, match=r"PLY does not hold material"):
+        cube_corner(material=gd.Material()).save(tmp_path / "mesh.ply")
     with pytest.warns(UserWarning, match=r"OBJ does not hold face_colors"):
         cube_corner(face_colors=torch.rand(3, 3)).save(tmp_path / "mesh.obj")
     assert gd.Mesh.load(tmp_path / "mesh.ply").texture is None

@@ -293,8 +293,12 @@ def test_a_checkpoint_of_another_job_is_refused(tmp_path: pathlib.Path) -> None:
         run_in(tmp_path, callback=stop_at(7))
     with pytest.raises(ValueError, match=r"same job.*lr 0.1 \(now 0.2\)"):
         run_in(tmp_path, lr=0.2)
+    with pytest.raises(ValueError, match=r"another mesh"):
+        run_in(tmp_path, lights=gd.AmbientLight())
     with pytest.raises(Interrupted):
         run_in(tmp_path, lr=0.2, resume=False, callback=stop_at(0))  # from the first step again
+    with pytest.raises(TypeError, match=r"fit_pose: `lights` must be a light or a sequence of lights"):
+        run_in(tmp_path, lights="sun")
 
 
 def test_outputs(tmp_path: pathlib.Path) -> None:
@@ -429,6 +433,7 @@ def test_command_refuses(views: pathlib.Path) -> None:
         ((mesh, views / "black.png", *cameras), "must be a transforms.json with one view called black; got the views"),
         ((mesh, image, *cameras, "--fov", 30), "`fov` must be left out where `cameras` has the lens"),
         ((mesh, image, "--loss", "depth", "--depth", views / "depth.npy"), "`depth` must be an .npy file of numbers"),
+        ((mesh, image, "--loss", "depth", "--depth", views / "no.npy"), "`depth` must be a file that can be read"),
         ((mesh, views / "none.png"), "must be an image that exists"),
         ((views / "none.obj", image), "must be a file that exists"),
         ((mesh, image, "--device", "cuda"), "`device` must be cpu"),
