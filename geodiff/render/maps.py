@@ -50,8 +50,8 @@ def footprint(
 ) -> torch.Tensor:
     """Return what twice a face's area in the texture is multiplied with for its texels a pixel, at each fragment.
 
-    `shorter` is the shorter side of the image, in samples. A plane through the clip positions M = [v_1 v_2 v_3] maps pixels to barycentrics with the Jacobian
-    w³/|det M|.
+    `shorter` is the shorter side of the image, in samples. A plane through the clip positions M =
+    [v_1 v_2 v_3] maps pixels to barycentrics with the Jacobian w³/|det M|.
     """
     with torch.no_grad():
         start = layout[found.image]
