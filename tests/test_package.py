@@ -28,6 +28,7 @@ FLOORS = (
     {"atlas", "interop"},
     {"tasks"},
     {"cli"},
+    {"__main__"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -148,9 +148,8 @@ def rhodin(image_size: int | tuple[int, int], scale: float = 1e-2, **options: An
 def pix2vex(image_size: int | tuple[int, int], scale: float = 1e-2, **options: Any) -> Renderer:
     """Return Pix2Vex (Petersen, Bermano, Deussen and Cohen-Or, 2019): logistic, a product over the edges of each face.
 
-    Exactly its coverage with `coverage="edges"`, which this preset asks for where the renderer has it: a face covers a
-    pixel by the product, over its three edges, of the sigmoid of the signed distance to the edge's line over τ; faces
-    are joined by the probabilistic sum.
+    Exactly its coverage, `coverage="edges"`: a face covers a pixel by the product, over its three edges, of the sigmoid
+    of the signed distance to the edge's line over τ; faces are joined by the probabilistic sum.
 
     Approximately its colour: Pix2Vex orders faces by a soft z-buffer, a product of sigmoids of differences in depth;
     here it is the softmax.

@@ -11,6 +11,7 @@ import torch
 from geodiff import ops, reference, soft
 from geodiff.ops.culling import MAX_ERROR
 from geodiff.render.aggregation import Found, blur_for, find, ranking_for, softmax_weights
+from geodiff.render.maps import footprint, mixed, needs_footprint, pooled, pooled_maps
 from geodiff.render.packing import depth_range, pack, warn_if_behind
 from geodiff.render.shading import SHADINGS, Hits, Seen, shade
 from geodiff.scene.camera import Camera
@@ -216,11 +217,12 @@ class Renderer:
         warn_if_behind("Renderer", clip, layout, camera.near, stacklevel=3)
         self._check_backgrounds(batch)
         shading, lights = self._lighting(lights, batch)
-        size = (self.image_size[0] * self.supersample, self.image_size[1] * self.supersample)
+        s = self.supersample
+        size = (self.image_size[0] * s, self.image_size[1] * s)
         alpha = self._alpha(clip, faces, layout, mesh, camera.near, size).reshape(*batch, *size)
         wanted = tuple(name for name in self.outputs if name != "alpha")
         if not wanted:
-            return RenderOutput(alpha=self._pooled(alpha))
+            return RenderOutput(alpha=pooled(alpha, s))
         images = len(layout)
         range_ = self._range(mesh, clip, images, camera.near)
         reached = alpha.detach().reshape(images, *size) > self.max_error if self.coverage == "edges" else None
@@ -232,7 +234,7 @@ class Renderer:
             weights, rest = softmax_weights(
                 found, self.distribution, self.scale, self.gamma, range_, self.background_depth
             )
-        maps = _mixed(found, seen, weights, wanted, size)
+        maps = mixed(found, seen, weights, wanted, size)
         result: dict[str, torch.Tensor] = {}
         if "rgb" in wanted:
             background = self.background.to(device=alpha.device, dtype=alpha.dtype)
@@ -242,10 +244,10 @@ class Renderer:
             else:
                 if rest is None:
                     color, rest = alpha[..., None] * color, 1 - alpha
-                rest = self._pooled(rest.reshape(*batch, *size))
-                result["rgb"] = self._pooled(color, 1) + rest[..., None] * background
-        result.update(self._pooled_maps({n: m.reshape(*batch, *m.shape[1:]) for n, m in maps.items() if n != "rgb"}))
-        return RenderOutput(alpha=self._pooled(alpha), **{name: result[name] for name in wanted})
+                rest = pooled(rest.reshape(*batch, *size), s)
+                result["rgb"] = pooled(color, s, 1) + rest[..., None] * background
+        result.update(pooled_maps({n: m.reshape(*batch, *m.shape[1:]) for n, m in maps.items() if n != "rgb"}, s))
+        return RenderOutput(alpha=pooled(alpha, s), **{name: result[name] for name in wanted})
 
     def _alpha(
         self,
@@ -334,13 +336,14 @@ class Renderer:
     ) -> Seen:
         """Return colour, normal and texture coordinates of each fragment that is there."""
         options: dict[str, Any] = {"shading": shading, "normals": self.normals, "wanted": wanted}
-        footprint = _footprint(found, clip, mesh.faces, layout, self) if _needs_footprint(mesh, wanted) else None
+        shorter = min(self.image_size) * self.supersample
+        footprints = footprint(found, clip, mesh.faces, layout, shorter) if needs_footprint(mesh, wanted) else None
         if isinstance(mesh, Mesh):
-            hits = Hits(found.image, found.face, found.barycentric, footprint)
+            hits = Hits(found.image, found.face, found.barycentric, footprints)
             return shade(mesh, camera, lights, hits, batch, **options)
         # Meshes of their own textures and sizes: one after another. The fragments come image by image.
         ends = torch.bincount(found.image, minlength=len(mesh)).tolist()
-        pieces = [None] * len(mesh) if footprint is None else list(footprint.split(ends))
+        pieces = [None] * len(mesh) if footprints is None else list(footprints.split(ends))
         parts = []
         for i, (face, barycentric, piece) in enumerate(
             zip(found.face.split(ends), found.barycentric.split(ends), pieces, strict=True)
@@ -354,39 +357,6 @@ class Renderer:
             for values in zip(*parts, strict=True)
         )
         return Seen(*joined)
-
-    def _pooled(self, image: torch.Tensor, channels: int = 0) -> torch.Tensor:
-        """Average over the s·s samples of each pixel of (..., s·H, s·W[, C])."""
-        if self.supersample == 1:
-            return image
-        return self._samples(image, channels).mean(dim=-1)
-
-    def _samples(self, image: torch.Tensor, channels: int = 0) -> torch.Tensor:
-        """Return (..., s·H, s·W[, C]) as (..., H, W[, C], s·s)."""
-        s, (height, width) = self.supersample, self.image_size
-        lead, tail = image.shape[: image.dim() - 2 - channels], image.shape[image.dim() - channels :]
-        parts = image.reshape(*lead, height, s, width, s, *tail)
-        axis = len(lead)
-        return parts.movedim((axis + 1, axis + 3), (-2, -1)).flatten(-2)
-
-    def _pooled_maps(self, maps: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Reduce depth, normal, face_id and uv to one sample a pixel."""
-        if self.supersample == 1 or not maps:
-            return maps
-        depth = self._samples(maps["depth"])
-        there = torch.isfinite(depth)
-        some = there.sum(dim=-1).clamp(min=1)
-        nearest = depth.detach().argmin(dim=-1, keepdim=True)
-        result = {"depth": torch.where(there, depth, 0.0).sum(dim=-1) / some}
-        result["depth"] = torch.where(there.any(dim=-1), result["depth"], torch.inf)
-        if "normal" in maps:
-            result["normal"] = self._samples(maps["normal"], 1).sum(dim=-1) / some[..., None]
-        if "face_id" in maps:
-            result["face_id"] = self._samples(maps["face_id"]).gather(-1, nearest)[..., 0]
-        if "uv" in maps:
-            place = nearest[..., None, :].expand(*nearest.shape[:-1], 2, 1)
-            result["uv"] = self._samples(maps["uv"], 1).gather(-1, place)[..., 0]
-        return result
 
     def _contour(
         self,
@@ -414,58 +384,6 @@ class Renderer:
             f"Renderer({self.image_size[0]}×{self.image_size[1]}, {self.distribution!r}, scale={scale:g}, "
             f"{self.tconorm!r}, coverage='{self.coverage}')"
         )
-
-
-def _mixed(
-    found: Found, seen: Seen, weights: torch.Tensor | None, wanted: tuple[str, ...], size: tuple[int, int]
-) -> dict[str, torch.Tensor]:
-    """Return the maps (B, H, W[, C]) asked for; depth and face_id with anything but rgb alone."""
-    face_id, distance, _, depth = found.fragments
-    maps: dict[str, torch.Tensor] = {}
-    values = {"normal": seen.normal, "uv": seen.uv}
-    if weights is None:
-        covered = distance[..., 0] >= 0
-        if seen.color is not None:
-            maps["rgb"] = found.dense(seen.color)[..., 0, :]
-        if wanted != ("rgb",):
-            maps["depth"] = torch.where(covered, depth[..., 0], torch.inf)
-            maps["face_id"] = torch.where(covered, face_id[..., 0], -1)
-        for name, value in values.items():
-            if name in wanted and value is not None:
-                maps[name] = found.dense(value)[..., 0, :] * covered[..., None]
-        return maps
-    if wanted == ("rgb",):
-        assert seen.color is not None
-        return {"rgb": (weights[..., None] * found.dense(seen.color)).sum(dim=-2)}
-    some = (face_id >= 0).any(dim=-1)
-    maps["depth"] = torch.where(some, (weights * found.dense(found.depth)).sum(dim=-1), torch.inf)
-    best = weights.detach().argmax(dim=-1, keepdim=True)
-    maps["face_id"] = face_id.gather(-1, best)[..., 0]
-    for name, value in {"rgb": seen.color, **values}.items():
-        if name in wanted and value is not None:
-            maps[name] = (weights[..., None] * found.dense(value)).sum(dim=-2)
-    return maps
-
-
-def _needs_footprint(mesh: Mesh | MeshBatch, wanted: tuple[str, ...]) -> bool:
-    meshes = [mesh] if isinstance(mesh, Mesh) else list(mesh)
-    return "rgb" in wanted and any(own.texture is not None and own.texture.mipmaps for own in meshes)
-
-
-def _footprint(
-    found: Found, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, renderer: Renderer
-) -> torch.Tensor:
-    """Return what twice a face's area in the texture is multiplied with for its texels a pixel, at each fragment.
-
-    A plane through the clip positions M = [v_1 v_2 v_3] maps pixels to barycentrics with the Jacobian w³/|det M|.
-    """
-    with torch.no_grad():
-        start = layout[found.image]
-        corners = clip[faces[found.face + start[:, 1]].long() + start[:, :1]][..., [0, 1, 3]]
-        w = (found.barycentric * corners[..., 2]).sum(dim=-1)
-        det = torch.linalg.det(corners).abs()
-        step = 2 / (min(renderer.image_size) * renderer.supersample)
-        return w**3 / det.clamp(min=torch.finfo(det.dtype).tiny) * step**2
 
 
 def _number(name: str, value: Any, fix: str) -> None:

@@ -30,7 +30,7 @@ from geodiff.tasks.pose_input import (
 )
 from geodiff.tasks.pose_search import Descent, Poses, half_turns, rotation_angle_deg, screen
 from geodiff.tasks.pose_settings import FitPoseSettings
-from geodiff.tasks.pose_target import PoseLoss, PoseTargets, check_outputs
+from geodiff.tasks.pose_target import PoseLoss, PoseTargets
 from geodiff.validation import fail
 
 _WHERE = "fit_pose"
@@ -145,7 +145,6 @@ def fit_pose(
     settings = FitPoseSettings.of(settings, changes)
     mesh = one_mesh(mesh)
     targets = read_targets(image, mask, depth, settings, mesh.dtype)
-    check_outputs(settings)
     for name, value in (("camera", camera), ("start", start), ("truth", truth)):
         one_camera(name, value)
     centre, radius = sphere(mesh)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a pose is fitted to: images scaled to the size of the search, and how renders are compared with them."""
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -9,11 +8,10 @@ from typing import Any
 import torch
 
 from geodiff import losses
-from geodiff.render.renderer import Renderer, RenderOutput
+from geodiff.render.renderer import Renderer
 from geodiff.scene.camera import Camera
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.pose_settings import FitPoseSettings
-from geodiff.validation import fail
 
 _RENDERS = {"color": "rgb", "depth": "depth"}
 
@@ -67,18 +65,6 @@ def _averages(pixels: int, shorter: int, wanted: int, like: torch.Tensor) -> tor
     old = torch.arange(pixels, dtype=torch.float64)
     overlap = torch.minimum(edges[1:, None], old + 1) - torch.maximum(edges[:-1, None], old)
     return (overlap.clamp_min(0) / ratio).to(like.dtype)
-
-
-def check_outputs(settings: FitPoseSettings) -> None:
-    """Refuse losses whose images this renderer does not make.
-
-    Raises:
-        ValueError: colour or depth, where `RenderOutput` has only alpha.
-    """
-    made = [field.name for field in dataclasses.fields(RenderOutput)]
-    for name in settings.loss:
-        if _RENDERS.get(name, "alpha") not in made:
-            raise fail("fit_pose", "loss", "of what the renderer makes: 'silhouette'", repr(name))
 
 
 class PoseLoss:

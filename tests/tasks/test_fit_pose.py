@@ -244,13 +244,6 @@ def test_depth_and_color() -> None:
     assert fit.error["distance"] == pytest.approx(1, abs=0.02)  # which depth tells, and a silhouette does not
 
 
-def test_a_renderer_without_color_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = dataclasses.make_dataclass("RenderOutput", ["alpha"])
-    monkeypatch.setattr(pose_target, "RenderOutput", alone)
-    with pytest.raises(ValueError, match=r"`loss` must be of what the renderer makes: 'silhouette'; got 'color'"):
-        fit_pose(wedge(), torch.rand(16, 16, 4).round(), TRUTH, loss="color", progress=False)
-
-
 # --- checkpoints and files --------------------------------------------------------------------------------------------
 
 
@@ -293,7 +286,7 @@ def test_a_checkpoint_of_another_job_is_refused(tmp_path: pathlib.Path) -> None:
         run_in(tmp_path, callback=stop_at(7))
     with pytest.raises(ValueError, match=r"same job.*lr 0.1 \(now 0.2\)"):
         run_in(tmp_path, lr=0.2)
-    with pytest.raises(ValueError, match=r"another mesh"):
+    with pytest.raises(ValueError, match="made with other mesh"):
         run_in(tmp_path, lights=gd.AmbientLight())
     with pytest.raises(Interrupted):
         run_in(tmp_path, lr=0.2, resume=False, callback=stop_at(0))  # from the first step again
