@@ -72,6 +72,7 @@ def tconorms(path: pathlib.Path) -> None:
 
 
 def main() -> None:
+    """Draw both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=pathlib.Path, default=pathlib.Path("out/soft"))
     folder = parser.parse_args().output
