@@ -100,3 +100,9 @@ def test_textured_render(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
     assert page.size == (160, 90)
     # Clay, cream and blue on the vase, and light and dark tiles: many colours, none of them blown out.
     assert picture.std(axis=(0, 1)).min() > 25 and (picture > 250).mean() < 0.05
+
+
+def test_pictures_of_distributions_and_tconorms(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["soft_gallery", "-o", str(tmp_path)])
+    runpy.run_path(str(ROOT / "demos" / "soft_gallery.py"), run_name="__main__")
+    assert {path.name for path in tmp_path.iterdir()} == {"distributions.png", "tconorms.png"}
