@@ -37,7 +37,7 @@ def distributions(path: pathlib.Path) -> None:
         above.set(title=name.replace("_", " "), xlim=(-4, 4), ylim=(-0.03, 1.03), xticks=(-2, 0, 2), yticks=(0, 1))
         above.spines[["top", "right"]].set_visible(False)
         alpha = gd.Renderer(96, law, 0.03)(box, EYE).alpha
-        below.imshow(alpha, cmap="gray_r", vmin=0, vmax=1)
+        below.imshow(alpha.numpy(), cmap="gray_r", vmin=0, vmax=1)
         below.set(xticks=(), yticks=())
     figure.savefig(path, dpi=90)
     plt.close(figure)
@@ -65,7 +65,7 @@ def tconorms(path: pathlib.Path) -> None:
         panels[1, i].set(xlim=(0, 1), ylim=(-0.08, 2.0), xticks=(0, 1), yticks=(0, 1, 2))
         panels[1, i].spines[["top", "right"]].set_visible(False)
         alpha = gd.Renderer(96, "logistic", 0.06, rule)(pair, eye).alpha
-        panels[2, i].imshow(alpha, cmap="gray_r", vmin=0, vmax=1)
+        panels[2, i].imshow(alpha.numpy(), cmap="gray_r", vmin=0, vmax=1)
         panels[2, i].set(xticks=(), yticks=())
     figure.savefig(path, dpi=90)
     plt.close(figure)
