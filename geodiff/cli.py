@@ -271,6 +271,7 @@ def fit_mesh(
 @click.option("--lr", type=float, help="First step length, radians.  [default: 0.1]")
 @click.option("--distribution", help="Soft edge, such as logistic or 'gamma(0.5).reversed'.  [default: logistic]")
 @click.option("--tconorm", help="How faces are joined, such as probabilistic or 'yager(2)'.  [default: probabilistic]")
+@click.option("--coverage", help="contour, or faces joined by the T-conorm.  [default: contour]")
 @click.option("--scale-start", type=float, help="τ at the first step.  [default: 0.02]")
 @click.option("--scale-end", type=float, help="τ at the last step.  [default: 0.001]")
 @click.option("--size", type=int, help="Pixels of the shorter side to fit at, at most.  [default: 64]")

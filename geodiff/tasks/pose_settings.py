@@ -12,6 +12,7 @@ from geodiff import soft
 from geodiff.validation import choice, fail, nearest, positive
 
 LOSSES = ("silhouette", "color", "depth")
+COVERAGES = ("contour", "faces", "edges")
 TRANSLATIONS = ("free", "distance", "fixed")
 _WHERE = "fit_pose"
 
@@ -44,7 +45,9 @@ class FitPoseSettings:
         lr_decay: what is left of it at the last step, in (0, 1], geometric in between.
         betas: decay of the first and second moments of the gradient, each in [0, 1).
         distribution: the soft edge, an object or a name of `geodiff.soft`.
-        tconorm: how faces are joined, an object or a name of `geodiff.soft`.
+        coverage: ``"contour"``, ``"faces"`` or ``"edges"``, as `Renderer` has them. The contour is not fattened by
+            faces smaller than τ, which the others are, so wide edges do not pull at distance and focal length.
+        tconorm: how faces are joined, an object or a name of `geodiff.soft`; the contour needs none.
         search_size: pixels of the shorter side for the candidates and until ``prune_at``; larger images are averaged.
         size: the same afterwards.
         checkpoint_every: steps between checkpoints, where there is an output folder; 0: none.
@@ -73,6 +76,7 @@ class FitPoseSettings:
     lr_decay: float = 0.05
     betas: tuple[float, float] = (0.7, 0.95)
     distribution: "soft.Distribution | str | Callable[..., Any]" = "logistic"
+    coverage: str = "contour"
     tconorm: "soft.TConorm | str | Callable[..., Any]" = "probabilistic"
     search_size: int = 32
     size: int = 64
@@ -103,6 +107,7 @@ class FitPoseSettings:
             raise fail(_WHERE, "loss", "one or several different terms", repr(self.loss), f"Of {', '.join(LOSSES)}.")
         object.__setattr__(self, "loss", losses)
         choice(_WHERE, "translation", self.translation, TRANSLATIONS)
+        choice(_WHERE, "coverage", self.coverage, COVERAGES)
         if not isinstance(self.focal, bool):
             raise fail(_WHERE, "focal", "True or False", self.focal, error=TypeError)
         positive(_WHERE, "lr", self.lr, "0.1 (radians) is a good start.")

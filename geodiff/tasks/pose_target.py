@@ -103,7 +103,9 @@ class PoseLoss:
 
     def _rendered(self, cameras: Camera, size: tuple[int, int], scale: float) -> Any:
         extra = tuple(_RENDERS[name] for name in self.settings.loss if name in _RENDERS)
-        options: dict[str, Any] = {"outputs": ("alpha", *extra)} if extra else {}
+        options: dict[str, Any] = {"coverage": self.settings.coverage}
+        if extra:
+            options["outputs"] = ("alpha", *extra)
         render: Any = Renderer(size, self.settings.distribution, scale, self.settings.tconorm, **options)
         return render(self.mesh, cameras, self.lights) if "rgb" in extra else render(self.mesh, cameras)
 

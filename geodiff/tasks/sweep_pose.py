@@ -81,6 +81,7 @@ def _run(pairs: _Pairs, case: Case) -> dict[str, float | int | None]:
             progress=False,
             distribution=renderer.distribution,
             tconorm=renderer.tconorm,
+            coverage="faces",
             scale=(case.scale, case.scale * pairs.decay),
             lr=case.lr,
         )
