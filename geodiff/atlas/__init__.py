@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A surface from a point cloud: overlapping charts, fitted at once, and the surfaces they hand out."""
+"""An atlas of a surface: overlapping charts fitted to a cloud of points."""
