@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from geodiff.atlas import consensus
-from geodiff.atlas.charts import Charts
 from geodiff.atlas.chart_mesh import atlas_mesh, chart_meshes
+from geodiff.atlas.charts import Charts
 from geodiff.atlas.domain import Domain, trim
 from geodiff.atlas.orient import orient
 from geodiff.atlas.sample import Samples, sample, step
@@ -307,7 +307,7 @@ class Atlas:
 
     @functools.cached_property
     def disagreement(self) -> float:
-        """Typical distance between charts at the same point: the root mean square of the spread, without its worst 5 %."""
+        """Typical distance between charts at the same point: root mean square of the spread, without its worst 5 %."""
         spread = self._consensus[1]
         spread = spread[spread <= spread.quantile(0.95)] if 0 < len(spread) < 1 << 24 else spread
         return float(spread.square().mean().sqrt()) if len(spread) else 0.0

@@ -82,7 +82,7 @@ def atlas_mesh(atlas: "Atlas", refine: int = 0, *, gap: float = 0.002) -> Mesh:
         before = len(uv)
         corner_uv, ends = _quarter(corner_uv, before)
         pairs = vertex[ends].sort(1).values
-        new, number = torch.unique(pairs, dim=0, return_inverse=True)
+        _, number = torch.unique(pairs, dim=0, return_inverse=True)
         vertex = torch.cat((vertex, number + (int(vertex.max()) + 1)))
         uv, shift = torch.cat((uv, uv[ends].mean(1))), torch.cat((shift, shift[ends].mean(1)))
         of, layout = torch.cat((of, of[ends[:, 0]])), torch.cat((layout, layout[ends].mean(1)))

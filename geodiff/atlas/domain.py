@@ -3,6 +3,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ def trim(
     u, x = uv.detach().cpu().double().numpy(), places.detach().cpu().double().numpy()
     i = point.cpu().numpy()
     starts = np.searchsorted(chart.cpu().numpy(), np.arange(int(chart[-1]) + 2 if len(chart) else 1))
-    found = [_delaunay(u[a:b]) + a for a, b in zip(starts[:-1], starts[1:], strict=True) if b - a >= 3]
+    found = [_delaunay(u[a:b]) + a for a, b in itertools.pairwise(starts) if b - a >= 3]
     triangles = np.concatenate(found) if found else np.zeros((0, 3), dtype=np.int64)
     spacing = local_spacing(x, i, points)
     radius, area = _circumradius(x[triangles])

@@ -93,9 +93,9 @@ def surface_metrics(
 ) -> SurfaceMetrics:
     """Measure a recovered surface against the true one.
 
-    Accuracy runs from `samples` places of the output (all points, if it is a cloud) to the nearest of the truth,
-    the distance to its triangles where it is a mesh; completeness from `samples` places of the truth to the nearest of the output's
-    places. So completeness has a floor: about half the spacing of the places, 0.5·√(area/samples).
+    Accuracy runs from `samples` places of the output (all points, if it is a cloud) to the nearest of the truth, which
+    is a place on its triangles where it is a mesh; completeness from `samples` places of the truth to the nearest of
+    the output's places. So completeness has a floor: about half the spacing of the places, 0.5·√(area/samples).
 
     Args:
         output: a mesh, or points (N, 3).

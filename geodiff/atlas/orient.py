@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
+from scipy.spatial import cKDTree
 
 from geodiff.validation import fail
 
@@ -82,8 +83,8 @@ def orient(
     sign, component = _spread(weight, shared)
     vote = np.zeros(charts)
     if given is not None:
-        vote = np.bincount(q, (given.detach().cpu().double().numpy()[i] * n).sum(1), charts)
-        turned = np.bincount(component, vote * sign)
+        vote += np.bincount(q, (given.detach().cpu().double().numpy()[i] * n).sum(1), charts)
+        turned = np.bincount(component, weights=vote * sign)
         sign = sign * np.where(turned < 0, -1.0, 1.0)[component]
         # Heavier than all edges of a chart together.
         vote = vote * (1 + 2 * np.asarray(abs(weight).sum(1)).ravel() / np.maximum(np.abs(vote), 1e-12))
@@ -113,6 +114,8 @@ def _edges(q: np.ndarray, i: np.ndarray, n: np.ndarray, charts: int, points: int
 def _spread(weight: csr_matrix, shared: csr_matrix) -> tuple[np.ndarray, np.ndarray]:
     charts = weight.shape[0]
     edges = weight.tocoo()
+    if edges.nnz == 0:
+        return np.ones(charts), np.arange(charts)
     counts = np.asarray(shared[edges.row, edges.col]).ravel()
     # Costs must not be 0, which means "no edge" to SciPy.
     cost = 1.01 - np.abs(edges.data) / (counts + _SHRINK)
@@ -158,7 +161,7 @@ def _outward(
     unique, inverse, copies = np.unique(key, return_inverse=True, return_counts=True)
     place = np.stack([np.bincount(inverse, x[:, d]) for d in range(3)], 1) / copies[:, None]
     normal = np.stack([np.bincount(inverse, n[:, d]) for d in range(3)], 1)
-    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+    normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
     area = _areas(place)
     of = unique // points
     middle = np.average(place, axis=0, weights=area)
@@ -197,8 +200,6 @@ def _outward(
 
 def _areas(x: np.ndarray) -> np.ndarray:
     """Return the area about each point: π r_k² / k for the distance r_k to its k-th neighbour."""
-    from scipy.spatial import cKDTree
-
     k = min(8, len(x) - 1)
     if k < 1:
         return np.ones(len(x))
