@@ -6,7 +6,7 @@ import functools
 import os
 import pathlib
 import zipfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from geodiff.atlas.watertight import poisson_mesh
 from geodiff.scene.atomic import replacing
 from geodiff.scene.mesh import Mesh
 from geodiff.validation import fail, floating, integers
+
+if TYPE_CHECKING:
+    from geodiff.atlas.fit import FittedCharts
 
 _FORMAT = "geodiff atlas 1"
 _CHART_FIELDS = ("linear", "offset", "center", "rotation", "scale")
@@ -126,6 +129,19 @@ class Atlas:
         fitted, spread = draft._consensus
         trust = consensus.confidence(points, fitted, spread, covered & ~outlier, noise)
         return dataclasses.replace(draft, sign=sides.sign.to(points), confidence=trust.to(points))
+
+    @classmethod
+    def from_fit(cls, fit: "FittedCharts", *, normals: torch.Tensor | None = None, seed: int = 0) -> "Atlas":
+        """Make an atlas of what `geodiff.atlas.fit.fit_charts` returned.
+
+        Args:
+            fit: fitted charts.
+            normals: (N, 3), oriented normals of the cover's points, if they were given.
+            seed: of the fit, to be kept.
+        """
+        cover = fit.cover
+        return cls.of(fit.charts, cover.points, cover.chart, cover.point, fit.uv, inside=cover.inside,
+                      outlier=cover.outlier, normals=normals, noise=float(fit.noise), seed=seed)  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.charts)
@@ -269,7 +285,8 @@ class Atlas:
     def domain(self) -> Domain:
         """Where the charts are trusted; computed on first use."""
         center, scale = self.charts.center, self.charts.scale
-        deep = consensus.depth(self.predictions, self.chart, center, scale) + self.inside.to(center)
+        deep = consensus.depth(self.predictions, self.chart, center, scale).clamp(min=1e-3) * self.trust[self.chart]
+        deep = deep + self.inside.to(center)
         return trim(self.chart, self.point, self.uv, self.predictions, deep, len(self.points))
 
     @functools.cached_property
@@ -301,9 +318,16 @@ class Atlas:
     @functools.cached_property
     def _consensus(self) -> tuple[torch.Tensor, torch.Tensor]:
         say = consensus.weights(consensus.depth(self.predictions, self.chart, self.charts.center, self.charts.scale))
+        say = say * self.trust[self.chart]
         fitted, spread = consensus.consensus(self.predictions, say, self.point, len(self.points))
         covered = torch.bincount(self.point, minlength=len(self.points)) > 0
         return torch.where(covered[:, None], fitted, self.points.to(fitted)), spread
+
+    @functools.cached_property
+    def trust(self) -> torch.Tensor:
+        """How far each chart is to be trusted (Q,), in (0, 1]: `geodiff.atlas.consensus.trust`."""
+        goals = self.points[self.point].to(self.predictions)
+        return consensus.trust(self.predictions, goals, self.chart, len(self), self.noise)
 
     @functools.cached_property
     def disagreement(self) -> float:

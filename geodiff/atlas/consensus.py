@@ -4,6 +4,7 @@
 import torch
 
 _ROUNDS = 5
+_TRUST = 4  # how fast trust in a chart falls with its residual
 _WIDTH = 2.5  # of the Welsch penalty, in median deviations: far charts lose their say
 _NO_NOISE = 1e-6  # of the extent: below this, charts that disagree do so by rounding
 
@@ -19,6 +20,27 @@ def depth(places: torch.Tensor, chart: torch.Tensor, center: torch.Tensor, scale
 def weights(depth: torch.Tensor) -> torch.Tensor:
     """Return the say of charts by `depth`: its cube, which falls to zero smoothly at the edge of the chart."""
     return depth.clamp(min=0.0) ** 3 + 1e-6
+
+
+def trust(places: torch.Tensor, goals: torch.Tensor, chart: torch.Tensor, charts: int, noise: float) -> torch.Tensor:
+    """Return how far each of Q charts is to be trusted, in (0, 1]: σ⁴ over the fourth power of its residual.
+
+    The residual is the root mean square of |places − goals|, and σ the noise or, if that is less, a tenth of the usual
+    residual; charts that fit to within σ have 1.
+
+    Args:
+        places: (M, 3), members as their chart has them.
+        goals: (M, 3), the members.
+        chart: (M,) int64.
+        charts: Q.
+        noise: ≥ 0.
+    """
+    square = (places - goals).double().square().sum(-1)
+    zero = square.new_zeros(charts)
+    count = torch.bincount(chart, minlength=charts)
+    rms = (zero.index_add(0, chart, square) / count.clamp(min=1)).sqrt()
+    usual = max(noise, 0.1 * float(rms[count > 0].median()) if len(chart) else 0.0, 1e-300)
+    return (rms.clamp(min=usual) / usual).pow(-_TRUST).to(places)
 
 
 def consensus(

@@ -106,7 +106,7 @@ def _blend(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mix what all charts of the nearest point say about places `x` (S, 3) that chart (S,) has given."""
     charts = atlas.charts
-    own = consensus.weights(consensus.depth(x, chart, charts.center, charts.scale))
+    own = consensus.weights(consensus.depth(x, chart, charts.center, charts.scale)) * atlas.trust[chart]
     # The memberships of the nearest points, S rows of unequal length.
     first, rows = atlas.by_point
     starts, counts = first[point], (first[point + 1] - first[point]).clamp(max=_MOST)
@@ -114,7 +114,7 @@ def _blend(
     offset = torch.arange(len(sample), device=x.device) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
     member = rows[torch.repeat_interleave(starts, counts) + offset]
     other = atlas.chart[member]
-    say = consensus.weights(consensus.depth(x[sample], other, charts.center, charts.scale))
+    say = consensus.weights(consensus.depth(x[sample], other, charts.center, charts.scale)) * atlas.trust[other]
     keep = (other != chart[sample]) & (say > _NEGLIGIBLE * own[sample])
     sample, member, other, say = sample[keep], member[keep], other[keep], say[keep]
     if len(sample) == 0:
