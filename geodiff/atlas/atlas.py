@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from geodiff.atlas import consensus
-from geodiff.atlas.chart_mesh import atlas_mesh, chart_meshes
+from geodiff.atlas.chart_mesh import atlas_mesh, chart_meshes, evaluate
 from geodiff.atlas.charts import Charts
 from geodiff.atlas.domain import Domain, trim
 from geodiff.atlas.orient import orient
@@ -286,8 +286,11 @@ class Atlas:
         """Where the charts are trusted; computed on first use."""
         center, scale = self.charts.center, self.charts.scale
         deep = consensus.depth(self.predictions, self.chart, center, scale).clamp(min=1e-3) * self.trust[self.chart]
-        deep = deep + self.inside.to(center)
-        return trim(self.chart, self.point, self.uv, self.predictions, deep, len(self.points))
+        deep = deep * (1 + 3 * self.inside.to(center))
+        return trim(
+            self.chart, self.point, self.uv, self.predictions, self._plain_normals, deep, len(self.points),
+            lambda chart, uv: evaluate(self, chart, uv),
+        )  # fmt: skip
 
     @functools.cached_property
     def _at_members(self) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,8 +18,8 @@ def depth(places: torch.Tensor, chart: torch.Tensor, center: torch.Tensor, scale
 
 
 def weights(depth: torch.Tensor) -> torch.Tensor:
-    """Return the say of charts by `depth`: its cube, which falls to zero smoothly at the edge of the chart."""
-    return depth.clamp(min=0.0) ** 3 + 1e-6
+    """Return the say of charts by `depth`: its square, which falls to zero smoothly at the edge of the chart."""
+    return depth.clamp(min=0.0) ** 2 + 1e-6
 
 
 def trust(places: torch.Tensor, goals: torch.Tensor, chart: torch.Tensor, charts: int, noise: float) -> torch.Tensor:

@@ -4,12 +4,14 @@
 import dataclasses
 import functools
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from scipy.spatial import Delaunay, QhullError, cKDTree
 
 _NEIGHBOURS = 8
+_OFF = 1 / 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,23 +45,28 @@ def trim(
     point: torch.Tensor,
     uv: torch.Tensor,
     places: torch.Tensor,
+    normals: torch.Tensor,
     depth: torch.Tensor,
     points: int,
-    reach: float = 2.5,
+    surface: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    reach: float = 2.3,
 ) -> Domain:
     """Keep of each square the part among the members: an alpha shape whose radius follows the local spacing.
 
     The members' Delaunay triangles in the square are kept where the circle about the triangle in space is smaller than
     `reach` times the spacing √(area a point) there. So borders and holes of the cloud that are wider than that stay
-    open, and nothing is extrapolated.
+    open, and nothing is extrapolated. Of those, triangles that cut a corner go: whose middle is farther than a third of
+    the spacing from the planes of all of the three nearest points of the cloud, as the deepest charts have them.
 
     Args:
         chart: (M,) int64, sorted.
         point: (M,) int64.
         uv: (M, 2).
         places: (M, 3), the charts there.
+        normals: (M, 3), unit, of either side.
         depth: (M,), the greater the deeper the member lies in its chart.
         points: N.
+        surface: points (S, 3) of charts (S,) at places uv (S, 2).
         reach: see above. At 2 a few of the triangles of a random sample are lost; holes of radius `reach` are closed.
 
     Returns:
@@ -74,14 +81,21 @@ def trim(
     triangles = np.concatenate(found) if found else np.zeros((0, 3), dtype=np.int64)
     spacing = local_spacing(x, i, points)
     radius, area = _circumradius(x[triangles])
-    keep = radius <= reach * spacing[i[triangles]].mean(axis=1)
-    triangles, area = triangles[keep], area[keep]
-    used = np.zeros(len(u), dtype=bool)
-    used[triangles] = True
-    rows = np.flatnonzero(used)
-    rows = rows[np.lexsort((rows, depth.detach().cpu().double().numpy()[rows]))]
-    best = np.full(points, -1, dtype=np.int64)
-    best[i[rows]] = rows  # the last assignment, of the greatest depth, stays
+    local = spacing[i[triangles]].mean(axis=1)
+    keep = radius <= reach * local
+    triangles, area, local = triangles[keep], area[keep], local[keep]
+    deep = depth.detach().cpu().double().numpy()
+    trusted = _deepest(np.arange(len(i)), i, deep, points)
+    trusted = trusted[trusted >= 0]
+    if len(triangles):
+        corner = torch.from_numpy(triangles).to(chart.device)
+        middle = surface(chart[corner[:, 0]], uv.detach()[corner].mean(1)).detach().cpu().double().numpy()
+        near = trusted[cKDTree(x[trusted]).query(middle, k=range(1, min(3, len(trusted)) + 1))[1]]
+        n = normals.detach().cpu().double().numpy()
+        off = np.abs(((middle[:, None] - x[near]) * n[near]).sum(-1)).min(axis=1)
+        supported = off <= _OFF * local
+        triangles, area = triangles[supported], area[supported]
+    best = _deepest(np.unique(triangles), i, deep, points)
     owned = best[i[triangles]] == triangles
     owner = torch.from_numpy(best)
     owner = torch.where(owner >= 0, chart.cpu()[owner.clamp(min=0)] if len(chart) else owner, owner)
@@ -97,8 +111,16 @@ def trim(
     )
 
 
+def _deepest(rows: np.ndarray, i: np.ndarray, depth: np.ndarray, points: int) -> np.ndarray:
+    """Return the deepest of the given memberships of each point (N,), −1 where there is none."""
+    rows = rows[np.lexsort((rows, depth[rows]))]
+    best = np.full(points, -1, dtype=np.int64)
+    best[i[rows]] = rows  # the last assignment, of the greatest depth, stays
+    return best
+
+
 def local_spacing(x: np.ndarray, i: np.ndarray, points: int) -> np.ndarray:
-    """Return √(area a point) (N,) at each point, from its eighth neighbour; `x` (M, 3) are places of points `i` (M,).
+    """Return √(area a point) (N,) about each point, from eighth neighbours; `x` (M, 3) are places of points `i` (M,).
 
     Places of the same point are averaged first; points without places get 0.
     """
@@ -108,8 +130,10 @@ def local_spacing(x: np.ndarray, i: np.ndarray, points: int) -> np.ndarray:
     here = np.flatnonzero(count)
     k = min(_NEIGHBOURS, len(here) - 1)
     if k >= 1:
-        gap = cKDTree(mean[here]).query(mean[here], k=[k + 1])[0][:, 0]
-        result[here] = gap * np.sqrt(np.pi / k)
+        gap, near = cKDTree(mean[here]).query(mean[here], k=range(1, k + 2))
+        spacing = gap[:, -1] * np.sqrt(np.pi / k)
+        # At borders half of the disc is empty: the neighbours further in know better.
+        result[here] = np.quantile(spacing[near], 0.25, axis=1)
     return result
 
 

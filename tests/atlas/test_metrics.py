@@ -83,8 +83,8 @@ def test_parallel_planes() -> None:
     low = low.with_vertices(low.vertices - low.vertices.mean(0))
     high = low.translated(0.125 * low.face_normals[0])
     report = surface_metrics(high, low, samples=20_000, scale=1.0)
-    assert report.accuracy.mean == pytest.approx(0.125, abs=ROUNDING)
-    assert report.accuracy.max == pytest.approx(0.125, abs=ROUNDING)
+    assert report.accuracy.mean == pytest.approx(0.125, abs=1e-6)
+    assert report.accuracy.max == pytest.approx(0.125, abs=1e-6)  # float32 of Open3D where it is installed
     # √(1/64 + r²) with r the distance to the nearest of 5000 places a unit of area: E r² = 1/(π·5000).
     expected = math.sqrt(1 / 64 + 1 / (math.pi * 5000))
     assert report.completeness.rms == pytest.approx(expected, rel=1e-3)
