@@ -9,13 +9,12 @@ import torch
 from scipy.sparse import coo_matrix, csgraph
 from scipy.spatial import cKDTree
 
-from geodiff.atlas.noise import estimate_noise
 from geodiff.validation import fail, floating, promote
 
 LEAST_POINTS = 16
 MOST_POINTS = 200_000
 NEIGHBOURS = 12  # of the graph
-NORMAL_NEIGHBOURS = 16
+SCALES = (8, 16, 32, 64)  # neighbours that a normal may be estimated from
 FLAT = 1e-6  # ratio of the principal spreads of points on a line
 
 
@@ -31,7 +30,6 @@ class Cloud:
         neighbours: (N, K) int64, nearest first, without the point itself.
         distances: (N, K).
         outlier: (N,) bool, isolated points.
-        noise: standard deviation of the points across the surface, world units.
         diagonal: of the bounding box of the points that are no outliers.
         duplicates: how many points were dropped since they repeat another.
         notes: what a user should be told, a sentence each.
@@ -44,7 +42,6 @@ class Cloud:
     neighbours: torch.Tensor
     distances: torch.Tensor
     outlier: torch.Tensor
-    noise: float
     diagonal: float
     duplicates: int
     notes: tuple[str, ...]
@@ -80,8 +77,7 @@ def read_cloud(
         fix = "One normal a point, or none at all."
         n = floating(where, "normals", values["normals"].detach().cpu(), (len(x), 3), fix, finite=False)
     given = len(x)
-    _, first = np.unique(_rows(x), return_index=True)
-    index = np.sort(first)
+    index = _distinct(x.numpy())
     duplicates = given - len(index)
     if duplicates:
         notes.append(f"{duplicates} of {given} points repeat another and were dropped.")
@@ -98,7 +94,7 @@ def read_cloud(
     _check_spread(where, x)
 
     tree = cKDTree(x.double().numpy())
-    count = min(max(NEIGHBOURS, NORMAL_NEIGHBOURS), len(x) - 1)
+    count = min(SCALES[-1], len(x) - 1)
     distances, neighbours = tree.query(tree.data, k=count + 1, workers=-1)
     distances, neighbours = distances[:, 1:], neighbours[:, 1:]
     own, spread = estimate_normals(x, neighbours)
@@ -114,10 +110,9 @@ def read_cloud(
                 notes.append(f"{lost} of {len(x)} normals have length zero: they were estimated.")
             n = torch.where(zero[:, None], own, n[kept] / length.clamp(min=torch.finfo(n.dtype).tiny))
     outlier = _outliers(distances, neighbours, spread)
-    if outlier.all():
-        raise fail(
-            where, "points", "a cloud of a surface", "points none of which lies near others", "Give more points."
-        )
+    if (~outlier).sum() < LEAST_POINTS:
+        text = f"{int(outlier.sum())} of {len(x)} far from all others"
+        raise fail(where, "points", f"at least {LEAST_POINTS} that lie near others", text, "Give more points.")
     if outlier.any():
         notes.append(f"{int(outlier.sum())} of {len(x)} points are isolated: no chart is fitted to them.")
     inner = x[torch.from_numpy(~outlier)]
@@ -131,7 +126,6 @@ def read_cloud(
         neighbours=torch.from_numpy(neighbours[:, :width].astype(np.int64)),
         distances=torch.from_numpy(distances[:, :width]),
         outlier=torch.from_numpy(outlier),
-        noise=estimate_noise(inner),
         diagonal=diagonal,
         duplicates=duplicates,
         notes=tuple(notes),
@@ -139,22 +133,50 @@ def read_cloud(
 
 
 def estimate_normals(points: torch.Tensor, neighbours: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
-    """Unit normals (N, 3) of the planes through points and neighbours; variances (N, 3) along the axes, ascending."""
+    """Estimate normals from planes through points and their neighbours, each at the scale where these are flattest.
+
+    Noise asks for many neighbours, edges and other sheets nearby for few. Of 8, 16, 32 and 64, those are taken whose
+    ratio of the least to the middle variance is smallest, after a handicap of `(1 + 4/k)²` for what k points through
+    one plane leave of noise.
+
+    Args:
+        points: (N, 3).
+        neighbours: (N, K), nearest first.
+
+    Returns:
+        unit normals (N, 3) of either side, and variances (N, 3) along the axes of 16 neighbours, ascending.
+    """
     normals, spreads = [], []
     x = points.double()
-    for rows in torch.arange(len(x)).split(1 << 16):
-        around = torch.cat([x[rows, None], x[torch.from_numpy(neighbours[rows.numpy()])]], 1)
-        around = around - around.mean(1, keepdim=True)
-        spread, axes = torch.linalg.eigh(around.mT @ around / around.shape[1])
-        normals.append(axes[:, :, 0])
-        spreads.append(spread)
+    for rows in torch.arange(len(x)).split(1 << 14):
+        around = torch.cat([x[rows, None], x[torch.from_numpy(neighbours[rows.numpy()])]], 1) - x[rows, None]
+        best = torch.full((len(rows),), torch.inf, dtype=torch.float64)
+        normal = torch.zeros(len(rows), 3, dtype=torch.float64)
+        for k in SCALES:
+            if k > neighbours.shape[1] and k > SCALES[0]:
+                break
+            some = around[:, : k + 1]
+            some = some - some.mean(1, keepdim=True)
+            spread, axes = torch.linalg.eigh(some.mT @ some / some.shape[1])
+            if k <= 16:
+                usual = spread
+            # Where no scale has any thickness, the smallest is kept.
+            ratio = (spread[:, 0].clamp(min=0) / spread[:, 1].clamp(min=1e-300)) * (1 + 4 / k) ** 2 + 1e-9 * k
+            better = ratio < best
+            best = torch.where(better, ratio, best)
+            normal = torch.where(better[:, None], axes[:, :, 0], normal)
+        normals.append(normal)
+        spreads.append(usual)
     return torch.cat(normals).to(points), torch.cat(spreads).clamp(min=0).numpy()
 
 
-def _rows(x: torch.Tensor) -> np.ndarray:
-    """Rows as single items that compare by value; −0 equals 0."""
-    rows = np.ascontiguousarray(x.numpy() + 0.0)
-    return rows.view([("", rows.dtype)] * 3).ravel()
+def _distinct(x: np.ndarray) -> np.ndarray:
+    """Return where rows (N, 3) come first, ascending."""
+    order = np.lexsort((np.arange(len(x)), x[:, 2], x[:, 1], x[:, 0]))
+    ordered = x[order]
+    new = np.ones(len(x), dtype=bool)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(1)
+    return np.sort(order[new])
 
 
 def _check_spread(where: str, x: torch.Tensor) -> None:

@@ -16,7 +16,8 @@ TARGET = 60
 LEAST_MEMBERS = 8
 WELL_INSIDE = 0.75  # of the radius
 SPACING = 0.6  # of centres, in radii
-STEEP = 0.8  # |normal component| of a step that leaves the sheet
+STEEP = 0.65  # |normal component| of a step that leaves the sheet
+COMMON = 3  # neighbours that two neighbours in a sheet share
 TURN = -0.1  # least product of normals of a member and the centre: 95 degrees
 ROUNDS = 50
 
@@ -126,18 +127,33 @@ class _Builder:
         """Directed steps (from, to, length) between neighbours, both ways, that do not leave the sheet."""
         near, far = self.cloud.neighbours.numpy(), self.cloud.distances.numpy()
         count, width = near.shape
-        a, b, d = np.repeat(np.arange(count), width), near.ravel(), far.ravel()
+        a, b, d = np.repeat(np.arange(count), width), near.ravel(), np.maximum(far.ravel(), 1e-300)
+        step = (self.x[b] - self.x[a]) / d[:, None]
+        across = np.maximum(np.abs((step * self.n[a]).sum(1)), np.abs((step * self.n[b]).sum(1)))
         outlier = self.cloud.outlier.numpy()
-        step = (self.x[b] - self.x[a]) / np.maximum(d, 1e-300)[:, None]
-        across = np.minimum(np.abs((step * self.n[a]).sum(1)), np.abs((step * self.n[b]).sum(1)))
-        # A steep step is one across the surface unless noise explains it.
-        keep = (across <= STEEP) | (across * d <= 3 * self.cloud.noise)
-        keep &= ~outlier[a] & ~outlier[b]
-        a, b, d = a[keep], b[keep], d[keep]
-        graph = coo_matrix((np.maximum(d, 1e-300), (a, b)), shape=(count, count)).tocsr()
-        graph = graph.maximum(graph.T).tocoo()
-        order = np.lexsort((graph.col, graph.row))
-        return graph.row[order].astype(np.int64), graph.col[order].astype(np.int64), graph.data[order]
+        good = ~outlier[a] & ~outlier[b]
+        gentle = good & (across <= STEEP)
+        ones = np.ones(int(gentle.sum()), dtype=np.int32)
+        graph = coo_matrix((ones, (a[gentle], b[gentle])), shape=(count, count)).tocsr()
+        graph = graph.maximum(graph.T)
+        # Neighbours in a sheet have others in common; where a normal is wrong, a step may lead to another sheet, but
+        # seldom several side by side.
+        common = graph.multiply(graph @ graph).tocoo()
+        firm = common.data >= COMMON
+        rows, columns = common.row[firm].astype(np.int64), common.col[firm].astype(np.int64)
+        # Points that this leaves alone hang on to the gentlest neighbour that is not; nothing else hangs on to them.
+        links = coo_matrix((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(count, count))
+        labels = csgraph.connected_components(links, directed=False)[1]
+        alone = np.bincount(labels)[labels] < LEAST_MEMBERS
+        hang = np.flatnonzero(good & alone[a] & ~alone[b])
+        hang = hang[np.lexsort((across[hang], a[hang]))]
+        hang = hang[np.unique(a[hang], return_index=True)[1]]
+        within = ~alone[rows]
+        rows = np.concatenate([rows[within], a[hang], b[hang]])
+        columns = np.concatenate([columns[within], b[hang], a[hang]])
+        order = np.lexsort((columns, rows))
+        rows, columns = rows[order], columns[order]
+        return rows, columns, np.linalg.norm(self.x[rows] - self.x[columns], axis=1)
 
     def build(self) -> Cover:
         covered = self.cloud.outlier.numpy().copy()

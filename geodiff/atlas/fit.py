@@ -12,6 +12,7 @@ from geodiff.atlas import matching
 from geodiff.atlas.charts import ACTIVATIONS, WIDTHS, Charts, Placement
 from geodiff.atlas.cloud import MOST_POINTS, Cloud, read_cloud
 from geodiff.atlas.cover import LEAST_MEMBERS, WELL_INSIDE, Cover, cover
+from geodiff.atlas.noise import estimate_noise
 from geodiff.atlas.ragged import Ragged
 from geodiff.atlas.training import Batch
 from geodiff.validation import choice, fail, positive
@@ -171,7 +172,7 @@ class Fitter:
         self.cover = patches = cover(
             cloud, radius=settings.radius, target=settings.target, spacing=settings.spacing, seed=settings.seed
         )
-        self.noise = cloud.noise if settings.noise is None else settings.noise
+        self.noise = estimate_noise(patches) if settings.noise is None else settings.noise
         count = len(patches)
         members = patches.points[patches.point]
         self.placement = Placement.of(members, patches.chart, count)

@@ -1,38 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far the points of a cloud lie from their surface."""
 
+from typing import TYPE_CHECKING
+
 import torch
-from scipy.spatial import cKDTree
 from scipy.stats import chi2
+
+from geodiff.atlas.ragged import Ragged
+
+if TYPE_CHECKING:
+    from geodiff.atlas.cover import Cover
 
 COEFFICIENTS = 6  # of a quadric height function
 SITES = 20_000
 QUANTILE = 0.25
 
 
-def estimate_noise(points: torch.Tensor, neighbours: int = 24) -> float:
+def estimate_noise(patches: "Cover", neighbours: int = 24) -> float:
     """Estimate the standard deviation σ of the points across the surface, from residuals of local quadrics.
 
-    At up to 20 000 places, a quadric height function over the plane of the nearest `neighbours` points is fitted to
-    them by least squares. σ² is the lower quartile of the sums of squares left, over that of a χ² variable. Edges and
-    folds, which quadrics do not fit, lie above it as long as most of the surface is smooth.
+    At up to 20 000 places, a quadric height function over the plane of the nearest `neighbours` points of a patch is
+    fitted to them by least squares. σ² is the lower quartile of the sums of squares left, over that of a χ² variable.
+    Edges and folds, which quadrics do not fit, lie above it as long as most of the surface is smooth. Since patches
+    are of one sheet, the distance of two sheets does not count as noise.
 
     Args:
-        points: (N, 3) without outliers.
-        neighbours: how many points are fitted at once.
+        patches: of the cloud.
+        neighbours: how many points are fitted at once; patches with fewer points are left out.
 
     Returns:
-        σ in the unit of the points; 0 for fewer than 7 points.
+        σ in the unit of the points; 0 where no patch has enough points.
     """
-    x = points.detach().double()
-    count = min(neighbours, len(x))
-    free = count - COEFFICIENTS
-    if free < 1:
+    layout = Ragged(patches.chart, len(patches))
+    sites = int(patches.inside.sum())
+    stride = max(1, sites // SITES)
+    sums = []
+    for block in layout.blocks:
+        if block.slots.shape[1] < neighbours:
+            continue
+        sizes = block.mask.sum(1)
+        for g in torch.nonzero(sizes >= neighbours).flatten().split(256):
+            x = patches.points[patches.point[block.slots[g]]].double()
+            far = torch.cdist(x, x).masked_fill(~block.mask[g][:, None], torch.inf)
+            near = far.topk(neighbours, largest=False)[1]
+            well = (patches.inside[block.slots[g]] & block.mask[g]).nonzero()[::stride]
+            if len(well):
+                own = torch.arange(len(g))[:, None, None].expand_as(near)[well[:, 0], well[:, 1]]
+                sums.append(_residuals(x[own, near[well[:, 0], well[:, 1]]]))
+    if not sums:
         return 0.0
-    tree = cKDTree(x.numpy())
-    near = tree.query(tree.data[:: max(1, len(x) // SITES)], k=count, workers=-1)[1]
-    sums = torch.cat([_residuals(x[part]) for part in torch.from_numpy(near).split(4096)])
-    return float((sums.quantile(QUANTILE) / float(chi2.ppf(QUANTILE, free))).sqrt())
+    free = neighbours - COEFFICIENTS
+    return float((torch.cat(sums).quantile(QUANTILE) / float(chi2.ppf(QUANTILE, free))).sqrt())
 
 
 def _residuals(around: torch.Tensor) -> torch.Tensor:
