@@ -221,7 +221,7 @@ class Fitter:
         Args:
             progress: called with (stage, chunks done, chunks in all, charts converged, mean square residual in local
                 units) after each chunk; stages are ``"fit"`` and ``"agree 1"``, ….
-            checkpoint: called with this after each chunk.
+            checkpoint: called with this after each chunk, and in a team after each exchange.
             team: the processes that share the work; all return the same.
         """
         for stage in range(1 + self.settings.rounds):
@@ -244,6 +244,8 @@ class Fitter:
                     loss = float(self.loss[: max(last, 1)].mean())
                     progress(name, finished, len(self.starts), int(self.converged.sum()), loss)
             self._exchange(team, stage)
+            if checkpoint is not None and team is not None and team.size > 1:
+                checkpoint(self)
         return self._result()
 
     def _range(self, chunk: int) -> tuple[int, int]:
