@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from geodiff.atlas.fit import FittedCharts
 
 _FORMAT = "geodiff atlas 1"
+_TURNED = 0.5  # cosine of the angle by which a chart may see a point otherwise than the others
 _CHART_FIELDS = ("linear", "offset", "center", "rotation", "scale")
 _FIELDS = ("points", "chart", "point", "uv", "inside", "outlier", "sign", "confidence")
 
@@ -289,8 +290,15 @@ class Atlas:
         deep = deep * (1 + 3 * self.inside.to(center))
         return trim(
             self.chart, self.point, self.uv, self.predictions, self._plain_normals, deep, len(self.points),
-            lambda chart, uv: evaluate(self, chart, uv),
+            lambda chart, uv: evaluate(self, chart, uv), self._same_side(),
         )  # fmt: skip
+
+    def _same_side(self) -> torch.Tensor:
+        """Which members (M,) their charts see as the others do: not so where a patch has points of a sheet behind."""
+        facing = self._plain_normals * self.sign[self.chart, None]
+        total = facing.new_zeros(len(self.points), 3).index_add(0, self.point, self._say[:, None] * facing)
+        mean = torch.nn.functional.normalize(total, dim=-1, eps=1e-30)
+        return (facing * mean[self.point]).sum(-1) > _TURNED
 
     @functools.cached_property
     def _at_members(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -320,11 +328,14 @@ class Atlas:
 
     @functools.cached_property
     def _consensus(self) -> tuple[torch.Tensor, torch.Tensor]:
-        say = consensus.weights(consensus.depth(self.predictions, self.chart, self.charts.center, self.charts.scale))
-        say = say * self.trust[self.chart]
-        fitted, spread = consensus.consensus(self.predictions, say, self.point, len(self.points))
+        fitted, spread = consensus.consensus(self.predictions, self._say, self.point, len(self.points))
         covered = torch.bincount(self.point, minlength=len(self.points)) > 0
         return torch.where(covered[:, None], fitted, self.points.to(fitted)), spread
+
+    @functools.cached_property
+    def _say(self) -> torch.Tensor:
+        say = consensus.weights(consensus.depth(self.predictions, self.chart, self.charts.center, self.charts.scale))
+        return say * self.trust[self.chart]
 
     @functools.cached_property
     def trust(self) -> torch.Tensor:

@@ -49,6 +49,7 @@ def trim(
     depth: torch.Tensor,
     points: int,
     surface: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    usable: torch.Tensor,
     reach: float = 2.3,
 ) -> Domain:
     """Keep of each square the part among the members: an alpha shape whose radius follows the local spacing.
@@ -67,6 +68,7 @@ def trim(
         depth: (M,), the greater the deeper the member lies in its chart.
         points: N.
         surface: points (S, 3) of charts (S,) at places uv (S, 2).
+        usable: (M,) bool, members that may be corners.
         reach: see above. At 2 a few of the triangles of a random sample are lost; holes of radius `reach` are closed.
 
     Returns:
@@ -77,7 +79,9 @@ def trim(
     u, x = uv.detach().cpu().double().numpy(), places.detach().cpu().double().numpy()
     i = point.cpu().numpy()
     starts = np.searchsorted(chart.cpu().numpy(), np.arange(int(chart[-1]) + 2 if len(chart) else 1))
-    found = [_delaunay(u[a:b]) + a for a, b in itertools.pairwise(starts) if b - a >= 3]
+    kept = np.flatnonzero(usable.cpu().numpy())
+    starts = np.searchsorted(kept, starts)
+    found = [kept[_delaunay(u[kept[a:b]]) + a] for a, b in itertools.pairwise(starts) if b - a >= 3]
     triangles = np.concatenate(found) if found else np.zeros((0, 3), dtype=np.int64)
     spacing = local_spacing(x, i, points)
     radius, area = _circumradius(x[triangles])
