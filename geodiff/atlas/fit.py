@@ -24,6 +24,7 @@ MATCH_STEPS = 10
 ROUND_STEPS = 10  # between exchanges of what charts predict
 LEAVE = 0.25  # share of a batch that must have converged before it is made smaller
 TRUST = 4  # how fast trust in a chart falls with its residual
+THICK = 0.12  # noise, in radii, from which patches are made larger
 FAR = 4.0  # residuals, in units of the usual one, from which a point counts less than exp(−1)
 
 Progress = Callable[[str, int, int, int, float], None]
@@ -44,7 +45,7 @@ class Settings:
     """How to fit.
 
     Attributes:
-        target: points a patch, on average.
+        target: points a patch, on average; doubled as long as the noise exceeds 0.12 radii.
         radius: of all patches, relative to the diagonal; None: each has its own, with `target` points.
         spacing: of centres, in radii.
         widths: of the hidden layers.
@@ -141,10 +142,10 @@ class FittedCharts:
     def spread(self) -> torch.Tensor:
         """Root mean square distance (N,) of the charts of a point from their consensus; 0 for outliers."""
         mean = self.fitted_points()[self.cover.point]
-        square = (self.predicted - mean).square().sum(1)
+        square = (self.predicted - mean).square().sum(1).to(self.weight)
         zeros = square.new_zeros(len(self.cover.points))
         total = zeros.index_add(0, self.cover.point, self.weight)
-        return (zeros.index_add(0, self.cover.point, square * self.weight) / total.clamp(min=1e-30)).sqrt()
+        return (zeros.index_add(0, self.cover.point, square * self.weight) / total.clamp(min=1e-300)).sqrt()
 
 
 def consensus(predicted: torch.Tensor, weight: torch.Tensor, patches: Cover) -> torch.Tensor:
@@ -169,10 +170,19 @@ class Fitter:
 
     def __init__(self, cloud: Cloud, settings: Settings) -> None:
         self.cloud, self.settings = cloud, settings
-        self.cover = patches = cover(
-            cloud, radius=settings.radius, target=settings.target, spacing=settings.spacing, seed=settings.seed
-        )
-        self.noise = estimate_noise(patches) if settings.noise is None else settings.noise
+        target = settings.target
+        while True:
+            patches = cover(cloud, radius=settings.radius, target=target, spacing=settings.spacing, seed=settings.seed)
+            self.noise = estimate_noise(patches) if settings.noise is None else settings.noise
+            # A ball little wider than the noise is thick hides how thick that is, and shows no surface.
+            thick = self.noise > THICK * float(patches.radius.median())
+            if settings.radius is not None or not thick or 2 * target > len(cloud.points) // 4:
+                break
+            target *= 2
+        self.cover, self.notes = patches, cloud.notes
+        if target > settings.target:
+            more = f"Patches hold about {target} points in place of {settings.target}: the noise is large."
+            self.notes = (*cloud.notes, more)
         count = len(patches)
         members = patches.points[patches.point]
         self.placement = Placement.of(members, patches.chart, count)
@@ -189,6 +199,9 @@ class Fitter:
         self.parameters = [p.contiguous() for p in charts.parameters()]
         self.uv = matching.project(self.local)
         self.predicted = torch.zeros_like(self.local)
+        self.target = torch.zeros_like(self.local)  # of the stage of agreement, and its weight
+        self.weight = torch.zeros(len(self.local))
+        self.stage = torch.zeros((), dtype=torch.int64)
         self.loss = torch.zeros(count)  # mean squares, local
         self.steps = torch.zeros(count, dtype=torch.int64)
         self.converged = torch.zeros(count, dtype=torch.bool)
@@ -226,15 +239,17 @@ class Fitter:
         """
         for stage in range(1 + self.settings.rounds):
             name = f"agree {stage}" if stage else "fit"
-            target = self._agreed() if stage else None
+            if stage and int(self.stage) != stage:
+                self.target, self.weight = self._agreed()
+                self.stage.fill_(stage)
             for chunk in range(len(self.starts)):
                 if team is not None and chunk % team.size != team.rank:
                     continue
                 if not self.done[stage, chunk]:
-                    if target is None:
-                        self._fit(chunk)
+                    if stage:
+                        self._agree(chunk, self.target, self.weight)
                     else:
-                        self._agree(chunk, *target)
+                        self._fit(chunk)
                     self.done[stage, chunk] = True
                     if checkpoint is not None:
                         checkpoint(self)
@@ -253,7 +268,7 @@ class Fitter:
         return first, min(first + self.settings.chunk, len(self.cover))
 
     def _fields(self) -> dict[str, torch.Tensor]:
-        names = ("uv", "predicted", "loss", "steps", "converged", "done")
+        names = ("uv", "predicted", "target", "weight", "stage", "loss", "steps", "converged", "done")
         return {name: getattr(self, name) for name in names}
 
     def _batch(self, index: torch.Tensor, uv: torch.Tensor, target: torch.Tensor, weight: torch.Tensor,
@@ -262,9 +277,9 @@ class Fitter:
         move = self.settings.move_uv if move_uv is None else move_uv
         return Batch(index, parts, uv, target, weight, move_uv=move, residual=self.settings.residual)
 
-    def _store(self, batch: Batch) -> None:
+    def _store(self, batch: Batch, some: torch.Tensor | slice = slice(None)) -> None:
         for own, new in zip(self.parameters, batch.parameters, strict=True):
-            own[batch.index] = new
+            own[batch.index[some]] = new[some]
 
     def _start(self, first: int, last: int) -> None:
         """Find places by transport for the charts that want it, and charts that map them to their points."""
@@ -305,31 +320,29 @@ class Fitter:
             slots, mask = block.slots + base, block.mask
             batch = self._batch(block.charts + first, self.uv[slots], self.local[slots], mask.to(self.local))
             goal = (s.stop * self.noise / self.placement.scale[batch.index]).float().square()
+            here = torch.ones(len(batch), dtype=torch.bool)
             for k in range(s.steps):
                 loss = batch.step(s.rate * 0.5 * (1 + math.cos(math.pi * k / s.steps)))
-                if (k + 1) % CHECK and k + 1 < s.steps:
-                    continue
-                if k + 1 < LEAST_STEPS and k + 1 < s.steps:
-                    continue
-                arrived = loss <= goal
                 ends = k + 1 == s.steps
-                leave = arrived | ends
-                if not ends and float(leave.float().mean()) < LEAVE:
-                    if s.robust:
-                        batch.weight = self._robust(batch, mask)
+                if not ends and ((k + 1) % CHECK or k + 1 < LEAST_STEPS):
                     continue
-                out = batch.forward()[0]
-                self._store(batch)
-                kept = mask[leave]
-                rows = slots[leave][kept]
-                self.predicted[rows], self.uv[rows] = out[leave][kept], batch.uv[leave][kept]
-                gone = batch.index[leave]
-                self.loss[gone], self.steps[gone], self.converged[gone] = loss[leave], k + 1, arrived[leave]
-                if ends or bool(leave.all()):
+                # A chart is kept as it is when it arrives, whoever else is in the batch; when many have, it shrinks.
+                arrived = loss <= goal
+                leave = here & (arrived | ends)
+                if bool(leave.any()):
+                    out = batch.forward()[0]
+                    self._store(batch, leave)
+                    kept = mask[leave]
+                    rows = slots[leave][kept]
+                    self.predicted[rows], self.uv[rows] = out[leave][kept], batch.uv[leave][kept]
+                    gone = batch.index[leave]
+                    self.loss[gone], self.steps[gone], self.converged[gone] = loss[leave], k + 1, arrived[leave]
+                    here = here & ~leave
+                if not bool(here.any()):
                     break
-                stay = ~leave
-                batch.keep(stay)
-                slots, mask, goal = slots[stay], mask[stay], goal[stay]
+                if float(here.float().mean()) < 1 - LEAVE:
+                    batch.keep(here)
+                    slots, mask, goal, here = slots[here], mask[here], goal[here], here[here]
                 if s.robust:
                     batch.weight = self._robust(batch, mask)
 
@@ -423,7 +436,7 @@ class Fitter:
             noise=self.noise,
             unfitted=int((least > FAR * usual).sum()),
             folded=int(self.folded.sum()),
-            notes=self.cloud.notes,
+            notes=self.notes,
         )
 
 

@@ -13,8 +13,8 @@ from geodiff.transport.assignment import Assignment, assign
 from geodiff.transport.sinkhorn import SinkhornResult, sinkhorn
 
 MATCHINGS = ("hybrid", "projection", "exact", "sinkhorn")
-LLOYD_ROUNDS = 30
-LLOYD_SIDE = 96  # of the grid on which Lloyd's cells are measured
+LLOYD_ROUNDS = 20
+LLOYD_SIDE = 64  # of the grid on which Lloyd's cells are measured
 EPSILON = 2e-3  # of Sinkhorn, in squared patch radii
 FOLDED = 0.1  # share of members whose normal turns away from the patch's
 
@@ -28,7 +28,7 @@ def project(local: torch.Tensor) -> torch.Tensor:
 def lloyd(count: int) -> torch.Tensor:
     """Places (count, 2) spread evenly over the unit square.
 
-    Lloyd's algorithm ("Least squares quantization in PCM", 1982) on a grid of 96 × 96, from the points of the R2
+    Lloyd's algorithm ("Least squares quantization in PCM", 1982) on a grid of 64 × 64, from the points of the R2
     sequence (Roberts, 2018). The same for every seed.
     """
     plastic = 1.32471795724474602596

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from scipy.stats import chi2
 
+from geodiff.atlas.charts import Placement
 from geodiff.atlas.ragged import Ragged
 
 if TYPE_CHECKING:
@@ -19,10 +20,11 @@ QUANTILE = 0.25
 def estimate_noise(patches: "Cover", neighbours: int = 24) -> float:
     """Estimate the standard deviation σ of the points across the surface, from residuals of local quadrics.
 
-    At up to 20 000 places, a quadric height function over the plane of the nearest `neighbours` points of a patch is
-    fitted to them by least squares. σ² is the lower quartile of the sums of squares left, over that of a χ² variable.
-    Edges and folds, which quadrics do not fit, lie above it as long as most of the surface is smooth. Since patches
-    are of one sheet, the distance of two sheets does not count as noise.
+    At up to 20 000 places, a quadric height function over the plane of `neighbours` points of a patch is fitted to them
+    by least squares: those nearest along the patch's plane, since the nearest in space would be near in height too.
+    σ² is the lower quartile of the sums of squares left, over that of a χ² variable. Edges and folds, which quadrics
+    do not fit, lie above it as long as most of the surface is smooth. Since patches are of one sheet, the distance of
+    two sheets does not count as noise.
 
     Args:
         patches: of the cloud.
@@ -32,6 +34,8 @@ def estimate_noise(patches: "Cover", neighbours: int = 24) -> float:
         σ in the unit of the points; 0 where no patch has enough points.
     """
     layout = Ragged(patches.chart, len(patches))
+    members = patches.points[patches.point]
+    flat = Placement.of(members, patches.chart, len(patches)).into(members, patches.chart)[:, :2]
     sites = int(patches.inside.sum())
     stride = max(1, sites // SITES)
     sums = []
@@ -41,7 +45,8 @@ def estimate_noise(patches: "Cover", neighbours: int = 24) -> float:
         sizes = block.mask.sum(1)
         for g in torch.nonzero(sizes >= neighbours).flatten().split(256):
             x = patches.points[patches.point[block.slots[g]]].double()
-            far = torch.cdist(x, x).masked_fill(~block.mask[g][:, None], torch.inf)
+            plane = flat[block.slots[g]]
+            far = torch.cdist(plane, plane).masked_fill(~block.mask[g][:, None], torch.inf)
             near = far.topk(neighbours, largest=False)[1]
             well = (patches.inside[block.slots[g]] & block.mask[g]).nonzero()[::stride]
             if len(well):

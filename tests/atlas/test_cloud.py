@@ -18,7 +18,7 @@ NOISE_ERROR = 0.1
 
 
 @pytest.mark.parametrize("make", [plane, sphere, torus])
-@pytest.mark.parametrize("noise", [0.005, 0.02])
+@pytest.mark.parametrize("noise", [0.003, 0.01])
 def test_noise_is_found(make: Callable[..., torch.Tensor], noise: float) -> None:
     assert estimate_noise(cover(make(4000, noise))) == pytest.approx(noise, rel=NOISE_ERROR)
 

@@ -39,7 +39,7 @@ def same(a: FittedCharts, b: FittedCharts) -> bool:
     ("make", "distance", "noise"), [(plane, from_plane, 0.01), (sphere, from_sphere, 0.02), (torus, from_torus, 0.02)]
 )
 def test_known_surfaces_are_found(make: Callable, distance: Callable, noise: float) -> None:
-    points = make(2000, noise)
+    points = make(1200, noise)
     fit = fit_charts(points)
     raw = float(distance(points).mean())
     assert float(distance(fit.fitted_points()).mean()) < BAR * raw
@@ -59,7 +59,7 @@ def test_known_surfaces_are_found(make: Callable, distance: Callable, noise: flo
 
 
 def test_rounds_bring_agreement() -> None:
-    points = sphere(1000, 0.02)
+    points = sphere(600, 0.02)
     apart, together = fit_charts(points, rounds=0), fit_charts(points, rounds=3)
     assert float(together.spread().mean()) < 0.7 * float(apart.spread().mean())
 
@@ -67,7 +67,7 @@ def test_rounds_bring_agreement() -> None:
 def test_sheets_stay_apart() -> None:
     gap = 0.06
     points = sheets(1500, gap) + 0.002 * torch.randn(3000, 3)
-    fit = fit_charts(points, radius=0.1)
+    fit = fit_charts(points, radius=0.1, widths=(32, 32), rounds=1)
     assert float(fit.cover.radius[0]) > gap
     height = fit.fitted_points()[:, 2]
     assert float((height[:1500]).abs().max()) < 0.2 * gap
@@ -78,26 +78,26 @@ def test_sheets_stay_apart() -> None:
 def test_every_matching_fits_a_fold(method: str) -> None:
     angle = torch.rand(600) * 1.3 * torch.pi  # three quarters of a tube: it folds over its plane
     points = torch.stack([torch.cos(angle), torch.sin(angle), torch.rand(600) * 1.5], 1)
-    fit = fit_charts(points, target=500, matching=method, steps=300, noise=0.0, rounds=1, widths=(32, 32))
+    fit = fit_charts(points, target=500, matching=method, steps=200, noise=0.0, rounds=1, widths=(32, 32))
     error = float((fit.fitted_points()[:, :2].norm(dim=1) - 1).abs().mean())
     assert error < (0.3 if method == "projection" else 0.05)
-    assert fit.steps.tolist() == [300] * len(fit.charts) and not fit.converged.any()
+    assert fit.steps.tolist() == [200] * len(fit.charts) and not fit.converged.any()
 
 
 def test_points_far_off_count_less() -> None:
-    points = sphere(1500, 0.01)
-    points[:30] *= 1.06
+    points = sphere(800, 0.01)
+    points[:16] *= 1.06
     kept, lost = fit_charts(points, robust=False), fit_charts(points)
     assert float(from_sphere(lost.fitted_points()).mean()) < float(from_sphere(kept.fitted_points()).mean())
-    assert float(from_sphere(lost.fitted_points()[:30]).mean()) < 0.03
+    assert float(from_sphere(lost.fitted_points()[:16]).mean()) < 0.03
 
 
 def test_start_of_a_chart_does_not_depend_on_chunks() -> None:
     points = sphere(800, 0.01)
-    a, b = fit_charts(points, chunk=7), fit_charts(points, chunk=1000)
-    # Blocks of other sizes round otherwise; that is all.
-    assert torch.allclose(a.fitted_points(), b.fitted_points(), atol=2e-3)
-    assert same(a, fit_charts(points, chunk=7))
+    a, b = fit_charts(points, chunk=7, steps=30), fit_charts(points, chunk=1000, steps=30)
+    # Blocks of other sizes round otherwise, which steps of Adam and kinks of relu magnify; that is all.
+    assert float((a.fitted_points() - b.fitted_points()).norm(dim=1).mean()) < 1e-2 * a.noise
+    assert same(a, fit_charts(points, chunk=7, steps=30))
 
 
 @pytest.mark.parametrize("kill", [2, 5])
