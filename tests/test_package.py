@@ -27,7 +27,9 @@ FLOORS = (
     {"render", "losses"},
     {"atlas", "interop"},
     {"tasks"},
+    {"cli_options"},
     {"cli"},
+    {"__main__"},
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -248,10 +248,9 @@ class _Job:
     def save(self, every: float) -> None:
         """Save a checkpoint, if it is time to, and what is known now is something to go on from."""
         done = self.fitter.done
-        # What charts should agree on is found once a stage: between its chunks it would come out differently. And a
-        # process of a team knows what the others did when a stage has ended.
-        ends = bool(done.all(1)[done.any(1)].all())
-        if self.checkpoint is None or not (ends or (self.team.size == 1 and not done[1:].any())):
+        # A process of a team knows what the others did when a stage has ended.
+        whole = self.team.size == 1 or bool(done.all(1)[done.any(1)].all())
+        if self.checkpoint is None or not whole:
             return
         if time.monotonic() - self.saved >= every or bool(done.all()):
             state = {"fitter": self.fitter.state(), "history": self.history, "seconds": self.seconds}
