@@ -266,17 +266,10 @@ def test_killed_and_resumed(tmp_path: pathlib.Path) -> None:
 def test_two_processes_of_torchrun_make_the_same_atlas(tmp_path: pathlib.Path, whole: gd.tasks.FitAtlasResult) -> None:
     np.save(tmp_path / "ball.npy", ball().numpy())
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "geodiff.cli"]
-    command += [
-        "fit-atlas",
-        str(tmp_path / "ball.npy"),
-        "-o",
-        str(tmp_path / "out"),
-        "--widths",
-        "16x16",
-        "--steps",
-        "25",
-    ]
-    command += ["--rounds", "2", "--chunk", "16", "--target", "60", "--samples", "2000", "--no-watertight"]
+    command += ["fit-atlas", str(tmp_path / "ball.npy"), "-o", str(tmp_path / "out"), "--no-watertight"]
+    command += ["--widths", "16x16"]
+    for name in ("steps", "rounds", "chunk", "target", "samples"):
+        command += [f"--{name}", str(SMALL[name])]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("down to the noise") == 1  # of both, only one speaks
