@@ -100,3 +100,13 @@ def test_textured_render(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
     assert page.size == (160, 90)
     # Clay, cream and blue on the vase, and light and dark tiles: many colours, none of them blown out.
     assert picture.std(axis=(0, 1)).min() > 25 and (picture > 250).mean() < 0.05
+
+
+def test_a_hat_from_its_cloud(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = run("fit_atlas", tmp_path, monkeypatch, "--points", "1500")
+    rows = [line.split() for line in (tmp_path / "table.txt").read_text().splitlines()[2:6]]
+    accuracy = {row[0]: float(row[1]) for row in rows}
+    assert accuracy["fitted_points"] < 0.7 * accuracy["input"] and accuracy["samples"] < 0.7 * accuracy["input"]
+    complete = {row[0]: float(row[4]) for row in rows}
+    assert complete["samples"] < 0.6 * complete["input"]
+    assert page.width > 1000

@@ -28,14 +28,14 @@ _SCALE = np.array([[0.60, 0.05, 0.05], [0.85, 0.45, 0.05], [0.80, 0.75, 0.15], [
 
 
 def overview(atlas: Atlas, mesh: Mesh, watertight: Mesh | None = None, size: tuple[int, int] = _SIZE) -> Image.Image:
-    """Draw the points, the surface, the charts in colours, the confidence and the closed mesh, from four sides.
+    """Draw the points, the surface, the charts in colours, the confidence and the mesh by Poisson, from four sides.
 
     Confidence goes from red (0) over yellow to green (1). Points that no chart is fitted to are red. y is up.
 
     Args:
         atlas: fitted.
         mesh: `atlas.to_mesh()`.
-        watertight: a closed mesh, or nothing.
+        watertight: that mesh, or nothing.
         size: (H, W) of a picture.
     """
     middle = (atlas.points.amin(0) + atlas.points.amax(0)) / 2
@@ -50,7 +50,7 @@ def overview(atlas: Atlas, mesh: Mesh, watertight: Mesh | None = None, size: tup
         "confidence": [draw(mesh, camera, size, confidence_colors(sure)) for camera in cameras],
     }
     if watertight is not None:
-        rows["watertight"] = [draw(_staged(watertight, middle), camera, size) for camera in cameras]
+        rows["Poisson"] = [draw(_staged(watertight, middle), camera, size) for camera in cameras]
     return pictures.grid(list(rows.values()), list(rows), [f"from {azimuth:.0f}°" for azimuth in AZIMUTHS])
 
 
@@ -78,7 +78,7 @@ def draw_points(
     chosen = keep[order].numpy()
     normals = point_normals(atlas)[chosen].double() @ camera.rotation.double().mT
     light = 0.45 + 0.55 * (normals @ torch.tensor([-0.37, 0.53, 0.76], dtype=torch.float64)).abs().numpy()
-    color = light[:, None] ** (1 / 2.2) * np.where(atlas.outlier.numpy()[chosen, None], _STRAY, _DOT) ** np.float64(0.6)
+    color = light[:, None] ** (1 / 2.2) * np.where(atlas.outlier.numpy()[chosen, None], _STRAY, _DOT) ** np.float64(0.8)
     reach = int(np.ceil(radius))
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     inside = x * x + y * y <= radius * radius
