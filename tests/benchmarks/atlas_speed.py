@@ -11,9 +11,8 @@ log-domain iterations of Sinkhorn at ε = 1e-3 without gradient, the largest ent
 Adam over the weights of all patches and over the places in the square. Rows with *exact* have assignments by SciPy in
 place of Sinkhorn; those with the small network have 2-64-64-64-3. Ours is the local fit as it runs in `fit_atlas`, with
 its re-matchings, robust weights and bookkeeping, over the steps of all charts (those between re-matchings count); early
-stopping is off. *exact* matches
-every patch three times in a fit, *hybrid* (the default) only those that fold over their plane. Contestants take turns;
-quote the ratios.
+stopping is off. *exact* matches every patch three times in a fit, *hybrid* (the default) only those that fold over
+their plane. Contestants take turns; quote the ratios.
 
 `share`: charts × steps a second with early stopping as it is meant, and how much of the time is matching.
 
