@@ -5,8 +5,9 @@
     python tests/benchmarks/atlas_dynamics.py -o out/dynamics --quick
 
 The surface is z = 0.12 sin 5x cos 4y over the unit square, or a roof with a ridge; points of it, moved by Gaussian
-noise, are covered by patches of 150. Charts are trained without stopping, at a constant step length, and measured on the way: the distance of the charts from their points (what they are trained for), and from the true surface (what one wants),
-root mean squares over all points of all charts, in units of σ.
+noise, are covered by patches of 150. Charts are trained without stopping, at a constant step length, and measured on
+the way: the distance of the charts from their points (what they are trained for), and from the true surface (what one
+wants), root mean squares over all points of all charts, in units of σ.
 """
 
 import argparse
