@@ -36,6 +36,8 @@ _EXPORTS = {
     "fragments": "geodiff.render.fragments",
     "presets": "geodiff.render",
     "display": "geodiff.tasks.view",
+    "Atlas": "geodiff.atlas.atlas",
+    "fit_atlas": "geodiff.tasks.fit_atlas",
     "chamfer": "geodiff.transport.chamfer",
     "sinkhorn": "geodiff.transport.sinkhorn",
     "sinkhorn_divergence": "geodiff.transport.divergence",
@@ -53,14 +55,16 @@ _ROOMS = (
     "ops",
     "native",
     "losses",
+    "atlas",
     "tasks",
     "interop",
 )
 
-__all__ = [*_EXPORTS, "__version__", "losses", "scene", "soft", "splines", "tasks"]
+__all__ = [*_EXPORTS, "__version__", "atlas", "losses", "scene", "soft", "splines", "tasks"]
 
 if TYPE_CHECKING:
-    from geodiff import losses, scene, soft, splines, tasks
+    from geodiff import atlas, losses, scene, soft, splines, tasks
+    from geodiff.atlas.atlas import Atlas
     from geodiff.render import presets
     from geodiff.render.fragments import fragments
     from geodiff.render.renderer import Renderer, RenderOutput, rasterize
@@ -75,6 +79,7 @@ if TYPE_CHECKING:
     from geodiff.splines.curve import NURBSCurve
     from geodiff.splines.nurbs_volume import NURBSVolume
     from geodiff.splines.surface import NURBSSurface
+    from geodiff.tasks.fit_atlas import fit_atlas
     from geodiff.tasks.view import display
     from geodiff.transport.chamfer import chamfer
     from geodiff.transport.divergence import SinkhornLoss, sinkhorn_divergence

@@ -1,102 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `geodiff` command. Whatever needs torch is imported by the command that needs it, so that --help is quick."""
 
-import functools
 import importlib.util
 import json
 import os
 import pathlib
 import shlex
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import click
 
 import geodiff
+from geodiff.cli_options import Numbers, Pair, Size, Widths, clean, on_cpu
 
 # OpenMP reads it when torch is loaded. Where other programs share the cores, threads that spin while they wait for one
 # another make a step several times as slow as one thread alone; asleep, they cost next to nothing.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-_EXTRAS = {"cuda": "cuda.bindings", "open3d": "open3d", "plot": "matplotlib", "view": "viser", "docs": "mkdocs"}
-
-
-class _Size(click.ParamType):
-    """An image size: 64 or 48x64 (rows x columns)."""
-
-    name = "H or HxW"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """Read it as (H, W)."""
-        if isinstance(value, tuple):
-            return value
-        parts = str(value).lower().split("x")
-        if len(parts) not in (1, 2) or not all(part.isdigit() and 0 < int(part) <= 16384 for part in parts):
-            self.fail(f"{value!r} is neither a size such as 64 nor rows x columns such as 48x64", param, ctx)
-        return int(parts[0]), int(parts[-1])
-
-
-class _Pair(click.ParamType):
-    """Two numbers along u and v: 8x8, or 8 for both."""
-
-    name = "N or NxM"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """Read it as (along u, along v)."""
-        if isinstance(value, tuple):
-            return value
-        parts = str(value).lower().split("x")
-        if len(parts) not in (1, 2) or not all(part.isdigit() and int(part) <= 16384 for part in parts):
-            self.fail(f"{value!r} is neither a number such as 8 nor a pair such as 8x12", param, ctx)
-        return int(parts[0]), int(parts[-1])
-
-
-class _Numbers(click.ParamType):
-    """Positive numbers: 0.1,0.03 or, evenly spaced in the logarithm, FIRST:LAST:COUNT."""
-
-    name = "A,B,… or A:B:N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        """Read them."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            if ":" in value:
-                first, last, count = value.split(":")
-                low, ratio, steps = float(first), float(last) / float(first), int(count) - 1
-                numbers = tuple(low * ratio ** (i / max(steps, 1)) for i in range(steps + 1))
-            else:
-                numbers = tuple(float(part) for part in value.split(","))
-            if numbers and all(0 < number < float("inf") for number in numbers):
-                return numbers
-        except (ValueError, ArithmeticError, TypeError):
-            pass
-        self.fail(f"{value!r} is neither positive numbers such as 0.1,0.03 nor a range such as 1e-1:1e-4:7", param, ctx)
-
-
-def _clean(command: Callable[..., None]) -> Callable[..., None]:
-    """Print an error of geodiff's as one message and exit with code 2; --debug shows where it came from."""
-
-    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-    @functools.wraps(command)
-    def wrapped(debug: bool, **options: Any) -> None:
-        try:
-            command(**options)
-        except (ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
-            if debug or isinstance(error, click.exceptions.Exit | click.exceptions.Abort):
-                raise
-            click.echo(f"Error: {error}", err=True)
-            sys.exit(2)
-
-    return wrapped
-
-
-def _on_cpu(where: str, device: str) -> None:
-    if device != "cpu":
-        from geodiff.validation import fail
-
-        raise fail(where, "device", "cpu", repr(device), "The GPU comes in a later release.", RuntimeError)
+_EXTRAS = {
+    "cuda": "cuda.bindings",
+    "las": "laspy",
+    "open3d": "open3d",
+    "plot": "matplotlib",
+    "view": "viser",
+    "docs": "mkdocs",
+}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -107,7 +36,7 @@ def main() -> None:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@_clean
+@clean
 def info(as_json: bool) -> None:
     """Say what is installed here: version, torch, devices, kernels, SIMD level, threads, extras."""
     import torch
@@ -155,16 +84,16 @@ def _found(module: str) -> bool:
               help="Degrees over the horizon; given several times, the views take turns.")  # fmt: skip
 @click.option("--distance", type=float, help="From the middle of the mesh; left out, all of it fits in the image.")
 @click.option("--fov", default=30.0, show_default=True, help="Full field of view of the shorter side, degrees.")
-@click.option("--size", type=_Size(), default="64", show_default=True, help="Rows, or rows x columns, of an image.")
+@click.option("--size", type=Size(), default="64", show_default=True, help="Rows, or rows x columns, of an image.")
 @click.option("--hard", is_flag=True, help="Alpha is 0 or 1 by the pixel's centre, not anti-aliased.")
 @click.option("--alpha-bits", type=click.Choice(["8", "16"]), default="8", show_default=True,
               help="16 writes alpha as masks of their own.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Of --placement random.")
 @click.option("--device", default="cpu", show_default=True, help="Only cpu so far.")
-@_clean
+@clean
 def render(mesh: pathlib.Path, output: pathlib.Path, alpha_bits: str, device: str, **options: Any) -> None:
     """Render MESH (OBJ, PLY, STL, GLB) from around it: images and transforms.json, as fit-mesh reads them."""
-    _on_cpu("render", device)
+    on_cpu("render", device)
     from geodiff.scene.mesh import Mesh
     from geodiff.tasks.render_views import render_views
 
@@ -203,7 +132,7 @@ def render(mesh: pathlib.Path, output: pathlib.Path, alpha_bits: str, device: st
               help="obj, ply, glb or stl; may be given several times.")  # fmt: skip
 @click.option("--resume/--fresh", default=True, show_default=True, help="Go on from a checkpoint, or start anew.")
 @click.option("--device", default="cpu", show_default=True, help="Only cpu so far.")
-@_clean
+@clean
 def fit_mesh(
     images: pathlib.Path,
     output: pathlib.Path,
@@ -219,7 +148,7 @@ def fit_mesh(
 
     Writes mesh.obj, side_by_side.png, optimisation.gif and metrics.json to OUT.
     """
-    _on_cpu("fit-mesh", device)
+    on_cpu("fit-mesh", device)
     from geodiff import tasks
 
     changes = {name: value for name, value in options.items() if value is not None}
@@ -279,7 +208,7 @@ def fit_mesh(
 @click.option("--seed", type=int, help="Of the candidates.  [default: 0]")
 @click.option("--resume/--fresh", default=True, show_default=True, help="Go on from a checkpoint, or start anew.")
 @click.option("--device", default="cpu", show_default=True, help="Only cpu so far.")
-@_clean
+@clean
 def fit_pose(
     mesh: pathlib.Path,
     image: pathlib.Path,
@@ -300,7 +229,7 @@ def fit_pose(
 
     Writes overlay.png, optimisation.gif and metrics.json to OUT.
     """
-    _on_cpu("fit-pose", device)
+    on_cpu("fit-pose", device)
     from geodiff import tasks
     from geodiff.tasks.pose_input import command_inputs
 
@@ -340,8 +269,8 @@ def fit_pose(
 @click.option("--array", help="Which array of an .npz.")
 @click.option("--spacing", nargs=2, type=float, default=(1.0, 1.0), show_default=True,
               help="Of heights: the distance of neighbours along x and y, in their unit.")  # fmt: skip
-@click.option("--control", type=_Pair(), default="8x8", show_default=True, help="Control points along u and v.")
-@click.option("--degree", type=_Pair(), default="3x3", show_default=True, help="Degree along u and v.")
+@click.option("--control", type=Pair(), default="8x8", show_default=True, help="Control points along u and v.")
+@click.option("--degree", type=Pair(), default="3x3", show_default=True, help="Degree along u and v.")
 @click.option("--free-knots/--fixed-knots", default=False, show_default=True,
               help="Let the interior knots move, too (grids and heights).")  # fmt: skip
 @click.option("--rational", is_flag=True, help="Let the weights move, too (grids and heights).")
@@ -351,7 +280,7 @@ def fit_pose(
 @click.option("--save", "formats", multiple=True, default=("obj",), show_default=True,
               help="Besides json: 3dm, igs, stp, or triangles: obj, ply, stl, glb; several times.")  # fmt: skip
 @click.option("--device", default="cpu", show_default=True, help="Only cpu so far.")
-@_clean
+@clean
 def fit_nurbs(points: pathlib.Path, output: pathlib.Path, device: str, **options: Any) -> None:
     """Fit a NURBS surface to POINTS: a grid (N, M, 3), heights (N, M), or a cloud.
 
@@ -359,7 +288,7 @@ def fit_nurbs(points: pathlib.Path, output: pathlib.Path, device: str, **options
     surface.png, error.png (with Matplotlib) and metrics.json to OUT, all of them when the fit is done: it takes seconds
     to minutes, so an interrupted one leaves nothing behind and starts anew.
     """
-    _on_cpu("fit-nurbs", device)
+    on_cpu("fit-nurbs", device)
     from geodiff import tasks
 
     result = tasks.fit_nurbs(points, output=output, command=shlex.join(["geodiff", *sys.argv[1:]]), **options)
@@ -374,6 +303,75 @@ def fit_nurbs(points: pathlib.Path, output: pathlib.Path, device: str, **options
         click.echo(f"  {note}")
 
 
+@main.command("fit-atlas")
+@click.argument("cloud", type=click.Path(path_type=pathlib.Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=pathlib.Path), help="Folder to write to.")
+@click.option("--truth", type=click.Path(path_type=pathlib.Path), help="The true surface, a mesh or points: measure.")
+@click.option("--array", help="Which array of an .npz.")
+@click.option("--ignore-normals", is_flag=True, help="Estimate normals, even if CLOUD has some.")
+@click.option("--target", type=int, help="Points a patch.  [default: 100]")
+@click.option("--radius", type=float, help="Of all patches, in diagonals.  [default: each its own, by --target]")
+@click.option("--widths", type=Widths(), help="Of a chart's hidden layers.  [default: small, 64x64x64]")
+@click.option("--activation", help="relu, softplus or tanh.  [default: relu]")
+@click.option("--matching", help="hybrid, projection, exact or sinkhorn.  [default: hybrid]")
+@click.option("--steps", type=int, help="Of a chart, at most.  [default: 60]")
+@click.option("--rate", type=float, help="Step length.  [default: 0.005]")
+@click.option("--noise", type=float, help="Known σ, in the unit of the points; 0: none.  [default: estimated]")
+@click.option("--stop", type=float, help="Residual at which a chart is done, in σ.  [default: 1]")
+@click.option("--consistency", type=float, help="Weight of agreement between charts.  [default: 2]")
+@click.option("--rounds", type=int, help="Of agreement.  [default: 3]")
+@click.option("--robust/--no-robust", default=None, help="Points far off count less.  [default: robust]")
+@click.option("--chunk", type=int, help="Charts in memory at once.  [default: 256]")
+@click.option("--max-points", type=int, help="Of larger clouds a random part is fitted.  [default: 200000]")
+@click.option("--seed", type=int, help="Of what is random.  [default: 0]")
+@click.option("--samples", default=200_000, show_default=True, help="Points in samples.ply.")
+@click.option("--refine", default=0, show_default=True, help="Times to cut the triangles of charts.obj into four.")
+@click.option("--watertight/--no-watertight", default=True, show_default=True, help="Make watertight.ply (Open3D).")
+@click.option("--depth", default=8, show_default=True, help="Of its octree.")
+@click.option("--open-boundaries", is_flag=True, help="Leave its holes and borders open.")
+@click.option("--resume/--fresh", default=True, show_default=True, help="Go on from a checkpoint, or start anew.")
+@click.option("--device", default="cpu", show_default=True, help="Only cpu so far.")
+@clean
+def fit_atlas(cloud: pathlib.Path, output: pathlib.Path, ignore_normals: bool, device: str, **options: Any) -> None:
+    """Recover the surface of CLOUD: points with noise, open or closed, with or without normals.
+
+    Reads .ply, .xyz, .csv, .txt, .obj, .npy, .npz, .las and .laz. Writes the atlas, samples with normals, meshes,
+    pictures and metrics.json to OUT. Over several processes with torchrun: torchrun --nproc-per-node 2 --no-python
+    geodiff fit-atlas CLOUD -o OUT.
+    """
+    on_cpu("fit-atlas", device)
+    from geodiff import tasks
+
+    chosen = {name: value for name, value in options.items() if value is not None}
+    try:
+        result = tasks.fit_atlas(
+            cloud,
+            output=output,
+            file_normals=not ignore_normals,
+            command=shlex.join(["geodiff", *sys.argv[1:]]),
+            **chosen,
+        )
+    except KeyboardInterrupt:
+        click.echo(f"\nInterrupted. The same command goes on from the last checkpoint in {output}, if any.", err=True)
+        sys.exit(130)
+    if not result.leads:
+        return
+    facts = result.metrics
+    off, charts = facts["points_to_surface"], facts["charts"]
+    click.echo(f"\n{charts['count']} charts of {facts['points']['fitted']} points, {charts['converged']} down to the "
+               f"noise ({facts['noise_over_diagonal']:.2g} of the diagonal); points off the surface: rms "
+               f"{off['rms']:.2g}, largest {off['max']:.2g} of the diagonal; {result.seconds:.1f} s")  # fmt: skip
+    truth = facts.get("truth")
+    if truth is not None:
+        there, back = (truth["samples"][name] for name in ("accuracy", "completeness"))
+        click.echo(f"Against the truth: accuracy mean {there['mean']:.2e}, largest {there['max']:.2e}; completeness "
+                   f"mean {back['mean']:.2e}; the points' own {truth['input']['accuracy']['mean']:.2e}")  # fmt: skip
+    for kind, path in result.files.items():
+        click.echo(f"  {kind:13} {path}")
+    for note in result.notes:
+        click.echo(f"  {note}")
+
+
 @main.command()
 @click.argument("kind")
 @click.argument("mesh", type=click.Path(path_type=pathlib.Path))
@@ -381,14 +379,14 @@ def fit_nurbs(points: pathlib.Path, output: pathlib.Path, device: str, **options
 @click.option("--family", multiple=True, default=("spanning",), show_default=True,
               help="spanning, thesis, all, members such as logistic+probabilistic, patterns such as 'gaussian+*'; "
               "with commas between, or given several times.")  # fmt: skip
-@click.option("--scales", type=_Numbers(), help="τ: 0.1,0.03 or FIRST:LAST:COUNT.  [default: by KIND]")
-@click.option("--rates", type=_Numbers(), help="Learning rates, likewise.  [default: by KIND]")
+@click.option("--scales", type=Numbers(), help="τ: 0.1,0.03 or FIRST:LAST:COUNT.  [default: by KIND]")
+@click.option("--rates", type=Numbers(), help="Learning rates, likewise.  [default: by KIND]")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="An option of the job, such as steps=50.")
 @click.option("--workers", default=1, show_default=True, help="Processes, of one thread each.")
 @click.option("--seed", type=int, help="Of what is random.  [default: 0]")
 @click.option("--resume/--fresh", default=True, show_default=True, help="Go on from the rows in OUT, or start anew.")
 @click.option("--device", default="cpu", show_default=True, help="Only cpu so far.")
-@_clean
+@clean
 def sweep(
     kind: str,
     mesh: pathlib.Path,
@@ -404,7 +402,7 @@ def sweep(
     several machines with torchrun: torchrun --nnodes 2 … --no-python geodiff sweep shape MESH -o OUT. Writes table.csv,
     sweep.json, and the heat maps heatmap.csv and scales.csv, as PNG too with Matplotlib.
     """
-    _on_cpu("sweep", device)
+    on_cpu("sweep", device)
     from geodiff import tasks
     from geodiff.validation import fail
 
@@ -439,7 +437,7 @@ def sweep(
               help="Write one HTML page that holds the meshes and a viewer, and serve nothing.")  # fmt: skip
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines look, too.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="The first to try.")
-@_clean
+@clean
 def view(meshes: tuple[pathlib.Path, ...], output: pathlib.Path | None, host: str, port: int) -> None:
     """Look at MESHES (OBJ, PLY, STL, GLB) in the browser: with the extra geodiff[view], or as a page with -o."""
     from geodiff import tasks

@@ -135,3 +135,25 @@ def test_pose() -> None:
     assert names["fit"].error["angle_deg"] < 3
     for picture in re.findall(r"\]\((images/.*?)\)", page):
         assert (ROOT / "docs" / picture).is_file()
+
+
+def test_atlas() -> None:
+    page = (ROOT / "docs" / "atlas.md").read_text(encoding="utf-8")
+    names: dict = {}
+    torch.manual_seed(0)
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(block, names)
+    radius = names["drawn"].points.norm(dim=1)
+    assert (radius - 1).abs().mean() < 0.6 * (names["cloud"].norm(dim=1) - 1).abs().mean()
+    assert names["gradient"].shape == (100, 2) and bool((names["gradient"] != 0).any())
+    assert names["report"].accuracy.mean < 5e-3
+    # Each setting of its table is one, and each one is there.
+    import dataclasses
+
+    rows = page.split("## Settings")[1].split("\n## ")[0]
+    told = {name for cell in re.findall(r"^\| (`.*?) \|", rows, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)}
+    assert told == {field.name for field in dataclasses.fields(gd.atlas.Settings)}
+    for picture in re.findall(r"\]\((images/.*?)\)", page):
+        assert (ROOT / "docs" / picture).is_file()

@@ -27,6 +27,7 @@ FLOORS = (
     {"render", "losses"},
     {"atlas", "interop"},
     {"tasks"},
+    {"cli_options"},
     {"cli"},
     {"__main__"},
 )

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole jobs, from files to files: what the command line runs."""
 
+from geodiff.tasks.fit_atlas import FitAtlasResult, fit_atlas
 from geodiff.tasks.fit_mesh import FitMeshResult, fit_mesh
 from geodiff.tasks.fit_nurbs import FitNURBSResult, fit_nurbs
 from geodiff.tasks.fit_pose import FitPoseResult, fit_pose
@@ -12,6 +13,7 @@ from geodiff.tasks.view import Display, display, view
 
 __all__ = [
     "Display",
+    "FitAtlasResult",
     "FitMeshResult",
     "FitMeshSettings",
     "FitNURBSResult",
@@ -19,6 +21,7 @@ __all__ = [
     "FitPoseSettings",
     "SweepResult",
     "display",
+    "fit_atlas",
     "fit_mesh",
     "fit_nurbs",
     "fit_pose",

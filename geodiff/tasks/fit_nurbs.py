@@ -8,7 +8,6 @@ import json
 import os
 import pathlib
 import time
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +23,7 @@ from geodiff.splines.files import save_splines
 from geodiff.splines.fit import fit_surface
 from geodiff.splines.fit_unordered import fit_cloud
 from geodiff.tasks import nurbs_pictures
+from geodiff.tasks.clouds import load
 from geodiff.tasks.outputs import check_output
 from geodiff.validation import as_tensor, choice, describe, fail, positive
 
@@ -207,73 +207,8 @@ def read_points(path: str | os.PathLike[str], array: str | None = None) -> torch
         >>> read_points(path).shape
         torch.Size([3, 3])
     """
-    path = pathlib.Path(path)
-    ending = choice(_WHERE, "points", path.suffix.lower().removeprefix("."), _ENDINGS)
-    if not path.is_file():
-        raise fail(_WHERE, "points", "a file that exists", str(path), error=FileNotFoundError)
-    if array is not None and ending != "npz":
-        raise fail(_WHERE, "array", "left out for all files but .npz", repr(array))
-    try:
-        if ending in ("npy", "npz"):
-            values = _numpy_array(path, array)
-        elif ending in ("ply", "obj"):
-            import trimesh
-
-            loaded: Any = trimesh.load(path, process=False)
-            merged: Any = loaded.to_geometry() if isinstance(loaded, trimesh.Scene) else loaded
-            values = np.asarray(merged.vertices)
-        else:
-            values = _table(path)
-    except _Unsuitable:
-        raise
-    except (ValueError, KeyError, IndexError, EOFError, OSError, AttributeError, zipfile.BadZipFile) as error:
-        raise fail(_WHERE, "points", "a readable file", f"{path} ({error})", "Is it damaged?") from error
-    if not np.issubdtype(values.dtype, np.number) or np.iscomplexobj(values):
-        raise fail(_WHERE, "points", "real numbers", f"{path} with {values.dtype}")
+    values, _ = load(_WHERE, path, array, _ENDINGS)
     return torch.from_numpy(np.array(values, dtype=np.float64, order="C"))
-
-
-class _Unsuitable(ValueError):
-    """An error that already says what is wrong."""
-
-
-def _numpy_array(path: pathlib.Path, name: str | None) -> np.ndarray:
-    loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        return loaded
-    with loaded:
-        # What could be meant: not the numbers that often go with a field, such as its spacing.
-        large = [key for key in loaded.files if loaded[key].ndim >= 2]
-        if name is None:
-            usual = [key for key in ("points", "elevation") if key in large]
-            if len(large) != 1 and len(usual) != 1:
-                text = f"{', '.join(large) or 'none of two or more axes'} in {path}"
-                raise fail(_WHERE, "array", "given where a file has several", text, "Name one.", _Unsuitable)
-            name = large[0] if len(large) == 1 else usual[0]
-        if name not in loaded.files:
-            text = f"{name!r}, not among {', '.join(loaded.files)}"
-            raise fail(_WHERE, "array", f"in {path}", text, error=_Unsuitable)
-        return np.asarray(loaded[name])
-
-
-def _table(path: pathlib.Path) -> np.ndarray:
-    """Read rows of numbers, apart by commas, semicolons or blanks; a first row without numbers is their heading."""
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        words = line.split("#")[0].replace(",", " ").replace(";", " ").split()
-        if not words:
-            continue
-        try:
-            rows.append([float(word) for word in words[:3]])
-        except ValueError:
-            if not rows and number == 1:
-                continue
-            text = f"{line.strip()[:40]!r} in line {number} of {path}"
-            raise fail(_WHERE, "points", "rows of numbers", text, error=_Unsuitable) from None
-        if len(words) < 3:
-            text = f"{len(words)} in line {number} of {path}"
-            raise fail(_WHERE, "points", "x, y and z in each row", text, error=_Unsuitable)
-    return np.asarray(rows, dtype=np.float64).reshape(-1, 3)
 
 
 def _arranged(data: torch.Tensor, kind: str, spacing: Sequence[float]) -> tuple[str, torch.Tensor]:

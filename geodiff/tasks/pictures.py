@@ -18,20 +18,23 @@ _CREASE = 0.83  # corners whose face turns away from the vertex normal by more t
 _BLOCK = 1 << 20  # pixels shaded at once
 
 
-def shaded(mesh: Mesh, camera: Camera, size: tuple[int, int], supersample: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """Shade a mesh in soft grey, lit from both sides.
+def shaded(
+    mesh: Mesh, camera: Camera, size: tuple[int, int], supersample: int = 2, tint: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Shade a mesh in soft grey, or in colours of its own, lit from both sides.
 
     Args:
         mesh: one mesh (V, 3).
         camera: one camera, or a batch of B.
         size: (H, W) of the result.
         supersample: samples a side of each pixel, averaged.
+        tint: linear colours in [0, 1] of the faces (F, 3).
 
     Returns:
         Colour (..., H, W, 3) in sRGB and [0, 1], not multiplied by alpha, and alpha (..., H, W), both float32.
     """
     if camera.batch_shape:
-        parts = [shaded(mesh, one, size, supersample) for one in camera]
+        parts = [shaded(mesh, one, size, supersample, tint) for one in camera]
         return np.stack([color for color, _ in parts]), np.stack([alpha for _, alpha in parts])
     mesh, camera = mesh.detach(), camera.detach()
     height, width = size
@@ -41,10 +44,12 @@ def shaded(mesh: Mesh, camera: Camera, size: tuple[int, int], supersample: int =
     normals = (_corner_normals(mesh) @ camera.rotation.to(mesh.dtype).mT.numpy()).astype(np.float32)
     face_id = hard.face_id.reshape(-1).numpy()[hit]
     weights = hard.barycentric.reshape(-1, 3).numpy()[hit].astype(np.float32)
+    base = np.asarray(_GREY, dtype=np.float32) if tint is None else tint.astype(np.float32)[face_id]
+    base = np.broadcast_to(base, (len(face_id), 3))
     linear = np.zeros((hit.size, 3), dtype=np.float32)
     linear[hit] = np.concatenate(
         [
-            _lit(normals[face_id[i : i + _BLOCK]], weights[i : i + _BLOCK])
+            _lit(normals[face_id[i : i + _BLOCK]], weights[i : i + _BLOCK], base[i : i + _BLOCK])
             for i in range(0, max(len(face_id), 1), _BLOCK)
         ]
     )
@@ -73,8 +78,8 @@ def _corner_normals(mesh: Mesh) -> np.ndarray:
     return np.where((flat * smooth).sum(-1, keepdims=True) > _CREASE, smooth, flat)
 
 
-def _lit(corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the linear colour (N, 3) of samples with corner normals (N, 3, 3) in view space."""
+def _lit(corners: np.ndarray, weights: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """Return the linear colour (N, 3) of samples of colour (N, 3) with corner normals (N, 3, 3) in view space."""
     normal = (corners * weights[..., None]).sum(1)
     normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
     normal = np.where(normal[:, 2:] < 0, -normal, normal)  # both sides of a surface are lit
@@ -86,7 +91,7 @@ def _lit(corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
     sky = 0.5 + 0.5 * normal[:, 1:2]
     shine = 0.10 * lambert((_KEY[0], _KEY[1], _KEY[2] + 1.0)) ** 24
     light = 0.10 + 0.16 * sky + 0.80 * lambert(_KEY) + 0.14 * lambert(_FILL)
-    color: np.ndarray = np.asarray(_GREY, dtype=np.float32) * light + shine
+    color: np.ndarray = base * light + shine
     return color
 
 

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An atlas of a surface: overlapping charts fitted to a cloud of points."""
+
+from geodiff.atlas.atlas import Atlas
+from geodiff.atlas.charts import PAPER_WIDTHS, WIDTHS, Charts
+from geodiff.atlas.cover import Cover, cover
+from geodiff.atlas.fit import FittedCharts, Settings, fit_charts
+from geodiff.atlas.metrics import SurfaceMetrics, surface_metrics
+from geodiff.atlas.sample import Samples
+from geodiff.atlas.watertight import poisson_mesh
+
+__all__ = [
+    "PAPER_WIDTHS",
+    "WIDTHS",
+    "Atlas",
+    "Charts",
+    "Cover",
+    "FittedCharts",
+    "Samples",
+    "Settings",
+    "SurfaceMetrics",
+    "cover",
+    "fit_charts",
+    "poisson_mesh",
+    "surface_metrics",
+]

@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fitted atlas: charts, where each point lies in them, and the surfaces they hand out."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from geodiff.atlas import consensus
+from geodiff.atlas.chart_mesh import atlas_mesh, chart_meshes, evaluate
+from geodiff.atlas.charts import Charts
+from geodiff.atlas.domain import Domain, trim
+from geodiff.atlas.orient import orient
+from geodiff.atlas.sample import Samples, sample, step
+from geodiff.atlas.watertight import poisson_mesh
+from geodiff.scene.atomic import replacing
+from geodiff.scene.mesh import Mesh
+from geodiff.validation import fail, floating, integers
+
+if TYPE_CHECKING:
+    from geodiff.atlas.fit import FittedCharts
+
+_FORMAT = "geodiff atlas 1"
+_TURNED = 0.5  # cosine of the angle by which a chart may see a point otherwise than the others
+_CHART_FIELDS = ("linear", "offset", "center", "rotation", "scale")
+_FIELDS = ("points", "chart", "point", "uv", "inside", "outlier", "sign", "confidence")
+
+
+@dataclasses.dataclass(frozen=True)
+class Atlas:
+    """A surface as overlapping charts φ_q: [0, 1]² → space, fitted to a cloud of N points.
+
+    Call it for points of the surface; make it with `fit_atlas`, or `Atlas.of` from charts.
+
+    Attributes:
+        charts: Q networks.
+        points: (N, 3), the cloud, in world units.
+        chart: (M,) int64, sorted: chart of each membership.
+        point: (M,) int64, its point.
+        uv: (M, 2), the point's place in the chart's square.
+        inside: (M,) bool, well inside the patch.
+        outlier: (N,) bool, points in no chart.
+        sign: (Q,) ±1: outward normals are `sign` times ∂φ/∂u × ∂φ/∂v.
+        confidence: (N,) in [0, 1]: 1 where charts agree and fit the point within the noise.
+        noise: estimated standard deviation of the points across the surface, world units.
+        seed: of the fit.
+
+    Raises:
+        TypeError: wrong dtypes.
+        ValueError: shapes that do not belong together, memberships not sorted by chart, NaN.
+    """
+
+    charts: Charts
+    points: torch.Tensor
+    chart: torch.Tensor
+    point: torch.Tensor
+    uv: torch.Tensor
+    inside: torch.Tensor
+    outlier: torch.Tensor
+    sign: torch.Tensor
+    confidence: torch.Tensor
+    noise: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        where, n, m, q = "Atlas", len(self.points), len(self.chart), len(self.charts)
+        floating(where, "points", self.points, ("N", 3))
+        floating(where, "uv", self.uv, (m, 2))
+        floating(where, "sign", self.sign, (q,))
+        floating(where, "confidence", self.confidence, (n,))
+        for name, top in (("chart", q), ("point", n)):
+            value = integers(where, name, getattr(self, name), (m,))
+            if m and (int(value.min()) < 0 or int(value.max()) >= top):
+                raise fail(where, name, f"within 0 … {top - 1}", f"{int(value.min())} … {int(value.max())}")
+            object.__setattr__(self, name, value)
+        if bool((self.chart[1:] < self.chart[:-1]).any()):
+            raise fail(where, "chart", "sorted", "another order", "Sort the memberships by chart.")
+        for name, size in (("inside", m), ("outlier", n)):
+            value = getattr(self, name)
+            if value.dtype != torch.bool or value.shape != (size,):
+                raise fail(where, name, f"bool of shape ({size},)", value)
+
+    @classmethod
+    def of(
+        cls,
+        charts: Charts,
+        points: torch.Tensor,
+        chart: torch.Tensor,
+        point: torch.Tensor,
+        uv: torch.Tensor,
+        *,
+        inside: torch.Tensor | None = None,
+        outlier: torch.Tensor | None = None,
+        normals: torch.Tensor | None = None,
+        noise: float = 0.0,
+        seed: int = 0,
+    ) -> "Atlas":
+        """Make an atlas of fitted charts: orient them and judge the points.
+
+        Args:
+            charts: Q networks.
+            points: (N, 3).
+            chart: (M,) int64, sorted.
+            point: (M,) int64.
+            uv: (M, 2).
+            inside: (M,) bool; all if left out.
+            outlier: (N,) bool; points in no chart if left out.
+            normals: (N, 3), oriented normals of the points, which then decide the sides; None finds them by itself.
+            noise: see the class.
+            seed: see the class.
+
+        Raises:
+            TypeError: see the class.
+            ValueError: see the class.
+        """
+        charts = _detached(charts)
+        uv = uv.detach()
+        inside = torch.ones(len(chart), dtype=torch.bool, device=chart.device) if inside is None else inside
+        covered = torch.zeros(len(points), dtype=torch.bool, device=points.device)
+        covered[point] = True
+        outlier = ~covered if outlier is None else outlier
+        draft = cls(charts, points, chart, point, uv, inside, outlier, points.new_ones(len(charts)),
+                    points.new_zeros(len(points)), noise, seed)  # fmt: skip
+        sides = orient(chart, point, draft.predictions, draft._plain_normals, len(charts), given=normals)
+        fitted, spread = draft._consensus
+        trust = consensus.confidence(points, fitted, spread, covered & ~outlier, noise)
+        return dataclasses.replace(draft, sign=sides.sign.to(points), confidence=trust.to(points))
+
+    @classmethod
+    def from_fit(cls, fit: "FittedCharts", *, normals: torch.Tensor | None = None, seed: int = 0) -> "Atlas":
+        """Make an atlas of what `geodiff.atlas.fit.fit_charts` returned.
+
+        Args:
+            fit: fitted charts.
+            normals: (N, 3), oriented normals of the cover's points, if they were given.
+            seed: of the fit, to be kept.
+        """
+        cover = fit.cover
+        return cls.of(fit.charts, cover.points, cover.chart, cover.point, fit.uv, inside=cover.inside,
+                      outlier=cover.outlier, normals=normals, noise=float(fit.noise), seed=seed)  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.charts)
+
+    def __repr__(self) -> str:
+        return f"Atlas(charts={len(self)}, points={len(self.points)}, memberships={len(self.chart)})"
+
+    def __call__(self, chart: torch.Tensor, uv: torch.Tensor) -> torch.Tensor:
+        """Return points (S, 3) of charts (S,), in any order, at places uv (S, 2).
+
+        Gradients: in uv and in the charts' parameters.
+
+        Raises:
+            ValueError: wrong shapes, charts that do not exist.
+        """
+        order, back = self._sorted("Atlas", chart, uv)
+        return self.charts.flat(uv[order], chart[order])[back]
+
+    def normals(self, chart: torch.Tensor, uv: torch.Tensor) -> torch.Tensor:
+        """Return outward unit normals (S, 3) of charts (S,), in any order, at places uv (S, 2); 0 where singular.
+
+        Raises:
+            ValueError: wrong shapes, charts that do not exist.
+        """
+        order, back = self._sorted("Atlas.normals", chart, uv)
+        return self.charts.flat_normals(uv[order], chart[order])[back] * self.sign[chart, None]
+
+    def sample(self, count: int = 200_000, *, seed: int = 0, blend: bool = True) -> Samples:
+        """Draw points of the surface, uniform in area, with outward normals: `geodiff.atlas.sample.sample`."""
+        with torch.no_grad():
+            return sample(self, count, seed=seed, blend=blend)
+
+    def fitted_points(self) -> torch.Tensor:
+        """Return where the surface has each point of the cloud (N, 3): the robust mean of its charts.
+
+        Outliers stay where they are.
+        """
+        return self._consensus[0]
+
+    def meshes(self, refine: int = 0) -> list[Mesh]:
+        """Return a mesh for each chart, trimmed to where its points are; charts overlap.
+
+        Args:
+            refine: times that each triangle between points is cut into four.
+
+        Returns:
+            Q meshes with `uv` in the chart's own square, facing outwards; without faces where nothing is left.
+        """
+        return chart_meshes(self, refine)
+
+    def to_mesh(self, refine: int = 0, *, gap: float = 0.002) -> Mesh:
+        """Return all charts as one mesh in which each place appears once: `geodiff.atlas.chart_mesh.atlas_mesh`.
+
+        Boundaries of the cloud stay open. `save` it as OBJ or GLB for the texture coordinates.
+        """
+        return atlas_mesh(self, refine, gap=gap)
+
+    def watertight_mesh(
+        self,
+        depth: int = 8,
+        *,
+        samples: int = 200_000,
+        open_boundaries: bool = False,
+        trim: float = 4.0,
+        seed: int = 0,
+    ) -> Mesh:
+        """Return a closed mesh: screened Poisson reconstruction through samples, by Open3D.
+
+        Args:
+            depth: of the octree; 8 resolves 1/256 of the extent, each step more takes about four times as long.
+            samples: of `sample`.
+            open_boundaries: keep holes and borders open, as in `geodiff.atlas.watertight.poisson_mesh`.
+            trim: with open boundaries, how far beyond samples the surface may reach, in their spacing.
+            seed: of the samples.
+
+        Raises:
+            ImportError: Open3D is missing, or a system library that it needs; the message says which.
+            ValueError: see `poisson_mesh`.
+        """
+        drawn = self.sample(samples, seed=seed)
+        facing = drawn.normals.norm(dim=-1) > 0.5
+        return poisson_mesh(
+            drawn.points[facing], drawn.normals[facing], depth=depth, open_boundaries=open_boundaries, trim=trim
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the atlas as a NumPy archive (.npz), whole or not at all; `load` gives the same bits.
+
+        Raises:
+            ValueError: another ending.
+            OSError: the folder cannot be written to.
+        """
+        path = _archive("Atlas.save", path)
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
+        arrays |= {f"charts.{name}": getattr(self.charts, name) for name in _CHART_FIELDS}
+        for name in ("weights", "biases"):
+            arrays |= {f"charts.{name}.{i}": value for i, value in enumerate(getattr(self.charts, name))}
+        plain = {name: value.detach().cpu().numpy() for name, value in arrays.items()}
+        plain |= {
+            "format": np.array(_FORMAT),
+            "charts.activation": np.array(self.charts.activation),
+            "noise": np.array(float(self.noise)),
+            "seed": np.array(int(self.seed)),
+        }
+        with replacing(path, "Atlas.save") as part, open(part, "wb") as file:
+            np.savez(file, allow_pickle=False, **plain)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Atlas":
+        """Read what `save` has written.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: another ending, a damaged file, or one of something else.
+        """
+        path = _archive("Atlas.load", path)
+        if not path.is_file():
+            raise fail("Atlas.load", "path", "a file that exists", str(path), error=FileNotFoundError)
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                content = {name: archive[name] for name in archive.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+            raise fail("Atlas.load", "path", "a readable atlas", f"{path} ({error})", "Is it damaged?") from error
+        if str(content.get("format")) != _FORMAT:
+            raise fail("Atlas.load", "path", f"of format '{_FORMAT}'", f"{path}, which is something else")
+        try:
+            layers = sum(name.startswith("charts.weights.") for name in content)
+            read = {name: torch.from_numpy(value) for name, value in content.items() if value.dtype.kind in "fib"}
+            charts = Charts(
+                tuple(read[f"charts.weights.{i}"] for i in range(layers)),
+                tuple(read[f"charts.biases.{i}"] for i in range(layers)),
+                **{name: read[f"charts.{name}"] for name in _CHART_FIELDS},
+                activation=str(content["charts.activation"]),
+            )
+            return cls(charts, **{name: read[name] for name in _FIELDS}, noise=float(content["noise"]),
+                       seed=int(content["seed"]))  # fmt: skip
+        except KeyError as error:
+            raise fail("Atlas.load", "path", "a whole atlas", f"{path} without {error}", "Is it damaged?") from error
+
+    @functools.cached_property
+    def domain(self) -> Domain:
+        """Where the charts are trusted; computed on first use."""
+        center, scale = self.charts.center, self.charts.scale
+        deep = consensus.depth(self.predictions, self.chart, center, scale).clamp(min=1e-3) * self.trust[self.chart]
+        deep = deep * (1 + 3 * self.inside.to(center))
+        return trim(
+            self.chart, self.point, self.uv, self.predictions, self._plain_normals, deep, len(self.points),
+            lambda chart, uv: evaluate(self, chart, uv), self._same_side(),
+        )  # fmt: skip
+
+    def _same_side(self) -> torch.Tensor:
+        """Which members (M,) their charts see as the others do: not so where a patch has points of a sheet behind."""
+        facing = self._plain_normals * self.sign[self.chart, None]
+        total = facing.new_zeros(len(self.points), 3).index_add(0, self.point, self._say[:, None] * facing)
+        mean = torch.nn.functional.normalize(total, dim=-1, eps=1e-30)
+        return (facing * mean[self.point]).sum(-1) > _TURNED
+
+    @functools.cached_property
+    def _at_members(self) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.no_grad():
+            parts = [
+                self.charts.flat_jacobian(self.uv[part], self.chart[part])
+                for part in torch.arange(len(self.chart), device=self.chart.device).split(step(self))
+            ]
+        if not parts:
+            return self.points.new_zeros(0, 3), self.points.new_zeros(0, 3, 2)
+        return torch.cat([p for p, _ in parts]), torch.cat([j for _, j in parts])
+
+    @property
+    def predictions(self) -> torch.Tensor:
+        """Where each chart has its members (M, 3)."""
+        return self._at_members[0]
+
+    @property
+    def tangents(self) -> torch.Tensor:
+        """Derivatives ∂φ/∂u at the members (M, 3, 2)."""
+        return self._at_members[1]
+
+    @property
+    def _plain_normals(self) -> torch.Tensor:
+        t = self.tangents
+        return torch.nn.functional.normalize(torch.linalg.cross(t[..., 0], t[..., 1]), dim=-1, eps=1e-30)
+
+    @functools.cached_property
+    def _consensus(self) -> tuple[torch.Tensor, torch.Tensor]:
+        fitted, spread = consensus.consensus(self.predictions, self._say, self.point, len(self.points))
+        covered = torch.bincount(self.point, minlength=len(self.points)) > 0
+        return torch.where(covered[:, None], fitted, self.points.to(fitted)), spread
+
+    @functools.cached_property
+    def _say(self) -> torch.Tensor:
+        say = consensus.weights(consensus.depth(self.predictions, self.chart, self.charts.center, self.charts.scale))
+        return say * self.trust[self.chart]
+
+    @functools.cached_property
+    def trust(self) -> torch.Tensor:
+        """How far each chart is to be trusted (Q,), in (0, 1]: `geodiff.atlas.consensus.trust`."""
+        goals = self.points[self.point].to(self.predictions)
+        return consensus.trust(self.predictions, goals, self.chart, len(self), self.noise)
+
+    @functools.cached_property
+    def disagreement(self) -> float:
+        """Typical distance between charts at the same point: root mean square of the spread, without its worst 5 %."""
+        spread = self._consensus[1]
+        spread = spread[spread <= spread.quantile(0.95)] if 0 < len(spread) < 1 << 24 else spread
+        return float(spread.square().mean().sqrt()) if len(spread) else 0.0
+
+    @functools.cached_property
+    def by_point(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Memberships of each point, deepest first: those of point i are `rows[first[i] : first[i + 1]]`.
+
+        `first` is (N + 1,), `rows` (M,).
+        """
+        deep = consensus.depth(self.predictions, self.chart, self.charts.center, self.charts.scale)
+        rows = torch.argsort(deep, descending=True, stable=True)
+        count = torch.bincount(self.point, minlength=len(self.points))
+        first = torch.cat((count.new_zeros(1), count.cumsum(0)))
+        return first, rows[torch.argsort(self.point[rows], stable=True)]
+
+    def _sorted(self, where: str, chart: torch.Tensor, uv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        chart = integers(where, "chart", chart, ("S",))
+        floating(where, "uv", uv, (len(chart), 2))
+        if len(chart) and (int(chart.min()) < 0 or int(chart.max()) >= len(self)):
+            raise fail(where, "chart", f"within 0 … {len(self) - 1}", f"{int(chart.min())} … {int(chart.max())}")
+        order = torch.argsort(chart, stable=True)
+        return order, torch.argsort(order)
+
+
+def _detached(charts: Charts) -> Charts:
+    charts = charts.with_parameters([p.detach() for p in charts.parameters()])
+    return dataclasses.replace(charts, center=charts.center.detach(), rotation=charts.rotation.detach(),
+                               scale=charts.scale.detach())  # fmt: skip
+
+
+def _archive(where: str, path: str | os.PathLike[str]) -> pathlib.Path:
+    path = pathlib.Path(path)
+    if path.suffix.lower() != ".npz":
+        raise fail(where, "path", "a file that ends in .npz", str(path))
+    return path

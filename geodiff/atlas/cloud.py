@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make a cloud fit for a cover: checked, without duplicates, not too large, with neighbours, normals, outliers."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix, csgraph
+from scipy.spatial import cKDTree
+
+from geodiff.validation import fail, floating, promote
+
+LEAST_POINTS = 16
+MOST_POINTS = 200_000
+NEIGHBOURS = 12  # of the graph
+SCALES = (8, 16, 32, 64)  # neighbours that a normal may be estimated from
+FLAT = 1e-6  # ratio of the principal spreads of points on a line
+
+
+@dataclasses.dataclass(frozen=True)
+class Cloud:
+    """Distinct points with what is known of each.
+
+    Attributes:
+        points: (N, 3), dtype as given.
+        normals: (N, 3) unit; of either side, unless given.
+        given: whether the normals came with the points.
+        index: (N,) int64, where each point was in the input (the first of its duplicates).
+        neighbours: (N, K) int64, nearest first, without the point itself.
+        distances: (N, K).
+        outlier: (N,) bool, isolated points.
+        diagonal: of the bounding box of the points that are no outliers.
+        duplicates: how many points were dropped since they repeat another.
+        notes: what a user should be told, a sentence each.
+    """
+
+    points: torch.Tensor
+    normals: torch.Tensor
+    given: bool
+    index: torch.Tensor
+    neighbours: torch.Tensor
+    distances: torch.Tensor
+    outlier: torch.Tensor
+    diagonal: float
+    duplicates: int
+    notes: tuple[str, ...]
+
+
+def read_cloud(
+    points: Any, normals: Any = None, *, most: int | None = MOST_POINTS, seed: int = 0, where: str = "fit_atlas"
+) -> Cloud:
+    """Check and prepare a cloud.
+
+    Points that repeat another exactly are dropped and counted. Of a cloud of more than `most` points a random subset is
+    kept. Points far from their neighbours, for the distances usual around them, and groups of a few points that hang
+    together with nothing else are marked as outliers. Normals of length zero are estimated instead. Each of these is
+    told in `notes`.
+
+    Args:
+        points: (N, 3).
+        normals: (N, 3) of any positive lengths, pointing to one side, or nothing.
+        most: how many points to keep; None keeps all.
+        seed: of the subset.
+        where: the public function, for messages.
+
+    Raises:
+        TypeError: arguments that are no numbers.
+        ValueError: wrong shapes, NaN or infinity, fewer than 16 distinct points, all of them in one place or on a line.
+    """
+    arguments = {"points": points} if normals is None else {"points": points, "normals": normals}
+    values = promote(where, **arguments)
+    x = floating(where, "points", values["points"].detach().cpu(), ("N", 3), "One row a point.", finite=False)
+    notes = []
+    n = None
+    if normals is not None:
+        fix = "One normal a point, or none at all."
+        n = floating(where, "normals", values["normals"].detach().cpu(), (len(x), 3), fix, finite=False)
+    given = len(x)
+    index = _distinct(x.numpy())
+    duplicates = given - len(index)
+    if duplicates:
+        notes.append(f"{duplicates} of {given} points repeat another and were dropped.")
+    if most is not None and len(index) > most:
+        if most < LEAST_POINTS:
+            raise fail(where, "most", f"at least {LEAST_POINTS}", str(most))
+        notes.append(f"Of {len(index)} distinct points {most} were drawn; max_points=None keeps all.")
+        index = np.sort(np.random.default_rng(seed).permutation(index)[:most])
+    if len(index) < LEAST_POINTS:
+        text = f"{len(index)} distinct of {given}" if duplicates else str(given)
+        raise fail(where, "points", f"at least {LEAST_POINTS} distinct points", text, "Give more points.")
+    kept = torch.from_numpy(index)
+    x = x[kept].contiguous()
+    _check_spread(where, x)
+
+    tree = cKDTree(x.double().numpy())
+    count = min(SCALES[-1], len(x) - 1)
+    distances, neighbours = tree.query(tree.data, k=count + 1, workers=-1)
+    distances, neighbours = distances[:, 1:], neighbours[:, 1:]
+    own, spread = estimate_normals(x, neighbours)
+    if n is not None:
+        length = n[kept].norm(dim=1, keepdim=True)
+        zero = length[:, 0] == 0
+        lost = int(zero.sum())
+        if lost == len(x):
+            notes.append("All normals have length zero: they were estimated.")
+            n = None
+        else:
+            if lost:
+                notes.append(f"{lost} of {len(x)} normals have length zero: they were estimated.")
+            n = torch.where(zero[:, None], own, n[kept] / length.clamp(min=torch.finfo(n.dtype).tiny))
+    outlier = _outliers(distances, neighbours, spread)
+    if (~outlier).sum() < LEAST_POINTS:
+        text = f"{int(outlier.sum())} of {len(x)} far from all others"
+        raise fail(where, "points", f"at least {LEAST_POINTS} that lie near others", text, "Give more points.")
+    if outlier.any():
+        notes.append(f"{int(outlier.sum())} of {len(x)} points are isolated: no chart is fitted to them.")
+    inner = x[torch.from_numpy(~outlier)]
+    diagonal = float((inner.amax(0) - inner.amin(0)).norm())
+    width = min(NEIGHBOURS, count)
+    return Cloud(
+        points=x,
+        normals=own if n is None else n,
+        given=n is not None,
+        index=kept,
+        neighbours=torch.from_numpy(neighbours[:, :width].astype(np.int64)),
+        distances=torch.from_numpy(distances[:, :width]),
+        outlier=torch.from_numpy(outlier),
+        diagonal=diagonal,
+        duplicates=duplicates,
+        notes=tuple(notes),
+    )
+
+
+def estimate_normals(points: torch.Tensor, neighbours: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+    """Estimate normals from planes through points and their neighbours, each at the scale where these are flattest.
+
+    Noise asks for many neighbours, edges and other sheets nearby for few. Of 8, 16, 32 and 64, those are taken whose
+    ratio of the least to the middle variance is smallest, after a handicap of `(1 + 4/k)²` for what k points through
+    one plane leave of noise.
+
+    Args:
+        points: (N, 3).
+        neighbours: (N, K), nearest first.
+
+    Returns:
+        unit normals (N, 3) of either side, and variances (N, 3) along the axes of 16 neighbours, ascending.
+    """
+    normals, spreads = [], []
+    x = points.double()
+    for rows in torch.arange(len(x)).split(1 << 14):
+        around = torch.cat([x[rows, None], x[torch.from_numpy(neighbours[rows.numpy()])]], 1) - x[rows, None]
+        best = torch.full((len(rows),), torch.inf, dtype=torch.float64)
+        normal = torch.zeros(len(rows), 3, dtype=torch.float64)
+        for k in SCALES:
+            if k > neighbours.shape[1] and k > SCALES[0]:
+                break
+            some = around[:, : k + 1]
+            some = some - some.mean(1, keepdim=True)
+            spread, axes = torch.linalg.eigh(some.mT @ some / some.shape[1])
+            if k <= 16:
+                usual = spread
+            # Where no scale has any thickness, the smallest is kept.
+            ratio = (spread[:, 0].clamp(min=0) / spread[:, 1].clamp(min=1e-300)) * (1 + 4 / k) ** 2 + 1e-9 * k
+            better = ratio < best
+            best = torch.where(better, ratio, best)
+            normal = torch.where(better[:, None], axes[:, :, 0], normal)
+        normals.append(normal)
+        spreads.append(usual)
+    return torch.cat(normals).to(points), torch.cat(spreads).clamp(min=0).numpy()
+
+
+def _distinct(x: np.ndarray) -> np.ndarray:
+    """Return where rows (N, 3) come first, ascending."""
+    order = np.lexsort((np.arange(len(x)), x[:, 2], x[:, 1], x[:, 0]))
+    ordered = x[order]
+    new = np.ones(len(x), dtype=bool)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(1)
+    return np.sort(order[new])
+
+
+def _check_spread(where: str, x: torch.Tensor) -> None:
+    centred = x.double() - x.double().mean(0)
+    spread = torch.linalg.eigvalsh(centred.mT @ centred).clamp(min=0).sqrt()
+    # A line has one spread; a plane, two, is a surface like others.
+    if float(spread[1]) <= FLAT * float(spread[2]):
+        raise fail(where, "points", "points of a surface", "points on a line", "A curve has no charts.")
+
+
+def _outliers(distances: np.ndarray, neighbours: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Mark points far from their neighbours, and small groups that the graph of neighbours leaves alone."""
+    count = len(distances)
+    width = min(8, distances.shape[1])
+    reach = distances[:, :width].mean(1)
+    usual = np.median(reach[neighbours[:, :width]], axis=1)
+    # Where the density changes from one side to the other, distances do so by less than a factor of 3. Outliers among
+    # outliers are as far from each other as is usual there; but they fill space, while a sparse surface is thin.
+    thick = spread[:, 0] > 0.1 * spread[:, 2]
+    outlier = (reach > 3 * usual) | ((reach > 4 * np.median(reach)) & thick)
+    near = distances[:, :width] <= 3 * np.minimum(reach[:, None], usual[:, None])
+    rows = np.repeat(np.arange(count), width)[near.ravel()]
+    columns = neighbours[:, :width].ravel()[near.ravel()]
+    good = ~outlier[rows] & ~outlier[columns]
+    graph = coo_matrix((np.ones(good.sum(), dtype=np.int8), (rows[good], columns[good])), shape=(count, count))
+    labels = csgraph.connected_components(graph, directed=False)[1]
+    return np.asarray(outlier | (np.bincount(labels)[labels] < LEAST_POINTS // 2))

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several charts say of the same point, in one."""
+
+import torch
+
+_ROUNDS = 5
+_TRUST = 4  # how fast trust in a chart falls with its residual
+_WIDTH = 2.5  # of the Welsch penalty, in median deviations: far charts lose their say
+_NO_NOISE = 1e-6  # of the extent: below this, charts that disagree do so by rounding
+
+
+def depth(places: torch.Tensor, chart: torch.Tensor, center: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Return how deep places (M, 3) lie in their charts (M,): `1 − |x − center|²/scale²`, 1 in the middle.
+
+    `center` (Q, 3) and `scale` (Q,) are those of the charts. Negative beyond the farthest member.
+    """
+    return 1 - ((places - center[chart]) / scale[chart, None]).square().sum(-1)
+
+
+def weights(depth: torch.Tensor) -> torch.Tensor:
+    """Return the say of charts by `depth`: its square, which falls to zero smoothly at the edge of the chart."""
+    return depth.clamp(min=0.0) ** 2 + 1e-6
+
+
+def trust(places: torch.Tensor, goals: torch.Tensor, chart: torch.Tensor, charts: int, noise: float) -> torch.Tensor:
+    """Return how far each of Q charts is to be trusted, in (0, 1]: σ⁴ over the fourth power of its residual.
+
+    The residual is the root mean square of |places − goals|, and σ the noise or, if that is less, a tenth of the usual
+    residual; charts that fit to within σ have 1.
+
+    Args:
+        places: (M, 3), members as their chart has them.
+        goals: (M, 3), the members.
+        chart: (M,) int64.
+        charts: Q.
+        noise: ≥ 0.
+    """
+    square = (places - goals).double().square().sum(-1)
+    zero = square.new_zeros(charts)
+    count = torch.bincount(chart, minlength=charts)
+    rms = (zero.index_add(0, chart, square) / count.clamp(min=1)).sqrt()
+    usual = max(noise, 0.1 * float(rms[count > 0].median()) if len(chart) else 0.0, 1e-300)
+    return (rms.clamp(min=usual) / usual).pow(-_TRUST).to(places)
+
+
+def consensus(
+    places: torch.Tensor, weight: torch.Tensor, point: torch.Tensor, points: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the robust mean of each point's places, and how far they spread.
+
+    Iteratively reweighted mean with the Welsch penalty, w·exp(−d²/2c²), where c is 2.5 times the median of all
+    deviations: the mean where charts agree, without those that do not. (Robust pooling of `geodiff.robust_pool` does
+    the same for batches of equal size.)
+
+    Args:
+        places: (M, 3), what the charts say.
+        weight: (M,) positive.
+        point: (M,) int64.
+        points: N.
+
+    Returns:
+        (N, 3), zero for points without places; and the weighted root mean square of deviations (N,).
+
+    Gradients: none.
+    """
+    x, w = places.detach().double(), weight.detach().double()
+    zeros = x.new_zeros(points)
+
+    def mean(w: torch.Tensor) -> torch.Tensor:
+        total = zeros.index_add(0, point, w)
+        return zeros[:, None].expand(-1, 3).index_add(0, point, w[:, None] * x) / total.clamp(min=1e-300)[:, None]
+
+    center = mean(w)
+    several = torch.bincount(point, minlength=points)[point] > 2  # of two charts, neither is the outlier
+    use = w
+    for _ in range(_ROUNDS):
+        gap = (x - center[point]).square().sum(-1)
+        if not bool(several.any()):
+            break
+        width = _WIDTH**2 * gap[several].median()
+        use = torch.where(several, w * torch.exp(-gap / (2 * width.clamp(min=1e-300))) + 1e-12 * w, w)
+        center = mean(use)
+    gap = (x - center[point]).square().sum(-1)
+    total = zeros.index_add(0, point, use).clamp(min=1e-300)
+    spread = (zeros.index_add(0, point, use * gap) / total).sqrt()
+    return center.to(places), spread.to(places)
+
+
+def confidence(
+    points: torch.Tensor, fitted: torch.Tensor, spread: torch.Tensor, covered: torch.Tensor, noise: float
+) -> torch.Tensor:
+    """Return a number in [0, 1] for each point: how far the surface there can be relied on.
+
+    `1/(1 + (s/σ)²) · exp(−½ max(0, r/σ − 3)²/9)`: 1 where charts agree (spread s) and the point is within three times
+    the noise σ of the surface (distance r), ½ where charts differ by σ, 0 for points in no chart.
+
+    Args:
+        points: (N, 3).
+        fitted: (N, 3), where the surface has them.
+        spread: (N,).
+        covered: (N,) bool, points in a chart.
+        noise: σ ≥ 0.
+    """
+    extent = float((points.amax(0) - points.amin(0)).norm()) if len(points) else 0.0
+    sigma = max(noise, _NO_NOISE * extent, 1e-30)
+    residual = (points - fitted).norm(dim=-1) / sigma
+    agree = 1 / (1 + (spread / sigma).square())
+    return torch.where(covered, agree * torch.exp(-(residual - 3).clamp(min=0.0).square() / 18), 0.0)

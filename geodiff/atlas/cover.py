@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cover a cloud with overlapping patches, each of one sheet of the surface."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix, csgraph
+from scipy.spatial import cKDTree
+
+from geodiff.atlas.cloud import Cloud, read_cloud
+from geodiff.validation import fail, positive
+
+TARGET = 60
+LEAST_MEMBERS = 8
+WELL_INSIDE = 0.75  # of the radius
+SPACING = 0.6  # of centres, in radii
+STEEP = 0.65  # |normal component| of a step that leaves the sheet
+COMMON = 3  # neighbours that two neighbours in a sheet share
+TURN = -0.1  # least product of normals of a member and the centre: 95 degrees
+ROUNDS = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Cover:
+    """Patches of a cloud of N points: Q of them, M memberships (pairs of patch and point).
+
+    Attributes:
+        points: (N, 3) in world units.
+        centers: (Q, 3).
+        radius: (Q,).
+        chart: (M,) int64, sorted.
+        point: (M,) int64: `point[m]` is a member of patch `chart[m]`.
+        inside: (M,) bool: well inside, within 3/4 of the radius and on the same sheet.
+        outlier: (N,) bool: isolated points, in no patch.
+        normals: (N, 3) unit, either side unless given.
+    """
+
+    points: torch.Tensor
+    centers: torch.Tensor
+    radius: torch.Tensor
+    chart: torch.Tensor
+    point: torch.Tensor
+    inside: torch.Tensor
+    outlier: torch.Tensor
+    normals: torch.Tensor
+
+    def __post_init__(self) -> None:
+        covered = torch.zeros(len(self.points), dtype=torch.bool)
+        covered[self.point[self.inside]] = True
+        lost = int((~covered & ~self.outlier).sum())
+        if lost:
+            raise fail("Cover", "inside", "true in some patch for each point that is no outlier", f"{lost} uncovered")
+
+    def __len__(self) -> int:
+        return len(self.centers)
+
+
+def cover(
+    points: Any,
+    *,
+    normals: Any = None,
+    radius: float | None = None,
+    target: int = TARGET,
+    spacing: float = SPACING,
+    seed: int = 0,
+) -> Cover:
+    """Cover a cloud with overlapping balls, and keep in each the points of its centre's sheet.
+
+    Centres are points of the cloud, no two nearer than `spacing` radii (Poisson-disk, in a random order). Points hang
+    together if they are among each other's nearest neighbours and the step between them is not across the surface. The
+    members of a patch are the points of its ball that hang together with its centre within the ball, and whose normals,
+    carried from neighbour to neighbour along the shortest ways from the centre, turn by no more than 95 degrees; given
+    normals are compared directly. Every point but outliers is within 3/4 of the radius of some centre, on its sheet.
+
+    Args:
+        points: (N, 3), or a `Cloud`.
+        normals: (N, 3), pointing to one side; estimated, of either side, if left out.
+        radius: of all patches, relative to the diagonal of the bounding box; if left out, each patch has its own, the
+            distance of its centre's `target`-th neighbour.
+        target: how many points a patch should have, at least 8.
+        spacing: of centres, in radii, in (0, 0.75]; smaller for more overlap.
+        seed: of the order of the centres, and of the subset of a cloud that is too large.
+
+    Raises:
+        TypeError: arguments that are no numbers.
+        ValueError: bad clouds (see `read_cloud`), a radius or target out of range.
+
+    Example:
+        >>> import torch
+        >>> cloud = torch.nn.functional.normalize(torch.randn(2000, 3), dim=1)
+        >>> patches = cover(cloud, target=60)
+        >>> bool(torch.bincount(patches.point, minlength=2000).min() > 0)
+        True
+    """
+    where = "cover"
+    if radius is not None:
+        positive(where, "radius", radius, "It is relative to the diagonal: say 0.05.")
+    if not isinstance(target, int) or target < LEAST_MEMBERS:
+        raise fail(where, "target", f"an integer of at least {LEAST_MEMBERS}", repr(target))
+    if not 0 < spacing <= WELL_INSIDE:
+        raise fail(where, "spacing", f"in (0, {WELL_INSIDE}]", repr(spacing), "Farther centres would leave gaps.")
+    cloud = points if isinstance(points, Cloud) else read_cloud(points, normals, seed=seed, where=where)
+    return _Builder(cloud, radius, target, spacing, seed).build()
+
+
+class _Builder:
+    """The graph of a cloud, and patches made of it round by round until all points are covered."""
+
+    def __init__(self, cloud: Cloud, radius: float | None, target: int, spacing: float, seed: int) -> None:
+        self.cloud, self.spacing = cloud, spacing
+        self.x = cloud.points.double().numpy()
+        self.n = cloud.normals.double().numpy()
+        self.good = np.flatnonzero(~cloud.outlier.numpy())
+        self.tree = cKDTree(self.x[self.good])
+        self.order = np.random.default_rng(seed).permutation(self.good)
+        if radius is None:
+            count = min(target, len(self.good))
+            # A point counts itself, so ask for one more; on two sheets a ball of `target` has half of them on each.
+            self.radius = self.tree.query(self.x, k=min(count + 1, len(self.good)), workers=-1)[0][:, -1] * (1 + 1e-9)
+        else:
+            self.radius = np.full(len(self.x), radius * cloud.diagonal)
+        self.edges = self._edges()
+
+    def _edges(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Directed steps (from, to, length) between neighbours, both ways, that do not leave the sheet."""
+        near, far = self.cloud.neighbours.numpy(), self.cloud.distances.numpy()
+        count, width = near.shape
+        a, b, d = np.repeat(np.arange(count), width), near.ravel(), np.maximum(far.ravel(), 1e-300)
+        step = (self.x[b] - self.x[a]) / d[:, None]
+        across = np.maximum(np.abs((step * self.n[a]).sum(1)), np.abs((step * self.n[b]).sum(1)))
+        outlier = self.cloud.outlier.numpy()
+        good = ~outlier[a] & ~outlier[b]
+        gentle = good & (across <= STEEP)
+        ones = np.ones(int(gentle.sum()), dtype=np.int32)
+        graph = coo_matrix((ones, (a[gentle], b[gentle])), shape=(count, count)).tocsr()
+        graph = graph.maximum(graph.T)
+        # Neighbours in a sheet have others in common; where a normal is wrong, a step may lead to another sheet, but
+        # seldom several side by side.
+        common = graph.multiply(graph @ graph).tocoo()
+        firm = common.data >= COMMON
+        rows, columns = common.row[firm].astype(np.int64), common.col[firm].astype(np.int64)
+        # Points that this leaves alone hang on to the gentlest neighbour that is not; nothing else hangs on to them.
+        links = coo_matrix((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(count, count))
+        labels = csgraph.connected_components(links, directed=False)[1]
+        alone = np.bincount(labels)[labels] < LEAST_MEMBERS
+        hang = np.flatnonzero(good & alone[a] & ~alone[b])
+        hang = hang[np.lexsort((across[hang], a[hang]))]
+        hang = hang[np.unique(a[hang], return_index=True)[1]]
+        within = ~alone[rows]
+        rows = np.concatenate([rows[within], a[hang], b[hang]])
+        columns = np.concatenate([columns[within], b[hang], a[hang]])
+        order = np.lexsort((columns, rows))
+        rows, columns = rows[order], columns[order]
+        return rows, columns, np.linalg.norm(self.x[rows] - self.x[columns], axis=1)
+
+    def build(self) -> Cover:
+        covered = self.cloud.outlier.numpy().copy()
+        centers, charts, members, insides = [], [], [], []
+        done = 0
+        for _ in range(ROUNDS):
+            chosen = self._disk(covered)
+            if not len(chosen):
+                break
+            chart, point, inside = self._patches(chosen)
+            covered[point[inside]] = True
+            centers.append(chosen)
+            charts.append(chart + done)
+            members.append(point)
+            insides.append(inside)
+            done += len(chosen)
+        center = np.concatenate(centers)
+        dtype = self.cloud.points.dtype
+        return Cover(
+            points=self.cloud.points,
+            centers=self.cloud.points[torch.from_numpy(center)],
+            radius=torch.from_numpy(self.radius[center]).to(dtype),
+            chart=torch.from_numpy(np.concatenate(charts)),
+            point=torch.from_numpy(np.concatenate(members)),
+            inside=torch.from_numpy(np.concatenate(insides)),
+            outlier=self.cloud.outlier,
+            normals=self.cloud.normals,
+        )
+
+    def _disk(self, covered: np.ndarray) -> np.ndarray:
+        """Choose centres among the points not covered, none within `spacing` radii of an earlier one."""
+        left = self.order[~covered[self.order]]
+        if not len(left):
+            return left
+        free = np.zeros(len(self.x), dtype=bool)
+        free[left] = True
+        tree = cKDTree(self.x[left])
+        chosen = []
+        for i in left.tolist():
+            if free[i]:
+                chosen.append(i)
+                free[left[tree.query_ball_point(self.x[i], self.spacing * self.radius[i])]] = False
+        return np.array(chosen, dtype=np.int64)
+
+    def _patches(self, center: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Members of the patches around centres: patch, point, whether well inside; sorted by patch, then by point."""
+        balls = self.tree.query_ball_point(self.x[center], self.radius[center], workers=-1, return_sorted=True)
+        sizes = np.fromiter((len(b) for b in balls), dtype=np.int64, count=len(balls))
+        chart = np.repeat(np.arange(len(center)), sizes)
+        point = self.good[np.concatenate([np.asarray(b, dtype=np.int64) for b in balls])]
+        reached, turn = self._walk(center, chart, point)
+        if self.cloud.given:
+            turn = (self.n[point] * self.n[center[chart]]).sum(1)
+        keep = reached & (turn > TURN)
+        chart, point = chart[keep], point[keep]
+        distance = np.linalg.norm(self.x[point] - self.x[center[chart]], axis=1)
+        return chart, point, distance <= WELL_INSIDE * self.radius[center[chart]]
+
+    def _walk(self, center: np.ndarray, chart: np.ndarray, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Walk from the centres to all memberships, each within its own ball, by the shortest ways.
+
+        Returns:
+            whether each is reached, and the product of its normal, carried along the way, with the centre's.
+        """
+        rows, columns, lengths = self.edges
+        count = len(self.x)
+        starts = np.searchsorted(rows, np.arange(count + 1))
+        degree = (starts[1:] - starts[:-1])[point]
+        # All balls are one graph of memberships without edges between balls.
+        source = np.repeat(np.arange(len(point)), degree)
+        slot = np.arange(len(source)) - np.repeat(np.cumsum(degree) - degree, degree) + starts[point[source]]
+        wanted = chart[source] * count + columns[slot]
+        key = chart * count + point
+        found = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
+        exists = key[found] == wanted
+        source, target, slot = source[exists], found[exists], slot[exists]
+        agree = np.abs((self.n[point[source]] * self.n[point[target]]).sum(1))
+        # Ways along which normals hardly turn carry them most safely.
+        weight = lengths[slot] * (1.05 - agree)
+        root = len(point)
+        first = np.searchsorted(key, np.arange(len(center)) * count + center)
+        source = np.concatenate([source, np.full(len(center), root)])
+        target = np.concatenate([target, first])
+        weight = np.concatenate([weight, np.full(len(center), weight.max(initial=1.0))])
+        graph = coo_matrix((weight, (source, target)), shape=(root + 1, root + 1)).tocsr()
+        length, before = csgraph.dijkstra(graph, directed=True, indices=root, return_predecessors=True)
+        reached = np.isfinite(length[:root])
+        before = before[:root].astype(np.int64)
+        before[first] = first
+        before = np.where(reached, before, np.arange(root))
+        product = (self.n[point] * self.n[point[before]]).sum(1)
+        sign = np.where(product < 0, -1.0, 1.0)
+        while True:  # signs along ways of doubling length
+            further = before[before]
+            if np.array_equal(further, before):
+                break
+            sign = sign * sign[before]
+            before = further
+        return reached, sign * (self.n[point] * self.n[center[chart]]).sum(1)

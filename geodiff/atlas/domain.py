@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where charts are trusted: triangles between neighbouring members, and which chart gives which place."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.spatial import Delaunay, QhullError, cKDTree
+
+_NEIGHBOURS = 8
+_OFF = 1 / 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Domain:
+    """The trimmed parts of all squares, as triangles between members.
+
+    Attributes:
+        triangles: (T, 3) int64, rows of the M memberships, counter-clockwise in the square, sorted by chart.
+        chart: (T,) int64.
+        places: (M, 3), members as their chart has them.
+        owner: (N,) int64, the chart in which a point lies deepest; −1 for points in no triangle.
+        owned: (T, 3) bool, corners whose point this chart owns.
+        area: (T,) in space.
+    """
+
+    triangles: torch.Tensor
+    chart: torch.Tensor
+    places: torch.Tensor
+    owner: torch.Tensor
+    owned: torch.Tensor
+    area: torch.Tensor
+
+    @functools.cached_property
+    def surface_area(self) -> float:
+        """Area of the surface, each place counted once: a third of a triangle goes to each corner's owner."""
+        return float((self.area[:, None] * self.owned).double().sum() / 3)
+
+
+def trim(
+    chart: torch.Tensor,
+    point: torch.Tensor,
+    uv: torch.Tensor,
+    places: torch.Tensor,
+    normals: torch.Tensor,
+    depth: torch.Tensor,
+    points: int,
+    surface: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    usable: torch.Tensor,
+    reach: float = 2.3,
+) -> Domain:
+    """Keep of each square the part among the members: an alpha shape whose radius follows the local spacing.
+
+    The members' Delaunay triangles in the square are kept where the circle about the triangle in space is smaller than
+    `reach` times the spacing √(area a point) there. So borders and holes of the cloud that are wider than that stay
+    open, and nothing is extrapolated. Of those, triangles that cut a corner go: whose middle is farther than a third of
+    the spacing from the planes of all of the three nearest points of the cloud, as the deepest charts have them.
+
+    Args:
+        chart: (M,) int64, sorted.
+        point: (M,) int64.
+        uv: (M, 2).
+        places: (M, 3), the charts there.
+        normals: (M, 3), unit, of either side.
+        depth: (M,), the greater the deeper the member lies in its chart.
+        points: N.
+        surface: points (S, 3) of charts (S,) at places uv (S, 2).
+        usable: (M,) bool, members that may be corners.
+        reach: see above. At 2 a few of the triangles of a random sample are lost; holes of radius `reach` are closed.
+
+    Returns:
+        Triangles and owners.
+
+    Gradients: none.
+    """
+    u, x = uv.detach().cpu().double().numpy(), places.detach().cpu().double().numpy()
+    i = point.cpu().numpy()
+    starts = np.searchsorted(chart.cpu().numpy(), np.arange(int(chart[-1]) + 2 if len(chart) else 1))
+    kept = np.flatnonzero(usable.cpu().numpy())
+    starts = np.searchsorted(kept, starts)
+    found = [kept[_delaunay(u[kept[a:b]]) + a] for a, b in itertools.pairwise(starts) if b - a >= 3]
+    triangles = np.concatenate(found) if found else np.zeros((0, 3), dtype=np.int64)
+    spacing = local_spacing(x, i, points)
+    radius, area = _circumradius(x[triangles])
+    local = spacing[i[triangles]].mean(axis=1)
+    keep = radius <= reach * local
+    triangles, area, local = triangles[keep], area[keep], local[keep]
+    deep = depth.detach().cpu().double().numpy()
+    trusted = _deepest(np.arange(len(i)), i, deep, points)
+    trusted = trusted[trusted >= 0]
+    if len(triangles):
+        corner = torch.from_numpy(triangles).to(chart.device)
+        middle = surface(chart[corner[:, 0]], uv.detach()[corner].mean(1)).detach().cpu().double().numpy()
+        near = trusted[cKDTree(x[trusted]).query(middle, k=range(1, min(3, len(trusted)) + 1))[1]]
+        n = normals.detach().cpu().double().numpy()
+        off = np.abs(((middle[:, None] - x[near]) * n[near]).sum(-1)).min(axis=1)
+        supported = off <= _OFF * local
+        triangles, area = triangles[supported], area[supported]
+    best = _deepest(np.unique(triangles), i, deep, points)
+    owned = best[i[triangles]] == triangles
+    owner = torch.from_numpy(best)
+    owner = torch.where(owner >= 0, chart.cpu()[owner.clamp(min=0)] if len(chart) else owner, owner)
+    to = chart.device
+    corners = torch.from_numpy(triangles).to(to)
+    return Domain(
+        corners,
+        chart[corners[:, 0]],
+        places.detach(),
+        owner.to(to),
+        torch.from_numpy(owned).to(to),
+        torch.from_numpy(area).to(places),
+    )
+
+
+def _deepest(rows: np.ndarray, i: np.ndarray, depth: np.ndarray, points: int) -> np.ndarray:
+    """Return the deepest of the given memberships of each point (N,), −1 where there is none."""
+    rows = rows[np.lexsort((rows, depth[rows]))]
+    best = np.full(points, -1, dtype=np.int64)
+    best[i[rows]] = rows  # the last assignment, of the greatest depth, stays
+    return best
+
+
+def local_spacing(x: np.ndarray, i: np.ndarray, points: int) -> np.ndarray:
+    """Return √(area a point) (N,) about each point, from eighth neighbours; `x` (M, 3) are places of points `i` (M,).
+
+    Places of the same point are averaged first; points without places get 0.
+    """
+    count = np.bincount(i, minlength=points)
+    mean = np.stack([np.bincount(i, x[:, d], points) for d in range(3)], 1) / np.maximum(count, 1)[:, None]
+    result = np.zeros(points)
+    here = np.flatnonzero(count)
+    k = min(_NEIGHBOURS, len(here) - 1)
+    if k >= 1:
+        gap, near = cKDTree(mean[here]).query(mean[here], k=range(1, k + 2))
+        spacing = gap[:, -1] * np.sqrt(np.pi / k)
+        # At borders half of the disc is empty: the neighbours further in know better.
+        result[here] = np.quantile(spacing[near], 0.25, axis=1)
+    return result
+
+
+def _delaunay(u: np.ndarray) -> np.ndarray:
+    try:
+        return np.asarray(Delaunay(u).simplices, dtype=np.int64)
+    except QhullError:  # all on a line, or in one place
+        return np.zeros((0, 3), dtype=np.int64)
+
+
+def _circumradius(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    a, b, c = (np.linalg.norm(corners[:, i] - corners[:, j], axis=-1) for i, j in ((0, 1), (1, 2), (2, 0)))
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1) / 2
+    longest = np.maximum(np.maximum(a, b), c)
+    # Flat triangles have circles without end, but are no reason to open the surface where their sides are short.
+    radius = np.minimum(a * b * c / np.maximum(4 * area, 1e-300), longest)
+    return radius, area

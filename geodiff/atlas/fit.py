@@ -1,0 +1,487 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fit the charts of an atlas: a start by matching, local fits that stop at the noise, then agreement."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+
+from geodiff.atlas import matching
+from geodiff.atlas.charts import ACTIVATIONS, WIDTHS, Charts, Placement
+from geodiff.atlas.cloud import MOST_POINTS, Cloud, read_cloud
+from geodiff.atlas.cover import LEAST_MEMBERS, WELL_INSIDE, Cover, cover
+from geodiff.atlas.noise import estimate_noise
+from geodiff.atlas.ragged import Ragged
+from geodiff.atlas.training import Batch
+from geodiff.validation import choice, fail, positive
+
+CHECK = 5  # steps between looks at the residuals
+LEAST_STEPS = 20
+MATCH_ROUNDS = 3
+MATCH_STEPS = 10
+ROUND_STEPS = 10  # between exchanges of what charts predict
+LEAVE = 0.25  # share of a batch that must have converged before it is made smaller
+TRUST = 4  # how fast trust in a chart falls with its residual
+THICK = 0.12  # noise, in radii, from which patches are made larger
+FAR = 4.0  # residuals, in units of the usual one, from which a point counts less than exp(−1)
+
+Progress = Callable[[str, int, int, int, float], None]
+
+
+class Team(Protocol):
+    """Processes that share the work; `geodiff.tasks.team.Team` is one."""
+
+    rank: int
+    size: int
+
+    def union(self, mine: dict[int, Any]) -> dict[int, Any]:
+        """Return what all know together."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How to fit.
+
+    Attributes:
+        target: points a patch, on average; doubled as long as the noise exceeds 0.12 radii.
+        radius: of all patches, relative to the diagonal; None: each has its own, with `target` points.
+        spacing: of centres, in radii.
+        widths: of the hidden layers.
+        activation: ``"relu"``, ``"softplus"`` or ``"tanh"``.
+        residual: charts start at their patch's plane.
+        matching: of points with places in the square, see `geodiff.atlas.matching`: ``"projection"`` to the plane,
+            ``"exact"`` or ``"sinkhorn"`` transport, or ``"hybrid"``: exact where a patch folds over its plane, else
+            projection.
+        move_uv: let the places move with the weights, towards the closest points of the chart.
+        steps: at most so many in the local fits.
+        rate: of Adam, falling to 0 along a cosine.
+        noise: σ in world units, at which a chart stops; None estimates it; 0 never stops early.
+        stop: residual at which a chart has converged, in units of σ.
+        consistency: λ ≥ 0, how much agreement of the charts counts beside the points.
+        rounds: of the stage of agreement.
+        robust: points far off the surface count less.
+        chunk: charts held in training at once: it bounds the memory. Results depend on it by rounding only.
+        max_points: larger clouds are thinned to so many; None for no bound.
+        seed: of all that is random.
+    """
+
+    target: int = 100
+    radius: float | None = None
+    spacing: float = WELL_INSIDE
+    widths: tuple[int, ...] = WIDTHS
+    activation: str = "relu"
+    residual: bool = True
+    matching: str = "hybrid"
+    move_uv: bool = True
+    steps: int = 60
+    rate: float = 5e-3
+    noise: float | None = None
+    stop: float = 1.0
+    consistency: float = 2.0
+    rounds: int = 3
+    robust: bool = True
+    chunk: int = 256
+    max_points: int | None = MOST_POINTS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        where = "fit_atlas"
+        choice(where, "activation", self.activation, ACTIVATIONS)
+        choice(where, "matching", self.matching, matching.MATCHINGS)
+        for name, least in (("target", LEAST_MEMBERS), ("steps", 1), ("rounds", 0), ("chunk", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise fail(where, name, f"an integer of at least {least}", repr(value))
+        for name in ("rate", "stop"):
+            positive(where, name, getattr(self, name))
+        for name in ("noise", "consistency"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise fail(where, name, "finite and not negative", repr(value))
+
+
+@dataclasses.dataclass(frozen=True)
+class FittedCharts:
+    """Charts fitted to a cover.
+
+    Attributes:
+        charts: all Q.
+        cover: the patches; N points, M memberships.
+        uv: (M, 2) float32, where each member lies in its chart.
+        predicted: (M, 3), the chart there, world units.
+        weight: (M,) > 0: how far to trust the chart there: `(1 − (d/r)²)²`, d the distance from the centre, over the
+            fourth power of the chart's residual. Relative: only ratios mean something.
+        rms: (Q,) root mean square distance of a chart from its points, world units.
+        steps: (Q,) int64 in the local fit.
+        converged: (Q,) bool: it reached the noise.
+        noise: σ, world units.
+        unfitted: how many points that are no outliers lie farther than 4 σ (or usual residuals) from all their charts.
+        folded: how many patches fold over their plane.
+        notes: what a user should be told.
+    """
+
+    charts: Charts
+    cover: Cover
+    uv: torch.Tensor
+    predicted: torch.Tensor
+    weight: torch.Tensor
+    rms: torch.Tensor
+    steps: torch.Tensor
+    converged: torch.Tensor
+    noise: float
+    unfitted: int
+    folded: int
+    notes: tuple[str, ...]
+
+    def fitted_points(self) -> torch.Tensor:
+        """Where the charts of each point, weighted by trust, put it: (N, 3); outliers stay where they are."""
+        return consensus(self.predicted, self.weight, self.cover)
+
+    def spread(self) -> torch.Tensor:
+        """Root mean square distance (N,) of the charts of a point from their consensus; 0 for outliers."""
+        mean = self.fitted_points()[self.cover.point]
+        square = (self.predicted - mean).square().sum(1).to(self.weight)
+        zeros = square.new_zeros(len(self.cover.points))
+        total = zeros.index_add(0, self.cover.point, self.weight)
+        return (zeros.index_add(0, self.cover.point, square * self.weight) / total.clamp(min=1e-300)).sqrt()
+
+
+def consensus(predicted: torch.Tensor, weight: torch.Tensor, patches: Cover) -> torch.Tensor:
+    """Weighted mean (N, 3) of what charts predict for each point; points without charts stay."""
+    x = patches.points
+    zeros = weight.new_zeros(len(x))
+    total = zeros.index_add(0, patches.point, weight)
+    sums = weight.new_zeros(len(x), 3).index_add(0, patches.point, predicted.to(weight) * weight[:, None])
+    return torch.where(total[:, None] > 0, (sums / total.clamp(min=1e-300)[:, None]).to(x.dtype), x)
+
+
+class Fitter:
+    """A fit in progress: what is known of all charts, and the stages that improve it chunk by chunk.
+
+    Chunks are runs of `chunk` charts in the cover's order, whoever computes them. Charts in a chunk do not see each
+    other but through the rounds of agreement, so processes share chunks, and exchange what charts predict once a round.
+
+    Args:
+        cloud: what `read_cloud` returned.
+        settings: how to fit.
+    """
+
+    def __init__(self, cloud: Cloud, settings: Settings) -> None:
+        self.cloud, self.settings = cloud, settings
+        target = settings.target
+        while True:
+            patches = cover(cloud, radius=settings.radius, target=target, spacing=settings.spacing, seed=settings.seed)
+            self.noise = estimate_noise(patches) if settings.noise is None else settings.noise
+            # A ball little wider than the noise is thick hides how thick that is, and shows no surface.
+            thick = self.noise > THICK * float(patches.radius.median())
+            if settings.radius is not None or not thick or 2 * target > len(cloud.points) // 4:
+                break
+            target *= 2
+        self.cover, self.notes = patches, cloud.notes
+        if target > settings.target:
+            more = f"Patches hold about {target} points in place of {settings.target}: the noise is large."
+            self.notes = (*cloud.notes, more)
+        count = len(patches)
+        members = patches.points[patches.point]
+        self.placement = Placement.of(members, patches.chart, count)
+        self.local = self.placement.into(members, patches.chart)
+        self.edges = torch.searchsorted(patches.chart, torch.arange(count + 1)).tolist()
+        distance = (members - patches.centers[patches.chart]).norm(dim=1) / patches.radius[patches.chart]
+        self.depth = (1 - distance.double().square()).clamp(min=1e-3).square()
+        axis = self.placement.rotation[:, 2]
+        self.folded = matching.folded(patches.normals[patches.point], patches.chart, axis)
+        self.starts = list(range(0, count, settings.chunk))
+        charts = Charts.create(patches, settings.widths, settings.seed, activation=settings.activation,
+                               residual=settings.residual, placement=self.placement)  # fmt: skip
+        self.charts = charts
+        self.parameters = [p.contiguous() for p in charts.parameters()]
+        self.uv = matching.project(self.local)
+        self.predicted = torch.zeros_like(self.local)
+        self.target = torch.zeros_like(self.local)  # of the stage of agreement, and its weight
+        self.weight = torch.zeros(len(self.local))
+        self.stage = torch.zeros((), dtype=torch.int64)
+        self.loss = torch.zeros(count)  # mean squares, local
+        self.steps = torch.zeros(count, dtype=torch.int64)
+        self.converged = torch.zeros(count, dtype=torch.bool)
+        self.done = torch.zeros(1 + settings.rounds, len(self.starts), dtype=torch.bool)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything that changes in a fit, to be saved and given to `restore`."""
+        return {**{f"parameter{i}": p for i, p in enumerate(self.parameters)}, **self._fields()}
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on where `state()` was taken; the rest of the fit gives the same bits.
+
+        Raises:
+            ValueError: a state of another cloud or other settings.
+        """
+        own = self.state()
+        if set(own) != set(state) or any(own[k].shape != state[k].shape for k in own):
+            raise fail("fit_atlas", "state", "of a fit of the same cloud and settings", "another", "Start afresh.")
+        for key, value in own.items():
+            value.copy_(state[key])
+
+    def run(
+        self,
+        progress: Progress | None = None,
+        checkpoint: Callable[["Fitter"], None] | None = None,
+        team: Team | None = None,
+    ) -> FittedCharts:
+        """Fit.
+
+        Args:
+            progress: called with (stage, chunks done, chunks in all, charts converged, mean square residual in local
+                units) after each chunk; stages are ``"fit"`` and ``"agree 1"``, ….
+            checkpoint: called with this after each chunk, and in a team after each exchange.
+            team: the processes that share the work; all return the same.
+        """
+        for stage in range(1 + self.settings.rounds):
+            name = f"agree {stage}" if stage else "fit"
+            if stage and int(self.stage) != stage:
+                self.target, self.weight = self._agreed()
+                self.stage.fill_(stage)
+            for chunk in range(len(self.starts)):
+                if team is not None and chunk % team.size != team.rank:
+                    continue
+                if not self.done[stage, chunk]:
+                    if stage:
+                        self._agree(chunk, self.target, self.weight)
+                    else:
+                        self._fit(chunk)
+                    self.done[stage, chunk] = True
+                    if checkpoint is not None:
+                        checkpoint(self)
+                if progress is not None:
+                    finished = int(self.done[stage].sum())
+                    last = self._range(chunk)[1]
+                    loss = float(self.loss[: max(last, 1)].mean())
+                    progress(name, finished, len(self.starts), int(self.converged.sum()), loss)
+            self._exchange(team, stage)
+            if checkpoint is not None and team is not None and team.size > 1:
+                checkpoint(self)
+        return self._result()
+
+    def _range(self, chunk: int) -> tuple[int, int]:
+        first = self.starts[chunk]
+        return first, min(first + self.settings.chunk, len(self.cover))
+
+    def _fields(self) -> dict[str, torch.Tensor]:
+        names = ("uv", "predicted", "target", "weight", "stage", "loss", "steps", "converged", "done")
+        return {name: getattr(self, name) for name in names}
+
+    def _batch(self, index: torch.Tensor, uv: torch.Tensor, target: torch.Tensor, weight: torch.Tensor,
+               move_uv: bool | None = None) -> Batch:  # fmt: skip
+        parts = self.charts.with_parameters(self.parameters).subset(index)
+        move = self.settings.move_uv if move_uv is None else move_uv
+        return Batch(index, parts, uv, target, weight, move_uv=move, residual=self.settings.residual)
+
+    def _store(self, batch: Batch, some: torch.Tensor | slice = slice(None)) -> None:
+        for own, new in zip(self.parameters, batch.parameters, strict=True):
+            own[batch.index[some]] = new[some]
+
+    def _start(self, first: int, last: int) -> None:
+        """Find places by transport for the charts that want it, and charts that map them to their points."""
+        method = self.settings.matching
+        index = torch.arange(first, last)
+        if method == "hybrid":
+            index, method = index[self.folded[first:last]], "exact"
+        if method == "projection" or not len(index):
+            return
+        rows = torch.cat([torch.arange(self.edges[q], self.edges[q + 1]) for q in index.tolist()])
+        sizes = torch.tensor([self.edges[q + 1] - self.edges[q] for q in index.tolist()])
+        layout = Ragged(torch.arange(len(index)).repeat_interleave(sizes), len(index))
+        x = self.local[rows]
+        spread = matching.places(layout)
+        found = None
+        for _ in range(MATCH_ROUNDS):
+            charts = self.charts.with_parameters(self.parameters).subset(index)
+            images = [charts.subset(b.charts).local(p) for b, p in zip(layout.blocks, spread, strict=True)]
+            found = matching.match(x, images, layout, method, found)
+            for i, block in enumerate(layout.blocks):
+                place = found.uv[block.slots] if found.soft is None else spread[i]
+                goal = x[block.slots] if found.soft is None else found.soft[i]
+                batch = self._batch(index[block.charts], place, goal, block.mask.to(x), False)
+                for _ in range(MATCH_STEPS):
+                    batch.step(self.settings.rate)
+                self._store(batch)
+        if found is not None:
+            self.uv[rows] = found.uv
+
+    def _fit(self, chunk: int) -> None:
+        """Fit a chunk's charts to their points, each until its residual is down to the noise."""
+        first, last = self._range(chunk)
+        self._start(first, last)
+        s = self.settings
+        base = self.edges[first]
+        layout = Ragged(self.cover.chart[base : self.edges[last]] - first, last - first)
+        for block in layout.blocks:
+            slots, mask = block.slots + base, block.mask
+            batch = self._batch(block.charts + first, self.uv[slots], self.local[slots], mask.to(self.local))
+            goal = (s.stop * self.noise / self.placement.scale[batch.index]).float().square()
+            here = torch.ones(len(batch), dtype=torch.bool)
+            for k in range(s.steps):
+                loss = batch.step(s.rate * 0.5 * (1 + math.cos(math.pi * k / s.steps)))
+                ends = k + 1 == s.steps
+                if not ends and ((k + 1) % CHECK or k + 1 < LEAST_STEPS):
+                    continue
+                # A chart is kept as it is when it arrives, whoever else is in the batch; when many have, it shrinks.
+                arrived = loss <= goal
+                leave = here & (arrived | ends)
+                if bool(leave.any()):
+                    out = batch.forward()[0]
+                    self._store(batch, leave)
+                    kept = mask[leave]
+                    rows = slots[leave][kept]
+                    self.predicted[rows], self.uv[rows] = out[leave][kept], batch.uv[leave][kept]
+                    gone = batch.index[leave]
+                    self.loss[gone], self.steps[gone], self.converged[gone] = loss[leave], k + 1, arrived[leave]
+                    here = here & ~leave
+                if not bool(here.any()):
+                    break
+                if float(here.float().mean()) < 1 - LEAVE:
+                    batch.keep(here)
+                    slots, mask, goal, here = slots[here], mask[here], goal[here], here[here]
+                if s.robust:
+                    batch.weight = self._robust(batch, mask)
+
+    def _robust(self, batch: Batch, mask: torch.Tensor) -> torch.Tensor:
+        """Weights that let go of points much farther off than most of their patch are (Welsch)."""
+        square = (batch.out - batch.target).square().sum(2)
+        usual = torch.where(mask, square, torch.nan).nanmedian(1).values
+        least = (self.noise / self.placement.scale[batch.index]).float().square()
+        bound = FAR**2 * torch.maximum(usual * 1.5, least)
+        return torch.exp(-square / bound.clamp(min=1e-20)[:, None]) * mask
+
+    def _trust(self) -> torch.Tensor:
+        """Weights (M,) of what charts predict."""
+        rms = self.loss.double().sqrt() * self.placement.scale.double()
+        usual = max(self.noise, float(rms.median()) * 0.1, 1e-300)
+        return self.depth * (rms.clamp(min=usual) / usual).pow(-TRUST)[self.cover.chart]
+
+    def _world(self) -> torch.Tensor:
+        chart, place = self.cover.chart, self.placement
+        turned = torch.einsum("mk,mki->mi", self.predicted.to(place.rotation), place.rotation[chart])
+        return place.center[chart] + place.scale[chart, None] * turned
+
+    def _agreed(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Targets (M, 3) between the points and the consensus of their charts, and their weights (M,)."""
+        s = self.settings
+        mean = consensus(self._world(), self._trust(), self.cover)
+        own = torch.ones(len(self.local))
+        if s.robust and self.noise > 0:
+            off = (self.cover.points - mean).norm(dim=1)
+            usual = max(self.noise, float(off[~self.cover.outlier].median()))
+            own = torch.exp(-(off / (FAR * usual)).square())[self.cover.point].float()
+        common = self.placement.into(mean[self.cover.point], self.cover.chart)
+        total = own + s.consistency
+        return (own[:, None] * self.local + s.consistency * common) / total[:, None].clamp(min=1e-30), total
+
+    def _agree(self, chunk: int, target: torch.Tensor, weight: torch.Tensor) -> None:
+        """Move a chunk's charts some steps towards the targets."""
+        first, last = self._range(chunk)
+        base = self.edges[first]
+        layout = Ragged(self.cover.chart[base : self.edges[last]] - first, last - first)
+        for block in layout.blocks:
+            slots = block.slots + base
+            batch = self._batch(block.charts + first, self.uv[slots], target[slots], weight[slots] * block.mask)
+            for k in range(ROUND_STEPS):
+                batch.step(self.settings.rate * 0.2 * (1 - k / ROUND_STEPS))
+            out = batch.forward()[0]
+            self._store(batch)
+            rows = slots[block.mask]
+            self.predicted[rows], self.uv[rows] = out[block.mask], batch.uv[block.mask]
+            square = (out - self.local[slots]).square().sum(2) * block.mask
+            self.loss[batch.index] = square.sum(1) / block.mask.sum(1)
+
+    def _exchange(self, team: Team | None, stage: int) -> None:
+        """Learn what the other processes found."""
+        if team is None or team.size == 1:
+            return
+        mine = {}
+        for chunk in range(team.rank, len(self.starts), team.size):
+            first, last = self._range(chunk)
+            rows = slice(self.edges[first], self.edges[last])
+            charts = slice(first, last)
+            mine[chunk] = (
+                [t[rows].clone() for t in (self.predicted, self.uv)],
+                [t[charts].clone() for t in (self.loss, self.steps, self.converged, *self.parameters)],
+            )
+        for chunk, (by_row, by_chart) in team.union(mine).items():
+            first, last = self._range(chunk)
+            for own, new in zip((self.predicted, self.uv), by_row, strict=True):
+                own[self.edges[first] : self.edges[last]] = new
+            fields = (self.loss, self.steps, self.converged, *self.parameters)
+            for own, new in zip(fields, by_chart, strict=True):
+                own[first:last] = new
+            self.done[stage, chunk] = True
+
+    def _result(self) -> FittedCharts:
+        rms = self.loss.sqrt().to(self.placement.scale) * self.placement.scale
+        predicted = self._world()
+        off = (predicted - self.cover.points[self.cover.point]).norm(dim=1)
+        least = torch.full((len(self.cover.points),), math.inf, dtype=off.dtype)
+        least = least.scatter_reduce(0, self.cover.point, off, "amin")[~self.cover.outlier]
+        usual = max(self.noise, float(least.median()))
+        return FittedCharts(
+            charts=self.charts.with_parameters(self.parameters),
+            cover=self.cover,
+            uv=self.uv,
+            predicted=predicted,
+            weight=self._trust(),
+            rms=rms,
+            steps=self.steps,
+            converged=self.converged,
+            noise=self.noise,
+            unfitted=int((least > FAR * usual).sum()),
+            folded=int(self.folded.sum()),
+            notes=self.notes,
+        )
+
+
+def fit_charts(
+    points: Any,
+    *,
+    normals: Any = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+    checkpoint: Callable[[Fitter], None] | None = None,
+    state: Mapping[str, torch.Tensor] | None = None,
+    team: Team | None = None,
+    **options: Any,
+) -> FittedCharts:
+    """Fit charts to a cloud of points: the core of `fit_atlas`.
+
+    Args:
+        points: (N, 3).
+        normals: (N, 3) pointing to one side, or nothing.
+        settings: how to fit; or give its fields as keywords.
+        progress: see `Fitter.run`.
+        checkpoint: see `Fitter.run`.
+        state: of an earlier run, to go on from.
+        team: processes that share the work.
+        options: fields of `Settings`.
+
+    Raises:
+        TypeError: arguments that are no numbers, unknown options.
+        ValueError: clouds as in `read_cloud`, settings out of range, a state of another fit.
+
+    Example:
+        >>> import torch
+        >>> cloud = torch.nn.functional.normalize(torch.randn(2000, 3), dim=1) + 0.01 * torch.randn(2000, 3)
+        >>> fit = fit_charts(cloud)
+        >>> before = (cloud.norm(dim=1) - 1).abs().mean()
+        >>> bool((fit.fitted_points().norm(dim=1) - 1).abs().mean() < 0.6 * before)
+        True
+    """
+    known = {f.name for f in dataclasses.fields(Settings)}
+    for name in options:
+        if name not in known:
+            raise fail("fit_atlas", name, f"one of {', '.join(sorted(known))}", "an unknown option", error=TypeError)
+    settings = dataclasses.replace(settings or Settings(), **options)
+    cloud = read_cloud(points, normals, most=settings.max_points, seed=settings.seed)
+    fitter = Fitter(cloud, settings)
+    if state is not None:
+        fitter.restore(state)
+    return fitter.run(progress, checkpoint, team)

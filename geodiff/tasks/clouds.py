@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read and write clouds of points, with normals where a file has them."""
+
+import os
+import pathlib
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from geodiff.scene.atomic import replacing
+from geodiff.validation import choice, fail
+
+ENDINGS = ("ply", "xyz", "csv", "txt", "obj", "npy", "npz", "las", "laz")
+_UNIT = 0.05  # how far from 1 the lengths of normals may be in a table without headings
+
+
+class CloudFile(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        points: (N, 3) float64.
+        normals: (N, 3) float64 as they are in the file, of any length; None where it has none.
+    """
+
+    points: torch.Tensor
+    normals: torch.Tensor | None
+
+
+def read_cloud_file(path: str | os.PathLike[str], *, array: str | None = None, where: str = "fit_atlas") -> CloudFile:
+    r"""Read a cloud and its normals, if there are any.
+
+    PLY: ``x y z``, ``nx ny nz``. OBJ: ``v`` and ``vn``, in order or as faces join them. XYZ, TXT and CSV: three
+    columns, or six with normals (if the headings say so or their lengths are 1); further columns and headings are
+    skipped. NPY: (N, 3), or (N, 6) with normals. NPZ: an array of those, or ``points`` and ``normals``. LAS and LAZ
+    need the extra ``geodiff[las]``.
+
+    Args:
+        path: the file, known by its ending.
+        array: which array of an NPZ.
+        where: the public function, for messages.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ImportError: LAS without laspy, LAZ without what unpacks it.
+        ValueError: an unknown ending, a damaged file, one without points or of other numbers.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "two.xyz"
+        >>> _ = path.write_text("0 0 0 0 0 1\n1 0 0 0 0 1\n")
+        >>> read_cloud_file(path).normals
+        tensor([[0., 0., 1.],
+                [0., 0., 1.]], dtype=torch.float64)
+    """
+    points, normals = load(where, path, array, ENDINGS)
+    if normals is None and points.ndim == 2 and points.shape[1] == 6:
+        points, normals = points[:, :3], points[:, 3:]
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise fail(where, "points", "of shape (N, 3), or (N, 6) with normals", f"{path} with {points.shape}")
+    if len(points) == 0:
+        raise fail(where, "points", "some points", f"{path}, which holds none", "Is it the right file?")
+    if normals is not None and normals.shape != points.shape:
+        raise fail(where, "normals", f"of shape {points.shape}, one a point", f"{path} with {normals.shape}")
+    return CloudFile(_doubles(points), None if normals is None else _doubles(normals))
+
+
+def load(
+    where: str, path: str | os.PathLike[str], array: str | None, endings: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read a file of one of the ``endings``: real numbers of any shape, and normals (N, 3) or None.
+
+    Raises:
+        FileNotFoundError, ImportError, ValueError: as `read_cloud_file`, but for the shape and for empty files.
+    """
+    path = pathlib.Path(path)
+    ending = choice(where, "points", path.suffix.lower().removeprefix("."), endings)
+    if not path.is_file():
+        raise fail(where, "points", "a file that exists", str(path), error=FileNotFoundError)
+    if array is not None and ending != "npz":
+        raise fail(where, "array", "left out for all files but .npz", repr(array))
+    try:
+        if ending in ("npy", "npz"):
+            values, normals = _numpy_arrays(where, path, array)
+        elif ending == "ply":
+            values, normals = _ply(path)
+        elif ending == "obj":
+            values, normals = _obj(path)
+        elif ending in ("las", "laz"):
+            values, normals = _las(where, path)
+        else:
+            values, normals = _table(where, path)
+    except _Unsuitable:
+        raise
+    except (ValueError, KeyError, IndexError, EOFError, OSError, AttributeError, zipfile.BadZipFile) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise fail(where, "points", "a readable file", f"{path} ({reason})", "Is it damaged?") from error
+    for part in (values,) if normals is None else (values, normals):
+        if not np.issubdtype(part.dtype, np.number) or np.iscomplexobj(part):
+            raise fail(where, "points", "real numbers", f"{path} with {part.dtype}")
+    return values, normals
+
+
+def write_ply(path: pathlib.Path, columns: Mapping[str, torch.Tensor], where: str = "fit_atlas") -> None:
+    """Write a cloud as binary PLY, whole or not at all.
+
+    Args:
+        path: the file to make.
+        columns: of one number a point (N,), by the names of the properties: ``x``, ``nx``, …; float32 or float64.
+        where: the public function, for messages.
+    """
+    arrays = {name: column.detach().cpu().numpy() for name, column in columns.items()}
+    kinds = {"float32": "float", "float64": "double"}
+    rows = np.empty(len(next(iter(arrays.values()))), dtype=[(n, a.dtype.newbyteorder("<")) for n, a in arrays.items()])
+    for name, values in arrays.items():
+        rows[name] = values
+    heading = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
+    heading += [f"property {kinds[values.dtype.name]} {name}" for name, values in arrays.items()]
+    with replacing(path, where) as part:
+        part.write_bytes(("\n".join([*heading, "end_header"]) + "\n").encode() + rows.tobytes())
+
+
+def _doubles(values: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.array(values, dtype=np.float64, order="C"))
+
+
+class _Unsuitable(ValueError):
+    """An error that already says what is wrong."""
+
+
+def _numpy_arrays(where: str, path: pathlib.Path, name: str | None) -> tuple[np.ndarray, np.ndarray | None]:
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return loaded, None
+    with loaded:
+        # What could be meant: not the numbers that often go with a field, such as its spacing.
+        large = [key for key in loaded.files if loaded[key].ndim >= 2]
+        if name is None:
+            usual = [key for key in ("points", "elevation") if key in large]
+            if len(large) != 1 and len(usual) != 1:
+                text = f"{', '.join(large) or 'none of two or more axes'} in {path}"
+                raise fail(where, "array", "given where a file has several", text, "Name one.", _Unsuitable)
+            name = large[0] if len(large) == 1 else usual[0]
+        if name not in loaded.files:
+            text = f"{name!r}, not among {', '.join(loaded.files)}"
+            raise fail(where, "array", f"in {path}", text, error=_Unsuitable)
+        values = np.asarray(loaded[name])
+        normals = np.asarray(loaded["normals"]) if "normals" in loaded.files and name != "normals" else None
+        return values, normals
+
+
+def _ply(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
+    import trimesh
+
+    loaded: Any = trimesh.load(path, process=False)
+    merged: Any = loaded.to_geometry() if isinstance(loaded, trimesh.Scene) else loaded
+    values = np.asarray(merged.vertices)
+    raw = merged.metadata.get("_ply_raw", {}).get("vertex", {}).get("data")
+    names = getattr(getattr(raw, "dtype", None), "names", None) or (raw if isinstance(raw, dict) else ())
+    if not {"nx", "ny", "nz"} <= set(names):
+        return values, None
+    return values, np.stack([np.asarray(raw[name]).reshape(len(values)) for name in ("nx", "ny", "nz")], 1)
+
+
+def _obj(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
+    points: list[list[float]] = []
+    normals: list[list[float]] = []
+    corners: set[tuple[int, int]] = set()
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        words = line.split()
+        if not words or words[0] not in ("v", "vn", "f"):
+            continue
+        if words[0] == "f":
+            parts = [word.split("/") for word in words[1:]]
+            ends = [(int(p[0]), int(p[2])) for p in parts if len(p) == 3 and p[2]]
+            corners.update((a - 1 if a > 0 else len(points) + a, b - 1 if b > 0 else len(normals) + b) for a, b in ends)
+        else:
+            (points if words[0] == "v" else normals).append([float(word) for word in words[1:4]])
+    values = np.asarray(points, dtype=np.float64).reshape(-1, 3)
+    given = np.asarray(normals, dtype=np.float64).reshape(-1, 3)
+    if corners:
+        vertex, normal = np.array(sorted(corners)).T
+        total = np.zeros_like(values)
+        np.add.at(total, vertex, given[normal])
+        return values, total
+    return values, given if 0 < len(given) == len(values) else None
+
+
+def _las(where: str, path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
+    try:
+        import laspy
+    except ImportError as error:
+        text = f"{path}, and laspy is not installed"
+        fix = 'pip install "geodiff[las]", or convert the file to PLY or XYZ.'
+        raise fail(where, "points", "of a kind that can be read here", text, fix, ImportError) from error
+    try:
+        read = laspy.read(path)
+    except laspy.errors.LaspyException as error:
+        if "Backend" in str(error):
+            text = f"{path}, and nothing is installed that unpacks it"
+            fix = 'pip install "geodiff[las]", or unpack it to LAS.'
+            raise fail(where, "points", "of a kind that can be read here", text, fix, ImportError) from error
+        raise ValueError(str(error)) from error
+    names = {name.lower(): name for name in read.point_format.dimension_names}
+    for trio in (("nx", "ny", "nz"), ("normalx", "normaly", "normalz"), ("normal_x", "normal_y", "normal_z")):
+        if set(trio) <= set(names):
+            return np.asarray(read.xyz), np.stack([np.asarray(read[names[name]], dtype=float) for name in trio], 1)
+    return np.asarray(read.xyz), None
+
+
+def _table(where: str, path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read rows of numbers, apart by commas, semicolons or blanks; a first row without numbers is their heading."""
+    rows: list[list[float]] = []
+    heading: list[str] = []
+    width = 6
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        words = line.split("#")[0].replace(",", " ").replace(";", " ").split()
+        if not words:
+            continue
+        try:
+            rows.append([float(word) for word in words[:3]])
+        except ValueError:
+            if not rows and not heading:
+                heading = [word.strip('"').lower() for word in words]
+                continue
+            text = f"{line.strip()[:40]!r} in line {number} of {path}"
+            raise fail(where, "points", "rows of numbers", text, error=_Unsuitable) from None
+        if len(words) < 3:
+            text = f"{len(words)} in line {number} of {path}"
+            raise fail(where, "points", "x, y and z in each row", text, error=_Unsuitable)
+        if width == 6:
+            width = 6 if len(words) >= 6 else 3
+            try:
+                rows[-1] += [float(word) for word in words[3:6]] if width == 6 else []
+            except ValueError:
+                width = 3
+    points = np.asarray([row[:3] for row in rows], dtype=np.float64).reshape(-1, 3)
+    if width == 3 or not rows:
+        return points, None
+    normals = np.asarray([row[3:] for row in rows], dtype=np.float64)
+    named = heading[3:6] in (["nx", "ny", "nz"], ["normal_x", "normal_y", "normal_z"])
+    length = np.linalg.norm(normals, axis=1)
+    unit = (length > 0).any() and bool((np.abs(length[length > 0] - 1) <= _UNIT).all())
+    return points, normals if named or (not heading and unit) else None  # else they are colours, or the like
