@@ -106,6 +106,8 @@ def test_pictures_of_distributions_and_tconorms(tmp_path: pathlib.Path, monkeypa
     monkeypatch.setattr(sys, "argv", ["soft_gallery", "-o", str(tmp_path)])
     runpy.run_path(str(ROOT / "demos" / "soft_gallery.py"), run_name="__main__")
     assert {path.name for path in tmp_path.iterdir()} == {"distributions.png", "tconorms.png"}
+
+
 def test_a_hat_from_its_cloud(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = run("fit_atlas", tmp_path, monkeypatch, "--points", "1500")
     rows = [line.split() for line in (tmp_path / "table.txt").read_text().splitlines()[2:6]]
