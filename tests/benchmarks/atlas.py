@@ -9,7 +9,7 @@
 Contestants: the raw points; screened Poisson (Open3D, depth 8) with normals estimated from 16 neighbours, oriented by
 consistent tangent planes and turned outwards as a whole by the true normals; the same with true normals; on open
 surfaces both also cut, as is usual, where the density is in its lowest twentieth; the atlas, which gets no normals: its
-points, 200 000 samples, the charts' mesh, the watertight mesh, and that with open boundaries. Lengths are in thousandths
+points, 200 000 samples, the charts' mesh, the watertight mesh, and that with open boundaries. Lengths: thousandths
 of the true surface's diagonal. Of the gargoyle, whose surface nobody knows, a tenth of the points is the truth.
 
 A row of `rows.jsonl` for each cloud and contestant; a run that is killed goes on with the next one. Fitted atlases are
