@@ -185,7 +185,8 @@ class LogSpaceTConorm(Frozen, TConorm):
     def combine(self, a: Tensor, b: Tensor) -> Tensor:
         """⊥(a, b) for probabilities of broadcastable shapes."""
         pair = probabilities_of(f"{self}.combine", "a", a), probabilities_of(f"{self}.combine", "b", b)
-        return self._combine(*pair)
+        value = self._combine(*pair)
+        return value - (value.detach() - 1).clamp(min=0)  # what rounding puts above 1, off; the slope stays
 
     def _combine(self, a: Tensor, b: Tensor) -> Tensor:
         return self.aggregate(torch.stack(torch.broadcast_tensors(a, b)), 0)
