@@ -133,9 +133,9 @@ class Ours:
 def patch(quick: bool) -> dict[str, Any]:
     """Time contestants in turns."""
     torch.set_num_threads(1)
-    steps, turns = (10, 2) if quick else (25, 5)
-    loops = {(n, e): Loop(w, 4 if quick else 20, e) for n, w in NETWORKS.items() for e in (False, True)}
-    ours = {(n, m): Ours(w, 40 if quick else 120, m, steps) for n, w in NETWORKS.items() for m in ("exact", "hybrid")}
+    steps, turns = (10, 2) if quick else (25, 3)
+    loops = {(n, e): Loop(w, 4 if quick else 10, e) for n, w in NETWORKS.items() for e in (False, True)}
+    ours = {(n, m): Ours(w, 40, m, steps) for n, w in NETWORKS.items() for m in ("exact", "hybrid")}
     times: dict[str, list[float]] = {}
     matching: dict[str, list[float]] = {}
     for turn in range(turns + 1):
