@@ -18,7 +18,7 @@ from geodiff.tasks.nurbs_pictures import looking_at
 
 AZIMUTHS = (30.0, 120.0, 210.0, 300.0)
 _ELEVATION = 25.0
-_SIZE = (300, 300)
+SIZE = (300, 300)  # of a picture
 _FINE = 3  # dots are drawn so many times larger and averaged
 _MOST_DOTS = 40_000
 _GOLDEN = 0.6180339887
@@ -27,7 +27,9 @@ _DOT, _STRAY = (0.30, 0.36, 0.45), (0.85, 0.15, 0.10)
 _SCALE = np.array([[0.60, 0.05, 0.05], [0.85, 0.45, 0.05], [0.80, 0.75, 0.15], [0.15, 0.50, 0.30]])
 
 
-def overview(atlas: Atlas, mesh: Mesh, watertight: Mesh | None = None, size: tuple[int, int] = _SIZE) -> Image.Image:
+def overview(
+    atlas: Atlas, mesh: Mesh, watertight: Mesh | None = None, size: tuple[int, int] | None = None
+) -> Image.Image:
     """Draw the points, the surface, the charts in colours, the confidence and the mesh by Poisson, from four sides.
 
     Confidence goes from red (0) over yellow to green (1). Points that no chart is fitted to are red. y is up.
@@ -36,8 +38,9 @@ def overview(atlas: Atlas, mesh: Mesh, watertight: Mesh | None = None, size: tup
         atlas: fitted.
         mesh: `atlas.to_mesh()`.
         watertight: that mesh, or nothing.
-        size: (H, W) of a picture.
+        size: (H, W) of a picture; left out, `SIZE`.
     """
+    size = size or SIZE
     middle = (atlas.points.amin(0) + atlas.points.amax(0)) / 2
     mesh, points = _staged(mesh, middle), (atlas.points - middle).float()
     good = points[~atlas.outlier]
@@ -54,13 +57,13 @@ def overview(atlas: Atlas, mesh: Mesh, watertight: Mesh | None = None, size: tup
     return pictures.grid(list(rows.values()), list(rows), [f"from {azimuth:.0f}°" for azimuth in AZIMUTHS])
 
 
-def draw(mesh: Mesh, camera: Camera, size: tuple[int, int] = _SIZE, tint: np.ndarray | None = None) -> np.ndarray:
+def draw(mesh: Mesh, camera: Camera, size: tuple[int, int] = SIZE, tint: np.ndarray | None = None) -> np.ndarray:
     """Draw a mesh in grey or in colours of its faces (F, 3), over a soft ground: (H, W, 3) in [0, 1]."""
     return pictures.over(*pictures.shaded(mesh, camera, size, tint=tint), pictures.backdrop(size))
 
 
 def draw_points(
-    atlas: Atlas, points: torch.Tensor, mesh: Mesh, camera: Camera, size: tuple[int, int] = _SIZE
+    atlas: Atlas, points: torch.Tensor, mesh: Mesh, camera: Camera, size: tuple[int, int] = SIZE
 ) -> np.ndarray:
     """Draw the points of a cloud (N, 3) as dots, lit by the normals of the surface; those behind it are hidden."""
     height, width = size[0] * _FINE, size[1] * _FINE

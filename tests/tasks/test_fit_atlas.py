@@ -18,6 +18,7 @@ from PIL import Image
 import geodiff as gd
 from geodiff.atlas import watertight
 from geodiff.cli import main
+from geodiff.tasks import atlas_pictures
 from geodiff.tasks.clouds import read_cloud_file
 
 ROOT = pathlib.Path(gd.__file__).parents[1]
@@ -54,6 +55,12 @@ class Stop(Exception):
 def whole(tmp_path_factory: pytest.TempPathFactory) -> gd.tasks.FitAtlasResult:
     output = tmp_path_factory.mktemp("whole") / "out"
     return gd.fit_atlas(ball(), output=output, truth=gd.icosphere(4), watertight=False, command="x", **SMALL)
+
+
+@pytest.fixture(autouse=True)
+def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but `whole`, which is made before this, is drawn small: to save time."""
+    monkeypatch.setattr(atlas_pictures, "SIZE", (40, 40))
 
 
 # --- from end to end --------------------------------------------------------------------------------------------------
