@@ -353,7 +353,8 @@ def test_bad_arguments(tmp_path: pathlib.Path) -> None:
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-def test_the_command(tmp_path: pathlib.Path) -> None:
+def test_the_command(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["geodiff", "fit-atlas", "ball.npy"])
     np.save(tmp_path / "ball.npy", ball().numpy())
     np.save(tmp_path / "truth.npy", ball(3000, 0).numpy())
 
@@ -365,7 +366,7 @@ def test_the_command(tmp_path: pathlib.Path) -> None:
                       "--no-watertight", "--samples", 2000, "--truth", tmp_path / "truth.npy")  # fmt: skip
     assert code == 0 and "Against the truth: accuracy mean" in text and str(tmp_path / "out" / "atlas.npz") in text
     facts = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert facts["command"].startswith("geodiff ") and facts["source"] == str(tmp_path / "ball.npy")
+    assert facts["command"] == "geodiff fit-atlas ball.npy" and facts["source"] == str(tmp_path / "ball.npy")
     code, text = call(tmp_path / "none.ply", "-o", tmp_path / "out")
     assert code == 2 and "Error: fit_atlas: `points` must be a file that exists" in text and "Traceback" not in text
     code, text = call(tmp_path / "ball.npy", "-o", tmp_path / "out", "--widths", "tiny")
