@@ -45,6 +45,7 @@ class Team:
                                     timeout=_LONG)  # fmt: skip
             try:
                 yield cls(rank, size, dist.PrefixStore(f"geodiff-{next(_count)}", store))
+                dist.barrier()  # so that nobody closes a connection that another still reads from
             finally:
                 dist.destroy_process_group()
         else:
