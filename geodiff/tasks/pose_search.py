@@ -349,7 +349,7 @@ class Descent:
         settings = self.settings
         if self.step == settings.prune_step:
             self.keep(settings.finalists)
-            self._add_twins(_TWINS)
+            self._add_twins()
         targets = self.coarse if self.step < settings.prune_step else self.fine
         step = torch.zeros_like(self.first, requires_grad=True)
         loss = self.loss(self.poses.moved(step, settings).cameras(), targets[self.image], settings.scale_at(self.step))
@@ -390,24 +390,10 @@ class Descent:
         settings, (start, end) = self.settings, self.settings.scale
         if not settings.polish:
             return
-        scales = [start * (end / start) ** (level / _LEVELS) for level in range(1, _LEVELS + 1)]
-        self._polish_at(scales[0])
-        self.keep(_POLISHED)
-        for scale in scales[1:]:
-            self._polish_at(scale)
-        # Where the twin won half-way, its own twin now starts from the right distance and focal length.
-        count = len(self.poses)
-        self._add_twins(1)
-        if len(self.poses) > count:
-            every = self.state()
-            self.select(torch.arange(count, len(self.poses)))
-            for scale in scales:
-                self._polish_at(scale)
-            polished = self.state()
-            for name in Poses.fields:
-                every["poses"][name][count:] = polished["poses"][name]
-            every["value"] = torch.cat((every["value"][:count], polished["value"]))
-            self.load(every)
+        for level in range(1, _LEVELS + 1):
+            self._polish_at(start * (end / start) ** (level / _LEVELS))
+            if level == 1:
+                self.keep(_POLISHED)
 
     def _polish_at(self, scale: float) -> None:
         settings, count = self.settings, len(self.poses)
@@ -472,14 +458,14 @@ class Descent:
         for name in _EACH:
             setattr(self, name, getattr(self, name)[index])
 
-    def _add_twins(self, count_each: int) -> None:
+    def _add_twins(self) -> None:
         """Add the twins of the best poses of each image, with numbers of their own."""
         if not len(self.twins):
             return
         best = []
         for t in range(len(self.coarse.alpha)):
             own = (self.image == t).nonzero()[:, 0]
-            best.append(own[self.value[own].argsort(stable=True)[:count_each]])
+            best.append(own[self.value[own].argsort(stable=True)[:_TWINS]])
         index = torch.cat(best).repeat_interleave(len(self.twins))
         count = len(self.poses)
         self.select(torch.cat((torch.arange(count), index)))
