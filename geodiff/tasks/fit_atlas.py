@@ -21,9 +21,10 @@ from geodiff.atlas.fit import FittedCharts, Fitter, Settings
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.checkpoint import fingerprint, load_checkpoint, remove_checkpoint, save_checkpoint
 from geodiff.tasks.clouds import ENDINGS, read_cloud_file
+from geodiff.tasks.descent_settings import changed
 from geodiff.tasks.outputs import check_output
 from geodiff.tasks.team import Team
-from geodiff.validation import as_tensor, choice, fail, floating, nearest
+from geodiff.validation import as_tensor, choice, fail, floating
 
 _WHERE = "fit_atlas"
 _MESHES = ("ply", "obj", "stl", "glb")
@@ -143,7 +144,7 @@ def fit_atlas(
         True
     """
     begin = time.perf_counter()
-    settings = _settings(settings, changes)
+    settings = changed(_WHERE, Settings, settings, changes, "geodiff.atlas.fit.Settings")
     wanted = Outputs(samples, refine, watertight, depth, open_boundaries)
     if not isinstance(checkpoint_seconds, int | float) or not 0 <= checkpoint_seconds < math.inf:
         raise fail(_WHERE, "checkpoint_seconds", "a number ≥ 0", repr(checkpoint_seconds))
@@ -322,16 +323,6 @@ def peak_memory_mb() -> float | None:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _settings(settings: Settings | None, changes: dict[str, Any]) -> Settings:
-    if settings is not None and not isinstance(settings, Settings):
-        raise fail(_WHERE, "settings", "a geodiff.atlas.fit.Settings", settings, error=TypeError)
-    names = [f.name for f in dataclasses.fields(Settings)]
-    for name in changes:
-        if name not in names:
-            raise fail(_WHERE, name, "a known argument", "an unknown name", nearest(name, names), TypeError)
-    return dataclasses.replace(settings or Settings(), **changes)
 
 
 def _read(points: Any, normals: Any, array: str | None, file_normals: bool) -> tuple[Any, Any]:

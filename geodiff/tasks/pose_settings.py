@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The settings of fit_pose, all in one place."""
 
-import dataclasses
 import math
-import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from geodiff import soft
-from geodiff.validation import choice, fail, nearest, positive
+from geodiff.tasks.descent_settings import DescentSettings, integer, is_number
+from geodiff.validation import choice, fail, positive
 
 LOSSES = ("silhouette", "color", "depth")
 COVERAGES = ("contour", "faces", "edges")
@@ -18,7 +17,7 @@ _WHERE = "fit_pose"
 
 
 @dataclass(frozen=True)
-class FitPoseSettings:
+class FitPoseSettings(DescentSettings):
     """How a camera pose is fitted to an image: everything but the data.
 
     Attributes:
@@ -61,6 +60,8 @@ class FitPoseSettings:
         ('silhouette',)
     """
 
+    _where = _WHERE
+
     steps: int = 60
     polish: int = 6
     loss: str | Sequence[str] = ("silhouette",)
@@ -95,11 +96,7 @@ class FitPoseSettings:
             ("checkpoint_every", 0),
             ("seed", 0),
         ):
-            value = getattr(self, name)
-            if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-                raise fail(_WHERE, name, f"an integer ≥ {low}", value, error=TypeError)
-            if value < low:
-                raise fail(_WHERE, name, f"an integer ≥ {low}", str(value))
+            integer(_WHERE, name, getattr(self, name), low)
         losses = (self.loss,) if isinstance(self.loss, str) else tuple(self.loss)
         for name in losses:
             choice(_WHERE, "loss", name, LOSSES)
@@ -111,57 +108,13 @@ class FitPoseSettings:
         if not isinstance(self.focal, bool):
             raise fail(_WHERE, "focal", "True or False", self.focal, error=TypeError)
         positive(_WHERE, "lr", self.lr, "0.1 (radians) is a good start.")
-        if not _is_number(self.lr_decay) or not 0 < self.lr_decay <= 1:
-            raise fail(_WHERE, "lr_decay", "a number in (0, 1]", self.lr_decay, "1 keeps the step length as it is.")
-        if not _is_number(self.prune_at) or not 0 < self.prune_at < 1:
+        if not is_number(self.prune_at) or not 0 < self.prune_at < 1:
             raise fail(_WHERE, "prune_at", "a number in (0, 1)", self.prune_at)
-        if self.spread is not None and (not _is_number(self.spread) or not 0 <= self.spread <= 180):
+        if self.spread is not None and (not is_number(self.spread) or not 0 <= self.spread <= 180):
             raise fail(_WHERE, "spread", "an angle in [0, 180] degrees", self.spread)
-        for name, good, text in (
-            ("betas", lambda x: 0 <= x < 1, "two numbers in [0, 1)"),
-            ("scale", lambda x: 0 < x < math.inf, "two positive numbers, τ at the start and at the end"),
-        ):
-            pair = getattr(self, name)
-            if _is_number(pair) and name == "scale":
-                pair = (pair, pair)
-            if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(_is_number(x) and good(x) for x in pair):
-                raise fail(_WHERE, name, text, repr(pair))
-            object.__setattr__(self, name, (float(pair[0]), float(pair[1])))
-        object.__setattr__(self, "distribution", soft.as_distribution(self.distribution))
-        object.__setattr__(self, "tconorm", soft.as_tconorm(self.tconorm))
-
-    @classmethod
-    def of(cls, settings: "FitPoseSettings | None", changes: dict[str, Any]) -> "FitPoseSettings":
-        """Return ``settings`` (or the defaults) with some fields changed; unknown names suggest the nearest."""
-        if settings is not None and not isinstance(settings, FitPoseSettings):
-            raise fail(_WHERE, "settings", "a FitPoseSettings", settings, error=TypeError)
-        names = [field.name for field in dataclasses.fields(cls)]
-        for name in changes:
-            if name not in names:
-                raise fail(_WHERE, name, "a known argument", "an unknown name", nearest(name, names), TypeError)
-        return dataclasses.replace(settings or cls(), **changes)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, as they are written to JSON: distribution and T-conorm as text."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        for name in ("distribution", "tconorm"):
-            values[name] = repr(values[name])
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-
-    def scale_at(self, step: int) -> float:
-        """Return τ at a step counted from 0."""
-        start, end = self.scale
-        return float(start * (end / start) ** (step / max(self.steps - 1, 1)))
-
-    def lr_at(self, step: int) -> float:
-        """Return the step length at a step counted from 0."""
-        return float(self.lr * self.lr_decay ** (step / max(self.steps - 1, 1)))
+        self._check_descent()
 
     @property
     def prune_step(self) -> int:
         """The step at whose start all but the finalists stop, and the image grows to ``size``."""
         return math.ceil(self.prune_at * self.steps)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)

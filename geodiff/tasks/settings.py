@@ -1,22 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The settings of fit_mesh, all in one place."""
 
-import dataclasses
 import math
-import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from geodiff import soft
-from geodiff.validation import choice, fail, nearest, positive
+from geodiff.tasks.descent_settings import DescentSettings, integer, is_number
+from geodiff.validation import choice, fail, positive
 
 OPTIMIZERS = ("large_steps", "adam")
 _WHERE = "fit_mesh"
 
 
 @dataclass(frozen=True)
-class FitMeshSettings:
+class FitMeshSettings(DescentSettings):
     """How a mesh is fitted to silhouettes: everything but the data.
 
     Lengths are in **units of the picture**: 1 is half the shorter side of the view at the object, so the same settings
@@ -54,6 +53,8 @@ class FitMeshSettings:
         50
     """
 
+    _where = _WHERE
+
     steps: int = 100
     optimizer: str = "large_steps"
     lr: float = 0.18
@@ -83,79 +84,24 @@ class FitMeshSettings:
             ("subdivisions", 0),
             ("seed", 0),
         ):
-            _integer(name, getattr(self, name), low)
+            integer(_WHERE, name, getattr(self, name), low)
         if self.hold_out == 1:
             raise fail(_WHERE, "hold_out", "0 (none) or at least 2", "1", "1 would leave no view to fit.")
         if self.views_per_step is not None:
-            _integer("views_per_step", self.views_per_step, 1)
+            integer(_WHERE, "views_per_step", self.views_per_step, 1)
         choice(_WHERE, "optimizer", self.optimizer, OPTIMIZERS)
         positive(_WHERE, "lr", self.lr, "0.18 is a good start for large_steps, 0.02 for adam.")
-        for name, what in (("lr_decay", "step length"), ("flatness_decay", "weight")):
-            left = getattr(self, name)
-            if not _is_number(left) or not 0 < left <= 1:
-                raise fail(_WHERE, name, "a number in (0, 1]", left, f"1 keeps the {what} as it is.")
+        self._check_share("flatness_decay", "weight")
         if self.init_radius is not None:
             positive(_WHERE, "init_radius", self.init_radius, "It is a length in the world's unit.")
         for name in ("smoothing", "laplacian", "flatness"):
             value = getattr(self, name)
-            if not _is_number(value):
+            if not is_number(value):
                 raise fail(_WHERE, name, "a number ≥ 0", value, error=TypeError)
             if not 0 <= value < math.inf:
                 raise fail(_WHERE, name, "finite and ≥ 0", str(value))
-        for name, good, text in (
-            ("betas", lambda x: 0 <= x < 1, "two numbers in [0, 1)"),
-            ("scale", lambda x: 0 < x < math.inf, "two positive numbers, τ at the start and at the end"),
-        ):
-            pair = getattr(self, name)
-            if _is_number(pair) and name == "scale":
-                pair = (pair, pair)
-            if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(_is_number(x) and good(x) for x in pair):
-                raise fail(_WHERE, name, text, repr(pair))
-            object.__setattr__(self, name, (float(pair[0]), float(pair[1])))
-        object.__setattr__(self, "distribution", soft.as_distribution(self.distribution))
-        object.__setattr__(self, "tconorm", soft.as_tconorm(self.tconorm))
-
-    @classmethod
-    def of(cls, settings: "FitMeshSettings | None", changes: dict[str, Any]) -> "FitMeshSettings":
-        """Return ``settings`` (or the defaults) with some fields changed; unknown names suggest the nearest."""
-        if settings is not None and not isinstance(settings, FitMeshSettings):
-            raise fail(_WHERE, "settings", "a FitMeshSettings", settings, error=TypeError)
-        names = [field.name for field in dataclasses.fields(cls)]
-        for name in changes:
-            if name not in names:
-                raise fail(_WHERE, name, "a known argument", "an unknown name", nearest(name, names), TypeError)
-        return dataclasses.replace(settings or cls(), **changes)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, as they are written to JSON: distribution and T-conorm as text."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        for name in ("distribution", "tconorm"):
-            values[name] = repr(values[name])
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-
-    def scale_at(self, step: int) -> float:
-        """Return τ at a step counted from 0."""
-        start, end = self.scale
-        return float(start * (end / start) ** self._progress(step))
-
-    def lr_at(self, step: int) -> float:
-        """Return the step length at a step counted from 0."""
-        return float(self.lr * self.lr_decay ** self._progress(step))
+        self._check_descent()
 
     def flatness_at(self, step: int) -> float:
         """Return the weight of the flatness at a step counted from 0."""
         return float(self.flatness * self.flatness_decay ** self._progress(step))
-
-    def _progress(self, step: int) -> float:
-        return step / max(self.steps - 1, 1)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def _integer(name: str, value: Any, low: int) -> None:
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-        raise fail(_WHERE, name, f"an integer ≥ {low}", value, error=TypeError)
-    if value < low:
-        raise fail(_WHERE, name, f"an integer ≥ {low}", str(value))
