@@ -10,7 +10,10 @@ from typing import Any
 
 import torch
 
+from geodiff.soft.special import last_derivative
 from geodiff.validation import fail, floating
+
+_ONCE = "geodiff.implicit: gradients are of first order only; a second derivative was asked for."
 
 
 class _Attach(torch.autograd.Function):
@@ -25,19 +28,7 @@ class _Attach(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         residual, inverse = ctx.saved_tensors
         gradient = -(inverse.mT @ gradient[..., None])[..., 0]
-        return None, _Once.apply(gradient, residual) if torch.is_grad_enabled() else gradient, None
-
-
-class _Once(torch.autograd.Function):
-    """A gradient that depends on the solution in a way that the graph does not know: refuse to differentiate it."""
-
-    @staticmethod
-    def forward(ctx: Any, gradient: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-        return gradient.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> None:
-        raise RuntimeError("geodiff.implicit: gradients are of first order only; a second derivative was asked for.")
+        return None, last_derivative(gradient, residual, message=_ONCE), None
 
 
 def root(

@@ -55,8 +55,8 @@ def reflect(
     """
     check_reflect(rows, kinds, image, normal, point)
     own = rows[image.long()] if len(image) else rows.expand(len(normal), -1)
-    n = _unit(normal)
-    v = own[:, :3] if parallel_view else _unit(own[:, :3] - point)
+    n = unit(normal)
+    v = own[:, :3] if parallel_view else unit(own[:, :3] - point)
     diffuse, shine = own[:, 4:7], torch.zeros_like(normal)
     for number, kind in enumerate(kinds.tolist()):
         way, by_diffuse, by_shine, fading = own[:, HEAD + LIGHT * number :][:, :LIGHT].split(3, dim=1)
@@ -65,7 +65,7 @@ def reflect(
             way = way - point
             square = (way * way).sum(dim=1, keepdim=True)
             r = torch.where(square > 0, square, 1.0).sqrt() * (square > 0)
-            way = _unit(way)
+            way = unit(way)
             fade = fading[:, :1] + fading[:, 1:2] * r + fading[:, 2:] * r * r
         facing = (n * way).sum(dim=1, keepdim=True)
         lit = facing > 0
@@ -78,8 +78,9 @@ def reflect(
     return torch.cat([diffuse, shine], dim=1)
 
 
-def _unit(vector: torch.Tensor) -> torch.Tensor:
-    square = (vector * vector).sum(dim=1, keepdim=True)
+def unit(vector: torch.Tensor) -> torch.Tensor:
+    """Return vectors (..., 3) over their lengths, 0 with gradient 0 where they have none."""
+    square = (vector * vector).sum(dim=-1, keepdim=True)
     some = square > torch.finfo(vector.dtype).tiny * 1e8
     return vector * (torch.where(some, square, 1.0).rsqrt() * some)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from geodiff import ops
+from geodiff.reference.shading import unit
 from geodiff.scene.camera import Camera
 from geodiff.scene.light import AmbientLight, DirectionalLight, Light, PointLight
 from geodiff.scene.material import Material
@@ -111,13 +112,6 @@ def _check_material(material: Material, batch: tuple[int, ...]) -> None:
         expected = f"without a batch, or of one that broadcasts to the images' {tuple(batch)}"
         fix = "Give one for each image; in a MeshBatch each mesh has its own."
         raise fail("Renderer", "mesh.material", expected, f"a batch of {tuple(own)}", fix)
-
-
-def unit(vector: torch.Tensor) -> torch.Tensor:
-    """Return vectors (P, 3) over their lengths, 0 with gradient 0 where they have none."""
-    square = (vector * vector).sum(dim=-1, keepdim=True)
-    some = square > torch.finfo(vector.dtype).tiny * 1e8
-    return vector * (torch.where(some, square, 1.0).rsqrt() * some)
 
 
 class _Look:

@@ -39,21 +39,26 @@ class _Refuse(torch.autograd.Function):
     """The identity, which raises when it is differentiated: marks a gradient as a function of unknown slope."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, *_: Tensor) -> Tensor:
+    def forward(ctx: Any, value: Tensor, message: str, *_: Tensor) -> Tensor:
+        ctx.message = message
         return value.clone()
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> Tensor:
-        raise RuntimeError("soft: this function is not twice differentiable. Use first derivatives only.")
+        raise RuntimeError(ctx.message)
 
 
-def last_derivative(grad: Tensor, *tensors: Tensor) -> Tensor:
+def last_derivative(
+    grad: Tensor,
+    *tensors: Tensor,
+    message: str = "soft: this function is not twice differentiable. Use first derivatives only.",
+) -> Tensor:
     """Return a gradient such that differentiating it again in ``tensors`` raises; use it at the end of a backward.
 
     `torch.autograd.function.once_differentiable` would return a constant where the incoming gradient is one, and
     second derivatives would silently miss a term.
     """
-    return _Refuse.apply(grad, *tensors) if torch.is_grad_enabled() else grad
+    return _Refuse.apply(grad, message, *tensors) if torch.is_grad_enabled() else grad
 
 
 class _Known(torch.autograd.Function):

@@ -21,27 +21,17 @@ from typing import Any
 
 import torch
 
+from geodiff.soft.special import last_derivative
 from geodiff.transport.costs import Stored
 from geodiff.transport.solver import Solution, System, scaled
 
 Gradients = tuple[torch.Tensor | None, ...]
 
 
-class Refuse(torch.autograd.Function):
-    """A gradient that the graph does not know the derivative of."""
-
-    @staticmethod
-    def forward(ctx: Any, gradient: torch.Tensor, anchor: torch.Tensor) -> torch.Tensor:
-        """Pass the gradient on; `anchor` ties it to the graph."""
-        return gradient.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> None:
-        """Refuse."""
-        raise RuntimeError(
-            "sinkhorn: gradients are of first order only; a second derivative was asked for. Call "
-            "sinkhorn(..., unrolled=True), which autograd differentiates to any order."
-        )
+ONCE = (
+    "sinkhorn: gradients are of first order only; a second derivative was asked for. Call "
+    "sinkhorn(..., unrolled=True), which autograd differentiates to any order."
+)
 
 
 class Node(torch.autograd.Function):
@@ -56,8 +46,8 @@ class Node(torch.autograd.Function):
         anchor = next((t for t in ctx.inputs if t is not None and t.requires_grad), anchor)
         with torch.no_grad():
             gradients = ctx.node.gradients(ctx, *cotangents)
-        if torch.is_grad_enabled() and anchor is not None:
-            gradients = tuple(None if g is None else Refuse.apply(g, anchor) for g in gradients)
+        if anchor is not None:
+            gradients = tuple(None if g is None else last_derivative(g, anchor, message=ONCE) for g in gradients)
         return ctx.skipped + gradients
 
     @classmethod

@@ -7,9 +7,12 @@ from typing import Any
 
 import torch
 
+from geodiff.soft.special import last_derivative
 from geodiff.validation import check_finite, fail, floating, looks_at_values, nearest, positive, promote
 
 __all__ = ["PENALTIES", "Penalty", "RobustPool2d", "robust_pool"]
+
+_ONCE = "robust_pool: gradients are of first order only; a second derivative was asked for."
 
 
 class Penalty:
@@ -307,21 +310,8 @@ class _Pool(torch.autograd.Function):
         x, alpha, mass, y = ctx.saved_tensors
         with torch.no_grad():
             gradients = _vector_jacobian(x, alpha, mass, y, v, ctx.penalty, ctx.needs_input_grad)
-        if torch.is_grad_enabled():
-            gradients = [g if g is None else _Once.apply(g, x, alpha, mass, v) for g in gradients]
+        gradients = [g if g is None else last_derivative(g, x, alpha, mass, v, message=_ONCE) for g in gradients]
         return *gradients, None, None, None
-
-
-class _Once(torch.autograd.Function):
-    """A gradient that depends on the inputs in a way that the graph does not know: refuse to differentiate it."""
-
-    @staticmethod
-    def forward(ctx: Any, gradient: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
-        return gradient.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> None:
-        raise RuntimeError("robust_pool: gradients are of first order only; a second derivative was asked for.")
 
 
 def _vector_jacobian(
