@@ -70,6 +70,7 @@ def color(threads: int) -> list[dict]:
 
             def both(way: str, law: str = law, tau: float = tau, mesh: gd.Mesh = mesh, image: torch.Tensor = image):
                 render = gd.Renderer(SIZE, law, tau, **WAYS[way])
+                image.grad = None  # as optimisers leave it: nothing is added up from step to step
                 vertices = mesh.vertices.clone().requires_grad_()
                 if way == "alpha":
                     render(mesh.with_vertices(vertices), eye).alpha.square().sum().backward()
