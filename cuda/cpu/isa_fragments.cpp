@@ -76,6 +76,51 @@ struct Lists {
     }
 };
 
+// How many pixels of a band no face covers, in any rectangle: sums over all to the left and above. The rim passes over
+// faces that reach none, which are most.
+template <class T>
+struct Open {
+    int rows, columns, first_row;
+    Scratch<int> sums;
+
+    Open(const Lists<T>& lists, int first, int end, int width, int stride)
+        : rows(end - first), columns(width), first_row(first), sums(i64(end - first + 1) * (width + 1)) {
+        for (int c = 0; c <= columns; ++c) sums[c] = 0;
+        for (int r = 0; r < rows; ++r) {
+            const int* above = sums.get() + i64(r) * (columns + 1);
+            int* here = sums.get() + i64(r + 1) * (columns + 1);
+            int own = 0;
+            here[0] = 0;
+            for (int c = 0; c < columns; ++c) {
+                own += lists.id[i64(r) * stride + c] < 0 ? 1 : 0;
+                here[c + 1] = above[c + 1] + own;
+            }
+        }
+    }
+
+    int in(int top, int bottom, int left, int right) const {
+        const int* above = sums.get() + i64(top) * (columns + 1);
+        const int* below = sums.get() + i64(bottom) * (columns + 1);
+        return below[right] - below[left] - above[right] + above[left];
+    }
+
+    bool any() const { return in(0, rows, 0, columns) > 0; }
+
+    // In the box around a polygon grown by `blur`, as in Reach.
+    bool near(const Polygon<T>& p, const Rows& own, T blur, const Grid<T>& grid) const {
+        T left = p.x[0], right = p.x[0];
+        for (int k = 1; k < p.n; ++k) {
+            left = min(left, p.x[k]);
+            right = max(right, p.x[k]);
+        }
+        const T middle = T(0.5) * T(columns) - T(0.5);
+        const int from = to_int((left - blur) * grid.per_step + middle - T(1), 0, columns);
+        const int to = to_int((right + blur) * grid.per_step + middle + T(2), from, columns);
+        const int top = clamp(own.first - first_row, 0, rows), bottom = clamp(own.end - first_row, top, rows);
+        return in(top, bottom, from, to) > 0;
+    }
+};
+
 template <class T>
 struct Drawer {
     const Scene<T>& scene;
@@ -274,9 +319,11 @@ void draw_image(const Scene<T>& scene, i64 image, int threads) {
                 lists.key[i] = covered ? T(-2) : Real<T>::largest;
             }
         }
-        if (lists_needed) {
+        const Open<T> open(lists, first, zbuffer && lists_needed ? end : first, job.width, stride);
+        if (lists_needed && (!zbuffer || open.any())) {
             for (i64 i = bins.start[b]; i < bins.start[b + 1]; ++i) {
                 const i64 f = bins.faces[i];
+                if (zbuffer && !open.near(polygons[f], rows[f], scene.blur, grid)) continue;
                 Clip<T> corner[3];
                 scene.corners(image, f, corner);
                 drawer.draw(int(f), polygons[f], corner, zbuffer);

@@ -33,6 +33,10 @@ void texture_forward_f32(const geodiff::TextureJob<float>&);
 void texture_forward_f64(const geodiff::TextureJob<double>&);
 void texture_backward_f32(const geodiff::TextureJob<float>&);
 void texture_backward_f64(const geodiff::TextureJob<double>&);
+void composite_forward_f32(const geodiff::CompositeJob<float>&);
+void composite_forward_f64(const geodiff::CompositeJob<double>&);
+void composite_backward_f32(const geodiff::CompositeJob<float>&);
+void composite_backward_f64(const geodiff::CompositeJob<double>&);
 void spline_basis_f32(const geodiff::BasisJob<float>&);
 void spline_basis_f64(const geodiff::BasisJob<double>&);
 void spline_basis_backward_f32(const geodiff::BasisJob<float>&);
@@ -98,6 +102,10 @@ const geodiff::Kernels& kernels() {
         texture_forward_f64,
         texture_backward_f32,
         texture_backward_f64,
+        composite_forward_f32,
+        composite_forward_f64,
+        composite_backward_f32,
+        composite_backward_f64,
         spline_basis_f32,
         spline_basis_f64,
         spline_basis_backward_f32,

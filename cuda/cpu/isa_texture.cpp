@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Bilinear samples of images on the CPU. Backward, a thread owns a range of texels and goes through all points in order.
 #include "../shading/texture.h"
-#include "jobs.h"
+#include "grid.h"
 #include "parallel.h"
 
 namespace gd {
@@ -45,22 +45,23 @@ void forward(const Job<T>& job) {
 template <class T>
 void backward(const Job<T>& job) {
     const int c = job.channels;
-    if (job.grad_uv) {
-        parallel((job.points + kPointBlock - 1) / kPointBlock, threads_for(job), [&](i64 block) {
-            for (i64 p = block * kPointBlock; p < min(job.points, (block + 1) * kPointBlock); ++p) {
-                const Texels<T> t = texels_of(job, p);
-                T by[4] = {T(0), T(0), T(0), T(0)};
-                for (int k = 0; k < 4; ++k) {
-                    const T* from = job.values + t.row[k] * c;
-                    for (int i = 0; i < c; ++i) by[k] += job.upstream[p * c + i] * from[i];
-                }
-                const T right = (T(1) - t.down) * (by[1] - by[0]) + t.down * (by[3] - by[2]);
-                const T down = (T(1) - t.right) * (by[2] - by[0]) + t.right * (by[3] - by[1]);
-                job.grad_uv[2 * p] = right * T(job.width);
-                job.grad_uv[2 * p + 1] = -down * T(job.height);
+    Scratch<Texels<T>> places(job.grad_values ? job.points : 0);
+    parallel((job.points + kPointBlock - 1) / kPointBlock, threads_for(job), [&](i64 block) {
+        for (i64 p = block * kPointBlock; p < min(job.points, (block + 1) * kPointBlock); ++p) {
+            const Texels<T> t = texels_of(job, p);
+            if (job.grad_values) places[p] = t;
+            if (!job.grad_uv) continue;
+            T by[4] = {T(0), T(0), T(0), T(0)};
+            for (int k = 0; k < 4; ++k) {
+                const T* from = job.values + t.row[k] * c;
+                for (int i = 0; i < c; ++i) by[k] += job.upstream[p * c + i] * from[i];
             }
-        });
-    }
+            const T right = (T(1) - t.down) * (by[1] - by[0]) + t.down * (by[3] - by[2]);
+            const T down = (T(1) - t.right) * (by[2] - by[0]) + t.right * (by[3] - by[1]);
+            job.grad_uv[2 * p] = right * T(job.width);
+            job.grad_uv[2 * p + 1] = -down * T(job.height);
+        }
+    });
     if (!job.grad_values) return;
     // Whatever the number of ranges, a texel's terms come in the order of points.
     const i64 ranges = threads_for(job);
@@ -68,7 +69,7 @@ void backward(const Job<T>& job) {
     parallel(ranges, int(ranges), [&](i64 range) {
         const i64 low = range * rows, high = min(job.rows, low + rows);
         for (i64 p = 0; p < job.points; ++p) {
-            const Texels<T> t = texels_of(job, p);
+            const Texels<T>& t = places[p];
             for (int k = 0; k < 4; ++k) {
                 if (t.row[k] < low || t.row[k] >= high) continue;
                 const T weight = t.weight(k);

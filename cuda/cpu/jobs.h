@@ -124,6 +124,21 @@ struct TextureJob {
     T* grad_uv;         // (points, 2), or null
 };
 
+template <class T>
+struct CompositeJob {
+    const T* alpha;          // (pixels)
+    const T* color;          // (points, channels)
+    const long long* place;  // (points) ascending: the pixel of each
+    const T* background;     // (background_rows, channels); pixel i has row i mod background_rows
+    long long pixels, points, background_rows;
+    int channels, threads;
+    T* out;                  // (pixels, channels)
+    // Backward only.
+    const T* upstream;       // (pixels, channels)
+    T* grad_alpha;           // (pixels)
+    T* grad_color;           // (points, channels)
+};
+
 // One SIMD level's kernels.
 struct Kernels {
     const char* name;
@@ -153,6 +168,10 @@ struct Kernels {
     void (*texture_forward_f64)(const TextureJob<double>&);
     void (*texture_backward_f32)(const TextureJob<float>&);
     void (*texture_backward_f64)(const TextureJob<double>&);
+    void (*composite_forward_f32)(const CompositeJob<float>&);
+    void (*composite_forward_f64)(const CompositeJob<double>&);
+    void (*composite_backward_f32)(const CompositeJob<float>&);
+    void (*composite_backward_f64)(const CompositeJob<double>&);
     void (*spline_basis_f32)(const BasisJob<float>&);
     void (*spline_basis_f64)(const BasisJob<double>&);
     void (*spline_basis_backward_f32)(const BasisJob<float>&);

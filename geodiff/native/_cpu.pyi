@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Types of the compiled extension (cuda/cpu/module.cpp)."""
+"""Types of the compiled extension (cuda/cpu/bind_*.cpp)."""
 
 from typing import Any
 

@@ -4,7 +4,7 @@
 from geodiff.ops.contour import contour
 from geodiff.ops.fragments import blend, fragments
 from geodiff.ops.rasterize import rasterize
-from geodiff.ops.shading import reflect, sample
+from geodiff.ops.shading import composite, reflect, sample
 from geodiff.ops.silhouette import count_pairs, silhouette
 from geodiff.ops.spline import basis, spline, spline_grid
 from geodiff.ops.transport import apply, apply_gradient, lse
@@ -14,6 +14,7 @@ __all__ = [
     "apply_gradient",
     "basis",
     "blend",
+    "composite",
     "contour",
     "count_pairs",
     "fragments",

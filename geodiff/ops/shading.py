@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Light at points of surfaces, and samples of textures: argument checks, kernels, autograd and torch.compile."""
+"""Light at points, samples of textures, images composed of colours: checks, kernels, autograd and torch.compile."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import torch
 
 from geodiff import reference
 from geodiff.native import cpu
-from geodiff.reference.shading import WRAPS, check_reflect, check_sample
+from geodiff.reference.shading import WRAPS, check_composite, check_reflect, check_sample
 from geodiff.validation import fail
 
 _library = torch.library.Library("geodiff", "FRAGMENT")
@@ -17,6 +17,11 @@ _library.define(f"reflect_backward(Tensor upstream, {_ARGUMENTS}) -> (Tensor, Te
 _library.define("sample(Tensor image, Tensor uv, Tensor index, int wrap) -> Tensor")
 _library.define(
     "sample_backward(Tensor upstream, Tensor image, Tensor uv, Tensor index, int wrap, bool want_image, bool want_uv) "
+    "-> (Tensor, Tensor)"
+)
+_library.define("composite(Tensor alpha, Tensor color, Tensor place, Tensor background) -> Tensor")
+_library.define(
+    "composite_backward(Tensor upstream, Tensor alpha, Tensor color, Tensor place, Tensor background) "
     "-> (Tensor, Tensor)"
 )
 
@@ -257,6 +262,87 @@ def _refuse_sample(ctx: Any, *_: Any) -> None:
     )
 
 
+def composite(alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
+    """Compose an image of a surface's colours and a background: `alpha·color + (1 − alpha)·background`.
+
+    The twin `geodiff.reference.composite` has the same name and arguments.
+
+    Args:
+        alpha: coverage of all pixels, `(N,)`, float32 or float64.
+        color: `(P, C)`, of the pixels that see a surface; the others count as black.
+        place: `(P,)` int64, ascending, no pixel twice: which pixels they are.
+        background: `(K, C)`, where K divides N: pixel i has row i mod K.
+
+    Returns:
+        `(N, C)`.
+
+    Gradients: in `alpha`, `color` and `background`; the same bits on any number of threads. Not twice differentiable.
+    Tensors that are not on the CPU are passed on to the twin.
+
+    Raises:
+        TypeError, ValueError: wrong dtypes or shapes, or places out of order or range.
+
+    Example:
+        >>> white = torch.ones(1, 3)
+        >>> composite(torch.tensor([0.0, 0.25]), torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([1]), white)
+        tensor([[1.0000, 1.0000, 1.0000],
+                [1.0000, 0.7500, 0.7500]])
+    """
+    check_composite(alpha, color, place, background)
+    if alpha.device.type != "cpu":
+        return reference.composite(alpha, color, place, background)
+    tensors = (alpha.contiguous(), color.contiguous(), place.contiguous(), background.contiguous())
+    result: torch.Tensor = torch.ops.geodiff.composite(*tensors)
+    return result
+
+
+def _composite(alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
+    out = _fake_composite(alpha, color)
+    tensors = (alpha.detach().numpy(), color.detach().numpy(), place.numpy(), background.detach().numpy())
+    cpu.extension().composite_forward(*tensors, out.numpy(), cpu.threads())
+    return out
+
+
+def _composite_backward(
+    upstream: torch.Tensor, alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, background: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    grads = _fake_composite_backward(upstream, alpha, color)
+    tensors = (alpha.detach().numpy(), color.detach().numpy(), place.numpy(), background.detach().numpy())
+    up = upstream.detach().contiguous().numpy()
+    cpu.extension().composite_backward(*tensors, up, grads[0].numpy(), grads[1].numpy(), cpu.threads())
+    return grads
+
+
+def _fake_composite(alpha: torch.Tensor, color: torch.Tensor, *_: Any) -> torch.Tensor:
+    return color.new_empty((alpha.shape[0], color.shape[1]))
+
+
+def _fake_composite_backward(
+    upstream: Any, alpha: torch.Tensor, color: torch.Tensor, *_: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.empty_like(alpha), torch.empty_like(color)
+
+
+def _setup_composite(ctx: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _autograd_composite(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    alpha, color, place, background = ctx.saved_tensors
+    of_background = None
+    if ctx.needs_input_grad[3]:
+        of_background = ((1 - alpha)[:, None] * upstream).reshape(-1, *background.shape).sum(dim=0)
+    grads = torch.ops.geodiff.composite_backward(upstream, alpha, color, place, background)
+    return grads[0], grads[1], None, of_background
+
+
+def _refuse_composite(ctx: Any, *_: Any) -> None:
+    raise RuntimeError(
+        "geodiff::composite is not twice differentiable. For second derivatives use geodiff.reference.composite, which "
+        "is plain torch."
+    )
+
+
 _library.impl("reflect", _forward, "CPU")
 _library.impl("reflect_backward", _backward, "CPU")
 torch.library.register_fake("geodiff::reflect", _fake, lib=_library)
@@ -269,3 +355,9 @@ torch.library.register_fake("geodiff::sample", _fake_sample, lib=_library)
 torch.library.register_fake("geodiff::sample_backward", _fake_sample_backward, lib=_library)
 torch.library.register_autograd("geodiff::sample", _autograd_sample, setup_context=_setup_sample, lib=_library)
 torch.library.register_autograd("geodiff::sample_backward", _refuse_sample, lib=_library)
+_library.impl("composite", _composite, "CPU")
+_library.impl("composite_backward", _composite_backward, "CPU")
+torch.library.register_fake("geodiff::composite", _fake_composite, lib=_library)
+torch.library.register_fake("geodiff::composite_backward", _fake_composite_backward, lib=_library)
+torch.library.register_autograd("geodiff::composite", _autograd_composite, setup_context=_setup_composite, lib=_library)
+torch.library.register_autograd("geodiff::composite_backward", _refuse_composite, lib=_library)

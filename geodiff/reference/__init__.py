@@ -6,7 +6,7 @@ from geodiff.reference.fragments import Fragments, Ranking, blend, fragments
 from geodiff.reference.outline import edge_cycles
 from geodiff.reference.polygons import Polygons, near_clip, signed_distance
 from geodiff.reference.rasterize import Raster, rasterize
-from geodiff.reference.shading import reflect, sample
+from geodiff.reference.shading import composite, reflect, sample
 from geodiff.reference.silhouette import silhouette
 from geodiff.reference.spline import basis, basis_matrix, find_span, spline, spline_grid
 from geodiff.reference.transport import apply, apply_gradient, lse, pair_cost
@@ -21,6 +21,7 @@ __all__ = [
     "basis",
     "basis_matrix",
     "blend",
+    "composite",
     "contour",
     "contour_distance",
     "edge_cycles",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pure-torch twins of the reflection of light at points of surfaces, and of samples of textures."""
+"""The pure-torch twins of light reflected by surfaces, of samples of textures, and of images composed of colours."""
 
 from typing import Any
 
@@ -160,3 +160,47 @@ def check_sample(image: torch.Tensor, uv: torch.Tensor, index: torch.Tensor, wra
         raise fail("sample", "uv", f"of the dtype of `image`, {image.dtype}", uv, error=TypeError)
     if len(index) not in (0, len(uv)):
         raise fail("sample", "index", f"({len(uv)},), one a point, or empty for the first image", index)
+
+
+def composite(alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
+    """Compose an image of a surface's colours and a background: `alpha·color + (1 − alpha)·background`.
+
+    Args:
+        alpha: coverage of all pixels, `(N,)`, float32 or float64.
+        color: `(P, C)`, of the pixels that see a surface; the others count as black.
+        place: `(P,)` int64, ascending, no pixel twice: which pixels they are.
+        background: `(K, C)`, where K divides N: pixel i has row i mod K.
+
+    Returns:
+        `(N, C)`.
+
+    Gradients: in `alpha`, `color` and `background`.
+
+    Example:
+        >>> white = torch.ones(1, 3)
+        >>> composite(torch.tensor([0.0, 0.25]), torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([1]), white)
+        tensor([[1.0000, 1.0000, 1.0000],
+                [1.0000, 0.7500, 0.7500]])
+    """
+    check_composite(alpha, color, place, background)
+    full = color.new_zeros(len(alpha), color.shape[1]).index_copy(0, place, color)
+    rows = background.repeat(len(alpha) // max(len(background), 1), 1)
+    return torch.lerp(rows, full, alpha[:, None])
+
+
+def check_composite(alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, background: torch.Tensor) -> None:
+    """Check the arguments of `composite`."""
+    floating("composite", "alpha", alpha, ("N",), finite=False)
+    floating("composite", "color", color, ("P", "C"), finite=False)
+    floating("composite", "background", background, ("K", color.shape[1]), finite=False)
+    if not alpha.dtype == color.dtype == background.dtype:
+        expected = f"of the dtype of `alpha`, {alpha.dtype}, as `background`"
+        raise fail("composite", "color", expected, color, error=TypeError)
+    if len(background) == 0 or len(alpha) % len(background):
+        raise fail("composite", "background", f"of a number of rows that divides {len(alpha)}", background)
+    if not isinstance(place, torch.Tensor) or place.dtype != torch.int64 or place.shape != color.shape[:1]:
+        raise fail("composite", "place", f"int64 of shape ({len(color)},), one for each colour", place)
+    if place.device.type == "meta":
+        return
+    if len(place) and (int(place[0]) < 0 or int(place[-1]) >= len(alpha) or bool((place[1:] <= place[:-1]).any())):
+        raise fail("composite", "place", f"ascending in [0, {len(alpha)}), no pixel twice", place)

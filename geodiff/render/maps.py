@@ -11,14 +11,15 @@ from geodiff.scene.mesh import Mesh, MeshBatch
 def mixed(
     found: Found, seen: Seen, weights: torch.Tensor | None, wanted: tuple[str, ...], size: tuple[int, int]
 ) -> dict[str, torch.Tensor]:
-    """Return the maps (B, H, W[, C]) asked for; depth and face_id with anything but rgb alone."""
+    """Return the maps (B, H, W[, C]) asked for; depth and face_id with anything but rgb alone.
+
+    The colours of a hard image are not among them: they meet the background at once, in `geodiff.ops.composite`.
+    """
     face_id, distance, _, depth = found.fragments
     maps: dict[str, torch.Tensor] = {}
     values = {"normal": seen.normal, "uv": seen.uv}
     if weights is None:
         covered = distance[..., 0] >= 0
-        if seen.color is not None:
-            maps["rgb"] = found.dense(seen.color)[..., 0, :]
         if wanted != ("rgb",):
             maps["depth"] = torch.where(covered, depth[..., 0], torch.inf)
             maps["face_id"] = torch.where(covered, face_id[..., 0], -1)

@@ -238,14 +238,16 @@ class Renderer:
         result: dict[str, torch.Tensor] = {}
         if "rgb" in wanted:
             background = self.background.to(device=alpha.device, dtype=alpha.dtype)
-            color = maps["rgb"].reshape(*batch, *size, 3)
-            if rest is None and self.supersample == 1:
-                result["rgb"] = torch.lerp(background.expand_as(color), color, alpha[..., None])
+            if weights is None and s == 1:
+                result["rgb"] = self._over(background, alpha, seen, found)
             else:
-                if rest is None:
-                    color, rest = alpha[..., None] * color, 1 - alpha
-                rest = pooled(rest.reshape(*batch, *size), s)
-                result["rgb"] = pooled(color, s, 1) + rest[..., None] * background
+                if weights is None:
+                    color = self._over(alpha.new_zeros(3), alpha, seen, found)
+                else:
+                    color = maps["rgb"].reshape(*batch, *size, 3)
+                    color = alpha[..., None] * color if rest is None else color
+                rest = 1 - alpha if rest is None else rest.reshape(*batch, *size)
+                result["rgb"] = pooled(color, s, 1) + pooled(rest, s)[..., None] * background
         result.update(pooled_maps({n: m.reshape(*batch, *m.shape[1:]) for n, m in maps.items() if n != "rgb"}, s))
         return RenderOutput(alpha=pooled(alpha, s), **{name: result[name] for name in wanted})
 
@@ -357,6 +359,15 @@ class Renderer:
             for values in zip(*parts, strict=True)
         )
         return Seen(*joined)
+
+    def _over(self, background: torch.Tensor, alpha: torch.Tensor, seen: Seen, found: Found) -> torch.Tensor:
+        """Return the colours of a hard image (..., H, W, 3) over a colour or an image."""
+        assert seen.color is not None
+        module = reference if self.backend == "reference" else ops
+        if background.dim() > 1 and background.shape[:-3].numel() != 1:
+            background = background.expand(*alpha.shape, 3)
+        color = module.composite(alpha.reshape(-1), seen.color, found.place, background.reshape(-1, 3))
+        return color.reshape(*alpha.shape, 3)
 
     def _contour(
         self,

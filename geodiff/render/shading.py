@@ -68,35 +68,38 @@ def shade(
     if mesh.material is not None and "rgb" in wanted:
         _check_material(mesh.material, batch)
     look = _Look(mesh, batch, hits)
+    pixelwise = "rgb" in wanted and shading in ("lambert", "phong")
+    needs_points = pixelwise and (shading == "phong" or any(isinstance(light, PointLight) for light in lights))
+    needs_normal = pixelwise or "normal" in wanted
+    given: dict[str, torch.Tensor] = {}  # attributes that are interpolated between the vertices, at once
     color = normal = uv = None
     if "uv" in wanted or ("rgb" in wanted and mesh.texture is not None):
         if mesh.uv is None:
             raise fail("Renderer", "mesh", "with texture coordinates for the output uv", "none", "Pass Mesh(uv=…).")
         assert mesh.uv_faces is not None
-        uv = look.interpolate(mesh.uv, mesh.uv_faces)
-    pixelwise = "rgb" in wanted and shading in ("lambert", "phong")
-    needs_points = pixelwise and (shading == "phong" or any(isinstance(light, PointLight) for light in lights))
-    vertexwise = []
+        if mesh.uv_faces is mesh.faces:
+            given["uv"] = mesh.uv
+        else:
+            uv = look.interpolate(mesh.uv, mesh.uv_faces)
     if "rgb" in wanted and mesh.vertex_colors is not None:
-        vertexwise.append(mesh.vertex_colors)
+        given["color"] = mesh.vertex_colors
     if needs_points:
-        vertexwise.append(mesh.vertices)
-    if (pixelwise or "normal" in wanted) and normals == "smooth":
-        vertexwise.append(mesh.vertex_normals)
-    parts = look.interpolate_all(vertexwise)
-    if (pixelwise or "normal" in wanted) and normals == "smooth":
-        normal = parts.pop()  # of any length, so far
-    elif pixelwise or "normal" in wanted:
-        normal = look.of_face(mesh.face_normals)
+        given["point"] = mesh.vertices
+    if needs_normal and normals == "smooth":
+        given["normal"] = mesh.vertex_normals
+    parts = look.interpolate_all(given)
+    uv = parts.get("uv", uv)
+    if needs_normal:
+        normal = parts["normal"] if normals == "smooth" else look.of_face(mesh.face_normals)  # of any length, so far
     if "rgb" in wanted:
-        points = parts.pop() if needs_points else None
-        color = _albedo(mesh, look, parts, uv)
+        color = _albedo(mesh, look, parts.get("color"), uv)
         if shading == "gouraud":
             diffuse, shine = _by_vertex(look, camera, lights, normals)
             color = _lit(color, diffuse, shine)
         elif shading != "unlit":
             assert normal is not None
             material = mesh.material or Material()
+            points = parts.get("point")
             color = _lit(color, *_reflected(lights, material, look, points, normal, camera, shading == "phong"))
         elif color is None:
             color = hits.barycentric.new_ones(len(hits.face), 3)
@@ -138,26 +141,28 @@ class _Look:
         rows, stride = self.table(value)
         return ops.blend(rows, self.corners(faces, stride), self.hits.barycentric)
 
-    def interpolate_all(self, values: list[torch.Tensor]) -> list[torch.Tensor]:
+    def interpolate_all(self, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Interpolate attributes of the vertices, at once."""
         if not values:
-            return []
-        wide = any(value.shape[:-2].numel() != 1 for value in values)
-        tables = [self.table(value, wide) for value in values]
+            return {}
+        wide = any(value.shape[:-2].numel() != 1 for value in values.values())
+        tables = [self.table(value, wide) for value in values.values()]
         rows = torch.cat([rows for rows, _ in tables], dim=1)
         mixed = ops.blend(rows, self.corners(self.mesh.faces, tables[0][1]), self.hits.barycentric)
-        return list(mixed.split([rows.shape[1] for rows, _ in tables], dim=1))
+        return dict(zip(values, mixed.split([rows.shape[1] for rows, _ in tables], dim=1), strict=True))
 
     def of_face(self, value: torch.Tensor) -> torch.Tensor:
         rows, stride = self.table(value)
         return ops.blend(rows, (self.hits.face + self.hits.image * stride)[:, None], self.ones)
 
 
-def _albedo(mesh: Mesh, look: _Look, vertex_colors: list[torch.Tensor], uv: torch.Tensor | None) -> torch.Tensor | None:
+def _albedo(
+    mesh: Mesh, look: _Look, vertex_colors: torch.Tensor | None, uv: torch.Tensor | None
+) -> torch.Tensor | None:
     """Return the product of the colours that the mesh has, (P, 3), or None where it has none."""
     given = {}
-    if vertex_colors:
-        given["vertex_colors"] = vertex_colors[0]
+    if vertex_colors is not None:
+        given["vertex_colors"] = vertex_colors
     if mesh.face_colors is not None:
         given["face_colors"] = look.of_face(mesh.face_colors)
     if mesh.texture is not None:

@@ -187,3 +187,83 @@ def test_bad_samples_are_named():
             module.sample(image, uv, torch.zeros(4, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"sample: `index` must be in \[0, 2\); got from 2 to 2"):
         ops.sample(image, uv, torch.full((5,), 2))
+
+
+# --- images composed of colours --------------------------------------------------------------------------------------
+
+
+def composition(pixels: int = 6000, rows: int = 1) -> list[torch.Tensor]:
+    """Coverage with 0 and 1 among it, colours of a third of the pixels, their places, and a background."""
+    alpha = torch.rand(pixels, dtype=torch.float64)
+    alpha[::5], alpha[1::5] = 0, 1
+    place = (torch.rand(pixels) < 0.3).nonzero()[:, 0]
+    return [alpha, torch.rand(len(place), 3, dtype=torch.float64), place, torch.rand(rows, 3, dtype=torch.float64)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("rows", [1, 1000, 6000])
+def test_compositions_are_the_twins(dtype: torch.dtype, rows: int):
+    alpha, color, place, background = composition(rows=rows)
+    assert_same_vjp(
+        lambda a, c, b: ops.composite(a, c, place, b),
+        lambda a, c, b: reference.composite(a, c, place, b),
+        [x.to(dtype) for x in (alpha, color, background)],
+        rounding_bound(dtype),
+        rounding_bound(dtype, 100),  # of one background the gradient is a sum over all pixels
+    )
+
+
+@pytest.mark.parametrize("module", [ops, reference], ids=["kernel", "twin"])
+def test_the_gradient_of_a_composition_is_the_derivative(module):
+    alpha, color, place, background = composition(60, rows=20)
+    inputs = [alpha, color, background]
+    assert_gradient_is_derivative(lambda a, c, b: module.composite(a, c, place, b), inputs, 1e-7)
+
+
+def test_where_nothing_or_all_is_covered_a_composition_is_exact():
+    alpha, color, place, background = (x.float() if x.is_floating_point() else x for x in composition(rows=6000))
+    out = ops.composite(alpha, color, place, background)
+    assert torch.equal(out[alpha == 0], background[alpha == 0])
+    seen = alpha[place] == 1
+    assert seen.any() and torch.equal(out[place[seen]], color[seen])
+
+
+def test_opcheck_and_threads_of_compositions():
+    alpha, color, place, background = composition(20000, rows=5000)
+    leaves = [x.float().requires_grad_() for x in (alpha, color, background)]
+    torch.library.opcheck(torch.ops.geodiff.composite, (leaves[0], leaves[1], place, leaves[2]))
+    results, before = [], torch.get_num_threads()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        try:
+            out = ops.composite(leaves[0], leaves[1], place, leaves[2])
+            results.append((out.detach(), *torch.autograd.grad(out.square().sum(), leaves[:2])))
+        finally:
+            torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    (first,) = torch.autograd.grad(
+        ops.composite(leaves[0], leaves[1], place, leaves[2]).square().sum(), leaves[0], create_graph=True
+    )
+    with pytest.raises(RuntimeError, match="geodiff::composite is not twice differentiable"):
+        first.sum().backward()
+    assert ops.composite(*(x.detach().to("meta") for x in (*leaves[:2], place, leaves[2]))).device.type == "meta"
+    assert torch.equal(ops.composite(leaves[0], leaves[1][:0], place[:0], torch.zeros(1, 3)), torch.zeros(20000, 3))
+
+
+def test_bad_compositions_are_named():
+    alpha, color, place, background = composition(60)
+    for module in (ops, reference):
+        with pytest.raises(ValueError, match=r"composite: `alpha` must be of shape \(N,\)"):
+            module.composite(alpha[None], color, place, background)
+        with pytest.raises(ValueError, match=r"composite: `background` must be of shape \(K, 3\)"):
+            module.composite(alpha, color, place, background[:, :2])
+        with pytest.raises(TypeError, match="composite: `color` must be of the dtype of `alpha`"):
+            module.composite(alpha, color.float(), place, background)
+        with pytest.raises(ValueError, match="composite: `background` must be of a number of rows that divides 60"):
+            module.composite(alpha, color, place, background.expand(7, 3))
+        with pytest.raises(ValueError, match="composite: `place` must be int64 of shape"):
+            module.composite(alpha, color, place[1:], background)
+        for wrong in (place.flip(0), place + 60, place.clamp(max=int(place[-2]))):
+            with pytest.raises(ValueError, match=r"composite: `place` must be ascending in \[0, 60\), no pixel twice"):
+                module.composite(alpha, color, wrong, background)

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+// Python bindings: silhouettes, contours, the hard rasteriser, fragments.
+#include "bindings.h"
+
+namespace geodiff {
+namespace {
+
+template <class T>
+void fill(RasterJob<T>& job, Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout,
+          int height, int width, double near, int threads) {
+    job.clip = clip.data();
+    job.faces = faces.data();
+    job.layout = reinterpret_cast<const long long*>(layout.data());
+    job.images = static_cast<long long>(layout.shape(0));
+    job.height = height;
+    job.width = width;
+    job.near = T(near);
+    job.threads = threads;
+}
+
+// (distribution, reversed, squared, scale, shift, shape, log Γ(shape+1), ψ(shape), T-conorm, p, radius, edge coverage)
+using Model = nb::ndarray<const double, nb::shape<12>, nb::c_contig, nb::device::cpu>;
+
+template <class T>
+void set_model(SilhouetteJob<T>& job, const Model& model) {
+    const double* m = model.data();
+    job.distribution = int(m[0]);
+    job.reversed = m[1] != 0;
+    job.squared = m[2] != 0;
+    job.scale = m[3];
+    job.shift = m[4];
+    job.shape = m[5];
+    job.log_gamma_1 = m[6];
+    job.digamma = m[7];
+    job.tconorm = int(m[8]);
+    job.p = m[9];
+    job.radius = m[10];
+    job.edges = m[11] != 0;
+}
+
+template <class T>
+void silhouette_forward(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout, int height,
+                        int width, double near, Model model, Array<T, 3> alpha, Array<T, 3> sum,
+                        Flat<int> best,
+                        nb::ndarray<int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> pairs, int threads) {
+    SilhouetteJob<T> job{};
+    fill<T>(job, clip, faces, layout, height, width, near, threads);
+    set_model(job, model);
+    job.alpha = alpha.data();
+    job.sum = sum.data();
+    job.best = or_null(best);
+    job.pairs = pairs.size() ? reinterpret_cast<long long*>(pairs.data()) : nullptr;
+    run(level->silhouette_forward_f32, level->silhouette_forward_f64, job);
+}
+
+template <class T>
+void silhouette_backward(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout, int height,
+                         int width, double near, Model model, Array<const T, 3> sum,
+                         Flat<const int> best, Array<const T, 3> upstream,
+                         Array<T, 2> grad_clip, nb::ndarray<double, nb::shape<4>, nb::c_contig, nb::device::cpu> grad_params,
+                         bool want_params, bool want_shape, bool want_p, int threads) {
+    SilhouetteJob<T> job{};
+    fill<T>(job, clip, faces, layout, height, width, near, threads);
+    set_model(job, model);
+    job.sum = const_cast<T*>(sum.data());
+    job.best = best.size() ? const_cast<int*>(best.data()) : nullptr;
+    job.upstream = upstream.data();
+    job.grad_clip = grad_clip.data();
+    job.grad_params = grad_params.data();
+    job.want_params = want_params;
+    job.want_shape = want_shape;
+    job.want_p = want_p;
+    run(level->silhouette_backward_f32, level->silhouette_backward_f64, job);
+}
+
+template <class T>
+void rasterize(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout, int height, int width,
+               double near, Array<int64_t, 3> face, Array<T, 3> depth, Array<T, 4> barycentric, int threads) {
+    HardJob<T> job{};
+    fill<T>(job, clip, faces, layout, height, width, near, threads);
+    job.face = reinterpret_cast<long long*>(face.data());
+    job.depth = depth.data();
+    job.barycentric = barycentric.data();
+    run(level->rasterize_f32, level->rasterize_f64, job);
+}
+
+template <class T>
+void fill_contour(ContourJob<T>& job, const Array<const T, 2>& clip, const Array<const int, 2>& faces) {
+    job.vertices = static_cast<long long>(clip.shape(0));
+    job.all_faces = static_cast<long long>(faces.shape(0));
+}
+
+template <class T>
+void contour_forward(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout,
+                     Array<const int, 2> edges, int height, int width, double near, double radius_outside,
+                     double radius_inside, Array<T, 3> distance, Array<T, 3> along, Array<int, 4> nearest, int threads) {
+    ContourJob<T> job{};
+    fill<T>(job, clip, faces, layout, height, width, near, threads);
+    fill_contour(job, clip, faces);
+    job.edges = edges.data();
+    job.radius_outside = radius_outside;
+    job.radius_inside = radius_inside;
+    job.distance = distance.data();
+    job.along = along.data();
+    job.nearest = nearest.data();
+    run(level->contour_forward_f32, level->contour_forward_f64, job);
+}
+
+template <class T>
+void fragments_forward(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout, int height,
+                       int width, double near, int order, double blur, Array<const T, 1> table, double table_unit,
+                       Array<const T, 1> sharpness, Array<int64_t, 4> face, Array<T, 4> distance, Array<T, 5> barycentric,
+                       Array<T, 4> depth, int threads) {
+    FragmentsJob<T> job{};
+    fill<T>(job, clip, faces, layout, height, width, near, threads);
+    job.k = static_cast<int>(face.shape(3));
+    job.order = order;
+    job.blur = blur;
+    job.table = table.data();
+    job.table_size = static_cast<int>(table.shape(0));
+    job.table_unit = T(table_unit);
+    job.sharpness = sharpness.data();
+    job.face = reinterpret_cast<long long*>(face.data());
+    job.distance = distance.data();
+    job.barycentric = barycentric.data();
+    job.depth = depth.data();
+    run(level->fragments_forward_f32, level->fragments_forward_f64, job);
+}
+
+template <class T>
+void contour_backward(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout, int height,
+                      int width, double near, Array<const T, 3> distance, Array<const T, 3> along,
+                      Array<const int, 4> nearest, Array<const T, 3> upstream, Array<T, 2> grad_clip, int threads) {
+    ContourJob<T> job{};
+    fill<T>(job, clip, faces, layout, height, width, near, threads);
+    fill_contour(job, clip, faces);
+    job.distance = const_cast<T*>(distance.data());
+    job.along = const_cast<T*>(along.data());
+    job.nearest = const_cast<int*>(nearest.data());
+    job.upstream = upstream.data();
+    job.grad_clip = grad_clip.data();
+    run(level->contour_backward_f32, level->contour_backward_f64, job);
+}
+
+template <class T>
+void fragments_backward(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout, int height,
+                        int width, double near, Array<const int64_t, 4> face, Array<const T, 4> distance,
+                        Array<const T, 4> up_distance, Array<const T, 5> up_barycentric, Array<const T, 4> up_depth,
+                        Array<T, 2> grad_clip, int threads) {
+    FragmentsJob<T> job{};
+    fill<T>(job, clip, faces, layout, height, width, near, threads);
+    job.k = static_cast<int>(face.shape(3));
+    job.face = reinterpret_cast<long long*>(const_cast<int64_t*>(face.data()));
+    job.distance = const_cast<T*>(distance.data());
+    job.up_distance = up_distance.data();
+    job.up_barycentric = up_barycentric.data();
+    job.up_depth = up_depth.data();
+    job.grad_clip = grad_clip.data();
+    run(level->fragments_backward_f32, level->fragments_backward_f64, job);
+}
+
+template <class T>
+void bind(nb::module_& m) {
+    using namespace nb::literals;
+    m.def("silhouette_forward", &silhouette_forward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
+          "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "model"_a.noconvert(), "alpha"_a.noconvert(),
+          "sum"_a.noconvert(), "best"_a.noconvert(), "pairs"_a.noconvert(), "threads"_a);
+    m.def("silhouette_backward", &silhouette_backward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
+          "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "model"_a.noconvert(), "sum"_a.noconvert(),
+          "best"_a.noconvert(), "upstream"_a.noconvert(), "grad_clip"_a.noconvert(), "grad_params"_a.noconvert(),
+          "want_params"_a, "want_shape"_a, "want_p"_a, "threads"_a);
+    m.def("rasterize", &rasterize<T>, "clip"_a.noconvert(), "faces"_a.noconvert(), "layout"_a.noconvert(), "height"_a,
+          "width"_a, "near"_a, "face"_a.noconvert(), "depth"_a.noconvert(), "barycentric"_a.noconvert(), "threads"_a);
+    m.def("contour_forward", &contour_forward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(), "layout"_a.noconvert(),
+          "edges"_a.noconvert(), "height"_a, "width"_a, "near"_a, "radius_outside"_a, "radius_inside"_a,
+          "distance"_a.noconvert(), "along"_a.noconvert(), "nearest"_a.noconvert(), "threads"_a);
+    m.def("contour_backward", &contour_backward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
+          "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "distance"_a.noconvert(), "along"_a.noconvert(),
+          "nearest"_a.noconvert(), "upstream"_a.noconvert(), "grad_clip"_a.noconvert(), "threads"_a);
+    m.def("fragments_forward", &fragments_forward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
+          "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "order"_a, "blur"_a, "table"_a.noconvert(),
+          "table_unit"_a, "sharpness"_a.noconvert(), "face"_a.noconvert(), "distance"_a.noconvert(),
+          "barycentric"_a.noconvert(), "depth"_a.noconvert(), "threads"_a);
+    m.def("fragments_backward", &fragments_backward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
+          "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "face"_a.noconvert(), "distance"_a.noconvert(),
+          "up_distance"_a.noconvert(), "up_barycentric"_a.noconvert(), "up_depth"_a.noconvert(),
+          "grad_clip"_a.noconvert(), "threads"_a);
+}
+
+}  // namespace
+
+void bind_raster(nb::module_& m) {
+    bind<float>(m);
+    bind<double>(m);
+}
+
+}  // namespace geodiff

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+// Python bindings: rows blended, light, textures, images composed.
+#include "bindings.h"
+
+namespace geodiff {
+namespace {
+
+template <class T>
+BlendJob<T> blend_job(const Array<const T, 2>& values, const Array<const int, 2>& index,
+                      const Array<const T, 2>& weight, int threads) {
+    BlendJob<T> job{};
+    job.values = values.data();
+    job.index = index.data();
+    job.weight = weight.data();
+    job.rows = static_cast<long long>(values.shape(0));
+    job.channels = static_cast<int>(values.shape(1));
+    job.points = static_cast<long long>(index.shape(0));
+    job.terms = static_cast<int>(index.shape(1));
+    job.threads = threads;
+    return job;
+}
+
+template <class T>
+void blend_forward(Array<const T, 2> values, Array<const int, 2> index, Array<const T, 2> weight, Array<T, 2> out,
+                   int threads) {
+    auto job = blend_job<T>(values, index, weight, threads);
+    job.out = out.data();
+    run(level->blend_forward_f32, level->blend_forward_f64, job);
+}
+
+template <class T>
+void blend_backward(Array<const T, 2> values, Array<const int, 2> index, Array<const T, 2> weight,
+                    Array<const T, 2> upstream, Flat<T> grad_values, Flat<T> grad_weight, int threads) {
+    auto job = blend_job<T>(values, index, weight, threads);
+    job.upstream = upstream.data();
+    job.grad_values = or_null(grad_values);
+    job.grad_weight = or_null(grad_weight);
+    run(level->blend_backward_f32, level->blend_backward_f64, job);
+}
+
+template <class T>
+ReflectJob<T> reflect_job(const Array<const T, 2>& rows, const Array<const int, 1>& kinds,
+                          const Array<const int, 1>& image, const Array<const T, 2>& normal,
+                          const Array<const T, 2>& point, bool parallel_view, bool glossy, int threads) {
+    ReflectJob<T> job{};
+    job.rows = rows.data();
+    job.kinds = kinds.data();
+    job.image = or_null(image);
+    job.normal = normal.data();
+    job.point = point.data();
+    job.points = static_cast<long long>(normal.shape(0));
+    job.lights = static_cast<int>(kinds.shape(0));
+    job.row_size = static_cast<int>(rows.shape(1));
+    job.threads = threads;
+    job.parallel_view = parallel_view;
+    job.glossy = glossy;
+    return job;
+}
+
+template <class T>
+void reflect_forward(Array<const T, 2> rows, Array<const int, 1> kinds, Array<const int, 1> image,
+                     Array<const T, 2> normal, Array<const T, 2> point, bool parallel_view, bool glossy, Array<T, 2> out,
+                     int threads) {
+    auto job = reflect_job<T>(rows, kinds, image, normal, point, parallel_view, glossy, threads);
+    job.out = out.data();
+    run(level->reflect_forward_f32, level->reflect_forward_f64, job);
+}
+
+template <class T>
+void reflect_backward(Array<const T, 2> rows, Array<const int, 1> kinds, Array<const int, 1> image,
+                      Array<const T, 2> normal, Array<const T, 2> point, bool parallel_view, bool glossy,
+                      Array<const T, 2> upstream, Array<T, 2> grad_normal, Array<T, 2> grad_point,
+                      Array<double, 2> grad_rows, int threads) {
+    auto job = reflect_job<T>(rows, kinds, image, normal, point, parallel_view, glossy, threads);
+    job.upstream = upstream.data();
+    job.grad_normal = grad_normal.data();
+    job.grad_point = grad_point.data();
+    job.grad_rows = grad_rows.data();
+    run(level->reflect_backward_f32, level->reflect_backward_f64, job);
+}
+
+template <class T>
+TextureJob<T> texture_job(const Array<const T, 2>& values, const Array<const T, 2>& uv,
+                          const Array<const int, 1>& image, int height, int width, int wrap, int threads) {
+    TextureJob<T> job{};
+    job.values = values.data();
+    job.uv = uv.data();
+    job.image = or_null(image);
+    job.rows = static_cast<long long>(values.shape(0));
+    job.channels = static_cast<int>(values.shape(1));
+    job.points = static_cast<long long>(uv.shape(0));
+    job.height = height;
+    job.width = width;
+    job.wrap = wrap;
+    job.threads = threads;
+    return job;
+}
+
+template <class T>
+void texture_forward(Array<const T, 2> values, Array<const T, 2> uv, Array<const int, 1> image, int height, int width,
+                     int wrap, Array<T, 2> out, int threads) {
+    auto job = texture_job<T>(values, uv, image, height, width, wrap, threads);
+    job.out = out.data();
+    run(level->texture_forward_f32, level->texture_forward_f64, job);
+}
+
+template <class T>
+void texture_backward(Array<const T, 2> values, Array<const T, 2> uv, Array<const int, 1> image, int height, int width,
+                      int wrap, Array<const T, 2> upstream, Flat<T> grad_values,
+                      Flat<T> grad_uv, int threads) {
+    auto job = texture_job<T>(values, uv, image, height, width, wrap, threads);
+    job.upstream = upstream.data();
+    job.grad_values = or_null(grad_values);
+    job.grad_uv = or_null(grad_uv);
+    run(level->texture_backward_f32, level->texture_backward_f64, job);
+}
+
+template <class T>
+CompositeJob<T> composite_job(const Array<const T, 1>& alpha, const Array<const T, 2>& color,
+                              const Array<const int64_t, 1>& place, const Array<const T, 2>& background, int threads) {
+    CompositeJob<T> job{};
+    job.alpha = alpha.data();
+    job.color = color.data();
+    job.place = reinterpret_cast<const long long*>(place.data());
+    job.background = background.data();
+    job.pixels = static_cast<long long>(alpha.shape(0));
+    job.points = static_cast<long long>(color.shape(0));
+    job.background_rows = static_cast<long long>(background.shape(0));
+    job.channels = static_cast<int>(color.shape(1));
+    job.threads = threads;
+    return job;
+}
+
+template <class T>
+void composite_forward(Array<const T, 1> alpha, Array<const T, 2> color, Array<const int64_t, 1> place,
+                       Array<const T, 2> background, Array<T, 2> out, int threads) {
+    auto job = composite_job<T>(alpha, color, place, background, threads);
+    job.out = out.data();
+    run(level->composite_forward_f32, level->composite_forward_f64, job);
+}
+
+template <class T>
+void composite_backward(Array<const T, 1> alpha, Array<const T, 2> color, Array<const int64_t, 1> place,
+                        Array<const T, 2> background, Array<const T, 2> upstream, Array<T, 1> grad_alpha,
+                        Array<T, 2> grad_color, int threads) {
+    auto job = composite_job<T>(alpha, color, place, background, threads);
+    job.upstream = upstream.data();
+    job.grad_alpha = grad_alpha.data();
+    job.grad_color = grad_color.data();
+    run(level->composite_backward_f32, level->composite_backward_f64, job);
+}
+
+template <class T>
+void bind(nb::module_& m) {
+    using namespace nb::literals;
+    m.def("blend_forward", &blend_forward<T>, "values"_a.noconvert(), "index"_a.noconvert(), "weight"_a.noconvert(),
+          "out"_a.noconvert(), "threads"_a);
+    m.def("blend_backward", &blend_backward<T>, "values"_a.noconvert(), "index"_a.noconvert(), "weight"_a.noconvert(),
+          "upstream"_a.noconvert(), "grad_values"_a.noconvert(), "grad_weight"_a.noconvert(), "threads"_a);
+    m.def("reflect_forward", &reflect_forward<T>, "rows"_a.noconvert(), "kinds"_a.noconvert(), "image"_a.noconvert(),
+          "normal"_a.noconvert(), "point"_a.noconvert(), "parallel_view"_a, "glossy"_a, "out"_a.noconvert(), "threads"_a);
+    m.def("reflect_backward", &reflect_backward<T>, "rows"_a.noconvert(), "kinds"_a.noconvert(), "image"_a.noconvert(),
+          "normal"_a.noconvert(), "point"_a.noconvert(), "parallel_view"_a, "glossy"_a, "upstream"_a.noconvert(),
+          "grad_normal"_a.noconvert(), "grad_point"_a.noconvert(), "grad_rows"_a.noconvert(), "threads"_a);
+    m.def("texture_forward", &texture_forward<T>, "values"_a.noconvert(), "uv"_a.noconvert(), "image"_a.noconvert(),
+          "height"_a, "width"_a, "wrap"_a, "out"_a.noconvert(), "threads"_a);
+    m.def("texture_backward", &texture_backward<T>, "values"_a.noconvert(), "uv"_a.noconvert(), "image"_a.noconvert(),
+          "height"_a, "width"_a, "wrap"_a, "upstream"_a.noconvert(), "grad_values"_a.noconvert(),
+          "grad_uv"_a.noconvert(), "threads"_a);
+    m.def("composite_forward", &composite_forward<T>, "alpha"_a.noconvert(), "color"_a.noconvert(),
+          "place"_a.noconvert(), "background"_a.noconvert(), "out"_a.noconvert(), "threads"_a);
+    m.def("composite_backward", &composite_backward<T>, "alpha"_a.noconvert(), "color"_a.noconvert(),
+          "place"_a.noconvert(), "background"_a.noconvert(), "upstream"_a.noconvert(), "grad_alpha"_a.noconvert(),
+          "grad_color"_a.noconvert(), "threads"_a);
+}
+
+}  // namespace
+
+void bind_shading(nb::module_& m) {
+    bind<float>(m);
+    bind<double>(m);
+}
+
+}  // namespace geodiff

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the bindings of all rooms share: arrays that Python hands over, and the SIMD level in use.
+//
+// Arguments were checked in Python (geodiff/ops); what nanobind refuses here is a mistake of ours, not of a user.
+#pragma once
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/vector.h>
+
+#include <type_traits>
+
+#include "jobs.h"
+
+namespace geodiff {
+
+namespace nb = nanobind;
+
+extern const Kernels* level;  // chosen in module.cpp
+
+template <class T, size_t D>
+using Array = nb::ndarray<T, nb::ndim<D>, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Flat = nb::ndarray<T, nb::c_contig, nb::device::cpu>;  // of any shape; empty where not asked for
+
+template <class A>
+auto or_null(const A& array) {
+    return array.size() ? array.data() : nullptr;
+}
+
+// The kernel of the job's dtype, without Python's lock.
+template <class Job32, class Job64, class Job>
+void run(void (*single)(const Job32&), void (*twice)(const Job64&), const Job& job) {
+    nb::gil_scoped_release release;
+    if constexpr (std::is_same_v<Job, Job32>) {
+        single(job);
+    } else {
+        twice(job);
+    }
+}
+
+void bind_raster(nb::module_& m);
+void bind_shading(nb::module_& m);
+void bind_splines_and_transport(nb::module_& m);
+
+}  // namespace geodiff

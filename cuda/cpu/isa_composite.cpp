@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// Images composed of the colours of the pixels that see a surface, and a background. A thread owns a range of pixels.
+#include "../shading/composite.h"
+#include "jobs.h"
+#include "parallel.h"
+
+namespace gd {
+namespace {
+
+using geodiff::parallel;
+template <class T>
+using Job = geodiff::CompositeJob<T>;
+
+constexpr i64 kPixelBlock = 4096;
+
+template <class T>
+i64 first_point(const Job<T>& job, i64 pixel) {
+    i64 low = 0, high = job.points;
+    while (low < high) {
+        const i64 middle = (low + high) / 2;
+        if (job.place[middle] < pixel) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+// Calls body(pixel, point or −1, row of the background).
+template <class T, class Body>
+void each_pixel(const Job<T>& job, Body&& body) {
+    const i64 blocks = (job.pixels + kPixelBlock - 1) / kPixelBlock;
+    parallel(blocks, blocks < 4 ? 1 : job.threads, [&](i64 block) {
+        const i64 first = block * kPixelBlock, end = min(job.pixels, first + kPixelBlock);
+        i64 p = first_point(job, first), row = first % job.background_rows;
+        for (i64 i = first; i < end; ++i) {
+            const bool seen = p < job.points && job.place[p] == i;
+            body(i, seen ? p++ : i64(-1), row);
+            row = row + 1 == job.background_rows ? 0 : row + 1;
+        }
+    });
+}
+
+template <class T>
+void forward(const Job<T>& job) {
+    const int c = job.channels;
+    each_pixel(job, [&](i64 i, i64 p, i64 row) {
+        const T* color = p < 0 ? nullptr : job.color + p * c;
+        composite(job.alpha[i], color, job.background + row * c, c, job.out + i * c);
+    });
+}
+
+template <class T>
+void backward(const Job<T>& job) {
+    const int c = job.channels;
+    each_pixel(job, [&](i64 i, i64 p, i64 row) {
+        const T* color = p < 0 ? nullptr : job.color + p * c;
+        T* grad_color = p < 0 ? nullptr : job.grad_color + p * c;
+        job.grad_alpha[i] =
+            composite_backward(job.alpha[i], color, job.background + row * c, c, job.upstream + i * c, grad_color);
+    });
+}
+
+}  // namespace
+
+void composite_forward_f32(const Job<float>& job) { forward(job); }
+void composite_forward_f64(const Job<double>& job) { forward(job); }
+void composite_backward_f32(const Job<float>& job) { backward(job); }
+void composite_backward_f64(const Job<double>& job) { backward(job); }
+
+}  // namespace gd
