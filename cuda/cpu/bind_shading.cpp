@@ -115,6 +115,77 @@ void texture_backward(Array<const T, 2> values, Array<const T, 2> uv, Array<cons
     run(level->texture_backward_f32, level->texture_backward_f64, job);
 }
 
+// Of both passes: what is seen where, and in which light.
+template <class T>
+struct SurfaceArguments {
+    Array<const T, 2> uv;
+    Array<const int, 2> uv_corners;
+    Array<const T, 2> frame;
+    Array<const int, 2> corners;
+    Array<const T, 2> weight;
+    Array<const int, 1> image;
+    Array<const T, 2> rows;
+    Array<const int, 1> kinds;
+    Array<const T, 4> texture;
+};
+
+template <class T>
+SurfaceJob<T> surface_job(const SurfaceArguments<T>& a, int wrap, bool parallel_view, bool glossy, int threads) {
+    SurfaceJob<T> job{};
+    job.uv = a.uv.data();
+    job.uv_corners = a.uv_corners.data();
+    job.frame = a.frame.data();
+    job.corners = a.corners.data();
+    job.weight = a.weight.data();
+    job.image = or_null(a.image);
+    job.rows = a.rows.data();
+    job.kinds = a.kinds.data();
+    job.texels = a.texture.data();
+    job.points = static_cast<long long>(a.corners.shape(0));
+    job.coordinates = static_cast<long long>(a.uv.shape(0));
+    job.vertices = static_cast<long long>(a.frame.shape(0));
+    job.texel_rows = static_cast<long long>(a.texture.shape(0) * a.texture.shape(1) * a.texture.shape(2));
+    job.lights = static_cast<int>(a.kinds.shape(0));
+    job.row_size = static_cast<int>(a.rows.shape(1));
+    job.height = static_cast<int>(a.texture.shape(1));
+    job.width = static_cast<int>(a.texture.shape(2));
+    job.wrap = wrap;
+    job.threads = threads;
+    job.own_row = a.rows.shape(0) > 1;
+    job.own_texture = a.texture.shape(0) > 1;
+    job.parallel_view = parallel_view;
+    job.glossy = glossy;
+    return job;
+}
+
+template <class T>
+void surface_forward(Array<const T, 2> uv, Array<const int, 2> uv_corners, Array<const T, 2> frame,
+                     Array<const int, 2> corners, Array<const T, 2> weight, Array<const int, 1> image,
+                     Array<const T, 2> rows, Array<const int, 1> kinds, Array<const T, 4> texture, int wrap,
+                     bool parallel_view, bool glossy, Array<T, 2> out, int threads) {
+    auto job = surface_job<T>({uv, uv_corners, frame, corners, weight, image, rows, kinds, texture}, wrap, parallel_view,
+                              glossy, threads);
+    job.out = out.data();
+    run(level->surface_forward_f32, level->surface_forward_f64, job);
+}
+
+template <class T>
+void surface_backward(Array<const T, 2> uv, Array<const int, 2> uv_corners, Array<const T, 2> frame,
+                      Array<const int, 2> corners, Array<const T, 2> weight, Array<const int, 1> image,
+                      Array<const T, 2> rows, Array<const int, 1> kinds, Array<const T, 4> texture, int wrap,
+                      bool parallel_view, bool glossy, Array<const T, 2> upstream, Flat<T> grad_uv, Flat<T> grad_frame,
+                      Array<T, 2> grad_weight, Array<double, 2> grad_rows, Flat<T> grad_texels, int threads) {
+    auto job = surface_job<T>({uv, uv_corners, frame, corners, weight, image, rows, kinds, texture}, wrap, parallel_view,
+                              glossy, threads);
+    job.upstream = upstream.data();
+    job.grad_uv = or_null(grad_uv);
+    job.grad_frame = or_null(grad_frame);
+    job.grad_weight = grad_weight.data();
+    job.grad_rows = grad_rows.data();
+    job.grad_texels = or_null(grad_texels);
+    run(level->surface_backward_f32, level->surface_backward_f64, job);
+}
+
 template <class T>
 CompositeJob<T> composite_job(const Array<const T, 1>& alpha, const Array<const T, 2>& color,
                               const Array<const int64_t, 1>& place, const Array<const T, 2>& background, int threads) {
@@ -167,6 +238,15 @@ void bind(nb::module_& m) {
     m.def("texture_backward", &texture_backward<T>, "values"_a.noconvert(), "uv"_a.noconvert(), "image"_a.noconvert(),
           "height"_a, "width"_a, "wrap"_a, "upstream"_a.noconvert(), "grad_values"_a.noconvert(),
           "grad_uv"_a.noconvert(), "threads"_a);
+    m.def("surface_forward", &surface_forward<T>, "uv"_a.noconvert(), "uv_corners"_a.noconvert(),
+          "frame"_a.noconvert(), "corners"_a.noconvert(), "weight"_a.noconvert(), "image"_a.noconvert(),
+          "rows"_a.noconvert(), "kinds"_a.noconvert(), "texture"_a.noconvert(), "wrap"_a, "parallel_view"_a, "glossy"_a,
+          "out"_a.noconvert(), "threads"_a);
+    m.def("surface_backward", &surface_backward<T>, "uv"_a.noconvert(), "uv_corners"_a.noconvert(),
+          "frame"_a.noconvert(), "corners"_a.noconvert(), "weight"_a.noconvert(), "image"_a.noconvert(),
+          "rows"_a.noconvert(), "kinds"_a.noconvert(), "texture"_a.noconvert(), "wrap"_a, "parallel_view"_a, "glossy"_a,
+          "upstream"_a.noconvert(), "grad_uv"_a.noconvert(), "grad_frame"_a.noconvert(), "grad_weight"_a.noconvert(),
+          "grad_rows"_a.noconvert(), "grad_texels"_a.noconvert(), "threads"_a);
     m.def("composite_forward", &composite_forward<T>, "alpha"_a.noconvert(), "color"_a.noconvert(),
           "place"_a.noconvert(), "background"_a.noconvert(), "out"_a.noconvert(), "threads"_a);
     m.def("composite_backward", &composite_backward<T>, "alpha"_a.noconvert(), "color"_a.noconvert(),

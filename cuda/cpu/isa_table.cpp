@@ -33,6 +33,10 @@ void texture_forward_f32(const geodiff::TextureJob<float>&);
 void texture_forward_f64(const geodiff::TextureJob<double>&);
 void texture_backward_f32(const geodiff::TextureJob<float>&);
 void texture_backward_f64(const geodiff::TextureJob<double>&);
+void surface_forward_f32(const geodiff::SurfaceJob<float>&);
+void surface_forward_f64(const geodiff::SurfaceJob<double>&);
+void surface_backward_f32(const geodiff::SurfaceJob<float>&);
+void surface_backward_f64(const geodiff::SurfaceJob<double>&);
 void composite_forward_f32(const geodiff::CompositeJob<float>&);
 void composite_forward_f64(const geodiff::CompositeJob<double>&);
 void composite_backward_f32(const geodiff::CompositeJob<float>&);
@@ -102,6 +106,10 @@ const geodiff::Kernels& kernels() {
         texture_forward_f64,
         texture_backward_f32,
         texture_backward_f64,
+        surface_forward_f32,
+        surface_forward_f64,
+        surface_backward_f32,
+        surface_backward_f64,
         composite_forward_f32,
         composite_forward_f64,
         composite_backward_f32,

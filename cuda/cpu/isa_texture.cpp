@@ -56,10 +56,8 @@ void backward(const Job<T>& job) {
                 const T* from = job.values + t.row[k] * c;
                 for (int i = 0; i < c; ++i) by[k] += job.upstream[p * c + i] * from[i];
             }
-            const T right = (T(1) - t.down) * (by[1] - by[0]) + t.down * (by[3] - by[2]);
-            const T down = (T(1) - t.right) * (by[2] - by[0]) + t.right * (by[3] - by[1]);
-            job.grad_uv[2 * p] = right * T(job.width);
-            job.grad_uv[2 * p + 1] = -down * T(job.height);
+            job.grad_uv[2 * p] = texel_slope(by[0], by[1], by[2], by[3], t.down) * T(job.width);
+            job.grad_uv[2 * p + 1] = -texel_slope(by[0], by[2], by[1], by[3], t.right) * T(job.height);
         }
     });
     if (!job.grad_values) return;

@@ -125,6 +125,31 @@ struct TextureJob {
 };
 
 template <class T>
+struct SurfaceJob {
+    const T* uv;         // (coordinates, 2)
+    const int* uv_corners;  // (points, 3)
+    const T* frame;      // (vertices, 6): point, normal
+    const int* corners;  // (points, 3)
+    const T* weight;     // (points, 3)
+    const int* image;    // (points) ascending, or null where neither rows nor textures are of an image
+    const T* rows;       // (1 or B, row_size), as of ReflectJob
+    const int* kinds;    // (lights)
+    const T* texels;     // (texel_rows, 3): images of height × width texels, one after another
+    long long points, coordinates, vertices, texel_rows;
+    int lights, row_size, height, width, wrap, threads;
+    bool own_row, own_texture;  // whether each image has its own
+    bool parallel_view, glossy;
+    T* out;              // (points, 3)
+    // Backward only.
+    const T* upstream;   // (points, 3)
+    T* grad_uv;          // (coordinates, 2), zero on entry, or null
+    T* grad_frame;       // (vertices, 6), zero on entry, or null
+    T* grad_weight;      // (points, 3)
+    T* grad_texels;      // (texel_rows, 3), zero on entry, or null
+    double* grad_rows;   // (1 or B, row_size), zero on entry
+};
+
+template <class T>
 struct CompositeJob {
     const T* alpha;          // (pixels)
     const T* color;          // (points, channels)
@@ -168,6 +193,10 @@ struct Kernels {
     void (*texture_forward_f64)(const TextureJob<double>&);
     void (*texture_backward_f32)(const TextureJob<float>&);
     void (*texture_backward_f64)(const TextureJob<double>&);
+    void (*surface_forward_f32)(const SurfaceJob<float>&);
+    void (*surface_forward_f64)(const SurfaceJob<double>&);
+    void (*surface_backward_f32)(const SurfaceJob<float>&);
+    void (*surface_backward_f64)(const SurfaceJob<double>&);
     void (*composite_forward_f32)(const CompositeJob<float>&);
     void (*composite_forward_f64)(const CompositeJob<double>&);
     void (*composite_backward_f32)(const CompositeJob<float>&);

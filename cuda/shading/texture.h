@@ -47,4 +47,11 @@ GEODIFF_HD Texels<T> texels(T u, T v, int height, int width, int wrap) {
     return t;
 }
 
+// How the sample changes per texel along one axis, from four values before and behind on two lines that lie `across`
+// apart: first line a → b, second line c → d.
+template <class T>
+GEODIFF_HD T texel_slope(T a, T b, T c, T d, T across) {
+    return (T(1) - across) * (b - a) + across * (d - c);
+}
+
 }  // namespace gd

@@ -7,6 +7,7 @@ from geodiff.ops.rasterize import rasterize
 from geodiff.ops.shading import composite, reflect, sample
 from geodiff.ops.silhouette import count_pairs, silhouette
 from geodiff.ops.spline import basis, spline, spline_grid
+from geodiff.ops.surface import surface
 from geodiff.ops.transport import apply, apply_gradient, lse
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "silhouette",
     "spline",
     "spline_grid",
+    "surface",
 ]

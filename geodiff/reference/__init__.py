@@ -9,6 +9,7 @@ from geodiff.reference.rasterize import Raster, rasterize
 from geodiff.reference.shading import composite, reflect, sample
 from geodiff.reference.silhouette import silhouette
 from geodiff.reference.spline import basis, basis_matrix, find_span, spline, spline_grid
+from geodiff.reference.surface import surface
 from geodiff.reference.transport import apply, apply_gradient, lse, pair_cost
 
 __all__ = [
@@ -37,4 +38,5 @@ __all__ = [
     "silhouette",
     "spline",
     "spline_grid",
+    "surface",
 ]

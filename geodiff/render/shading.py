@@ -15,6 +15,7 @@ from geodiff.scene.mesh import Mesh
 from geodiff.validation import broadcasts_to, fail
 
 SHADINGS = ("unlit", "lambert", "gouraud", "phong")
+_PLAIN = Material()
 
 
 class Hits(NamedTuple):
@@ -68,6 +69,8 @@ def shade(
     if mesh.material is not None and "rgb" in wanted:
         _check_material(mesh.material, batch)
     look = _Look(mesh, batch, hits)
+    if _is_plain(mesh, wanted, shading, normals):
+        return Seen(_surface(mesh, camera, lights, look, shading == "phong"), None, None)
     pixelwise = "rgb" in wanted and shading in ("lambert", "phong")
     needs_points = pixelwise and (shading == "phong" or any(isinstance(light, PointLight) for light in lights))
     needs_normal = pixelwise or "normal" in wanted
@@ -98,7 +101,7 @@ def shade(
             color = _lit(color, diffuse, shine)
         elif shading != "unlit":
             assert normal is not None
-            material = mesh.material or Material()
+            material = mesh.material or _PLAIN
             points = parts.get("point")
             color = _lit(color, *_reflected(lights, material, look, points, normal, camera, shading == "phong"))
         elif color is None:
@@ -133,6 +136,12 @@ class _Look:
             return value.reshape(count, channels), 0
         return value.expand(*self.batch, count, channels).reshape(-1, channels), count
 
+    def tables(self, values: list[torch.Tensor]) -> tuple[torch.Tensor, int]:
+        """Return several attributes of the vertices side by side, as `table` does one."""
+        wide = any(value.shape[:-2].numel() != 1 for value in values)
+        tables = [self.table(value, wide) for value in values]
+        return torch.cat([rows for rows, _ in tables], dim=1), tables[0][1]
+
     def corners(self, faces: torch.Tensor, stride: int) -> torch.Tensor:
         index = faces.index_select(0, self.hits.face)
         return index + (self.hits.image * stride)[:, None] if stride else index
@@ -145,11 +154,9 @@ class _Look:
         """Interpolate attributes of the vertices, at once."""
         if not values:
             return {}
-        wide = any(value.shape[:-2].numel() != 1 for value in values.values())
-        tables = [self.table(value, wide) for value in values.values()]
-        rows = torch.cat([rows for rows, _ in tables], dim=1)
-        mixed = ops.blend(rows, self.corners(self.mesh.faces, tables[0][1]), self.hits.barycentric)
-        return dict(zip(values, mixed.split([rows.shape[1] for rows, _ in tables], dim=1), strict=True))
+        rows, stride = self.tables(list(values.values()))
+        mixed = ops.blend(rows, self.corners(self.mesh.faces, stride), self.hits.barycentric)
+        return dict(zip(values, mixed.split([value.shape[-1] for value in values.values()], dim=1), strict=True))
 
     def of_face(self, value: torch.Tensor) -> torch.Tensor:
         rows, stride = self.table(value)
@@ -201,16 +208,10 @@ def _lit(color: torch.Tensor | None, diffuse: torch.Tensor, shine: torch.Tensor 
     return color if shine is None else color + shine
 
 
-def _reflected(
-    lights: list[Light],
-    material: Material,
-    look: _Look,
-    points: torch.Tensor | None,
-    normal: torch.Tensor,
-    camera: Camera,
-    glossy: bool,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return what the surface's colour is multiplied with, and the highlights that are added, both (P, 3)."""
+def _light_rows(
+    lights: list[Light], material: Material, look: _Look, camera: Camera, dtype: torch.dtype
+) -> tuple[torch.Tensor, int, torch.Tensor]:
+    """Return the numbers of each image that light is made of, as `ops.reflect` has them; their stride; the kinds."""
     viewer = camera.rotation[..., 2, :] if camera.is_orthographic else camera.position
     ambient = sum(
         (_times(material.ambient, light.color) for light in lights if isinstance(light, AmbientLight)), 0 * viewer
@@ -228,12 +229,25 @@ def _reflected(
         columns += [_times(material.diffuse, light.color), _times(material.specular, light.color), fading]
         kinds.append(int(isinstance(light, PointLight)))
     batch = torch.broadcast_shapes(*(column.shape[:-1] for column in columns))
-    dtype = normal.dtype
     row = torch.cat([column.to(dtype).expand(*batch, column.shape[-1]) for column in columns], dim=-1)
     rows, stride = look.table(row[..., None, :])
+    return rows, stride, torch.tensor(kinds, dtype=torch.int32, device=rows.device)
+
+
+def _reflected(
+    lights: list[Light],
+    material: Material,
+    look: _Look,
+    points: torch.Tensor | None,
+    normal: torch.Tensor,
+    camera: Camera,
+    glossy: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return what the surface's colour is multiplied with, and the highlights that are added, both (P, 3)."""
+    rows, stride, kinds = _light_rows(lights, material, look, camera, normal.dtype)
     both = ops.reflect(
         rows,
-        torch.tensor(kinds, dtype=torch.int32, device=rows.device),
+        kinds,
         look.hits.image if stride else look.hits.image[:0],
         normal,
         torch.zeros_like(normal) if points is None else points,
@@ -242,6 +256,49 @@ def _reflected(
     )
     diffuse, shine = both.split(3, dim=1)
     return diffuse, shine if glossy else None
+
+
+def _is_plain(mesh: Mesh, wanted: tuple[str, ...], shading: str, normals: str) -> bool:
+    """Whether `ops.surface` can do all: one bilinear texture on smooth faces, and nothing but its colour is wanted."""
+    texture = mesh.texture
+    return (
+        "rgb" in wanted
+        and not {"normal", "uv"} & set(wanted)
+        and shading in ("lambert", "phong")
+        and normals == "smooth"
+        and mesh.vertex_colors is None
+        and mesh.face_colors is None
+        and texture is not None
+        and (texture.filter, texture.mipmaps, texture.shape[-1]) == ("bilinear", False, 3)
+    )
+
+
+def _surface(mesh: Mesh, camera: Camera, lights: list[Light], look: _Look, glossy: bool) -> torch.Tensor:
+    """Return the colours (P, 3) of a mesh that `_is_plain`, from one kernel."""
+    assert mesh.uv is not None and mesh.uv_faces is not None and mesh.texture is not None
+    uv, uv_stride = look.table(mesh.uv)
+    frame, stride = look.tables([mesh.vertices, mesh.vertex_normals])
+    corners = look.corners(mesh.faces, stride)
+    same = mesh.uv_faces is mesh.faces and uv_stride == stride
+    rows, row_stride, kinds = _light_rows(lights, mesh.material or _PLAIN, look, camera, frame.dtype)
+    texture = mesh.texture.image
+    own_texture = mesh.texture.batch_shape.numel() != 1
+    if own_texture:
+        texture = texture.expand(*look.batch, *texture.shape[-3:])
+    return ops.surface(
+        uv,
+        corners if same else look.corners(mesh.uv_faces, uv_stride),
+        frame,
+        corners,
+        look.hits.barycentric,
+        look.hits.image if row_stride or own_texture else look.hits.image[:0],
+        rows,
+        kinds,
+        texture.reshape(-1, *texture.shape[-3:]).to(frame.dtype),
+        wrap=mesh.texture.wrap,
+        parallel_view=camera.is_orthographic,
+        glossy=glossy,
+    )
 
 
 def _times(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -266,7 +323,7 @@ def _by_vertex(
         normal, _ = look.table(mesh.face_normals.repeat_interleave(3, dim=-2), wide=True)
     image = torch.arange(images, device=mesh.device).repeat_interleave(count)
     everywhere = _Look(mesh, look.batch, Hits(image, image, points.new_ones(len(image), 3)))
-    diffuse, shine = _reflected(lights, mesh.material or Material(), everywhere, points, normal, camera, True)
+    diffuse, shine = _reflected(lights, mesh.material or _PLAIN, everywhere, points, normal, camera, True)
     stride = count if images != 1 else 0
     both = diffuse if shine is None else torch.cat([diffuse, shine], dim=1)
     mixed = ops.blend(both, look.corners(faces, stride), look.hits.barycentric)
