@@ -52,7 +52,7 @@ COMBINATIONS = [  # tails light and heavy, one-sided and squared; rules weak and
     ("uniform", "probabilistic"),
     ("cauchy", "probabilistic"),
     ("exponential.reversed", "probabilistic"),
-    ("gamma(0.5).reversed", "probabilistic"),
+    ("gaussian.squared", "probabilistic"),
 ]
 
 

@@ -105,30 +105,57 @@ def hard(threads: int) -> list[dict]:
 
 
 def stages(threads: int) -> list[dict]:
-    """Where the time of the hard Phong image goes, forward."""
+    """Where the time of the hard Phong image goes, forward and backward."""
     torch.set_num_threads(threads)
     mesh, eye = textured(3), gd.Camera.orbit(2.7, 30, 20, fov_deg=60)
     clip, faces, layout, _ = pack("benchmark", mesh, eye)
     size = (SIZE, SIZE)
     found = ops.fragments(clip, faces, layout, blur=0.016, image_size=size, order="visible")
     place = (found.face_id.reshape(-1) >= 0).nonzero()[:, 0]
-    weight = found.barycentric.reshape(-1, 3)[place]
     corners = mesh.faces[found.face_id.reshape(-1)[place]]
-    uv = ops.blend(mesh.uv, corners, weight)
-    normal = ops.blend(mesh.vertex_normals, corners, weight)
-    row = torch.rand(1, 19)
-    kind, none = torch.zeros(1, dtype=torch.int32), torch.zeros(0, dtype=torch.int32)
-    calls = {
-        "silhouette": lambda: ops.silhouette(clip, faces, layout, scale=1e-3, image_size=size),
-        "fragments": lambda: ops.fragments(clip, faces, layout, blur=0.016, image_size=size, order="visible"),
-        "of these without rim": lambda: ops.fragments(clip, faces, layout, image_size=size, order="visible"),
-        "attributes": lambda: ops.blend(mesh.vertex_normals, corners, weight),
-        "texture": lambda: mesh.texture.sample(uv),
-        "light": lambda: ops.reflect(row, kind, none, normal, normal),
+    row, kind, none = torch.rand(1, 19), torch.zeros(1, dtype=torch.int32), torch.zeros(0, dtype=torch.int32)
+    white = torch.ones(1, 3)
+    assert mesh.uv is not None and mesh.texture is not None
+    leaves = {
+        "clip": clip,
+        "uv": mesh.uv,
+        "frame": torch.cat([mesh.vertices, mesh.vertex_normals], dim=1),
+        "weight": found.barycentric.reshape(-1, 3)[place],
+        "texture": mesh.texture.image[None],
+        "alpha": torch.rand(SIZE * SIZE),
+        "color": torch.rand(len(place), 3),
+        "vertices": mesh.vertices,
     }
-    result = [{"threads": threads, "hits": len(place), **turns(calls, budget=3.0)}]
-    print(json.dumps(result[0]), flush=True)
-    return result
+    leaves = {name: value.detach().clone().requires_grad_() for name, value in leaves.items()}
+
+    def fragments(blur: float = 0.016) -> torch.Tensor:
+        return ops.fragments(leaves["clip"], faces, layout, blur=blur, image_size=size, order="visible").barycentric
+
+    def surface() -> torch.Tensor:
+        uv, frame, weight, texture = (leaves[name] for name in ("uv", "frame", "weight", "texture"))
+        return ops.surface(uv, corners, frame, corners, weight, none, row, kind, texture)
+
+    parts = {
+        "silhouette": lambda: ops.silhouette(leaves["clip"], faces, layout, scale=1e-3, image_size=size),
+        "fragments": fragments,
+        "of these without rim": lambda: fragments(0.0),
+        "normals of the vertices": lambda: mesh.with_vertices(leaves["vertices"]).vertex_normals,
+        "texture and light": surface,
+        "over the background": lambda: ops.composite(leaves["alpha"], leaves["color"], place, white),
+    }
+
+    def both(make: Callable[[], torch.Tensor]) -> None:
+        for leaf in leaves.values():
+            leaf.grad = None
+        out = make()
+        out.backward(torch.ones_like(out))
+
+    forward = turns(parts, budget=2.0)
+    whole = turns({name: lambda make=make: both(make) for name, make in parts.items()}, budget=2.0)
+    rows = [{"stage": name, "threads": threads, "forward_ms": forward[name], "both_ms": whole[name]} for name in parts]
+    for r in rows:
+        print(json.dumps({**r, "hits": len(place)}), flush=True)
+    return rows
 
 
 def main() -> None:

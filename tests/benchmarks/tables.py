@@ -3,7 +3,7 @@
 
 python tests/benchmarks/tables.py --speed silhouette.json --shape shape.jsonl published.jsonl free.jsonl
 python tests/benchmarks/tables.py --splines splines.json --bukin bukin.json
-python tests/benchmarks/tables.py --beside beside.json
+python tests/benchmarks/tables.py --shading shading.json --beside beside.json
 python tests/benchmarks/tables.py --transport transport.json --sums transport_kernels.json --pooling pooling.json
 
 Sections for which nothing is given stay as they are. The rows of the shape task's parts may be in any number of files.
@@ -27,6 +27,7 @@ SECTIONS = (
     "Optimal transport (`tests/benchmarks/transport.py`)",
     "Sums of optimal transport (`tests/benchmarks/transport_kernels.py`)",
     "Robust pooling (`tests/benchmarks/pooling.py`)",
+    "Colour beside the silhouette, and the hard rasteriser (`tests/benchmarks/shading.py`)",
     "Soft silhouettes beside PyTorch3D (`tests/benchmarks/beside_pytorch3d.py`)",
 )
 
@@ -369,9 +370,33 @@ def beside(result: dict) -> str:
     return text
 
 
+def shading(result: dict) -> str:
+    text = f"SIMD level {result['simd']}, torch {result['torch']}. Medians of contestants that take turns.\n\n"
+    if "color" in result:
+        text += "### RGB with a texture of 512², two lights and Phong, over alpha alone (256², forward + backward)\n\n"
+        head = ["faces", "distribution", "τ", "threads", "alpha ms", "hard ms", "×", "softmax ms", "×"]
+        keys = ("alpha_ms", "hard_ms", "hard_ratio", "softmax_ms", "softmax_ratio")
+        rows = (
+            [r["faces"], r["distribution"], f"{r['tau']:g}", r["threads"], *(number(r[key]) for key in keys)]
+            for r in result["color"]
+        )
+        text += table(head, rows) + "\n"
+    if "stages" in result:
+        text += "### Where the time goes (1 280 faces, logistic, τ = 1e-3, hard depth)\n\n"
+        rows = ([r["stage"], *(number(r[key]) for key in ("forward_ms", "both_ms"))] for r in result["stages"])
+        text += table(["kernel", "forward ms", "forward + backward ms"], rows)
+        text += "\nThe rest is torch around them, and Python: 5 to 6 ms a call, of which alpha alone takes 2 (measured at 16²).\n\n"
+    if "hard" in result:
+        text += "### `rasterize` at 1024²\n\n"
+        keys = ("rasterize_ms", "kernel_ms", "tiny_image_ms")
+        rows = ([r["faces"], r["threads"], *(number(r[key]) for key in keys)] for r in result["hard"])
+        text += table(["faces", "threads", "ms", "of these in the kernel", "kernel at 4²: work for each face"], rows)
+    return text
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("speed", "splines", "bukin", "transport", "sums", "pooling", "beside"):
+    for name in ("speed", "splines", "bukin", "transport", "sums", "pooling", "shading", "beside"):
         parser.add_argument(f"--{name}", type=pathlib.Path)
     parser.add_argument("--shape", type=pathlib.Path, nargs="*", default=[])
     options = parser.parse_args()
@@ -395,8 +420,10 @@ def main() -> None:
         made[SECTIONS[5]] = "Two cores. " + sums(json.loads(options.sums.read_text()))
     if options.pooling:
         made[SECTIONS[6]] = pooling(json.loads(options.pooling.read_text()))
+    if options.shading:
+        made[SECTIONS[7]] = "Two cores. " + shading(json.loads(options.shading.read_text()))
     if options.beside:
-        made[SECTIONS[7]] = beside(json.loads(options.beside.read_text()))
+        made[SECTIONS[8]] = beside(json.loads(options.beside.read_text()))
     _, *old = re.split(r"^## ", DOCS.read_text() if DOCS.exists() else "", flags=re.MULTILINE)
     kept = {title: body for title, _, body in (section.partition("\n\n") for section in old)}
     text = "# Benchmarks\n\nMade by `tests/benchmarks/tables.py` from what the scripts beside it measured.\n"
