@@ -12,10 +12,7 @@ SciPy evaluates homogeneous coordinates, `BSpline` along u and then along v, or 
 backward is in control points, weights, both knot vectors and both parameters.
 """
 
-import argparse
-import json
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
@@ -24,12 +21,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import report
 import torch
 from scipy.interpolate import BSpline, NdBSpline
 
-import geodiff as gd
 from geodiff import ops
-from geodiff.native import cpu
 
 COUNT, DEGREE = 20, 3
 SLOW = 0.5  # seconds: a contestant that takes longer has two turns
@@ -166,7 +162,7 @@ def surface(threads: list[int]) -> list[dict]:
                     row |= {f"{name}_ms": value for name, value in times.items()}
                     row |= {"both_ms": pair["both"], "both_over_forward": ratio(pair["both"], pair["forward"])}
                     row |= {f"times_{name}": ratio(times[name], times["forward"]) for name in peers}
-                    show(row)
+                    report.show(row)
                     rows.append(row)
     return rows
 
@@ -180,7 +176,7 @@ def growth(threads: list[int]) -> list[dict]:
         times = take_turns({"forward": forward, "both": both}, rounds=7)
         row = {"points": size * size} | {f"{k}_ns_a_point": 1e6 * (v or 0) / size**2 for k, v in times.items()}
         row["times_first"] = row["both_ns_a_point"] / (rows or [row])[0]["both_ns_a_point"]
-        show(row)
+        report.show(row)
         rows.append(row)
     return rows
 
@@ -211,34 +207,10 @@ def memory(threads: list[int]) -> list[dict]:
             alone, most = peak(size, path, False), peak(size, path, True)
             row = {"path": path, "points": size**2, "peak_mb": most / 2**20}
             row |= {"bytes_a_point": (most - least) / size**2, "backward_bytes_a_point": (most - alone) / size**2}
-            show(row)
+            report.show(row)
             rows.append(row)
     return rows
 
 
-def show(row: dict) -> None:
-    print({k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in row.items()}, flush=True)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {"surface": surface, "growth": growth, "memory": memory}
-    parser.add_argument("parts", nargs="*", default=list(parts), help=", ".join(parts))
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("-o", "--output", type=pathlib.Path)
-    options = parser.parse_args()
-    result: dict[str, Any] = {
-        "machine": platform.processor() or platform.machine(),
-        "simd": cpu.simd_level(),
-        "torch": torch.__version__,
-        "geodiff": gd.__version__,
-    }
-    for part in options.parts:
-        print(f"--- {part}", flush=True)
-        result[part] = parts[part](options.threads)
-    if options.output:
-        options.output.write_text(json.dumps(result, indent=1) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    report.measure(__doc__, {"surface": surface, "growth": growth, "memory": memory})

@@ -33,7 +33,6 @@ import json
 import math
 import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
@@ -42,10 +41,10 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import report
 import torch
 
 import geodiff as gd
-from geodiff.native import cpu
 
 FIGURE = ("autograd", "autograd_vectors", "full_inverse", "block_inverse", "ours", "ours_to_tolerance")
 EPSILON = 0.02
@@ -350,7 +349,7 @@ def figure(options: argparse.Namespace) -> list[dict]:
             row |= {"name": name, "threads": 1, "forward_ms": forward[name], "both_ms": both[name]}
             row["forward_mb"], row["both_mb"] = extra_mb("figure", name, *key, True)
             row["error"] = difference(name, *key)
-            show(row)
+            report.show(row)
             rows.append(row)
     return rows
 
@@ -388,7 +387,7 @@ def batch(options: argparse.Namespace) -> list[dict]:
             for name in names:
                 row: dict[str, Any] = {"name": name, "iterations": iterations, "threads": threads}
                 row |= {"both_ms": times[name], "both_mb": extra[name]}
-                show(row)
+                report.show(row)
                 rows.append(row)
     return rows
 
@@ -414,13 +413,9 @@ def large(options: argparse.Namespace, size: int = 10_000) -> list[dict]:
         if not rows:
             row["extra_mb"] = extra_mb("large", size)[-1]
         row["matrix_mb"] = 4 * size**2 / 2**20
-        show(row)
+        report.show(row)
         rows.append(row)
     return rows
-
-
-def show(row: dict) -> None:
-    print({k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in row.items()}, flush=True)
 
 
 def main() -> None:
@@ -440,12 +435,7 @@ def main() -> None:
     result: dict[str, Any] = {}
     if options.output and options.output.exists():
         result = json.loads(options.output.read_text())
-    result |= {
-        "machine": platform.processor() or platform.machine(),
-        "simd": cpu.simd_level(),
-        "torch": torch.__version__,
-        "geodiff": gd.__version__,
-    }
+    result |= report.machine()
     for part in options.parts:
         print(f"--- {part}", flush=True)
         before = os.getloadavg()[0]

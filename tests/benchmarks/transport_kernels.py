@@ -13,12 +13,9 @@ that the contestants take, so that a busy machine slows all of them. Quote the r
 machine. Peak memory is that of a fresh process (Linux), over one with few points.
 """
 
-import argparse
 import functools
-import json
 import math
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,11 +23,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import report
 import torch
 
-import geodiff as gd
 from geodiff import ops
-from geodiff.native import cpu
 
 CHUNKS = (16, 64, 256)  # rows of the matrix that the peer holds
 
@@ -104,7 +100,7 @@ def measure(problem: Problem, threads: int, rounds: int) -> dict:
     row |= {f"{name}_ns_a_pair": 1e9 * t / size**2 for name, t in times.items()}
     row |= {f"{name}_times_torch": times[f"torch_{name}"] / times[name] for name in ("lse", "apply")}
     row["difference"] = float((problem.lse() - problem.peer(chunk)).abs().max())
-    show(row)
+    report.show(row)
     return row
 
 
@@ -130,7 +126,7 @@ def large(threads: list[int]) -> list[dict]:
         calls = {"lse": problem.lse, "apply": problem.apply, "apply_gradient": problem.apply_gradient}
         row: dict[str, Any] = {"size": 50_000, "epsilon": epsilon, "threads": threads[-1], "dtype": "float32"}
         rows.append(row | {f"{name}_s": t for name, t in take_turns(calls, 1).items()})
-        show(rows[-1])
+        report.show(rows[-1])
     return rows
 
 
@@ -157,34 +153,10 @@ def memory(threads: list[int]) -> list[dict]:
             most = peak(size, name)
             row = {"sum": name, "size": size, "peak_mb": most / 2**20, "extra_mb": (most - least) / 2**20}
             row["matrix_mb"] = 4 * size**2 / 2**20
-            show(row)
+            report.show(row)
             rows.append(row)
     return rows
 
 
-def show(row: dict) -> None:
-    print({k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in row.items()}, flush=True)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {"speed": speed, "large": large, "memory": memory}
-    parser.add_argument("parts", nargs="*", default=list(parts), help=", ".join(parts))
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("-o", "--output", type=pathlib.Path)
-    options = parser.parse_args()
-    result: dict[str, Any] = {
-        "machine": platform.processor() or platform.machine(),
-        "simd": cpu.simd_level(),
-        "torch": torch.__version__,
-        "geodiff": gd.__version__,
-    }
-    for part in options.parts:
-        print(f"--- {part}", flush=True)
-        result[part] = parts[part](options.threads)
-    if options.output:
-        options.output.write_text(json.dumps(result, indent=1) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    report.measure(__doc__, {"speed": speed, "large": large, "memory": memory})
