@@ -271,23 +271,26 @@ def chunks(options: argparse.Namespace, done: list[dict[str, Any]]) -> Iterator[
 
 
 def table(rows: list[dict[str, Any]]) -> None:
-    """Print a row for each combination: shares of pairs found, over all and in each bin."""
-    print("part mesh distribution tconorm pairs | angle<3 [by bin] | elev-azim<3 | <5 | median, worst angle | s/pair")
+    """Print a row for each combination, best first: shares of pairs found, over all and in each bin."""
+    lines = []
     for key in dict.fromkeys(row["key"] for row in rows):
         own = [row for row in rows if row["key"] == key]
         angle, other, bins = (
             torch.tensor([x for row in own for x in row[name]]) for name in ("angle", "elev_azim", "bins")
         )
         found = angle < 3
-        share = " ".join(f"{float(found[bins == b].float().mean()):.2f}" for b in range(3))
-        print(
-            own[0]["part"], own[0]["mesh"], own[0]["distribution"], own[0]["tconorm"], len(angle),
-            f"| {float(found.float().mean()):.3f} [{share}]",
-            f"| {float((other < 3).float().mean()):.3f} | {float((other < 5).float().mean()):.3f}",
-            f"| {float(angle.median()):.2f}, {float(angle.max()):.1f}",
-            f"| {sum(row['seconds'] for row in own) / len(angle):.1f}",
-            "" if all(row["finite"] for row in own) else "| NOT FINITE",
-        )  # fmt: skip
+        cells = [own[0][name] for name in ("part", "mesh", "distribution", "tconorm")] + [str(len(angle))]
+        cells += [f"{float(100 * share.float().mean()):.1f}" for share in (found, other < 3, other < 5)]
+        cells += [" / ".join(f"{float(100 * found[bins == b].float().mean()):.0f}" for b in range(3))]
+        cells += [f"{float(angle.median()):.2f}", f"{sum(row['seconds'] for row in own) / len(angle):.1f}"]
+        cells += [str(sum(not row["finite"] for row in own))]
+        lines.append((float(found.float().mean()), "| " + " | ".join(cells) + " |"))
+    print(
+        "| | mesh | distribution | T-conorm | pairs | found % | √(…) < 3° | < 5° | by bin | median ° | s a pair | NaN |"
+    )
+    print("|" + "---|" * 12)
+    for _, line in sorted(lines, reverse=True):
+        print(line)
 
 
 def main() -> None:
