@@ -173,6 +173,27 @@ def integers(where: str, argument: str, value: torch.Tensor, shape: Sequence[int
     return value.to(torch.int64).contiguous()
 
 
+Place = torch.device | torch.dtype | str | None
+"""What a method ``to`` takes first."""
+
+
+def placement(
+    where: str, device: Place, dtype: torch.dtype | None
+) -> tuple[torch.device | str | None, torch.dtype | None]:
+    """Return the device and the dtype that a method ``to`` was asked for; the dtype may come first, as for tensors.
+
+    Raises:
+        TypeError: two dtypes, or one that is neither float32 nor float64.
+    """
+    if isinstance(device, torch.dtype):
+        if dtype is not None:
+            raise fail(where, "device", "a device", str(device), "Give one dtype.", TypeError)
+        device, dtype = None, device
+    if dtype is not None and dtype not in (torch.float32, torch.float64):
+        raise fail(where, "dtype", "torch.float32 or torch.float64", str(dtype), error=TypeError)
+    return device, dtype
+
+
 def promote(where: str, **values: Any) -> dict[str, torch.Tensor]:
     """Bring numbers, arrays and tensors to one floating dtype (the widest) on one device.
 

@@ -3,7 +3,18 @@ import numpy as np
 import pytest
 import torch
 
-from geodiff.validation import as_tensor, choice, describe, floating, integers, matches, nearest, positive, promote
+from geodiff.validation import (
+    as_tensor,
+    choice,
+    describe,
+    floating,
+    integers,
+    matches,
+    nearest,
+    placement,
+    positive,
+    promote,
+)
 
 
 def test_describe_is_short() -> None:
@@ -119,3 +130,13 @@ def test_promote_messages() -> None:
     with pytest.raises(RuntimeError, match=r"f: `a` must be on meta like the others; got cpu. Use .to\(device\)"):
         promote("f", a=torch.zeros(2), b=torch.zeros(2, device="meta"))
     assert promote("f", a=1.0, b=torch.zeros(2, device="meta"))["a"].device.type == "meta"
+
+
+def test_placement_takes_a_dtype_first() -> None:
+    assert placement("f", torch.float64, None) == (None, torch.float64)
+    assert placement("f", "cpu", torch.float32) == ("cpu", torch.float32)
+    assert placement("f", None, None) == (None, None)
+    with pytest.raises(TypeError, match=r"f: `dtype` must be torch\.float32 or torch\.float64; got torch\.int64"):
+        placement("f", torch.int64, None)
+    with pytest.raises(TypeError, match=r"f: `device` must be a device; got torch\.float64\. Give one dtype"):
+        placement("f", torch.float64, torch.float32)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from geodiff import ops
-from geodiff.render.packing import pack
+from geodiff.render.packing import pack, warn_if_behind
 from geodiff.scene.camera import Camera
 from geodiff.scene.mesh import Mesh, MeshBatch
 from geodiff.scene.pose import pixel_size
@@ -111,7 +111,8 @@ def fragments(
         `Fragments`.
 
     Gradients: of distance, barycentric and depth, in vertices and camera. Which faces are there is piecewise constant:
-    where a face enters or leaves, or two swap, the result jumps unless the shader gives such a face no weight.
+    where a face enters or leaves, or two swap, the result jumps unless the shader gives such a face no weight. A mesh
+    wholly behind the camera gives a warning and no fragments.
 
     Raises:
         TypeError, ValueError: as each argument's check says.
@@ -128,6 +129,7 @@ def fragments(
     """
     size = pixel_size("fragments", image_size)
     clip, faces, layout, batch = pack("fragments", mesh, camera)
+    warn_if_behind("fragments", clip, layout, camera.near, stacklevel=3)
     found = ops.fragments(clip, faces, layout, k=k, blur=blur, image_size=size, near=camera.near)
     if isinstance(mesh, MeshBatch):
         starts = layout[:, [1, 0]]

@@ -435,7 +435,7 @@ def rasterize(mesh: Mesh | MeshBatch, camera: Camera, image_size: int | tuple[in
     Returns:
         `HardOutput` with `mask`, `depth`, `face_id` (within its own mesh) and `barycentric`.
 
-    Gradients: none.
+    Gradients: none. A mesh wholly behind the camera gives a warning and an empty image.
 
     Raises:
         TypeError, ValueError: as each argument's check says.
@@ -448,6 +448,7 @@ def rasterize(mesh: Mesh | MeshBatch, camera: Camera, image_size: int | tuple[in
     """
     size = pixel_size("rasterize", image_size)
     clip, faces, layout, batch = pack("rasterize", mesh, camera)
+    warn_if_behind("rasterize", clip, layout, camera.near, stacklevel=3)
     with torch.no_grad():
         raster = ops.rasterize(clip, faces, layout, image_size=size, near=camera.near)
     face_id = raster.face_id.reshape(*batch, *size)

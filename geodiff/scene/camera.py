@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from geodiff.scene.pose import check_batches, check_rotation, line_of_sight, pixel_size, pose, vector
-from geodiff.validation import fail, floating, matches, positive, promote, shape_text
+from geodiff.validation import Place, fail, floating, matches, placement, positive, promote, shape_text
 
 # OpenGL's camera axes (x right, y up, z backward) from OpenCV's (x right, y down, z forward), and back.
 _FLIP = (1.0, -1.0, -1.0)
@@ -502,10 +502,9 @@ class Camera:
             setattr(camera, name, change(getattr(self, name)))
         return camera
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Camera":
-        """Return the camera on another device or in another dtype (float32 or float64)."""
-        if dtype is not None and dtype not in (torch.float32, torch.float64):
-            raise fail("Camera.to", "dtype", "torch.float32 or torch.float64", str(dtype), error=TypeError)
+    def to(self, device: Place = None, dtype: torch.dtype | None = None) -> "Camera":
+        """Return the camera on another device or in another dtype (float32 or float64), which may also come first."""
+        device, dtype = placement("Camera.to", device, dtype)
         return self._map(lambda value: value.to(device=device, dtype=dtype))
 
     def detach(self) -> "Camera":

@@ -14,7 +14,7 @@ import torch
 
 from geodiff.scene.camera import Camera
 from geodiff.scene.images import read_image, write_image
-from geodiff.validation import as_tensor, fail, floating
+from geodiff.validation import Place, as_tensor, fail, floating, placement
 
 _IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 _PINHOLE = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV")
@@ -107,8 +107,9 @@ class PosedImages:
         images = None if self.images is None else self.images[chosen]
         return PosedImages(images, self.alpha[chosen], self.cameras[chosen], [self.names[i] for i in chosen.tolist()])
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "PosedImages":
-        """Return the set on another device or in another dtype."""
+    def to(self, device: Place = None, dtype: torch.dtype | None = None) -> "PosedImages":
+        """Return the set on another device or in another dtype (float32 or float64), which may also come first."""
+        device, dtype = placement("PosedImages.to", device, dtype)
         images = None if self.images is None else self.images.to(device=device, dtype=dtype)
         alpha = self.alpha.to(device=device, dtype=dtype)
         return PosedImages(images, alpha, self.cameras.to(device, dtype), self.names)

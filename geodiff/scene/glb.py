@@ -60,6 +60,7 @@ def with_looks(mesh: Mesh, path: pathlib.Path) -> Mesh:
     """Return a mesh with the material, and with the modes of its texture, of the glTF file it was read from.
 
     Both are taken where the whole file has one; anything that cannot be read is passed over, as the mesh itself could.
+    Of a material without Phong's numbers the base colour counts, for ambient and diffuse light.
     """
     tree: dict[str, Any] = {}
     with contextlib.suppress(ValueError, struct.error):
@@ -72,9 +73,14 @@ def with_looks(mesh: Mesh, path: pathlib.Path) -> Mesh:
         mesh = mesh.with_attributes(texture=_sampled(mesh.texture, tree["samplers"][0]))
     with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
         (surface,) = tree["materials"]
-        numbers = surface["extras"]["phong"]
-        values = (torch.tensor(numbers[name], dtype=mesh.dtype) for name in _NUMBERS)
-        mesh = mesh.with_attributes(material=Material(*values))
+        if "phong" in surface.get("extras", {}):
+            numbers = surface["extras"]["phong"]
+            values = (torch.tensor(numbers[name], dtype=mesh.dtype) for name in _NUMBERS)
+            mesh = mesh.with_attributes(material=Material(*values))
+        else:  # another program's: what it multiplies colours with
+            base = torch.tensor(surface["pbrMetallicRoughness"]["baseColorFactor"][:3], dtype=mesh.dtype)
+            if (base != 1).any():
+                mesh = mesh.with_attributes(material=Material(ambient=base, diffuse=base))
     return mesh
 
 

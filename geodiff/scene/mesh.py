@@ -14,7 +14,19 @@ from geodiff.scene import quantities
 from geodiff.scene.material import Material
 from geodiff.scene.texture import Texture
 from geodiff.scene.topology import Topology
-from geodiff.validation import as_tensor, broadcasts_to, choice, fail, floating, integers, matches, promote, shape_text
+from geodiff.validation import (
+    Place,
+    as_tensor,
+    broadcasts_to,
+    choice,
+    fail,
+    floating,
+    integers,
+    matches,
+    placement,
+    promote,
+    shape_text,
+)
 
 if TYPE_CHECKING:
     import trimesh
@@ -357,8 +369,9 @@ class Mesh:
         values = {name: getattr(self, name) for name in ("vertices", "material", *_ATTRIBUTES)}
         return {name: _mapped(value, change) for name, value in values.items() if value is not None}
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Mesh":
-        """Return the mesh on another device or in another dtype (float32 or float64)."""
+    def to(self, device: Place = None, dtype: torch.dtype | None = None) -> "Mesh":
+        """Return the mesh on another device or in another dtype (float32 or float64), which may also come first."""
+        device, dtype = placement("Mesh.to", device, dtype)
         changes = self._map(lambda value: value.to(device=device, dtype=dtype))
         topology = self.topology if device is None else self.topology.to(device)
         uv_faces = self.uv_faces
@@ -621,6 +634,6 @@ class MeshBatch:
         parts = vertices.split(self._sizes)
         return MeshBatch([mesh.with_vertices(part) for mesh, part in zip(self._meshes, parts, strict=True)])
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "MeshBatch":
-        """Return the batch on another device or in another dtype."""
+    def to(self, device: Place = None, dtype: torch.dtype | None = None) -> "MeshBatch":
+        """Return the batch on another device or in another dtype, as `Mesh.to`."""
         return MeshBatch([mesh.to(device, dtype) for mesh in self])

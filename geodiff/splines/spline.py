@@ -15,7 +15,7 @@ from geodiff import ops
 from geodiff.reference.spline import project
 from geodiff.splines.basis import wrap
 from geodiff.splines.knots import check_knots, open_periodic, uniform_knots
-from geodiff.validation import as_tensor, choice, fail, floating, looks_at_values, positive, promote
+from geodiff.validation import Place, as_tensor, choice, fail, floating, looks_at_values, placement, positive, promote
 
 Self = TypeVar("Self", bound="NURBS")
 AXIS_NAMES = "uvw"
@@ -214,15 +214,12 @@ class NURBS:
         NURBS.__init__(new, project(points), knots, points[..., -1], degree, **{**fields, **options})
         return new
 
-    def to(
-        self: Self, device: torch.device | torch.dtype | str | None = None, dtype: torch.dtype | None = None
-    ) -> Self:
+    def to(self: Self, device: Place = None, dtype: torch.dtype | None = None) -> Self:
         """Move it to a device or a floating dtype, which may also come first, as for tensors."""
-        if isinstance(device, torch.dtype):
-            device, dtype = None, device
+        where, kind = placement(f"{type(self).__name__}.to", device, dtype)
 
         def move(x: torch.Tensor) -> torch.Tensor:
-            return x.to(device=device or x.device, dtype=dtype or x.dtype)
+            return x.to(device=where or x.device, dtype=kind or x.dtype)
 
         return self.replace(
             control_points=move(self.control_points),

@@ -482,6 +482,10 @@ def test_a_mesh_behind_the_camera_is_an_empty_image(depth: str):
     pair = gd.MeshBatch([mesh, bumpy(vertex_colors=mesh.vertex_colors.detach())])
     with pytest.warns(UserWarning, match="in 1 of 2 images the mesh is wholly behind"):
         assert gd.Renderer(6, depth=depth, outputs="rgb")(pair, eye).rgb[1].any()
+    with pytest.warns(UserWarning, match="rasterize: the mesh is wholly behind the camera"):
+        assert not gd.rasterize(mesh, eye, 6).mask.any()
+    with pytest.warns(UserWarning, match="fragments: the mesh is wholly behind the camera"):
+        assert not gd.fragments(mesh, eye, 6).mask.any()
 
 
 def test_an_empty_mesh_is_an_empty_image_without_a_warning():

@@ -363,3 +363,12 @@ def test_adjacency_has_the_edges_both_ways():
     assert torch.equal(dense.sum(1).long(), mesh.vertex_degree)
     pairs = {tuple(sorted(pair)) for pair in dense.nonzero().tolist()}
     assert pairs == {tuple(sorted(pair)) for pair in mesh.to_trimesh().edges_unique.tolist()}
+
+
+def test_a_dtype_may_come_first() -> None:
+    mesh = gd.box()
+    assert mesh.to(torch.float64).dtype == mesh.to(dtype=torch.float64).dtype == torch.float64
+    assert gd.MeshBatch([mesh, mesh]).to(torch.float64)[0].dtype == torch.float64
+    assert gd.Camera.orbit(2.0).to(torch.float64).rotation.dtype == torch.float64
+    with pytest.raises(TypeError, match=r"Mesh\.to: `dtype` must be torch\.float32 or torch\.float64"):
+        mesh.to(torch.float16)

@@ -147,6 +147,22 @@ def test_materials_in_glb(tmp_path: pathlib.Path, looks: str) -> None:
         batched.save(tmp_path / "batched.glb")
 
 
+def test_the_base_colour_of_another_programs_glb(tmp_path: pathlib.Path) -> None:
+    for factor, expected in (([204, 102, 51, 255], [0.8, 0.4, 0.2]), ([255, 255, 255, 255], None)):
+        material = trimesh.visual.material.PBRMaterial(baseColorFactor=factor, metallicFactor=0.0)
+        uv = np.random.default_rng(0).random((8, 2))
+        box = trimesh.creation.box()
+        box.visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
+        box.export(tmp_path / "box.glb")
+        found = gd.Mesh.load(tmp_path / "box.glb").material
+        if expected is None:
+            assert found is None
+        else:
+            assert found is not None
+            for color in (found.ambient, found.diffuse):
+                torch.testing.assert_close(color, torch.tensor(expected), atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("wrap", ["repeat", "clamp", "mirror"])
 @pytest.mark.parametrize(("filter", "mipmaps"), [("bilinear", True), ("nearest", False)])
 def test_modes_of_textures(tmp_path: pathlib.Path, wrap: str, filter: str, mipmaps: bool) -> None:
