@@ -89,7 +89,10 @@ class Mesh:
         texture: Any = None,
         material: Material | None = None,
     ) -> None:
+        listed = isinstance(vertices, list | tuple)
         vertices = as_tensor("Mesh", "vertices", vertices)
+        if listed and vertices.dtype == torch.int64:  # whole numbers in a list are coordinates like others
+            vertices = vertices.to(torch.get_default_dtype())
         floating("Mesh", "vertices", vertices, ("...", "V", 3))
         if isinstance(faces, Topology):
             topology = faces

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Meshes from and to files and ``trimesh.Trimesh``."""
 
+import contextlib
 import os
 import pathlib
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -56,7 +58,8 @@ def load_mesh(path: str | os.PathLike[str], weld: bool | None = None, dtype: tor
     if ending == "obj":
         from geodiff.scene.obj import load_obj
 
-        mesh = load_obj(path, dtype)
+        with _named(path):
+            mesh = load_obj(path, dtype)
         torn = False
     else:
         try:
@@ -76,13 +79,25 @@ def load_mesh(path: str | os.PathLike[str], weld: bool | None = None, dtype: tor
                 f"{path} without any",
                 "It is damaged, or a point cloud.",
             )
-        mesh = from_trimesh(source, dtype)
+        with _named(path):
+            mesh = from_trimesh(source, dtype)
         if ending in ("glb", "gltf"):
             mesh = with_looks(mesh, path)
         torn = (
             ending == "stl" or mesh.uv is not None or (ending in ("glb", "gltf") and "vertex_normals" in source._cache)
         )
     return welded(mesh) if (torn if weld is None else weld) else mesh
+
+
+@contextlib.contextmanager
+def _named(path: pathlib.Path) -> Iterator[None]:
+    """Add the name of the file to what is wrong with the mesh in it."""
+    try:
+        yield
+    except ValueError as error:
+        if str(error).startswith("Mesh: "):
+            raise fail("Mesh.load", "path", "a file of a valid mesh", f"{path} ({error})") from error
+        raise
 
 
 def save_mesh(mesh: Mesh, path: str | os.PathLike[str]) -> None:

@@ -372,3 +372,10 @@ def test_a_dtype_may_come_first() -> None:
     assert gd.Camera.orbit(2.0).to(torch.float64).rotation.dtype == torch.float64
     with pytest.raises(TypeError, match=r"Mesh\.to: `dtype` must be torch\.float32 or torch\.float64"):
         mesh.to(torch.float16)
+
+
+def test_whole_numbers_in_a_list_are_coordinates() -> None:
+    mesh = gd.Mesh([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2]])
+    assert mesh.dtype == torch.float32 and float(mesh.vertices[1, 0]) == 1.0
+    with pytest.raises(TypeError, match="Mesh: `vertices` must be a floating tensor"):
+        gd.Mesh(torch.zeros(3, 3, dtype=torch.int64), [[0, 1, 2]])

@@ -462,3 +462,18 @@ def test_loading_warns_of_nothing(tmp_path: pathlib.Path) -> None:
         for ending in FORMATS:
             gd.icosphere(0).save(tmp_path / f"mesh.{ending}")
             gd.Mesh.load(tmp_path / f"mesh.{ending}")
+
+
+@pytest.mark.parametrize("ending", ["obj", "ply"])
+def test_a_file_with_nan_is_named(tmp_path: pathlib.Path, ending: str) -> None:
+    path = tmp_path / f"bad.{ending}"
+    text = "v 0 0 nan\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"
+    if ending == "ply":
+        text = "ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\n"
+        text += "element face 1\nproperty list uchar int vertex_indices\nend_header\n"
+        text += "0 0 nan\n1 0 0\n0 1 0\n3 0 1 2\n"
+    path.write_text(text)
+    with pytest.raises(
+        ValueError, match=rf"Mesh\.load: `path` must be a file of a valid mesh; got .*bad\.{ending}.*na"
+    ):
+        gd.Mesh.load(path)
