@@ -465,7 +465,7 @@ def test_protocol_script_resumes(
         return capsys.readouterr().out
 
     quick = ("--size", "16", "--steps", "2", "--chunk", "1", "--combination", "0")
-    assert "thesis teapot logistic probabilistic 2 |" in run("thesis", "--pairs", "2", *quick)
+    assert "| thesis | teapot | logistic | probabilistic | 2 |" in run("thesis", "--pairs", "2", *quick)
     whole = rows.read_text()
     rows.write_text(whole[:-20])  # as a kill would leave it
     run("thesis", "--pairs", "2", *quick)
@@ -473,4 +473,4 @@ def test_protocol_script_resumes(
     assert [
         {k: v for k, v in json.loads(line).items() if k != "seconds"} for line in rows.read_text().splitlines()
     ] == strip
-    assert "ours teapot" in run("ours", "--pairs", "1", "--candidates", "20", "--starts", "2", *quick)
+    assert "| ours | teapot |" in run("ours", "--pairs", "1", "--candidates", "20", "--starts", "2", *quick)

@@ -41,8 +41,10 @@ def test_a_box_has_flat_sides_and_sharp_edges() -> None:
 
 
 def test_nothing_to_see() -> None:
-    for mesh in (gd.Mesh(torch.zeros(0, 3), []), gd.icosphere(1).translated([0, 0, 100.0])):
-        color, alpha = pictures.shaded(mesh, camera(), (8, 8))
+    nothing = pictures.shaded(gd.Mesh(torch.zeros(0, 3), []), camera(), (8, 8))
+    with pytest.warns(UserWarning, match="the mesh is wholly behind the camera"):
+        behind = pictures.shaded(gd.icosphere(1).translated([0, 0, 100.0]), camera(), (8, 8))
+    for color, alpha in (nothing, behind):
         assert not alpha.any() and np.isfinite(color).all()
 
 
