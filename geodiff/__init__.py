@@ -13,7 +13,7 @@ __version__ = "0.1.0.dev0"
 _EXPORTS = {
     "checks": "geodiff.validation",
     "Mesh": "geodiff.scene.mesh",
-    "MeshBatch": "geodiff.scene.mesh",
+    "MeshBatch": "geodiff.scene.mesh_batch",
     "Camera": "geodiff.scene.camera",
     "Texture": "geodiff.scene.texture",
     "Material": "geodiff.scene.material",
@@ -72,7 +72,8 @@ if TYPE_CHECKING:
     from geodiff.scene.files import PosedImages
     from geodiff.scene.light import AmbientLight, DirectionalLight, PointLight
     from geodiff.scene.material import Material
-    from geodiff.scene.mesh import Mesh, MeshBatch
+    from geodiff.scene.mesh import Mesh
+    from geodiff.scene.mesh_batch import MeshBatch
     from geodiff.scene.primitives import box, cylinder, icosphere, plane, torus
     from geodiff.scene.texture import Texture
     from geodiff.splines.basis import BSplineBasis

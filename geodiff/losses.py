@@ -18,7 +18,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from geodiff.scene.mesh import Mesh, MeshBatch
+from geodiff.scene.mesh import Mesh
+from geodiff.scene.mesh_batch import MeshBatch
 from geodiff.scene.topology import Topology
 from geodiff.validation import choice, fail, floating
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from geodiff.scene.camera import Camera
-from geodiff.scene.mesh import Mesh, MeshBatch
+from geodiff.scene.mesh import Mesh
+from geodiff.scene.mesh_batch import MeshBatch
 from geodiff.scene.texture import Texture
 from geodiff.validation import fail, positive
 

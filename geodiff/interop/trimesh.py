@@ -9,7 +9,8 @@ import torch
 import trimesh
 
 from geodiff.scene.camera import Camera
-from geodiff.scene.mesh import Mesh, MeshBatch
+from geodiff.scene.mesh import Mesh
+from geodiff.scene.mesh_batch import MeshBatch
 from geodiff.scene.mesh_files import from_trimesh, to_trimesh
 from geodiff.validation import fail
 

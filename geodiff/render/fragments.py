@@ -9,7 +9,8 @@ import torch
 from geodiff import ops
 from geodiff.render.packing import pack, warn_if_behind
 from geodiff.scene.camera import Camera
-from geodiff.scene.mesh import Mesh, MeshBatch
+from geodiff.scene.mesh import Mesh
+from geodiff.scene.mesh_batch import MeshBatch
 from geodiff.scene.pose import pixel_size
 from geodiff.validation import as_tensor, fail, matches
 

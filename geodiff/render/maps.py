@@ -5,7 +5,8 @@ import torch
 
 from geodiff.render.aggregation import Found
 from geodiff.render.shading import Seen
-from geodiff.scene.mesh import Mesh, MeshBatch
+from geodiff.scene.mesh import Mesh
+from geodiff.scene.mesh_batch import MeshBatch
 
 
 def mixed(

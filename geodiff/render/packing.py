@@ -7,7 +7,8 @@ import warnings
 import torch
 
 from geodiff.scene.camera import Camera
-from geodiff.scene.mesh import Mesh, MeshBatch
+from geodiff.scene.mesh import Mesh
+from geodiff.scene.mesh_batch import MeshBatch
 from geodiff.validation import fail, looks_at_values
 
 

@@ -16,7 +16,8 @@ from geodiff.render.packing import depth_range, pack, warn_if_behind
 from geodiff.render.shading import SHADINGS, Hits, Seen, shade
 from geodiff.scene.camera import Camera
 from geodiff.scene.light import Light, as_lights
-from geodiff.scene.mesh import Mesh, MeshBatch
+from geodiff.scene.mesh import Mesh
+from geodiff.scene.mesh_batch import MeshBatch
 from geodiff.scene.pose import pixel_size
 from geodiff.validation import as_tensor, broadcasts_to, choice, describe, fail, positive, promote
 

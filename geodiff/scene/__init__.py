@@ -4,7 +4,8 @@
 from geodiff.scene.camera import Camera
 from geodiff.scene.light import AmbientLight, DirectionalLight, PointLight
 from geodiff.scene.material import Material
-from geodiff.scene.mesh import Mesh, MeshBatch
+from geodiff.scene.mesh import Mesh
+from geodiff.scene.mesh_batch import MeshBatch
 from geodiff.scene.primitives import box, cylinder, icosphere, plane, torus
 from geodiff.scene.texture import Texture
 from geodiff.scene.topology import Topology

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triangle meshes: one, a batch of positions over shared faces, or a packed batch of different ones."""
+"""Triangle meshes: one, or a batch of positions over shared faces."""
 
 import copy
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,7 +105,7 @@ class Mesh:
             # An empty list of faces has no dtype of its own.
             if faces.numel() == 0 and faces.dim() <= 1:
                 faces = faces.new_zeros((0, 3), dtype=torch.int64)
-            _same_device("faces", faces, vertices)
+            same_device("faces", faces, vertices)
             topology = Topology(faces, vertices.shape[-2])
         self.topology = topology
         given = {"vertex_colors": vertex_colors, "uv": uv, "face_colors": face_colors, "texture": texture}
@@ -125,7 +125,7 @@ class Mesh:
                 floating("Mesh", name, value, sizes[name])
             if name == "texture":
                 attributes[name] = value = Texture(value) if not isinstance(value, Texture) else value
-            _same_device(name, value, vertices)
+            same_device(name, value, vertices)
             dtype = torch.promote_types(dtype, value.dtype)
         self.vertices = vertices.to(dtype)
         for name in _ATTRIBUTES:
@@ -160,7 +160,7 @@ class Mesh:
         if uv_faces is self.topology.faces:
             return uv_faces
         value = as_tensor("Mesh", "uv_faces", uv_faces)
-        _same_device("uv_faces", value, self.vertices)
+        same_device("uv_faces", value, self.vertices)
         value = integers("Mesh", "uv_faces", value, (self.num_faces, 3), "One row for each face.")
         if value.numel() and not (0 <= int(value.min()) and int(value.max()) < count):
             raise fail(
@@ -347,7 +347,7 @@ class Mesh:
         """Return the mesh with other positions (..., V, 3), which keeps its faces, its attributes and their caches."""
         vertices = as_tensor("Mesh.with_vertices", "vertices", vertices)
         floating("Mesh.with_vertices", "vertices", vertices, ("...", self.num_vertices, 3))
-        _same_device("vertices", vertices, self.vertices)
+        same_device("vertices", vertices, self.vertices)
         if vertices.dtype != self.dtype:
             return self._replace(vertices=vertices)
         # The rest was checked when it came in; training loops come here at every step.
@@ -548,95 +548,9 @@ def _mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     return value.map(change) if isinstance(value, Texture | Material) else change(value)
 
 
-def _same_device(name: str, value: Any, vertices: torch.Tensor) -> None:
+def same_device(name: str, value: Any, vertices: torch.Tensor) -> None:
+    """Require a tensor on the device of the vertices."""
     if value.device != vertices.device:
         raise fail(
             "Mesh", name, f"on {vertices.device} like the vertices", str(value.device), "Use .to(device).", RuntimeError
         )
-
-
-class MeshBatch:
-    """Meshes of different sizes, packed one after another.
-
-    Args:
-        meshes: one or more single meshes (no batch axis), on one device; dtypes are promoted to the widest.
-
-    Attributes:
-        vertices: (ΣV, 3) all vertices.
-        faces: (ΣF, 3) all faces, with indices local to their mesh.
-        layout: (B, 3) int64 rows [vertex_start, face_start, face_count].
-
-    Raises:
-        TypeError: something other than meshes.
-        ValueError: no meshes, or a batched one.
-
-    Example:
-        >>> import geodiff as gd
-        >>> pair = gd.MeshBatch([gd.icosphere(0), gd.box()])
-        >>> pair.layout.tolist()
-        [[0, 0, 20], [12, 20, 12]]
-        >>> pair[1]
-        Mesh(vertices=(8, 3), faces=(12, 3), float32, cpu)
-    """
-
-    def __init__(self, meshes: Sequence[Mesh]) -> None:
-        meshes = list(meshes)
-        if not meshes:
-            raise fail("MeshBatch", "meshes", "one or more meshes", "none")
-        for mesh in meshes:
-            if not isinstance(mesh, Mesh):
-                raise fail("MeshBatch", "meshes", "a sequence of Mesh", mesh, error=TypeError)
-            if mesh.batch_shape:
-                raise fail("MeshBatch", "meshes", "single meshes of vertices (V, 3)", mesh.vertices, "Pass [*mesh].")
-            _same_device("meshes", mesh.vertices, meshes[0].vertices)
-        self._meshes = meshes
-        self._sizes = [mesh.num_vertices for mesh in meshes]
-        self.vertices = torch.cat([mesh.vertices for mesh in meshes])
-        self.faces = torch.cat([mesh.faces for mesh in meshes])
-        vertex_start = np.cumsum([0, *self._sizes[:-1]])
-        face_count = [mesh.num_faces for mesh in meshes]
-        face_start = np.cumsum([0, *face_count[:-1]])
-        rows = np.stack((vertex_start, face_start, face_count), axis=-1).astype(np.int64)
-        self.layout = torch.from_numpy(rows).to(self.vertices.device)
-
-    def __len__(self) -> int:
-        return len(self._meshes)
-
-    def __getitem__(self, index: int) -> Mesh:
-        """Return one mesh, with its attributes and its topology's caches."""
-        return self._meshes[index].with_vertices(self.vertices.split(self._sizes)[index])
-
-    def __iter__(self) -> Iterator[Mesh]:
-        return (self[i] for i in range(len(self)))
-
-    def __repr__(self) -> str:
-        name = str(self.vertices.dtype).removeprefix("torch.")
-        return (
-            f"MeshBatch({len(self)} meshes, vertices={tuple(self.vertices.shape)}, faces={tuple(self.faces.shape)}, "
-            f"{name}, {self.vertices.device})"
-        )
-
-    @property
-    def edge_cycles(self) -> torch.Tensor:
-        """(ΣF, 3) int32, for each side of a face the next side on the same edge; see ``reference.edge_cycles``."""
-        starts = self.layout[:, 1].tolist()
-        return torch.cat(
-            [mesh.topology.edge_cycles + 3 * start for mesh, start in zip(self._meshes, starts, strict=True)]
-        )
-
-    @property
-    def vertex_batch(self) -> torch.Tensor:
-        """(ΣV,) int64, the mesh that each packed vertex belongs to."""
-        sizes = torch.tensor(self._sizes, device=self.vertices.device)
-        return torch.arange(len(self), device=self.vertices.device).repeat_interleave(sizes)
-
-    def with_vertices(self, vertices: Any) -> "MeshBatch":
-        """Return the batch with other packed positions (ΣV, 3), sharing faces and their caches."""
-        vertices = as_tensor("MeshBatch.with_vertices", "vertices", vertices)
-        floating("MeshBatch.with_vertices", "vertices", vertices, (sum(self._sizes), 3))
-        parts = vertices.split(self._sizes)
-        return MeshBatch([mesh.with_vertices(part) for mesh, part in zip(self._meshes, parts, strict=True)])
-
-    def to(self, device: Place = None, dtype: torch.dtype | None = None) -> "MeshBatch":
-        """Return the batch on another device or in another dtype, as `Mesh.to`."""
-        return MeshBatch([mesh.to(device, dtype) for mesh in self])

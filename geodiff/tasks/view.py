@@ -13,7 +13,8 @@ from trimesh.viewer.notebook import scene_to_html
 
 from geodiff.interop.trimesh import to_trimesh_scene
 from geodiff.scene.atomic import replacing
-from geodiff.scene.mesh import Mesh, MeshBatch
+from geodiff.scene.mesh import Mesh
+from geodiff.scene.mesh_batch import MeshBatch
 from geodiff.validation import fail
 
 Meshes = Mesh | MeshBatch | Mapping[str, Mesh]
