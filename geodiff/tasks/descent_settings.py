@@ -5,12 +5,15 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from geodiff import soft
 from geodiff.validation import fail, nearest
 
-_Settings = TypeVar("_Settings")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_Settings = TypeVar("_Settings", bound="DataclassInstance")
 _Own = TypeVar("_Own", bound="DescentSettings")
 
 
@@ -22,11 +25,11 @@ def changed(where: str, kind: type[_Settings], settings: Any, changes: dict[str,
     """
     if settings is not None and not isinstance(settings, kind):
         raise fail(where, "settings", f"a {name or kind.__name__}", settings, error=TypeError)
-    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    names = [field.name for field in dataclasses.fields(kind)]
     for own in changes:
         if own not in names:
             raise fail(where, own, "a known argument", "an unknown name", nearest(own, names), TypeError)
-    return dataclasses.replace(settings or kind(), **changes)  # type: ignore[type-var]
+    return dataclasses.replace(settings or kind(), **changes)
 
 
 def is_number(value: Any) -> bool:
@@ -52,6 +55,8 @@ class DescentSettings:
         scale: τ at the first and at the last step.
         distribution, tconorm: of the renderer.
     """
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # of each class that inherits
 
     steps: int
     lr: float
@@ -90,7 +95,7 @@ class DescentSettings:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, as they are written to JSON: distribution and T-conorm as text."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for name in ("distribution", "tconorm"):
             values[name] = repr(values[name])
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
