@@ -7,7 +7,7 @@ import torch
 
 from geodiff import reference
 from geodiff.native import cpu
-from geodiff.reference.shading import WRAPS, check_composite, check_reflect, check_sample
+from geodiff.reference.shading import WRAPS, check_composite, check_places, check_reflect, check_sample
 from geodiff.validation import fail
 
 _library = torch.library.Library("geodiff", "FRAGMENT")
@@ -297,6 +297,7 @@ def composite(alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, bac
 
 
 def _composite(alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
+    check_places(place, len(alpha))
     out = _fake_composite(alpha, color)
     tensors = (alpha.detach().numpy(), color.detach().numpy(), place.numpy(), background.detach().numpy())
     cpu.extension().composite_forward(*tensors, out.numpy(), cpu.threads())

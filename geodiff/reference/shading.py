@@ -183,13 +183,15 @@ def composite(alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, bac
                 [1.0000, 0.7500, 0.7500]])
     """
     check_composite(alpha, color, place, background)
+    if place.device.type != "meta":
+        check_places(place, len(alpha))
     full = color.new_zeros(len(alpha), color.shape[1]).index_copy(0, place, color)
     rows = background.repeat(len(alpha) // max(len(background), 1), 1)
     return torch.lerp(rows, full, alpha[:, None])
 
 
 def check_composite(alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, background: torch.Tensor) -> None:
-    """Check the arguments of `composite`."""
+    """Check the arguments of `composite`, but for the numbers in `place`."""
     floating("composite", "alpha", alpha, ("N",), finite=False)
     floating("composite", "color", color, ("P", "C"), finite=False)
     floating("composite", "background", background, ("K", color.shape[1]), finite=False)
@@ -200,7 +202,9 @@ def check_composite(alpha: torch.Tensor, color: torch.Tensor, place: torch.Tenso
         raise fail("composite", "background", f"of a number of rows that divides {len(alpha)}", background)
     if not isinstance(place, torch.Tensor) or place.dtype != torch.int64 or place.shape != color.shape[:1]:
         raise fail("composite", "place", f"int64 of shape ({len(color)},), one for each colour", place)
-    if place.device.type == "meta":
-        return
-    if len(place) and (int(place[0]) < 0 or int(place[-1]) >= len(alpha) or bool((place[1:] <= place[:-1]).any())):
-        raise fail("composite", "place", f"ascending in [0, {len(alpha)}), no pixel twice", place)
+
+
+def check_places(place: torch.Tensor, pixels: int) -> None:
+    """Check the numbers in `place`."""
+    if len(place) and (int(place[0]) < 0 or int(place[-1]) >= pixels or bool((place[1:] <= place[:-1]).any())):
+        raise fail("composite", "place", f"ascending in [0, {pixels}), no pixel twice", place)

@@ -80,9 +80,9 @@ def check_surface(
     for name, value, columns in (("uv", uv, 2), ("frame", frame, 6), ("weight", weight, 3)):
         if value.shape[1] != columns:
             raise fail("surface", name, f"of {columns} columns", value)
-    some = weight.new_empty(len(weight), 3)
-    check_reflect(rows, kinds, image if len(rows) > 1 else image[:0], some, some)
-    check_sample(texture, some[:, :2], image if len(texture) > 1 else image[:0], wrap)
+    # Points and normals have the shape and dtype of the weights.
+    check_reflect(rows, kinds, image if len(rows) > 1 else image[:0], weight, weight)
+    check_sample(texture, weight[:, :2], image if len(texture) > 1 else image[:0], wrap)
     if texture.shape[3] != 3:
         raise fail("surface", "texture", "of 3 channels", texture)
     batch = {len(rows), len(texture)} - {1}
