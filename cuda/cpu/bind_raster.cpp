@@ -145,16 +145,16 @@ void contour_backward(Array<const T, 2> clip, Array<const int, 2> faces, Array<c
 template <class T>
 void fragments_backward(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout, int height,
                         int width, double near, Array<const int64_t, 4> face, Array<const T, 4> distance,
-                        Array<const T, 4> up_distance, Array<const T, 5> up_barycentric, Array<const T, 4> up_depth,
+                        Flat<const T> up_distance, Flat<const T> up_barycentric, Flat<const T> up_depth,
                         Array<T, 2> grad_clip, int threads) {
     FragmentsJob<T> job{};
     fill<T>(job, clip, faces, layout, height, width, near, threads);
     job.k = static_cast<int>(face.shape(3));
     job.face = reinterpret_cast<long long*>(const_cast<int64_t*>(face.data()));
     job.distance = const_cast<T*>(distance.data());
-    job.up_distance = up_distance.data();
-    job.up_barycentric = up_barycentric.data();
-    job.up_depth = up_depth.data();
+    job.up_distance = or_null(up_distance);
+    job.up_barycentric = or_null(up_barycentric);
+    job.up_depth = or_null(up_depth);
     job.grad_clip = grad_clip.data();
     run(level->fragments_backward_f32, level->fragments_backward_f64, job);
 }

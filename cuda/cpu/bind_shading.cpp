@@ -174,14 +174,14 @@ void surface_backward(Array<const T, 2> uv, Array<const int, 2> uv_corners, Arra
                       Array<const int, 2> corners, Array<const T, 2> weight, Array<const int, 1> image,
                       Array<const T, 2> rows, Array<const int, 1> kinds, Array<const T, 4> texture, int wrap,
                       bool parallel_view, bool glossy, Array<const T, 2> upstream, Flat<T> grad_uv, Flat<T> grad_frame,
-                      Array<T, 2> grad_weight, Array<double, 2> grad_rows, Flat<T> grad_texels, int threads) {
+                      Array<T, 2> grad_weight, Flat<double> grad_rows, Flat<T> grad_texels, int threads) {
     auto job = surface_job<T>({uv, uv_corners, frame, corners, weight, image, rows, kinds, texture}, wrap, parallel_view,
                               glossy, threads);
     job.upstream = upstream.data();
     job.grad_uv = or_null(grad_uv);
     job.grad_frame = or_null(grad_frame);
     job.grad_weight = grad_weight.data();
-    job.grad_rows = grad_rows.data();
+    job.grad_rows = or_null(grad_rows);
     job.grad_texels = or_null(grad_texels);
     run(level->surface_backward_f32, level->surface_backward_f64, job);
 }
@@ -203,11 +203,14 @@ CompositeJob<T> composite_job(const Array<const T, 1>& alpha, const Array<const 
 }
 
 template <class T>
-void composite_forward(Array<const T, 1> alpha, Array<const T, 2> color, Array<const int64_t, 1> place,
-                       Array<const T, 2> background, Array<T, 2> out, int threads) {
+long long composite_forward(Array<const T, 1> alpha, Array<const T, 2> color, Array<const int64_t, 1> place,
+                            Array<const T, 2> background, Array<T, 2> out, int threads) {
     auto job = composite_job<T>(alpha, color, place, background, threads);
+    long long met = 0;
     job.out = out.data();
+    job.met = &met;
     run(level->composite_forward_f32, level->composite_forward_f64, job);
+    return met;
 }
 
 template <class T>
@@ -219,6 +222,34 @@ void composite_backward(Array<const T, 1> alpha, Array<const T, 2> color, Array<
     job.grad_alpha = grad_alpha.data();
     job.grad_color = grad_color.data();
     run(level->composite_backward_f32, level->composite_backward_f64, job);
+}
+
+template <class T>
+NormalsJob<T> normals_job(const Array<const T, 3>& vertices, const Array<const int, 2>& faces, int threads) {
+    NormalsJob<T> job{};
+    job.vertices = vertices.data();
+    job.faces = faces.data();
+    job.batch = static_cast<long long>(vertices.shape(0));
+    job.num_vertices = static_cast<long long>(vertices.shape(1));
+    job.num_faces = static_cast<long long>(faces.shape(0));
+    job.threads = threads;
+    return job;
+}
+
+template <class T>
+void vertex_normals_forward(Array<const T, 3> vertices, Array<const int, 2> faces, Array<T, 3> out, int threads) {
+    auto job = normals_job<T>(vertices, faces, threads);
+    job.out = out.data();
+    run(level->vertex_normals_forward_f32, level->vertex_normals_forward_f64, job);
+}
+
+template <class T>
+void vertex_normals_backward(Array<const T, 3> vertices, Array<const int, 2> faces, Array<const T, 3> upstream,
+                             Array<T, 3> grad, int threads) {
+    auto job = normals_job<T>(vertices, faces, threads);
+    job.upstream = upstream.data();
+    job.grad = grad.data();
+    run(level->vertex_normals_backward_f32, level->vertex_normals_backward_f64, job);
 }
 
 template <class T>
@@ -252,6 +283,10 @@ void bind(nb::module_& m) {
     m.def("composite_backward", &composite_backward<T>, "alpha"_a.noconvert(), "color"_a.noconvert(),
           "place"_a.noconvert(), "background"_a.noconvert(), "upstream"_a.noconvert(), "grad_alpha"_a.noconvert(),
           "grad_color"_a.noconvert(), "threads"_a);
+    m.def("vertex_normals_forward", &vertex_normals_forward<T>, "vertices"_a.noconvert(), "faces"_a.noconvert(),
+          "out"_a.noconvert(), "threads"_a);
+    m.def("vertex_normals_backward", &vertex_normals_backward<T>, "vertices"_a.noconvert(), "faces"_a.noconvert(),
+          "upstream"_a.noconvert(), "grad"_a.noconvert(), "threads"_a);
 }
 
 }  // namespace

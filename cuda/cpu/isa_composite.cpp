@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Images composed of the colours of the pixels that see a surface, and a background. A thread owns a range of pixels.
 #include "../shading/composite.h"
+#include "grid.h"
 #include "jobs.h"
 #include "parallel.h"
 
@@ -27,25 +28,31 @@ i64 first_point(const Job<T>& job, i64 pixel) {
     return low;
 }
 
-// Calls body(pixel, point or −1, row of the background).
+// Calls body(pixel, point or −1, row of the background), and returns how many points it met.
 template <class T, class Body>
-void each_pixel(const Job<T>& job, Body&& body) {
+i64 each_pixel(const Job<T>& job, Body&& body) {
     const i64 blocks = (job.pixels + kPixelBlock - 1) / kPixelBlock;
+    Scratch<i64> met(blocks);
     parallel(blocks, blocks < 4 ? 1 : job.threads, [&](i64 block) {
         const i64 first = block * kPixelBlock, end = min(job.pixels, first + kPixelBlock);
-        i64 p = first_point(job, first), row = first % job.background_rows;
+        const i64 start = first_point(job, first);
+        i64 p = start, row = first % job.background_rows;
         for (i64 i = first; i < end; ++i) {
             const bool seen = p < job.points && job.place[p] == i;
             body(i, seen ? p++ : i64(-1), row);
             row = row + 1 == job.background_rows ? 0 : row + 1;
         }
+        met[block] = p - start;
     });
+    i64 sum = 0;
+    for (i64 block = 0; block < blocks; ++block) sum += met[block];
+    return sum;
 }
 
 template <class T>
 void forward(const Job<T>& job) {
     const int c = job.channels;
-    each_pixel(job, [&](i64 i, i64 p, i64 row) {
+    *job.met = each_pixel(job, [&](i64 i, i64 p, i64 row) {
         const T* color = p < 0 ? nullptr : job.color + p * c;
         composite(job.alpha[i], color, job.background + row * c, c, job.out + i * c);
     });

@@ -369,6 +369,7 @@ void image_backward(const Scene<T>& scene, i64 image, int threads) {
         if (job.face[base + i] >= 0) sorted[start[job.face[base + i] + 1]++] = int(i);
     }
     Scratch<Clip<T>> grads(3 * count);
+    const T nothing[3] = {T(0), T(0), T(0)};
     const i64 blocks = (count + kFaceBlock - 1) / kFaceBlock;
     parallel(blocks, threads, [&](i64 block) {
         for (i64 f = block * kFaceBlock; f < min(count, (block + 1) * kFaceBlock); ++f) {
@@ -382,10 +383,12 @@ void image_backward(const Scene<T>& scene, i64 image, int threads) {
             for (i64 i = start[f]; i < start[f + 1]; ++i) {
                 const i64 at = base + sorted[i];
                 const i64 pixel = sorted[i] / job.k;
-                const T* by = job.up_barycentric + 3 * at;
+                const T* by = job.up_barycentric ? job.up_barycentric + 3 * at : nothing;
                 const double up[3] = {double(by[0]), double(by[1]), double(by[2])};
+                const double up_distance = job.up_distance ? double(job.up_distance[at]) : 0.0;
+                const double up_depth = job.up_depth ? double(job.up_depth[at]) : 0.0;
                 fragment_backward(corner, p, edges, scene.grid.x(int(pixel % job.width)), scene.grid.y(int(pixel / job.width)),
-                                  job.distance[at] >= T(0), double(job.up_distance[at]), up, double(job.up_depth[at]), g);
+                                  job.distance[at] >= T(0), up_distance, up, up_depth, g);
             }
             face_backward(corner, p, g);
             for (int k = 0; k < 3; ++k) {

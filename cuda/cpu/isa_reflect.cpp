@@ -37,8 +37,9 @@ void backward(const Job<T>& job) {
         for (int i = 0; i < job.row_size; ++i) own[i] = 0;
         for (i64 p = blocks.first(block); p < blocks.end(block); ++p) {
             Vec<T> gn, gx;
+            T light[6];
             reflect_backward(row_of(job, p), job.lights, job.kinds, job.parallel_view, job.glossy, vec(job.normal + 3 * p),
-                             vec(job.point + 3 * p), job.upstream + 6 * p, gn, gx, own);
+                             vec(job.point + 3 * p), job.upstream + 6 * p, gn, gx, own, light);
             T* to_normal = job.grad_normal + 3 * p;
             T* to_point = job.grad_point + 3 * p;
             to_normal[0] = gn.x, to_normal[1] = gn.y, to_normal[2] = gn.z;

@@ -41,6 +41,10 @@ void composite_forward_f32(const geodiff::CompositeJob<float>&);
 void composite_forward_f64(const geodiff::CompositeJob<double>&);
 void composite_backward_f32(const geodiff::CompositeJob<float>&);
 void composite_backward_f64(const geodiff::CompositeJob<double>&);
+void vertex_normals_forward_f32(const geodiff::NormalsJob<float>&);
+void vertex_normals_forward_f64(const geodiff::NormalsJob<double>&);
+void vertex_normals_backward_f32(const geodiff::NormalsJob<float>&);
+void vertex_normals_backward_f64(const geodiff::NormalsJob<double>&);
 void spline_basis_f32(const geodiff::BasisJob<float>&);
 void spline_basis_f64(const geodiff::BasisJob<double>&);
 void spline_basis_backward_f32(const geodiff::BasisJob<float>&);
@@ -114,6 +118,10 @@ const geodiff::Kernels& kernels() {
         composite_forward_f64,
         composite_backward_f32,
         composite_backward_f64,
+        vertex_normals_forward_f32,
+        vertex_normals_forward_f64,
+        vertex_normals_backward_f32,
+        vertex_normals_backward_f64,
         spline_basis_f32,
         spline_basis_f64,
         spline_basis_backward_f32,

@@ -158,10 +158,23 @@ struct CompositeJob {
     long long pixels, points, background_rows;
     int channels, threads;
     T* out;                  // (pixels, channels)
+    long long* met;          // (1) how many points were met: fewer than `points` if `place` does not ascend in range
     // Backward only.
     const T* upstream;       // (pixels, channels)
     T* grad_alpha;           // (pixels)
     T* grad_color;           // (points, channels)
+};
+
+template <class T>
+struct NormalsJob {
+    const T* vertices;  // (batch, num_vertices, 3)
+    const int* faces;   // (num_faces, 3)
+    long long batch, num_vertices, num_faces;
+    int threads;
+    T* out;             // (batch, num_vertices, 3)
+    // Backward only.
+    const T* upstream;  // (batch, num_vertices, 3)
+    T* grad;            // (batch, num_vertices, 3)
 };
 
 // One SIMD level's kernels.
@@ -201,6 +214,10 @@ struct Kernels {
     void (*composite_forward_f64)(const CompositeJob<double>&);
     void (*composite_backward_f32)(const CompositeJob<float>&);
     void (*composite_backward_f64)(const CompositeJob<double>&);
+    void (*vertex_normals_forward_f32)(const NormalsJob<float>&);
+    void (*vertex_normals_forward_f64)(const NormalsJob<double>&);
+    void (*vertex_normals_backward_f32)(const NormalsJob<float>&);
+    void (*vertex_normals_backward_f64)(const NormalsJob<double>&);
     void (*spline_basis_f32)(const BasisJob<float>&);
     void (*spline_basis_f64)(const BasisJob<double>&);
     void (*spline_basis_backward_f32)(const BasisJob<float>&);

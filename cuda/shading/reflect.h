@@ -3,49 +3,17 @@
 //   viewer (3: the eye, or the direction to it), shininess, ambient (3), then for each light
 //   way (3: position, or unit direction to the light), diffuse (3), specular (3), attenuation (3).
 #pragma once
-#include "../math/elementary.h"
+#include "vec.h"
 
 namespace gd {
 
 constexpr int kReflectHead = 7, kReflectLight = 12;
 
-template <class T>
-struct Vec {
-    T x, y, z;
-};
-template <class T>
-GEODIFF_HD Vec<T> vec(const T* v) {
-    return {v[0], v[1], v[2]};
-}
-template <class T>
-GEODIFF_HD T dot(const Vec<T>& a, const Vec<T>& b) {
-    return a.x * b.x + a.y * b.y + a.z * b.z;
-}
-// a + s·b
-template <class T>
-GEODIFF_HD Vec<T> plus(const Vec<T>& a, T s, const Vec<T>& b) {
-    return {a.x + s * b.x, a.y + s * b.y, a.z + s * b.z};
-}
-template <class T>
-GEODIFF_HD Vec<T> times(T s, const Vec<T>& a) {
-    return {s * a.x, s * a.y, s * a.z};
-}
 // One over the length; 0 where there is none.
 template <class T>
 GEODIFF_HD T over_length(const Vec<T>& a) {
     const T square = dot(a, a);
     return square > T(1e8) * Real<T>::least ? T(1) / sqrt(square) : T(0);
-}
-// The gradient of a/|a| given that of the result `unit`.
-template <class T>
-GEODIFF_HD Vec<T> unit_backward(const Vec<T>& unit, T inverse, const Vec<T>& g) {
-    return times(inverse, plus(g, -dot(unit, g), unit));
-}
-template <class T, class S>
-GEODIFF_HD void add_to(S* into, const Vec<T>& a) {
-    into[0] += a.x;
-    into[1] += a.y;
-    into[2] += a.z;
 }
 
 // What forward and backward share of one light.
@@ -101,11 +69,11 @@ GEODIFF_HD void reflect(const T* row, int lights, const int* kinds, bool paralle
     }
 }
 
-// Sets the gradients of normal and point, and adds that of the row.
+// Sets the gradients of normal and point, and what `reflect` gives as `out`; adds that of the row, unless it is null.
 template <class T>
 GEODIFF_HD void reflect_backward(const T* row, int lights, const int* kinds, bool parallel_view, bool glossy,
                                  const Vec<T>& normal, const Vec<T>& x, const T* up, Vec<T>& grad_normal, Vec<T>& grad_x,
-                                 double* grad_row) {
+                                 double* grad_row, T* out) {
     const T n_inverse = over_length(normal);
     const Vec<T> n = times(n_inverse, normal);
     Vec<T> v = vec(row);
@@ -118,15 +86,20 @@ GEODIFF_HD void reflect_backward(const T* row, int lights, const int* kinds, boo
     Vec<T> gn = {T(0), T(0), T(0)}, gv = gn;
     grad_x = gn;
     const Vec<T> up_diffuse = vec(up), up_shine = vec(up + 3);
-    add_to(grad_row + 4, up_diffuse);
+    if (grad_row) add_to(grad_row + 4, up_diffuse);
+    for (int i = 0; i < 3; ++i) {
+        out[i] = row[4 + i];
+        out[3 + i] = T(0);
+    }
     for (int l = 0; l < lights; ++l) {
         const T* light = row + kReflectHead + kReflectLight * l;
-        double* grad = grad_row + kReflectHead + kReflectLight * l;
+        double* grad = grad_row ? grad_row + kReflectHead + kReflectLight * l : nullptr;
         const Beam<T> b = make_beam(light, kinds[l] != 0, n, x, v);
         if (!(b.facing > T(0))) continue;
         const T over_fade = T(1) / b.fade;
         const T by_diffuse = dot(up_diffuse, vec(light + 3)) * over_fade;
-        add_to(grad + 3, times(b.facing * over_fade, up_diffuse));
+        add_to(out, times(b.facing * over_fade, vec(light + 3)));
+        if (grad) add_to(grad + 3, times(b.facing * over_fade, up_diffuse));
         T by_fade = -b.facing * by_diffuse * over_fade;
         T by_facing = by_diffuse;
         Vec<T> gl = {T(0), T(0), T(0)};
@@ -134,9 +107,10 @@ GEODIFF_HD void reflect_backward(const T* row, int lights, const int* kinds, boo
             const T log_m = gd::log(b.mirrored);
             const T peak = gd::exp(row[3] * log_m);
             const T by_peak = dot(up_shine, vec(light + 6)) * over_fade;
-            add_to(grad + 6, times(peak * over_fade, up_shine));
+            add_to(out + 3, times(peak * over_fade, vec(light + 6)));
+            if (grad) add_to(grad + 6, times(peak * over_fade, up_shine));
             by_fade -= peak * by_peak * over_fade;
-            grad_row[3] += by_peak * peak * log_m;
+            if (grad) grad_row[3] += by_peak * peak * log_m;
             const T by_mirrored = by_peak * row[3] * peak / b.mirrored;
             const T nv = dot(n, v);
             by_facing += T(2) * nv * by_mirrored;
@@ -148,22 +122,24 @@ GEODIFF_HD void reflect_backward(const T* row, int lights, const int* kinds, boo
         gn = plus(gn, by_facing, b.way);
         gl = plus(gl, by_facing, n);
         if (kinds[l] == 0) {
-            add_to(grad, gl);
+            if (grad) add_to(grad, gl);
             continue;
         }
         Vec<T> gw = unit_backward(b.way, b.inverse, gl);
         gw = plus(gw, (light[10] + T(2) * light[11] * b.r) * by_fade, b.way);
-        grad[9] += by_fade;
-        grad[10] += b.r * by_fade;
-        grad[11] += b.r * b.r * by_fade;
-        add_to(grad, gw);
+        if (grad) {
+            grad[9] += by_fade;
+            grad[10] += b.r * by_fade;
+            grad[11] += b.r * b.r * by_fade;
+            add_to(grad, gw);
+        }
         grad_x = plus(grad_x, T(-1), gw);
     }
     if (parallel_view) {
-        add_to(grad_row, gv);
+        if (grad_row) add_to(grad_row, gv);
     } else {
         const Vec<T> g = unit_backward(v, v_inverse, gv);
-        add_to(grad_row, g);
+        if (grad_row) add_to(grad_row, g);
         grad_x = plus(grad_x, T(-1), g);
     }
     grad_normal = unit_backward(n, n_inverse, gn);

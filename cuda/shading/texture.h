@@ -7,11 +7,11 @@ namespace gd {
 
 enum Wrap { kRepeat = 0, kClamp = 1, kMirror = 2 };
 
-GEODIFF_HD i64 wrapped(i64 index, i64 size, int wrap) {
+GEODIFF_HD int wrapped(int index, int size, int wrap) {
     if (index >= 0 && index < size) return index;  // mostly; spares a division
-    if (wrap == kClamp) return clamp(index, i64(0), size - 1);
-    const i64 period = wrap == kMirror ? 2 * size : size;
-    i64 at = index % period;
+    if (wrap == kClamp) return clamp(index, 0, size - 1);
+    const int period = wrap == kMirror ? 2 * size : size;
+    int at = index % period;
     at = at < 0 ? at + period : at;
     return at < size ? at : period - 1 - at;
 }
@@ -27,23 +27,26 @@ struct Texels {
 };
 
 template <class T>
-GEODIFF_HD i64 floor_of(T x) {
+GEODIFF_HD int floor_of(T x) {
     // Coordinates beyond this have no digits left for texels.
     const T held = clamp(x, T(-1e9), T(1e9));
-    const i64 whole = i64(held);
-    return T(whole) > held ? whole - 1 : whole;
+    const int whole = int(held);
+    return whole - int(T(whole) > held);
 }
 
 template <class T>
 GEODIFF_HD Texels<T> texels(T u, T v, int height, int width, int wrap) {
     const T x = u * T(width) - T(0.5), y = (T(1) - v) * T(height) - T(0.5);
-    const i64 left = floor_of(x), top = floor_of(y);
+    const int left = floor_of(x), top = floor_of(y);
     Texels<T> t;
     t.right = clamp(x - T(left), T(0), T(1));
     t.down = clamp(y - T(top), T(0), T(1));
-    const i64 columns[2] = {wrapped(left, width, wrap), wrapped(left + 1, width, wrap)};
-    const i64 rows[2] = {wrapped(top, height, wrap), wrapped(top + 1, height, wrap)};
-    for (int k = 0; k < 4; ++k) t.row[k] = rows[k >> 1] * width + columns[k & 1];
+    const int columns[2] = {wrapped(left, width, wrap), wrapped(left + 1, width, wrap)};
+    const i64 above = i64(wrapped(top, height, wrap)) * width, below = i64(wrapped(top + 1, height, wrap)) * width;
+    t.row[0] = above + columns[0];
+    t.row[1] = above + columns[1];
+    t.row[2] = below + columns[0];
+    t.row[3] = below + columns[1];
     return t;
 }
 

@@ -3,6 +3,7 @@
 
 from geodiff.ops.contour import contour
 from geodiff.ops.fragments import blend, fragments
+from geodiff.ops.normals import vertex_normals
 from geodiff.ops.rasterize import rasterize
 from geodiff.ops.shading import composite, reflect, sample
 from geodiff.ops.silhouette import count_pairs, silhouette
@@ -27,4 +28,5 @@ __all__ = [
     "spline",
     "spline_grid",
     "surface",
+    "vertex_normals",
 ]

@@ -159,9 +159,7 @@ def _backward(
         near,
         face_id.numpy(),
         distance.detach().numpy(),
-        up_distance.detach().contiguous().numpy(),
-        up_barycentric.detach().contiguous().numpy(),
-        up_depth.detach().contiguous().numpy(),
+        *(up.detach().contiguous().numpy() for up in (up_distance, up_barycentric, up_depth)),
         grad_clip.numpy(),
         cpu.threads(),
     )
@@ -194,10 +192,13 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) 
     ctx.mark_non_differentiable(face_id)
     ctx.save_for_backward(clip, faces, layout, face_id, distance)
     ctx.size = (height, width, near)
+    ctx.set_materialize_grads(False)
 
 
-def _autograd(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    grad_clip = torch.ops.geodiff.fragments_backward(*upstream[:3], *ctx.saved_tensors, *ctx.size)
+def _autograd(ctx: Any, *upstream: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+    none = ctx.saved_tensors[0].new_zeros(0)  # where the loss does not look
+    given = (none if up is None else up for up in upstream[:3])
+    grad_clip = torch.ops.geodiff.fragments_backward(*given, *ctx.saved_tensors, *ctx.size)
     return (grad_clip, *(None,) * 11)
 
 

@@ -18,8 +18,8 @@ _ARGUMENTS = (
 )
 _library.define(f"surface({_ARGUMENTS}) -> Tensor")
 _library.define(
-    f"surface_backward(Tensor upstream, {_ARGUMENTS}, bool want_uv, bool want_frame, bool want_texture) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    f"surface_backward(Tensor upstream, {_ARGUMENTS}, bool want_uv, bool want_frame, bool want_rows, "
+    "bool want_texture) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 
 
@@ -142,12 +142,14 @@ def _backward(
     glossy: bool,
     want_uv: bool,
     want_frame: bool,
+    want_rows: bool,
     want_texture: bool,
 ) -> tuple[torch.Tensor, ...]:
     grad_uv = uv.new_zeros(uv.shape if want_uv else (0,))
     grad_frame = frame.new_zeros(frame.shape if want_frame else (0,))
     grad_texture = texture.new_zeros(texture.shape if want_texture else (0,))
-    grad_weight, grad_rows = torch.empty_like(weight), torch.zeros(rows.shape, dtype=torch.float64)
+    grad_weight = torch.empty_like(weight)
+    grad_rows = torch.zeros(rows.shape if want_rows else (0,), dtype=torch.float64)
     tensors = [t.detach().numpy() for t in (uv, uv_corners, frame, corners, weight, image, rows, kinds, texture)]
     cpu.extension().surface_backward(
         *tensors,
@@ -185,12 +187,14 @@ def _fake_backward(
     glossy: Any,
     want_uv: bool,
     want_frame: bool,
+    want_rows: bool,
     want_texture: bool,
 ) -> tuple[torch.Tensor, ...]:
     grad_uv = uv.new_empty(uv.shape if want_uv else (0,))
     grad_frame = frame.new_empty(frame.shape if want_frame else (0,))
     grad_texture = texture.new_empty(texture.shape if want_texture else (0,))
-    return grad_uv, grad_frame, torch.empty_like(weight), torch.empty_like(rows), grad_texture
+    grad_rows = rows.new_empty(rows.shape if want_rows else (0,))
+    return grad_uv, grad_frame, torch.empty_like(weight), grad_rows, grad_texture
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -199,10 +203,10 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
 
 
 def _autograd(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    want = tuple(ctx.needs_input_grad[i] for i in (0, 2, 8))
+    want = tuple(ctx.needs_input_grad[i] for i in (0, 2, 6, 8))
     grads = torch.ops.geodiff.surface_backward(upstream, *ctx.saved_tensors, *ctx.options, *want)
-    uv, frame, texture = (grads[i] if wanted else None for i, wanted in zip((0, 1, 4), want, strict=True))
-    return uv, None, frame, None, grads[2], None, grads[3], None, texture, None, None, None
+    uv, frame, rows, texture = (grads[i] if wanted else None for i, wanted in zip((0, 1, 3, 4), want, strict=True))
+    return uv, None, frame, None, grads[2], None, rows, None, texture, None, None, None
 
 
 def _refuse(ctx: Any, *_: Any) -> None:

@@ -3,6 +3,7 @@
 
 from geodiff.reference.contour import contour, contour_distance
 from geodiff.reference.fragments import Fragments, Ranking, blend, fragments
+from geodiff.reference.normals import vertex_normals
 from geodiff.reference.outline import edge_cycles
 from geodiff.reference.polygons import Polygons, near_clip, signed_distance
 from geodiff.reference.rasterize import Raster, rasterize
@@ -39,4 +40,5 @@ __all__ = [
     "spline",
     "spline_grid",
     "surface",
+    "vertex_normals",
 ]

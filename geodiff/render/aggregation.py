@@ -69,9 +69,9 @@ def find(
     )
     face = found.face_id.reshape(-1)
     place = (face >= 0).nonzero()[:, 0]
-    image = place // (image_size[0] * image_size[1] * k)
+    image = place // (image_size[0] * image_size[1] * k) if len(layout) > 1 else torch.zeros_like(place)
     barycentric = found.barycentric.reshape(-1, 3).index_select(0, place)
-    return Found(found, place, image, face[place], barycentric)
+    return Found(found, place, image, face.index_select(0, place), barycentric)
 
 
 def blur_for(

@@ -12,7 +12,7 @@ from geodiff.scene.camera import Camera
 from geodiff.scene.light import AmbientLight, DirectionalLight, Light, PointLight
 from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
-from geodiff.validation import broadcasts_to, fail
+from geodiff.validation import broadcasts_to, common_batch, fail
 
 SHADINGS = ("unlit", "lambert", "gouraud", "phong")
 _PLAIN = Material()
@@ -228,8 +228,10 @@ def _light_rows(
             continue
         columns += [_times(material.diffuse, light.color), _times(material.specular, light.color), fading]
         kinds.append(int(isinstance(light, PointLight)))
-    batch = torch.broadcast_shapes(*(column.shape[:-1] for column in columns))
-    row = torch.cat([column.to(dtype).expand(*batch, column.shape[-1]) for column in columns], dim=-1)
+    batch = common_batch(*(column.shape[:-1] for column in columns))
+    if batch:
+        columns = [column.expand(*batch, column.shape[-1]) for column in columns]
+    row = torch.cat([column.to(dtype) for column in columns], dim=-1)
     rows, stride = look.table(row[..., None, :])
     return rows, stride, torch.tensor(kinds, dtype=torch.int32, device=rows.device)
 
@@ -278,7 +280,7 @@ def _surface(mesh: Mesh, camera: Camera, lights: list[Light], look: _Look, gloss
     assert mesh.uv is not None and mesh.uv_faces is not None and mesh.texture is not None
     uv, uv_stride = look.table(mesh.uv)
     frame, stride = look.tables([mesh.vertices, mesh.vertex_normals])
-    corners = look.corners(mesh.faces, stride)
+    corners = look.corners(mesh.faces_int32, stride)
     same = mesh.uv_faces is mesh.faces and uv_stride == stride
     rows, row_stride, kinds = _light_rows(lights, mesh.material or _PLAIN, look, camera, frame.dtype)
     texture = mesh.texture.image

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from geodiff import ops
 from geodiff.scene import quantities
 from geodiff.scene.material import Material
 from geodiff.scene.texture import Texture
@@ -122,7 +123,7 @@ class Mesh:
         dtype = vertices.dtype
         for name, value in attributes.items():
             if not isinstance(value, Texture):
-                floating("Mesh", name, value, sizes[name])
+                floating("Mesh", name, value, sizes[name], finite=name != "texture")  # Texture looks at its numbers
             if name == "texture":
                 attributes[name] = value = Texture(value) if not isinstance(value, Texture) else value
             same_device(name, value, vertices)
@@ -130,7 +131,9 @@ class Mesh:
         self.vertices = vertices.to(dtype)
         for name in _ATTRIBUTES:
             value = attributes.get(name)
-            setattr(self, name, None if value is None else _mapped(value, lambda tensor: tensor.to(dtype)))
+            if value is not None and value.dtype != dtype:
+                value = _mapped(value, lambda tensor: tensor.to(dtype))
+            setattr(self, name, value)
         if material is not None and not isinstance(material, Material):
             raise fail("Mesh", "material", "a geodiff.Material", material, error=TypeError)
         self.material = material
@@ -480,8 +483,8 @@ class Mesh:
 
     @property
     def vertex_normals(self) -> torch.Tensor:
-        """(..., V, 3) unit normals, weighted by area. See ``quantities.vertex_normals``."""
-        return self._quantity("vertex_normals", quantities.vertex_normals)
+        """(..., V, 3) unit normals, weighted by area. See ``ops.vertex_normals``."""
+        return self._quantity("vertex_normals", lambda vertices, _: ops.vertex_normals(vertices, self.faces_int32))
 
     @property
     def bounds(self) -> torch.Tensor:

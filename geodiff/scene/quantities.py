@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Normals, areas and Laplacians as plain functions of vertices and faces; ``Mesh`` caches what they return."""
+"""Normals of faces, areas and Laplacians as plain functions; ``Mesh`` caches what they return."""
 
 import torch
 
+from geodiff.reference.normals import scaled_sides, unit_or_zero
 from geodiff.scene.topology import Topology
 from geodiff.validation import choice, fail
 
@@ -11,28 +12,10 @@ from geodiff.validation import choice, fail
 DEGENERATE = 8.0
 
 
-def _sides(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return two sides of each face over a power-free scale, and that scale, so that no square under- or overflows."""
-    a, b, c = (vertices.index_select(-2, faces[:, k]) for k in range(3))
-    sides = torch.stack((b - a, c - a), dim=-2)
-    # The scale is a constant to autograd: normals and cotangents do not change with it, and areas are multiplied back.
-    scale = sides.detach().abs().amax(dim=(-2, -1)) if sides.numel() else sides.new_zeros(sides.shape[:-2])
-    scale = torch.where(scale > 0, scale, 1.0)
-    return sides / scale[..., None, None], scale
-
-
 def _length(vector: torch.Tensor) -> torch.Tensor:
     """Return the Euclidean length with gradient 0, not NaN, at the zero vector."""
     square = (vector * vector).sum(-1)
     return torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 0.0)
-
-
-def _unit(vector: torch.Tensor) -> torch.Tensor:
-    """Return the vector over its length, with value and gradient 0 at the zero vector."""
-    largest = vector.detach().abs().amax(-1, keepdim=True)
-    zero = largest == 0
-    scaled = torch.where(zero, 1.0, vector / torch.where(zero, 1.0, largest))
-    return torch.where(zero, 0.0, scaled / torch.linalg.vector_norm(scaled, dim=-1, keepdim=True))
 
 
 def face_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
@@ -45,12 +28,12 @@ def face_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     Returns:
         (..., F, 3). A face of no area (see ``DEGENERATE``) has normal 0 with gradient 0.
     """
-    sides, _ = _sides(vertices, faces)
+    sides, _ = scaled_sides(vertices, faces)
     cross = torch.linalg.cross(sides[..., 0, :], sides[..., 1, :])
     # The longest of the three edges is at most twice the scaled sides, which is near enough for a rounding bound.
     longest = (sides.detach() ** 2).sum(-1).amax(-1)
     flat = _length(cross.detach()) <= DEGENERATE * torch.finfo(vertices.dtype).eps * longest
-    return _unit(torch.where(flat[..., None], 0.0, cross))
+    return unit_or_zero(torch.where(flat[..., None], 0.0, cross))
 
 
 def face_areas(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
@@ -63,30 +46,9 @@ def face_areas(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     Returns:
         (..., F), 0 with gradient 0 (a subgradient) where the three corners are in line.
     """
-    sides, scale = _sides(vertices, faces)
+    sides, scale = scaled_sides(vertices, faces)
     cross = torch.linalg.cross(sides[..., 0, :], sides[..., 1, :])
     return 0.5 * _length(cross) * scale**2
-
-
-def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
-    """Return unit vertex normals: the sum of the surrounding faces' normals weighted by their areas, normalised.
-
-    Args:
-        vertices: (..., V, 3).
-        faces: (F, 3) int64.
-
-    Returns:
-        (..., V, 3). A vertex in no face, or whose faces cancel or have no area, has normal 0 with gradient 0.
-    """
-    sides, scale = _sides(vertices, faces)
-    cross = torch.linalg.cross(sides[..., 0, :], sides[..., 1, :])
-    # Relative to the largest face of the mesh, for the same reason as in _sides.
-    largest = scale.amax(-1, keepdim=True) if scale.numel() else scale
-    weighted = cross * ((scale / largest) ** 2)[..., None]
-    total = torch.zeros_like(vertices)
-    for corner in range(3):
-        total = total.index_add(-2, faces[:, corner], weighted)
-    return _unit(total)
 
 
 def cotangents(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
@@ -99,7 +61,7 @@ def cotangents(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     Returns:
         (..., F, 3), corner k at ``faces[:, k]``; 0 with gradient 0 for a face of no area.
     """
-    sides, _ = _sides(vertices, faces)
+    sides, _ = scaled_sides(vertices, faces)
     ab, ac = sides[..., 0, :], sides[..., 1, :]
     bc = ac - ab
     double_area = _length(torch.linalg.cross(ab, ac))

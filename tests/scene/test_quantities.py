@@ -7,6 +7,7 @@ import torch
 from torch.autograd import gradcheck
 
 import geodiff as gd
+from geodiff import ops
 from geodiff.scene import quantities
 
 # A few roundings of numbers of size one.
@@ -52,7 +53,7 @@ def test_batch_is_each_alone() -> None:
             assert torch.equal(together[i], getattr(batch[i], name)), name
 
 
-@pytest.mark.parametrize("function", [quantities.face_normals, quantities.face_areas, quantities.vertex_normals])
+@pytest.mark.parametrize("function", [quantities.face_normals, quantities.face_areas, ops.vertex_normals])
 def test_gradients_by_finite_differences(function) -> None:
     mesh = wobbly()
     v = mesh.vertices.clone().requires_grad_()
@@ -72,7 +73,7 @@ def test_gradients_by_finite_differences(function) -> None:
 @pytest.mark.parametrize("name", ["face_normals", "vertex_normals", "face_areas", "cotangents"])
 def test_faces_of_no_area(corners: list[list[float]], name: str) -> None:
     v = torch.tensor(corners, requires_grad=True)
-    value = getattr(quantities, name)(v, torch.tensor([[0, 1, 2]]))
+    value = getattr(ops if name == "vertex_normals" else quantities, name)(v, torch.tensor([[0, 1, 2]]))
     value.square().sum().backward()
     assert torch.isfinite(value).all()
     assert torch.isfinite(v.grad).all()
