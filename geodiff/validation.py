@@ -3,6 +3,7 @@
 
 import contextlib
 import difflib
+import math
 import numbers
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -67,6 +68,12 @@ def broadcasts_to(shape: Sequence[int], batch: Sequence[int]) -> bool:
     return len(shape) <= len(batch) and all(n in (1, m) for n, m in zip(shape[::-1], batch[::-1], strict=False))
 
 
+def common_batch(*shapes: Sequence[int]) -> torch.Size:
+    """Return what shapes broadcast to, as `torch.broadcast_shapes`, which takes 40 µs where mostly none has an axis."""
+    some = [shape for shape in shapes if len(shape)]
+    return torch.broadcast_shapes(*some) if len(some) > 1 else torch.Size(some[0] if some else ())
+
+
 def matches(actual: Sequence[int], pattern: Sequence[int | str]) -> bool:
     """Whether a shape fits a pattern of sizes (int), free axes (str) and an optional leading ``"..."``."""
     wanted = list(pattern)
@@ -115,7 +122,7 @@ def check_finite(where: str, argument: str, value: torch.Tensor) -> None:
     with torch.no_grad():
         # The sum of finite numbers can overflow, but a sum that is finite proves there is no NaN or infinity: one
         # cheap pass in the common case.
-        if value.numel() == 0 or bool(torch.isfinite(value.sum())):
+        if value.numel() == 0 or math.isfinite(value.sum().item()):
             return
         bad = ~torch.isfinite(value)
         count = int(bad.sum())

@@ -9,7 +9,7 @@ import torch
 from geodiff.scene.camera import Camera
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mesh_batch import MeshBatch
-from geodiff.validation import fail, looks_at_values
+from geodiff.validation import common_batch, fail, looks_at_values
 
 
 def pack(
@@ -38,7 +38,7 @@ def pack(
             where, "mesh", "a geodiff.Mesh or MeshBatch", mesh, "Make one with Mesh(vertices, faces).", TypeError
         )
     try:
-        torch.broadcast_shapes(mesh.batch_shape, camera.batch_shape)
+        common_batch(mesh.batch_shape, camera.batch_shape)
     except RuntimeError:
         raise fail(
             where,
@@ -73,6 +73,8 @@ def warn_if_behind(where: str, clip: torch.Tensor, layout: torch.Tensor, near: f
     if not looks_at_values(clip) or len(clip) == 0 or len(layout) == 0:
         return
     with torch.no_grad():
+        if float(clip[:, 2].amin()) > near:  # as mostly: everything is in front
+            return
         seen = (clip[:, 2] > near).to(torch.int64).cumsum(0)
         starts = layout[:, 0]
         ends = torch.cat([starts[1:], starts.new_tensor([len(clip)])])  # images follow each other

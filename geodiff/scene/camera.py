@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from geodiff.scene.pose import check_batches, check_rotation, line_of_sight, pixel_size, pose, vector
-from geodiff.validation import Place, fail, floating, matches, placement, positive, promote, shape_text
+from geodiff.validation import Place, common_batch, fail, floating, matches, placement, positive, promote, shape_text
 
 # OpenGL's camera axes (x right, y up, z backward) from OpenCV's (x right, y down, z forward), and back.
 _FLIP = (1.0, -1.0, -1.0)
@@ -64,7 +64,7 @@ class Camera:
                 raise fail("Camera", name, f"of shape {shape_text(shape)}", value)
             batches.append(value.shape[: value.dim() - len(shape) + 1])
         try:
-            batch = torch.broadcast_shapes(*batches)
+            batch = common_batch(*batches)
         except RuntimeError:
             text = ", ".join(f"{name} {tuple(b)}" for name, b in zip(values, batches, strict=True))
             raise fail(
@@ -372,6 +372,8 @@ class Camera:
         x = fx[..., None] * pose[..., 0, :] + px[..., None] * w
         y = fy[..., None] * pose[..., 1, :] + py[..., None] * w
         points, matrix = self._with(points, "to_clip", torch.stack((x, y, depth, w), dim=-2))
+        if matrix.dim() == 2:
+            return torch.nn.functional.linear(points, matrix[:, :3], matrix[:, 3])
         # Where many cameras see the same points einsum makes one product of it, several times faster than a batch.
         return torch.einsum("...nk,...ck->...nc", points, matrix[..., :3]) + matrix[..., None, :, 3]
 
@@ -413,7 +415,7 @@ class Camera:
             )
         dtype = torch.promote_types(points.dtype, self.dtype)
         try:
-            torch.broadcast_shapes(points.shape[:-2], self.batch_shape)
+            common_batch(points.shape[:-2], self.batch_shape)
         except RuntimeError:
             raise fail(
                 f"Camera.{method}",

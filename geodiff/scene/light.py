@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from geodiff.scene.pose import vector
-from geodiff.validation import broadcasts_to, fail, matches, promote
+from geodiff.validation import broadcasts_to, common_batch, fail, matches, promote
 
 
 class Light:
@@ -30,7 +30,7 @@ class Light:
         """The leading shape that the fields broadcast to."""
         shapes = {name: getattr(self, name).shape[:-1] for name in self._fields}
         try:
-            return torch.broadcast_shapes(*shapes.values())
+            return common_batch(*shapes.values())
         except RuntimeError:
             text = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
             raise fail(type(self).__name__, ", ".join(shapes), "of batch shapes that broadcast", text) from None

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from geodiff.scene.light import check_reflection
-from geodiff.validation import fail, positive, promote
+from geodiff.validation import common_batch, fail, positive, promote
 
 
 class Material:
@@ -42,7 +42,7 @@ class Material:
         self.shininess = values["shininess"]
         positive("Material", "shininess", self.shininess)
         try:
-            self.batch_shape = torch.broadcast_shapes(
+            self.batch_shape = common_batch(
                 *(value.shape[:-1] for value in (self.ambient, self.diffuse, self.specular)), self.shininess.shape
             )
         except RuntimeError:
