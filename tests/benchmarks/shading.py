@@ -2,7 +2,7 @@
 """What colour costs beside the silhouette alone, and how fast the hard rasteriser is, in one run.
 
     python tests/benchmarks/shading.py -o shading.json      # all parts
-    python tests/benchmarks/shading.py color                # one: color, hard, stages
+    python tests/benchmarks/shading.py color                # one: color, tiny, hard, stages
 
 Setting: icosphere at distance 2.7, field of view 60°, 256², a texture of 512², ambient and directional light, Phong.
 Forward + backward of Σ rgb² (Σ alpha²) in vertices and texture. Contestants take turns, so that a busy machine slows
@@ -16,7 +16,7 @@ import pathlib
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -58,18 +58,18 @@ def textured(level: int) -> gd.Mesh:
     return mesh.with_attributes(uv=uv, texture=torch.rand(512, 512, 3))
 
 
-def color(threads: int) -> list[dict]:
+def color(threads: int, size: int = SIZE, levels: Sequence[int] = (3, 4, 5)) -> list[dict]:
     torch.set_num_threads(threads)
     rows = []
     eye = gd.Camera.orbit(2.7, 30, 20, fov_deg=60)
     lights = [gd.AmbientLight(0.3), gd.DirectionalLight((1, 1, 1), 0.7)]
-    for level in (3, 4, 5):
+    for level in levels:
         mesh = textured(level)
         image = mesh.texture.image.clone().requires_grad_()
         for law, tau in MODELS:
 
             def both(way: str, law: str = law, tau: float = tau, mesh: gd.Mesh = mesh, image: torch.Tensor = image):
-                render = gd.Renderer(SIZE, law, tau, **WAYS[way])
+                render = gd.Renderer(size, law, tau, **WAYS[way])
                 image.grad = None  # as optimisers leave it: nothing is added up from step to step
                 vertices = mesh.vertices.clone().requires_grad_()
                 if way == "alpha":
@@ -79,12 +79,17 @@ def color(threads: int) -> list[dict]:
                     render(own, eye, lights).rgb.square().sum().backward()
 
             times = turns({way: lambda way=way: both(way) for way in WAYS})
-            row = {"faces": mesh.num_faces, "distribution": law, "tau": tau, "threads": threads}
+            row = {"faces": mesh.num_faces, "size": size, "distribution": law, "tau": tau, "threads": threads}
             row |= {f"{way}_ms": value for way, value in times.items()}
             row |= {f"{way}_ratio": times[way] / times["alpha"] for way in ("hard", "softmax")}
             print(json.dumps(row), flush=True)
             rows.append(row)
     return rows
+
+
+def tiny(threads: int) -> list[dict]:
+    """The same at 16²: what a call costs whatever the number of pixels."""
+    return color(threads, 16, (3,))
 
 
 def hard(threads: int) -> list[dict]:
@@ -160,7 +165,7 @@ def stages(threads: int) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {"color": color, "hard": hard, "stages": stages}
+    parts = {"color": color, "tiny": tiny, "hard": hard, "stages": stages}
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help="which; all where left out")
     parser.add_argument("-o", "--output", type=pathlib.Path)
     parser.add_argument("--threads", type=int, default=2)

@@ -385,7 +385,10 @@ def shading(result: dict) -> str:
         text += "### Where the time goes (1 280 faces, logistic, τ = 1e-3, hard depth)\n\n"
         rows = ([r["stage"], *(number(r[key]) for key in ("forward_ms", "both_ms"))] for r in result["stages"])
         text += table(["kernel", "forward ms", "forward + backward ms"], rows)
-        text += "\nThe rest is torch and Python around them: 5 to 6 ms a call, 2 for alpha alone (at 16²).\n\n"
+        text += "\nThe rest is torch and Python around them."
+        for r in [r for r in result.get("tiny", []) if r["distribution"] == "logistic" and r["tau"] == 1e-3]:
+            text += f" At 16² a call takes {number(r['hard_ms'])} ms, {number(r['alpha_ms'])} for alpha alone."
+        text += "\n\n"
     if "hard" in result:
         text += "### `rasterize` at 1024²\n\n"
         keys = ("rasterize_ms", "kernel_ms", "tiny_image_ms")
