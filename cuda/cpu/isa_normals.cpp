@@ -47,7 +47,6 @@ class Mesh {
     }
     Sides sides(i64 face) const { return make_sides(vertices_, job_.faces + 3 * face); }
     double whole() const { return whole_; }
-    const Around& around() const { return around_; }
 
     Vec<double> normal(i64 vertex, double& inverse) const {
         Vec<double> sum = {0, 0, 0};

@@ -24,7 +24,8 @@ def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
         faces: `(F, 3)` integers.
 
     Returns:
-        `(..., V, 3)`. A vertex in no face, or whose faces cancel or have no area, has normal 0 with gradient 0.
+        `(..., V, 3)`. A vertex in no face, or whose faces cancel (but for rounding) or have no area, has normal 0 with
+        gradient 0.
 
     Gradients: in `vertices`, also twice; the same bits on any number of threads. Tensors that are not on the CPU are
     passed on to the twin.

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from geodiff.validation import fail, floating, matches
+from geodiff.validation import fail, floating, looks_at_values, matches
 
 
 def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
@@ -29,7 +29,7 @@ def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
         tensor([0., 0., 1.])
     """
     check_vertex_normals(vertices, faces)
-    if faces.device.type != "meta":
+    if looks_at_values(faces):
         check_corners(vertices, faces)
     faces = faces.long()
     sides, scale = scaled_sides(vertices, faces)

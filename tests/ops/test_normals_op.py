@@ -40,8 +40,7 @@ def test_gradient_is_the_derivative(module):
 @BOTH
 def test_second_derivatives(module):
     vertices, faces = bumpy(level=0)
-    function = lambda v: module.vertex_normals(v, faces)  # noqa: E731
-    assert torch.autograd.gradgradcheck(function, vertices.requires_grad_())
+    assert torch.autograd.gradgradcheck(lambda v: module.vertex_normals(v, faces), vertices.requires_grad_())
 
 
 @BOTH
