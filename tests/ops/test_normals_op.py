@@ -13,9 +13,8 @@ BOTH = pytest.mark.parametrize("module", [ops, reference], ids=["kernel", "twin"
 
 def bumpy(batch: tuple[int, ...] = (), level: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
     ball = gd.icosphere(level)
-    return ball.vertices.double() * (
-        1 + 0.3 * torch.rand(*batch, ball.num_vertices, 3, dtype=torch.float64)
-    ), ball.faces
+    bumps = 1 + 0.3 * torch.rand(*batch, ball.num_vertices, 3, dtype=torch.float64)
+    return ball.vertices.double() * bumps, ball.faces
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)

@@ -267,3 +267,12 @@ def test_bad_compositions_are_named():
         for wrong in (place.flip(0), place + 60, place.clamp(max=int(place[-2]))):
             with pytest.raises(ValueError, match=r"composite: `place` must be ascending in \[0, 60\), no pixel twice"):
                 module.composite(alpha, color, wrong, background)
+
+
+@pytest.mark.parametrize("place", [[5000, 3], [3, 3], [3, 4096, 4095], [-1, 3], [3, 9000]], ids=str)
+def test_places_out_of_order_are_found_across_blocks(place: list[int]):
+    """The kernel takes 4 096 pixels at a time and only counts the points that it met."""
+    alpha, color = torch.rand(9000), torch.rand(len(place), 3)
+    for module in (ops, reference):
+        with pytest.raises(ValueError, match=r"composite: `place` must be ascending in \[0, 9000\), no pixel twice"):
+            module.composite(alpha, color, torch.tensor(place), torch.ones(1, 3))
