@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Light at many points on the CPU.
-#include "../shading/reflect.h"
 #include "image_blocks.h"
+#include "light_lanes.h"
 #include "parallel.h"
 
 namespace gd {
@@ -11,20 +11,43 @@ using geodiff::parallel;
 template <class T>
 using Job = geodiff::ReflectJob<T>;
 
-constexpr i64 kPointBlock = 1024;
+template <class T>
+LightModel<T> model_of(const Job<T>& job, i64 image) {
+    return {job.rows + image * job.row_size, job.kinds, job.lights, job.parallel_view, job.glossy};
+}
 
 template <class T>
-const T* row_of(const Job<T>& job, i64 p) {
-    return job.rows + (job.image ? i64(job.image[p]) * job.row_size : 0);
+int threads_for(const Job<T>& job) {
+    return job.points < 2000 ? 1 : job.threads;
+}
+
+// Calls body(first point, how many, lanes that hold them) for the points of a block; unused lanes repeat the last one.
+template <class T, class Body>
+void each_group(const Job<T>& job, i64 first, i64 end, Body&& body) {
+    LightLanes<T> lanes;
+    for (i64 p = first; p < end; p += kLights) {
+        const int used = int(min(end - p, i64(kLights)));
+        for (int i = 0; i < kLights; ++i) {
+            const i64 from = 3 * (p + min(i, used - 1));
+            lanes.normal.set(i, vec(job.normal + from));
+            lanes.x.set(i, vec(job.point + from));
+        }
+        body(p, used, lanes);
+    }
 }
 
 template <class T>
 void forward(const Job<T>& job) {
-    parallel((job.points + kPointBlock - 1) / kPointBlock, job.points < 2000 ? 1 : job.threads, [&](i64 block) {
-        for (i64 p = block * kPointBlock; p < min(job.points, (block + 1) * kPointBlock); ++p) {
-            reflect(row_of(job, p), job.lights, job.kinds, job.parallel_view, job.glossy, vec(job.normal + 3 * p),
-                    vec(job.point + 3 * p), job.out + 6 * p);
-        }
+    const ImageBlocks blocks(job.image, job.points);
+    parallel(blocks.count(), threads_for(job), [&](i64 block) {
+        const LightModel<T> model = model_of(job, blocks.image(block));
+        each_group(job, blocks.first(block), blocks.end(block), [&](i64 first, int used, LightLanes<T>& lanes) {
+            lanes.forward(model);
+            for (int i = 0; i < used; ++i) {
+                lanes.diffuse.copy_to(i, job.out + 6 * (first + i));
+                lanes.shine.copy_to(i, job.out + 6 * (first + i) + 3);
+            }
+        });
     });
 }
 
@@ -32,19 +55,22 @@ template <class T>
 void backward(const Job<T>& job) {
     const ImageBlocks blocks(job.image, job.points);
     Scratch<double> sums(blocks.count() * job.row_size);
-    parallel(blocks.count(), job.points < 2000 ? 1 : job.threads, [&](i64 block) {
+    parallel(blocks.count(), threads_for(job), [&](i64 block) {
+        const LightModel<T> model = model_of(job, blocks.image(block));
         double* own = sums.get() + block * job.row_size;
         for (int i = 0; i < job.row_size; ++i) own[i] = 0;
-        for (i64 p = blocks.first(block); p < blocks.end(block); ++p) {
-            Vec<T> gn, gx;
-            T light[6];
-            reflect_backward(row_of(job, p), job.lights, job.kinds, job.parallel_view, job.glossy, vec(job.normal + 3 * p),
-                             vec(job.point + 3 * p), job.upstream + 6 * p, gn, gx, own, light);
-            T* to_normal = job.grad_normal + 3 * p;
-            T* to_point = job.grad_point + 3 * p;
-            to_normal[0] = gn.x, to_normal[1] = gn.y, to_normal[2] = gn.z;
-            to_point[0] = gx.x, to_point[1] = gx.y, to_point[2] = gx.z;
-        }
+        each_group(job, blocks.first(block), blocks.end(block), [&](i64 first, int used, LightLanes<T>& lanes) {
+            for (int i = 0; i < kLights; ++i) {
+                const T* up = job.upstream + 6 * (first + min(i, used - 1));
+                lanes.up_diffuse.set(i, vec(up));
+                lanes.up_shine.set(i, vec(up + 3));
+            }
+            lanes.backward(model, own, used);
+            for (int i = 0; i < used; ++i) {
+                lanes.by_normal.copy_to(i, job.grad_normal + 3 * (first + i));
+                lanes.by_x.copy_to(i, job.grad_point + 3 * (first + i));
+            }
+        });
     });
     for (i64 block = 0; block < blocks.count(); ++block) {
         double* into = job.grad_rows + blocks.image(block) * job.row_size;

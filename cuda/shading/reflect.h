@@ -16,133 +16,131 @@ GEODIFF_HD T over_length(const Vec<T>& a) {
     return square > T(1e8) * Real<T>::least ? T(1) / sqrt(square) : T(0);
 }
 
-// What forward and backward share of one light.
+// At one point: the unit normal and the direction to the viewer, and one over the lengths they had.
 template <class T>
-struct Beam {
-    Vec<T> way;      // unit, towards the light
-    T inverse, r, fade;
-    T facing, mirrored;
+struct Sight {
+    Vec<T> n, v;
+    T n_inverse, v_inverse;
 };
 
 template <class T>
-GEODIFF_HD Beam<T> make_beam(const T* light, bool point_light, const Vec<T>& n, const Vec<T>& x, const Vec<T>& v) {
+GEODIFF_HD Sight<T> make_sight(const T* row, bool parallel_view, const Vec<T>& normal, const Vec<T>& x) {
+    Sight<T> s;
+    s.n_inverse = over_length(normal);
+    s.n = times(s.n_inverse, normal);
+    s.v = vec(row);
+    s.v_inverse = T(1);
+    if (!parallel_view) {
+        s.v = plus(s.v, T(-1), x);
+        s.v_inverse = over_length(s.v);
+        s.v = times(s.v_inverse, s.v);
+    }
+    return s;
+}
+
+constexpr double kFaint = 1e-6;  // a highlight of which less than this is mirrored is 0
+
+// What forward and backward share of one light. No branches, so that a compiler can vectorise over points.
+template <class T>
+struct Beam {
+    Vec<T> way;               // unit, towards the light
+    T inverse, r, over_fade;  // over_fade: 0 where the light does not reach
+    T facing, mirrored, log_mirrored, peak;
+};
+
+template <bool kPoint, bool kGlossy, class T>
+GEODIFF_HD Beam<T> make_beam(const T* light, T shininess, const Sight<T>& s, const Vec<T>& x) {
     Beam<T> b;
     b.way = vec(light);
-    b.inverse = b.r = b.fade = T(1);
-    if (point_light) {
+    b.inverse = b.r = T(1);
+    T fade = T(1);
+    if (kPoint) {
         b.way = plus(b.way, T(-1), x);
         b.inverse = over_length(b.way);
         b.r = b.inverse * dot(b.way, b.way);
         b.way = times(b.inverse, b.way);
-        b.fade = light[9] + light[10] * b.r + light[11] * b.r * b.r;
+        fade = light[9] + light[10] * b.r + light[11] * b.r * b.r;
     }
-    b.facing = dot(n, b.way);
-    b.mirrored = T(2) * b.facing * dot(n, v) - dot(b.way, v);
+    b.facing = dot(s.n, b.way);
+    const bool lit = b.facing > T(0);
+    b.facing = lit ? b.facing : T(0);
+    b.over_fade = lit ? T(1) / fade : T(0);
+    b.mirrored = T(1);
+    b.log_mirrored = b.peak = T(0);
+    if (kGlossy) {
+        const T mirrored = lit ? T(2) * b.facing * dot(s.n, s.v) - dot(b.way, s.v) : T(0);
+        b.mirrored = max(mirrored, T(kFaint));
+        b.log_mirrored = gd::log(b.mirrored);
+        const T peak = gd::exp(shininess * b.log_mirrored);
+        b.peak = mirrored > T(kFaint) ? peak : T(0);
+    }
     return b;
 }
 
-constexpr double kFaint = 1e-6;  // below, a highlight is 0
-
-// out: diffuse (3), highlight (3).
-template <class T>
-GEODIFF_HD void reflect(const T* row, int lights, const int* kinds, bool parallel_view, bool glossy, const Vec<T>& normal,
-                        const Vec<T>& x, T* out) {
-    const Vec<T> n = times(over_length(normal), normal);
-    Vec<T> v = vec(row);
-    if (!parallel_view) {
-        v = plus(v, T(-1), x);
-        v = times(over_length(v), v);
-    }
-    for (int i = 0; i < 3; ++i) {
-        out[i] = row[4 + i];
-        out[3 + i] = T(0);
-    }
-    for (int l = 0; l < lights; ++l) {
-        const T* light = row + kReflectHead + kReflectLight * l;
-        const Beam<T> b = make_beam(light, kinds[l] != 0, n, x, v);
-        if (!(b.facing > T(0))) continue;
-        const T strength = b.facing / b.fade;
-        for (int i = 0; i < 3; ++i) out[i] += strength * light[3 + i];
-        if (!glossy || !(b.mirrored > T(kFaint))) continue;
-        const T peak = gd::exp(row[3] * gd::log(b.mirrored)) / b.fade;
-        for (int i = 0; i < 3; ++i) out[3 + i] += peak * light[6 + i];
-    }
+// Adds one light to what the surface's colour is multiplied with, and to the highlight.
+template <bool kPoint, bool kGlossy, class T>
+GEODIFF_HD void add_light(const T* light, T shininess, const Sight<T>& s, const Vec<T>& x, Vec<T>& diffuse, Vec<T>& shine) {
+    const Beam<T> b = make_beam<kPoint, kGlossy>(light, shininess, s, x);
+    diffuse = plus(diffuse, b.facing * b.over_fade, vec(light + 3));
+    if (kGlossy) shine = plus(shine, b.peak * b.over_fade, vec(light + 6));
 }
 
-// Sets the gradients of normal and point, and what `reflect` gives as `out`; adds that of the row, unless it is null.
+// What a point passes back: to unit normal, direction to the viewer and place.
 template <class T>
-GEODIFF_HD void reflect_backward(const T* row, int lights, const int* kinds, bool parallel_view, bool glossy,
-                                 const Vec<T>& normal, const Vec<T>& x, const T* up, Vec<T>& grad_normal, Vec<T>& grad_x,
-                                 double* grad_row, T* out) {
-    const T n_inverse = over_length(normal);
-    const Vec<T> n = times(n_inverse, normal);
-    Vec<T> v = vec(row);
-    T v_inverse = T(1);
+struct SightGradient {
+    Vec<T> n, v, x;
+};
+
+constexpr int kLightTerms = 1 + kReflectLight;  // shininess, then the light's own numbers
+
+// Adds to `g`, and to `diffuse` and `shine` what `add_light` adds; sets the light's gradient, `terms`, if asked.
+template <bool kPoint, bool kGlossy, bool kTerms, class T>
+GEODIFF_HD void light_backward(const T* light, T shininess, const Sight<T>& s, const Vec<T>& x, const Vec<T>& up_diffuse,
+                               const Vec<T>& up_shine, SightGradient<T>& g, Vec<T>& diffuse, Vec<T>& shine, T* terms) {
+    const Beam<T> b = make_beam<kPoint, kGlossy>(light, shininess, s, x);
+    diffuse = plus(diffuse, b.facing * b.over_fade, vec(light + 3));
+    T by_facing = dot(up_diffuse, vec(light + 3)) * b.over_fade;
+    T by_fade = -b.facing * by_facing * b.over_fade;
+    T by_shininess = T(0);
+    Vec<T> gl = {T(0), T(0), T(0)};
+    if (kGlossy) {
+        shine = plus(shine, b.peak * b.over_fade, vec(light + 6));
+        const T by_peak = dot(up_shine, vec(light + 6)) * b.over_fade;
+        by_fade -= b.peak * by_peak * b.over_fade;
+        by_shininess = by_peak * b.peak * b.log_mirrored;
+        const T by_mirrored = by_peak * shininess * b.peak / b.mirrored;
+        by_facing += T(2) * dot(s.n, s.v) * by_mirrored;
+        const T by_nv = T(2) * b.facing * by_mirrored;
+        g.n = plus(g.n, by_nv, s.v);
+        g.v = plus(plus(g.v, by_nv, s.n), -by_mirrored, b.way);
+        gl = times(-by_mirrored, s.v);
+    }
+    g.n = plus(g.n, by_facing, b.way);
+    gl = plus(gl, by_facing, s.n);
+    if (kPoint) {
+        gl = unit_backward(b.way, b.inverse, gl);
+        gl = plus(gl, (light[10] + T(2) * light[11] * b.r) * by_fade, b.way);
+        g.x = plus(g.x, T(-1), gl);
+    }
+    if (!kTerms) return;
+    const Vec<T> by_diffuse = times(b.facing * b.over_fade, up_diffuse), by_shine = times(b.peak * b.over_fade, up_shine);
+    const T all[kLightTerms] = {by_shininess, gl.x, gl.y, gl.z, by_diffuse.x, by_diffuse.y, by_diffuse.z,
+                                by_shine.x, by_shine.y, by_shine.z, kPoint ? by_fade : T(0),
+                                kPoint ? b.r * by_fade : T(0), kPoint ? b.r * b.r * by_fade : T(0)};
+    for (int i = 0; i < kLightTerms; ++i) terms[i] = all[i];
+}
+
+// From the unit vectors to the normal and the place; `viewer`: the gradient of the row's first three.
+template <class T>
+GEODIFF_HD void sight_backward(const Sight<T>& s, bool parallel_view, const SightGradient<T>& g, Vec<T>& normal, Vec<T>& x,
+                               Vec<T>& viewer) {
+    normal = unit_backward(s.n, s.n_inverse, g.n);
+    viewer = g.v;
+    x = g.x;
     if (!parallel_view) {
-        v = plus(v, T(-1), x);
-        v_inverse = over_length(v);
-        v = times(v_inverse, v);
+        viewer = unit_backward(s.v, s.v_inverse, g.v);
+        x = plus(x, T(-1), viewer);
     }
-    Vec<T> gn = {T(0), T(0), T(0)}, gv = gn;
-    grad_x = gn;
-    const Vec<T> up_diffuse = vec(up), up_shine = vec(up + 3);
-    if (grad_row) add_to(grad_row + 4, up_diffuse);
-    for (int i = 0; i < 3; ++i) {
-        out[i] = row[4 + i];
-        out[3 + i] = T(0);
-    }
-    for (int l = 0; l < lights; ++l) {
-        const T* light = row + kReflectHead + kReflectLight * l;
-        double* grad = grad_row ? grad_row + kReflectHead + kReflectLight * l : nullptr;
-        const Beam<T> b = make_beam(light, kinds[l] != 0, n, x, v);
-        if (!(b.facing > T(0))) continue;
-        const T over_fade = T(1) / b.fade;
-        const T by_diffuse = dot(up_diffuse, vec(light + 3)) * over_fade;
-        add_to(out, times(b.facing * over_fade, vec(light + 3)));
-        if (grad) add_to(grad + 3, times(b.facing * over_fade, up_diffuse));
-        T by_fade = -b.facing * by_diffuse * over_fade;
-        T by_facing = by_diffuse;
-        Vec<T> gl = {T(0), T(0), T(0)};
-        if (glossy && b.mirrored > T(kFaint)) {
-            const T log_m = gd::log(b.mirrored);
-            const T peak = gd::exp(row[3] * log_m);
-            const T by_peak = dot(up_shine, vec(light + 6)) * over_fade;
-            add_to(out + 3, times(peak * over_fade, vec(light + 6)));
-            if (grad) add_to(grad + 6, times(peak * over_fade, up_shine));
-            by_fade -= peak * by_peak * over_fade;
-            if (grad) grad_row[3] += by_peak * peak * log_m;
-            const T by_mirrored = by_peak * row[3] * peak / b.mirrored;
-            const T nv = dot(n, v);
-            by_facing += T(2) * nv * by_mirrored;
-            const T by_nv = T(2) * b.facing * by_mirrored;
-            gn = plus(gn, by_nv, v);
-            gv = plus(plus(gv, by_nv, n), -by_mirrored, b.way);
-            gl = times(-by_mirrored, v);
-        }
-        gn = plus(gn, by_facing, b.way);
-        gl = plus(gl, by_facing, n);
-        if (kinds[l] == 0) {
-            if (grad) add_to(grad, gl);
-            continue;
-        }
-        Vec<T> gw = unit_backward(b.way, b.inverse, gl);
-        gw = plus(gw, (light[10] + T(2) * light[11] * b.r) * by_fade, b.way);
-        if (grad) {
-            grad[9] += by_fade;
-            grad[10] += b.r * by_fade;
-            grad[11] += b.r * b.r * by_fade;
-            add_to(grad, gw);
-        }
-        grad_x = plus(grad_x, T(-1), gw);
-    }
-    if (parallel_view) {
-        if (grad_row) add_to(grad_row, gv);
-    } else {
-        const Vec<T> g = unit_backward(v, v_inverse, gv);
-        if (grad_row) add_to(grad_row, g);
-        grad_x = plus(grad_x, T(-1), g);
-    }
-    grad_normal = unit_backward(n, n_inverse, gn);
 }
 
 }  // namespace gd

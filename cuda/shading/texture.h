@@ -16,14 +16,18 @@ GEODIFF_HD int wrapped(int index, int size, int wrap) {
     return at < size ? at : period - 1 - at;
 }
 
+// The weight of the k-th of four texels, for a place so far between them.
+template <class T>
+GEODIFF_HD T texel_weight(int k, T right, T down) {
+    return (k & 1 ? right : T(1) - right) * (k & 2 ? down : T(1) - down);
+}
+
 template <class T>
 struct Texels {
     i64 row[4];      // above left, above right, below left, below right
     T right, down;   // how far between them
 
-    GEODIFF_HD T weight(int k) const {
-        return (k & 1 ? right : T(1) - right) * (k & 2 ? down : T(1) - down);
-    }
+    GEODIFF_HD T weight(int k) const { return texel_weight(k, right, down); }
 };
 
 template <class T>

@@ -30,6 +30,11 @@ template <class T>
 GEODIFF_HD Vec<T> times(T s, const Vec<T>& a) {
     return {s * a.x, s * a.y, s * a.z};
 }
+// Coordinate by coordinate.
+template <class T>
+GEODIFF_HD Vec<T> hadamard(const Vec<T>& a, const Vec<T>& b) {
+    return {a.x * b.x, a.y * b.y, a.z * b.z};
+}
 template <class T>
 GEODIFF_HD T largest(const Vec<T>& a) {
     return max(abs(a.x), max(abs(a.y), abs(a.z)));
