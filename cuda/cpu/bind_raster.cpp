@@ -160,6 +160,57 @@ void fragments_backward(Array<const T, 2> clip, Array<const int, 2> faces, Array
 }
 
 template <class T>
+VisibleJob<T> visible_job(const Array<const T, 2>& clip, const Array<const int, 2>& faces,
+                          const Array<const int64_t, 2>& layout, int height, int width, double near, int threads) {
+    VisibleJob<T> job{};
+    fill<T>(job, clip, faces, layout, height, width, near, threads);
+    job.k = 1;
+    job.order = 1;
+    return job;
+}
+
+// Returns how many pixels see a face.
+template <class T>
+long long visible_find(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout, int height,
+                       int width, double near, double blur, Array<int, 3> winner, int threads) {
+    auto job = visible_job<T>(clip, faces, layout, height, width, near, threads);
+    long long total = 0;
+    job.blur = blur;
+    job.winner = winner.data();
+    job.total = &total;
+    run(level->visible_find_f32, level->visible_find_f64, job);
+    return total;
+}
+
+template <class T>
+void visible_list(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout, double near,
+                  Array<const int, 3> winner, Array<int64_t, 1> place, Array<int64_t, 1> face, Array<bool, 1> inside,
+                  Array<T, 2> barycentric, int threads) {
+    auto job = visible_job<T>(clip, faces, layout, static_cast<int>(winner.shape(1)), static_cast<int>(winner.shape(2)),
+                              near, threads);
+    job.winner = const_cast<int*>(winner.data());
+    job.place = reinterpret_cast<long long*>(place.data());
+    job.face = reinterpret_cast<long long*>(face.data());
+    job.inside = inside.data();
+    job.barycentric = barycentric.data();
+    run(level->visible_list_f32, level->visible_list_f64, job);
+}
+
+template <class T>
+void visible_backward(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout, int height,
+                      int width, double near, Array<const int64_t, 1> place, Array<const int64_t, 1> face,
+                      Array<const bool, 1> inside, Array<const T, 2> upstream, Array<T, 2> grad_clip, int threads) {
+    auto job = visible_job<T>(clip, faces, layout, height, width, near, threads);
+    job.points = static_cast<long long>(place.shape(0));
+    job.place = reinterpret_cast<long long*>(const_cast<int64_t*>(place.data()));
+    job.face = reinterpret_cast<long long*>(const_cast<int64_t*>(face.data()));
+    job.inside = const_cast<bool*>(inside.data());
+    job.up_barycentric = upstream.data();
+    job.grad_clip = grad_clip.data();
+    run(level->visible_backward_f32, level->visible_backward_f64, job);
+}
+
+template <class T>
 void bind(nb::module_& m) {
     using namespace nb::literals;
     m.def("silhouette_forward", &silhouette_forward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
@@ -185,6 +236,14 @@ void bind(nb::module_& m) {
           "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "face"_a.noconvert(), "distance"_a.noconvert(),
           "up_distance"_a.noconvert(), "up_barycentric"_a.noconvert(), "up_depth"_a.noconvert(),
           "grad_clip"_a.noconvert(), "threads"_a);
+    m.def("visible_find", &visible_find<T>, "clip"_a.noconvert(), "faces"_a.noconvert(), "layout"_a.noconvert(),
+          "height"_a, "width"_a, "near"_a, "blur"_a, "winner"_a.noconvert(), "threads"_a);
+    m.def("visible_list", &visible_list<T>, "clip"_a.noconvert(), "faces"_a.noconvert(), "layout"_a.noconvert(),
+          "near"_a, "winner"_a.noconvert(), "place"_a.noconvert(), "face"_a.noconvert(), "inside"_a.noconvert(),
+          "barycentric"_a.noconvert(), "threads"_a);
+    m.def("visible_backward", &visible_backward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
+          "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "place"_a.noconvert(), "face"_a.noconvert(),
+          "inside"_a.noconvert(), "upstream"_a.noconvert(), "grad_clip"_a.noconvert(), "threads"_a);
 }
 
 }  // namespace

@@ -21,6 +21,12 @@ void fragments_forward_f32(const geodiff::FragmentsJob<float>&);
 void fragments_forward_f64(const geodiff::FragmentsJob<double>&);
 void fragments_backward_f32(const geodiff::FragmentsJob<float>&);
 void fragments_backward_f64(const geodiff::FragmentsJob<double>&);
+void visible_find_f32(const geodiff::VisibleJob<float>&);
+void visible_find_f64(const geodiff::VisibleJob<double>&);
+void visible_list_f32(const geodiff::VisibleJob<float>&);
+void visible_list_f64(const geodiff::VisibleJob<double>&);
+void visible_backward_f32(const geodiff::VisibleJob<float>&);
+void visible_backward_f64(const geodiff::VisibleJob<double>&);
 void blend_forward_f32(const geodiff::BlendJob<float>&);
 void blend_forward_f64(const geodiff::BlendJob<double>&);
 void blend_backward_f32(const geodiff::BlendJob<float>&);
@@ -98,6 +104,12 @@ const geodiff::Kernels& kernels() {
         fragments_forward_f64,
         fragments_backward_f32,
         fragments_backward_f64,
+        visible_find_f32,
+        visible_find_f64,
+        visible_list_f32,
+        visible_list_f64,
+        visible_backward_f32,
+        visible_backward_f64,
         blend_forward_f32,
         blend_forward_f64,
         blend_backward_f32,

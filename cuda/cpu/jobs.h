@@ -78,6 +78,16 @@ struct FragmentsJob : RasterJob<T> {
     T* grad_clip;           // (N, 4), zero on entry
 };
 
+// The list of what is seen; k is 1 and order 1. Of FragmentsJob's outputs, face (points) and barycentric (points, 3).
+template <class T>
+struct VisibleJob : FragmentsJob<T> {
+    int* winner;       // (B, H, W) 2·face + (1 if it covers the pixel), −1 for none
+    long long* total;  // how many there are
+    long long points;
+    long long* place;  // (points) of B·H·W, ascending
+    bool* inside;      // (points) whether the face covers the pixel
+};
+
 template <class T>
 struct BlendJob {
     const T* values;    // (rows, channels)
@@ -194,6 +204,12 @@ struct Kernels {
     void (*fragments_forward_f64)(const FragmentsJob<double>&);
     void (*fragments_backward_f32)(const FragmentsJob<float>&);
     void (*fragments_backward_f64)(const FragmentsJob<double>&);
+    void (*visible_find_f32)(const VisibleJob<float>&);
+    void (*visible_find_f64)(const VisibleJob<double>&);
+    void (*visible_list_f32)(const VisibleJob<float>&);
+    void (*visible_list_f64)(const VisibleJob<double>&);
+    void (*visible_backward_f32)(const VisibleJob<float>&);
+    void (*visible_backward_f64)(const VisibleJob<double>&);
     void (*blend_forward_f32)(const BlendJob<float>&);
     void (*blend_forward_f64)(const BlendJob<double>&);
     void (*blend_backward_f32)(const BlendJob<float>&);

@@ -10,6 +10,7 @@ from geodiff.ops.silhouette import count_pairs, silhouette
 from geodiff.ops.spline import basis, spline, spline_grid
 from geodiff.ops.surface import surface
 from geodiff.ops.transport import apply, apply_gradient, lse
+from geodiff.ops.visible import visible
 
 __all__ = [
     "apply",
@@ -29,4 +30,5 @@ __all__ = [
     "spline_grid",
     "surface",
     "vertex_normals",
+    "visible",
 ]

@@ -12,12 +12,14 @@ from geodiff.reference.silhouette import silhouette
 from geodiff.reference.spline import basis, basis_matrix, find_span, spline, spline_grid
 from geodiff.reference.surface import surface
 from geodiff.reference.transport import apply, apply_gradient, lse, pair_cost
+from geodiff.reference.visible import Visible, visible
 
 __all__ = [
     "Fragments",
     "Polygons",
     "Ranking",
     "Raster",
+    "Visible",
     "apply",
     "apply_gradient",
     "basis",
@@ -41,4 +43,5 @@ __all__ = [
     "spline_grid",
     "surface",
     "vertex_normals",
+    "visible",
 ]

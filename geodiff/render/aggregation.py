@@ -19,18 +19,26 @@ class Found(NamedTuple):
     """The fragments of a batch of images, those that are there in one list.
 
     Attributes:
-        fragments: `(B, H, W, k)`.
+        shape: `(B, H, W, k)`.
         place: where in the flattened `(B·H·W·k)` each of the P is.
         image: which image it is in, (P,).
         face: (P,).
         barycentric: (P, 3).
+        maps: `(B, H, W, k)`; None if they were not asked for.
     """
 
-    fragments: Fragments
+    shape: torch.Size
     place: torch.Tensor
     image: torch.Tensor
     face: torch.Tensor
     barycentric: torch.Tensor
+    maps: Fragments | None
+
+    @property
+    def fragments(self) -> Fragments:
+        """`(B, H, W, k)`."""
+        assert self.maps is not None
+        return self.maps
 
     @property
     def distance(self) -> torch.Tensor:
@@ -44,9 +52,8 @@ class Found(NamedTuple):
 
     def dense(self, values: torch.Tensor, fill: float = 0.0) -> torch.Tensor:
         """Return values (P, C) or (P,) as (B, H, W, k[, C]), `fill` where there is no fragment."""
-        shape = self.fragments.face_id.shape
-        full = values.new_full((shape.numel(), *values.shape[1:]), fill)
-        return full.index_copy(0, self.place, values).reshape(*shape, *values.shape[1:])
+        full = values.new_full((self.shape.numel(), *values.shape[1:]), fill)
+        return full.index_copy(0, self.place, values).reshape(*self.shape, *values.shape[1:])
 
 
 def find(
@@ -67,11 +74,31 @@ def find(
     found = module.fragments(
         clip, faces, layout, k=k, blur=blur, image_size=image_size, near=near, order=order, ranking=ranking
     )
-    face = found.face_id.reshape(-1)
+    face, shape = found.face_id.reshape(-1), found.face_id.shape
     place = (face >= 0).nonzero()[:, 0]
-    image = place // (image_size[0] * image_size[1] * k) if len(layout) > 1 else torch.zeros_like(place)
     barycentric = found.barycentric.reshape(-1, 3).index_select(0, place)
-    return Found(found, place, image, face.index_select(0, place), barycentric)
+    return Found(shape, place, _images(place, shape), face.index_select(0, place), barycentric, found)
+
+
+def find_visible(
+    clip: torch.Tensor,
+    faces: torch.Tensor,
+    layout: torch.Tensor,
+    *,
+    image_size: tuple[int, int],
+    near: float,
+    twin: bool,
+    blur: float,
+) -> Found:
+    """Find the visible face of each pixel, as `find` does, but without the maps of distance and depth."""
+    module = reference if twin else ops
+    found = module.visible(clip, faces, layout, blur=blur, image_size=image_size, near=near)
+    shape = torch.Size((len(layout), *image_size, 1))
+    return Found(shape, found.place, _images(found.place, shape), found.face_id, found.barycentric, None)
+
+
+def _images(place: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    return place // shape[1:].numel() if shape[0] > 1 else place.new_zeros(1).expand(len(place))
 
 
 def blur_for(
@@ -128,7 +155,7 @@ def softmax_weights(
     with torch.no_grad():
         top = found.dense(z.detach(), -torch.inf).amax(dim=-1)
         top = top.clamp(min=0.0 if background is None else background)
-        pixel = found.place // found.fragments.face_id.shape[-1]
+        pixel = found.place // found.shape[-1]
     ahead = ops.blend(steps, one, (z - top.reshape(-1)[pixel])[:, None])[:, 0]
     logits = found.dense(log_f + ahead, 2 * _NEVER)
     if background is not None:

@@ -16,14 +16,15 @@ def mixed(
 
     The colours of a hard image are not among them: they meet the background at once, in `geodiff.ops.composite`.
     """
-    face_id, distance, _, depth = found.fragments
     maps: dict[str, torch.Tensor] = {}
+    if weights is None and wanted == ("rgb",):
+        return maps
+    face_id, distance, _, depth = found.fragments
     values = {"normal": seen.normal, "uv": seen.uv}
     if weights is None:
         covered = distance[..., 0] >= 0
-        if wanted != ("rgb",):
-            maps["depth"] = torch.where(covered, depth[..., 0], torch.inf)
-            maps["face_id"] = torch.where(covered, face_id[..., 0], -1)
+        maps["depth"] = torch.where(covered, depth[..., 0], torch.inf)
+        maps["face_id"] = torch.where(covered, face_id[..., 0], -1)
         for name, value in values.items():
             if name in wanted and value is not None:
                 maps[name] = found.dense(value)[..., 0, :] * covered[..., None]

@@ -10,7 +10,7 @@ import torch
 
 from geodiff import ops, reference, soft
 from geodiff.ops.culling import MAX_ERROR
-from geodiff.render.aggregation import Found, blur_for, find, ranking_for, softmax_weights
+from geodiff.render.aggregation import Found, blur_for, find, find_visible, ranking_for, softmax_weights
 from geodiff.render.maps import footprint, mixed, needs_footprint, pooled, pooled_maps
 from geodiff.render.packing import depth_range, pack, warn_if_behind
 from geodiff.render.shading import SHADINGS, Hits, Seen, shade
@@ -316,6 +316,8 @@ class Renderer:
         elif "rgb" not in self.outputs:
             return find(clip, faces, layout, **options)  # no map but rgb has a rim
         blur = blur_for(self.distribution, self.tconorm, self.scale, layout, self.max_error)
+        if self.depth == "hard" and reached is None and not set(self.outputs) - {"rgb", "alpha"}:
+            return find_visible(clip, faces, layout, blur=blur, **options)
         found = find(clip, faces, layout, blur=blur, **options)
         # Beyond an acute corner the product over three lines reaches farther than the distance to the face.
         while reached is not None and math.isfinite(blur):

@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which faces the pixels of an image see, and the way back from faces to vertices: what `isa_fragments` and `isa_visible`
+// share.
+//
+// Forward, a thread owns a band of rows and goes through the faces in order, so ties go to the lowest index. Hard images
+// (one fragment, no blur or order 1) use the z-buffer of the hard rasteriser. Backward, fragments are sorted by face; a
+// thread owns faces, adds up their fragments in the order of pixels, and the faces are added to the vertices in order.
+#pragma once
+#include "../raster/fragments.h"
+#include "parallel.h"
+#include "zbuffer.h"
+
+namespace gd {
+
+using geodiff::parallel;
+
+constexpr i64 kFaceBlock = 256;
+constexpr i64 kSerialWork = 20000;
+constexpr double kHandicap = 1e-3, kMiddle = 1e-4;  // as in geodiff/reference/fragments.py
+
+// Which fragments are kept, and their order.
+enum Order { kByDepth = 0, kVisible = 1, kByWeight = 2 };
+
+template <class T>
+struct Scene {
+    const geodiff::FragmentsJob<T>& job;
+    Grid<T> grid;
+    T blur, blur2;
+
+    explicit Scene(const geodiff::FragmentsJob<T>& j) : job(j), grid(make_grid<T>(j.height, j.width)) {
+        blur = T(j.blur < 1e6 ? j.blur : 1e6);
+        blur2 = j.blur < 1e6 ? blur * blur : Real<T>::largest;
+    }
+
+    i64 faces_of(i64 image) const { return job.layout[3 * image + 2]; }
+    void corners(i64 image, i64 f, Clip<T> corner[3]) const {
+        load_face(job.clip + 4 * job.layout[3 * image], job.faces + 3 * (job.layout[3 * image + 1] + f), corner);
+    }
+
+    // log F at the signed distance d, from the table over u = d/(|d| + unit) in [−1, 1].
+    T log_weight(T d) const {
+        const T u = d / (abs(d) + job.table_unit);
+        const T at = clamp((u + T(1)) * T(0.5) * T(job.table_size - 1), T(0), T(job.table_size - 1));
+        const int i = int(min(at, T(job.table_size - 2)));
+        const T part = at - T(i);
+        return job.table[i] + part * (job.table[i + 1] - job.table[i]);
+    }
+};
+
+// A band's lists: k smallest keys a pixel, in order; `id` is 2·face + (1 if the face covers the pixel), −1 for none.
+template <class T>
+struct Lists {
+    int k;
+    Scratch<T> key;
+    Scratch<int> id;
+
+    Lists(i64 cells, int k_) : k(k_), key(cells * k_), id(cells * k_) {
+        for (i64 i = 0; i < cells * k; ++i) {
+            key[i] = Real<T>::largest;
+            id[i] = -1;
+        }
+    }
+
+    void insert(i64 cell, T value, int name) {
+        T* keys = key.get() + cell * k;
+        int* names = id.get() + cell * k;
+        int s = k - 1;
+        if (!(value < keys[s])) return;
+        for (; s > 0 && value < keys[s - 1]; --s) {
+            keys[s] = keys[s - 1];
+            names[s] = names[s - 1];
+        }
+        keys[s] = value;
+        names[s] = name;
+    }
+};
+
+// How many pixels of a band no face covers, in any rectangle: sums over all to the left and above. The rim passes over
+// faces that reach none, which are most.
+template <class T>
+struct Open {
+    int rows, columns, first_row;
+    Scratch<int> sums;
+
+    Open(const Lists<T>& lists, int first, int end, int width, int stride)
+        : rows(end - first), columns(width), first_row(first), sums(i64(end - first + 1) * (width + 1)) {
+        for (int c = 0; c <= columns; ++c) sums[c] = 0;
+        for (int r = 0; r < rows; ++r) {
+            const int* above = sums.get() + i64(r) * (columns + 1);
+            int* here = sums.get() + i64(r + 1) * (columns + 1);
+            int own = 0;
+            here[0] = 0;
+            for (int c = 0; c < columns; ++c) {
+                own += lists.id[i64(r) * stride + c] < 0 ? 1 : 0;
+                here[c + 1] = above[c + 1] + own;
+            }
+        }
+    }
+
+    int in(int top, int bottom, int left, int right) const {
+        const int* above = sums.get() + i64(top) * (columns + 1);
+        const int* below = sums.get() + i64(bottom) * (columns + 1);
+        return below[right] - below[left] - above[right] + above[left];
+    }
+
+    bool any() const { return in(0, rows, 0, columns) > 0; }
+
+    // In the box around a polygon grown by `blur`, as in Reach.
+    bool near(const Polygon<T>& p, const Rows& own, T blur, const Grid<T>& grid) const {
+        T left = p.x[0], right = p.x[0];
+        for (int k = 1; k < p.n; ++k) {
+            left = min(left, p.x[k]);
+            right = max(right, p.x[k]);
+        }
+        const T middle = T(0.5) * T(columns) - T(0.5);
+        const int from = to_int((left - blur) * grid.per_step + middle - T(1), 0, columns);
+        const int to = to_int((right + blur) * grid.per_step + middle + T(2), from, columns);
+        const int top = clamp(own.first - first_row, 0, rows), bottom = clamp(own.end - first_row, top, rows);
+        return in(top, bottom, from, to) > 0;
+    }
+};
+
+template <class T>
+struct Drawer {
+    const Scene<T>& scene;
+    Lists<T>& lists;
+    i64 image;
+    int first_row, end_row, stride;
+
+    // `rim`: only pixels that no face covers, and the nearest face in the image wins.
+    void draw(int f, const Polygon<T>& p, const Clip<T> corner[3], bool rim) {
+        const geodiff::FragmentsJob<T>& job = scene.job;
+        const Grid<T>& grid = scene.grid;
+        Edge<T> edges[4];
+        for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
+        for (int k = p.n; k < 4; ++k) edges[k] = edges[0];
+        Reach<T> reach;
+        reach.init(p, edges, scene.blur, grid);
+        const int from = max(reach.first_row, first_row), to = min(reach.end_row, end_row);
+        if (from >= to) return;
+        HardFace<T> hard;
+        if (!rim) hard_face(corner, p, hard);
+        const bool measured = rim || scene.blur > T(0) || job.order == kByWeight;
+        T middle_x = T(0), middle_y = T(0);
+        for (int k = 0; k < p.n; ++k) {
+            middle_x += p.x[k] / T(p.n);
+            middle_y += p.y[k] / T(p.n);
+        }
+        const T sharpness = job.order == kByWeight ? job.sharpness[image] : T(0);
+        for (int row = from; row < to; ++row) {
+            const T y = grid.y(row);
+            int first, end;
+            reach.columns(y, grid, first, end);
+            const i64 line = i64(row - first_row) * stride;
+            for (int column = first; column < end; column += kLane) {
+                T d2[kLane], edge[kLane], along[kLane], side[kLane];
+                if (rim) {
+                    T open = T(0);  // every lane covered: nothing to do
+                    for (int i = 0; i < kLane; ++i) open += lists.key[line + column + i] > T(-1) ? T(1) : T(0);
+                    if (open == T(0)) continue;
+                }
+                if (measured) {
+#pragma GCC ivdep
+                    for (int i = 0; i < kLane; ++i) {
+                        Nearest<T> near = no_edge<T>();
+                        const T x = grid.x(column + i);
+                        meet(near, edges[0], T(0), p.orientation, x, y);
+                        meet(near, edges[1], T(1), p.orientation, x, y);
+                        meet(near, edges[2], T(2), p.orientation, x, y);
+                        d2[i] = near.d2;
+                        edge[i] = near.edge;
+                        along[i] = near.along;
+                    }
+                    for (int i = 0; p.n == 4 && i < kLane; ++i) {
+                        Nearest<T> near = no_edge<T>();
+                        meet(near, edges[3], T(3), p.orientation, grid.x(column + i), y);
+                        const bool closer = near.d2 < d2[i];
+                        d2[i] = closer ? near.d2 : d2[i];
+                        edge[i] = closer ? T(3) : edge[i];
+                        along[i] = closer ? near.along : along[i];
+                    }
+                }
+                if (rim) {
+                    // Faces that meet at an outline tie: one turned away comes second, then one whose middle is farther.
+                    const T handicap = p.orientation > T(0) ? T(1) : T(1 + kHandicap);
+                    for (int i = 0; i < kLane; ++i) {
+                        const i64 cell = line + column + i;
+                        const T x = grid.x(column + i) - middle_x;
+                        const T value = d2[i] * handicap + T(kMiddle) * (x * x + (y - middle_y) * (y - middle_y));
+                        const bool wins = d2[i] <= scene.blur2 && value < lists.key[cell];
+                        lists.key[cell] = wins ? value : lists.key[cell];
+                        lists.id[cell] = wins ? 2 * f : lists.id[cell];
+                    }
+                    continue;
+                }
+                for (int i = 0; i < kLane; ++i) side[i] = Real<T>::largest;
+                for (int k = 0; k < p.n; ++k) {
+                    for (int i = 0; i < kLane; ++i) {
+                        const T x = grid.x(column + i);
+                        const T cross = hard.ex[k] * (y - hard.ay[k]) - hard.ey[k] * (x - hard.ax[k]);
+                        side[i] = min(side[i], hard.sign[k] * cross);
+                    }
+                }
+                const int lanes = min(kLane, grid.width - column);
+                for (int i = 0; i < lanes; ++i) {
+                    const bool inside = side[i] >= T(0);
+                    if (!inside && !(measured && scene.blur > T(0) && d2[i] <= scene.blur2)) continue;
+                    const T depth = inside ? depth_at(hard, grid.x(column + i), y)
+                                           : edge_depth(corner, p, int(edge[i]), along[i]);
+                    T key = depth;
+                    if (job.order == kByWeight) {
+                        const T length = sqrt(d2[i]);
+                        key = depth * sharpness - scene.log_weight(inside ? length : -length);
+                    }
+                    lists.insert(line + column + i, key, 2 * f + (inside ? 1 : 0));
+                }
+            }
+        }
+    }
+};
+
+// Calls keep(lists, image, first row, row after the last, stride, prepared faces or null) for each band, once drawn.
+template <class T, class Keep>
+void draw_image(const Scene<T>& scene, i64 image, int threads, Keep&& keep) {
+    const geodiff::FragmentsJob<T>& job = scene.job;
+    const Grid<T>& grid = scene.grid;
+    const int bands = (job.height + kZBandRows - 1) / kZBandRows;
+    const int stride = job.width + kLane;
+    const i64 count = scene.faces_of(image);
+    const bool zbuffer = job.order == kVisible || (job.blur == 0 && job.k == 1 && job.order == kByDepth);
+    const bool lists_needed = !zbuffer || job.blur > 0;
+    Scratch<Polygon<T>> polygons(lists_needed ? count : 1);
+    Scratch<HardFace<T>> faces(zbuffer ? count : 1);
+    Scratch<Reach<T>> reaches(zbuffer ? count : 1);
+    Scratch<Rows> hard_rows(count), rows(count);
+    const i64 blocks = (count + kFaceBlock - 1) / kFaceBlock;
+    parallel(blocks, blocks > 4 ? threads : 1, [&](i64 block) {
+        for (i64 f = block * kFaceBlock; f < min(count, (block + 1) * kFaceBlock); ++f) {
+            Clip<T> corner[3];
+            scene.corners(image, f, corner);
+            const Polygon<T> p = make_polygon(corner, job.near);
+            hard_rows[f] = rows[f] = {0, 0};
+            if (lists_needed) polygons[f] = p;
+            if (p.n == 0) continue;
+            Edge<T> edges[4];
+            for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
+            if (zbuffer) {
+                reaches[f].init(p, edges, T(0), grid);
+                hard_rows[f] = {reaches[f].first_row, reaches[f].end_row};
+                if (hard_rows[f].first < hard_rows[f].end) hard_face(corner, p, faces[f]);
+            }
+            if (lists_needed) {
+                Reach<T> reach;
+                reach.init(p, edges, scene.blur, grid);
+                rows[f] = {reach.first_row, reach.end_row};
+            }
+        }
+    });
+    const Bins hard_bins(hard_rows.get(), count, bands), bins(rows.get(), count, bands);
+    parallel(bands, threads, [&](i64 b) {
+        const int first = int(b) * kZBandRows;
+        const int end = min(first + kZBandRows, job.height);
+        const i64 cells = i64(end - first) * stride;
+        Lists<T> lists(cells, job.k);
+        Drawer<T> drawer{scene, lists, image, first, end, stride};
+        if (zbuffer) {
+            Band<T> band{grid, faces.get(), reaches.get(), first, end, stride, lists.key.get(), lists.id.get()};
+            for (i64 i = hard_bins.start[b]; i < hard_bins.start[b + 1]; ++i) band.draw(hard_bins.faces[i]);
+            for (i64 i = 0; i < cells; ++i) {
+                const bool covered = lists.id[i] >= 0 && i % stride < job.width;
+                lists.id[i] = covered ? 2 * lists.id[i] + 1 : -1;
+                lists.key[i] = covered ? T(-2) : Real<T>::largest;
+            }
+        }
+        const Open<T> open(lists, first, zbuffer && lists_needed ? end : first, job.width, stride);
+        if (lists_needed && (!zbuffer || open.any())) {
+            for (i64 i = bins.start[b]; i < bins.start[b + 1]; ++i) {
+                const i64 f = bins.faces[i];
+                if (zbuffer && !open.near(polygons[f], rows[f], scene.blur, grid)) continue;
+                Clip<T> corner[3];
+                scene.corners(image, f, corner);
+                drawer.draw(int(f), polygons[f], corner, zbuffer);
+            }
+        }
+        keep(lists, image, first, end, stride, zbuffer ? faces.get() : nullptr);
+    });
+}
+
+template <class T>
+int threads_for(const geodiff::FragmentsJob<T>& job) {
+    i64 work = job.images * job.height * job.width * job.k;
+    for (i64 image = 0; image < job.images; ++image) work += 4 * job.layout[3 * image + 2];
+    return work < kSerialWork ? 1 : job.threads;
+}
+
+// Calls body(image, threads) for each image: many at once, or one after another.
+template <class T, class Body>
+void each_image(const geodiff::FragmentsJob<T>& job, Body&& body) {
+    const int threads = threads_for(job);
+    if (job.images >= kManyImages) {
+        parallel(job.images, threads, [&](i64 image) { body(image, 1); });
+    } else {
+        for (i64 image = 0; image < job.images; ++image) body(image, threads);
+    }
+}
+
+// The items of an image, those of one face after another, each face's in order; face_of(item) may be −1.
+struct ByFace {
+    Scratch<i64> start;
+    Scratch<int> items;
+
+    template <class FaceOf>
+    ByFace(i64 faces, i64 count, FaceOf&& face_of) : start(faces + 2), items(count) {
+        for (i64 f = 0; f < faces + 2; ++f) start[f] = 0;
+        for (i64 i = 0; i < count; ++i) {
+            if (face_of(i) >= 0) ++start[face_of(i) + 2];
+        }
+        for (i64 f = 2; f < faces + 2; ++f) start[f] += start[f - 1];
+        for (i64 i = 0; i < count; ++i) {
+            if (face_of(i) >= 0) items[start[face_of(i) + 1]++] = int(i);
+        }
+    }
+};
+
+// Calls add(item, corners, polygon, edges, gradient of the face) for all items, and adds the faces to grad_clip.
+template <class T, class Add>
+void faces_backward(const Scene<T>& scene, i64 image, int threads, const ByFace& by_face, Add&& add) {
+    const geodiff::FragmentsJob<T>& job = scene.job;
+    const i64 count = scene.faces_of(image);
+    const i64* start = by_face.start.get();
+    Scratch<Clip<T>> grads(3 * count);
+    const i64 blocks = (count + kFaceBlock - 1) / kFaceBlock;
+    parallel(blocks, threads, [&](i64 block) {
+        for (i64 f = block * kFaceBlock; f < min(count, (block + 1) * kFaceBlock); ++f) {
+            if (start[f] == start[f + 1]) continue;
+            Clip<T> corner[3];
+            scene.corners(image, f, corner);
+            const Polygon<T> p = make_polygon(corner, job.near);
+            Edge<T> edges[4];
+            for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
+            FaceGradient g = no_gradient();
+            for (i64 i = start[f]; i < start[f + 1]; ++i) add(i64(by_face.items[i]), corner, p, edges, g);
+            face_backward(corner, p, g);
+            for (int k = 0; k < 3; ++k) {
+                grads[3 * f + k] = {T(g.corner[k].x), T(g.corner[k].y), T(g.corner[k].depth), T(g.corner[k].w)};
+            }
+        }
+    });
+    T* grad = job.grad_clip + 4 * job.layout[3 * image];
+    const int* faces = job.faces + 3 * job.layout[3 * image + 1];
+    for (i64 f = 0; f < count; ++f) {
+        if (start[f] == start[f + 1]) continue;
+        for (int k = 0; k < 3; ++k) {
+            T* into = grad + 4 * i64(faces[3 * f + k]);
+            const Clip<T>& g = grads[3 * f + k];
+            into[0] += g.x;
+            into[1] += g.y;
+            into[2] += g.depth;
+            into[3] += g.w;
+        }
+    }
+}
+
+}  // namespace gd

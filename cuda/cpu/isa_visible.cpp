@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one face that each pixel sees, pixels that see one in a list; and the way back.
+//
+// Which face it is, is found band by band as for fragments; how long the list is, is known only then. So there are two
+// calls: `visible_find` leaves a face for each pixel, and `visible_list` writes the list, rows in parallel.
+#include "fragment_bands.h"
+
+namespace gd {
+namespace {
+
+template <class T>
+using Job = geodiff::VisibleJob<T>;
+
+template <class T>
+void find(const Job<T>& job) {
+    const Scene<T> scene(job);
+    each_image(job, [&](i64 image, int threads) {
+        draw_image(scene, image, threads,
+                   [&](const Lists<T>& lists, i64, int first, int end, int stride, const HardFace<T>*) {
+            for (int row = first; row < end; ++row) {
+                const int* from = lists.id.get() + i64(row - first) * stride;
+                int* to = job.winner + (image * job.height + row) * job.width;
+                for (int column = 0; column < job.width; ++column) to[column] = from[column];
+            }
+        });
+    });
+    i64 total = 0;
+    for (i64 i = 0; i < job.images * job.height * job.width; ++i) total += job.winner[i] >= 0 ? 1 : 0;
+    *job.total = total;
+}
+
+// A face of the row, kept for the next pixel: neighbours mostly share theirs.
+template <class T>
+struct Known {
+    int face = -1;
+    Clip<T> corner[3];
+    Polygon<T> polygon;
+    Edge<T> edges[4];
+    HardFace<T> hard;
+
+    void set(const Scene<T>& scene, i64 image, int f) {
+        if (f == face) return;
+        face = f;
+        scene.corners(image, f, corner);
+        polygon = make_polygon(corner, scene.job.near);
+        for (int k = 0; k < polygon.n; ++k) edges[k] = make_edge(polygon, k);
+        hard_face(corner, polygon, hard);
+    }
+};
+
+template <class T>
+void write_row(const Job<T>& job, const Scene<T>& scene, i64 row, i64 at) {
+    const i64 image = row / job.height;
+    const T y = scene.grid.y(int(row % job.height));
+    const int* winner = job.winner + row * job.width;
+    Known<T> known;
+    for (int column = 0; column < job.width; ++column) {
+        if (winner[column] < 0) continue;
+        known.set(scene, image, winner[column] >> 1);
+        const bool inside = winner[column] & 1;
+        const T x = scene.grid.x(column);
+        job.place[at] = row * job.width + column;
+        job.face[at] = known.face;
+        job.inside[at] = inside;
+        T* barycentric = job.barycentric + 3 * at;
+        if (inside) {
+            barycentric_at(known.hard, x, y, barycentric);
+        } else {
+            const Fragment<T> f = fragment_at(known.corner, known.polygon, known.edges, known.hard, x, y, false);
+            for (int i = 0; i < 3; ++i) barycentric[i] = f.barycentric[i];
+        }
+        ++at;
+    }
+}
+
+template <class T>
+void list(const Job<T>& job) {
+    const Scene<T> scene(job);
+    const i64 rows = job.images * job.height, blocks = (rows + kZBandRows - 1) / kZBandRows;
+    Scratch<i64> start(rows + 1);
+    start[0] = 0;
+    parallel(blocks, threads_for(job), [&](i64 block) {
+        for (i64 row = block * kZBandRows; row < min(rows, (block + 1) * kZBandRows); ++row) {
+            const int* winner = job.winner + row * job.width;
+            int count = 0;
+            for (int column = 0; column < job.width; ++column) count += winner[column] >= 0 ? 1 : 0;
+            start[row + 1] = count;
+        }
+    });
+    for (i64 row = 0; row < rows; ++row) start[row + 1] += start[row];
+    parallel(blocks, threads_for(job), [&](i64 block) {
+        for (i64 row = block * kZBandRows; row < min(rows, (block + 1) * kZBandRows); ++row) {
+            write_row(job, scene, row, start[row]);
+        }
+    });
+}
+
+// The first point of the list at `place` or later.
+template <class T>
+i64 first_point(const Job<T>& job, i64 place) {
+    i64 low = 0, high = job.points;
+    while (low < high) {
+        const i64 middle = (low + high) / 2;
+        (job.place[middle] < place ? low : high) = job.place[middle] < place ? middle + 1 : middle;
+    }
+    return low;
+}
+
+template <class T>
+void backward(const Job<T>& job) {
+    const Scene<T> scene(job);
+    each_image(job, [&](i64 image, int threads) {
+        const i64 pixels = i64(job.height) * job.width, base = image * pixels;
+        const i64 first = first_point(job, base), count = first_point(job, base + pixels) - first;
+        const ByFace by_face(scene.faces_of(image), count, [&](i64 i) { return job.face[first + i]; });
+        faces_backward(scene, image, threads, by_face,
+                       [&](i64 item, const Clip<T>* corner, const Polygon<T>& p, const Edge<T>* edges, FaceGradient& g) {
+            const i64 at = first + item;
+            const int pixel = int(job.place[at] - base);
+            const T* by = job.up_barycentric + 3 * at;
+            const double up[3] = {double(by[0]), double(by[1]), double(by[2])};
+            fragment_backward(corner, p, edges, scene.grid.x(pixel % job.width), scene.grid.y(pixel / job.width),
+                              job.inside[at], 0.0, up, 0.0, g);
+        });
+    });
+}
+
+}  // namespace
+
+void visible_find_f32(const Job<float>& job) { find(job); }
+void visible_find_f64(const Job<double>& job) { find(job); }
+void visible_list_f32(const Job<float>& job) { list(job); }
+void visible_list_f64(const Job<double>& job) { list(job); }
+void visible_backward_f32(const Job<float>& job) { backward(job); }
+void visible_backward_f64(const Job<double>& job) { backward(job); }
+
+}  // namespace gd

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The face that each pixel sees, in a list: argument checks, kernels, autograd and torch.compile."""
+
+from typing import Any
+
+import torch
+
+from geodiff.native import cpu
+from geodiff.reference.arguments import check_indices, check_packed
+from geodiff.reference.fragments import check_fragments
+from geodiff.reference.visible import Visible
+from geodiff.validation import fail
+
+_library = torch.library.Library("geodiff", "FRAGMENT")
+_library.define(
+    "visible(Tensor clip, Tensor faces, Tensor layout, int height, int width, float near, float blur) "
+    "-> (Tensor, Tensor, Tensor, Tensor)"
+)
+_library.define(
+    "visible_backward(Tensor upstream, Tensor clip, Tensor faces, Tensor layout, Tensor place, Tensor face_id, "
+    "Tensor inside, int height, int width, float near) -> Tensor"
+)
+
+
+def visible(
+    clip: torch.Tensor,
+    faces: torch.Tensor,
+    layout: torch.Tensor,
+    *,
+    blur: float = 0.0,
+    image_size: tuple[int, int],
+    near: float = 1e-2,
+) -> Visible:
+    """List the face that each pixel sees: ``fragments(order="visible")`` without the pixels that see none.
+
+    Takes less time and memory than `fragments`, which also measures distances and depths. The twin
+    `geodiff.reference.visible` has the same name and arguments.
+
+    Args:
+        clip, faces, layout: the packed meshes, as of `fragments`.
+        blur: NDC; where no face covers the pixel centre, the nearest in the image counts, if it is no farther than this.
+        image_size: `(H, W)`.
+        near: depth of the near plane, positive.
+
+    Returns:
+        `place` `(P,)` int64, where in the flattened `(B·H·W)` each of the P pixels is, ascending; `face_id` `(P,)` int64,
+        within the image's mesh; `inside` `(P,)` bool, whether the face covers the pixel centre; `barycentric` `(P, 3)`.
+
+    Gradients: of the barycentrics in `clip`, at fixed faces. The same bits on any number of threads. Not twice
+    differentiable.
+
+    Raises:
+        TypeError: for a wrong dtype or class.
+        ValueError: for a wrong shape, a value out of range, NaN or infinity.
+        RuntimeError: for tensors that are not on the CPU.
+
+    Example:
+        >>> clip = torch.tensor([[-1.0, -1.0, 2.0, 1.0], [0.0, -1.0, 2.0, 1.0], [-1.0, 1.0, 2.0, 1.0]])
+        >>> one = torch.tensor([[0, 1, 2]]), torch.tensor([[0, 0, 1]])
+        >>> visible(clip, *one, blur=0.5, image_size=(1, 1)).barycentric
+        tensor([[0.0000, 0.6000, 0.4000]])
+    """
+    check_packed("visible", clip, faces, layout, image_size, near, indices=False)
+    check_fragments("visible", clip, layout, 1, blur, "visible", None)
+    if clip.device.type != "cpu":
+        fix = "Use .cpu()."
+        raise fail("visible", "clip", "on the CPU (GPU kernels are not released yet)", clip.device, fix, RuntimeError)
+    if image_size[0] * image_size[1] >= 2**31:
+        raise fail("visible", "image_size", "such that H·W < 2³¹", image_size, "Render in parts.")
+    packed = clip.contiguous(), faces.to(torch.int32).contiguous(), layout.to(torch.int64).contiguous()
+    barycentric, place, face_id, inside = torch.ops.geodiff.visible(*packed, *image_size, near, float(blur))
+    return Visible(place, face_id, inside, barycentric)
+
+
+def _forward(
+    clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, blur: float
+) -> tuple[torch.Tensor, ...]:
+    check_indices("visible", clip, faces, layout)
+    packed = clip.detach().numpy(), faces.numpy(), layout.numpy()
+    winner = faces.new_empty(len(layout), height, width).numpy()
+    native, threads = cpu.extension(), cpu.threads()
+    points = native.visible_find(*packed, height, width, near, blur, winner, threads)
+    out = _outputs(clip, layout, points)
+    barycentric, place, face_id, inside = (part.numpy() for part in out)
+    native.visible_list(*packed, near, winner, place, face_id, inside, barycentric, threads)
+    return out
+
+
+def _outputs(clip: torch.Tensor, layout: torch.Tensor, points: Any) -> tuple[torch.Tensor, ...]:
+    place = layout.new_empty(points)
+    return clip.new_empty(points, 3), place, torch.empty_like(place), layout.new_empty(points, dtype=torch.bool)
+
+
+def _backward(
+    upstream: torch.Tensor,
+    clip: torch.Tensor,
+    faces: torch.Tensor,
+    layout: torch.Tensor,
+    place: torch.Tensor,
+    face_id: torch.Tensor,
+    inside: torch.Tensor,
+    height: int,
+    width: int,
+    near: float,
+) -> torch.Tensor:
+    grad_clip = torch.zeros_like(clip)
+    cpu.extension().visible_backward(
+        clip.detach().numpy(),
+        faces.numpy(),
+        layout.numpy(),
+        height,
+        width,
+        near,
+        place.numpy(),
+        face_id.numpy(),
+        inside.numpy(),
+        upstream.detach().contiguous().numpy(),
+        grad_clip.numpy(),
+        cpu.threads(),
+    )
+    return grad_clip
+
+
+def _fake(clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, *_: Any) -> tuple[torch.Tensor, ...]:
+    return _outputs(clip, layout, torch.library.get_ctx().new_dynamic_size())
+
+
+def _fake_backward(upstream: torch.Tensor, clip: torch.Tensor, *_: Any) -> torch.Tensor:
+    return torch.empty_like(clip)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+    clip, faces, layout, height, width, near, _ = inputs
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(clip, faces, layout, *output[1:])
+    ctx.size = (height, width, near)
+
+
+def _autograd(ctx: Any, upstream: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
+    grad_clip = torch.ops.geodiff.visible_backward(upstream, *ctx.saved_tensors, *ctx.size)
+    return (grad_clip, *(None,) * 6)
+
+
+def _refuse(ctx: Any, *_: Any) -> None:
+    raise RuntimeError(
+        "geodiff::visible is not twice differentiable. For second derivatives use geodiff.reference.visible, which is "
+        "plain torch."
+    )
+
+
+_library.impl("visible", _forward, "CPU")
+_library.impl("visible_backward", _backward, "CPU")
+torch.library.register_fake("geodiff::visible", _fake, lib=_library)
+torch.library.register_fake("geodiff::visible_backward", _fake_backward, lib=_library)
+torch.library.register_autograd("geodiff::visible", _autograd, setup_context=_setup, lib=_library)
+torch.library.register_autograd("geodiff::visible_backward", _refuse, lib=_library)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pure-torch twin of the list of what pixels see."""
+
+from typing import NamedTuple
+
+import torch
+
+from geodiff.reference.fragments import fragments
+
+
+class Visible(NamedTuple):
+    """The P pixels of a batch of images that see a face, image by image, row by row.
+
+    Attributes:
+        place: where in the flattened `(B·H·W)` the pixel is, `(P,)`, int64, ascending.
+        face_id: index within the image's faces, `(P,)`, int64.
+        inside: whether the face covers the pixel centre, `(P,)`, bool; else it is within `blur` of it.
+        barycentric: perspective-correct coordinates of the face's point nearest to the pixel centre, `(P, 3)`.
+    """
+
+    place: torch.Tensor
+    face_id: torch.Tensor
+    inside: torch.Tensor
+    barycentric: torch.Tensor
+
+
+def visible(
+    clip: torch.Tensor,
+    faces: torch.Tensor,
+    layout: torch.Tensor,
+    *,
+    blur: float = 0.0,
+    image_size: tuple[int, int],
+    near: float = 1e-2,
+) -> Visible:
+    """List the face that each pixel sees: ``fragments(order="visible")`` without the pixels that see none.
+
+    Args:
+        clip, faces, layout: the packed meshes, as of `fragments`.
+        blur: NDC; where no face covers the pixel centre, the nearest in the image counts, if it is no farther than this.
+        image_size: `(H, W)`.
+        near: depth of the near plane, positive.
+
+    Returns:
+        `Visible`.
+
+    Gradients: of the barycentrics in `clip`, at fixed faces.
+
+    Raises:
+        TypeError, ValueError: as `fragments`.
+
+    Example:
+        >>> clip = torch.tensor([[-1.0, -1.0, 2.0, 1.0], [0.0, -1.0, 2.0, 1.0], [-1.0, 1.0, 2.0, 1.0]])
+        >>> one = torch.tensor([[0, 1, 2]]), torch.tensor([[0, 0, 1]])
+        >>> visible(clip, *one, blur=0.5, image_size=(1, 1)).barycentric
+        tensor([[0.0000, 0.6000, 0.4000]])
+    """
+    found = fragments(clip, faces, layout, blur=blur, image_size=image_size, near=near, order="visible")
+    face_id = found.face_id.reshape(-1)
+    place = (face_id >= 0).nonzero()[:, 0]
+    inside = found.distance.detach().reshape(-1)[place] >= 0
+    return Visible(place, face_id[place], inside, found.barycentric.reshape(-1, 3)[place])

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The list of what pixels see: the kernel against its twin, finite differences, fragments and the hard rasteriser."""
+
+import pytest
+import torch
+
+from geodiff import icosphere, ops, reference
+from tests.helpers import assert_close_relative, assert_gradient_is_derivative, random_cotangent, vjp
+from tests.scenes import BY_NAME, SCENES, Scene
+
+by_scene = pytest.mark.parametrize("scene", SCENES, ids=lambda s: s.name)
+by_dtype = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+by_module = pytest.mark.parametrize("module", [ops, reference], ids=["kernel", "twin"])
+
+
+@by_scene
+@by_dtype
+@by_module
+def test_without_blur_it_is_the_hard_rasteriser(scene: Scene, dtype: torch.dtype, module):
+    clip, faces, layout = scene.tensors(dtype)
+    options = {"image_size": scene.image_size, "near": scene.near}
+    hard = module.rasterize(clip, faces, layout, **options)
+    got = module.visible(clip, faces, layout, **options)
+    covered = hard.face_id.reshape(-1) >= 0
+    assert torch.equal(got.place, covered.nonzero()[:, 0])
+    assert torch.equal(got.face_id, hard.face_id.reshape(-1)[covered])
+    assert got.inside.all()
+    exact = hard.barycentric.reshape(-1, 3)[covered]
+    assert_close_relative(got.barycentric, exact, 1e3 * torch.finfo(dtype).eps, "barycentric")
+
+
+@by_scene
+@by_dtype
+def test_with_blur_it_is_the_list_of_fragments(scene: Scene, dtype: torch.dtype):
+    clip, faces, layout = scene.tensors(dtype)
+    options = {"blur": 0.2, "image_size": scene.image_size, "near": scene.near}
+    dense = ops.fragments(clip, faces, layout, order="visible", **options)
+    face = dense.face_id.reshape(-1)
+    place = (face >= 0).nonzero()[:, 0]
+    got = ops.visible(clip, faces, layout, **options)
+    assert got.place.dtype == got.face_id.dtype == torch.int64 and got.inside.dtype == torch.bool
+    assert torch.equal(got.place, place) and torch.equal(got.face_id, face[place])
+    assert torch.equal(got.inside, dense.distance.reshape(-1)[place] >= 0)
+    # The same formula in two loops, one of which may fuse multiplications and additions.
+    exact = dense.barycentric.reshape(-1, 3)[place]
+    assert_close_relative(got.barycentric, exact, 1e3 * torch.finfo(dtype).eps, "barycentric")
+
+
+GENERIC = ["octahedron", "three views of one mesh", "two meshes, packed, the second one first", "wide image"]
+
+
+@pytest.mark.parametrize("name", GENERIC)
+def test_the_kernel_is_its_twin(name: str):
+    clip, faces, layout = BY_NAME[name].tensors()
+    options = {"blur": 0.3, "image_size": (9, 11), "near": BY_NAME[name].near}
+    got, wanted = (module.visible(clip, faces, layout, **options) for module in (ops, reference))
+    assert len(wanted.place) and not wanted.inside.all()
+    assert all(torch.equal(a, b) for a, b in zip(got[:3], wanted[:3], strict=True))
+    assert_close_relative(got.barycentric, wanted.barycentric, 1e-12, "barycentric")
+    cotangent = random_cotangent(wanted.barycentric)
+    first, second = (
+        vjp(lambda x, m=m: m.visible(x, faces, layout, **options).barycentric, [clip], cotangent)[0]
+        for m in (ops, reference)
+    )
+    assert_close_relative(first, second, 1e-9, "gradient")
+
+
+@pytest.mark.parametrize("name", GENERIC)
+@by_module
+def test_gradient_is_the_derivative(name: str, module):
+    clip, faces, layout = BY_NAME[name].tensors()
+    options = {"blur": 0.3, "image_size": (7, 8), "near": BY_NAME[name].near}
+    base = module.visible(clip, faces, layout, **options)
+    size = len(layout) * 7 * 8
+
+    def maps(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen = module.visible(x, faces, layout, **options)
+        face = torch.full((size,), -1).index_copy(0, seen.place, 2 * seen.face_id + seen.inside)
+        return x.new_zeros(size, 3).index_copy(0, seen.place, seen.barycentric), face
+
+    # Without the few pixels that see another face within the step.
+    stays = maps(clip)[1] >= 0
+    for _ in range(6):
+        stays &= maps(clip + 1e-5 * torch.randn_like(clip))[1] == maps(clip)[1]
+    assert stays.sum() > 0.7 * len(base.place) > 0
+    assert_gradient_is_derivative(lambda x: maps(x)[0][stays], [clip], 1e-7, relative=1e-5)
+
+
+def test_the_same_bits_on_any_number_of_threads_and_for_one_image_of_many():
+    mesh = icosphere(4)
+    clip = torch.cat([mesh.vertices, mesh.vertices[:, 2:]], dim=1)
+    clip[:, 2:] = 2.7 - clip[:, 2:]
+    images = 20  # enough that they are spread over the threads
+    many = torch.cat([clip * (1 + 0.01 * i) for i in range(images)])
+    cases = [(clip, mesh.layout_for(1)), (many, mesh.layout_for(images))]
+    results, before = [], torch.get_num_threads()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        try:
+            results.append([])
+            for vertices, layout in cases:
+                leaf = vertices.clone().requires_grad_()
+                out = ops.visible(leaf, mesh.faces, layout, blur=0.02, image_size=(130, 120))
+                weight = torch.linspace(-1, 1, out.barycentric.numel()).reshape(out.barycentric.shape)
+                (grad,) = torch.autograd.grad((out.barycentric * weight).sum(), leaf)
+                results[-1] += [*(part.detach() for part in out), grad]
+        finally:
+            torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    one, first = results[0][0], results[0][5]
+    assert torch.equal(one, first[first < 130 * 120])
+
+
+def test_opcheck():
+    clip, faces, layout = BY_NAME["octahedron"].tensors(torch.float32)
+    clip = (clip * torch.tensor([2.0, 2.0, 1.0, 1.0])).detach().requires_grad_()
+    torch.library.opcheck(torch.ops.geodiff.visible, (clip, faces.int(), layout, 6, 5, 0.1, 0.2))
+
+
+def test_nothing_to_see():
+    clip, faces, layout = BY_NAME["octahedron"].tensors()
+    leaf = (clip + torch.tensor([99.0, 0, 0, 0])).requires_grad_()
+    got = ops.visible(leaf, faces, layout, image_size=(4, 4))
+    assert [tuple(part.shape) for part in got] == [(0,), (0,), (0,), (0, 3)]
+    got.barycentric.sum().backward()
+    assert leaf.grad is not None and (leaf.grad == 0).all()
+    assert len(ops.visible(leaf[:0], faces[:0], layout[:0], image_size=(4, 4)).place) == 0
+
+
+def test_not_twice_differentiable():
+    clip, faces, layout = BY_NAME["octahedron"].tensors()
+    clip = clip.requires_grad_()
+    seen = ops.visible(clip, faces, layout, blur=0.1, image_size=(4, 4)).barycentric
+    (first,) = torch.autograd.grad((seen**2).sum(), clip, create_graph=True)
+    with pytest.raises(RuntimeError, match="geodiff::visible is not twice differentiable"):
+        first.sum().backward()
+
+
+@by_module
+def test_bad_arguments_are_named(module):
+    clip, faces, layout = BY_NAME["octahedron"].tensors()
+    with pytest.raises(ValueError, match="`blur` must be a number ≥ 0; got float -0.1"):
+        module.visible(clip, faces, layout, blur=-0.1, image_size=(4, 4))
+    with pytest.raises(ValueError, match="`image_size` must be two positive integers"):
+        module.visible(clip, faces, layout, image_size=(4,))
+    with pytest.raises(ValueError, match="`near` must be positive"):
+        module.visible(clip, faces, layout, image_size=(4, 4), near=0.0)
+    with pytest.raises((ValueError, IndexError), match="`faces` must"):
+        module.visible(clip, faces + 99, layout, image_size=(4, 4))
+
+
+def test_what_the_kernel_refuses():
+    clip, faces, layout = BY_NAME["octahedron"].tensors()
+    with pytest.raises(ValueError, match="visible: `image_size` must be such that H·W < 2³¹"):
+        ops.visible(clip, faces, layout, image_size=(2**16, 2**15))
+    with pytest.raises(RuntimeError, match="visible: `clip` must be on the CPU"):
+        ops.visible(clip.to("meta"), faces.to("meta"), layout.to("meta"), image_size=(4, 4))
