@@ -322,7 +322,8 @@ struct ByFace {
     }
 };
 
-// Calls add(item, corners, polygon, edges, gradient of the face) for all items, and adds the faces to grad_clip.
+// Calls add(items of a face, how many, its corners, polygon, edges, gradient) for each face that has any, and adds the
+// faces to grad_clip.
 template <class T, class Add>
 void faces_backward(const Scene<T>& scene, i64 image, int threads, const ByFace& by_face, Add&& add) {
     const geodiff::FragmentsJob<T>& job = scene.job;
@@ -339,7 +340,7 @@ void faces_backward(const Scene<T>& scene, i64 image, int threads, const ByFace&
             Edge<T> edges[4];
             for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
             FaceGradient g = no_gradient();
-            for (i64 i = start[f]; i < start[f + 1]; ++i) add(i64(by_face.items[i]), corner, p, edges, g);
+            add(by_face.items.get() + start[f], start[f + 1] - start[f], corner, p, edges, g);
             face_backward(corner, p, g);
             for (int k = 0; k < 3; ++k) {
                 grads[3 * f + k] = {T(g.corner[k].x), T(g.corner[k].y), T(g.corner[k].depth), T(g.corner[k].w)};

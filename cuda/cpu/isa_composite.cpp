@@ -49,24 +49,35 @@ i64 each_pixel(const Job<T>& job, Body&& body) {
     return sum;
 }
 
-template <class T>
-void forward(const Job<T>& job) {
-    const int c = job.channels;
+// kChannels: known to the compiler, or 0.
+template <int kChannels, class T>
+void forward_as(const Job<T>& job) {
+    const int c = kChannels ? kChannels : job.channels;
     *job.met = each_pixel(job, [&](i64 i, i64 p, i64 row) {
         const T* color = p < 0 ? nullptr : job.color + p * c;
         composite(job.alpha[i], color, job.background + row * c, c, job.out + i * c);
     });
 }
 
-template <class T>
-void backward(const Job<T>& job) {
-    const int c = job.channels;
+template <int kChannels, class T>
+void backward_as(const Job<T>& job) {
+    const int c = kChannels ? kChannels : job.channels;
     each_pixel(job, [&](i64 i, i64 p, i64 row) {
         const T* color = p < 0 ? nullptr : job.color + p * c;
         T* grad_color = p < 0 ? nullptr : job.grad_color + p * c;
         job.grad_alpha[i] =
             composite_backward(job.alpha[i], color, job.background + row * c, c, job.upstream + i * c, grad_color);
     });
+}
+
+template <class T>
+void forward(const Job<T>& job) {
+    job.channels == 3 ? forward_as<3>(job) : forward_as<0>(job);
+}
+
+template <class T>
+void backward(const Job<T>& job) {
+    job.channels == 3 ? backward_as<3>(job) : backward_as<0>(job);
 }
 
 }  // namespace

@@ -70,15 +70,18 @@ void backward(const Job<T>& job) {
     each_image(job, [&](i64 image, int threads) {
         const i64 slots = i64(job.height) * job.width * job.k, base = image * slots;
         const ByFace by_face(scene.faces_of(image), slots, [&](i64 i) { return job.face[base + i]; });
-        faces_backward(scene, image, threads, by_face,
-                       [&](i64 item, const Clip<T>* corner, const Polygon<T>& p, const Edge<T>* edges, FaceGradient& g) {
-            const i64 at = base + item, pixel = item / job.k;
-            const T* by = job.up_barycentric ? job.up_barycentric + 3 * at : nothing;
-            const double up[3] = {double(by[0]), double(by[1]), double(by[2])};
-            const double up_distance = job.up_distance ? double(job.up_distance[at]) : 0.0;
-            const double up_depth = job.up_depth ? double(job.up_depth[at]) : 0.0;
-            fragment_backward(corner, p, edges, scene.grid.x(int(pixel % job.width)), scene.grid.y(int(pixel / job.width)),
-                              job.distance[at] >= T(0), up_distance, up, up_depth, g);
+        faces_backward(scene, image, threads, by_face, [&](const int* items, i64 count, const Clip<T>* corner,
+                                                           const Polygon<T>& p, const Edge<T>* edges, FaceGradient& g) {
+            for (i64 i = 0; i < count; ++i) {
+                const i64 at = base + items[i], pixel = items[i] / job.k;
+                const T* by = job.up_barycentric ? job.up_barycentric + 3 * at : nothing;
+                const double up[3] = {double(by[0]), double(by[1]), double(by[2])};
+                const double up_distance = job.up_distance ? double(job.up_distance[at]) : 0.0;
+                const double up_depth = job.up_depth ? double(job.up_depth[at]) : 0.0;
+                fragment_backward(corner, p, edges, scene.grid.x(int(pixel % job.width)),
+                                  scene.grid.y(int(pixel / job.width)), job.distance[at] >= T(0), up_distance, up, up_depth,
+                                  g);
+            }
         });
     });
 }

@@ -48,6 +48,31 @@ struct Lanes {
         return s;
     }
 
+    // Where in the texture, given weights and texture coordinates of the corners.
+    void place(const Job<T>& job) {
+        const int height = job.height, width = job.width;
+        int left[kLights], top[kLights], beyond = 0;
+        T u[kLights], v[kLights];
+#pragma GCC ivdep
+        for (int i = 0; i < kLights; ++i) {
+            const T w[3] = {weight[0][i], weight[1][i], weight[2][i]};
+            u[i] = at_corners(w, uv[0][0][i], uv[1][0][i], uv[2][0][i]);
+            v[i] = at_corners(w, uv[0][1][i], uv[1][1][i], uv[2][1][i]);
+            texel_place(u[i], v[i], height, width, left[i], top[i], right[i], down[i]);
+            beyond += (left[i] < 0) + (left[i] >= width - 1) + (top[i] < 0) + (top[i] >= height - 1);
+        }
+        for (int i = 0; beyond == 0 && i < kLights; ++i) {
+            row[0][i] = top[i] * width + left[i];
+            row[1][i] = row[0][i] + 1;
+            row[2][i] = row[0][i] + width;
+            row[3][i] = row[2][i] + 1;
+        }
+        for (int i = 0; beyond > 0 && i < kLights; ++i) {
+            const Texels<T> at = texels(u[i], v[i], height, width, job.wrap);
+            for (int k = 0; k < 4; ++k) row[k][i] = int(at.row[k]);
+        }
+    }
+
     // The points from `first` on; lanes that are not used repeat the last one. Textures are larger than caches, so all
     // texels are asked for before the first of them is needed.
     void load(const Job<T>& job, i64 first, int used, const T* texture) {
@@ -58,13 +83,10 @@ struct Lanes {
                 weight[k][i] = job.weight[p + k];
                 for (int c = 0; c < 2; ++c) uv[k][c][i] = from[c];
             }
-            const T w[3] = {weight[0][i], weight[1][i], weight[2][i]};
-            const Texels<T> at = texels(at_corners(w, uv[0][0][i], uv[1][0][i], uv[2][0][i]),
-                                        at_corners(w, uv[0][1][i], uv[1][1][i], uv[2][1][i]), job.height, job.width, job.wrap);
-            for (int k = 0; k < 4; ++k) row[k][i] = int(at.row[k]);
-            for (int k = 0; k < 4; k += 2) __builtin_prefetch(texture + 3 * at.row[k]);
-            right[i] = at.right;
-            down[i] = at.down;
+        }
+        place(job);
+        for (int i = 0; i < kLights; ++i) {
+            for (int k = 0; k < 4; k += 2) __builtin_prefetch(texture + 3 * i64(row[k][i]));
         }
         for (int i = 0; i < kLights; ++i) {
             const i64 p = 3 * (first + min(i, used - 1));

@@ -106,6 +106,54 @@ i64 first_point(const Job<T>& job, i64 place) {
     return low;
 }
 
+constexpr int kPixels = 8;  // lanes
+
+// Adds the pixels (of an image that starts at `base`) of one face. Those on the rim are few; the others go side by side.
+template <class T>
+void face_pixels(const Job<T>& job, const Scene<T>& scene, i64 base, i64 first, const int* items, i64 count,
+                 const Clip<T>* corner, const Polygon<T>& p, const Edge<T>* edges, FaceGradient& g) {
+    double sums[9][kPixels];
+    for (int c = 0; c < 9; ++c) {
+        for (int i = 0; i < kPixels; ++i) sums[c][i] = 0;
+    }
+    const Clip<T> corners[3] = {corner[0], corner[1], corner[2]};
+    for (i64 group = 0; group < count; group += kPixels) {
+        double x[kPixels], y[kPixels], up[3][kPixels];
+        for (int i = 0; i < kPixels; ++i) {
+            const bool used = group + i < count;
+            const i64 at = first + items[used ? group + i : count - 1];
+            const int pixel = int(job.place[at] - base);
+            const T px = scene.grid.x(pixel % job.width), py = scene.grid.y(pixel / job.width);
+            const T* by = job.up_barycentric + 3 * at;
+            const bool lane = used && job.inside[at];
+            x[i] = px;
+            y[i] = py;
+            for (int k = 0; k < 3; ++k) up[k][i] = lane ? double(by[k]) : 0.0;
+            if (!used || lane) continue;
+            const double own[3] = {double(by[0]), double(by[1]), double(by[2])};
+            fragment_backward(corner, p, edges, px, py, false, 0.0, own, 0.0, g);
+        }
+#pragma GCC ivdep
+        for (int i = 0; i < kPixels; ++i) {
+            const double own[3] = {up[0][i], up[1][i], up[2][i]};
+            Clip<double> share[3];
+            inside_share(corners, x[i], y[i], own, 0.0, share);
+            for (int k = 0; k < 3; ++k) {
+                sums[3 * k][i] += share[k].x;
+                sums[3 * k + 1][i] += share[k].y;
+                sums[3 * k + 2][i] += share[k].w;
+            }
+        }
+    }
+    for (int k = 0; k < 3; ++k) {
+        for (int i = 0; i < kPixels; ++i) {
+            g.corner[k].x += sums[3 * k][i];
+            g.corner[k].y += sums[3 * k + 1][i];
+            g.corner[k].w += sums[3 * k + 2][i];
+        }
+    }
+}
+
 template <class T>
 void backward(const Job<T>& job) {
     const Scene<T> scene(job);
@@ -114,14 +162,7 @@ void backward(const Job<T>& job) {
         const i64 first = first_point(job, base), count = first_point(job, base + pixels) - first;
         const ByFace by_face(scene.faces_of(image), count, [&](i64 i) { return job.face[first + i]; });
         faces_backward(scene, image, threads, by_face,
-                       [&](i64 item, const Clip<T>* corner, const Polygon<T>& p, const Edge<T>* edges, FaceGradient& g) {
-            const i64 at = first + item;
-            const int pixel = int(job.place[at] - base);
-            const T* by = job.up_barycentric + 3 * at;
-            const double up[3] = {double(by[0]), double(by[1]), double(by[2])};
-            fragment_backward(corner, p, edges, scene.grid.x(pixel % job.width), scene.grid.y(pixel / job.width),
-                              job.inside[at], 0.0, up, 0.0, g);
-        });
+                       [&](auto&&... face) { face_pixels(job, scene, base, first, face...); });
     });
 }
 

@@ -85,9 +85,10 @@ GEODIFF_HD FaceGradient no_gradient() {
     return g;
 }
 
+// What a covered pixel passes back to the face's corners. No branches, so that a compiler can vectorise over pixels.
 template <class T>
-GEODIFF_HD void inside_backward(const Clip<T> corner[3], double x, double y, const double up[3], double up_depth,
-                                FaceGradient& g) {
+GEODIFF_HD void inside_share(const Clip<T> corner[3], double x, double y, const double up[3], double up_depth,
+                             Clip<double> share[3]) {
     // β_i = L_i/ΣL, L_i = r_j × r_k, r_i = (x_i·w_i − x·w_i, y_i·w_i − y·w_i).
     double rx[3], ry[3], L[3], sum = 0, mean = 0;
     for (int i = 0; i < 3; ++i) {
@@ -99,23 +100,29 @@ GEODIFF_HD void inside_backward(const Clip<T> corner[3], double x, double y, con
         L[i] = rx[j] * ry[k] - ry[j] * rx[k];
         sum += L[i];
     }
-    if (sum == 0) return;
-    const double inverse = 1 / sum;
+    const double inverse = sum != 0 ? 1 / sum : 0;
     for (int i = 0; i < 3; ++i) mean += up[i] * L[i] * inverse;
-    double gx[3] = {0, 0, 0}, gy[3] = {0, 0, 0};
+    double by_L[3];
+    for (int i = 0; i < 3; ++i) by_L[i] = (up[i] - mean) * inverse;
     for (int i = 0; i < 3; ++i) {
-        const int j = i == 2 ? 0 : i + 1, k = i == 0 ? 2 : i - 1;
-        const double by_L = (up[i] - mean) * inverse;
-        gx[j] += by_L * ry[k];
-        gy[j] -= by_L * rx[k];
-        gx[k] -= by_L * ry[j];
-        gy[k] += by_L * rx[j];
-        g.corner[i].depth += up_depth * L[i] * inverse;
+        const int j = i == 2 ? 0 : i + 1, k = i == 0 ? 2 : i - 1;  // r_i is in L_j = r_k × r_i and L_k = r_i × r_j
+        share[i].x = by_L[k] * ry[j] - by_L[j] * ry[k];
+        share[i].y = by_L[j] * rx[k] - by_L[k] * rx[j];
+        share[i].w = -x * share[i].x - y * share[i].y;
+        share[i].depth = up_depth * L[i] * inverse;
     }
+}
+
+template <class T>
+GEODIFF_HD void inside_backward(const Clip<T> corner[3], double x, double y, const double up[3], double up_depth,
+                                FaceGradient& g) {
+    Clip<double> share[3];
+    inside_share(corner, x, y, up, up_depth, share);
     for (int i = 0; i < 3; ++i) {
-        g.corner[i].x += gx[i];
-        g.corner[i].y += gy[i];
-        g.corner[i].w -= x * gx[i] + y * gy[i];
+        g.corner[i].x += share[i].x;
+        g.corner[i].y += share[i].y;
+        g.corner[i].depth += share[i].depth;
+        g.corner[i].w += share[i].w;
     }
 }
 

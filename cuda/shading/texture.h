@@ -38,13 +38,21 @@ GEODIFF_HD int floor_of(T x) {
     return whole - int(T(whole) > held);
 }
 
+// The texel above left, inside the texture or not, and how far from there. No branches.
+template <class T>
+GEODIFF_HD void texel_place(T u, T v, int height, int width, int& left, int& top, T& right, T& down) {
+    const T x = u * T(width) - T(0.5), y = (T(1) - v) * T(height) - T(0.5);
+    left = floor_of(x);
+    top = floor_of(y);
+    right = clamp(x - T(left), T(0), T(1));
+    down = clamp(y - T(top), T(0), T(1));
+}
+
 template <class T>
 GEODIFF_HD Texels<T> texels(T u, T v, int height, int width, int wrap) {
-    const T x = u * T(width) - T(0.5), y = (T(1) - v) * T(height) - T(0.5);
-    const int left = floor_of(x), top = floor_of(y);
     Texels<T> t;
-    t.right = clamp(x - T(left), T(0), T(1));
-    t.down = clamp(y - T(top), T(0), T(1));
+    int left, top;
+    texel_place(u, v, height, width, left, top, t.right, t.down);
     const int columns[2] = {wrapped(left, width, wrap), wrapped(left + 1, width, wrap)};
     const i64 above = i64(wrapped(top, height, wrap)) * width, below = i64(wrapped(top + 1, height, wrap)) * width;
     t.row[0] = above + columns[0];
