@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Colours of textured surfaces in light on the CPU, in one pass over the points. Backward, a second pass adds up what
-// belongs to vertices and texels: a thread owns a range of both and goes through all points in order.
-#include "../shading/surface.h"
+// belongs to vertices and texels: a thread owns a range of both and goes through all points in order. The order of blocks
+// of one size is that of the points, however many are taken at a time: the bits are those of one thread.
 #include "image_blocks.h"
-#include "light_lanes.h"
 #include "parallel.h"
+#include "surface_lanes.h"
 
 namespace gd {
 namespace {
@@ -24,93 +24,6 @@ i64 first_texel(const Job<T>& job, i64 image) {
     return job.own_texture ? image * job.height * job.width : 0;
 }
 
-// A few points, each in a lane of its own; see SurfacePoint.
-template <class T>
-struct Lanes {
-    T weight[3][kLights], uv[3][2][kLights], frame[3][kSurfaceFrame][kLights];
-    T texel[4][3][kLights], right[kLights], down[kLights];
-    int row[4][kLights];  // of the texels, in their image
-    VecLanes<T> albedo;
-    LightLanes<T> light;
-
-    SurfacePoint<T> operator[](int i) const {
-        SurfacePoint<T> s;
-        for (int k = 0; k < 3; ++k) {
-            s.weight[k] = weight[k][i];
-            for (int c = 0; c < 2; ++c) s.uv[k][c] = uv[k][c][i];
-            for (int c = 0; c < kSurfaceFrame; ++c) s.frame[k][c] = frame[k][c][i];
-        }
-        for (int k = 0; k < 4; ++k) {
-            for (int c = 0; c < 3; ++c) s.texel[k][c] = texel[k][c][i];
-        }
-        s.right = right[i];
-        s.down = down[i];
-        return s;
-    }
-
-    // Where in the texture, given weights and texture coordinates of the corners.
-    void place(const Job<T>& job) {
-        const int height = job.height, width = job.width;
-        int left[kLights], top[kLights], beyond = 0;
-        T u[kLights], v[kLights];
-#pragma GCC ivdep
-        for (int i = 0; i < kLights; ++i) {
-            const T w[3] = {weight[0][i], weight[1][i], weight[2][i]};
-            u[i] = at_corners(w, uv[0][0][i], uv[1][0][i], uv[2][0][i]);
-            v[i] = at_corners(w, uv[0][1][i], uv[1][1][i], uv[2][1][i]);
-            texel_place(u[i], v[i], height, width, left[i], top[i], right[i], down[i]);
-            beyond += (left[i] < 0) + (left[i] >= width - 1) + (top[i] < 0) + (top[i] >= height - 1);
-        }
-        for (int i = 0; beyond == 0 && i < kLights; ++i) {
-            row[0][i] = top[i] * width + left[i];
-            row[1][i] = row[0][i] + 1;
-            row[2][i] = row[0][i] + width;
-            row[3][i] = row[2][i] + 1;
-        }
-        for (int i = 0; beyond > 0 && i < kLights; ++i) {
-            const Texels<T> at = texels(u[i], v[i], height, width, job.wrap);
-            for (int k = 0; k < 4; ++k) row[k][i] = int(at.row[k]);
-        }
-    }
-
-    // The points from `first` on; lanes that are not used repeat the last one. Textures are larger than caches, so all
-    // texels are asked for before the first of them is needed.
-    void load(const Job<T>& job, i64 first, int used, const T* texture) {
-        for (int i = 0; i < kLights; ++i) {
-            const i64 p = 3 * (first + min(i, used - 1));
-            for (int k = 0; k < 3; ++k) {
-                const T* from = job.uv + 2 * i64(job.uv_corners[p + k]);
-                weight[k][i] = job.weight[p + k];
-                for (int c = 0; c < 2; ++c) uv[k][c][i] = from[c];
-            }
-        }
-        place(job);
-        for (int i = 0; i < kLights; ++i) {
-            for (int k = 0; k < 4; k += 2) __builtin_prefetch(texture + 3 * i64(row[k][i]));
-        }
-        for (int i = 0; i < kLights; ++i) {
-            const i64 p = 3 * (first + min(i, used - 1));
-            for (int k = 0; k < 3; ++k) {
-                const T* from = job.frame + kSurfaceFrame * i64(job.corners[p + k]);
-                for (int c = 0; c < kSurfaceFrame; ++c) frame[k][c][i] = from[c];
-            }
-        }
-        for (int i = 0; i < kLights; ++i) {
-            for (int k = 0; k < 4; ++k) {
-                const T* from = texture + 3 * i64(row[k][i]);
-                for (int c = 0; c < 3; ++c) texel[k][c][i] = from[c];
-            }
-        }
-#pragma GCC ivdep
-        for (int i = 0; i < kLights; ++i) {
-            const SurfacePoint<T> s = (*this)[i];
-            light.x.set(i, surface_place(s, 0));
-            light.normal.set(i, surface_place(s, 1));
-            albedo.set(i, surface_albedo(s));
-        }
-    }
-};
-
 template <class T>
 LightModel<T> model_of(const Job<T>& job, i64 image) {
     return {job.rows + (job.own_row ? image * job.row_size : 0), job.kinds, job.lights, job.parallel_view, job.glossy};
@@ -120,17 +33,15 @@ template <class T>
 void forward(const Job<T>& job) {
     const ImageBlocks blocks(job.image, job.points);
     parallel(blocks.count(), threads_for(job), [&](i64 block) {
-        const i64 image = blocks.image(block), end = blocks.end(block);
+        const i64 image = blocks.image(block);
         const LightModel<T> model = model_of(job, image);
         const T* texture = job.texels + 3 * first_texel(job, image);
-        Lanes<T> lanes;
-        for (i64 first = blocks.first(block); first < end; first += kLights) {
-            const int used = int(min(end - first, i64(kLights)));
-            lanes.load(job, first, used, texture);
+        Lanes<T> lanes(job, blocks.first(block), blocks.end(block), texture);
+        while (lanes.next()) {
             lanes.light.forward(model);
-            for (int i = 0; i < used; ++i) {
+            for (int i = 0; i < lanes.used; ++i) {
                 const Vec<T> color = plus(lanes.light.shine[i], T(1), hadamard(lanes.albedo[i], lanes.light.diffuse[i]));
-                T* out = job.out + 3 * (first + i);
+                T* out = job.out + 3 * (lanes.first + i);
                 out[0] = color.x, out[1] = color.y, out[2] = color.z;
             }
         }
@@ -181,40 +92,49 @@ bool starts_run(const Job<T>& job, i64 p) {
     return !same;
 }
 
-// Where the runs of each block start, and at the end how many there are.
+// Blocks are taken a few at a time, so that what the first pass leaves for the second stays small.
+struct Batch {
+    i64 first, end;  // blocks
+};
+
+// How many runs there are before each block.
 template <class T>
-class RunStarts {
+class Runs {
   public:
-    RunStarts(const Job<T>& job, const ImageBlocks& blocks) : starts_(blocks.count() + 1) {
+    Runs(const Job<T>& job, const ImageBlocks& blocks) : before_(blocks.count() + 1) {
         const bool wanted = job.grad_frame || job.grad_uv;
         parallel(blocks.count(), threads_for(job), [&](i64 block) {
             i64 count = wanted ? 1 : 0;
             for (i64 p = blocks.first(block) + 1; wanted && p < blocks.end(block); ++p) count += starts_run(job, p);
-            starts_[block + 1] = count;
+            before_[block + 1] = count;
         });
-        starts_[0] = 0;
-        for (i64 block = 0; block < blocks.count(); ++block) starts_[block + 1] += starts_[block];
-        total = starts_[blocks.count()];
+        before_[0] = 0;
+        for (i64 block = 0; block < blocks.count(); ++block) before_[block + 1] += before_[block];
     }
-    i64 operator[](i64 block) const { return starts_[block]; }
-
-    i64 total;
+    i64 in(i64 first, i64 end) const { return before_[end] - before_[first]; }  // blocks
 
   private:
-    Scratch<i64> starts_;
+    Scratch<i64> before_;
 };
 
-// What the first pass leaves for the second.
+// What the first pass leaves for the second, of one batch.
 template <class T>
 struct Left {
-    RunStarts<T> run_starts;
+    Batch batch;
+    i64 first_point, runs_used;
     Scratch<Run<T>> runs;
     Scratch<TexelShare<T>> shares;  // of each point
     Scratch<Span> spans;            // of each group of kLights points of each block, the texels that it touches
 
-    Left(const Job<T>& job, const ImageBlocks& blocks)
-        : run_starts(job, blocks), runs(run_starts.total), shares(job.grad_texels ? job.points : 0),
-          spans(blocks.count() * kGroups) {}
+    Left(const Job<T>& job, const ImageBlocks& blocks, const Runs<T>& counts, i64 most)
+        : batch{0, 0}, runs(most_runs(blocks, counts, most)),
+          shares(job.grad_texels ? min(most * ImageBlocks::kSize, job.points) : 0), spans(most * kGroups) {}
+
+    static i64 most_runs(const ImageBlocks& blocks, const Runs<T>& counts, i64 most) {
+        i64 result = 0;
+        for (i64 b = 0; b < blocks.count(); b += most) result = max(result, counts.in(b, min(b + most, blocks.count())));
+        return result;
+    }
 };
 
 // A thread's own rows of a gradient, of N columns; none where the gradient is not wanted.
@@ -241,18 +161,20 @@ struct Own {
 };
 
 template <class T>
-void block_backward(const Job<T>& job, const ImageBlocks& blocks, i64 block, double* grad_row, Left<T>& left) {
-    const i64 image = blocks.image(block), begin = blocks.first(block), end = blocks.end(block);
+void block_backward(const Job<T>& job, const ImageBlocks& blocks, i64 block, double* grad_row, const Runs<T>& counts,
+                    Left<T>& left) {
+    const i64 image = blocks.image(block), begin = blocks.first(block);
     const LightModel<T> model = model_of(job, image);
-    const T* texture = job.texels + 3 * first_texel(job, image);
     const int height = job.height, width = job.width;
-    Lanes<T> lanes;
+    Lanes<T> lanes(job, begin, blocks.end(block), job.texels + 3 * first_texel(job, image));
     VecLanes<T> up, by_albedo;
     T by_uv[2][kLights], by_weight[3][kLights];
-    Run<T>* run = left.runs.get() + left.run_starts[block] - 1;
-    for (i64 first = begin; first < end; first += kLights) {
-        const int used = int(min(end - first, i64(kLights)));
-        lanes.load(job, first, used, texture);
+    Run<T>* run = left.runs.get() + counts.in(left.batch.first, block) - 1;
+    Span* span = left.spans.get() + (block - left.batch.first) * kGroups;
+    for (; lanes.next(); ++span) {
+        const Spots<T>& spots = lanes.spots();
+        const i64 first = lanes.first;
+        const int used = lanes.used;
         for (int i = 0; i < kLights; ++i) up.set(i, vec(job.upstream + 3 * (first + min(i, used - 1))));
         for (int i = 0; i < kLights; ++i) {
             lanes.light.up_diffuse.set(i, hadamard(up[i], lanes.albedo[i]));
@@ -271,24 +193,23 @@ void block_backward(const Job<T>& job, const ImageBlocks& blocks, i64 block, dou
             for (int k = 0; k < 3; ++k) job.grad_weight[3 * (first + i) + k] = by_weight[k][i];
         }
         for (int i = 0; job.grad_texels && i < used; ++i) {
-            TexelShare<T>& share = left.shares[first + i];
+            TexelShare<T>& share = left.shares[first - left.first_point + i];
             by_albedo.copy_to(i, share.albedo);
-            for (int k = 0; k < 4; ++k) share.texel[k] = lanes.row[k][i];
-            share.right = lanes.right[i];
-            share.down = lanes.down[i];
+            for (int k = 0; k < 4; ++k) share.texel[k] = spots.row[k][i];
+            share.right = spots.right[i];
+            share.down = spots.down[i];
         }
-        Span& span = left.spans[block * kGroups + (first - begin) / kLights];
-        span = {lanes.row[0][0], lanes.row[0][0]};
+        *span = {spots.row[0][0], spots.row[0][0]};
         for (int k = 0; k < 4; ++k) {
             for (int i = 0; i < kLights; ++i) {
-                span.low = min(span.low, lanes.row[k][i]);
-                span.high = max(span.high, lanes.row[k][i]);
+                span->low = min(span->low, spots.row[k][i]);
+                span->high = max(span->high, spots.row[k][i]);
             }
         }
         for (int i = 0; (job.grad_frame || job.grad_uv) && i < used; ++i) {
-            const i64 p = 3 * (first + i);
-            if (first + i == begin || starts_run(job, first + i)) (++run)->start(job.corners + p, job.uv_corners + p);
-            const T weight[3] = {lanes.weight[0][i], lanes.weight[1][i], lanes.weight[2][i]};
+            const i64 p = first + i;
+            if (p == begin || starts_run(job, p)) (++run)->start(job.corners + 3 * p, job.uv_corners + 3 * p);
+            const T weight[3] = {spots.weight[0][i], spots.weight[1][i], spots.weight[2][i]};
             const T uv[2] = {by_uv[0][i], by_uv[1][i]};
             T frame[kSurfaceFrame];
             lanes.light.by_x.copy_to(i, frame);
@@ -301,10 +222,11 @@ void block_backward(const Job<T>& job, const ImageBlocks& blocks, i64 block, dou
 // Adds what belongs to a thread's range of texels, block by block in the order of points.
 template <class T>
 void add_texels(const Job<T>& job, const ImageBlocks& blocks, const Left<T>& left, const Own<T, 3>& own) {
-    for (i64 block = 0; block < blocks.count(); ++block) {
-        const i64 start = first_texel(job, blocks.image(block)), end = blocks.end(block);
-        for (i64 first = blocks.first(block), group = block * kGroups; first < end; first += kLights, ++group) {
-            if (!own.meets(start + left.spans[group].low, start + left.spans[group].high)) continue;
+    for (i64 block = left.batch.first; block < left.batch.end; ++block) {
+        const i64 start = first_texel(job, blocks.image(block)), end = blocks.end(block) - left.first_point;
+        const Span* span = left.spans.get() + (block - left.batch.first) * kGroups;
+        for (i64 first = blocks.first(block) - left.first_point; first < end; first += kLights, ++span) {
+            if (!own.meets(start + span->low, start + span->high)) continue;
             const i64 last = min(end, first + kLights);
             for (i64 p = first; p < last; ++p) {
                 for (int k = 0; k < 4; k += 2) own.expect(start + left.shares[p].texel[k]);
@@ -321,7 +243,7 @@ void add_texels(const Job<T>& job, const ImageBlocks& blocks, const Left<T>& lef
 
 template <class T>
 void add_vertices(const Left<T>& left, const Own<T, 2>& uv, const Own<T, kSurfaceFrame>& frame) {
-    for (i64 r = 0; r < left.run_starts.total; ++r) {
+    for (i64 r = 0; r < left.runs_used; ++r) {
         const Run<T>& run = left.runs[r];
         for (int k = 0; k < 3; ++k) {
             uv.add(run.uv_corners[k], T(1), run.uv[k]);
@@ -333,24 +255,31 @@ void add_vertices(const Left<T>& left, const Own<T, 2>& uv, const Own<T, kSurfac
 template <class T>
 void backward(const Job<T>& job) {
     const ImageBlocks blocks(job.image, job.points);
+    const Runs<T> counts(job, blocks);
+    const int threads = threads_for(job);
+    const i64 most = max(i64(16), 4 * i64(threads));  // blocks of a batch
     Scratch<double> sums(job.grad_rows ? blocks.count() * job.row_size : 0);
-    Left<T> left(job, blocks);
-    parallel(blocks.count(), threads_for(job), [&](i64 block) {
-        double* own = job.grad_rows ? sums.get() + block * job.row_size : nullptr;
-        for (int i = 0; own && i < job.row_size; ++i) own[i] = 0;
-        block_backward(job, blocks, block, own, left);
-    });
+    Left<T> left(job, blocks, counts, most);
+    for (i64 b = 0; b < blocks.count(); b += most) {
+        left.batch = {b, min(b + most, blocks.count())};
+        left.first_point = blocks.first(b);
+        left.runs_used = counts.in(b, left.batch.end);
+        parallel(left.batch.end - b, threads, [&](i64 i) {
+            double* own = job.grad_rows ? sums.get() + (b + i) * job.row_size : nullptr;
+            for (int c = 0; own && c < job.row_size; ++c) own[c] = 0;
+            block_backward(job, blocks, b + i, own, counts, left);
+        });
+        // Whatever the number of ranges, the terms of a vertex and of a texel come in the order of points.
+        parallel(threads, threads, [&](i64 range) {
+            add_vertices(left, Own<T, 2>(job.grad_uv, job.coordinates, range, threads),
+                         Own<T, kSurfaceFrame>(job.grad_frame, job.vertices, range, threads));
+            if (job.grad_texels) add_texels(job, blocks, left, Own<T, 3>(job.grad_texels, job.texel_rows, range, threads));
+        });
+    }
     for (i64 block = 0; job.grad_rows && block < blocks.count(); ++block) {
         double* into = job.grad_rows + (job.own_row ? blocks.image(block) * job.row_size : 0);
         for (int i = 0; i < job.row_size; ++i) into[i] += sums[block * job.row_size + i];
     }
-    // Whatever the number of ranges, the terms of a vertex and of a texel come in the order of points.
-    const i64 ranges = threads_for(job);
-    parallel(ranges, int(ranges), [&](i64 range) {
-        add_vertices(left, Own<T, 2>(job.grad_uv, job.coordinates, range, ranges),
-                     Own<T, kSurfaceFrame>(job.grad_frame, job.vertices, range, ranges));
-        if (job.grad_texels) add_texels(job, blocks, left, Own<T, 3>(job.grad_texels, job.texel_rows, range, ranges));
-    });
 }
 
 }  // namespace

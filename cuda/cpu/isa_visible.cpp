@@ -29,10 +29,12 @@ void find(const Job<T>& job) {
     *job.total = total;
 }
 
-// A face of the row, kept for the next pixel: neighbours mostly share theirs.
+// A face of the row, kept for the next pixel: neighbours mostly share theirs. What only pixels inside or outside of it
+// need is made when the first of them comes.
 template <class T>
 struct Known {
     int face = -1;
+    bool has_edges, has_planes;
     Clip<T> corner[3];
     Polygon<T> polygon;
     Edge<T> edges[4];
@@ -41,10 +43,21 @@ struct Known {
     void set(const Scene<T>& scene, i64 image, int f) {
         if (f == face) return;
         face = f;
+        has_edges = has_planes = false;
         scene.corners(image, f, corner);
         polygon = make_polygon(corner, scene.job.near);
-        for (int k = 0; k < polygon.n; ++k) edges[k] = make_edge(polygon, k);
-        hard_face(corner, polygon, hard);
+    }
+    void barycentric(T x, T y, bool inside, T out[3]) {
+        if (inside) {
+            if (!has_planes) hard_face(corner, polygon, hard);
+            has_planes = true;
+            barycentric_at(hard, x, y, out);
+            return;
+        }
+        for (int k = 0; !has_edges && k < polygon.n; ++k) edges[k] = make_edge(polygon, k);
+        has_edges = true;
+        const Fragment<T> f = fragment_at(corner, polygon, edges, hard, x, y, false);
+        for (int i = 0; i < 3; ++i) out[i] = f.barycentric[i];
     }
 };
 
@@ -56,19 +69,12 @@ void write_row(const Job<T>& job, const Scene<T>& scene, i64 row, i64 at) {
     Known<T> known;
     for (int column = 0; column < job.width; ++column) {
         if (winner[column] < 0) continue;
-        known.set(scene, image, winner[column] >> 1);
         const bool inside = winner[column] & 1;
-        const T x = scene.grid.x(column);
+        known.set(scene, image, winner[column] >> 1);
+        known.barycentric(scene.grid.x(column), y, inside, job.barycentric + 3 * at);
         job.place[at] = row * job.width + column;
         job.face[at] = known.face;
         job.inside[at] = inside;
-        T* barycentric = job.barycentric + 3 * at;
-        if (inside) {
-            barycentric_at(known.hard, x, y, barycentric);
-        } else {
-            const Fragment<T> f = fragment_at(known.corner, known.polygon, known.edges, known.hard, x, y, false);
-            for (int i = 0; i < 3; ++i) barycentric[i] = f.barycentric[i];
-        }
         ++at;
     }
 }

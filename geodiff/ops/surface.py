@@ -111,11 +111,12 @@ def _forward(
 ) -> torch.Tensor:
     images = max(len(rows), len(texture))
     for name, index, count in (
-        ("uv_corners", uv_corners, len(uv)),
         ("corners", corners, len(frame)),
+        ("uv_corners", uv_corners, len(uv)),
         ("image", image, images),
     ):
-        if not index.numel():
+        checked = index is uv_corners and index.data_ptr() == corners.data_ptr() and count >= len(frame)
+        if checked or not index.numel():
             continue
         low, high = (int(end) for end in index.aminmax())
         if not 0 <= low <= high < count:
