@@ -37,14 +37,17 @@ def visible(
     `geodiff.reference.visible` has the same name and arguments.
 
     Args:
-        clip, faces, layout: the packed meshes, as of `fragments`.
-        blur: NDC; where no face covers the pixel centre, the nearest in the image counts, if it is no farther than this.
+        clip: vertices of all images `(x·w, y·w, depth, w)`, `(N, 4)`, float32 or float64; see `Camera.to_clip`.
+        faces: corners of all faces, `(F, 3)`, indices local to the image's mesh.
+        layout: one row `[vertex_start, face_start, face_count]` an image, `(B, 3)`.
+        blur: NDC; where no face covers the pixel centre, the nearest in the image counts, if no farther than this.
         image_size: `(H, W)`.
         near: depth of the near plane, positive.
 
     Returns:
-        `place` `(P,)` int64, where in the flattened `(B·H·W)` each of the P pixels is, ascending; `face_id` `(P,)` int64,
-        within the image's mesh; `inside` `(P,)` bool, whether the face covers the pixel centre; `barycentric` `(P, 3)`.
+        `place` `(P,)` int64, where in the flattened `(B·H·W)` each of the P pixels is, ascending; `face_id` `(P,)`
+        int64, within the image's mesh; `inside` `(P,)` bool, whether the face covers the pixel centre; `barycentric`
+        `(P, 3)`.
 
     Gradients: of the barycentrics in `clip`, at fixed faces. The same bits on any number of threads. Not twice
     differentiable.

@@ -213,9 +213,8 @@ def _light_rows(
 ) -> tuple[torch.Tensor, int, torch.Tensor]:
     """Return the numbers of each image that light is made of, as `ops.reflect` has them; their stride; the kinds."""
     viewer = camera.rotation[..., 2, :] if camera.is_orthographic else camera.position
-    ambient = sum(
-        (_times(material.ambient, light.color) for light in lights if isinstance(light, AmbientLight)), 0 * viewer
-    )
+    ambients = [material.ambient * light.color for light in lights if isinstance(light, AmbientLight)]
+    ambient = sum(ambients[1:], ambients[0]) if ambients else viewer.new_zeros(3)
     columns, kinds = [viewer, material.shininess[..., None], ambient], []
     for light in lights:
         if isinstance(light, DirectionalLight):
@@ -226,7 +225,7 @@ def _light_rows(
             fading = light.attenuation
         else:
             continue
-        columns += [_times(material.diffuse, light.color), _times(material.specular, light.color), fading]
+        columns += [material.diffuse * light.color, material.specular * light.color, fading]
         kinds.append(int(isinstance(light, PointLight)))
     batch = common_batch(*(column.shape[:-1] for column in columns))
     if batch:
@@ -301,11 +300,6 @@ def _surface(mesh: Mesh, camera: Camera, lights: list[Light], look: _Look, gloss
         parallel_view=camera.is_orthographic,
         glossy=glossy,
     )
-
-
-def _times(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    dtype = torch.promote_types(a.dtype, b.dtype)
-    return a.to(dtype) * b.to(dtype)
 
 
 def _by_vertex(

@@ -369,7 +369,21 @@ class Mesh:
             choice("Mesh.with_attributes", "attributes", name, (*_ATTRIBUTES, "uv_faces", "material"))
         if "uv" in attributes and "uv_faces" not in attributes:
             attributes["uv_faces"] = None
-        return self._replace(**attributes)
+        if list(attributes) != ["texture"] or attributes["texture"] is None or self.uv is None:
+            return self._replace(**attributes)
+        texture = attributes["texture"]
+        if not isinstance(texture, Texture):
+            texture = as_tensor("Mesh", "texture", texture)
+            texture = Texture(floating("Mesh", "texture", texture, ("...", "H", "W", "C"), finite=False))
+        same_device("texture", texture, self.vertices)
+        if texture.dtype != self.dtype:
+            return self._replace(texture=texture)
+        # As in `with_vertices`: the rest was checked when it came in.
+        mesh = copy.copy(self)
+        mesh.texture = texture
+        mesh._cache, mesh._cache_version = {}, -1
+        mesh._check_batch()
+        return mesh
 
     def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in ("vertices", "material", *_ATTRIBUTES)}

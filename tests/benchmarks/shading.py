@@ -115,9 +115,8 @@ def stages(threads: int) -> list[dict]:
     mesh, eye = textured(3), gd.Camera.orbit(2.7, 30, 20, fov_deg=60)
     clip, faces, layout, _ = pack("benchmark", mesh, eye)
     size = (SIZE, SIZE)
-    found = ops.fragments(clip, faces, layout, blur=0.016, image_size=size, order="visible")
-    place = (found.face_id.reshape(-1) >= 0).nonzero()[:, 0]
-    corners = mesh.faces[found.face_id.reshape(-1)[place]]
+    found = ops.visible(clip, faces, layout, blur=0.016, image_size=size)
+    corners = mesh.faces[found.face_id]
     row, kind, none = torch.rand(1, 19), torch.zeros(1, dtype=torch.int32), torch.zeros(0, dtype=torch.int32)
     white = torch.ones(1, 3)
     assert mesh.uv is not None and mesh.texture is not None
@@ -125,16 +124,16 @@ def stages(threads: int) -> list[dict]:
         "clip": clip,
         "uv": mesh.uv,
         "frame": torch.cat([mesh.vertices, mesh.vertex_normals], dim=1),
-        "weight": found.barycentric.reshape(-1, 3)[place],
+        "weight": found.barycentric,
         "texture": mesh.texture.image[None],
         "alpha": torch.rand(SIZE * SIZE),
-        "color": torch.rand(len(place), 3),
+        "color": torch.rand(len(found.place), 3),
         "vertices": mesh.vertices,
     }
     leaves = {name: value.detach().clone().requires_grad_() for name, value in leaves.items()}
 
-    def fragments(blur: float = 0.016) -> torch.Tensor:
-        return ops.fragments(leaves["clip"], faces, layout, blur=blur, image_size=size, order="visible").barycentric
+    def visible(blur: float = 0.016) -> torch.Tensor:
+        return ops.visible(leaves["clip"], faces, layout, blur=blur, image_size=size).barycentric
 
     def surface() -> torch.Tensor:
         uv, frame, weight, texture = (leaves[name] for name in ("uv", "frame", "weight", "texture"))
@@ -142,11 +141,11 @@ def stages(threads: int) -> list[dict]:
 
     parts = {
         "silhouette": lambda: ops.silhouette(leaves["clip"], faces, layout, scale=1e-3, image_size=size),
-        "fragments": fragments,
-        "of these without rim": lambda: fragments(0.0),
+        "visible faces": visible,
+        "of these without rim": lambda: visible(0.0),
         "normals of the vertices": lambda: mesh.with_vertices(leaves["vertices"]).vertex_normals,
         "texture and light": surface,
-        "over the background": lambda: ops.composite(leaves["alpha"], leaves["color"], place, white),
+        "over the background": lambda: ops.composite(leaves["alpha"], leaves["color"], found.place, white),
     }
 
     def both(make: Callable[[], torch.Tensor]) -> None:
@@ -159,7 +158,7 @@ def stages(threads: int) -> list[dict]:
     whole = turns({name: lambda make=make: both(make) for name, make in parts.items()}, budget=2.0)
     rows = [{"stage": name, "threads": threads, "forward_ms": forward[name], "both_ms": whole[name]} for name in parts]
     for r in rows:
-        print(json.dumps({**r, "hits": len(place)}), flush=True)
+        print(json.dumps({**r, "hits": len(found.place)}), flush=True)
     return rows
 
 

@@ -140,7 +140,7 @@ def test_not_twice_differentiable():
 @by_module
 def test_bad_arguments_are_named(module):
     clip, faces, layout = BY_NAME["octahedron"].tensors()
-    with pytest.raises(ValueError, match="`blur` must be a number ≥ 0; got float -0.1"):
+    with pytest.raises(ValueError, match=r"`blur` must be a number ≥ 0; got float -0\.1"):
         module.visible(clip, faces, layout, blur=-0.1, image_size=(4, 4))
     with pytest.raises(ValueError, match="`image_size` must be two positive integers"):
         module.visible(clip, faces, layout, image_size=(4,))
