@@ -24,8 +24,14 @@ class ImageBlocks {
   private:
     static i64 fill(const int* image, i64 points, i64* starts) {
         i64 count = 0, start = 0;
+        if (!image) {
+            for (; start < points; start += kSize, ++count) {
+                if (starts) starts[count] = start;
+            }
+            return count;
+        }
         for (i64 p = 0; p < points; ++p) {
-            if (p == 0 || p - start == kSize || (image && image[p] != image[p - 1])) {
+            if (p == 0 || p - start == kSize || image[p] != image[p - 1]) {
                 start = p;
                 if (starts) starts[count] = p;
                 ++count;

@@ -29,10 +29,11 @@ void find(const Job<T>& job) {
     *job.total = total;
 }
 
-// A face of the row, kept for the next pixel: neighbours mostly share theirs. What only pixels inside or outside of it
-// need is made when the first of them comes.
+// A face, kept for the pixels to come: neighbours mostly share theirs, in this row and the next. What only pixels inside or
+// outside of it need is made when the first of them comes.
 template <class T>
 struct Known {
+    i64 image = -1;
     int face = -1;
     bool has_edges, has_planes;
     Clip<T> corner[3];
@@ -40,8 +41,9 @@ struct Known {
     Edge<T> edges[4];
     HardFace<T> hard;
 
-    void set(const Scene<T>& scene, i64 image, int f) {
-        if (f == face) return;
+    void set(const Scene<T>& scene, i64 i, int f) {
+        if (f == face && i == image) return;
+        image = i;
         face = f;
         has_edges = has_planes = false;
         scene.corners(image, f, corner);
@@ -61,15 +63,17 @@ struct Known {
     }
 };
 
+constexpr int kKept = 64;  // faces
+
 template <class T>
-void write_row(const Job<T>& job, const Scene<T>& scene, i64 row, i64 at) {
+void write_row(const Job<T>& job, const Scene<T>& scene, i64 row, i64 at, Known<T>* kept) {
     const i64 image = row / job.height;
     const T y = scene.grid.y(int(row % job.height));
     const int* winner = job.winner + row * job.width;
-    Known<T> known;
     for (int column = 0; column < job.width; ++column) {
         if (winner[column] < 0) continue;
         const bool inside = winner[column] & 1;
+        Known<T>& known = kept[(winner[column] >> 1) % kKept];
         known.set(scene, image, winner[column] >> 1);
         known.barycentric(scene.grid.x(column), y, inside, job.barycentric + 3 * at);
         job.place[at] = row * job.width + column;
@@ -95,8 +99,9 @@ void list(const Job<T>& job) {
     });
     for (i64 row = 0; row < rows; ++row) start[row + 1] += start[row];
     parallel(blocks, threads_for(job), [&](i64 block) {
+        Known<T> kept[kKept];
         for (i64 row = block * kZBandRows; row < min(rows, (block + 1) * kZBandRows); ++row) {
-            write_row(job, scene, row, start[row]);
+            write_row(job, scene, row, start[row], kept);
         }
     });
 }
