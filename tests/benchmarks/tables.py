@@ -381,6 +381,11 @@ def shading(result: dict) -> str:
             for r in result["color"]
         )
         text += table(head, rows) + "\n"
+    if "alone" in result:
+        ratios = sorted(r["hard_ratio"] for r in result["alone"])
+        text += f"1 280 faces, logistic, τ = 1e-3 again, {len(ratios)} times, alpha and hard depth alone taking turns, "
+        text += f"so that caches stay warm: × {number(ratios[0])} to {number(ratios[-1])}, "
+        text += f"median {number(statistics.median(ratios))}.\n\n"
     if "stages" in result:
         text += "### Where the time goes (1 280 faces, logistic, τ = 1e-3, hard depth)\n\n"
         rows = ([r["stage"], *(number(r[key]) for key in ("forward_ms", "both_ms"))] for r in result["stages"])
