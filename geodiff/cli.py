@@ -198,6 +198,9 @@ def fit_mesh(
 )
 @click.option("--depth", type=click.Path(path_type=pathlib.Path), help="Depth map, .npy, for --loss depth.")
 @click.option("--loss", multiple=True, help="silhouette, color or depth; several are added.  [default: silhouette]")
+@click.option("--ambient", type=float, help="Brightness from everywhere, for --loss color.")
+@click.option("--light", nargs=4, type=float, multiple=True, metavar="X Y Z BRIGHTNESS",
+              help="Direction towards a distant light, for --loss color; several times. Without, colours are unlit.")  # fmt: skip
 @click.option("--translation", help="free, distance or fixed.  [default: free]")
 @click.option("--focal", is_flag=True, default=None, help="Fit the focal length, too.")
 @click.option("--steps", type=int, help="Gradient steps.  [default: 60]")
@@ -227,6 +230,8 @@ def fit_pose(
     start: tuple[float, float, float] | None,
     depth: pathlib.Path | None,
     loss: tuple[str, ...],
+    ambient: float | None,
+    light: tuple[tuple[float, float, float, float], ...],
     scale_start: float | None,
     scale_end: float | None,
     mask: pathlib.Path | None,
@@ -240,7 +245,7 @@ def fit_pose(
     """
     on_cpu("fit-pose", device)
     from geodiff import tasks
-    from geodiff.tasks.pose_input import command_inputs
+    from geodiff.tasks.pose_input import command_inputs, command_lights
 
     changes = {name: value for name, value in options.items() if value is not None}
     if loss:
@@ -248,11 +253,13 @@ def fit_pose(
     if scale_start is not None or scale_end is not None:
         first, last = tasks.FitPoseSettings().scale
         changes["scale"] = (first if scale_start is None else scale_start, last if scale_end is None else scale_end)
+    lights = command_lights(ambient, light, loss)
     inputs = command_inputs(mesh, image, cameras, fov, start, depth)
     try:
         result = tasks.fit_pose(
             **inputs,
             mask=mask,
+            lights=lights,
             output=output,
             resume=resume,
             command=shlex.join(["geodiff", *sys.argv[1:]]),

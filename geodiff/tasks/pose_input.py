@@ -11,6 +11,7 @@ import torch
 from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
 from geodiff.scene.images import read_image
+from geodiff.scene.light import AmbientLight, DirectionalLight, Light
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.pose_settings import FitPoseSettings
 from geodiff.tasks.pose_target import PoseTargets
@@ -218,6 +219,27 @@ def command_inputs(
         except (ValueError, TypeError, EOFError) as error:
             raise fail(_WHERE, "depth", "an .npy file of numbers", f"{depth} ({error})") from error
     return inputs
+
+
+def command_lights(
+    ambient: float | None, light: tuple[tuple[float, float, float, float], ...], loss: tuple[str, ...]
+) -> list[Light] | None:
+    """Return the lights that the command line names, None for colours as they are.
+
+    Args:
+        ambient: brightness from everywhere.
+        light: direction towards a distant light, and its brightness, of each.
+        loss: what is compared.
+
+    Raises:
+        ValueError: lights where colours are not compared, or a direction of length zero.
+    """
+    lights: list[Light] = [] if ambient is None else [AmbientLight(ambient)]
+    lights += [DirectionalLight((x, y, z), brightness) for x, y, z, brightness in light]
+    if lights and "color" not in loss:
+        got = f"{', '.join(loss) or 'silhouette'} with lights"
+        raise fail(_WHERE, "loss", "color where there are lights", got, "Add --loss color, or leave the lights out.")
+    return lights or None
 
 
 def _view_of(images: PosedImages, image: pathlib.Path) -> int:

@@ -415,6 +415,26 @@ def test_command(views: pathlib.Path) -> None:
     assert facts["pose"]["focal"][0] == pytest.approx(1 / math.tan(math.radians(15)))
 
 
+def test_command_with_light(tmp_path: pathlib.Path) -> None:
+    ball = gd.icosphere(2)
+    color = 0.5 + 0.5 * torch.sin(2.5 * ball.vertices + torch.tensor([0.0, 1.0, 2.0]))
+    ball = gd.Mesh(ball.vertices, ball.faces, vertex_colors=color)
+    ball.save(tmp_path / "ball.ply")
+    lights = [gd.AmbientLight(0.2), gd.DirectionalLight((0, 1, 0), 0.9)]
+    seen = gd.Renderer(40, scale=1e-3, outputs="rgb")(ball, TRUTH, lights)
+    picture = torch.cat([seen.rgb / seen.alpha[..., None].clamp(min=1e-3), seen.alpha[..., None]], dim=-1)
+    Image.fromarray((255 * picture.clamp(0, 1)).byte().numpy(), "RGBA").save(tmp_path / "lit.png")
+    common = ("fit-pose", tmp_path / "ball.ply", tmp_path / "lit.png", "--start", 5, 15, 3, "--spread", 0, *FAST)
+    loss, losses = ("--loss", "silhouette", "--loss", "color"), {}
+    for name, more in (("lit", ("--ambient", 0.2, "--light", 0, 2, 0, 0.9)), ("unlit", ())):
+        text = call(*common, *loss, *more, "-o", tmp_path / name)
+        assert text.startswith("0 "), text
+        losses[name] = json.loads((tmp_path / name / "metrics.json").read_text())["loss"]
+    assert losses["lit"] < 0.5 * losses["unlit"]
+    text = call(*common, "--ambient", 1, "-o", tmp_path / "refused")
+    assert text.startswith("2 ") and "`loss` must be color where there are lights; got silhouette with lights" in text
+
+
 def test_command_refuses(views: pathlib.Path) -> None:
     mesh, image, out = views / "wedge.obj", views / "views" / "images" / "001.png", ("-o", views / "out")
     cameras = ("--cameras", views / "views")
