@@ -200,7 +200,7 @@ def fit_mesh(
 @click.option("--loss", multiple=True, help="silhouette, color or depth; several are added.  [default: silhouette]")
 @click.option("--ambient", type=float, help="Brightness from everywhere, for --loss color.")
 @click.option("--light", nargs=4, type=float, multiple=True, metavar="X Y Z BRIGHTNESS",
-              help="Direction towards a distant light, for --loss color; several times. Without, colours are unlit.")  # fmt: skip
+              help="Direction towards a distant light, for --loss color; several times.  [default: unlit]")  # fmt: skip
 @click.option("--translation", help="free, distance or fixed.  [default: free]")
 @click.option("--focal", is_flag=True, default=None, help="Fit the focal length, too.")
 @click.option("--steps", type=int, help="Gradient steps.  [default: 60]")
