@@ -4,7 +4,7 @@
 //
 // Forward, a thread owns a band of rows and goes through the faces in order, so ties go to the lowest index. Hard images
 // (one fragment, no blur or order 1) use the z-buffer of the hard rasteriser. Backward, fragments are sorted by face; a
-// thread owns faces, adds up their fragments in the order of pixels, and the faces are added to the vertices in order.
+// thread owns faces, adds up their fragments in a fixed order, and the faces are added to the vertices in order.
 #pragma once
 #include "../raster/fragments.h"
 #include "parallel.h"

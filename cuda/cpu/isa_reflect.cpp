@@ -25,9 +25,9 @@ int threads_for(const Job<T>& job) {
 template <class T, class Body>
 void each_group(const Job<T>& job, i64 first, i64 end, Body&& body) {
     LightLanes<T> lanes;
-    for (i64 p = first; p < end; p += kLights) {
-        const int used = int(min(end - p, i64(kLights)));
-        for (int i = 0; i < kLights; ++i) {
+    for (i64 p = first; p < end; p += kLitPoints) {
+        const int used = int(min(end - p, i64(kLitPoints)));
+        for (int i = 0; i < kLitPoints; ++i) {
             const i64 from = 3 * (p + min(i, used - 1));
             lanes.normal.set(i, vec(job.normal + from));
             lanes.x.set(i, vec(job.point + from));
@@ -60,7 +60,7 @@ void backward(const Job<T>& job) {
         double* own = sums.get() + block * job.row_size;
         for (int i = 0; i < job.row_size; ++i) own[i] = 0;
         each_group(job, blocks.first(block), blocks.end(block), [&](i64 first, int used, LightLanes<T>& lanes) {
-            for (int i = 0; i < kLights; ++i) {
+            for (int i = 0; i < kLitPoints; ++i) {
                 const T* up = job.upstream + 6 * (first + min(i, used - 1));
                 lanes.up_diffuse.set(i, vec(up));
                 lanes.up_shine.set(i, vec(up + 3));

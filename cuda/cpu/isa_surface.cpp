@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Colours of textured surfaces in light on the CPU, in one pass over the points. Backward, a second pass adds up what
-// belongs to vertices and texels: a thread owns a range of both and goes through all points in order. The order of blocks
-// of one size is that of the points, however many are taken at a time: the bits are those of one thread.
+// belongs to vertices and texels: a thread owns a range of both and goes through all points in order. Blocks are of one
+// size and are added in the order of points, however many make a batch, so the bits are those of one thread.
 #include "image_blocks.h"
 #include "parallel.h"
 #include "surface_lanes.h"
@@ -10,7 +10,7 @@ namespace gd {
 namespace {
 
 using geodiff::parallel;
-constexpr i64 kGroups = ImageBlocks::kSize / kLights;  // of a block, at most
+constexpr i64 kGroups = ImageBlocks::kSize / kLitPoints;  // of a block, at most
 template <class T>
 using Job = geodiff::SurfaceJob<T>;
 
@@ -124,7 +124,7 @@ struct Left {
     i64 first_point, runs_used;
     Scratch<Run<T>> runs;
     Scratch<TexelShare<T>> shares;  // of each point
-    Scratch<Span> spans;            // of each group of kLights points of each block, the texels that it touches
+    Scratch<Span> spans;            // of each group of kLitPoints points of each block, the texels that it touches
 
     Left(const Job<T>& job, const ImageBlocks& blocks, const Runs<T>& counts, i64 most)
         : batch{0, 0}, runs(most_runs(blocks, counts, most)),
@@ -168,21 +168,21 @@ void block_backward(const Job<T>& job, const ImageBlocks& blocks, i64 block, dou
     const int height = job.height, width = job.width;
     Lanes<T> lanes(job, begin, blocks.end(block), job.texels + 3 * first_texel(job, image));
     VecLanes<T> up, by_albedo;
-    T by_uv[2][kLights], by_weight[3][kLights];
+    T by_uv[2][kLitPoints], by_weight[3][kLitPoints];
     Run<T>* run = left.runs.get() + counts.in(left.batch.first, block) - 1;
     Span* span = left.spans.get() + (block - left.batch.first) * kGroups;
     for (; lanes.next(); ++span) {
         const Spots<T>& spots = lanes.spots();
         const i64 first = lanes.first;
         const int used = lanes.used;
-        for (int i = 0; i < kLights; ++i) up.set(i, vec(job.upstream + 3 * (first + min(i, used - 1))));
-        for (int i = 0; i < kLights; ++i) {
+        for (int i = 0; i < kLitPoints; ++i) up.set(i, vec(job.upstream + 3 * (first + min(i, used - 1))));
+        for (int i = 0; i < kLitPoints; ++i) {
             lanes.light.up_diffuse.set(i, hadamard(up[i], lanes.albedo[i]));
             lanes.light.up_shine.set(i, up[i]);
         }
         lanes.light.backward(model, grad_row, used);
 #pragma GCC ivdep
-        for (int i = 0; i < kLights; ++i) {
+        for (int i = 0; i < kLitPoints; ++i) {
             const SurfaceGradient<T> g = surface_backward(lanes[i], height, width, up[i], lanes.light.diffuse[i],
                                                           lanes.light.by_x[i], lanes.light.by_normal[i]);
             by_albedo.set(i, g.albedo);
@@ -201,7 +201,7 @@ void block_backward(const Job<T>& job, const ImageBlocks& blocks, i64 block, dou
         }
         *span = {spots.row[0][0], spots.row[0][0]};
         for (int k = 0; k < 4; ++k) {
-            for (int i = 0; i < kLights; ++i) {
+            for (int i = 0; i < kLitPoints; ++i) {
                 span->low = min(span->low, spots.row[k][i]);
                 span->high = max(span->high, spots.row[k][i]);
             }
@@ -225,9 +225,9 @@ void add_texels(const Job<T>& job, const ImageBlocks& blocks, const Left<T>& lef
     for (i64 block = left.batch.first; block < left.batch.end; ++block) {
         const i64 start = first_texel(job, blocks.image(block)), end = blocks.end(block) - left.first_point;
         const Span* span = left.spans.get() + (block - left.batch.first) * kGroups;
-        for (i64 first = blocks.first(block) - left.first_point; first < end; first += kLights, ++span) {
+        for (i64 first = blocks.first(block) - left.first_point; first < end; first += kLitPoints, ++span) {
             if (!own.meets(start + span->low, start + span->high)) continue;
-            const i64 last = min(end, first + kLights);
+            const i64 last = min(end, first + kLitPoints);
             for (i64 p = first; p < last; ++p) {
                 for (int k = 0; k < 4; k += 2) own.expect(start + left.shares[p].texel[k]);
             }

@@ -6,12 +6,12 @@
 
 namespace gd {
 
-constexpr int kLights = 16;  // lanes
+constexpr int kLitPoints = 16;  // at once, one a lane
 
 // A vector for each lane, coordinate by coordinate.
 template <class T>
 struct VecLanes {
-    T at[3][kLights];
+    T at[3][kLitPoints];
 
     Vec<T> operator[](int i) const { return {at[0][i], at[1][i], at[2][i]}; }
     void set(int i, const Vec<T>& v) {
@@ -56,7 +56,7 @@ struct LightLanes {
     void backward(const LightModel<T>& m, double* grad_row, int used) {
         start(m);
         for (int k = 0; k < 3; ++k) {
-            for (int i = 0; i < kLights; ++i) by_n.at[k][i] = by_v.at[k][i] = by_x.at[k][i] = T(0);
+            for (int i = 0; i < kLitPoints; ++i) by_n.at[k][i] = by_v.at[k][i] = by_x.at[k][i] = T(0);
         }
         for (int l = 0; l < m.lights; ++l) {
             const T* light = m.row + kReflectHead + kReflectLight * l;
@@ -71,7 +71,7 @@ struct LightLanes {
         }
         const bool parallel_view = m.parallel_view;
 #pragma GCC ivdep
-        for (int i = 0; i < kLights; ++i) {
+        for (int i = 0; i < kLitPoints; ++i) {
             Vec<T> normal_i, x_i, viewer;
             sight_backward(sight(i), parallel_view, {by_n[i], by_v[i], by_x[i]}, normal_i, x_i, viewer);
             by_normal.set(i, normal_i);
@@ -86,7 +86,7 @@ struct LightLanes {
 
   private:
     VecLanes<T> n, v, by_n, by_v;
-    T n_inverse[kLights], v_inverse[kLights], terms[kLightTerms][kLights];
+    T n_inverse[kLitPoints], v_inverse[kLitPoints], terms[kLightTerms][kLitPoints];
 
     Sight<T> sight(int i) const { return {n[i], v[i], n_inverse[i], v_inverse[i]}; }
 
@@ -100,7 +100,7 @@ struct LightLanes {
         const bool parallel_view = m.parallel_view;
         const T row[3] = {m.row[0], m.row[1], m.row[2]};
 #pragma GCC ivdep
-        for (int i = 0; i < kLights; ++i) {
+        for (int i = 0; i < kLitPoints; ++i) {
             const Sight<T> s = make_sight(row, parallel_view, normal[i], x[i]);
             n.set(i, s.n);
             v.set(i, s.v);
@@ -108,7 +108,7 @@ struct LightLanes {
             v_inverse[i] = s.v_inverse;
         }
         for (int k = 0; k < 3; ++k) {
-            for (int i = 0; i < kLights; ++i) {
+            for (int i = 0; i < kLitPoints; ++i) {
                 diffuse.at[k][i] = m.row[4 + k];
                 shine.at[k][i] = T(0);
             }
@@ -120,7 +120,7 @@ struct LightLanes {
         T light[kReflectLight];
         for (int k = 0; k < kReflectLight; ++k) light[k] = given[k];
 #pragma GCC ivdep
-        for (int i = 0; i < kLights; ++i) {
+        for (int i = 0; i < kLitPoints; ++i) {
             Vec<T> d = diffuse[i], s = shine[i];
             add_light<kPoint, kGlossy>(light, shininess, sight(i), x[i], d, s);
             diffuse.set(i, d);
@@ -142,7 +142,7 @@ struct LightLanes {
         T light[kReflectLight];
         for (int k = 0; k < kReflectLight; ++k) light[k] = given[k];
 #pragma GCC ivdep
-        for (int i = 0; i < kLights; ++i) {
+        for (int i = 0; i < kLitPoints; ++i) {
             Vec<T> d = diffuse[i], s = shine[i];
             SightGradient<T> g = {by_n[i], by_v[i], by_x[i]};
             T own[kLightTerms];

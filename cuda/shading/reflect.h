@@ -38,7 +38,7 @@ GEODIFF_HD Sight<T> make_sight(const T* row, bool parallel_view, const Vec<T>& n
     return s;
 }
 
-constexpr double kFaint = 1e-6;  // a highlight of which less than this is mirrored is 0
+constexpr double kFaint = 1e-6;  // highlights whose r·v is below this are 0
 
 // What forward and backward share of one light. No branches, so that a compiler can vectorise over points.
 template <class T>

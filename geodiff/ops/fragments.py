@@ -48,7 +48,7 @@ def fragments(
     Args:
         clip: vertices of all images `(x·w, y·w, depth, w)`, `(N, 4)`, float32 or float64; see `Camera.to_clip`.
         faces: corners of all faces, `(F, 3)`, indices local to the image's mesh.
-        layout: one row `[vertex_start, face_start, face_count]` an image, `(B, 3)`.
+        layout: one row `[vertex_start, face_start, face_count]` an image, `(B, 3)`; images share no vertices.
         k: how many faces a pixel keeps.
         blur: NDC; 0 keeps only faces that cover the pixel centre; may be infinite.
         image_size: `(H, W)`.

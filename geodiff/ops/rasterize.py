@@ -31,7 +31,7 @@ def rasterize(
     Args:
         clip: vertices of all images `(x·w, y·w, depth, w)`, `(N, 4)`, float32 or float64; see `Camera.to_clip`.
         faces: corners of all faces, `(F, 3)`, indices local to the image's mesh.
-        layout: one row `[vertex_start, face_start, face_count]` an image, `(B, 3)`.
+        layout: one row `[vertex_start, face_start, face_count]` an image, `(B, 3)`; images share no vertices.
         image_size: `(H, W)`.
         near: depth of the near plane, positive.
 

@@ -115,7 +115,7 @@ def _forward(
         ("uv_corners", uv_corners, len(uv)),
         ("image", image, images),
     ):
-        checked = index is uv_corners and index.data_ptr() == corners.data_ptr() and count >= len(frame)
+        checked = name == "uv_corners" and index.data_ptr() == corners.data_ptr() and count >= len(frame)
         if checked or not index.numel():
             continue
         low, high = (int(end) for end in index.aminmax())

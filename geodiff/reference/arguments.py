@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the two image-plane ops share: checks of packed meshes, and where the pixels are."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -46,7 +47,12 @@ def check_packed(
 
 
 def check_indices(where: str, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor) -> None:
-    """Check that layout and faces stay within what there is; arguments and errors as of `check_packed`."""
+    """Check that layout and faces stay within what there is, and that no images share vertices.
+
+    Arguments and errors are those of `check_packed`. Gradients of shared vertices would be added to from image after
+    image, in no fixed order.
+    """
+    ends = []
     for image, (vertex_start, face_start, face_count) in enumerate(layout.tolist()):
         if vertex_start < 0 or face_start < 0 or face_count < 0 or face_start + face_count > len(faces):
             row = f"row {image} = {[vertex_start, face_start, face_count]}"
@@ -59,6 +65,12 @@ def check_indices(where: str, clip: torch.Tensor, faces: torch.Tensor, layout: t
         if low < 0 or high >= count:
             got = f"{low if low < 0 else high} in image {image}"
             raise fail(where, "faces", f"indices from 0 to {count - 1}", got, "Indices count from 0.")
+        ends.append((vertex_start + low, vertex_start + high, image))
+    ends.sort()
+    for (_, last, one), (first, _, other) in itertools.pairwise(ends):
+        if first <= last:
+            got = f"vertex {first} in images {one} and {other}"
+            raise fail(where, "layout", "of images that share no vertices", got, "Repeat the vertices for each image.")
 
 
 def _check_integers(where: str, argument: str, value: Any, axis: str, fix: str) -> None:

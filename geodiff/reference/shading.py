@@ -54,7 +54,7 @@ def reflect(
         tensor([[0.6000, 0.6000, 0.6000, 1.0000, 1.0000, 1.0000]])
     """
     check_reflect(rows, kinds, image, normal, point)
-    own = rows[image.long()] if len(image) else rows.expand(len(normal), -1)
+    own = rows[image.long()] if len(image) else rows[:1].expand(len(normal), -1)
     n = unit(normal)
     v = own[:, :3] if parallel_view else unit(own[:, :3] - point)
     diffuse, shine = own[:, 4:7], torch.zeros_like(normal)
@@ -69,6 +69,7 @@ def reflect(
             fade = fading[:, :1] + fading[:, 1:2] * r + fading[:, 2:] * r * r
         facing = (n * way).sum(dim=1, keepdim=True)
         lit = facing > 0
+        fade = torch.where(lit, fade, 1.0)
         diffuse = diffuse + torch.where(lit, facing / fade, 0.0) * by_diffuse
         if glossy:
             mirrored = 2 * facing * (n * v).sum(dim=1, keepdim=True) - (way * v).sum(dim=1, keepdim=True)
@@ -156,6 +157,8 @@ def check_sample(image: torch.Tensor, uv: torch.Tensor, index: torch.Tensor, wra
     floating("sample", "image", image, ("B", "H", "W", "C"), finite=False)
     floating("sample", "uv", uv, ("P", 2), finite=False)
     choice("sample", "wrap", wrap, WRAPS)
+    if len(uv) and 0 in image.shape[:3]:
+        raise fail("sample", "image", "of one or more images of one or more texels", image)
     if uv.dtype != image.dtype:
         raise fail("sample", "uv", f"of the dtype of `image`, {image.dtype}", uv, error=TypeError)
     if len(index) not in (0, len(uv)):

@@ -85,6 +85,8 @@ def check_surface(
     check_sample(texture, weight[:, :2], image if len(texture) > 1 else image[:0], wrap)
     if texture.shape[3] != 3:
         raise fail("surface", "texture", "of 3 channels", texture)
+    if len(image) not in (0, len(weight)):
+        raise fail("surface", "image", f"({len(weight)},), one a point, or empty", image)
     batch = {len(rows), len(texture)} - {1}
     if len(batch) > 1:
         expected = f"1 or as many as there are rows, {len(rows)}"

@@ -36,7 +36,7 @@ class Found(NamedTuple):
 
     @property
     def fragments(self) -> Fragments:
-        """`(B, H, W, k)`."""
+        """The maps; only where they were asked for."""
         assert self.maps is not None
         return self.maps
 

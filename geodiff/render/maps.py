@@ -12,12 +12,12 @@ from geodiff.scene.mesh_batch import MeshBatch
 def mixed(
     found: Found, seen: Seen, weights: torch.Tensor | None, wanted: tuple[str, ...], size: tuple[int, int]
 ) -> dict[str, torch.Tensor]:
-    """Return the maps (B, H, W[, C]) asked for; depth and face_id with anything but rgb alone.
+    """Return the maps (B, H, W[, C]) asked for; depth and face_id unless only rgb is.
 
     The colours of a hard image are not among them: they meet the background at once, in `geodiff.ops.composite`.
     """
     maps: dict[str, torch.Tensor] = {}
-    if weights is None and wanted == ("rgb",):
+    if found.maps is None:
         return maps
     face_id, distance, _, depth = found.fragments
     values = {"normal": seen.normal, "uv": seen.uv}

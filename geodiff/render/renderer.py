@@ -179,7 +179,7 @@ class Renderer:
             raise fail("Renderer", "background_depth", "in [0, 1], and only with depth='softmax'", got, fix)
         if not isinstance(outputs, str | Sequence):
             raise fail("Renderer", "outputs", "a name or a sequence of names", outputs, error=TypeError)
-        self.outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+        self.outputs = (outputs,) if isinstance(outputs, str) else tuple(dict.fromkeys(outputs))
         for name in self.outputs:
             choice("Renderer", "outputs", name, OUTPUTS)
         self.supersample = _count("supersample", supersample, "It is how many pixels each side of a pixel is cut into.")

@@ -381,7 +381,7 @@ class Mesh:
         # As in `with_vertices`: the rest was checked when it came in.
         mesh = copy.copy(self)
         mesh.texture = texture
-        mesh._cache, mesh._cache_version = {}, -1
+        mesh._cache = dict(self._cache)
         mesh._check_batch()
         return mesh
 

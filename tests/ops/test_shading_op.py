@@ -50,10 +50,14 @@ def test_zero_vectors_are_finite():
     rows, image, normal, point = scene(4)
     normal[0], point[1], point[2] = 0, rows[0, :3], rows[0, 19:22]  # no normal; at the eye; at a lamp
     for module in (ops, reference):
-        leaves = [x.clone().requires_grad_() for x in (rows, normal, point)]
-        out = module.reflect(leaves[0], KINDS, image, leaves[1], leaves[2])
-        assert torch.equal(out[0, :3], rows[0, 4:7]) and not out[0, 3:].any()
-        assert all(torch.isfinite(g).all() for g in torch.autograd.grad(out.sum(), leaves))
+        for fading in (rows[0, 28:31].clone(), torch.tensor([0.0, 0, 1]), torch.tensor([0.0, 1, 0])):
+            rows[0, 28:31] = fading
+            leaves = [x.clone().requires_grad_() for x in (rows, normal, point)]
+            out = module.reflect(leaves[0], KINDS, image, leaves[1], leaves[2])
+            assert torch.equal(out[0, :3], rows[0, 4:7]) and not out[0, 3:].any()
+            assert all(torch.isfinite(g).all() for g in torch.autograd.grad(out.sum(), leaves))
+    two = rows.expand(2, -1).contiguous()
+    assert all(m.reflect(two, KINDS, image, normal[:0], point[:0]).shape == (0, 6) for m in (ops, reference))
 
 
 def test_opcheck_and_no_points():
@@ -183,6 +187,9 @@ def test_bad_samples_are_named():
             module.sample(image, uv.double(), none)
         with pytest.raises(ValueError, match="sample: `wrap` must be one of repeat, clamp, mirror"):
             module.sample(image, uv, none, wrap="tile")
+        for empty in (image[:0], image[:, :0], image[:, :, :0]):
+            with pytest.raises(ValueError, match="sample: `image` must be of one or more images of one or more texels"):
+                module.sample(empty, uv, none)
         with pytest.raises(ValueError, match=r"sample: `index` must be \(5,\), one a point, or empty"):
             module.sample(image, uv, torch.zeros(4, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"sample: `index` must be in \[0, 2\); got from 2 to 2"):

@@ -100,10 +100,35 @@ def test_only_wanted_gradients_are_made():
         assert torch.equal(grad, full[i]), NAMES[i]
 
 
-def test_the_same_bits_on_any_number_of_threads():
-    given = scene(9000, 3, 3)
+@pytest.mark.parametrize("wrap", ["repeat", "clamp", "mirror"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 6), (6, 1), (5, 4)], ids=str)
+def test_small_textures_and_coordinates_far_outside(size: tuple[int, int], wrap: str):
+    given = scene(700, 1, 4)
+    given["uv"] = 40 * given["uv"] - 20
+    given["texture"] = torch.rand(4, *size, 3, dtype=torch.float64)
+    given["image"] = torch.randint(0, 2, (700,)).sort().values * 3  # two images have no points
+    assert_same_vjp(of(ops, given, wrap=wrap), of(reference, given, wrap=wrap), leaves(given), 1e-11, 1e-9)
+
+
+def coherent(points: int, images: int) -> dict[str, torch.Tensor]:
+    """Many batches of blocks, of points that follow each other on one face, as in images."""
+    given = scene(points, images, images)
+    run = (torch.rand(points) < 0.2).cumsum(0) % 40
+    given["corners"] = torch.stack([run, run + 1, run + 5], dim=1).to(torch.int32)
+    given["uv_corners"] = given["corners"] + 9
+    return given
+
+
+def test_many_batches_are_the_twins():
+    given = coherent(40_000, 3)
+    assert_same_vjp(of(ops, given), of(reference, given), leaves(given), 1e-11, 1e-9)
+
+
+@pytest.mark.parametrize("make", [lambda: scene(9000, 3, 3), lambda: coherent(40_000, 2)], ids=["few", "batches"])
+def test_the_same_bits_on_any_number_of_threads(make):
+    given = make()
     results, before = [], torch.get_num_threads()
-    for threads in (1, 2, 3):
+    for threads in (1, 2, 3, 7):
         torch.set_num_threads(threads)
         try:
             some = [x.requires_grad_() for x in leaves(given, torch.float32)]
@@ -144,6 +169,14 @@ def test_bad_arguments_are_named():
         ops.surface(**{**given, "uv_corners": torch.full((5, 3), 59)})
     with pytest.raises(ValueError, match=r"surface: `corners` must be in \[0, 50\); got from -1 to -1"):
         ops.surface(**{**given, "corners": torch.full((5, 3), -1)})
+    one = torch.zeros(5, 3, dtype=torch.int32)  # for both, as where there are no seams
+    for count, name, index in ((59, "corners", 50), (59, "corners", -1), (20, "uv_corners", 30)):
+        both = one + index
+        same = {"corners": both, "uv_corners": both, "uv": torch.rand(count, 2, dtype=torch.float64)}
+        with pytest.raises(ValueError, match=f"surface: `{name}` must be in .*; got from {index} to {index}"):
+            ops.surface(**{**given, **same})
+    with pytest.raises(ValueError, match=r"surface: `image` must be \(5,\), one a point, or empty; got"):
+        ops.surface(**{**scene(5), "image": torch.zeros(2, dtype=torch.int64)})
     with pytest.raises(ValueError, match=r"surface: `image` must be in \[0, 2\); got from 2 to 2"):
         ops.surface(**{**given, "image": torch.full((5,), 2)})
 

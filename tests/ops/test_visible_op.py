@@ -46,23 +46,35 @@ def test_with_blur_it_is_the_list_of_fragments(scene: Scene, dtype: torch.dtype)
     assert_close_relative(got.barycentric, exact, 1e3 * torch.finfo(dtype).eps, "barycentric")
 
 
-GENERIC = ["octahedron", "three views of one mesh", "two meshes, packed, the second one first", "wide image"]
+GENERIC = [
+    "octahedron",
+    "three views of one mesh",
+    "two meshes, packed, the second one first",
+    "wide image",
+    "one corner behind the near plane",
+    "two corners behind the near plane",
+]
 
 
 @pytest.mark.parametrize("name", GENERIC)
-def test_the_kernel_is_its_twin(name: str):
-    clip, faces, layout = BY_NAME[name].tensors()
+@by_dtype
+def test_the_kernel_is_its_twin(name: str, dtype: torch.dtype):
+    clip, faces, layout = BY_NAME[name].tensors(dtype)
+    scale = torch.finfo(dtype).eps
     options = {"blur": 0.3, "image_size": (9, 11), "near": BY_NAME[name].near}
     got, wanted = (module.visible(clip, faces, layout, **options) for module in (ops, reference))
     assert len(wanted.place) and not wanted.inside.all()
-    assert all(torch.equal(a, b) for a, b in zip(got[:3], wanted[:3], strict=True))
-    assert_close_relative(got.barycentric, wanted.barycentric, 1e-12, "barycentric")
-    cotangent = random_cotangent(wanted.barycentric)
+    assert torch.equal(got.place, wanted.place)
+    # In single precision, which of two faces is nearer is sometimes a matter of rounding.
+    same = (got.face_id == wanted.face_id) & (got.inside == wanted.inside)
+    assert same.all() if dtype == torch.float64 else same.double().mean() > 0.8
+    assert_close_relative(got.barycentric[same], wanted.barycentric[same], 1e4 * scale, "barycentric")
+    cotangent = random_cotangent(wanted.barycentric) * same[:, None]
     first, second = (
         vjp(lambda x, m=m: m.visible(x, faces, layout, **options).barycentric, [clip], cotangent)[0]
         for m in (ops, reference)
     )
-    assert_close_relative(first, second, 1e-9, "gradient")
+    assert_close_relative(first, second, 1e6 * scale, "gradient")
 
 
 @pytest.mark.parametrize("name", GENERIC)
@@ -108,8 +120,8 @@ def test_the_same_bits_on_any_number_of_threads_and_for_one_image_of_many():
             torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
-    one, first = results[0][0], results[0][5]
-    assert torch.equal(one, first[first < 130 * 120])
+    first = results[0][5] < 130 * 120
+    assert all(torch.equal(a, b[first]) for a, b in zip(results[0][:4], results[0][5:9], strict=True))
 
 
 def test_opcheck():
@@ -148,6 +160,16 @@ def test_bad_arguments_are_named(module):
         module.visible(clip, faces, layout, image_size=(4, 4), near=0.0)
     with pytest.raises((ValueError, IndexError), match="`faces` must"):
         module.visible(clip, faces + 99, layout, image_size=(4, 4))
+
+
+@by_module
+def test_images_share_no_vertices(module):
+    clip, faces, layout = BY_NAME["octahedron"].tensors()
+    with pytest.raises(ValueError, match="visible: `layout` must be of images that share no vertices") as caught:
+        ops.visible(clip, faces, layout.repeat(2, 1), image_size=(4, 4))
+    assert "vertex 0 in images 0 and 1" in str(caught.value)
+    with pytest.raises(ValueError, match="`layout` must be of images that share no vertices"):
+        module.fragments(clip, faces, layout.repeat(2, 1), image_size=(4, 4))
 
 
 def test_what_the_kernel_refuses():

@@ -47,3 +47,20 @@ def test_other_maps_and_a_mesh_batch_take_the_same_colours():
     torch.testing.assert_close(alone, with_maps, rtol=1e-4, atol=1e-5)
     batch = gd.MeshBatch([mesh, mesh.with_vertices(0.5 * mesh.vertices)])
     torch.testing.assert_close(gd.Renderer(24, outputs="rgb")(batch, eye, lights).rgb[0], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("cameras", [1, 3])
+def test_colours_alone_are_those_beside_maps(cameras: int):
+    """Alone they come from the list of visible faces, beside other maps from those of fragments."""
+    eye = gd.Camera.orbit(2.5, 20, torch.arange(cameras) * 40.0 if cameras > 1 else 10.0, fov_deg=60)
+    results = []
+    for outputs in ("rgb", ("rgb", "alpha", "rgb"), ("rgb", "depth")):
+        vertices = gd.icosphere(2).vertices.clone().requires_grad_()
+        mesh = mesh_of(False, "repeat").with_vertices(vertices)
+        torch.manual_seed(0)
+        mesh = mesh.with_attributes(texture=torch.rand(16, 12, 3))
+        rgb = gd.Renderer((20, 24), scale=0.02, outputs=outputs)(mesh, eye, gd.AmbientLight()).rgb
+        results.append((rgb.detach(), *torch.autograd.grad(rgb.square().sum(), vertices)))
+    for other in results[1:]:
+        for one, several in zip(results[0], other, strict=True):
+            torch.testing.assert_close(one, several, rtol=1e-5, atol=1e-6 * float(several.abs().max()))

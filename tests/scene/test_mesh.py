@@ -210,6 +210,28 @@ def test_with_attributes() -> None:
         mesh.with_attributes(textures=None)
 
 
+def test_with_a_new_texture_alone() -> None:
+    mesh = dressed()
+    image = torch.rand(3, 2, 3, requires_grad=True)
+    normals = mesh.vertex_normals
+    textured = mesh.with_attributes(texture=image)
+    assert textured.texture is not None and textured.texture.image is image and mesh.texture is not textured.texture
+    assert textured.vertices is mesh.vertices and textured.uv is mesh.uv and textured.vertex_normals is normals
+    textured.vertices.add_(1.0)  # both look again, each for itself
+    assert textured.vertex_normals is not normals and torch.equal(textured.vertex_normals, mesh.vertex_normals)
+    clamped = gd.Texture(image, wrap="clamp")
+    assert mesh.with_attributes(texture=clamped).texture is clamped
+    assert mesh.with_attributes(texture=image.double()).vertices.dtype == torch.float64
+    with pytest.raises(ValueError, match=r"Mesh: `texture` must be of shape \(\.\.\., H, W, C\)"):
+        mesh.with_attributes(texture=torch.rand(3))
+    with pytest.raises(ValueError, match="Texture: `image` must be finite"):
+        mesh.with_attributes(texture=torch.full((2, 2, 3), math.nan))
+    with pytest.raises(ValueError, match="batch"):
+        mesh.with_vertices(torch.rand(3, 4, 3)).with_attributes(texture=torch.rand(2, 2, 2, 3))
+    with pytest.raises(ValueError, match="`uv` must be given with `texture`"):
+        square().with_attributes(texture=image)
+
+
 def test_batches_index_and_iterate() -> None:
     mesh = dressed().with_vertices(torch.rand(3, 4, 3)).with_attributes(vertex_colors=torch.rand(3, 4, 3))
     assert [part.vertices.shape for part in mesh] == [(4, 3)] * 3
