@@ -9,6 +9,7 @@ import torch
 from geodiff import soft
 from geodiff.native import cpu
 from geodiff.ops.culling import MAX_ERROR, contour_radii
+from geodiff.ops.derivatives import refuse_second
 from geodiff.reference.arguments import check_indices, check_packed
 from geodiff.reference.contour import coverage_of
 from geodiff.reference.outline import edge_cycles
@@ -213,16 +214,9 @@ def _autograd(ctx: Any, upstream: torch.Tensor, *_: Any) -> tuple[torch.Tensor |
     return (grad_clip, *(None,) * 11)
 
 
-def _refuse(ctx: Any, *_: Any) -> None:
-    raise RuntimeError(
-        "geodiff::contour is not twice differentiable. For second derivatives use geodiff.reference.contour, "
-        "which is plain torch."
-    )
-
-
 _library.impl("contour", _forward, "CPU")
 _library.impl("contour_backward", _backward, "CPU")
 torch.library.register_fake("geodiff::contour", _fake_forward, lib=_library)
 torch.library.register_fake("geodiff::contour_backward", _fake_backward, lib=_library)
 torch.library.register_autograd("geodiff::contour", _autograd, setup_context=_setup, lib=_library)
-torch.library.register_autograd("geodiff::contour_backward", _refuse, lib=_library)
+refuse_second(_library, "contour")

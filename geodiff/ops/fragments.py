@@ -7,6 +7,7 @@ import torch
 
 from geodiff import reference
 from geodiff.native import cpu
+from geodiff.ops.derivatives import refuse_second
 from geodiff.reference.arguments import check_indices, check_packed
 from geodiff.reference.fragments import ORDERS, Fragments, Ranking, check_blend, check_fragments
 from geodiff.validation import fail
@@ -202,13 +203,6 @@ def _autograd(ctx: Any, *upstream: torch.Tensor | None) -> tuple[torch.Tensor | 
     return (grad_clip, *(None,) * 11)
 
 
-def _refuse(ctx: Any, *_: Any) -> None:
-    raise RuntimeError(
-        "geodiff::fragments is not twice differentiable. For second derivatives use geodiff.reference.fragments, which "
-        "is plain torch."
-    )
-
-
 def blend(values: torch.Tensor, index: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Blend rows by weights: `out_p = Σ_j weight_pj · values[index_pj]`.
 
@@ -303,13 +297,6 @@ def _autograd_blend(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | No
     return values if want[0] else None, None, weight if want[1] else None
 
 
-def _refuse_blend(ctx: Any, *_: Any) -> None:
-    raise RuntimeError(
-        "geodiff::blend is not twice differentiable. For second derivatives use geodiff.reference.blend, which is "
-        "plain torch."
-    )
-
-
 _library.impl("fragments", _forward, "CPU")
 _library.impl("fragments_backward", _backward, "CPU")
 _library.impl("blend", _blend, "CPU")
@@ -319,6 +306,6 @@ torch.library.register_fake("geodiff::fragments_backward", _fake_backward, lib=_
 torch.library.register_fake("geodiff::blend", _fake_blend, lib=_library)
 torch.library.register_fake("geodiff::blend_backward", _fake_blend_backward, lib=_library)
 torch.library.register_autograd("geodiff::fragments", _autograd, setup_context=_setup, lib=_library)
-torch.library.register_autograd("geodiff::fragments_backward", _refuse, lib=_library)
+refuse_second(_library, "fragments")
 torch.library.register_autograd("geodiff::blend", _autograd_blend, setup_context=_setup_blend, lib=_library)
-torch.library.register_autograd("geodiff::blend_backward", _refuse_blend, lib=_library)
+refuse_second(_library, "blend")

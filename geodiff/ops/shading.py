@@ -7,6 +7,7 @@ import torch
 
 from geodiff import reference
 from geodiff.native import cpu
+from geodiff.ops.derivatives import refuse_second
 from geodiff.reference.shading import WRAPS, check_composite, check_places, check_reflect, check_sample
 from geodiff.validation import fail
 
@@ -156,13 +157,6 @@ def _autograd(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ..
     return grads[0], None, None, grads[1], grads[2], None, None
 
 
-def _refuse(ctx: Any, *_: Any) -> None:
-    raise RuntimeError(
-        "geodiff::reflect is not twice differentiable. For second derivatives use geodiff.reference.reflect, which is "
-        "plain torch."
-    )
-
-
 def sample(image: torch.Tensor, uv: torch.Tensor, index: torch.Tensor, *, wrap: str = "repeat") -> torch.Tensor:
     """Sample images bilinearly at texture coordinates.
 
@@ -255,13 +249,6 @@ def _autograd_sample(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | N
     return image if want[0] else None, uv if want[1] else None, None, None
 
 
-def _refuse_sample(ctx: Any, *_: Any) -> None:
-    raise RuntimeError(
-        "geodiff::sample is not twice differentiable. For second derivatives use geodiff.reference.sample, which is "
-        "plain torch."
-    )
-
-
 def composite(alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
     """Compose an image of a surface's colours and a background: `alpha·color + (1 − alpha)·background`.
 
@@ -337,28 +324,21 @@ def _autograd_composite(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor 
     return grads[0], grads[1], None, of_background
 
 
-def _refuse_composite(ctx: Any, *_: Any) -> None:
-    raise RuntimeError(
-        "geodiff::composite is not twice differentiable. For second derivatives use geodiff.reference.composite, which "
-        "is plain torch."
-    )
-
-
 _library.impl("reflect", _forward, "CPU")
 _library.impl("reflect_backward", _backward, "CPU")
 torch.library.register_fake("geodiff::reflect", _fake, lib=_library)
 torch.library.register_fake("geodiff::reflect_backward", _fake_backward, lib=_library)
 torch.library.register_autograd("geodiff::reflect", _autograd, setup_context=_setup, lib=_library)
-torch.library.register_autograd("geodiff::reflect_backward", _refuse, lib=_library)
+refuse_second(_library, "reflect")
 _library.impl("sample", _sample, "CPU")
 _library.impl("sample_backward", _sample_backward, "CPU")
 torch.library.register_fake("geodiff::sample", _fake_sample, lib=_library)
 torch.library.register_fake("geodiff::sample_backward", _fake_sample_backward, lib=_library)
 torch.library.register_autograd("geodiff::sample", _autograd_sample, setup_context=_setup_sample, lib=_library)
-torch.library.register_autograd("geodiff::sample_backward", _refuse_sample, lib=_library)
+refuse_second(_library, "sample")
 _library.impl("composite", _composite, "CPU")
 _library.impl("composite_backward", _composite_backward, "CPU")
 torch.library.register_fake("geodiff::composite", _fake_composite, lib=_library)
 torch.library.register_fake("geodiff::composite_backward", _fake_composite_backward, lib=_library)
 torch.library.register_autograd("geodiff::composite", _autograd_composite, setup_context=_setup_composite, lib=_library)
-torch.library.register_autograd("geodiff::composite_backward", _refuse_composite, lib=_library)
+refuse_second(_library, "composite")

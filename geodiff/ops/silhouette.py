@@ -9,6 +9,7 @@ import torch
 from geodiff import reference, soft
 from geodiff.native import cpu
 from geodiff.ops.culling import MAX_ERROR, cull_radius, special_values
+from geodiff.ops.derivatives import refuse_second
 from geodiff.reference.arguments import check_indices, check_packed
 from geodiff.validation import choice, fail, positive
 
@@ -266,19 +267,12 @@ def _autograd(ctx: Any, upstream: torch.Tensor, *_: Any) -> tuple[torch.Tensor |
     return (grad_clip, None, None, grad_params if want_params else None, *(None,) * len(ctx.model))
 
 
-def _refuse(ctx: Any, *_: Any) -> None:
-    raise RuntimeError(
-        "geodiff::silhouette is not twice differentiable. For second derivatives use geodiff.reference.silhouette, "
-        "which is plain torch."
-    )
-
-
 _library.impl("silhouette", _forward, "CPU")
 _library.impl("silhouette_backward", _backward, "CPU")
 torch.library.register_fake("geodiff::silhouette", _fake_forward, lib=_library)
 torch.library.register_fake("geodiff::silhouette_backward", _fake_backward, lib=_library)
 torch.library.register_autograd("geodiff::silhouette", _autograd, setup_context=_setup, lib=_library)
-torch.library.register_autograd("geodiff::silhouette_backward", _refuse, lib=_library)
+refuse_second(_library, "silhouette")
 
 
 def count_pairs(

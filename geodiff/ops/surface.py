@@ -7,6 +7,7 @@ import torch
 
 from geodiff import reference
 from geodiff.native import cpu
+from geodiff.ops.derivatives import refuse_second
 from geodiff.reference.shading import WRAPS
 from geodiff.reference.surface import check_surface
 from geodiff.validation import fail
@@ -210,16 +211,9 @@ def _autograd(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ..
     return uv, None, frame, None, grads[2], None, rows, None, texture, None, None, None
 
 
-def _refuse(ctx: Any, *_: Any) -> None:
-    raise RuntimeError(
-        "geodiff::surface is not twice differentiable. For second derivatives use geodiff.reference.surface, which is "
-        "plain torch."
-    )
-
-
 _library.impl("surface", _forward, "CPU")
 _library.impl("surface_backward", _backward, "CPU")
 torch.library.register_fake("geodiff::surface", _fake, lib=_library)
 torch.library.register_fake("geodiff::surface_backward", _fake_backward, lib=_library)
 torch.library.register_autograd("geodiff::surface", _autograd, setup_context=_setup, lib=_library)
-torch.library.register_autograd("geodiff::surface_backward", _refuse, lib=_library)
+refuse_second(_library, "surface")

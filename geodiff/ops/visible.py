@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from geodiff.native import cpu
+from geodiff.ops.derivatives import refuse_second
 from geodiff.reference.arguments import check_indices, check_packed
 from geodiff.reference.fragments import check_fragments
 from geodiff.reference.visible import Visible
@@ -144,16 +145,9 @@ def _autograd(ctx: Any, upstream: torch.Tensor, *_: Any) -> tuple[torch.Tensor |
     return (grad_clip, *(None,) * 6)
 
 
-def _refuse(ctx: Any, *_: Any) -> None:
-    raise RuntimeError(
-        "geodiff::visible is not twice differentiable. For second derivatives use geodiff.reference.visible, which is "
-        "plain torch."
-    )
-
-
 _library.impl("visible", _forward, "CPU")
 _library.impl("visible_backward", _backward, "CPU")
 torch.library.register_fake("geodiff::visible", _fake, lib=_library)
 torch.library.register_fake("geodiff::visible_backward", _fake_backward, lib=_library)
 torch.library.register_autograd("geodiff::visible", _autograd, setup_context=_setup, lib=_library)
-torch.library.register_autograd("geodiff::visible_backward", _refuse, lib=_library)
+refuse_second(_library, "visible")

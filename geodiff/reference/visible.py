@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import torch
 
-from geodiff.reference.fragments import fragments
+from geodiff.reference.arguments import check_packed
+from geodiff.reference.fragments import check_fragments, fragments
 
 
 class Visible(NamedTuple):
@@ -38,7 +39,7 @@ def visible(
     Args:
         clip: vertices of all images `(x·w, y·w, depth, w)`, `(N, 4)`, float32 or float64; see `Camera.to_clip`.
         faces: corners of all faces, `(F, 3)`, indices local to the image's mesh.
-        layout: one row `[vertex_start, face_start, face_count]` an image, `(B, 3)`.
+        layout: one row `[vertex_start, face_start, face_count]` an image, `(B, 3)`; images share no vertices.
         blur: NDC; where no face covers the pixel centre, the nearest in the image counts, if no farther than this.
         image_size: `(H, W)`.
         near: depth of the near plane, positive.
@@ -49,7 +50,8 @@ def visible(
     Gradients: of the barycentrics in `clip`, at fixed faces.
 
     Raises:
-        TypeError, ValueError: as `fragments`.
+        TypeError: for a wrong dtype or class.
+        ValueError: for a wrong shape, a value out of range, NaN or infinity.
 
     Example:
         >>> clip = torch.tensor([[-1.0, -1.0, 2.0, 1.0], [0.0, -1.0, 2.0, 1.0], [-1.0, 1.0, 2.0, 1.0]])
@@ -57,6 +59,8 @@ def visible(
         >>> visible(clip, *one, blur=0.5, image_size=(1, 1)).barycentric
         tensor([[0.0000, 0.6000, 0.4000]])
     """
+    check_packed("visible", clip, faces, layout, image_size, near)
+    check_fragments("visible", clip, layout, 1, blur, "visible", None)
     found = fragments(clip, faces, layout, blur=blur, image_size=image_size, near=near, order="visible")
     face_id = found.face_id.reshape(-1)
     place = (face_id >= 0).nonzero()[:, 0]

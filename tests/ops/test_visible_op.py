@@ -152,13 +152,13 @@ def test_not_twice_differentiable():
 @by_module
 def test_bad_arguments_are_named(module):
     clip, faces, layout = BY_NAME["octahedron"].tensors()
-    with pytest.raises(ValueError, match=r"`blur` must be a number ≥ 0; got float -0\.1"):
+    with pytest.raises(ValueError, match=r"visible: `blur` must be a number ≥ 0; got float -0\.1"):
         module.visible(clip, faces, layout, blur=-0.1, image_size=(4, 4))
-    with pytest.raises(ValueError, match="`image_size` must be two positive integers"):
+    with pytest.raises(ValueError, match="visible: `image_size` must be two positive integers"):
         module.visible(clip, faces, layout, image_size=(4,))
-    with pytest.raises(ValueError, match="`near` must be positive"):
+    with pytest.raises(ValueError, match="visible: `near` must be positive"):
         module.visible(clip, faces, layout, image_size=(4, 4), near=0.0)
-    with pytest.raises((ValueError, IndexError), match="`faces` must"):
+    with pytest.raises(ValueError, match="visible: `faces` must be indices from 0"):
         module.visible(clip, faces + 99, layout, image_size=(4, 4))
 
 
@@ -166,9 +166,9 @@ def test_bad_arguments_are_named(module):
 def test_images_share_no_vertices(module):
     clip, faces, layout = BY_NAME["octahedron"].tensors()
     with pytest.raises(ValueError, match="visible: `layout` must be of images that share no vertices") as caught:
-        ops.visible(clip, faces, layout.repeat(2, 1), image_size=(4, 4))
+        module.visible(clip, faces, layout.repeat(2, 1), image_size=(4, 4))
     assert "vertex 0 in images 0 and 1" in str(caught.value)
-    with pytest.raises(ValueError, match="`layout` must be of images that share no vertices"):
+    with pytest.raises(ValueError, match="fragments: `layout` must be of images that share no vertices"):
         module.fragments(clip, faces, layout.repeat(2, 1), image_size=(4, 4))
 
 
