@@ -4,6 +4,7 @@
 #include "grid.h"
 #include "jobs.h"
 #include "parallel.h"
+#include "search.h"
 
 namespace gd {
 namespace {
@@ -14,20 +15,6 @@ using Job = geodiff::CompositeJob<T>;
 
 constexpr i64 kPixelBlock = 4096;
 
-template <class T>
-i64 first_point(const Job<T>& job, i64 pixel) {
-    i64 low = 0, high = job.points;
-    while (low < high) {
-        const i64 middle = (low + high) / 2;
-        if (job.place[middle] < pixel) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return low;
-}
-
 // Calls body(pixel, point or −1, row of the background), and returns how many points it met.
 template <class T, class Body>
 i64 each_pixel(const Job<T>& job, Body&& body) {
@@ -35,7 +22,7 @@ i64 each_pixel(const Job<T>& job, Body&& body) {
     Scratch<i64> met(blocks);
     parallel(blocks, blocks < 4 ? 1 : job.threads, [&](i64 block) {
         const i64 first = block * kPixelBlock, end = min(job.pixels, first + kPixelBlock);
-        const i64 start = first_point(job, first);
+        const i64 start = first_at_least(job.place, job.points, first);
         i64 p = start, row = first % job.background_rows;
         for (i64 i = first; i < end; ++i) {
             const bool seen = p < job.points && job.place[p] == i;

@@ -200,7 +200,7 @@ void block_backward(const Job<T>& job, const ImageBlocks& blocks, i64 block, dou
             share.down = spots.down[i];
         }
         *span = {spots.row[0][0], spots.row[0][0]};
-        for (int k = 0; k < 4; ++k) {
+        for (int k = 0; job.grad_texels && k < 4; ++k) {
             for (int i = 0; i < kLitPoints; ++i) {
                 span->low = min(span->low, spots.row[k][i]);
                 span->high = max(span->high, spots.row[k][i]);

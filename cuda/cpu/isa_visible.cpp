@@ -4,6 +4,7 @@
 // Which face it is, is found band by band as for fragments; how long the list is, is known only then. So there are two
 // calls: `visible_find` leaves a face for each pixel, and `visible_list` writes the list, rows in parallel.
 #include "fragment_bands.h"
+#include "search.h"
 
 namespace gd {
 namespace {
@@ -106,17 +107,6 @@ void list(const Job<T>& job) {
     });
 }
 
-// The first point of the list at `place` or later.
-template <class T>
-i64 first_point(const Job<T>& job, i64 place) {
-    i64 low = 0, high = job.points;
-    while (low < high) {
-        const i64 middle = (low + high) / 2;
-        (job.place[middle] < place ? low : high) = job.place[middle] < place ? middle + 1 : middle;
-    }
-    return low;
-}
-
 constexpr int kPixels = 8;  // lanes
 
 // Adds the pixels (of an image that starts at `base`) of one face. Those on the rim are few; the others go side by side.
@@ -170,7 +160,8 @@ void backward(const Job<T>& job) {
     const Scene<T> scene(job);
     each_image(job, [&](i64 image, int threads) {
         const i64 pixels = i64(job.height) * job.width, base = image * pixels;
-        const i64 first = first_point(job, base), count = first_point(job, base + pixels) - first;
+        const i64 first = first_at_least(job.place, job.points, base);
+        const i64 count = first_at_least(job.place, job.points, base + pixels) - first;
         const ByFace by_face(scene.faces_of(image), count, [&](i64 i) { return job.face[first + i]; });
         faces_backward(scene, image, threads, by_face,
                        [&](auto&&... face) { face_pixels(job, scene, base, first, face...); });

@@ -67,8 +67,8 @@ class Lanes {
     int used;
 
     Lanes(const geodiff::SurfaceJob<T>& job, i64 begin, i64 end, const T* texture)
-        : first(begin - kLitPoints), used(0), job_(job), end_(end), texture_(texture), now_(0) {
-        ask(begin, 0);
+        : first(begin - kLitPoints), used(0), job_(job), end_(end), texture_(texture) {
+        ask(begin, 1 - now_);
     }
 
     const Spots<T>& spots() const { return spots_[now_]; }
@@ -94,9 +94,8 @@ class Lanes {
         first += kLitPoints;
         if (first >= end_) return false;
         used = size(first);
-        if (first + kLitPoints < end_) ask(first + kLitPoints, 1 - slot_);
-        now_ = slot_;
-        slot_ = 1 - slot_;
+        now_ = 1 - now_;
+        if (first + kLitPoints < end_) ask(first + kLitPoints, 1 - now_);
         for (int i = 0; i < kLitPoints; ++i) {
             const i64 p = 3 * (first + min(i, used - 1));
             for (int k = 0; k < 3; ++k) {
@@ -127,7 +126,7 @@ class Lanes {
     const geodiff::SurfaceJob<T>& job_;
     i64 end_;
     const T* texture_;
-    int now_, slot_ = 0;
+    int now_ = 0;  // of the two below; the other is that of the next group
     Spots<T> spots_[2];
 };
 

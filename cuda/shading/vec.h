@@ -44,11 +44,5 @@ template <class T>
 GEODIFF_HD Vec<T> unit_backward(const Vec<T>& unit, T inverse, const Vec<T>& g) {
     return times(inverse, plus(g, -dot(unit, g), unit));
 }
-template <class T, class S>
-GEODIFF_HD void add_to(S* into, const Vec<T>& a) {
-    into[0] += a.x;
-    into[1] += a.y;
-    into[2] += a.z;
-}
 
 }  // namespace gd
