@@ -1,5 +1,6 @@
 # make demo    set up .venv and recover a mesh from pictures of it (out/demo)
 # make test    set up .venv and run the whole test suite, in WORKERS processes
+# make docs    build the site in out/site
 # make lint types kernels wheel clean
 
 PYTHON  ?= python3
@@ -12,7 +13,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
 SOURCES := pyproject.toml $(shell find cuda -type f)
 
-.PHONY: demo test lint types kernels wheel clean
+.PHONY: demo test docs lint types kernels wheel clean
 
 demo: .venv/.run
 	$(DEMO)
@@ -20,6 +21,9 @@ demo: .venv/.run
 # Without the passive policy, OpenMP threads of one worker spin while the other one waits for the core.
 test: .venv/.dev
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(WORKERS)
+
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -53,3 +57,7 @@ clean:
 .venv/.dev: .venv/.base $(SOURCES)
 	@$(PIP) --no-build-isolation -e '.[dev]'
 	@touch .venv/.run $@
+
+.venv/.docs: .venv/.dev
+	@$(PIP) --no-build-isolation -e '.[docs]'
+	@touch .venv/.run .venv/.dev $@

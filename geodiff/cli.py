@@ -18,13 +18,16 @@ from geodiff.cli_options import Numbers, Pair, Size, Widths, clean, on_cpu
 # another make a step several times as slow as one thread alone; asleep, they cost next to nothing.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# What each extra of pyproject.toml brings.
 _EXTRAS = {
-    "cuda": "cuda.bindings",
-    "las": "laspy",
-    "open3d": "open3d",
-    "plot": "matplotlib",
-    "view": "viser",
-    "docs": "mkdocs",
+    "cad": ("rhino3dm", "OCP"),
+    "cuda": ("cuda.bindings",),
+    "docs": ("mkdocs",),
+    "las": ("laspy", "lazrs"),
+    "open3d": ("open3d",),
+    "plot": ("matplotlib",),
+    "pot": ("ot",),
+    "view": ("viser",),
 }
 
 
@@ -53,8 +56,7 @@ def info(as_json: bool) -> None:
     from geodiff.native import cpu
 
     try:
-        extension = cpu.extension()
-        kernels = ", ".join(sorted(name for name in dir(extension) if name.startswith(("silhouette", "rasterize"))))
+        kernels = ", ".join(cpu.kernels())
         simd = cpu.simd_level()
     except RuntimeError as error:
         kernels, simd = f"none: {error}", "none"
@@ -67,7 +69,9 @@ def info(as_json: bool) -> None:
         "kernels": kernels,
         "simd": simd,
         "threads": cpu.threads(),
-        "extras": ", ".join(f"{name} {'yes' if _found(module) else 'no'}" for name, module in _EXTRAS.items()),
+        "extras": ", ".join(
+            f"{name} {'yes' if all(map(_found, modules)) else 'no'}" for name, modules in _EXTRAS.items()
+        ),
     }
     if as_json:
         click.echo(json.dumps(facts, indent=1))

@@ -4,6 +4,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -44,6 +45,7 @@ def views(tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path / "views"
 
 
+BOUND = re.compile(r'm\.def\(\s*"(\w+)"')
 FAST = ("--steps", 30, "--subdivisions", 2)
 
 
@@ -53,7 +55,18 @@ def test_info() -> None:
         assert f"\n{name} " in f"\n{text}"
     facts = json.loads(succeed("info", "--json"))
     assert facts["geodiff"] == gd.__version__ and facts["torch"] == torch.__version__
-    assert "silhouette_forward" in facts["kernels"] and facts["simd"] in ("baseline", "v3", "v4")
+    # Each function that the extension's sources bind, but for those that are no kernels, and each extra that is no tool.
+    bound = {name for path in (ROOT / "cuda" / "cpu").glob("*.cpp") for name in BOUND.findall(path.read_text())}
+    assert len(bound) > 20 and set(facts["kernels"].split(", ")) == bound - {
+        "math",
+        "parallel_backend",
+        "set_simd_level",
+        "simd_level",
+    }
+    section = (ROOT / "pyproject.toml").read_text().split("[project.optional-dependencies]\n")[1].split("\n[")[0]
+    extras = re.findall(r"^([\w-]+) =", section, re.MULTILINE)
+    assert {fact.split()[0] for fact in facts["extras"].split(", ")} == set(extras) - {"dev", "test"}
+    assert facts["simd"] in ("baseline", "v3", "v4")
 
 
 def test_info_without_kernels_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:

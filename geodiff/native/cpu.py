@@ -25,6 +25,12 @@ def extension() -> ModuleType:
         ) from error
 
 
+def kernels() -> list[str]:
+    """List the compiled kernels by name."""
+    others = ("math", "parallel_backend", "set_simd_level", "simd_level")
+    return [name for name in sorted(vars(extension())) if not name.startswith("_") and name not in others]
+
+
 def simd_level() -> str:
     """Name the SIMD level in use: 'baseline', 'v3' (AVX2 + FMA) or 'v4' (AVX-512)."""
     return str(extension().simd_level())

@@ -276,10 +276,12 @@ def _ordered(cloud: torch.Tensor, order: str) -> torch.Tensor:
         points = cloud.numpy()
         count = min(NEIGHBOURS + 1, len(points))
         distance, index = cKDTree(points).query(points, k=count)
-        rows = np.repeat(np.arange(len(points)), count)
+        rows = np.repeat(np.arange(len(points), dtype=np.int32), count)  # SciPy before 1.15 takes no wider index here
         # Points in the same place must stay joined: a zero would be no edge.
         lengths = np.maximum(distance.ravel(), 1e-12)
-        graph = scipy.sparse.coo_array((lengths, (rows, index.ravel())), shape=(len(points),) * 2).tocsr()
+        graph = scipy.sparse.coo_array(
+            (lengths, (rows, index.ravel().astype(np.int32))), shape=(len(points),) * 2
+        ).tocsr()
         tree = csgraph.minimum_spanning_tree(graph.maximum(graph.T))
         first = csgraph.shortest_path(tree, directed=False, indices=0)
         if not np.isfinite(first).all():
