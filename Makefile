@@ -2,6 +2,9 @@
 # make test    set up .venv and run the whole test suite, in WORKERS processes
 # make docs    build the site in out/site
 # make lint types kernels wheel clean
+#
+# On Linux, torch from the default index comes with gigabytes of CUDA, which this release does not use. For its CPU build,
+# set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU wheels ("Get started" on its site, Pip, CPU): pip prefers what is there.
 
 PYTHON  ?= python3
 WORKERS ?= 2

@@ -17,7 +17,7 @@ for file in files:
     py_compile.compile(str(file), doraise=True)
 x = np.linspace(-20.0, 3.0, 1001)
 y = np.empty_like(x)
-_cpu.math(0, x, y)  # function 0
+_cpu.math(0, x, y)  # 0 is exp
 assert np.allclose(y, np.exp(x), rtol=1e-14), "the kernels' exp"
 help_text = subprocess.run(
     [sys.executable, "-m", "geodiff", "--help"], capture_output=True, text=True, check=True

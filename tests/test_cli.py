@@ -55,7 +55,7 @@ def test_info() -> None:
         assert f"\n{name} " in f"\n{text}"
     facts = json.loads(succeed("info", "--json"))
     assert facts["geodiff"] == gd.__version__ and facts["torch"] == torch.__version__
-    # Each function that the extension's sources bind, but for those that are no kernels, and each extra that is no tool.
+    # Each function that the extension's sources bind but those that are no kernels; each extra that users have use for.
     bound = {name for path in (ROOT / "cuda" / "cpu").glob("*.cpp") for name in BOUND.findall(path.read_text())}
     assert len(bound) > 20 and set(facts["kernels"].split(", ")) == bound - {
         "math",
