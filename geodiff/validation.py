@@ -151,6 +151,31 @@ def positive(where: str, argument: str, value: Any, fix: str = "") -> None:
         raise fail(where, argument, "positive and finite", str(value), fix)
 
 
+def integer(where: str, argument: str, value: Any, low: int, high: int | None = None) -> int:
+    """Return an integer in [low, high], as a Python number; ``high`` None: of any size."""
+    expected = f"an integer ≥ {low}" if high is None else f"an integer from {low} to {high}"
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise fail(where, argument, expected, value, error=TypeError)
+    if value < low or (high is not None and value > high):
+        raise fail(where, argument, expected, str(value))
+    return int(value)
+
+
+def number(where: str, argument: str, value: Any, low: float, high: float, fix: str = "") -> float:
+    """Return a real number in [low, high], as a Python one; NaN is none."""
+    expected = f"a number from {low:g} to {high:g}" if low > -math.inf and high < math.inf else f"a number ≥ {low:g}"
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise fail(where, argument, expected, value, fix, TypeError)
+    if not low <= value <= high or math.isinf(value):
+        raise fail(where, argument, expected, str(value), fix)
+    return float(value)
+
+
+def seed_number(where: str, value: Any, argument: str = "seed") -> int:
+    """Return a seed: an integer from 0 to 2³² − 1, which is what all generators of random numbers take."""
+    return integer(where, argument, value, 0, 2**32 - 1)
+
+
 def as_tensor(where: str, argument: str, value: Any) -> torch.Tensor:
     """Return a tensor as it is; copy a NumPy array, list or number into one."""
     if isinstance(value, torch.Tensor):

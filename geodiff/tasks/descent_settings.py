@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 _Settings = TypeVar("_Settings", bound="DataclassInstance")
+MOST_STEPS = 10**7
 _Own = TypeVar("_Own", bound="DescentSettings")
 
 
@@ -35,14 +36,6 @@ def changed(where: str, kind: type[_Settings], settings: Any, changes: dict[str,
 def is_number(value: Any) -> bool:
     """Whether a value is a real number, and no bool."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def integer(where: str, name: str, value: Any, low: int) -> None:
-    """Require an integer of at least ``low``."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-        raise fail(where, name, f"an integer ≥ {low}", value, error=TypeError)
-    if value < low:
-        raise fail(where, name, f"an integer ≥ {low}", str(value))
 
 
 class DescentSettings:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from geodiff import soft
-from geodiff.tasks.descent_settings import DescentSettings, integer, is_number
-from geodiff.validation import choice, fail, positive
+from geodiff.tasks.descent_settings import MOST_STEPS, DescentSettings, is_number
+from geodiff.validation import choice, fail, integer, positive, seed_number
 
 LOSSES = ("silhouette", "color", "depth")
 COVERAGES = ("contour", "faces", "edges")
@@ -85,18 +85,18 @@ class FitPoseSettings(DescentSettings):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in (
-            ("steps", 1),
-            ("candidates", 1),
-            ("starts", 1),
-            ("finalists", 1),
-            ("search_size", 8),
-            ("size", 8),
-            ("polish", 0),
-            ("checkpoint_every", 0),
-            ("seed", 0),
+        for name, low, high in (
+            ("steps", 1, MOST_STEPS),
+            ("candidates", 1, 10**6),
+            ("starts", 1, 10**6),
+            ("finalists", 1, 10**6),
+            ("search_size", 8, None),
+            ("size", 8, None),
+            ("polish", 0, 10**6),
+            ("checkpoint_every", 0, None),
         ):
-            integer(_WHERE, name, getattr(self, name), low)
+            integer(_WHERE, name, getattr(self, name), low, high)
+        seed_number(_WHERE, self.seed)
         losses = (self.loss,) if isinstance(self.loss, str) else tuple(self.loss)
         for name in losses:
             choice(_WHERE, "loss", name, LOSSES)

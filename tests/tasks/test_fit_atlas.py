@@ -255,7 +255,7 @@ def test_killed_and_resumed(tmp_path: pathlib.Path) -> None:
     time.sleep(0.2)
     job.send_signal(signal.SIGKILL)
     assert job.wait() == -signal.SIGKILL, "the job ended before it could be killed"
-    reached = len(torch.load(checkpoint, weights_only=True)["state"]["history"])
+    reached = len(read_checkpoint(checkpoint.read_bytes())["state"]["history"])
     records: list[dict] = []
 
     def few(record: dict) -> None:
@@ -266,7 +266,7 @@ def test_killed_and_resumed(tmp_path: pathlib.Path) -> None:
     with pytest.raises(Stop):
         gd.fit_atlas(tmp_path / "ball.npy", output=tmp_path / "out", callback=few, checkpoint_seconds=0,
                      **{**SMALL, "rounds": 40, "chunk": 4})  # fmt: skip
-    again = torch.load(checkpoint, weights_only=True)["state"]["history"]
+    again = read_checkpoint(checkpoint.read_bytes())["state"]["history"]
     assert reached >= 1 and len(again) == reached + 3 and again[reached:] == records
 
 
