@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from geodiff.validation import fail
 
 _ASIDE = re.compile(r"\.geodiff-(?:(?P<pid>\d+)-(?P<host>[^/]*)-)?[a-z0-9_]{8}")
+_TOLD = re.compile(r"[\w.]+: `\w+` must be ")  # an error of geodiff's own
 _OLD = 24 * 3600.0  # seconds, after which a folder aside is nobody's, if whose it is cannot be told
 _swept: set[pathlib.Path] = set()  # folders that this process has looked at
 
@@ -81,9 +82,10 @@ def folder_aside(
     try:
         yield folder
     except OSError as error:
-        if error.errno is None:  # already told
+        if _TOLD.match(str(error)):
             raise
-        got = f"{target} ({os.strerror(error.errno)})"
+        # Pillow's have no number, and may have no words.
+        got = f"{target} ({error.strerror or error or type(error).__name__})"
         fix = "Free some space, or choose another place; nothing was written."
         raise fail(where, argument, "where there is a folder with room for it", got, fix, OSError) from error
     finally:
