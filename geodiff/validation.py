@@ -153,22 +153,29 @@ def positive(where: str, argument: str, value: Any, fix: str = "") -> None:
 
 def integer(where: str, argument: str, value: Any, low: int, high: int | None = None) -> int:
     """Return an integer in [low, high], as a Python number; ``high`` None: of any size."""
-    expected = f"an integer ≥ {low}" if high is None else f"an integer from {low} to {high}"
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-        raise fail(where, argument, expected, value, error=TypeError)
-    if value < low or (high is not None and value > high):
-        raise fail(where, argument, expected, str(value))
-    return int(value)
+        raise fail(where, argument, f"an integer ≥ {low}", value, error=TypeError)
+    whole = int(value)
+    if whole < low:
+        raise fail(where, argument, f"an integer ≥ {low}", str(whole))
+    if high is not None and whole > high:
+        raise fail(where, argument, f"an integer ≤ {high}", str(whole))
+    return whole
 
 
 def number(where: str, argument: str, value: Any, low: float, high: float, fix: str = "") -> float:
-    """Return a real number in [low, high], as a Python one; NaN is none."""
-    expected = f"a number from {low:g} to {high:g}" if low > -math.inf and high < math.inf else f"a number ≥ {low:g}"
+    """Return a finite real number in [low, high], as a Python one."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        raise fail(where, argument, expected, value, fix, TypeError)
-    if not low <= value <= high or math.isinf(value):
-        raise fail(where, argument, expected, str(value), fix)
-    return float(value)
+        raise fail(where, argument, f"a number ≥ {low:g}", value, fix, TypeError)
+    try:
+        real = float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        real = math.inf
+    if not low <= real < math.inf:
+        raise fail(where, argument, f"finite and ≥ {low:g}", str(real), fix)
+    if real > high:
+        raise fail(where, argument, f"at most {high:g}", str(real), fix)
+    return real
 
 
 def seed_number(where: str, value: Any, argument: str = "seed") -> int:

@@ -102,8 +102,11 @@ class Settings:
         seed_number(where, self.seed)
         for name in ("rate", "stop"):
             positive(where, name, getattr(self, name))
+        number(where, "rate", self.rate, 0, 1)
+        number(where, "stop", self.stop, 0, 1e9)
         if self.radius is not None:
             positive(where, "radius", self.radius, "It is relative to the diagonal: say 0.05.")
+            number(where, "radius", self.radius, 0, 1, "It is relative to the diagonal: say 0.05.")
         if self.noise is not None:
             number(where, "noise", self.noise, 0, math.inf)
         number(where, "consistency", self.consistency, 0, 1e9)
@@ -177,6 +180,9 @@ class Fitter:
 
     def __init__(self, cloud: Cloud, settings: Settings) -> None:
         self.cloud, self.settings = cloud, settings
+        if settings.noise is not None and settings.noise > cloud.diagonal:
+            got = f"{settings.noise:g} in a cloud whose diagonal is {cloud.diagonal:g}"
+            raise fail("fit_atlas", "noise", "less than the cloud is wide", got, "It is in the unit of the points.")
         target = settings.target
         while True:
             patches = cover(cloud, radius=settings.radius, target=target, spacing=settings.spacing, seed=settings.seed)

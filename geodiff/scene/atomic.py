@@ -76,9 +76,8 @@ def folder_aside(
         mine = f".geodiff-{os.getpid()}-{socket.gethostname()[:64]}-"
         folder = pathlib.Path(tempfile.mkdtemp(prefix=mine, dir=parent))
     except OSError as error:
-        raise fail(
-            where, argument, "in a folder that can be written to", f"{target} ({error})", "Choose another.", OSError
-        ) from error
+        expected = f"{'a' if argument == 'folder' else 'in a'} folder that can be written to"
+        raise fail(where, argument, expected, f"{target} ({error})", "Choose another.", OSError) from error
     try:
         yield folder
     except OSError as error:

@@ -91,17 +91,17 @@ def save_checkpoint(path: pathlib.Path, job: str, inputs: dict[str, Any], state:
     """
     # One fixed name: what a killed job left half-written is overwritten by the job that resumes it.
     part = _part(path)
-    tensors: list[np.ndarray] = []
+    tensors: list[memoryview] = []
     text = json.dumps({"job": job, "inputs": inputs, "state": _packed(state, tensors)}).encode() + b"\n"
     digest = hashlib.sha256(text)
-    for array in tensors:
-        digest.update(array.reshape(-1).view(np.uint8))
+    for data in tensors:
+        digest.update(data)
     try:
         with part.open("wb") as file:
             file.write(b"%s%d %s\n" % (_MAGIC, VERSION, digest.hexdigest().encode()))
             file.write(text)
-            for array in tensors:
-                file.write(array.reshape(-1).view(np.uint8))
+            for data in tensors:
+                file.write(data)
         os.replace(part, path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -201,12 +201,12 @@ def read_checkpoint(data: bytes) -> dict[str, Any]:
     return content
 
 
-def _packed(value: Any, tensors: list[np.ndarray]) -> Any:
+def _packed(value: Any, tensors: list[memoryview]) -> Any:
     """Return what JSON holds for a value; tensors are appended to the list, and noted by their place."""
     if isinstance(value, torch.Tensor):
         array = value.detach().cpu().contiguous().numpy()
         at = sum(one.nbytes for one in tensors)
-        tensors.append(array)
+        tensors.append(array.reshape(-1).view(np.uint8).data)
         return {"tensor": [str(value.dtype).removeprefix("torch."), list(value.shape), at]}
     if isinstance(value, Mapping):
         return {name: _packed(one, tensors) for name, one in value.items()}

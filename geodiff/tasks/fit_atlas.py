@@ -228,12 +228,11 @@ class _Job:
 
     def _like(self) -> dict[str, Any]:
         """Return what a checkpoint's state must look like."""
-        count = Number(0, sys.maxsize)
+        counts = dict.fromkeys(("chunk", "chunks", "converged"), Number(0, sys.maxsize))
         seconds = Number(0.0, FINITE.high)
         return {
             "fitter": {name: Like.of(tensor) for name, tensor in self.fitter.state().items()},
-            "history": Many({"stage": str, "chunk": count, "chunks": count, "converged": count, "loss": seconds,
-                             "seconds": seconds}),  # fmt: skip
+            "history": Many({"stage": str, "loss": seconds, "seconds": seconds, **counts}),
             "seconds": seconds,
         }
 

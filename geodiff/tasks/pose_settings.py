@@ -8,7 +8,7 @@ from typing import Any
 
 from geodiff import soft
 from geodiff.tasks.descent_settings import MOST_STEPS, DescentSettings, is_number
-from geodiff.validation import choice, fail, integer, positive, seed_number
+from geodiff.validation import choice, fail, integer, number, positive, seed_number
 
 LOSSES = ("silhouette", "color", "depth")
 COVERAGES = ("contour", "faces", "edges")
@@ -108,6 +108,7 @@ class FitPoseSettings(DescentSettings):
         if not isinstance(self.focal, bool):
             raise fail(_WHERE, "focal", "True or False", self.focal, error=TypeError)
         positive(_WHERE, "lr", self.lr, "0.1 (radians) is a good start.")
+        number(_WHERE, "lr", self.lr, 0, 10, "0.1 (radians) is a good start.")
         if not is_number(self.prune_at) or not 0 < self.prune_at < 1:
             raise fail(_WHERE, "prune_at", "a number in (0, 1)", self.prune_at)
         if self.spread is not None and (not is_number(self.spread) or not 0 <= self.spread <= 180):

@@ -2,7 +2,8 @@
 """Images of a mesh from around it, with their cameras: input for fit_mesh, made from a known answer."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -11,8 +12,9 @@ from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.pose import pixel_size
+from geodiff.tasks.descent_settings import is_number
 from geodiff.tasks.pictures import shaded
-from geodiff.validation import choice, describe, fail, integer, positive, seed_number
+from geodiff.validation import choice, describe, fail, integer, number, positive, seed_number
 
 _WHERE = "render_views"
 _SAMPLES = 4  # a side of a pixel
@@ -70,10 +72,11 @@ def render_views(
     choice(_WHERE, "placement", placement, ("orbit", "random"))
     views = integer(_WHERE, "views", views, 1, _MOST)
     seed = seed_number(_WHERE, seed)
-    if not isinstance(fov, int | float) or not _LEAST_FOV <= fov < 180:
-        raise fail(_WHERE, "fov", f"in [{_LEAST_FOV:g}, 180) degrees", describe(fov))
-    elevations = [float(elevation)] if isinstance(elevation, int | float) else [float(e) for e in elevation]
-    if not elevations or not all(-90 < e < 90 for e in elevations):
+    if not is_number(fov) or not 0 < fov < 180:
+        raise fail(_WHERE, "fov", "in (0, 180) degrees", describe(fov))
+    number(_WHERE, "fov", fov, _LEAST_FOV, 180)
+    elevations: list[Any] = list(elevation) if isinstance(elevation, Iterable) else [elevation]
+    if not elevations or not all(is_number(e) and -90 < e < 90 for e in elevations):
         raise fail(_WHERE, "elevation", "in (−90, 90) degrees", str(elevation), "Use ±89 for a view from the pole.")
     if distance is not None:
         positive(_WHERE, "distance", distance, "It is a length in the mesh's unit.")

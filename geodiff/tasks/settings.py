@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from geodiff import soft
-from geodiff.tasks.descent_settings import MOST_STEPS, DescentSettings
+from geodiff.tasks.descent_settings import LARGEST, MOST_STEPS, DescentSettings
 from geodiff.validation import choice, fail, integer, number, positive, seed_number
 
 FORMATS = ("obj", "ply", "glb", "stl")
 OPTIMIZERS = ("large_steps", "adam")
 _WHERE = "fit_mesh"
 _SUBDIVISIONS = 8  # 655 362 vertices
-_LARGEST = 1e9  # of a weight; beyond it, sums overflow in float32
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,9 @@ class FitMeshSettings(DescentSettings):
         self._check_share("flatness_decay", "weight")
         if self.init_radius is not None:
             positive(_WHERE, "init_radius", self.init_radius, "It is a length in the world's unit.")
+            number(_WHERE, "init_radius", self.init_radius, 0, 1e30)
         for name in ("smoothing", "laplacian", "flatness"):
-            number(_WHERE, name, getattr(self, name), 0, _LARGEST)
+            number(_WHERE, name, getattr(self, name), 0, LARGEST)
         self._check_descent()
 
     def flatness_at(self, step: int) -> float:

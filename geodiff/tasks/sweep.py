@@ -19,11 +19,12 @@ from tqdm import tqdm
 import geodiff.tasks.sweep_pose  # noqa: F401 - registers the job
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.checkpoint import fingerprint
+from geodiff.tasks.descent_settings import LARGEST
 from geodiff.tasks.lock import check_folder, output_folder
 from geodiff.tasks.sweep_files import Journal, write_table
 from geodiff.tasks.sweep_jobs import JOBS, Case, Job, select_family
 from geodiff.tasks.team import Team
-from geodiff.validation import choice, fail, integer, nearest, positive
+from geodiff.validation import choice, fail, integer, nearest, number, positive
 
 _WHERE = "sweep"
 _MOST_WORKERS = 4096
@@ -240,6 +241,7 @@ def _numbers(argument: str, given: Sequence[float] | None, default: tuple[float,
         raise fail(_WHERE, argument, "one number or more", "none")
     for value in values:
         positive(_WHERE, argument, value)
+        number(_WHERE, argument, value, 0, LARGEST)
     return list(dict.fromkeys(float(value) for value in values))
 
 

@@ -46,7 +46,7 @@ def test_errors_name_the_file(tmp_path: pathlib.Path) -> None:
         with replacing(target, "here"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="`path` must be in a folder that can be written to; got .*file/a.txt"):
+    with pytest.raises(OSError, match=r"`path` must be in a folder that can be written to; got .*file/a\.txt"):
         with replacing(tmp_path / "file" / "a.txt"):
             pass
     # The folder is deleted while the file is being written.
@@ -55,7 +55,11 @@ def test_errors_name_the_file(tmp_path: pathlib.Path) -> None:
             part.write_text("whole")
             shutil.rmtree(tmp_path / "sub")
     # An error of geodiff's own is not told twice.
-    with pytest.raises(OSError, match=r"^inner: `path` must be a file"), replacing(target), replacing(tmp_path, "inner"):
+    with (
+        pytest.raises(OSError, match=r"^inner: `path` must be a file"),
+        replacing(target),
+        replacing(tmp_path, "inner"),
+    ):
         pass
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
@@ -93,7 +97,11 @@ def test_what_killed_processes_left_is_swept(tmp_path: pathlib.Path, monkeypatch
     host = socket.gethostname()[:64]
     dead = [f".geodiff-{GONE}-{host}-abcdefgh"]
     old = [".geodiff-12345678", f".geodiff-{os.getpid()}-elsewhere.example.com-a_cdefg1"]
-    living = [f".geodiff-{os.getpid()}-{host}-abcdefgh", f".geodiff-{os.getppid()}-{host}-abcdefgh", ".geodiff-87654321"]
+    living = [
+        f".geodiff-{os.getpid()}-{host}-abcdefgh",
+        f".geodiff-{os.getppid()}-{host}-abcdefgh",
+        ".geodiff-87654321",
+    ]
     others = [".geodiff-notes", ".geodiffs", "geodiff-12345678", ".geodiff-12345678.txt"]
     for name in dead + old + living + others:
         (tmp_path / name).mkdir()

@@ -258,7 +258,7 @@ def test_every_flipped_byte_is_found(tmp_path: pathlib.Path) -> None:
 
 def test_a_checkpoint_that_cannot_be_read(tmp_path: pathlib.Path) -> None:
     (tmp_path / "checkpoint.pt").mkdir()
-    with pytest.raises(OSError, match="`resume` must be given a readable checkpoint; got .*checkpoint.pt"):
+    with pytest.raises(OSError, match=r"`resume` must be given a readable checkpoint; got .*checkpoint\.pt"):
         load_checkpoint(tmp_path / "checkpoint.pt", "fit_mesh", {}, {})
 
 

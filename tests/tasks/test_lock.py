@@ -183,9 +183,7 @@ def test_of_many_at_once_one_gets_it(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("why", ["no such call", "no locks here"])
-def test_where_the_file_system_has_no_locks(
-    why: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_the_file_system_has_no_locks(why: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file itself says whose it is."""
     if why == "no such call":
         monkeypatch.setattr(lock, "fcntl", None)
@@ -242,7 +240,9 @@ def test_a_folder_deleted_in_mid_run_is_named(job: str, tmp_path: pathlib.Path) 
         return
     if job == "fit_atlas":
         more |= {"checkpoint_seconds": 0, "chunk": 1, "target": 60}
-    with pytest.raises(OSError, match=rf"{job}: `output` must be a folder that can be written to; got {out}/checkpoint"):
+    with pytest.raises(
+        OSError, match=rf"{job}: `output` must be a folder that can be written to; got {out}/checkpoint"
+    ):
         JOBS[job](out, **more)
 
 
