@@ -168,19 +168,15 @@ def fit_mesh(
     if scale_start is not None or scale_end is not None:
         start, end = tasks.FitMeshSettings().scale
         changes["scale"] = (start if scale_start is None else scale_start, end if scale_end is None else scale_end)
-    try:
-        result = tasks.fit_mesh(
-            images,
-            template=template,
-            output=output,
-            formats=formats,
-            resume=resume,
-            command=shlex.join(["geodiff", *sys.argv[1:]]),
-            **changes,
-        )
-    except KeyboardInterrupt:
-        click.echo(f"\nInterrupted. The same command goes on from the last checkpoint in {output}, if any.", err=True)
-        sys.exit(130)
+    result = tasks.fit_mesh(
+        images,
+        template=template,
+        output=output,
+        formats=formats,
+        resume=resume,
+        command=shlex.join(["geodiff", *sys.argv[1:]]),
+        **changes,
+    )
     held_out = "" if result.iou_held_out is None else f", {result.iou_held_out:.3f} in {len(result.held_out)} held out"
     click.echo(f"\nIoU {result.iou_train:.3f} in {len(result.train)} views fitted{held_out}; "
                f"{len(result.history)} steps in {result.seconds:.1f} s")  # fmt: skip
@@ -259,19 +255,15 @@ def fit_pose(
         changes["scale"] = (first if scale_start is None else scale_start, last if scale_end is None else scale_end)
     lights = command_lights(ambient, light, loss)
     inputs = command_inputs(mesh, image, cameras, fov, start, depth)
-    try:
-        result = tasks.fit_pose(
-            **inputs,
-            mask=mask,
-            lights=lights,
-            output=output,
-            resume=resume,
-            command=shlex.join(["geodiff", *sys.argv[1:]]),
-            **changes,
-        )
-    except KeyboardInterrupt:
-        click.echo(f"\nInterrupted. The same command goes on from the last checkpoint in {output}, if any.", err=True)
-        sys.exit(130)
+    result = tasks.fit_pose(
+        **inputs,
+        mask=mask,
+        lights=lights,
+        output=output,
+        resume=resume,
+        command=shlex.join(["geodiff", *sys.argv[1:]]),
+        **changes,
+    )
     position = ", ".join(f"{x:.4g}" for x in result.camera.position.tolist())
     click.echo(f"\nCamera at ({position}), IoU {result.iou:.3f}; {len(result.history)} steps in {result.seconds:.1f} s")
     if result.error is not None:
@@ -363,17 +355,13 @@ def fit_atlas(cloud: pathlib.Path, output: pathlib.Path, ignore_normals: bool, d
     from geodiff import tasks
 
     chosen = {name: value for name, value in options.items() if value is not None}
-    try:
-        result = tasks.fit_atlas(
-            cloud,
-            output=output,
-            file_normals=not ignore_normals,
-            command=shlex.join(["geodiff", *sys.argv[1:]]),
-            **chosen,
-        )
-    except KeyboardInterrupt:
-        click.echo(f"\nInterrupted. The same command goes on from the last checkpoint in {output}, if any.", err=True)
-        sys.exit(130)
+    result = tasks.fit_atlas(
+        cloud,
+        output=output,
+        file_normals=not ignore_normals,
+        command=shlex.join(["geodiff", *sys.argv[1:]]),
+        **chosen,
+    )
     if not result.leads:
         return
     facts = result.metrics
@@ -435,13 +423,9 @@ def sweep(
             chosen[name] = json.loads(value)
         except ValueError:
             chosen[name] = value
-    try:
-        result = tasks.sweep(
-            kind, mesh, output=output, options=chosen, command=shlex.join(["geodiff", *sys.argv[1:]]), **options
-        )
-    except KeyboardInterrupt:
-        click.echo(f"\nInterrupted. The same command goes on from the rows in {output}.", err=True)
-        sys.exit(130)
+    result = tasks.sweep(
+        kind, mesh, output=output, options=chosen, command=shlex.join(["geodiff", *sys.argv[1:]]), **options
+    )
     if not result.leads:
         return
     click.echo(f"{len(result.rows)} runs, {result.run} of them now, {result.failed} failed")

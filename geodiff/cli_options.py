@@ -63,20 +63,38 @@ class Numbers(click.ParamType):
 
 
 def clean(command: Callable[..., None]) -> Callable[..., None]:
-    """Print an error of geodiff's as one message and exit with code 2; --debug shows where it came from."""
+    """Print an error of geodiff's as one message and exit with code 2; --debug shows where it came from.
+
+    Ctrl-C exits with code 130 and says how to go on.
+    """
 
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @functools.wraps(command)
     def wrapped(debug: bool, **options: Any) -> None:
         try:
             command(**options)
-        except (ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
+        except KeyboardInterrupt:
+            if debug:
+                raise
+            click.echo(f"\nInterrupted. {_advice(options)}", err=True)
+            sys.exit(130)
+        except (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError) as error:
             if debug or isinstance(error, click.exceptions.Exit | click.exceptions.Abort):
                 raise
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {error}" if str(error) else f"Error: {type(error).__name__}", err=True)
             sys.exit(2)
 
     return wrapped
+
+
+def _advice(options: dict[str, Any]) -> str:
+    """Say how to go on after Ctrl-C, by the options of the command."""
+    output = options.get("output")
+    if output is None:
+        return "Nothing was written; the same command starts anew."
+    if "resume" in options:
+        return f"The same command goes on from what is in {output}, if a checkpoint or rows are there yet."
+    return f"Nothing in {output} was changed, unless it was done; the same command starts anew."
 
 
 def on_cpu(where: str, device: str) -> None:

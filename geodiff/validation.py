@@ -151,6 +151,38 @@ def positive(where: str, argument: str, value: Any, fix: str = "") -> None:
         raise fail(where, argument, "positive and finite", str(value), fix)
 
 
+def integer(where: str, argument: str, value: Any, low: int, high: int | None = None) -> int:
+    """Return an integer in [low, high], as a Python number; ``high`` None: of any size."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise fail(where, argument, f"an integer ≥ {low}", value, error=TypeError)
+    whole = int(value)
+    if whole < low:
+        raise fail(where, argument, f"an integer ≥ {low}", str(whole))
+    if high is not None and whole > high:
+        raise fail(where, argument, f"an integer ≤ {high}", str(whole))
+    return whole
+
+
+def number(where: str, argument: str, value: Any, low: float, high: float, fix: str = "") -> float:
+    """Return a finite real number in [low, high], as a Python one."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise fail(where, argument, f"a number ≥ {low:g}", value, fix, TypeError)
+    try:
+        real = float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        real = math.inf
+    if not low <= real < math.inf:
+        raise fail(where, argument, f"finite and ≥ {low:g}", str(real), fix)
+    if real > high:
+        raise fail(where, argument, f"at most {high:g}", str(real), fix)
+    return real
+
+
+def seed_number(where: str, value: Any, argument: str = "seed") -> int:
+    """Return a seed: an integer from 0 to 2³² − 1, which is what all generators of random numbers take."""
+    return integer(where, argument, value, 0, 2**32 - 1)
+
+
 def as_tensor(where: str, argument: str, value: Any) -> torch.Tensor:
     """Return a tensor as it is; copy a NumPy array, list or number into one."""
     if isinstance(value, torch.Tensor):

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -250,15 +251,35 @@ def test_debug_shows_where_an_error_came_from(tmp_path: pathlib.Path) -> None:
     assert isinstance(result.exception, FileNotFoundError)
 
 
-def test_an_interrupted_job_says_how_to_go_on(
-    views: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("command", list(main.commands))
+def test_ctrl_c_is_130_and_advice_in_every_command(
+    command: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Whatever is being done when it comes: here, what a command looks at first."""
+
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(gd.tasks, "fit_mesh", interrupted)
-    result = call("fit-mesh", views, "-o", tmp_path / "out")
-    assert result.exit_code == 130 and "goes on from the last checkpoint" in result.output
+    out = tmp_path / "out"
+    arguments: list[object] = ["FILE"] * sum(isinstance(p, click.Argument) for p in main.commands[command].params)
+    if any(option.name == "output" for option in main.commands[command].params):
+        arguments += ["-o", out]
+    for first in (gd.tasks, gd.Mesh):
+        for name in ("fit_mesh", "fit_nurbs", "fit_atlas", "sweep", "load"):
+            if hasattr(first, name):
+                monkeypatch.setattr(first, name, interrupted)
+    monkeypatch.setattr("geodiff.native.cpu.extension", interrupted)
+    result = call(command, *arguments)
+    assert result.exit_code == 130, result.output
+    advice = {
+        "info": "Nothing was written; the same command starts anew.",
+        "render": f"Nothing in {out} was changed, unless it was done; the same command starts anew.",
+        "fit-nurbs": f"Nothing in {out} was changed, unless it was done; the same command starts anew.",
+        "view": f"Nothing in {out} was changed, unless it was done; the same command starts anew.",
+    }
+    goes_on = f"The same command goes on from what is in {out}, if a checkpoint or rows are there yet."
+    assert result.output == f"\nInterrupted. {advice.get(command, goes_on)}\n"
+    assert isinstance(call(command, *arguments, "--debug").exception, SystemExit)  # click's own way
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ struct Scene {
     Grid<T> grid;
     T blur, blur2;
 
-    explicit Scene(const geodiff::FragmentsJob<T>& j) : job(j), grid(make_grid<T>(j.height, j.width)) {
+    explicit Scene(const geodiff::FragmentsJob<T>& j) : job(j), grid(j.height, j.width) {
         blur = T(j.blur < 1e6 ? j.blur : 1e6);
         blur2 = j.blur < 1e6 ? blur * blur : Real<T>::largest;
     }
@@ -147,6 +147,7 @@ struct Drawer {
             middle_y += p.y[k] / T(p.n);
         }
         const T sharpness = job.order == kByWeight ? job.sharpness[image] : T(0);
+        const T* xs = grid.columns();
         for (int row = from; row < to; ++row) {
             const T y = grid.y(row);
             int first, end;
@@ -163,7 +164,7 @@ struct Drawer {
 #pragma GCC ivdep
                     for (int i = 0; i < kLane; ++i) {
                         Nearest<T> near = no_edge<T>();
-                        const T x = grid.x(column + i);
+                        const T x = xs[column + i];
                         meet(near, edges[0], T(0), p.orientation, x, y);
                         meet(near, edges[1], T(1), p.orientation, x, y);
                         meet(near, edges[2], T(2), p.orientation, x, y);
@@ -173,7 +174,7 @@ struct Drawer {
                     }
                     for (int i = 0; p.n == 4 && i < kLane; ++i) {
                         Nearest<T> near = no_edge<T>();
-                        meet(near, edges[3], T(3), p.orientation, grid.x(column + i), y);
+                        meet(near, edges[3], T(3), p.orientation, xs[column + i], y);
                         const bool closer = near.d2 < d2[i];
                         d2[i] = closer ? near.d2 : d2[i];
                         edge[i] = closer ? T(3) : edge[i];
@@ -185,7 +186,7 @@ struct Drawer {
                     const T handicap = p.orientation > T(0) ? T(1) : T(1 + kHandicap);
                     for (int i = 0; i < kLane; ++i) {
                         const i64 cell = line + column + i;
-                        const T x = grid.x(column + i) - middle_x;
+                        const T x = xs[column + i] - middle_x;
                         const T value = d2[i] * handicap + T(kMiddle) * (x * x + (y - middle_y) * (y - middle_y));
                         const bool wins = d2[i] <= scene.blur2 && value < lists.key[cell];
                         lists.key[cell] = wins ? value : lists.key[cell];
@@ -193,19 +194,17 @@ struct Drawer {
                     }
                     continue;
                 }
-                for (int i = 0; i < kLane; ++i) side[i] = Real<T>::largest;
+                for (int i = 0; i < kLane; ++i) side[i] = T(0);
                 for (int k = 0; k < p.n; ++k) {
                     for (int i = 0; i < kLane; ++i) {
-                        const T x = grid.x(column + i);
-                        const T cross = hard.ex[k] * (y - hard.ay[k]) - hard.ey[k] * (x - hard.ax[k]);
-                        side[i] = min(side[i], hard.sign[k] * cross);
+                        side[i] = on_inner_side(hard, k, xs[column + i], y) ? side[i] : T(-1);
                     }
                 }
                 const int lanes = min(kLane, grid.width - column);
                 for (int i = 0; i < lanes; ++i) {
                     const bool inside = side[i] >= T(0);
                     if (!inside && !(measured && scene.blur > T(0) && d2[i] <= scene.blur2)) continue;
-                    const T depth = inside ? depth_at(hard, grid.x(column + i), y)
+                    const T depth = inside ? depth_at(hard, xs[column + i], y)
                                            : edge_depth(corner, p, int(edge[i]), along[i]);
                     T key = depth;
                     if (job.order == kByWeight) {

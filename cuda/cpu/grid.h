@@ -2,26 +2,52 @@
 // Pixels on the CPU: where rows and columns lie in NDC, and which of them a polygon grown by a radius may touch.
 #pragma once
 #include "../raster/distance.h"
+#include "../raster/grid.h"
 #include "jobs.h"
 
 namespace gd {
 
-// Row 0 is the top; the shorter side spans [−1, 1]; centres at +0.5.
+// kLane numbers at once. (A plain loop of eight is unrolled into scalars before it can become one vector.)
+constexpr int kLane = 8;  // pixels are handled in groups of this many
+constexpr i64 kManyImages = 8;  // from here on threads share out images rather than parts of one
+
+// Memory for one call, released with it. (std::vector stays out: see CMakeLists.txt.)
+template <class T>
+class Scratch {
+  public:
+    explicit Scratch(i64 count) : data_(static_cast<T*>(__builtin_malloc(sizeof(T) * size_t_(count + 16)))) {}
+    ~Scratch() { __builtin_free(data_); }
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+    T* get() const { return data_; }
+    T& operator[](i64 i) const { return data_[i]; }
+
+  private:
+    static unsigned long long size_t_(i64 n) { return static_cast<unsigned long long>(n < 1 ? 1 : n); }
+    T* data_;
+};
+
+// Pixel centres, of a few rows and columns beyond the image too, since lanes are filled with neighbours.
 template <class T>
 struct Grid {
     int height, width;
     T step;      // NDC between two pixels
     T per_step;  // pixels in an NDC unit
 
-    GEODIFF_HD T x(int column) const { return (T(column) + T(0.5) - T(0.5) * T(width)) * step; }
-    GEODIFF_HD T y(int row) const { return (T(0.5) * T(height) - T(row) - T(0.5)) * step; }
-};
+    Grid(int height_, int width_)
+        : height(height_), width(width_), step(T(2) / T(shorter_side(height, width))),
+          per_step(T(shorter_side(height, width)) / T(2)), x_(width + kLane), y_(height + kLane) {
+        for (int i = 0; i < width + kLane; ++i) x_[i] = pixel_x<T>(height, width, i);
+        for (int i = 0; i < height + kLane; ++i) y_[i] = pixel_y<T>(height, width, i);
+    }
 
-template <class T>
-Grid<T> make_grid(int height, int width) {
-    const T shorter = T(height < width ? height : width);
-    return {height, width, T(2) / shorter, shorter / T(2)};
-}
+    T x(int column) const { return x_[column]; }
+    T y(int row) const { return y_[row]; }
+    const T* columns() const { return x_.get(); }
+
+  private:
+    Scratch<T> x_, y_;
+};
 
 template <class T>
 int to_int(T x, int low, int high) {
@@ -123,10 +149,6 @@ struct Reach {
     }
 };
 
-// kLane numbers at once. (A plain loop of eight is unrolled into scalars before it can become one vector.)
-constexpr int kLane = 8;  // pixels are handled in groups of this many
-constexpr i64 kManyImages = 8;  // from here on threads share out images rather than parts of one
-
 template <class T>
 void copy_lane(T* to, const T* from) {
     __builtin_memcpy(to, from, sizeof(T) * kLane);
@@ -141,22 +163,6 @@ void add_lane(T* __restrict to, const T* __restrict from) {
 #pragma omp simd
     for (int i = 0; i < kLane; ++i) to[i] += from[i];
 }
-
-// Memory for one call, released with it. (std::vector stays out: see CMakeLists.txt.)
-template <class T>
-class Scratch {
-  public:
-    explicit Scratch(i64 count) : data_(static_cast<T*>(__builtin_malloc(sizeof(T) * size_t_(count + 16)))) {}
-    ~Scratch() { __builtin_free(data_); }
-    Scratch(const Scratch&) = delete;
-    Scratch& operator=(const Scratch&) = delete;
-    T* get() const { return data_; }
-    T& operator[](i64 i) const { return data_[i]; }
-
-  private:
-    static unsigned long long size_t_(i64 n) { return static_cast<unsigned long long>(n < 1 ? 1 : n); }
-    T* data_;
-};
 
 template <class T>
 void load_face(const T* clip, const int* face, Clip<T> corner[3]) {

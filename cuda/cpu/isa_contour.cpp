@@ -30,14 +30,11 @@ struct Search {
     int* lists;      // kLevels × count
     double* sizes;   // count
 
-    double grid_x(int column) const { return (column + 0.5 - 0.5 * grid.width) * (2.0 / shorter()); }
-    double grid_y(int row) const { return (0.5 * grid.height - row - 0.5) * (2.0 / shorter()); }
-    double shorter() const { return grid.height < grid.width ? grid.height : grid.width; }
-
     void tile(int row, int column, int rows, int columns, int level, const int* from, int n) {
         if (row >= grid.height || column >= grid.width) return;
-        const double step = 2.0 / shorter();
-        const double x = grid_x(column) + 0.5 * (columns - 1) * step, y = grid_y(row) - 0.5 * (rows - 1) * step;
+        const double step = 2.0 / shorter_side(grid.height, grid.width);
+        const double x = pixel_x<double>(grid.height, grid.width, column) + 0.5 * (columns - 1) * step;
+        const double y = pixel_y<double>(grid.height, grid.width, row) - 0.5 * (rows - 1) * step;
         const double half = 0.5 * step * sqrt(double(rows - 1) * (rows - 1) + double(columns - 1) * (columns - 1));
         double least = Real<double>::largest;
         for (int i = 0; i < n; ++i) {
@@ -45,7 +42,9 @@ struct Search {
             least = min(least, sizes[i]);
         }
         const double reach = max(job.radius_outside, job.radius_inside);
-        const double bound = min(sqrt(least) + 2 * half, reach + half) * (1 + 1e-9) + 1e-12;
+        // Centres are rounded to T; the image's longer side says by how much.
+        const double rounding = 4 * double(Real<T>::epsilon) * max(grid.height, grid.width) * step + 1e-12;
+        const double bound = min(sqrt(least) + 2 * half, reach + half) * (1 + 1e-9) + rounding;
         const double bound2 = bound < 1e150 ? bound * bound : Real<double>::largest;
         int* own = lists + i64(level) * count;
         int kept = 0;
@@ -74,8 +73,8 @@ struct Search {
         double x[N], y[N], best[N], at[N];
         int which[N];
         for (int i = 0; i < N; ++i) {
-            x[i] = grid_x(column + i % 8);
-            y[i] = grid_y(row + i / 8);
+            x[i] = double(grid.x(column + i % 8));
+            y[i] = double(grid.y(row + i / 8));
             best[i] = Real<double>::largest;
             at[i] = 0;
             which[i] = -1;
@@ -131,11 +130,11 @@ void encode(const Job<T>& job, i64 image, const List<Segment>& segments) {
 
 template <class T>
 void measure(const Job<T>& job, const Projected& points, i64 image, int threads) {
-    const Grid<T> grid = make_grid<T>(job.height, job.width);
+    const Grid<T> grid(job.height, job.width);
     const i64 pixels = i64(job.height) * job.width;
     Scratch<unsigned char> mask(pixels);
     for (i64 i = 0; i < pixels; ++i) mask[i] = 0;
-    Outline<T> outline(job, points, image, threads);
+    Outline<T> outline(job, grid, points, image, threads);
     outline.find(mask.get());
     const int count = int(outline.pieces.size());
     const i64 across = (job.width + kTile - 1) / kTile, down = (job.height + kTile - 1) / kTile;
@@ -172,6 +171,7 @@ struct Share {
 template <class T>
 struct Gatherer {
     const Job<T>& job;
+    const Grid<T>& grid;
     const Projected& points;
     i64 image;
     List<Share>& shares;
@@ -193,16 +193,15 @@ struct Gatherer {
     }
 
     void rows(int first, int end) {
-        const double step = 2.0 / (job.height < job.width ? job.height : job.width);
         for (int row = first; row < end; ++row) {
-            const double y = (0.5 * job.height - row - 0.5) * step;
+            const double y = double(grid.y(row));
             Share run{-1, {0, 0, 0, 0}};
             for (int column = 0; column < job.width; ++column) {
                 const i64 pixel = (image * job.height + row) * job.width + column;
                 const double w = double(job.upstream[pixel]);
                 const int e = job.nearest[2 * pixel], kind = job.nearest[2 * pixel + 1];
                 if (e < 0 || w == 0) continue;
-                const double x = (column + 0.5 - 0.5 * job.width) * step;
+                const double x = double(grid.x(column));
                 const bool inside = !(job.distance[pixel] < T(0));
                 view_of(e, view, code);
                 if (e != run.code) {
@@ -253,9 +252,10 @@ void scatter(const Job<T>& job, i64 image, const Share& share, double* grad) {
 template <class T>
 void backward_image(const Job<T>& job, const Projected& points, i64 image, int threads, double* grad) {
     const i64 bands = (job.height + kBand - 1) / kBand;
+    const Grid<T> grid(job.height, job.width);
     Lists<Share> shares(bands);
     parallel(bands, threads, [&](i64 band) {
-        Gatherer<T> gatherer{job, points, image, shares[band], {}, {}};
+        Gatherer<T> gatherer{job, grid, points, image, shares[band], {}, {}};
         gatherer.rows(int(band * kBand), int(min(i64(job.height), (band + 1) * kBand)));
     });
     for (i64 band = 0; band < bands; ++band) {

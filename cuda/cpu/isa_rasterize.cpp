@@ -68,7 +68,7 @@ void draw_image(const Job<T>& job, const Grid<T>& grid, i64 image, int threads) 
 // Few images: bands of rows are spread over the threads; many: whole images are.
 template <class T>
 void rasterize(const Job<T>& job) {
-    const Grid<T> grid = make_grid<T>(job.height, job.width);
+    const Grid<T> grid(job.height, job.width);
     i64 work = job.images * job.height * job.width;
     for (i64 image = 0; image < job.images; ++image) work += 4 * job.layout[3 * image + 2];
     const int threads = work < 20000 ? 1 : job.threads;

@@ -112,7 +112,7 @@ struct Painter {
                     measure(p, edges, face);
                     flush();
                 }
-                batch.push(setup.columns.get(), y, row, column);
+                batch.push(setup.grid.columns(), y, row, column);
             }
         }
         measure(p, edges, face);

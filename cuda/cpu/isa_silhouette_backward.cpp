@@ -366,7 +366,7 @@ struct Gatherer {
                     measure(edges);
                     flush(true);
                 }
-                batch.push(setup.columns.get(), y, row, column);
+                batch.push(setup.grid.columns(), y, row, column);
             }
         }
         measure(edges);

@@ -154,6 +154,7 @@ struct Outline {
     static constexpr i64 kBlock = 1024;  // faces that a thread takes at a time
 
     const geodiff::ContourJob<T>& job;
+    const Grid<T>& grid;
     const Projected& points;
     const i64 image, faces, blocks;
     const int threads;
@@ -161,8 +162,8 @@ struct Outline {
     List<Segment> segments;
     List<Piece> pieces;
 
-    Outline(const geodiff::ContourJob<T>& j, const Projected& p, i64 i, int t)
-        : job(j), points(p), image(i), faces(j.layout[3 * i + 2]), blocks((faces + kBlock - 1) / kBlock), threads(t),
+    Outline(const geodiff::ContourJob<T>& j, const Grid<T>& g, const Projected& p, i64 i, int t)
+        : job(j), grid(g), points(p), image(i), faces(j.layout[3 * i + 2]), blocks((faces + kBlock - 1) / kBlock), threads(t),
           orientation(faces) {}
 
     // Fills `segments` and `pieces`, and marks the pixels whose centres are covered.
@@ -189,8 +190,7 @@ struct Outline {
     }
 
     void draw(const View& v, unsigned char* mask) const {
-        const double shorter = job.height < job.width ? job.height : job.width;
-        const double step = 2 / shorter, per_step = shorter / 2;
+        const double per_step = 0.5 * shorter_side(job.height, job.width);
         double left = v.x[0], right = v.x[0], bottom = v.y[0], top = v.y[0];
         for (int k = 1; k < v.n; ++k) {
             left = min(left, v.x[k]);
@@ -207,7 +207,7 @@ struct Outline {
         if (first >= end || first_row >= end_row) return;
         const Lines lines = make_lines(v);
         for (int row = first_row; row < end_row; ++row) {
-            const double y = (0.5 * job.height - row - 0.5) * step;
+            const double y = double(grid.y(row));
             double low = first, high = end;
             for (int k = 0; k < lines.n && end - first > 8; ++k) {
                 // x ≤ edge where ey > 0, x ≥ edge where ey < 0
@@ -223,7 +223,7 @@ struct Outline {
             const int from = to_int(low, first, end), to = to_int(high + 1, first, end);
             unsigned char* into = mask + i64(row) * job.width;
             for (int column = from; column < to; ++column) {
-                const double x = (column + 0.5 - 0.5 * job.width) * step;
+                const double x = double(grid.x(column));
                 // Threads may meet here; all of them write the same.
                 if (covers(lines, x, y)) __atomic_store_n(into + column, static_cast<unsigned char>(1), __ATOMIC_RELAXED);
             }

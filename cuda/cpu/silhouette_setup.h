@@ -22,14 +22,11 @@ struct SilhouetteSetup {
     DistributionParams<T> distribution;
     TConormParams<T> tconorm;
     TConormStages<T> stages;
-    Scratch<T> columns;  // x of each column
     CdfStage<T> forward_cdf, backward_cdf, shape_cdf, log_cdf, log_rate_cdf;
     GammaTable<T> gamma;
     int threads;
 
-    explicit SilhouetteSetup(const geodiff::SilhouetteJob<T>& j) : job(j), columns(j.width + kLane) {
-        grid = make_grid<T>(j.height, j.width);
-        for (int i = 0; i < j.width + kLane; ++i) columns[i] = grid.x(i);
+    explicit SilhouetteSetup(const geodiff::SilhouetteJob<T>& j) : job(j), grid(j.height, j.width) {
         inverse_scale = T(1 / j.scale);
         radius = T(j.radius < 1e6 ? j.radius : 1e6);
         radius2 = j.radius < 1e6 ? radius * radius : Real<T>::largest;

@@ -53,6 +53,7 @@ struct Band {
         const HardFace<T>& face = faces[f];
         const Reach<T>& reach = reaches[f];
         const int to = min(reach.end_row, end_row);
+        const T* xs = grid.columns();
         for (int row = max(reach.first_row, first_row); row < to; ++row) {
             const T y = grid.y(row);
             int first, end;
@@ -62,21 +63,16 @@ struct Band {
             for (int column = first; column < end; column += kLane) {
                 T here[kLane], side[kLane];
                 for (int i = 0; i < kLane; ++i) {
-                    const T x = grid.x(column + i);
-                    T least = Real<T>::largest;
-                    for (int k = 0; k < 3; ++k) {
-                        const T cross = face.ex[k] * (y - face.ay[k]) - face.ey[k] * (x - face.ax[k]);
-                        least = min(least, face.sign[k] * cross);
-                    }
-                    side[i] = least;
+                    T inner = T(0);
+                    for (int k = 0; k < 3; ++k) inner = on_inner_side(face, k, xs[column + i], y) ? inner : T(-1);
+                    side[i] = inner;
                 }
                 if (face.n == 4) {
                     for (int i = 0; i < kLane; ++i) {
-                        const T cross = face.ex[3] * (y - face.ay[3]) - face.ey[3] * (grid.x(column + i) - face.ax[3]);
-                        side[i] = min(side[i], face.sign[3] * cross);
+                        side[i] = on_inner_side(face, 3, xs[column + i], y) ? side[i] : T(-1);
                     }
                 }
-                for (int i = 0; i < kLane; ++i) here[i] = depth_at(face, grid.x(column + i), y);
+                for (int i = 0; i < kLane; ++i) here[i] = depth_at(face, xs[column + i], y);
                 for (int i = 0; i < kLane; ++i) {
                     const bool wins = side[i] >= T(0) && here[i] < z[column + i];
                     z[column + i] = wins ? here[i] : z[column + i];

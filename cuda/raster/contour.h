@@ -72,8 +72,7 @@ GEODIFF_HD View clipped_view(const Clip<double> corner[3], double near, double e
     return v;
 }
 
-// Edge functions that two neighbours evaluate to opposite numbers, so that no point falls between them: the ends of an
-// edge are put in one order, whatever the face, and the sign remembers the swap.
+// Edge functions that two neighbours evaluate from the same numbers, so that no point falls between them; see hard.h.
 struct Lines {
     double ax[4], ay[4], ex[4], ey[4];
     int n;
@@ -97,9 +96,9 @@ GEODIFF_HD Lines make_lines(const View& v) {
 }
 
 GEODIFF_HD bool covers(const Lines& f, double x, double y) {
-    double least = Real<double>::largest;
-    for (int k = 0; k < f.n; ++k) least = min(least, f.ex[k] * (y - f.ay[k]) - f.ey[k] * (x - f.ax[k]));
-    return least >= 0;
+    bool inside = true;
+    for (int k = 0; k < f.n; ++k) inside = inside && f.ex[k] * (y - f.ay[k]) >= f.ey[k] * (x - f.ax[k]);
+    return inside;
 }
 
 // False for an edge without length.

@@ -13,6 +13,7 @@
 // Not yet run on a device: so far compilers alone have seen this file (.ci/compile_kernels.py).
 #pragma once
 #include "contour.h"
+#include "grid.h"
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 
@@ -29,13 +30,6 @@ struct ContourArguments {
     T near;
     double radius_outside, radius_inside, push;
 };
-
-GEODIFF_HD double pixel_x(int width, int height, int column) {
-    return (column + 0.5 - 0.5 * width) * (2.0 / (height < width ? height : width));
-}
-GEODIFF_HD double pixel_y(int width, int height, int row) {
-    return (0.5 * height - row - 0.5) * (2.0 / (height < width ? height : width));
-}
 
 template <class T>
 GEODIFF_HD void corners_of(const ContourArguments<T>& a, int face, Clip<double> corner[3]) {
@@ -71,9 +65,9 @@ __global__ void contour_views(ContourArguments<T> a, View* views, unsigned char*
     const int end_row = int(clamp(half_h - bottom * per_step + 2, 0.0, double(a.height)));
     const Lines lines = make_lines(v);
     for (int row = first_row; row < end_row; ++row) {
-        const double y = pixel_y(a.width, a.height, row);
+        const double y = pixel_y<T>(a.height, a.width, row);
         for (int column = first; column < end; ++column) {
-            if (covers(lines, pixel_x(a.width, a.height, column), y)) mask[i64(row) * a.width + column] = 1;
+            if (covers(lines, pixel_x<T>(a.height, a.width, column), y)) mask[i64(row) * a.width + column] = 1;
         }
     }
 }
@@ -182,8 +176,8 @@ __global__ void contour_forward(ContourArguments<T> a, const Segment* segments, 
     __shared__ Piece some[256];
     const i64 pixel = i64(blockIdx.x) * 256 + threadIdx.x;
     const bool real = pixel < i64(a.height) * a.width;
-    const double x = pixel_x(a.width, a.height, int(pixel % a.width));
-    const double y = pixel_y(a.width, a.height, int(pixel / a.width));
+    const double x = pixel_x<T>(a.height, a.width, int(pixel % a.width));
+    const double y = pixel_y<T>(a.height, a.width, int(pixel / a.width));
     double best = Real<double>::largest, at = 0;
     int which = -1;
     for (int start = 0; start < count; start += 256) {
@@ -226,8 +220,8 @@ __global__ void contour_shares(ContourArguments<T> a, const View* views, const T
     const int e = nearest[2 * pixel], kind = nearest[2 * pixel + 1];
     codes[2 * pixel] = codes[2 * pixel + 1] = -1;
     if (e < 0 || w == 0) return;
-    const double x = pixel_x(a.width, a.height, int(pixel % a.width));
-    const double y = pixel_y(a.width, a.height, int(pixel / a.width));
+    const double x = pixel_x<T>(a.height, a.width, int(pixel % a.width));
+    const double y = pixel_y<T>(a.height, a.width, int(pixel / a.width));
     const bool inside = !(distance[pixel] < T(0));
     EndGradient g[2];
     if (kind < 0) {

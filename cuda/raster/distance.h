@@ -69,7 +69,8 @@ GEODIFF_HD void meet(Nearest<T>& best, const Edge<T>& e, T number, T orientation
     const T along = clamp((rx * e.ex + ry * e.ey) * e.inverse, T(0), T(1));
     const T dx = rx - along * e.ex, dy = ry - along * e.ey;
     const T d2 = dx * dx + dy * dy;
-    const T cross = (e.ex * ry - e.ey * rx) * orientation;
+    // Rounded products, see hard.h: a factor of ±1 is exact, so it does not matter whether this difference is fused.
+    const T cross = (e.ex * ry) * orientation - (e.ey * rx) * orientation;
     const bool closer = d2 < best.d2;
     best.d2 = closer ? d2 : best.d2;
     best.along = closer ? along : best.along;

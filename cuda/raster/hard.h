@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a hard rasteriser needs of a face: edge functions that two neighbours evaluate to exactly opposite numbers, so
-// that no pixel falls between them, and planes for depth and perspective-correct barycentrics.
+// What a hard rasteriser needs of a face: edge functions that two neighbours evaluate from the same numbers, so that no
+// pixel falls between them (one on the edge is in both), and planes for depth and perspective-correct barycentrics.
 #pragma once
 #include "polygon.h"
 
@@ -8,9 +8,10 @@ namespace gd {
 
 template <class T>
 struct HardFace {
-    // Edge k: sign·(ex·(y − ay) − ey·(x − ax)) ≥ 0 inside. The corners of an edge are put in one order (by x, then y),
-    // whatever the face, and the sign remembers the swap.
-    T ax[4], ay[4], ex[4], ey[4], sign[4];
+    // Edge k: ex·(y − ay) ≥ ey·(x − ax) inside. The corners of an edge are put in one order (by x, then y), whatever the
+    // face, and only the sign of (ex, ey) differs between two that share it. Rounded products are compared, not subtracted:
+    // a compiler that fused one of them into the difference would see a centre on the edge to one side of it.
+    T ax[4], ay[4], ex[4], ey[4];
     int n;
     // β_i = L_i/ΣL with L_i = a_i·(x − x0) + b_i·(y − y0) + c_i; depth = Σ β_i·depth_i = num/den.
     T x0, y0;
@@ -28,12 +29,11 @@ GEODIFF_HD void hard_face(const Clip<T> corner[3], const Polygon<T>& p, HardFace
         const int s = swap ? l : k, t = swap ? k : l;
         out.ax[k] = p.x[s];
         out.ay[k] = p.y[s];
-        out.ex[k] = p.x[t] - p.x[s];
-        out.ey[k] = p.y[t] - p.y[s];
-        const bool none = out.ex[k] * out.ex[k] + out.ey[k] * out.ey[k] <= p.shortest2;
-        out.ex[k] = none ? T(0) : out.ex[k];
-        out.ey[k] = none ? T(0) : out.ey[k];
-        out.sign[k] = swap ? -p.orientation : p.orientation;
+        const T ex = p.x[t] - p.x[s], ey = p.y[t] - p.y[s];
+        const bool none = ex * ex + ey * ey <= p.shortest2;
+        const T sign = swap ? -p.orientation : p.orientation;
+        out.ex[k] = none ? T(0) : ex * sign;
+        out.ey[k] = none ? T(0) : ey * sign;
     }
     // L_i ∝ (v_j × v_k)·(x, y, 1) with v = (x·w, y·w, w): right also for a corner behind the camera. In double, since
     // products of coordinates cancel; then relative to a corner of the polygon.
@@ -71,12 +71,15 @@ GEODIFF_HD void hard_face(const Clip<T> corner[3], const Polygon<T>& p, HardFace
 }
 
 template <class T>
+GEODIFF_HD bool on_inner_side(const HardFace<T>& f, int k, T x, T y) {
+    return f.ex[k] * (y - f.ay[k]) >= f.ey[k] * (x - f.ax[k]);
+}
+
+template <class T>
 GEODIFF_HD bool covers(const HardFace<T>& f, T x, T y) {
-    T least = Real<T>::largest;
-    for (int k = 0; k < f.n; ++k) {
-        least = min(least, f.sign[k] * (f.ex[k] * (y - f.ay[k]) - f.ey[k] * (x - f.ax[k])));
-    }
-    return least >= T(0);
+    bool inside = true;
+    for (int k = 0; k < f.n; ++k) inside = inside && on_inner_side(f, k, x, y);
+    return inside;
 }
 
 template <class T>

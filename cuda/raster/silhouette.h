@@ -11,6 +11,7 @@
 #pragma once
 #include "../tconorms.h"
 #include "distance.h"
+#include "grid.h"
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 
@@ -68,9 +69,8 @@ struct SilhouetteArguments {
 
 template <class T>
 GEODIFF_HD void pixel_centre(int height, int width, int row, int column, T& x, T& y) {
-    const T step = T(2) / T(height < width ? height : width);
-    x = (T(column) + T(0.5) - T(0.5) * T(width)) * step;
-    y = (T(0.5) * T(height) - T(row) - T(0.5)) * step;
+    x = pixel_x<T>(height, width, column);
+    y = pixel_y<T>(height, width, row);
 }
 
 template <class T>

@@ -10,7 +10,7 @@ from scipy.sparse import coo_matrix, csgraph
 from scipy.spatial import cKDTree
 
 from geodiff.atlas.cloud import Cloud, read_cloud
-from geodiff.validation import fail, positive
+from geodiff.validation import fail, integer, positive, seed_number
 
 TARGET = 60
 LEAST_MEMBERS = 8
@@ -97,8 +97,8 @@ def cover(
     where = "cover"
     if radius is not None:
         positive(where, "radius", radius, "It is relative to the diagonal: say 0.05.")
-    if not isinstance(target, int) or target < LEAST_MEMBERS:
-        raise fail(where, "target", f"an integer of at least {LEAST_MEMBERS}", repr(target))
+    target = integer(where, "target", target, LEAST_MEMBERS)
+    seed = seed_number(where, seed)
     if not 0 < spacing <= WELL_INSIDE:
         raise fail(where, "spacing", f"in (0, {WELL_INSIDE}]", repr(spacing), "Farther centres would leave gaps.")
     cloud = points if isinstance(points, Cloud) else read_cloud(points, normals, seed=seed, where=where)

@@ -10,12 +10,12 @@ import torch
 
 from geodiff.atlas import matching
 from geodiff.atlas.charts import ACTIVATIONS, WIDTHS, Charts, Placement
-from geodiff.atlas.cloud import MOST_POINTS, Cloud, read_cloud
+from geodiff.atlas.cloud import LEAST_POINTS, MOST_POINTS, Cloud, read_cloud
 from geodiff.atlas.cover import LEAST_MEMBERS, WELL_INSIDE, Cover, cover
 from geodiff.atlas.noise import estimate_noise
 from geodiff.atlas.ragged import Ragged
 from geodiff.atlas.training import Batch
-from geodiff.validation import choice, fail, positive
+from geodiff.validation import choice, fail, integer, number, positive, seed_number
 
 CHECK = 5  # steps between looks at the residuals
 LEAST_STEPS = 20
@@ -90,16 +90,26 @@ class Settings:
         where = "fit_atlas"
         choice(where, "activation", self.activation, ACTIVATIONS)
         choice(where, "matching", self.matching, matching.MATCHINGS)
-        for name, least in (("target", LEAST_MEMBERS), ("steps", 1), ("rounds", 0), ("chunk", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise fail(where, name, f"an integer of at least {least}", repr(value))
+        for name, least, most in (
+            ("target", LEAST_MEMBERS, None),
+            ("steps", 1, 10**6),
+            ("rounds", 0, 10**4),
+            ("chunk", 1, None),
+        ):
+            integer(where, name, getattr(self, name), least, most)
+        if self.max_points is not None:
+            integer(where, "max_points", self.max_points, LEAST_POINTS)
+        seed_number(where, self.seed)
         for name in ("rate", "stop"):
             positive(where, name, getattr(self, name))
-        for name in ("noise", "consistency"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise fail(where, name, "finite and not negative", repr(value))
+        number(where, "rate", self.rate, 0, 1)
+        number(where, "stop", self.stop, 0, 1e9)
+        if self.radius is not None:
+            positive(where, "radius", self.radius, "It is relative to the diagonal: say 0.05.")
+            number(where, "radius", self.radius, 0, 1, "It is relative to the diagonal: say 0.05.")
+        if self.noise is not None:
+            number(where, "noise", self.noise, 0, math.inf)
+        number(where, "consistency", self.consistency, 0, 1e9)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +180,9 @@ class Fitter:
 
     def __init__(self, cloud: Cloud, settings: Settings) -> None:
         self.cloud, self.settings = cloud, settings
+        if settings.noise is not None and settings.noise > cloud.diagonal:
+            got = f"{settings.noise:g} in a cloud whose diagonal is {cloud.diagonal:g}"
+            raise fail("fit_atlas", "noise", "less than the cloud is wide", got, "It is in the unit of the points.")
         target = settings.target
         while True:
             patches = cover(cloud, radius=settings.radius, target=target, spacing=settings.spacing, seed=settings.seed)

@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 
 from geodiff.atlas.watertight import load_open3d
 from geodiff.scene.mesh import Mesh
-from geodiff.validation import fail, promote
+from geodiff.validation import fail, integer, promote, seed_number
 
 _PIECES = 20_000  # large triangles are cut until there are about so many, all about as small
 _PAIRS = 4_000_000  # neighbours found at once: bounds the memory
@@ -93,8 +93,8 @@ def sample_mesh(mesh: Mesh, count: int, seed: int = 0) -> Samples:
     """
     where = "sample_mesh"
     check_mesh(where, "mesh", mesh)
-    if count < 1:
-        raise fail(where, "count", "at least 1", str(count))
+    count = integer(where, "count", count, 1)
+    seed = seed_number(where, seed)
     corners = _corners(mesh)
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     area = np.linalg.norm(cross, axis=-1)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from geodiff.atlas import consensus
-from geodiff.validation import fail
+from geodiff.validation import fail, integer, seed_number
 
 if TYPE_CHECKING:
     from geodiff.atlas.atlas import Atlas
@@ -54,8 +54,8 @@ def sample(atlas: "Atlas", count: int, *, seed: int = 0, blend: bool = True) -> 
     Raises:
         ValueError: no samples asked for, or an atlas without any triangle.
     """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise fail("Atlas.sample", "count", "an integer of at least 1", repr(count))
+    count = integer("Atlas.sample", "count", count, 1)
+    seed = seed_number("Atlas.sample", seed)
     domain = atlas.domain
     if domain.surface_area <= 0:
         raise fail("Atlas.sample", "atlas", "of positive area", "charts that hold no triangle", "Fit it longer.")

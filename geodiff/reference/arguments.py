@@ -99,7 +99,8 @@ def face_corners(clip: torch.Tensor, faces: torch.Tensor, row: Sequence[int]) ->
 def pixel_centres(image_size: Sequence[int], like: torch.Tensor) -> torch.Tensor:
     """Return the pixel centres of an image in NDC, row by row from the top left.
 
-    Pixel (row i, column j) of an `H × W` image is at `((j + ½ − W/2)·s, (H/2 − i − ½)·s)` with `s = 2 / min(H, W)`.
+    Pixel (row i, column j) of an `H × W` image is at `((2j + 1 − W)/s, (H − 1 − 2i)/s)` with `s = min(H, W)`: whole
+    numbers divided once, so each is the number of its dtype nearest to the exact place, as in the kernels.
 
     Args:
         image_size: `(H, W)`.
@@ -114,9 +115,9 @@ def pixel_centres(image_size: Sequence[int], like: torch.Tensor) -> torch.Tensor
                 [ 1.,  0.]])
     """
     height, width = image_size
-    step = 2 / min(height, width)
-    x = (torch.arange(width, dtype=like.dtype, device=like.device) + 0.5 - width / 2) * step
-    y = (height / 2 - 0.5 - torch.arange(height, dtype=like.dtype, device=like.device)) * step
+    shorter = min(height, width)
+    x = torch.arange(1 - width, width, 2, dtype=like.dtype, device=like.device) / shorter
+    y = torch.arange(height - 1, -height, -2, dtype=like.dtype, device=like.device) / shorter
     return torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1).reshape(-1, 2)
 
 

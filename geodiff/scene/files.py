@@ -5,13 +5,12 @@ import json
 import math
 import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from geodiff.scene.atomic import folder_aside
 from geodiff.scene.camera import Camera
 from geodiff.scene.images import read_image, write_image
 from geodiff.validation import Place, as_tensor, fail, floating, placement
@@ -172,14 +171,8 @@ class PosedImages:
             raise fail(where, "alpha_bits", "8 or 16", alpha_bits)
         meta = self._transforms(where)
         folder = pathlib.Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            aside = pathlib.Path(tempfile.mkdtemp(prefix=".geodiff-", dir=folder))
-        except OSError as error:
-            raise fail(
-                where, "folder", "a folder that can be written to", f"{folder} ({error})", "Choose another.", OSError
-            ) from error
-        try:
+        target = folder / "transforms.json"
+        with folder_aside(folder, where, target, "folder") as aside:
             files = []
             for i, (name, frame) in enumerate(zip(self.names, meta["frames"], strict=True)):
                 alpha = self.alpha[i, ..., None]
@@ -194,14 +187,11 @@ class PosedImages:
                     write_image(aside / file, picture, bits)
                     files.append(file)
             (aside / "transforms.json").write_text(json.dumps(meta, indent=1))
-            target = folder / "transforms.json"
             target.unlink(missing_ok=True)
             for file in files:
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(aside / file, folder / file)
             os.replace(aside / "transforms.json", target)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
         return target
 
     def _transforms(self, where: str) -> dict[str, Any]:

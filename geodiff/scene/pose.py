@@ -11,6 +11,7 @@ from geodiff.validation import describe, fail, matches
 
 # How far a rotation may be from orthonormal: files hold few digits, and optimisers stray a little between projections.
 RIGID = 1e-3
+MOST = 2**16  # pixels a side: beyond it, indices of pixels would not fit in 32 bits
 
 
 def vector(where: str, name: str, value: torch.Tensor) -> torch.Tensor:
@@ -90,8 +91,8 @@ def check_rotation(where: str, name: str, rotation: torch.Tensor) -> None:
 def pixel_size(where: str, image_size: Any, argument: str = "image_size") -> tuple[int, int]:
     """Return (H, W) of a number or a pair; NumPy's integers count."""
     sides = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
-    whole = all(isinstance(side, numbers.Integral) and not isinstance(side, bool) and int(side) > 0 for side in sides)
+    whole = all(isinstance(s, numbers.Integral) and not isinstance(s, bool) and 0 < int(s) <= MOST for s in sides)
     if len(sides) != 2 or not whole:
-        expected = "a positive integer, or two as (H, W)"
+        expected = f"a positive integer, or two as (H, W), up to {MOST}"
         raise fail(where, argument, expected, describe(image_size), "Give rows, then columns.")
     return int(sides[0]), int(sides[1])

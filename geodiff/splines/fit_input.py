@@ -11,7 +11,7 @@ import torch
 from geodiff.splines.basis import BSplineBasis
 from geodiff.splines.fit_linear import Pin, Problem, without_sample
 from geodiff.splines.knots import check_knots, uniform_knots
-from geodiff.validation import choice, fail, floating, positive, promote
+from geodiff.validation import choice, fail, floating, integer, positive, promote, seed_number
 
 Knots = torch.Tensor | str | None
 
@@ -313,11 +313,9 @@ def read_settings(
     where: str, starts: Any, seed: Any, max_iterations: Any, tolerance: Any
 ) -> tuple[int, int, int, float]:
     """Require positive counts and a positive tolerance."""
-    for name, value in (("starts", starts), ("max_iterations", max_iterations)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise fail(where, name, "an integer of 1 or more", value)
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise fail(where, "seed", "an integer", seed, error=TypeError)
+    starts = integer(where, "starts", starts, 1, 10**6)
+    max_iterations = integer(where, "max_iterations", max_iterations, 1)
+    seed = seed_number(where, seed)
     positive(where, "tolerance", tolerance)
     return starts, seed, max_iterations, float(tolerance)
 

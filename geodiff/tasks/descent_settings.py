@@ -2,7 +2,6 @@
 """What the settings of jobs have in common: fields changed by name, checks, and schedules over the steps."""
 
 import dataclasses
-import math
 import numbers
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -14,6 +13,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 _Settings = TypeVar("_Settings", bound="DataclassInstance")
+MOST_STEPS = 10**7
+LARGEST = 1e9  # of numbers without a natural bound; beyond it, powers and sums overflow in float32
 _Own = TypeVar("_Own", bound="DescentSettings")
 
 
@@ -37,12 +38,13 @@ def is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def integer(where: str, name: str, value: Any, low: int) -> None:
-    """Require an integer of at least ``low``."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-        raise fail(where, name, f"an integer ≥ {low}", value, error=TypeError)
-    if value < low:
-        raise fail(where, name, f"an integer ≥ {low}", str(value))
+def _plain(value: Any) -> Any:
+    """Return what JSON takes: NumPy's numbers as Python's."""
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    return float(value) if is_number(value) else value
 
 
 class DescentSettings:
@@ -77,7 +79,7 @@ class DescentSettings:
         self._check_share("lr_decay", "step length")
         for name, good, text in (
             ("betas", lambda x: 0 <= x < 1, "two numbers in [0, 1)"),
-            ("scale", lambda x: 0 < x < math.inf, "two positive numbers, τ at the start and at the end"),
+            ("scale", lambda x: 0 < x <= LARGEST, "two positive numbers ≤ 1e9, τ at the start and at the end"),
         ):
             pair = getattr(self, name)
             if is_number(pair) and name == "scale":
@@ -98,7 +100,7 @@ class DescentSettings:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for name in ("distribution", "tconorm"):
             values[name] = repr(values[name])
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return {name: _plain(value) for name, value in values.items()}
 
     def scale_at(self, step: int) -> float:
         """Return τ at a step counted from 0."""

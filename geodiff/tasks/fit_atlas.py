@@ -19,12 +19,21 @@ from geodiff.atlas.atlas import Atlas
 from geodiff.atlas.cloud import Cloud, read_cloud
 from geodiff.atlas.fit import FittedCharts, Fitter, Settings
 from geodiff.scene.mesh import Mesh
-from geodiff.tasks.checkpoint import fingerprint, load_checkpoint, remove_checkpoint, save_checkpoint
+from geodiff.tasks.checkpoint import (
+    FINITE,
+    Like,
+    Many,
+    Number,
+    fingerprint,
+    load_checkpoint,
+    remove_checkpoint,
+    save_checkpoint,
+)
 from geodiff.tasks.clouds import ENDINGS, read_cloud_file
 from geodiff.tasks.descent_settings import changed
-from geodiff.tasks.outputs import check_output
+from geodiff.tasks.lock import output_folder
 from geodiff.tasks.team import Team
-from geodiff.validation import as_tensor, choice, fail, floating
+from geodiff.validation import as_tensor, choice, fail, floating, integer, number
 
 _WHERE = "fit_atlas"
 _MESHES = ("ply", "obj", "stl", "glb")
@@ -69,8 +78,7 @@ class Outputs:
     def __post_init__(self) -> None:
         for name, low, high in (("samples", 100, 10**8), ("refine", 0, 4), ("depth", 1, 14)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise fail(_WHERE, name, f"an integer from {low} to {high}", repr(value))
+            integer(_WHERE, name, value, low, high)
 
 
 def fit_atlas(
@@ -146,14 +154,12 @@ def fit_atlas(
     begin = time.perf_counter()
     settings = changed(_WHERE, Settings, settings, changes, "geodiff.atlas.fit.Settings")
     wanted = Outputs(samples, refine, watertight, depth, open_boundaries)
-    if not isinstance(checkpoint_seconds, int | float) or not 0 <= checkpoint_seconds < math.inf:
-        raise fail(_WHERE, "checkpoint_seconds", "a number ≥ 0", repr(checkpoint_seconds))
+    number(_WHERE, "checkpoint_seconds", checkpoint_seconds, 0, math.inf)
     source = os.fspath(points) if isinstance(points, str | os.PathLike) else None
     points, normals = _read(points, normals, array, file_normals)
     known = None if truth is None else _truth(truth)
-    with Team.join() as team:
-        # After the checks of the arguments, but before the work.
-        folder = check_output(_WHERE, output, ()) if output is not None and team.leads else None
+    # After the checks of the arguments, but before the work.
+    with Team.join() as team, output_folder(_WHERE, output if team.leads else None) as folder:
         with tqdm(desc="cover", unit="chunk", disable=not (progress and team.leads)) as bar:
             cloud = read_cloud(points, normals, most=settings.max_points, seed=settings.seed)
             job = _Job(cloud, settings, team, folder, bar, begin)
@@ -210,7 +216,7 @@ class _Job:
         state = None
         if self.checkpoint is not None:
             if wanted:
-                state = load_checkpoint(self.checkpoint, _WHERE, self.inputs)
+                state = load_checkpoint(self.checkpoint, _WHERE, self.inputs, self._like())
             else:
                 remove_checkpoint(self.checkpoint)
         if self.team.size > 1:
@@ -219,6 +225,16 @@ class _Job:
             self.fitter.restore(state["fitter"])
             self.history, self.before = state["history"], state["seconds"]
             self.told = int(self.fitter.done.sum())
+
+    def _like(self) -> dict[str, Any]:
+        """Return what a checkpoint's state must look like."""
+        counts = dict.fromkeys(("chunk", "chunks", "converged"), Number(0, sys.maxsize))
+        seconds = Number(0.0, FINITE.high)
+        return {
+            "fitter": {name: Like.of(tensor) for name, tensor in self.fitter.state().items()},
+            "history": Many({"stage": str, "loss": seconds, "seconds": seconds, **counts}),
+            "seconds": seconds,
+        }
 
     def run(self, every: float, callback: Callable[[dict[str, Any]], Any] | None) -> FittedCharts:
         """Fit all charts."""

@@ -19,12 +19,24 @@ from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.primitives import icosphere
-from geodiff.tasks.checkpoint import fingerprint, load_checkpoint, remove_checkpoint, save_checkpoint
+from geodiff.tasks.checkpoint import (
+    FINITE,
+    Like,
+    Many,
+    Number,
+    fingerprint,
+    load_checkpoint,
+    remove_checkpoint,
+    save_checkpoint,
+)
 from geodiff.tasks.large_steps import AdamUniform, LaplacianPreconditioner
-from geodiff.tasks.settings import FitMeshSettings
-from geodiff.validation import as_tensor, fail, nearest
+from geodiff.tasks.lock import output_folder
+from geodiff.tasks.settings import FORMATS, FitMeshSettings
+from geodiff.validation import as_tensor, choice, fail, nearest
 
 _WHERE = "fit_mesh"
+_VERTICES = 642  # of the default template, for which the weights and λ are written
+_KEPT = ("best", "best_iou", "best_step", "history", "snapshots", "snapshot_steps", "seconds")  # in a checkpoint
 _FAR = 1e9  # units of the picture; beyond it, powers of lengths overflow in float32
 _SNAPSHOTS = 36  # of the vertices on the way, for the animation
 
@@ -124,37 +136,35 @@ def fit_mesh(
         )
     centre, unit = _object_frame(posed)
     start = _template(template, settings, posed, centre)
-    if output is not None:
-        # After all other checks, but before the work.
-        from geodiff.tasks.outputs import check_output
+    for name in (formats,) if isinstance(formats, str) else formats:
+        choice(_WHERE, "formats", name, FORMATS)
+    # After all other checks, but before the work.
+    with output_folder(_WHERE, output) as folder:
+        job = _Job(start, posed, train, unit, settings)
+        checkpoint = None if folder is None else folder / "checkpoint.pt"
+        if checkpoint is not None:
+            job.resume(checkpoint, resume)
+        job.run(checkpoint, callback, progress)
+        mesh = job.best_mesh()
+        result = FitMeshResult(
+            mesh=mesh,
+            iou_train=job.best_iou,
+            iou_held_out=hard_iou(mesh, posed[held_out]) if held_out else None,
+            best_step=job.best_step,
+            history=job.history,
+            seconds=job.seconds,
+            settings=settings,
+            train=train,
+            held_out=held_out,
+            snapshots=torch.stack([*job.snapshots, mesh.vertices]),
+            snapshot_steps=[*job.snapshot_steps, job.best_step],
+        )
+        if folder is not None and checkpoint is not None:
+            from geodiff.tasks.outputs import write_outputs
 
-        folder = check_output(_WHERE, output, formats)
-    job = _Job(start, posed, train, unit, settings)
-    checkpoint = None if output is None else folder / "checkpoint.pt"
-    if checkpoint is not None:
-        job.resume(checkpoint, resume)
-    job.run(checkpoint, callback, progress)
-    mesh = job.best_mesh()
-    result = FitMeshResult(
-        mesh=mesh,
-        iou_train=job.best_iou,
-        iou_held_out=hard_iou(mesh, posed[held_out]) if held_out else None,
-        best_step=job.best_step,
-        history=job.history,
-        seconds=job.seconds,
-        settings=settings,
-        train=train,
-        held_out=held_out,
-        snapshots=torch.stack([*job.snapshots, mesh.vertices]),
-        snapshot_steps=[*job.snapshot_steps, job.best_step],
-    )
-    if output is not None:
-        from geodiff.tasks.outputs import write_outputs
-
-        files = write_outputs(result, posed, folder, formats=formats, command=command)
-        result = dataclasses.replace(result, files=files)
-        assert checkpoint is not None
-        remove_checkpoint(checkpoint)
+            files = write_outputs(result, posed, folder, formats=formats, command=command)
+            result = dataclasses.replace(result, files=files)
+            remove_checkpoint(checkpoint)
     return result
 
 
@@ -173,6 +183,7 @@ class _Job:
         self, template: Mesh, posed: PosedImages, train: list[int], unit: float, settings: FitMeshSettings
     ) -> None:
         self.template, self.views, self.unit, self.settings = template, posed[train], unit, settings
+        self.density = template.num_vertices / _VERTICES
         self.inputs = {
             **{name: value for name, value in settings.as_dict().items() if name != "checkpoint_every"},
             "images_fingerprint": fingerprint([posed.alpha]),
@@ -187,7 +198,7 @@ class _Job:
         self.optimizer: torch.optim.Optimizer
         self.precondition: LaplacianPreconditioner | None = None
         if settings.optimizer == "large_steps":
-            self.precondition = LaplacianPreconditioner(template, smoothing=settings.smoothing)
+            self.precondition = LaplacianPreconditioner(template, smoothing=settings.smoothing * self.density)
             self.latent = self.precondition.to_latent(self.latent)
             self.latent.requires_grad_()
             self.optimizer = AdamUniform([self.latent], lr=lr, betas=settings.betas, eps=eps)
@@ -248,8 +259,9 @@ class _Job:
         views, scale = self._views(step), settings.scale_at(step)
         render = Renderer(views.image_size, settings.distribution, scale, settings.tconorm)
         silhouette = losses.iou(render(mesh, views.cameras).alpha.clamp(0, 1), views.alpha)
-        laplacian = losses.laplacian(mesh) / self.unit**2
-        flatness = losses.flatness(mesh)
+        # On a surface that keeps its shape, both sums fall with the square of the edges' length, as 1 / V.
+        laplacian = losses.laplacian(mesh, reduction="sum") * self.density / self.unit**2
+        flatness = losses.flatness(mesh, reduction="sum") * self.density
         loss = silhouette + settings.laplacian * laplacian + settings.flatness_at(step) * flatness
         for group in self.optimizer.param_groups:
             group["lr"] = settings.lr_at(step) * self.unit
@@ -292,18 +304,36 @@ class _Job:
         return self.views[torch.randperm(len(self.views), generator=generator)[:count].sort().values]
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint holds."""
+        """Return what a checkpoint holds; the step is the length of the history."""
+        moments = {name: float(value) if name == "step" else value for name, value in self._moments().items()}
         return {
-            "step": self.step,
             "latent": self.latent.detach(),
-            "optimizer": self.optimizer.state_dict(),
-            "best": self.best,
-            "best_iou": self.best_iou,
-            "best_step": self.best_step,
-            "history": self.history,
-            "snapshots": self.snapshots,
-            "snapshot_steps": self.snapshot_steps,
-            "seconds": self.seconds,
+            "moments": moments,
+            **{name: getattr(self, name) for name in _KEPT},
+        }
+
+    def _moments(self) -> dict[str, Any]:
+        """Return what the optimiser knows; nothing before the first step and where there are no faces."""
+        moments: dict[str, Any] = self.optimizer.state[self.latent]
+        return moments
+
+    def _like(self) -> dict[str, Any]:
+        """Return what a checkpoint's state must look like."""
+        steps, vertices = Number(0, self.settings.steps), Like.of(self.latent)
+        names = ("exp_avg", "exp_avg_sq") if self.precondition is None else ("first", "second")
+        record = {name: FINITE for name in ("loss", "iou_loss", "laplacian", "flatness", "scale")}
+        return {
+            "latent": vertices,
+            "moments": {"step": Number(1.0, self.settings.steps), **dict.fromkeys(names, vertices)}
+            if self.template.num_faces
+            else {},
+            "best": vertices,
+            "best_iou": Number(0.0, 1.0),
+            "best_step": steps,
+            "history": Many({**record, "step": steps, "iou": Number(0.0, 1.0, none=True)}),
+            "snapshots": Many(vertices, "snapshots"),
+            "snapshot_steps": Many(steps, "snapshots"),
+            "seconds": Number(0.0, FINITE.high),
         }
 
     def resume(self, checkpoint: pathlib.Path, wanted: bool) -> None:
@@ -311,14 +341,19 @@ class _Job:
         if not wanted:
             remove_checkpoint(checkpoint)
             return
-        state = load_checkpoint(checkpoint, _WHERE, self.inputs)
+        state = load_checkpoint(checkpoint, _WHERE, self.inputs, self._like())
         if state is None:
             return
         with torch.no_grad():
             self.latent.copy_(state["latent"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for name in ("step", "best", "best_iou", "best_step", "history", "snapshots", "snapshot_steps", "seconds"):
+        moments = state["moments"]
+        if moments:
+            step = moments["step"]
+            moments["step"] = torch.tensor(step) if self.precondition is None else int(step)
+            self.optimizer.state[self.latent] = moments
+        for name in _KEPT:
             setattr(self, name, state[name])
+        self.step = len(self.history)
 
 
 def _posed(images: Any, cameras: Any) -> PosedImages:

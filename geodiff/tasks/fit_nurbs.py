@@ -24,8 +24,8 @@ from geodiff.splines.fit import fit_surface
 from geodiff.splines.fit_unordered import fit_cloud
 from geodiff.tasks import nurbs_pictures
 from geodiff.tasks.clouds import load
-from geodiff.tasks.outputs import check_output
-from geodiff.validation import as_tensor, choice, describe, fail, positive
+from geodiff.tasks.lock import output_folder
+from geodiff.validation import as_tensor, choice, describe, fail, integer, number, positive, seed_number
 
 FORMATS = ("json", "3dm", "igs", "stp", "obj", "ply", "stl", "glb")
 KINDS = ("auto", "grid", "heights", "cloud")
@@ -136,6 +136,11 @@ def fit_nurbs(
     """
     formats = _formats(formats)
     choice(_WHERE, "kind", kind, KINDS)
+    # Also where the fit has no use for them: what is written into metrics.json has a meaning.
+    starts = integer(_WHERE, "starts", starts, 1, 10**6)
+    seed = seed_number(_WHERE, seed)
+    if smoothing is not None:
+        smoothing = number(_WHERE, "smoothing", smoothing, 0, 1e30)
     settings = {
         "kind": kind,
         "control": list(control),
@@ -149,6 +154,7 @@ def fit_nurbs(
     }
     source = os.fspath(points) if isinstance(points, str | os.PathLike) else None
     data = as_tensor(_WHERE, "points", points) if source is None else read_points(source, array)
+    _spacing(spacing)
     kind, data = _arranged(data, kind, spacing)
     if kind == "cloud":
         for name, asked in (("free_knots", free_knots), ("rational", rational)):
@@ -211,6 +217,14 @@ def read_points(path: str | os.PathLike[str], array: str | None = None) -> torch
     return torch.from_numpy(np.array(values, dtype=np.float64, order="C"))
 
 
+def _spacing(spacing: Sequence[float]) -> None:
+    if len(tuple(spacing)) != 2:
+        raise fail(_WHERE, "spacing", "two lengths, along x and along y", repr(tuple(spacing)))
+    for step in spacing:
+        positive(_WHERE, "spacing", step, "It is the distance of neighbouring heights.")
+        number(_WHERE, "spacing", step, 0, 1e100)
+
+
 def _arranged(data: torch.Tensor, kind: str, spacing: Sequence[float]) -> tuple[str, torch.Tensor]:
     """Decide what the points are; return them as float64 with three coordinates, heights as points over their grid."""
     shape = tuple(data.shape)
@@ -230,10 +244,6 @@ def _arranged(data: torch.Tensor, kind: str, spacing: Sequence[float]) -> tuple[
         fix = "Drop them from a cloud; fill holes in a grid, or pass the points that are there as a cloud."
         raise fail(_WHERE, "points", "finite", f"{bad} of {data.numel()} numbers that are not", fix)
     if kind == "heights":
-        if len(tuple(spacing)) != 2:
-            raise fail(_WHERE, "spacing", "two lengths, along x and along y", repr(tuple(spacing)))
-        for step in spacing:
-            positive(_WHERE, "spacing", step, "It is the distance of neighbouring heights.")
         x, y = (torch.arange(n, dtype=torch.float64) * float(step) for n, step in zip(shape, spacing, strict=True))
         data = torch.stack([*torch.meshgrid(x, y, indexing="ij"), data], -1)
     return kind, data
@@ -259,13 +269,13 @@ def _folder(output: str | os.PathLike[str] | None) -> Iterator[pathlib.Path | No
         yield None
         return
     made = not pathlib.Path(output).exists()
-    folder = check_output(_WHERE, output, ())
     try:
-        yield folder
+        with output_folder(_WHERE, output) as folder:
+            yield folder
     except BaseException:
         if made:
             with contextlib.suppress(OSError):
-                folder.rmdir()
+                pathlib.Path(output).rmdir()
         raise
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import math
 import os
 import pathlib
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +18,17 @@ from geodiff.render.renderer import rasterize
 from geodiff.scene.camera import Camera
 from geodiff.scene.light import as_lights
 from geodiff.scene.mesh import Mesh
-from geodiff.tasks.checkpoint import fingerprint, load_checkpoint, remove_checkpoint, save_checkpoint
+from geodiff.tasks.checkpoint import (
+    FINITE,
+    Like,
+    Many,
+    Number,
+    fingerprint,
+    load_checkpoint,
+    remove_checkpoint,
+    save_checkpoint,
+)
+from geodiff.tasks.lock import output_folder
 from geodiff.tasks.pose_input import (
     DEFAULT_FOV,
     as_batch,
@@ -152,29 +163,25 @@ def fit_pose(
     if lens is None:
         lens = Camera.orbit(1.0, fov_deg=DEFAULT_FOV, near=1e-3 * radius)
     lens, start = lens_and_start(lens.detach().to(dtype=mesh.dtype), start, camera, centre, radius)
-    folder = None
-    if output is not None:
-        # After all other checks, but before the work.
-        from geodiff.tasks.outputs import check_output
-
-        folder = check_output(_WHERE, output, ())
     spread = settings.spread
     if spread is None:
         spread = 180.0 if start is None else _SPREAD
     if start is None:
         start = view_of_all(lens, centre, radius, mesh.dtype)
-    job = _Job(mesh, targets, Poses.of(as_batch(start), lens, centre, radius), spread, settings, lights)
-    checkpoint = None if folder is None else folder / "checkpoint.pt"
-    if checkpoint is not None:
-        job.resume(checkpoint, resume)
-    job.run(checkpoint, callback, progress)
-    result = _result(job, mesh, targets, start, truth, centre)
-    if folder is not None and checkpoint is not None:
-        from geodiff.tasks.pose_outputs import write_outputs
+    # After all other checks, but before the work.
+    with output_folder(_WHERE, output) as folder:
+        job = _Job(mesh, targets, Poses.of(as_batch(start), lens, centre, radius), spread, settings, lights)
+        checkpoint = None if folder is None else folder / "checkpoint.pt"
+        if checkpoint is not None:
+            job.resume(checkpoint, resume)
+        job.run(checkpoint, callback, progress)
+        result = _result(job, mesh, targets, start, truth, centre)
+        if folder is not None and checkpoint is not None:
+            from geodiff.tasks.pose_outputs import write_outputs
 
-        files = write_outputs(result, mesh, targets, folder, command=command)
-        result = dataclasses.replace(result, files=files)
-        remove_checkpoint(checkpoint)
+            files = write_outputs(result, mesh, targets, folder, command=command)
+            result = dataclasses.replace(result, files=files)
+            remove_checkpoint(checkpoint)
     return result
 
 
@@ -252,7 +259,7 @@ class _Job:
             self.seconds += time.perf_counter() - begin
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint holds."""
+        """Return what a checkpoint holds; the step is the length of the history."""
         return {
             "descent": self.descent.state(),
             "history": self.history,
@@ -260,16 +267,39 @@ class _Job:
             "seconds": self.seconds,
         }
 
+    def _like(self) -> dict[str, Any]:
+        """Return what a checkpoint's state must look like."""
+        dtype, steps = self.start.rotation.dtype, Number(0, self.settings.steps)
+
+        def poses(count: str) -> dict[str, Like]:
+            shapes: dict[str, tuple[int | str, ...]] = {"rotation": (count, 3, 3), "shift": (count, 2)}
+            return {name: Like(dtype, shapes.get(name, (count,))) for name in Poses.fields}
+
+        number, moments = Like(torch.int64, ("N",)), Like(self.descent.first.dtype, ("N", 7))
+        return {
+            "descent": {
+                "poses": poses("N"),
+                "number": number,
+                "first": moments,
+                "second": Like(torch.float64, ("N", 7, 7)),
+                "age": number,
+                "value": Like(moments.dtype, ("N",), finite=False),
+            },
+            "history": Many({"step": steps, "scale": FINITE, "loss": FINITE, "count": Number(1, sys.maxsize)}),
+            "snapshots": Many({"step": steps, "number": Like(torch.int64, ("each",)), **poses("each")}),
+            "seconds": Number(0.0, FINITE.high),
+        }
+
     def resume(self, checkpoint: pathlib.Path, wanted: bool) -> None:
         """Go on from a checkpoint, or remove it where a fresh start is wanted."""
         if not wanted:
             remove_checkpoint(checkpoint)
             return
-        state = load_checkpoint(checkpoint, _WHERE, self.inputs)
+        state = load_checkpoint(checkpoint, _WHERE, self.inputs, self._like())
         if state is None:
             return
-        self.descent.load(state["descent"])
         self.history, self.snapshots, self.seconds = state["history"], state["snapshots"], state["seconds"]
+        self.descent.load(state["descent"], len(self.history))
 
 
 def _result(

@@ -2,9 +2,7 @@
 """What fit_mesh writes: the mesh, a picture beside the targets, an animation and metrics.json."""
 
 import json
-import os
 import pathlib
-import tempfile
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -18,36 +16,11 @@ from geodiff.scene.atomic import replacing
 from geodiff.scene.files import PosedImages
 from geodiff.tasks import pictures
 from geodiff.tasks.fit_mesh import FitMeshResult
-from geodiff.validation import choice, fail
 
-FORMATS = ("obj", "ply", "glb", "stl")
 _CELL = 160  # pixels of the shorter side of a picture in the grid
 _PANEL = 240  # and in the animation
 _COLUMNS = 8
 _TURNS = 24  # frames that turn the finished mesh once around
-
-
-def check_output(where: str, output: str | os.PathLike[str], formats: Sequence[str]) -> pathlib.Path:
-    """Make the output folder and prove that it can be written to, before the work starts.
-
-    Raises:
-        OSError: it cannot be made or written to.
-        ValueError: an unknown format of meshes.
-    """
-    if isinstance(formats, str):
-        formats = (formats,)
-    for name in formats:
-        choice(where, "formats", name, FORMATS)
-    folder = pathlib.Path(output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise fail(
-            where, "output", "a folder that can be written to", f"{folder} ({error})", "Choose another.", OSError
-        ) from error
-    return folder
 
 
 def write_outputs(

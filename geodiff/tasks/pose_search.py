@@ -477,12 +477,15 @@ class Descent:
             getattr(self, name)[count:] = 0
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint holds."""
+        """Return what a checkpoint of poses of one image holds."""
         poses = {name: getattr(self.poses, name) for name in Poses.fields}
-        return {"poses": poses, "step": self.step, **{name: getattr(self, name) for name in _EACH}}
+        return {"poses": poses, **{name: getattr(self, name) for name in _EACH if name != "image"}}
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on from what a checkpoint holds."""
+    def load(self, state: dict[str, Any], step: int) -> None:
+        """Go on from what a checkpoint holds, at a step."""
         self.poses = Poses(self.poses.lens, self.poses.centre, self.poses.radius, **state["poses"])
-        for name in ("step", *_EACH):
-            setattr(self, name, state[name])
+        for name in _EACH:
+            if name != "image":
+                setattr(self, name, state[name])
+        self.image = torch.zeros(len(self.poses), dtype=torch.long)
+        self.step = step

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from geodiff import soft
-from geodiff.tasks.descent_settings import DescentSettings, integer, is_number
-from geodiff.validation import choice, fail, positive
+from geodiff.tasks.descent_settings import MOST_STEPS, DescentSettings, is_number
+from geodiff.validation import choice, fail, integer, number, positive, seed_number
 
 LOSSES = ("silhouette", "color", "depth")
 COVERAGES = ("contour", "faces", "edges")
@@ -85,18 +85,18 @@ class FitPoseSettings(DescentSettings):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in (
-            ("steps", 1),
-            ("candidates", 1),
-            ("starts", 1),
-            ("finalists", 1),
-            ("search_size", 8),
-            ("size", 8),
-            ("polish", 0),
-            ("checkpoint_every", 0),
-            ("seed", 0),
+        for name, low, high in (
+            ("steps", 1, MOST_STEPS),
+            ("candidates", 1, 10**6),
+            ("starts", 1, 10**6),
+            ("finalists", 1, 10**6),
+            ("search_size", 8, None),
+            ("size", 8, None),
+            ("polish", 0, 10**6),
+            ("checkpoint_every", 0, None),
         ):
-            integer(_WHERE, name, getattr(self, name), low)
+            integer(_WHERE, name, getattr(self, name), low, high)
+        seed_number(_WHERE, self.seed)
         losses = (self.loss,) if isinstance(self.loss, str) else tuple(self.loss)
         for name in losses:
             choice(_WHERE, "loss", name, LOSSES)
@@ -108,6 +108,7 @@ class FitPoseSettings(DescentSettings):
         if not isinstance(self.focal, bool):
             raise fail(_WHERE, "focal", "True or False", self.focal, error=TypeError)
         positive(_WHERE, "lr", self.lr, "0.1 (radians) is a good start.")
+        number(_WHERE, "lr", self.lr, 0, 10, "0.1 (radians) is a good start.")
         if not is_number(self.prune_at) or not 0 < self.prune_at < 1:
             raise fail(_WHERE, "prune_at", "a number in (0, 1)", self.prune_at)
         if self.spread is not None and (not is_number(self.spread) or not 0 <= self.spread <= 180):

@@ -2,7 +2,8 @@
 """Images of a mesh from around it, with their cameras: input for fit_mesh, made from a known answer."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -11,12 +12,16 @@ from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.pose import pixel_size
+from geodiff.tasks.descent_settings import is_number
 from geodiff.tasks.pictures import shaded
-from geodiff.validation import choice, describe, fail, positive
+from geodiff.validation import choice, describe, fail, integer, number, positive, seed_number
 
 _WHERE = "render_views"
 _SAMPLES = 4  # a side of a pixel
 _MARGIN = 1.05
+_LEAST_FOV = 1e-6  # degrees
+_FARTHEST = 1e9  # radii of the mesh
+_MOST = 10**5  # images, which are all in memory
 
 
 def render_views(
@@ -65,12 +70,13 @@ def render_views(
         raise fail(_WHERE, "mesh", "of some extent", "one without vertices")
     size = pixel_size(_WHERE, size, "size")
     choice(_WHERE, "placement", placement, ("orbit", "random"))
-    if not isinstance(views, int) or isinstance(views, bool) or views < 1:
-        raise fail(_WHERE, "views", "an integer ≥ 1", views)
-    if not isinstance(fov, int | float) or not 0 < fov < 180:
+    views = integer(_WHERE, "views", views, 1, _MOST)
+    seed = seed_number(_WHERE, seed)
+    if not is_number(fov) or not 0 < fov < 180:
         raise fail(_WHERE, "fov", "in (0, 180) degrees", describe(fov))
-    elevations = [float(elevation)] if isinstance(elevation, int | float) else [float(e) for e in elevation]
-    if not elevations or not all(-90 < e < 90 for e in elevations):
+    number(_WHERE, "fov", fov, _LEAST_FOV, 180)
+    elevations: list[Any] = list(elevation) if isinstance(elevation, Iterable) else [elevation]
+    if not elevations or not all(is_number(e) and -90 < e < 90 for e in elevations):
         raise fail(_WHERE, "elevation", "in (−90, 90) degrees", str(elevation), "Use ±89 for a view from the pole.")
     if distance is not None:
         positive(_WHERE, "distance", distance, "It is a length in the mesh's unit.")
@@ -88,6 +94,8 @@ def render_views(
     radius = float((mesh.vertices.detach().double() - centre).norm(dim=-1).max())
     if radius == 0:
         raise fail(_WHERE, "mesh", "of some extent", "all vertices in one point")
+    if distance is not None and distance > _FARTHEST * radius:
+        raise fail(_WHERE, "distance", f"up to {_FARTHEST * radius:g}, a billion radii of the mesh", f"{distance:g}")
     if distance is None:
         distance = _MARGIN * radius / math.sin(math.radians(0.5 * fov))
     near = 1e-3 * distance

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The settings of fit_mesh, all in one place."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from geodiff import soft
-from geodiff.tasks.descent_settings import DescentSettings, integer, is_number
-from geodiff.validation import choice, fail, positive
+from geodiff.tasks.descent_settings import LARGEST, MOST_STEPS, DescentSettings
+from geodiff.validation import choice, fail, integer, number, positive, seed_number
 
+FORMATS = ("obj", "ply", "glb", "stl")
 OPTIMIZERS = ("large_steps", "adam")
 _WHERE = "fit_mesh"
+_SUBDIVISIONS = 8  # 655 362 vertices
 
 
 @dataclass(frozen=True)
@@ -76,15 +77,15 @@ class FitMeshSettings(DescentSettings):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in (
-            ("steps", 1),
-            ("evaluate_every", 1),
-            ("hold_out", 0),
-            ("checkpoint_every", 0),
-            ("subdivisions", 0),
-            ("seed", 0),
+        for name, low, high in (
+            ("steps", 1, MOST_STEPS),
+            ("evaluate_every", 1, None),
+            ("hold_out", 0, None),
+            ("checkpoint_every", 0, None),
+            ("subdivisions", 0, _SUBDIVISIONS),
         ):
-            integer(_WHERE, name, getattr(self, name), low)
+            integer(_WHERE, name, getattr(self, name), low, high)
+        seed_number(_WHERE, self.seed)
         if self.hold_out == 1:
             raise fail(_WHERE, "hold_out", "0 (none) or at least 2", "1", "1 would leave no view to fit.")
         if self.views_per_step is not None:
@@ -94,12 +95,9 @@ class FitMeshSettings(DescentSettings):
         self._check_share("flatness_decay", "weight")
         if self.init_radius is not None:
             positive(_WHERE, "init_radius", self.init_radius, "It is a length in the world's unit.")
+            number(_WHERE, "init_radius", self.init_radius, 0, 1e30)
         for name in ("smoothing", "laplacian", "flatness"):
-            value = getattr(self, name)
-            if not is_number(value):
-                raise fail(_WHERE, name, "a number ≥ 0", value, error=TypeError)
-            if not 0 <= value < math.inf:
-                raise fail(_WHERE, name, "finite and ≥ 0", str(value))
+            number(_WHERE, name, getattr(self, name), 0, LARGEST)
         self._check_descent()
 
     def flatness_at(self, step: int) -> float:

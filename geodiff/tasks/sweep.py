@@ -19,13 +19,15 @@ from tqdm import tqdm
 import geodiff.tasks.sweep_pose  # noqa: F401 - registers the job
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.checkpoint import fingerprint
-from geodiff.tasks.outputs import check_output
+from geodiff.tasks.descent_settings import LARGEST
+from geodiff.tasks.lock import check_folder, output_folder
 from geodiff.tasks.sweep_files import Journal, write_table
 from geodiff.tasks.sweep_jobs import JOBS, Case, Job, select_family
 from geodiff.tasks.team import Team
-from geodiff.validation import choice, fail, nearest, positive
+from geodiff.validation import choice, fail, integer, nearest, number, positive
 
 _WHERE = "sweep"
+_MOST_WORKERS = 4096
 _FAILURES = (ValueError, RuntimeError, ArithmeticError)
 
 
@@ -118,14 +120,14 @@ def sweep(
         for scale in _numbers("scales", scales, job.scales)
         for lr in _numbers("rates", rates, job.rates)
     ]
-    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
-        raise fail(_WHERE, "workers", "an integer ≥ 1", workers)
+    workers = integer(_WHERE, "workers", workers, 1, _MOST_WORKERS)
     mesh = _mesh(mesh)
     options = _options(job, options)
     prepared = job.prepare(mesh, options)
-    folder = check_output(_WHERE, output, ())
+    folder = check_folder(_WHERE, output)
     inputs = {"kind": kind, "options": options, "mesh_fingerprint": fingerprint([mesh.vertices, mesh.faces])}
-    with Team.join() as team:
+    with Team.join() as team, output_folder(_WHERE, output if team.leads else None):
+        team.wait()  # until the first holds the folder, nothing in it is touched
         if not resume:
             Journal.remove(folder)
             team.wait()
@@ -239,6 +241,7 @@ def _numbers(argument: str, given: Sequence[float] | None, default: tuple[float,
         raise fail(_WHERE, argument, "one number or more", "none")
     for value in values:
         positive(_WHERE, argument, value)
+        number(_WHERE, argument, value, 0, LARGEST)
     return list(dict.fromkeys(float(value) for value in values))
 
 

@@ -1,20 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """The files of a sweep: the journal that it goes on from, the table, and heat maps."""
 
+import contextlib
 import csv
 import json
+import math
 import os
 import pathlib
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from geodiff.scene.atomic import replacing
-from geodiff.tasks.sweep_jobs import Case, Job
+from geodiff.tasks.sweep_jobs import JOBS, Case, Job
 from geodiff.validation import fail
 
 _WHERE = "sweep"
+VERSION = 2  # of the journal
 _ANNOTATED = 400  # cells, up to which their numbers are written into the picture
 _MEMBERS = 60  # the best ones, in the picture of members and τ
 
@@ -22,7 +26,8 @@ _MEMBERS = 60  # the best ones, in the picture of members and τ
 class Journal:
     """One line for each finished run, on the disk before the next begins.
 
-    The first line says what the rows belong to. A line that was cut off is as if it had never been.
+    The first line says what the rows belong to. Each has its checksum: one that is damaged is an error, since the rest
+    of the sweep may be long; the last one, where it was cut off, is as if it had never been.
     """
 
     def __init__(self, folder: pathlib.Path, rank: int, inputs: dict[str, Any]) -> None:
@@ -30,25 +35,39 @@ class Journal:
         self.inputs = inputs
 
     def __enter__(self) -> "Journal":
-        self._file = self.path.open("a+b")
-        self._file.seek(0)
-        whole = self._file.read().rfind(b"\n") + 1
-        self._file.truncate(whole)
+        with self._telling():
+            self._file = self.path.open("a+b")
+            self._file.seek(0)
+            whole = self._file.read().rfind(b"\n") + 1
+            self._file.truncate(whole)
         if not whole:
-            self._write({"sweep": self.inputs})
+            self._write({"sweep": self.inputs, "version": VERSION})
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # told when the row was written
+            self._file.close()
 
     def append(self, row: dict[str, Any]) -> None:
         """Write a row, to the disk."""
         self._write(row)
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with self._telling():
+            self._file.write(_signed(line))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            # A file whose folder was deleted can be written to, for nothing.
+            self.path.stat()
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            fix = "The rows before it are whole: mend that and give the same command again."
+            got = f"{self.path} ({error.strerror})"
+            raise fail(_WHERE, "output", "a folder that can be written to", got, fix, OSError) from error
 
     @staticmethod
     def paths(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -66,27 +85,70 @@ class Journal:
         """Return the rows of all journals of a folder by case.
 
         Raises:
-            ValueError: they are of another job; says what differs.
+            ValueError: they are of another job, or damaged; says what differs, or where.
+            OSError: they cannot be read.
         """
         rows: dict[Case, dict[str, Any]] = {}
+        columns = {*Case._fields, *JOBS[inputs["kind"]].columns, "error", "seconds"}
         for path in Journal.paths(folder):
-            for line in path.read_bytes().split(b"\n")[:-1]:
-                try:
-                    row = json.loads(line)
-                except ValueError:  # two that wrote at once, or a disk that lost power
-                    continue
-                if "sweep" in row:
-                    _same_job(path, row["sweep"], inputs)
+            for number, text in enumerate(path.read_bytes().split(b"\n")[:-1]):
+                line = _verified(path, number, text)
+                if number == 0:
+                    _same_job(path, line["sweep"], inputs)
+                elif set(line) == columns and _sound(line):
+                    rows.setdefault(Case(line["member"], line["scale"], line["lr"]), line)
                 else:
-                    rows.setdefault(Case(row["member"], row["scale"], row["lr"]), row)
+                    raise _damaged(path, number, "is no row of this job")
         return rows
 
     @staticmethod
     def rewrite(folder: pathlib.Path, inputs: dict[str, Any], rows: dict[Case, dict[str, Any]]) -> None:
         """Write all rows into the first journal, those from other machines too."""
         with replacing(folder / "rows.jsonl", _WHERE) as part:
-            lines = [{"sweep": inputs}, *rows.values()]
-            part.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+            lines = [{"sweep": inputs, "version": VERSION}, *rows.values()]
+            part.write_bytes(b"".join(_signed(line) for line in lines))
+
+
+def _signed(line: dict[str, Any]) -> bytes:
+    """Return a line of JSON whose last entry is the checksum of what is before it."""
+    text = json.dumps(line)[:-1]
+    return f'{text}, "crc": {zlib.crc32(text.encode())}}}\n'.encode()
+
+
+def _verified(path: pathlib.Path, number: int, text: bytes) -> dict[str, Any]:
+    """Return what a line holds, without its checksum."""
+    body, comma, crc = text.rpartition(b', "crc": ')
+    try:
+        line: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        line = None
+    if number == 0 and not (isinstance(line, dict) and isinstance(line.get("sweep"), dict)):
+        raise _damaged(path, number, "is not that of a sweep", remove=False)
+    if number == 0 and line.get("version") != VERSION:
+        raise _damaged(path, number, "is of another version of geodiff", remove=False)
+    if line is None or not comma or crc != b"%d}" % zlib.crc32(body):
+        raise _damaged(path, number, "is damaged: its checksum is another", remove=number > 0)
+    del line["crc"]
+    return dict(line)
+
+
+def _sound(row: dict[str, Any]) -> bool:
+    """Whether the entries of a row are of the kinds that they must be."""
+
+    def finite(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+    rest = (value for name, value in row.items() if name not in ("member", "error"))
+    told = row["error"] is None or isinstance(row["error"], str)
+    known = finite(row["scale"]) and finite(row["lr"])
+    return known and told and isinstance(row["member"], str) and all(x is None or finite(x) for x in rest)
+
+
+def _damaged(path: pathlib.Path, number: int, what: str, remove: bool = True) -> Exception:
+    fix = "Start afresh with resume=False (--fresh), or choose another output folder."
+    if remove:
+        fix = f"Take that line out to run its case again. {fix}"
+    return fail(_WHERE, "output", "a folder of sound rows", f"{path}, whose line {number + 1} {what}", fix)
 
 
 def _same_job(path: pathlib.Path, theirs: dict[str, Any], inputs: dict[str, Any]) -> None:
@@ -94,7 +156,8 @@ def _same_job(path: pathlib.Path, theirs: dict[str, Any], inputs: dict[str, Any]
     for name in ("kind", "mesh_fingerprint"):
         if theirs.get(name) != inputs[name]:
             changed.append("another mesh" if name != "kind" else f"kind {theirs.get(name)!r}")
-    before = theirs.get("options", {})
+    before = theirs.get("options")
+    before = before if isinstance(before, dict) else {}
     for name in {**before, **inputs["options"]}:
         if before.get(name) != inputs["options"].get(name):
             changed.append(f"{name} {before.get(name)!r} (now {inputs['options'].get(name)!r})")

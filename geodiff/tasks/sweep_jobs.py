@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 from geodiff.scene.files import PosedImages
 from geodiff.scene.mesh import Mesh
 from geodiff.soft.family import Member, family, member
+from geodiff.tasks.descent_settings import LARGEST
 from geodiff.tasks.fit_mesh import fit_mesh
 from geodiff.tasks.render_views import render_views
 from geodiff.tasks.settings import FitMeshSettings
-from geodiff.validation import choice, fail, nearest, positive
+from geodiff.validation import choice, fail, nearest, number, positive
 
 _SPANNING = tuple(
     f"{distribution}+{tconorm}"
@@ -139,6 +140,7 @@ def _prepare_shape(mesh: Mesh, options: dict[str, Any]) -> tuple[PosedImages, Fi
     options = dict(options)
     decay = options.pop("scale_decay")
     positive("sweep", "scale_decay", decay, "It is what is left of τ at the last step.")
+    number("sweep", "scale_decay", decay, 0, LARGEST)
     size, elevation = options.pop("size"), options.pop("elevation")
     images = render_views(
         mesh,

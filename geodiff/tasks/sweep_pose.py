@@ -10,10 +10,11 @@ from geodiff.render.renderer import rasterize
 from geodiff.scene.camera import Camera
 from geodiff.scene.mesh import Mesh
 from geodiff.soft.family import member
+from geodiff.tasks.descent_settings import LARGEST
 from geodiff.tasks.fit_pose import fit_pose
 from geodiff.tasks.pose_settings import FitPoseSettings
 from geodiff.tasks.sweep_jobs import Case, Job, register_job
-from geodiff.validation import fail, positive
+from geodiff.validation import fail, integer, number, positive
 
 _FOV = 40.0  # degrees
 _FOUND = 3.0  # degrees
@@ -47,9 +48,9 @@ class _Pairs(NamedTuple):
 def _prepare(mesh: Mesh, options: dict[str, Any]) -> _Pairs:
     options = dict(options)
     count, angles, decay = options.pop("pairs"), options.pop("angles"), options.pop("scale_decay")
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise fail("sweep", "pairs", "an integer ≥ 1", count)
+    integer("sweep", "pairs", count, 1, 10**6)
     positive("sweep", "scale_decay", decay, "It is what is left of τ at the last step.")
+    number("sweep", "scale_decay", decay, 0, LARGEST)
     if not isinstance(angles, list) or len(angles) != 2 or not 0 <= angles[0] <= angles[1] <= 180:
         raise fail("sweep", "angles", "two angles in [0, 180] degrees, the smaller first", repr(angles))
     settings = FitPoseSettings(**options)
