@@ -69,8 +69,7 @@ class Kernel(abc.ABC):
         """Drop what only further calls of `absorb` would need."""
 
     def block(self, items: slice, rows: slice) -> torch.Tensor:
-        """Costs of some rows of some items, float64, the caller's to overwrite; unlike products, differences do not
-        cancel."""
+        """Costs of some rows, float64, the caller's to overwrite; unlike products, differences do not cancel."""
         if self.matrix is not None:  # never a view: the matrix may be the user's
             return self.matrix[items, rows].to(torch.float64, copy=True)
         assert self.points is not None
