@@ -111,7 +111,7 @@ def check_knots(
 
 
 def multiplicities(knots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the distinct knots of one vector `(M,)` and how often each is there.
+    """Return the distinct knots of one vector `(M,)` and how often each is there; without gradient.
 
     Raises:
         ValueError: a batch of vectors.
@@ -123,7 +123,7 @@ def multiplicities(knots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     knots = as_tensor("multiplicities", "knots", knots)
     if knots.dim() != 1:
         raise fail("multiplicities", "knots", "one vector, of shape (M,)", knots, "Take those of a batch one by one.")
-    return torch.unique_consecutive(knots, return_counts=True)
+    return torch.unique_consecutive(knots.detach(), return_counts=True)
 
 
 def greville(knots: torch.Tensor, degree: int) -> torch.Tensor:

@@ -92,7 +92,7 @@ def arc_length(
 
 
 def _inside(where: str, curve: NURBSCurve, **parameters: torch.Tensor) -> None:
-    start, end = curve.domain[0]
+    start, end = (bound.detach() for bound in curve.domain[0])
     for name, u in parameters.items():
         slack = 16 * torch.finfo(u.dtype).eps * float(torch.maximum(start.abs(), end.abs()).max())
         if bool(((u < start - slack) | (u > end + slack)).any()):

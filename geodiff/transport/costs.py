@@ -69,9 +69,9 @@ class Kernel(abc.ABC):
         """Drop what only further calls of `absorb` would need."""
 
     def block(self, items: slice, rows: slice) -> torch.Tensor:
-        """Costs of some rows of some items, float64; unlike products, differences do not cancel."""
-        if self.matrix is not None:
-            return self.matrix[items, rows].double()
+        """Costs of some rows, float64, the caller's to overwrite; unlike products, differences do not cancel."""
+        if self.matrix is not None:  # never a view: the matrix may be the user's
+            return self.matrix[items, rows].to(torch.float64, copy=True)
         assert self.points is not None
         x, y = self.points[0][items, rows].double(), self.points[1][items].double()
         if self.dtype == torch.float64 or x.shape[-1] < 3:
