@@ -5,12 +5,13 @@ import dataclasses
 import functools
 import os
 import pathlib
-import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from geodiff import guard
+from geodiff.arrays import load_arrays
 from geodiff.atlas import consensus
 from geodiff.atlas.chart_mesh import atlas_mesh, chart_meshes, evaluate
 from geodiff.atlas.charts import Charts
@@ -261,26 +262,11 @@ class Atlas:
         path = _archive("Atlas.load", path)
         if not path.is_file():
             raise fail("Atlas.load", "path", "a file that exists", str(path), error=FileNotFoundError)
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                content = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-            raise fail("Atlas.load", "path", "a readable atlas", f"{path} ({error})", "Is it damaged?") from error
-        if str(content.get("format")) != _FORMAT:
-            raise fail("Atlas.load", "path", f"of format '{_FORMAT}'", f"{path}, which is something else")
-        try:
-            layers = sum(name.startswith("charts.weights.") for name in content)
-            read = {name: torch.from_numpy(value) for name, value in content.items() if value.dtype.kind in "fib"}
-            charts = Charts(
-                tuple(read[f"charts.weights.{i}"] for i in range(layers)),
-                tuple(read[f"charts.biases.{i}"] for i in range(layers)),
-                **{name: read[f"charts.{name}"] for name in _CHART_FIELDS},
-                activation=str(content["charts.activation"]),
-            )
-            return cls(charts, **{name: read[name] for name in _FIELDS}, noise=float(content["noise"]),
-                       seed=int(content["seed"]))  # fmt: skip
-        except KeyError as error:
-            raise fail("Atlas.load", "path", "a whole atlas", f"{path} without {error}", "Is it damaged?") from error
+        with guard.reading("Atlas.load", path, "atlas"):
+            content = load_arrays(path)
+            if not isinstance(content, dict) or str(content.get("format")) != _FORMAT:
+                raise fail("Atlas.load", "path", f"of format '{_FORMAT}'", f"{path}, which is something else")
+            return _atlas(content)
 
     @functools.cached_property
     def domain(self) -> Domain:
@@ -382,3 +368,37 @@ def _archive(where: str, path: str | os.PathLike[str]) -> pathlib.Path:
     if path.suffix.lower() != ".npz":
         raise fail(where, "path", "a file that ends in .npz", str(path))
     return path
+
+
+def _atlas(content: dict[str, np.ndarray]) -> Atlas:
+    """Make an atlas of the arrays of its file; check names, kinds and what must be of one dtype."""
+    layers = range(max(1, sum(name.startswith("charts.weights.") for name in content)))
+    weights, biases = ([f"charts.{kind}.{i}" for i in layers] for kind in ("weights", "biases"))
+    # What is computed with together is of one dtype.
+    parameters = [*weights, *biases, "charts.linear", "charts.offset", "uv"]
+    together = (parameters, ["charts.center", "charts.rotation", "charts.scale"], ["points", "sign", "confidence"])
+    kinds: dict[str, tuple[str, ...]] = {name: ("float32", "float64") for group in together for name in group}
+    kinds |= dict.fromkeys(("chart", "point", "seed"), ("int64",)) | dict.fromkeys(("inside", "outlier"), ("bool",))
+    kinds["noise"] = ("float64",)
+    missing = sorted({*kinds, "charts.activation"} - content.keys())
+    if missing:
+        raise ValueError(f"without {', '.join(missing)}")
+    for name, kind in kinds.items():
+        if content[name].dtype.name not in kind:
+            raise ValueError(f"{name} is {content[name].dtype}, not {' or '.join(kind)}")
+        if not np.isfinite(content[name]).all():
+            raise ValueError(f"{name} is not finite")
+    for group in together:
+        if len({content[name].dtype for name in group}) > 1:
+            raise ValueError(f"{', '.join(group)} are not of one dtype")
+    if not (content["noise"].shape == content["seed"].shape == content["charts.activation"].shape == ()):
+        raise ValueError("noise, seed or activation is not one value")
+    read = {name: torch.from_numpy(content[name]) for name in kinds}
+    charts = Charts(
+        tuple(read[name] for name in weights),
+        tuple(read[name] for name in biases),
+        **{name: read[f"charts.{name}"] for name in _CHART_FIELDS},
+        activation=str(content["charts.activation"]),
+    )
+    return Atlas(charts, **{name: read[name] for name in _FIELDS}, noise=float(content["noise"]),
+                 seed=int(content["seed"]))  # fmt: skip

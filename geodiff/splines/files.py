@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from geodiff import guard
+from geodiff.readers import apart
+from geodiff.readers.shapes import UNITS, Damaged, Missing
 from geodiff.scene.atomic import replacing
 from geodiff.scene.mesh import Mesh
 from geodiff.splines.curve import NURBSCurve
@@ -27,20 +30,34 @@ _LOAD, _SAVE = "load_splines", "save_splines"
 
 
 def load_splines(
-    path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float64, unsupported: str = "error"
+    path: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype = torch.float64,
+    unsupported: str = "error",
+    unit: str = "mm",
+    trusted: bool = False,
 ) -> list[NURBS]:
     """Read the curves, surfaces and volumes of a JSON (geomdl), 3dm (Rhino), IGES or STEP file, in its order.
 
     Knots and domains are those of the file. (geomdl itself scales them to [0, 1] when it reads a file.) Rhino's format
     leaves out the first and the last knot, which have no effect: they are made equal to their neighbours. Other curves
-    and whole surfaces, such as lines, arcs and cylinders, are converted to NURBS. IGES and STEP are read in
-    millimetres, whatever the unit of the file. Names, colours, layers and the sense of faces are not read.
+    and whole surfaces, such as lines, arcs and cylinders, are converted to NURBS; a face counts as whole if its loop
+    is within 1e-4 of its domain of the domain's border. Objects of Rhino's blocks are read once for each place where
+    the block was inserted, and not at all where it was not. Names, colours, layers and the sense of faces are not read.
+
+    3dm, IGES and STEP go through compiled libraries that damaged files can crash or hang. So they are read in a process
+    of their own, within limits of memory (4 GB, and 100 times the file) and time (60 s of computing, and 20 s for each
+    megabyte); it costs some 0.3 s (3dm) to 1 s (IGES, STEP).
 
     Args:
         path: the file; its ending says its format. All but JSON need ``pip install geodiff[cad]``.
         dtype: torch.float64 or torch.float32.
         unsupported: what to do with what cannot be such a spline, for example a trimmed surface or a mesh: ``"error"``,
-            or ``"skip"`` with a warning.
+            or ``"skip"`` with one warning for all of them.
+        unit: of the coordinates returned: ``"um"``, ``"mm"``, ``"cm"``, ``"m"``, ``"km"``, ``"in"``, ``"ft"``, ``"yd"``
+            or ``"mi"``, whatever the unit of the file. Numbers of a file that says no unit are taken for this one, with
+            a warning (IGES defines that they are inches then). JSON has no units: its numbers are never scaled.
+        trusted: read in this process and without limits; for large files that you know to be sound.
 
     Returns:
         splines without batch axes.
@@ -48,8 +65,9 @@ def load_splines(
     Raises:
         FileNotFoundError: no such file.
         ImportError: the library for the format is not installed.
-        ValueError: an unknown ending, a damaged file, one without splines, sizes that do not go together, NaN,
-            something unsupported.
+        RuntimeError: no Python interpreter can be started to read apart (in frozen programs).
+        ValueError: an unknown ending or unit, a damaged file, also one that crashes its library or takes too long,
+            one without splines, sizes that do not go together, NaN, something unsupported.
 
     Example:
         >>> import tempfile, torch, geodiff as gd
@@ -67,24 +85,26 @@ def load_splines(
         raise fail(_LOAD, "dtype", "torch.float64 or torch.float32", repr(dtype), error=TypeError)
     if not path.is_file():
         raise fail(_LOAD, "path", "a file that exists", str(path), error=FileNotFoundError)
+    choice(_LOAD, "unit", unit, tuple(UNITS))
     reading = Reading(path, dtype, unsupported == "skip")
     if ending == "json":
-        _read_json(reading)
-    elif ending == "3dm":
-        from geodiff.splines.files_rhino import read_rhino
-
-        read_rhino(reading)
+        with guard.reading(_LOAD, path):
+            _read_json(reading)
     else:
-        from geodiff.splines.files_occ import read_occ
-
-        read_occ(reading, "iges" if ending in ("igs", "iges") else "step")
-    if not reading.splines and not reading.skipped:
+        _read_cad(reading, ending, unit, trusted)
+    if not reading.splines and not reading.refused:
         raise fail(_LOAD, "path", "a file with splines", f"{path} without any")
+    for text in reading.warnings():
+        warnings.warn(text, stacklevel=2)
     return reading.splines
 
 
 def save_splines(
-    path: str | os.PathLike[str], splines: NURBS | Sequence[NURBS], *, samples: tuple[int, int] = (64, 64)
+    path: str | os.PathLike[str],
+    splines: NURBS | Sequence[NURBS],
+    *,
+    samples: tuple[int, int] = (64, 64),
+    unit: str = "mm",
 ) -> None:
     """Write splines as JSON (geomdl), 3dm (Rhino), IGES or STEP, or surfaces as triangles in OBJ, PLY, STL or GLB.
 
@@ -93,19 +113,23 @@ def save_splines(
     are, which all four formats allow.
 
     JSON holds splines of one kind and any dimension. IGES, STEP and 3dm hold curves and surfaces together, in space:
-    points in the plane get z = 0; the unit is the millimetre. Degrees are at least 1, at most 25 in IGES and STEP.
+    points in the plane get z = 0. Degrees are at least 1, at most 25 in IGES and STEP. The same splines make the same
+    bytes: files do not say when they were made.
 
     Args:
         path: the file; its ending says its format, its folder is made where missing. 3dm, IGES and STEP need
             ``pip install geodiff[cad]``.
         splines: one or several, without batch axes; of a batch, save ``[spline[i] for i in range(len)]``.
         samples: points along u and v of each surface, where it becomes triangles.
+        unit: of the coordinates, which 3dm, IGES and STEP files say (`load_splines` lists the units); the numbers stay
+            as they are, but for yards, which IGES and STEP do not have: they become feet. The other formats have no
+            unit.
 
     Raises:
         ImportError: the library for the format is not installed.
         OSError: the folder cannot be written to.
         TypeError: something other than splines; samples that are not two.
-        ValueError: an unknown ending, nothing to save, a batch, NaN, what the format does not hold.
+        ValueError: an unknown ending or unit, nothing to save, a batch, NaN, what the format does not hold.
 
     Example:
         >>> import tempfile, torch, geodiff as gd
@@ -118,6 +142,7 @@ def save_splines(
     """
     path = pathlib.Path(path)
     ending = _ending(_SAVE, path, _SPLINES + _MESHES)
+    choice(_SAVE, "unit", unit, tuple(UNITS))
     several = [splines] if isinstance(splines, NURBS) else splines
     if not isinstance(several, Sequence) or not all(isinstance(spline, NURBS) for spline in several):
         wrong = (
@@ -142,11 +167,12 @@ def save_splines(
         elif ending == "3dm":
             from geodiff.splines.files_rhino import write_rhino
 
-            write_rhino(part, [_in_space(spline, path) for spline in plain])
+            write_rhino(part, [_in_space(spline, path) for spline in plain], unit)
         else:
             from geodiff.splines.files_occ import write_occ
 
-            write_occ(part, [_in_space(s, path) for s in plain], "iges" if ending in ("igs", "iges") else "step")
+            kind = "iges" if ending in ("igs", "iges") else "step"
+            write_occ(part, [_in_space(spline, path) for spline in plain], kind, unit)
 
 
 class Reading:
@@ -163,7 +189,8 @@ class Reading:
         self.dtype = dtype
         self.skip = skip
         self.splines: list[NURBS] = []
-        self.skipped = 0
+        self.refused: list[tuple[str, str, str]] = []
+        self.notes: list[str] = []
 
     def add(self, label: str, points: Any, weights: Any, knots: Sequence[Any], degree: Sequence[int]) -> None:
         """Keep a spline: control points `(K…, D)`, weights `(K…)` or None; the number of knot vectors says its kind."""
@@ -178,21 +205,56 @@ class Reading:
             raise self.damaged(f"{label}: {error}") from error
         self.splines.append(spline)
 
-    def refuse(self, label: str, fix: str) -> None:
-        """Pass over something unsupported, or raise."""
+    def refuse(self, what: str, label: str, fix: str) -> None:
+        """Pass over something unsupported, or raise: what it is, where it is, what to do about it."""
         if not self.skip:
             hint = f'{fix} Or pass unsupported="skip" to leave it out.'
-            raise fail(_LOAD, "path", "a file of NURBS curves, surfaces and volumes", f"{self.path} with {label}", hint)
-        self.skipped += 1
-        warnings.warn(f"{_LOAD}: left out {label} of {self.path}. {fix}", stacklevel=5)
+            got = f"{self.path} with {label}: {what}"
+            raise fail(_LOAD, "path", "a file of NURBS curves, surfaces and volumes", got, hint)
+        self.refused.append((what, label, fix))
+
+    def warnings(self) -> list[str]:
+        """Return what is to be said about the file: one text about all that was left out."""
+        texts = [f"{_LOAD}: of {self.path}: {note}." for note in self.notes]
+        if self.refused:
+            places: dict[tuple[str, str], list[str]] = {}
+            for what, label, fix in self.refused:
+                places.setdefault((what, fix), []).append(label)
+            kinds = [
+                f"{what} ({labels[0]}{f', and {len(labels) - 1} more' if labels[1:] else ''}). {fix}"
+                for (what, fix), labels in places.items()
+            ]
+            total = len(self.refused) + len(self.splines)
+            texts.append(f"{_LOAD}: left out {len(self.refused)} of {total} parts of {self.path}: {' '.join(kinds)}")
+        return texts
 
     def damaged(self, reason: str) -> Exception:
         """Build the error for a file that is not sound."""
         return fail(_LOAD, "path", "a sound file", f"{self.path} ({reason})", "Is the file damaged?")
 
 
-def needed(module: str, distribution: str, path: pathlib.Path) -> Exception:
+def _read_cad(reading: Reading, ending: str, unit: str, trusted: bool) -> None:
+    options: dict[str, Any] = {"skip": reading.skip, "unit": unit}
+    if ending != "3dm":
+        options["kind"] = "iges" if ending in ("igs", "iges") else "step"
+    try:
+        facts, arrays = apart.read("rhino" if ending == "3dm" else "occ", reading.path, options, trusted=trusted)
+    except Missing as error:
+        raise needed(error, reading.path) from error
+    except Damaged as error:
+        raise reading.damaged(str(error)) from error
+    reading.notes += facts["notes"]
+    rest = iter(arrays)
+    for label, degree, rational in facts["splines"]:
+        points, weights = next(rest), next(rest) if rational else None
+        reading.add(label, points, weights, [next(rest) for _ in degree], degree)
+    for what, label, fix in facts["refused"]:
+        reading.refuse(what, label, fix)
+
+
+def needed(missing: Missing, path: pathlib.Path) -> Exception:
     """Build the error for a library that is missing."""
+    distribution, module = missing.needs
     text = f'{path.suffix} files need {distribution} ({module}), which is not installed: pip install "geodiff[cad]"'
     return ImportError(f"geodiff.splines: {text}, or use .json.")
 
@@ -295,11 +357,11 @@ def _read_json(reading: Reading) -> None:
         if not isinstance(entry, dict):
             raise reading.damaged(f"{label} is no object")
         if entry.get("type", "spline") != "spline":
-            reading.refuse(f"{label} of type {entry['type']!r}", "Its points can be fitted by a spline.")
+            reading.refuse(f"a spline of type {entry['type']!r}", label, "Its points can be fitted by a spline.")
             continue
         trims = entry.get("trims")
         if trims and (not isinstance(trims, dict) or trims.get("data", True)):
-            reading.refuse(f"the trim curves of {label}", "Delete its trims in the file to read the whole surface.")
+            reading.refuse("trim curves", label, "Delete its trims in the file to read the whole surface.")
             continue
         _add_json(reading, label, entry, _KINDS[shape["type"]].axes)
 

@@ -1,33 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Splines from and to Rhino's 3dm files, through rhino3dm."""
+"""Splines to Rhino's 3dm files, through rhino3dm."""
 
 import itertools
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+import struct
+import uuid
+import zlib
+from collections.abc import Iterator, Sequence
 
-import numpy as np
-
-from geodiff.splines.files import Reading, needed
+from geodiff.readers.rhino import RHINO_UNITS, library
+from geodiff.readers.shapes import UNITS, Missing
+from geodiff.splines.files import needed
 from geodiff.splines.spline import NURBS
 from geodiff.validation import fail
 
 # Rhino keeps homogeneous control points (w P, w), and knots without the first and the last, which have no effect.
 
 
-def _rhino3dm(path: pathlib.Path) -> Any:
+def write_rhino(path: pathlib.Path, splines: Sequence[NURBS], unit: str) -> None:
+    """Write curves and surfaces in space, in a unit of length; the file may be left half done."""
     try:
-        import rhino3dm
-    except ImportError as error:
-        raise needed("rhino3dm", "rhino3dm", path) from error
-    return rhino3dm
-
-
-def write_rhino(path: pathlib.Path, splines: Sequence[NURBS]) -> None:
-    """Write curves and surfaces in space; its first argument is a file that may be left half done."""
-    r = _rhino3dm(path)
+        r = library()
+    except Missing as error:
+        raise needed(error, path) from error
     model = r.File3dm()
-    for spline in splines:
+    model.Settings.ModelUnitSystem = getattr(r.UnitSystem, _name(unit))
+    layer = r.Layer()
+    layer.Name, layer.Id = "Default", uuid.uuid5(_NAMES, "layer")
+    model.Layers.Add(layer)
+    for number, spline in enumerate(splines):
         homogeneous = spline.homogeneous.numpy()
         orders = [p + 1 for p in spline.degrees]
         if spline.axes == 1:
@@ -45,65 +46,58 @@ def write_rhino(path: pathlib.Path, splines: Sequence[NURBS]) -> None:
         if not made.IsValid:
             fix = "Are interior knots repeated more often than the degree, or spans tiny? Save it as .json."
             raise fail("save_splines", "splines", "what Rhino takes for valid", repr(spline), fix)
-        (model.Objects.AddCurve if spline.axes == 1 else model.Objects.AddSurface)(made)
+        attributes = r.ObjectAttributes()
+        attributes.LayerIndex = 0
+        attributes.Id = uuid.uuid5(_NAMES, f"{number} {zlib.crc32(homogeneous.tobytes())}")
+        (model.Objects.AddCurve if spline.axes == 1 else model.Objects.AddSurface)(made, attributes)
     if not model.Write(str(path), 7):  # the version that Rhino 7 and later read
         raise fail("save_splines", "path", "a file that can be written", str(path), "Is the disk full?", OSError)
+    path.write_bytes(_settled(path.read_bytes()))
 
 
-def read_rhino(reading: Reading) -> None:
-    """Read curves, surfaces and untrimmed faces; convert what is not a NURBS, but is one exactly."""
-    r = _rhino3dm(reading.path)
-    model = r.File3dm.Read(str(reading.path))
-    if model is None:
-        raise reading.damaged("rhino3dm cannot read it")
-    for i, item in enumerate(model.Objects):
-        shape = item.Geometry
-        label = f"object {i}, a {type(shape).__name__}"
-        if isinstance(shape, r.Curve):
-            _add_curve(reading, label, shape)
-        elif isinstance(shape, r.Brep) and shape.IsSurface:
-            _add_surface(reading, label, shape.Faces[0].UnderlyingSurface())
-        elif isinstance(shape, r.Brep):
-            count = len(shape.Faces)
-            what = "trimmed" if count == 1 else f"of {count} faces"
-            reading.refuse(f"{label} {what}", "In Rhino, explode it and untrim its faces.")
-        elif isinstance(shape, r.Extrusion) or not isinstance(shape, r.Surface):
-            mesh = isinstance(shape, r.Mesh)
-            fix = "gd.Mesh reads meshes from OBJ, PLY, STL and GLB." if mesh else "In Rhino, convert it to NURBS."
-            reading.refuse(label, fix)
-        else:
-            _add_surface(reading, label, shape)
+def _name(unit: str) -> str:
+    return next(name for name, millimetres in RHINO_UNITS.items() if millimetres == UNITS[unit])
 
 
-def _add_curve(reading: Reading, label: str, shape: Any) -> None:
-    nurbs = shape.ToNurbsCurve()
-    if nurbs is None:
-        reading.refuse(label, "In Rhino, convert it to NURBS.")
-        return
-    points = [nurbs.Points[i] for i in range(len(nurbs.Points))]
-    _add(reading, label, np.array([_four(p) for p in points]), nurbs, [nurbs.Knots], [nurbs.Degree])
+# The same splines make the same bytes: ids come from the content, and no file says when or where it was made.
+_NAMES = uuid.UUID("6f6d1b1c-4b0e-5d0a-9b53-0d6a4c1b7a52")
+_START = 32  # bytes before the first chunk
+_PROPERTIES, _HISTORY, _FILE_NAME, _END = 0x10000014, 0x20008021, 0x20008027, 0x00007FFF  # types of chunks
+_SHORT, _SUMMED = 0x80000000, 0x8000  # flags of them: without content; with a checksum at its end
 
 
-def _add_surface(reading: Reading, label: str, shape: Any) -> None:
-    nurbs = None if shape is None else shape.ToNurbsSurface()
-    if nurbs is None:
-        reading.refuse(label, "In Rhino, convert it to NURBS.")
-        return
-    rows, columns = nurbs.Points.CountU, nurbs.Points.CountV
-    net = np.array([[_four(nurbs.Points[i, j]) for j in range(columns)] for i in range(rows)])
-    _add(reading, label, net, nurbs, [nurbs.KnotsU, nurbs.KnotsV], [nurbs.Degree(0), nurbs.Degree(1)])
+def _settled(content: bytes) -> bytes:
+    """Take the name and the times of a 3dm file out of its properties.
+
+    A chunk is its type (4 bytes), the length of its content or a value (8 bytes), and the content.
+    """
+    parts = [content[:_START]]
+    for kind, chunk in _chunks(content, _START, len(content)):
+        if kind == _PROPERTIES:
+            inner = [_timeless(k, c) for k, c in _chunks(chunk, 12, len(chunk)) if k != _FILE_NAME]
+            chunk = struct.pack("<Iq", kind, sum(map(len, inner))) + b"".join(inner)
+        elif kind == _END:  # holds the length of the file
+            chunk = chunk[:12] + struct.pack("<q", sum(map(len, parts)) + len(chunk))
+        parts.append(chunk)
+    return b"".join(parts)
 
 
-def _four(point: Any) -> tuple[float, float, float, float]:
-    return point.X, point.Y, point.Z, point.W
+def _timeless(kind: int, chunk: bytes) -> bytes:
+    """Set the two times of a revision history, of 8 integers each, to the first second of 2000."""
+    if kind != _HISTORY:
+        return chunk
+    body = bytearray(chunk[12:-4])
+    at = 1
+    for _ in range(2):
+        at += 4 + 2 * struct.unpack_from("<I", body, at)[0]  # who it was: a string in UTF-16
+        struct.pack_into("<8i", body, at, 0, 0, 0, 1, 0, 100, 6, 0)
+        at += 32
+    return chunk[:12] + bytes(body) + struct.pack("<I", zlib.crc32(body))
 
 
-def _add(
-    reading: Reading, label: str, homogeneous: np.ndarray, nurbs: Any, vectors: Sequence[Any], degree: Sequence[int]
-) -> None:
-    knots = [np.pad(np.array(list(vector.ToList())), 1, mode="edge") for vector in vectors]
-    weights = homogeneous[..., 3]
-    if nurbs.IsRational and not (weights > 0).all():
-        raise reading.damaged(f"{label} has a weight of {weights.min():g}, not positive")
-    points = homogeneous[..., :3] / weights[..., None] if nurbs.IsRational else homogeneous[..., :3]
-    reading.add(label, points, weights if nurbs.IsRational else None, knots, degree)
+def _chunks(content: bytes, at: int, end: int) -> Iterator[tuple[int, bytes]]:
+    while at < end:
+        kind, value = struct.unpack_from("<Iq", content, at)
+        size = 12 + (0 if kind & _SHORT else value)
+        yield kind, content[at : at + size]
+        at += size

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read and write clouds of points, with normals where a file has them."""
 
+import functools
 import os
 import pathlib
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from geodiff import guard
+from geodiff.arrays import load_arrays
+from geodiff.readers import apart
+from geodiff.readers.shapes import Damaged, Missing
 from geodiff.scene.atomic import replacing
 from geodiff.validation import choice, fail
 
@@ -29,22 +33,27 @@ class CloudFile(NamedTuple):
     normals: torch.Tensor | None
 
 
-def read_cloud_file(path: str | os.PathLike[str], *, array: str | None = None, where: str = "fit_atlas") -> CloudFile:
+def read_cloud_file(
+    path: str | os.PathLike[str], *, array: str | None = None, where: str = "fit_atlas", trusted: bool = False
+) -> CloudFile:
     r"""Read a cloud and its normals, if there are any.
 
     PLY: ``x y z``, ``nx ny nz``. OBJ: ``v`` and ``vn``, in order or as faces join them. XYZ, TXT and CSV: three
     columns, or six with normals (if the headings say so or their lengths are 1); further columns and headings are
     skipped. NPY: (N, 3), or (N, 6) with normals. NPZ: an array of those, or ``points`` and ``normals``. LAS and LAZ
-    need the extra ``geodiff[las]``.
+    need the extra ``geodiff[las]``, and are read in a process of their own, within limits of memory and time, since
+    damaged ones can crash or hang their library.
 
     Args:
         path: the file, known by its ending.
         array: which array of an NPZ.
         where: the public function, for messages.
+        trusted: read LAS and LAZ in this process and without limits; for large files that you know to be sound.
 
     Raises:
         FileNotFoundError: no such file.
         ImportError: LAS without laspy, LAZ without what unpacks it.
+        RuntimeError: LAS or LAZ where no Python interpreter can be started to read them (in frozen programs).
         ValueError: an unknown ending, a damaged file, one without points or of other numbers.
 
     Example:
@@ -55,7 +64,7 @@ def read_cloud_file(path: str | os.PathLike[str], *, array: str | None = None, w
         tensor([[0., 0., 1.],
                 [0., 0., 1.]], dtype=torch.float64)
     """
-    points, normals = load(where, path, array, ENDINGS)
+    points, normals = load(where, path, array, ENDINGS, trusted)
     if normals is None and points.ndim == 2 and points.shape[1] == 6:
         points, normals = points[:, :3], points[:, 3:]
     if points.ndim != 2 or points.shape[1] != 3:
@@ -68,7 +77,7 @@ def read_cloud_file(path: str | os.PathLike[str], *, array: str | None = None, w
 
 
 def load(
-    where: str, path: str | os.PathLike[str], array: str | None, endings: Sequence[str]
+    where: str, path: str | os.PathLike[str], array: str | None, endings: Sequence[str], trusted: bool = False
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Read a file of one of the ``endings``: real numbers of any shape, and normals (N, 3) or None.
 
@@ -81,22 +90,14 @@ def load(
         raise fail(where, "points", "a file that exists", str(path), error=FileNotFoundError)
     if array is not None and ending != "npz":
         raise fail(where, "array", "left out for all files but .npz", repr(array))
-    try:
-        if ending in ("npy", "npz"):
-            values, normals = _numpy_arrays(where, path, array)
-        elif ending == "ply":
-            values, normals = _ply(path)
-        elif ending == "obj":
-            values, normals = _obj(path)
-        elif ending in ("las", "laz"):
-            values, normals = _las(where, path)
-        else:
-            values, normals = _table(where, path)
-    except _Unsuitable:
-        raise
-    except (ValueError, KeyError, IndexError, EOFError, OSError, AttributeError, zipfile.BadZipFile) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise fail(where, "points", "a readable file", f"{path} ({reason})", "Is it damaged?") from error
+    if ending in ("las", "laz"):
+        values, normals = _las(where, path, trusted)
+    else:
+        with guard.reading(where, path, argument="points"):
+            if ending in ("npy", "npz"):
+                values, normals = _numpy_arrays(where, path, array)
+            else:
+                values, normals = {"ply": _ply, "obj": _obj}.get(ending, functools.partial(_table, where))(path)
     for part in (values,) if normals is None else (values, normals):
         if not np.issubdtype(part.dtype, np.number) or np.iscomplexobj(part):
             raise fail(where, "points", "real numbers", f"{path} with {part.dtype}")
@@ -126,29 +127,21 @@ def _doubles(values: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.array(values, dtype=np.float64, order="C"))
 
 
-class _Unsuitable(ValueError):
-    """An error that already says what is wrong."""
-
-
 def _numpy_arrays(where: str, path: pathlib.Path, name: str | None) -> tuple[np.ndarray, np.ndarray | None]:
-    loaded = np.load(path, allow_pickle=False)
+    loaded = load_arrays(path)
     if isinstance(loaded, np.ndarray):
         return loaded, None
-    with loaded:
-        # What could be meant: not the numbers that often go with a field, such as its spacing.
-        large = [key for key in loaded.files if loaded[key].ndim >= 2]
-        if name is None:
-            usual = [key for key in ("points", "elevation") if key in large]
-            if len(large) != 1 and len(usual) != 1:
-                text = f"{', '.join(large) or 'none of two or more axes'} in {path}"
-                raise fail(where, "array", "given where a file has several", text, "Name one.", _Unsuitable)
-            name = large[0] if len(large) == 1 else usual[0]
-        if name not in loaded.files:
-            text = f"{name!r}, not among {', '.join(loaded.files)}"
-            raise fail(where, "array", f"in {path}", text, error=_Unsuitable)
-        values = np.asarray(loaded[name])
-        normals = np.asarray(loaded["normals"]) if "normals" in loaded.files and name != "normals" else None
-        return values, normals
+    # What could be meant: not the numbers that often go with a field, such as its spacing.
+    large = [key for key in loaded if loaded[key].ndim >= 2]
+    if name is None:
+        usual = [key for key in ("points", "elevation") if key in large]
+        if len(large) != 1 and len(usual) != 1:
+            text = f"{', '.join(large) or 'none of two or more axes'} in {path}"
+            raise fail(where, "array", "given where a file has several", text, "Name one.")
+        name = large[0] if len(large) == 1 else usual[0]
+    if name not in loaded:
+        raise fail(where, "array", f"in {path}", f"{name!r}, not among {', '.join(loaded)}")
+    return loaded[name], loaded["normals"] if "normals" in loaded and name != "normals" else None
 
 
 def _ply(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -188,26 +181,21 @@ def _obj(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
     return values, given if 0 < len(given) == len(values) else None
 
 
-def _las(where: str, path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
+def _las(where: str, path: pathlib.Path, trusted: bool) -> tuple[np.ndarray, np.ndarray | None]:
     try:
-        import laspy
-    except ImportError as error:
-        text = f"{path}, and laspy is not installed"
-        fix = 'pip install "geodiff[las]", or convert the file to PLY or XYZ.'
+        _, arrays = apart.read("las", path, {}, trusted=trusted)
+    except Missing as error:
+        module = error.needs[0]
+        text = (
+            f"{path}, and {'laspy is not installed' if module == 'laspy' else 'nothing is installed that unpacks it'}"
+        )
+        fix = (
+            f'pip install "geodiff[las]", or {"convert the file to PLY or XYZ" if module == "laspy" else "unpack it"}.'
+        )
         raise fail(where, "points", "of a kind that can be read here", text, fix, ImportError) from error
-    try:
-        read = laspy.read(path)
-    except laspy.errors.LaspyException as error:
-        if "Backend" in str(error):
-            text = f"{path}, and nothing is installed that unpacks it"
-            fix = 'pip install "geodiff[las]", or unpack it to LAS.'
-            raise fail(where, "points", "of a kind that can be read here", text, fix, ImportError) from error
-        raise ValueError(str(error)) from error
-    names = {name.lower(): name for name in read.point_format.dimension_names}
-    for trio in (("nx", "ny", "nz"), ("normalx", "normaly", "normalz"), ("normal_x", "normal_y", "normal_z")):
-        if set(trio) <= set(names):
-            return np.asarray(read.xyz), np.stack([np.asarray(read[names[name]], dtype=float) for name in trio], 1)
-    return np.asarray(read.xyz), None
+    except Damaged as error:
+        raise fail(where, "points", "a readable file", f"{path} ({error})", "Is it damaged?") from error
+    return arrays[0], arrays[1] if len(arrays) > 1 else None
 
 
 def _table(where: str, path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -226,10 +214,10 @@ def _table(where: str, path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | Non
                 heading = [word.strip('"').lower() for word in words]
                 continue
             text = f"{line.strip()[:40]!r} in line {number} of {path}"
-            raise fail(where, "points", "rows of numbers", text, error=_Unsuitable) from None
+            raise fail(where, "points", "rows of numbers", text) from None
         if len(words) < 3:
             text = f"{len(words)} in line {number} of {path}"
-            raise fail(where, "points", "x, y and z in each row", text, error=_Unsuitable)
+            raise fail(where, "points", "x, y and z in each row", text)
         if width == 6:
             width = 6 if len(words) >= 6 else 3
             try:

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Splines to write into files, and what it means that they came back."""
 
+import os
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 
 from geodiff.splines import NURBS, NURBSCurve, NURBSSurface, NURBSVolume
+from geodiff.splines.files import load_splines
 
 # Decimal text of 17 digits is exact, and dividing by a weight and multiplying again costs a few roundings of numbers of
 # size 1; other libraries evaluate in another order. 1e-12 is some thousand roundings.
@@ -24,6 +27,11 @@ def needs(ending: str) -> None:
         pytest.importorskip("rhino3dm", reason="needs rhino3dm: pip install geodiff[cad]")
     else:
         pytest.importorskip("OCP.collections", reason="needs OCP 8: pip install geodiff[cad]")
+
+
+def load_here(path: str | os.PathLike[str], **options: Any) -> list[NURBS]:
+    """Read a file in this process: starting another takes a second, and `test_apart` tests that."""
+    return load_splines(path, trusted=True, **options)
 
 
 def make(

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from geodiff.splines import NURBS, NURBSCurve, NURBSSurface
-from geodiff.splines.files import load_splines, save_splines
-from tests.splines.splines import CASES, ENDINGS, ROUND_TRIP, assert_same, make, needs
+from geodiff.splines.files import save_splines
+from tests.splines.splines import CASES, ENDINGS, ROUND_TRIP, assert_same, load_here, make, needs
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -21,7 +21,7 @@ def test_round_trip(tmp_path: pathlib.Path, ending: str, case: tuple, clamped: b
     needs(ending)
     spline = make(*case, clamped=clamped)
     save_splines(tmp_path / f"a.{ending}", spline)
-    (back,) = load_splines(tmp_path / f"a.{ending}")
+    (back,) = load_here(tmp_path / f"a.{ending}")
     assert_same(back, spline, knots=clamped or ending != "3dm")  # Rhino drops two knots, which have no effect
     assert back.is_rational == spline.is_rational
     assert capfd.readouterr() == ("", "")  # Open CASCADE keeps quiet
@@ -32,7 +32,7 @@ def test_several_of_both_kinds_in_order(tmp_path: pathlib.Path, ending: str) -> 
     needs(ending)
     splines = [make((5,), (3,), 2), make((4, 4), (2, 3), 3, True), make((6,), (2,), 3, True)]
     save_splines(tmp_path / f"a.{ending}", splines)
-    for back, spline in zip(load_splines(tmp_path / f"a.{ending}"), splines, strict=True):
+    for back, spline in zip(load_here(tmp_path / f"a.{ending}"), splines, strict=True):
         assert_same(back, spline)
 
 
@@ -42,7 +42,7 @@ def test_periodic_splines_are_written_unrolled(tmp_path: pathlib.Path, ending: s
     needs(ending)
     spline = make((6, 5), (3, 2), 3, True, periodic=periodic)
     save_splines(tmp_path / f"a.{ending}", spline)
-    (back,) = load_splines(tmp_path / f"a.{ending}")
+    (back,) = load_here(tmp_path / f"a.{ending}")
     assert back.periodic == (False, False)
     assert_same(back, spline, knots=ending != "3dm")
 
@@ -67,7 +67,7 @@ def test_poles_seams_and_creases(tmp_path: pathlib.Path, ending: str) -> None:
     torch.testing.assert_close(radius, torch.full_like(radius, 2.0))
     crease = NURBSCurve(torch.rand(7, 3).double(), torch.tensor([0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2]).double())
     save_splines(tmp_path / f"a.{ending}", [sphere(), crease])
-    ball, bent = load_splines(tmp_path / f"a.{ending}")
+    ball, bent = load_here(tmp_path / f"a.{ending}")
     assert_same(ball, sphere())
     assert_same(bent, crease)
 
@@ -113,7 +113,7 @@ def test_what_rhino_made(tmp_path: pathlib.Path) -> None:
         plane.Knots[i] = knot
     model.Objects.AddCurve(plane)
     model.Write(str(path), 7)
-    line, ring, tube, flat = load_splines(path)
+    line, ring, tube, flat = load_here(path)
     torch.testing.assert_close(line.grid(2), torch.tensor([[0, 0, 0], [3, 4, 0]]).double())
     center = torch.tensor([1.0, 2, 3]).double()
     distance = (ring.grid(30) - center).norm(dim=-1)
@@ -126,12 +126,12 @@ def test_what_rhino_made(tmp_path: pathlib.Path) -> None:
     model.Objects.AddBrep(rhino.Brep.CreateFromBox(rhino.Box(rhino.BoundingBox(0, 0, 0, 1, 1, 1))))
     model.Write(str(path), 7)
     with pytest.raises(ValueError, match=r"made.3dm with object 4, a Brep of 6 faces. In Rhino, explode it"):
-        load_splines(path)
+        load_here(path)
     model.Objects.AddPoint(1.0, 2.0, 3.0)
     model.Objects.AddMesh(rhino.Mesh())
     model.Write(str(path), 7)
     with pytest.warns(UserWarning) as caught:
-        assert len(load_splines(path, unsupported="skip")) == 4
+        assert len(load_here(path, unsupported="skip")) == 4
     said = " ".join(str(warning.message) for warning in caught)
     for text in ("a Brep of 6 faces", "object 5, a Point", "object 6, a Mesh", "gd.Mesh reads meshes from OBJ"):
         assert text in said
@@ -145,7 +145,7 @@ def test_trimmed_faces_of_rhino(tmp_path: pathlib.Path) -> None:
     model.Objects.AddBrep(brep)
     model.Write(str(path), 7)
     with pytest.raises(ValueError, match=r"trimmed.3dm with object 0, a Brep trimmed. In Rhino, explode it and untrim"):
-        load_splines(path)
+        load_here(path)
 
 
 # IGES and STEP -------------------------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ def test_circles_and_cylinders_are_converted(tmp_path: pathlib.Path, ending: str
     path = tmp_path / f"a.{ending}"
     up = gp_Dir(0.0, 0.0, 1.0)
     write_shape(path, BRepBuilderAPI_MakeEdge(gp_Circ(gp_Ax2(gp_Pnt(1, 2, 3), up), 2.0), 0.5, 2.5).Edge())
-    (arc,) = load_splines(path)
+    (arc,) = load_here(path)
     angle = torch.tensor([0.5, 2.5]).double()
     ends = torch.stack([1 + 2 * angle.cos(), 2 + 2 * angle.sin(), torch.full_like(angle, 3.0)], -1)
     torch.testing.assert_close(arc.grid(2), ends, rtol=0, atol=ROUNDED[ending])
@@ -224,7 +224,7 @@ def test_circles_and_cylinders_are_converted(tmp_path: pathlib.Path, ending: str
 
     tube = gp_Cylinder(gp_Ax3(gp_Pnt(0, 0, 0), up), 2.0)
     write_shape(path, BRepBuilderAPI_MakeFace(tube, 0.0, 2 * np.pi, -1.0, 4.0).Face())
-    (back,) = load_splines(path)
+    (back,) = load_here(path)
     points = back.grid(20, 20)
     distance = points[..., :2].norm(dim=-1)
     torch.testing.assert_close(distance, torch.full_like(distance, 2.0), rtol=0, atol=ROUNDED[ending])
@@ -251,9 +251,9 @@ def test_trimmed_faces_are_refused_or_skipped(tmp_path: pathlib.Path, ending: st
     path = tmp_path / f"trimmed.{ending}"
     write_shape(path, both)
     with pytest.raises(ValueError, match=rf"trimmed.{ending} with root 1, .*: a trimmed .*. Untrim it, or split it"):
-        load_splines(path)
+        load_here(path)
     with pytest.warns(UserWarning, match=rf"left out root 1, .*: a trimmed .* of .*trimmed.{ending}"):
-        (square,) = load_splines(path, unsupported="skip")
+        (square,) = load_here(path, unsupported="skip")
     assert float(square.grid(2, 2).reshape(-1, 3).norm(dim=-1).max()) == pytest.approx(5**0.5, abs=1e-8)
 
 
@@ -265,7 +265,7 @@ def test_points_are_refused(tmp_path: pathlib.Path, ending: str) -> None:
 
     write_shape(tmp_path / f"a.{ending}", BRepBuilderAPI_MakeVertex(gp_Pnt(1, 2, 3)).Vertex())
     with pytest.raises(ValueError, match=rf"a.{ending} with root 1, .*: points. Points are not splines"):
-        load_splines(tmp_path / f"a.{ending}")
+        load_here(tmp_path / f"a.{ending}")
 
 
 def test_iges_in_inches(tmp_path: pathlib.Path) -> None:
@@ -275,12 +275,12 @@ def test_iges_in_inches(tmp_path: pathlib.Path) -> None:
     text = (tmp_path / "a.igs").read_text()
     assert "2,2HMM,1," in text
     (tmp_path / "a.igs").write_text(text.replace("2,2HMM,1,", "1,2HIN,1,"))
-    for back, spline in zip(load_splines(tmp_path / "a.igs"), splines, strict=True):
+    for back, spline in zip(load_here(tmp_path / "a.igs"), splines, strict=True):
         assert_same(back, spline.replace(control_points=25.4 * spline.control_points))
 
     (tmp_path / "a.igs").write_text(text.replace("2,2HMM,1,", "0,2HQQ,1,"))
     with pytest.raises(ValueError, match=r"a sound file; got .*a.igs \(its header gives no unit of length\)"):
-        load_splines(tmp_path / "a.igs")
+        load_here(tmp_path / "a.igs")
 
 
 def test_iges_of_a_part_of_a_domain(tmp_path: pathlib.Path) -> None:
@@ -291,7 +291,7 @@ def test_iges_of_a_part_of_a_domain(tmp_path: pathlib.Path) -> None:
     before, low, after = path.read_text().rpartition("-1.5000000000000000E+00")
     path.write_text(before + "-1.0000000000000000E+00" + after)
     assert low
-    (back,) = load_splines(path)
+    (back,) = load_here(path)
     assert [float(end) for end in back.domain[0]] == [-1.0, 2.0]
     at = torch.linspace(-1, 2, 20).double()
     torch.testing.assert_close(back(at), spline(at), rtol=0, atol=ROUND_TRIP)
@@ -330,7 +330,7 @@ def test_a_missing_library_is_explained(
     assert list(tmp_path.iterdir()) == []
     path.write_text("something")
     with pytest.raises(ImportError, match=message):
-        load_splines(path)
+        load_here(path)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -403,14 +403,14 @@ def test_offsets_are_refused(tmp_path: pathlib.Path) -> None:
     edge = BRepBuilderAPI_MakeEdge(curve).Edge()
     write_shape(tmp_path / "a.step", edge)  # Open CASCADE writes nothing but the product
     with pytest.raises(ValueError, match=r"a.step with root 1, ProductDefinition. Convert it to B-splines"):
-        load_splines(tmp_path / "a.step")
+        load_here(tmp_path / "a.step")
     reading = Reading(tmp_path / "a.step", torch.float64, skip=False)
     with pytest.raises(ValueError, match=r"a.step with root 1: an offset curve. Make it a B-spline"):
         _add_edge(reading, "root 1", edge)
     surface = Geom_OffsetSurface(_geometry(make((6, 5), (3, 3))), 0.01)
     write_shape(tmp_path / "a.step", BRepBuilderAPI_MakeFace(surface, 1e-7).Face())
     with pytest.raises(ValueError, match=r"a.step with root 1, .*: an offset surface. Make it a B-spline"):
-        load_splines(tmp_path / "a.step")
+        load_here(tmp_path / "a.step")
 
 
 def test_what_rhino_does_not_convert(tmp_path: pathlib.Path) -> None:
@@ -434,4 +434,4 @@ def test_what_rhino_does_not_convert(tmp_path: pathlib.Path) -> None:
     model.Objects.AddCurve(curve)
     model.Write(str(tmp_path / "a.3dm"), 7)
     with pytest.raises(ValueError, match=r"a.3dm \(object 0, a NurbsCurve has a weight of -1, not positive"):
-        load_splines(tmp_path / "a.3dm")
+        load_here(tmp_path / "a.3dm")

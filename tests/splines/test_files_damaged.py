@@ -5,8 +5,8 @@ import pathlib
 
 import pytest
 
-from geodiff.splines.files import load_splines, save_splines
-from tests.splines.splines import ENDINGS, assert_same, make, needs
+from geodiff.splines.files import save_splines
+from tests.splines.splines import ENDINGS, assert_same, load_here, make, needs
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -18,7 +18,7 @@ def test_truncated_files_are_named(tmp_path: pathlib.Path, ending: str, keep: fl
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content)) if keep >= 0 else int(keep)])
     with pytest.raises(ValueError, match=rf"a sound file; got .*broken.{ending} \(.*Is the file damaged"):
-        load_splines(path, unsupported="skip")
+        load_here(path, unsupported="skip")
 
 
 # What Open CASCADE reads round without a word, or with no more than one on the terminal.
@@ -41,7 +41,7 @@ def test_damaged_step_is_named(tmp_path: pathlib.Path, old: str, new: str, messa
     assert old in text
     path.write_text(text.replace(old, new, 1))
     with pytest.raises(ValueError, match=r"a sound file; got .*broken.step \(" + message):
-        load_splines(path, unsupported="skip")
+        load_here(path, unsupported="skip")
 
 
 @pytest.mark.parametrize("word", ["NaN", "abc", "1E", "-"])
@@ -58,7 +58,7 @@ def test_iges_with_something_that_is_no_number(tmp_path: pathlib.Path, word: str
             start = text.index(old, text.index(f"{entity[:3]},"))
             path.write_text(text[:start] + word.rjust(len(old)) + text[start + len(old) :])
             with pytest.raises(ValueError, match=rf"broken.igs \(IGES {entity}: '{word}' is no number\)"):
-                load_splines(path, unsupported="skip")
+                load_here(path, unsupported="skip")
 
 
 def test_iges_with_other_delimiters(tmp_path: pathlib.Path) -> None:
@@ -76,7 +76,7 @@ def test_iges_with_other_delimiters(tmp_path: pathlib.Path) -> None:
             lines[i] = line[:64].translate(swap) + line[64:]
     assert not header.strip()
     path.write_text("\n".join(lines) + "\n")
-    (back,) = load_splines(path)
+    (back,) = load_here(path)
     assert_same(back, spline)
 
 
@@ -92,4 +92,4 @@ def test_iges_with_other_knots_than_it_says(tmp_path: pathlib.Path) -> None:
     ):
         path.write_text(changed)
         with pytest.raises(ValueError, match=rf"broken.igs \(root 1, IGES 126 \(BSplineCurve\): {message}"):
-            load_splines(path)
+            load_here(path)
