@@ -53,7 +53,7 @@ def load_mesh(path: str | os.PathLike[str], weld: bool | None = None, dtype: tor
     """
     path = pathlib.Path(path)
     ending = _ending("Mesh.load", path, _LOADS)
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, this takes names that are too long
         raise fail("Mesh.load", "path", "a file that exists", str(path), error=FileNotFoundError)
     if ending == "obj":
         from geodiff.scene.obj import load_obj
