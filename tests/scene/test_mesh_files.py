@@ -116,7 +116,7 @@ def test_materials_in_obj(tmp_path: pathlib.Path, with_texture: bool) -> None:
 def test_materials_of_other_programs(tmp_path: pathlib.Path) -> None:
     (tmp_path / "mesh.obj").write_text("mtllib a.mtl\nusemtl one\nv 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
     for text, expected in (
-        ("Kd 0.8 0.7 0.6\nNs 0\nillum 2\n", "Material(ambient=1, diffuse=(0.8, 0.7, 0.6), specular=0, shininess=32)"),
+        ("Kd 0.8 0.7 0.6\nNs 0\nillum 2\n", "Material(ambient=(0.8, 0.7, 0.6), diffuse=(0.8, 0.7, 0.6), specular=0, shininess=32)"),
         ("Ka 0 0 0\nKs .5\nNs 96\n", "Material(ambient=0, diffuse=1, specular=0.5, shininess=96)"),
         ("Kd 1 1 1\n", "None"),
         ("Kd spectral curve.rfl\n", "None"),
