@@ -154,6 +154,16 @@ def _turned(array: np.ndarray, turn: int) -> np.ndarray:
     return array
 
 
+def label_scale(masks: torch.Tensor) -> float:
+    """Return what masks are multiplied with: more than 1 where they hold nothing but the labels 0 and 1.
+
+    Of 8 or 16 bits these are read as 1/255 or 1/65535. Of several masks all are looked at, since one alone may show
+    very little.
+    """
+    most = float(masks.max()) if masks.numel() else 0.0
+    return next((n for n in (255.0, 65535.0) if abs(most * n - 1.0) < 1e-3), 1.0)
+
+
 def write_image(path: pathlib.Path | IO[bytes], image: torch.Tensor, bits: int = 8) -> None:
     """Write (H, W, C) in [0, 1] as a PNG, values outside clipped; with one channel 16 bits are possible."""
     array = image.detach().cpu().double().clamp(0.0, 1.0).numpy()
