@@ -12,7 +12,13 @@ from geodiff.validation import fail
 
 @contextlib.contextmanager
 def reading(
-    where: str, path: str | os.PathLike[str], kind: str = "", *, argument: str = "path", fix: str = "Is it damaged?"
+    where: str,
+    path: str | os.PathLike[str],
+    kind: str = "",
+    *,
+    argument: str = "path",
+    what: str = "file",
+    fix: str = "Is it damaged?",
 ) -> Iterator[None]:
     """Turn whatever a parser stumbles over into one ValueError that names the file and the fault.
 
@@ -25,6 +31,7 @@ def reading(
         path: the file.
         kind: what it should be, such as ``"PLY"``; empty for any.
         argument: the argument's name, for the message.
+        what: ``"file"``, or what else it should be.
         fix: the advice at the end.
 
     Raises:
@@ -44,7 +51,7 @@ def reading(
     except Exception as error:
         if _ours(where, error):
             raise
-        expected = f"a readable {kind} file" if kind else "a readable file"
+        expected = " ".join(["a readable", *([kind] if kind else []), what])
         raise fail(where, argument, expected, f"{os.fspath(path)} ({reason(error)})", fix) from error
 
 

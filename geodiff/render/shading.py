@@ -104,8 +104,8 @@ def shade(
             material = mesh.material or _PLAIN
             points = parts.get("point")
             color = _lit(color, *_reflected(lights, material, look, points, normal, camera, shading == "phong"))
-        elif color is None:
-            color = hits.barycentric.new_ones(len(hits.face), 3)
+        else:
+            color = _unlit(color, mesh.material, look)
     if "normal" in wanted:
         assert normal is not None
         normal = unit(normal)
@@ -206,6 +206,16 @@ def _level(mesh: Mesh, look: _Look) -> torch.Tensor | None:
 def _lit(color: torch.Tensor | None, diffuse: torch.Tensor, shine: torch.Tensor | None) -> torch.Tensor:
     color = diffuse if color is None else color * diffuse
     return color if shine is None else color + shine
+
+
+def _unlit(color: torch.Tensor | None, material: Material | None, look: _Look) -> torch.Tensor:
+    """Return the surface's own colour (P, 3), times the material's diffuse one: what white light from all sides shows."""
+    if material is not None:
+        rows, stride = look.table(material.diffuse[..., None, :])
+        own = look.hits.image if stride else torch.zeros_like(look.hits.image)
+        diffuse = ops.blend(rows, own[:, None], look.ones)
+        return diffuse if color is None else color * diffuse
+    return look.hits.barycentric.new_ones(len(look.hits.face), 3) if color is None else color
 
 
 def _light_rows(

@@ -5,17 +5,19 @@ import json
 import math
 import os
 import pathlib
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from geodiff.scene.atomic import folder_aside
+from geodiff.guard import inside, reading
 from geodiff.scene.camera import Camera
-from geodiff.scene.images import read_image, write_image
+from geodiff.scene.images import label_scale, read_image, write_image
 from geodiff.validation import Place, as_tensor, fail, floating, placement
 
-_IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+_IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 _PINHOLE = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV")
 _DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 _RIGID = 1e-3
@@ -223,19 +225,21 @@ class PosedImages:
         opaque: bool = False,
         near: float = 1e-2,
         dtype: torch.dtype = torch.float32,
+        allow_outside: bool = False,
     ) -> "PosedImages":
         """Read a ``transforms.json`` (or the folder it is in) and the images it names.
 
         Poses are OpenGL camera-to-world matrices. Intrinsics, for all frames or each, are ``fl_x`` (``fl_y``, ``cx``,
         ``cy``) in pixels with centres at +0.5, or ``camera_angle_x``, the horizontal field of view in radians.
         Coverage comes from ``mask_path`` where given, else from the image's alpha channel, else the image is itself a
-        mask if it has no colour.
+        mask if it has no colour. Masks of nothing but 0 and 1, as labels are, count as 0 and 255.
 
         Args:
             path: the JSON file, or its folder.
             opaque: take coloured images without alpha or mask as covering the whole frame, rather than refuse them.
             near: of the cameras.
             dtype: torch.float32 or torch.float64.
+            allow_outside: let the file name images outside of its folder.
 
         Raises:
             FileNotFoundError: the file, or an image it names, is missing.
@@ -243,10 +247,16 @@ class PosedImages:
                 matrix that is not rigid, images of different sizes or without coverage.
         """
         path = _json_file(pathlib.Path(path))
-        try:
-            meta = json.loads(path.read_text())
-        except (ValueError, OSError) as error:
-            raise fail("PosedImages.load", "path", "a readable JSON file", f"{path} ({error})") from error
+        if dtype not in (torch.float32, torch.float64):
+            raise fail("PosedImages.load", "dtype", "torch.float32 or torch.float64", str(dtype), error=TypeError)
+        with reading("PosedImages.load", path, "JSON"):
+            return cls._read(path, opaque, near, dtype, allow_outside)
+
+    @classmethod
+    def _read(
+        cls, path: pathlib.Path, opaque: bool, near: float, dtype: torch.dtype, allow_outside: bool
+    ) -> "PosedImages":
+        meta = json.loads(path.read_bytes().decode("utf-8-sig"))
         frames = meta.get("frames") if isinstance(meta, dict) else None
         if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
             raise fail("PosedImages.load", "path", "a transforms.json with a list of `frames`", str(path))
@@ -255,7 +265,7 @@ class PosedImages:
         for i, frame in enumerate(frames):
             if not isinstance(frame.get("file_path"), str):
                 raise fail("PosedImages.load", "frames", "given a `file_path` each", f"frame {i} without in {path}")
-            color, alpha = _picture(path.parent, frame, opaque)
+            color, alpha = _picture(path, frame, opaque, allow_outside)
             if size is not None and alpha.shape != size:
                 raise fail(
                     "PosedImages.load",
@@ -275,7 +285,8 @@ class PosedImages:
         t = -(R @ world[:, :3, 3:])[..., 0]
         assert size is not None
         cameras = Camera.from_K(torch.stack(Ks), R, t, image_size=size, near=near).to(dtype=dtype)
-        return cls(torch.stack(colors).to(dtype), torch.stack(alphas).to(dtype), cameras, names)
+        alpha = torch.stack(alphas)
+        return cls(torch.stack(colors).to(dtype), (alpha * label_scale(alpha)).to(dtype), cameras, names)
 
 
 def _unit_range(where: str, name: str, value: torch.Tensor) -> None:
@@ -289,7 +300,7 @@ def _unit_range(where: str, name: str, value: torch.Tensor) -> None:
 
 def _json_file(path: pathlib.Path) -> pathlib.Path:
     """Return the JSON file itself, or the one in the folder."""
-    if path.is_dir():
+    if os.path.isdir(path):
         found = (
             [path / "transforms.json"]
             if (path / "transforms.json").is_file()
@@ -306,7 +317,7 @@ def _json_file(path: pathlib.Path) -> pathlib.Path:
                 ValueError if found else FileNotFoundError,
             )
         return found[0]
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise fail("PosedImages.load", "path", "a file or folder that exists", str(path), error=FileNotFoundError)
     return path
 
@@ -320,23 +331,37 @@ def _name(file_path: str) -> str:
     return name[: -len(ending)] if ending.lower() in _IMAGE_ENDINGS else name
 
 
-def _found(folder: pathlib.Path, name: str) -> pathlib.Path:
-    """Return the image file; Blender's files leave the ending out."""
-    path = folder / name
-    if not path.is_file():
+def _found(path: pathlib.Path, key: str, name: Any, allow_outside: bool) -> pathlib.Path:
+    """Return the image file that a JSON file names; Blender leaves the ending out, cameras write it in capitals."""
+    where = "PosedImages.load"
+    if not isinstance(name, str):
+        raise fail(where, key, "the name of a file", f"{name!r} in {path}")
+    found = inside(path.parent, name, allow_outside)
+    if found is None:
+        fix = "Pass allow_outside=True to read it all the same."
+        raise fail(where, key, f"in the folder of {path.name}", f"{name[:200]!r} in {path}", fix)
+    if os.path.isfile(found):
+        return found
+    stems = [found.name] + ([found.stem] if found.suffix.lower() in _IMAGE_ENDINGS else [])
+    for stem in stems:
         for ending in _IMAGE_ENDINGS:
-            if path.with_name(path.name + ending).is_file():
-                return path.with_name(path.name + ending)
-    return path
+            for spelt in (ending, ending.upper()):
+                other = found.with_name(stem + spelt)
+                if other.suffix.lower() == (found.suffix.lower() if stem != found.name else ending):
+                    if os.path.isfile(other):
+                        return other
+    return found
 
 
-def _picture(folder: pathlib.Path, frame: dict[str, Any], opaque: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def _picture(
+    path: pathlib.Path, frame: dict[str, Any], opaque: bool, allow_outside: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the colour (H, W, 3) and the coverage (H, W) of a frame."""
     where = "PosedImages.load"
-    image = read_image(_found(folder, frame["file_path"]), where)
+    image = read_image(_found(path, "file_path", frame["file_path"], allow_outside), where)
     color = image[..., :3] if image.shape[-1] > 1 else image.expand(-1, -1, 3)
-    if frame.get("mask_path"):
-        mask = read_image(_found(folder, frame["mask_path"]), where)
+    if frame.get("mask_path") not in (None, ""):
+        mask = read_image(_found(path, "mask_path", frame["mask_path"], allow_outside), where)
         # A mask may be a cut-out picture, a grey one, or a grey one saved in colour.
         alpha = mask[..., 3] if mask.shape[-1] == 4 else mask[..., :3].mean(-1)
         if alpha.shape != color.shape[:2]:
@@ -366,8 +391,8 @@ def _number(lens: dict[str, Any], key: str, place: str) -> float | None:
     value = lens.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise fail("PosedImages.load", key, "a finite number", f"{value!r} in {place}", error=ValueError)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:  # nor NaN
+        raise fail("PosedImages.load", key, "a finite number", f"{reprlib.repr(value)} in {place}")
     return float(value)
 
 
@@ -375,7 +400,7 @@ def _intrinsics(lens: dict[str, Any], size: tuple[int, int], place: str) -> torc
     """Return K (3, 3) in float64 from the keys of a frame and of the file."""
     where = "PosedImages.load"
     model = lens.get("camera_model", "PINHOLE")
-    if model not in _PINHOLE or lens.get("is_fisheye"):
+    if not isinstance(model, str) or model not in _PINHOLE or lens.get("is_fisheye"):
         named = "a fisheye" if lens.get("is_fisheye") else repr(model)
         raise fail(
             where, "camera_model", f"one of {', '.join(_PINHOLE)}", f"{named} in {place}", "Rectify the images first."
@@ -426,12 +451,12 @@ def _matrix(value: Any, place: str) -> torch.Tensor:
     where = "PosedImages.load"
     try:
         matrix = torch.tensor(value, dtype=torch.float64)
-    except (TypeError, ValueError) as error:
-        raise fail(where, "transform_matrix", "4×4 numbers", f"{value!r} in {place}") from error
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise fail(where, "transform_matrix", "4×4 numbers", f"{reprlib.repr(value)} in {place}") from error
     if matrix.shape == (3, 4):
         matrix = torch.cat((matrix, matrix.new_tensor([[0.0, 0.0, 0.0, 1.0]])))
     if matrix.shape != (4, 4) or not bool(torch.isfinite(matrix).all()):
-        raise fail(where, "transform_matrix", "4×4 finite numbers", f"{value!r} in {place}")
+        raise fail(where, "transform_matrix", "4×4 finite numbers", f"{reprlib.repr(value)} in {place}")
     r = matrix[:3, :3]
     error_size = float((r @ r.mT - torch.eye(3, dtype=torch.float64)).abs().max())
     last_row = matrix[3].tolist()

@@ -1,92 +1,134 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a glTF file says of materials and samplers, which trimesh passes over: read, and added to what it writes.
+"""Write GLB, the binary form of glTF 2.0 (Khronos Group, ISO/IEC 12113:2022), so that other programs see our colours.
 
 glTF has no Phong material. Ours goes into the material's ``extras``, the place for what an application needs itself;
-its diffuse colour is the base colour that other programs see.
+its diffuse colour is the base colour that other programs see, on a surface that is matt, no metal and has two sides.
 """
 
-import contextlib
+import io
 import json
 import pathlib
 import struct
-from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
-from geodiff.scene.material import Material
+from geodiff.scene.images import write_image
 from geodiff.scene.mesh import Mesh
-from geodiff.scene.texture import Texture
 from geodiff.validation import fail
 
-_NUMBERS = ("ambient", "diffuse", "specular", "shininess")
-_WRAPS = {"repeat": 10497, "clamp": 33071, "mirror": 33648}
-_LINEAR = 9729
+NUMBERS = ("ambient", "diffuse", "specular", "shininess")
+WRAPS = {"repeat": 10497, "clamp": 33071, "mirror": 33648}
+LINEAR = 9729
 # By filter and mip-maps.
-_FILTERS = {("nearest", False): 9728, ("bilinear", False): _LINEAR, ("nearest", True): 9986, ("bilinear", True): 9987}
+FILTERS = {("nearest", False): 9728, ("bilinear", False): LINEAR, ("nearest", True): 9986, ("bilinear", True): 9987}
+_FLOAT, _BYTE, _INDEX = 5126, 5121, 5125
+_CHUNK_JSON, _CHUNK_BINARY = 0x4E4F534A, 0x004E4942
 
 
-def addition(mesh: Mesh) -> Callable[[dict[str, Any]], None]:
-    """Return what adds a mesh's material, and the modes of its texture, to the tree of a glTF file.
+def write_glb(mesh: Mesh, path: pathlib.Path) -> None:
+    """Write positions, faces, texture coordinates, colours of vertices, texture and material.
+
+    glTF has one texture coordinate a vertex: vertices on a seam of the texture are repeated. Positions are float32,
+    colours 8 bits.
+
+    Args:
+        mesh: no batch, with faces.
+        path: the file to make.
 
     Raises:
-        ValueError: a material with a batch.
+        ValueError: a material with a batch, or colours of vertices that are not of 1, 3 or 4 channels.
     """
     material, texture = mesh.material, mesh.texture
     if material is not None and material.batch_shape:
         raise fail("Mesh.save", "material", "without a batch", f"a batch of {tuple(material.batch_shape)}")
-
-    def add(tree: dict[str, Any]) -> None:
-        if texture is not None:
-            wrap, filter_ = _WRAPS[texture.wrap], _FILTERS[texture.filter, texture.mipmaps]
-            enlarged = _FILTERS[texture.filter, False]
-            tree["samplers"] = [{"wrapS": wrap, "wrapT": wrap, "minFilter": filter_, "magFilter": enlarged}]
-            for entry in tree["textures"]:
-                entry["sampler"] = 0
-        if material is not None:
-            surface = tree.setdefault("materials", [{}])[0]
-            surface["extras"] = {"phong": {name: getattr(material, name).detach().tolist() for name in _NUMBERS}}
-            base = [*material.diffuse.detach().clamp(0.0, 1.0).tolist(), 1.0]
-            surface.setdefault("pbrMetallicRoughness", {"metallicFactor": 0.0})["baseColorFactor"] = base
-            if mesh.vertex_colors is None:  # trimesh reads no colours of vertices where there is a material
-                for entry in tree["meshes"]:
-                    for primitive in entry["primitives"]:
-                        primitive["material"] = 0
-
-    return add
-
-
-def with_looks(mesh: Mesh, path: pathlib.Path) -> Mesh:
-    """Return a mesh with the material, and with the modes of its texture, of the glTF file it was read from.
-
-    Both are taken where the whole file has one; anything that cannot be read is passed over, as the mesh itself could.
-    Of a material without Phong's numbers the base colour counts, for ambient and diffuse light.
-    """
-    tree: dict[str, Any] = {}
-    with contextlib.suppress(ValueError, struct.error):
-        data = path.read_bytes()
-        if data[:4] == b"glTF":
-            (length,) = struct.unpack_from("<I", data, 12)
-            data = data[20 : 20 + length]
-        tree = json.loads(data)
-    if mesh.texture is not None and len(tree.get("samplers", ())) == 1:
-        mesh = mesh.with_attributes(texture=_sampled(mesh.texture, tree["samplers"][0]))
-    with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
-        (surface,) = tree["materials"]
-        if "phong" in surface.get("extras", {}):
-            numbers = surface["extras"]["phong"]
-            values = (torch.tensor(numbers[name], dtype=mesh.dtype) for name in _NUMBERS)
-            mesh = mesh.with_attributes(material=Material(*values))
-        else:  # another program's: what it multiplies colours with
-            base = torch.tensor(surface["pbrMetallicRoughness"]["baseColorFactor"][:3], dtype=mesh.dtype)
-            if (base != 1).any():
-                mesh = mesh.with_attributes(material=Material(ambient=base, diffuse=base))
-    return mesh
+    vertices, faces = mesh.vertices.detach().cpu().numpy(), mesh.faces.cpu().numpy()
+    uv = None if mesh.uv is None else mesh.uv.detach().cpu().double().numpy()
+    colors = None if mesh.vertex_colors is None else _bytes(mesh.vertex_colors)
+    if uv is not None and mesh.uv_faces is not None and mesh.uv_faces is not mesh.faces:
+        vertices, uv, colors, faces = _split(vertices, uv, colors, faces, mesh.uv_faces.cpu().numpy())
+    out = _Binary()
+    attributes = {"POSITION": out.accessor(vertices.astype("<f4"), _FLOAT, "VEC3", 34962, bounds=True)}
+    if uv is not None:
+        attributes["TEXCOORD_0"] = out.accessor(
+            np.stack((uv[:, 0], 1.0 - uv[:, 1]), 1).astype("<f4"), _FLOAT, "VEC2", 34962
+        )
+    if colors is not None:
+        attributes["COLOR_0"] = out.accessor(colors, _BYTE, "VEC4", 34962, normalized=True)
+    indices = out.accessor(faces.astype("<u4").reshape(-1), _INDEX, "SCALAR", 34963)
+    base = [1.0, 1.0, 1.0] if material is None else material.diffuse.detach().clamp(0.0, 1.0).tolist()
+    surface: dict[str, Any] = {
+        "pbrMetallicRoughness": {"baseColorFactor": [*base, 1.0], "metallicFactor": 0.0, "roughnessFactor": 1.0},
+        "doubleSided": True,
+    }
+    tree: dict[str, Any] = {
+        "asset": {"version": "2.0", "generator": "geodiff"},
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [{"attributes": attributes, "indices": indices, "material": 0}]}],
+        "materials": [surface],
+    }
+    if material is not None:
+        surface["extras"] = {"phong": {name: getattr(material, name).detach().tolist() for name in NUMBERS}}
+    if texture is not None:
+        picture = io.BytesIO()
+        write_image(picture, texture.image)
+        wrap, filter_ = WRAPS[texture.wrap], FILTERS[texture.filter, texture.mipmaps]
+        enlarged = FILTERS[texture.filter, False]
+        tree["samplers"] = [{"wrapS": wrap, "wrapT": wrap, "minFilter": filter_, "magFilter": enlarged}]
+        tree["images"] = [{"mimeType": "image/png", "bufferView": out.view(picture.getvalue())}]
+        tree["textures"] = [{"sampler": 0, "source": 0}]
+        surface["pbrMetallicRoughness"]["baseColorTexture"] = {"index": 0}
+    tree |= {"accessors": out.accessors, "bufferViews": out.views, "buffers": [{"byteLength": len(out.data)}]}
+    text = json.dumps(tree).encode()
+    text += b" " * (-len(text) % 4)
+    chunks = struct.pack("<II", len(text), _CHUNK_JSON) + text + struct.pack("<II", len(out.data), _CHUNK_BINARY)
+    path.write_bytes(b"glTF" + struct.pack("<II", 2, 12 + len(chunks) + len(out.data)) + chunks + out.data)
 
 
-def _sampled(texture: Texture, sampler: dict[str, Any]) -> Texture:
-    wraps = {number: name for name, number in _WRAPS.items()}
-    # 9984 and 9985 take the nearest of the levels; here they are blended.
-    modes = {**{number: mode for mode, number in _FILTERS.items()}, 9984: ("nearest", True), 9985: ("bilinear", True)}
-    filter_, mipmaps = modes.get(sampler.get("minFilter", _LINEAR), ("bilinear", False))
-    return Texture(texture.image, wraps.get(sampler.get("wrapS", 0), "repeat"), filter_, mipmaps)
+class _Binary:
+    """The binary part of a GLB while it is made, with the tables that describe it."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.views: list[dict[str, Any]] = []
+        self.accessors: list[dict[str, Any]] = []
+
+    def view(self, data: bytes, **more: Any) -> int:
+        self.views.append({"buffer": 0, "byteOffset": len(self.data), "byteLength": len(data), **more})
+        self.data += data + bytes(-len(data) % 4)
+        return len(self.views) - 1
+
+    def accessor(
+        self, rows: np.ndarray, component: int, kind: str, target: int, *, bounds: bool = False, normalized: bool = False
+    ) -> int:
+        entry = {"bufferView": self.view(rows.tobytes(), target=target), "componentType": component}
+        entry |= {"count": len(rows), "type": kind}
+        if bounds:
+            entry |= {"min": rows.min(axis=0).tolist(), "max": rows.max(axis=0).tolist()}
+        if normalized:
+            entry["normalized"] = True
+        self.accessors.append(entry)
+        return len(self.accessors) - 1
+
+
+def _split(
+    vertices: np.ndarray, uv: np.ndarray, colors: np.ndarray | None, faces: np.ndarray, uv_faces: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]:
+    """Make one vertex for each pair of position and texture coordinate in use."""
+    pairs = np.stack((faces, uv_faces), axis=-1).reshape(-1, 2)
+    unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
+    first = unique[:, 0]
+    return vertices[first], uv[unique[:, 1]], None if colors is None else colors[first], inverse.reshape(-1, 3)
+
+
+def _bytes(colors: torch.Tensor) -> np.ndarray:
+    """Return colours as (V, 4) bytes, grey in all three and opaque where they have no alpha."""
+    if colors.shape[-1] not in (1, 3, 4):
+        raise fail("Mesh.save", "vertex_colors", "of 1, 3 or 4 channels in GLB files", f"{colors.shape[-1]} channels")
+    rows = np.rint(colors.detach().cpu().double().clamp(0.0, 1.0).numpy() * 255.0).astype(np.uint8)
+    rgb = np.broadcast_to(rows[:, :3], (len(rows), 3)) if rows.shape[1] == 1 else rows[:, :3]
+    alpha = rows[:, 3:] if rows.shape[1] == 4 else np.full((len(rows), 1), 255, np.uint8)
+    return np.concatenate((rgb, alpha), axis=1)

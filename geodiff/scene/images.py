@@ -1,41 +1,170 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read and write single images as tensors of numbers in [0, 1]."""
 
+import os
 import pathlib
+import warnings
+from typing import IO
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from geodiff.guard import reading
 from geodiff.validation import fail
 
+# Kinds that Pillow does not read, or only in part: colours in floating point or 16 bits.
+_BY_IMAGEIO = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"#?RADIANCE", b"#?RGBE", b"v/1\x01", b"BM6")
+_MOST_PIXELS = 2**28
 
-def read_image(path: pathlib.Path, where: str) -> torch.Tensor:
+
+def read_image(path: pathlib.Path | IO[bytes], where: str, name: pathlib.Path | None = None) -> torch.Tensor:
     """Read an image as (H, W, C) float32 in [0, 1], row 0 on top; C is 1 for grey, 3 for colour, 4 with alpha.
 
+    Sixteen bits are kept, numbers in floating point taken as they are, and images turned as their EXIF data say.
+
     Args:
-        path: PNG, JPEG or whatever else Pillow reads; 16 bits are kept where the image is grey.
+        path: PNG, JPEG, WebP, TIFF or whatever else Pillow or imageio reads; or an open file with it.
         where: the public function, for the message.
+        name: the file that an open one is from, for the message.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not an image.
     """
-    if not path.is_file():
+    shown = path if isinstance(path, pathlib.Path) else name
+    if isinstance(path, pathlib.Path) and not os.path.isfile(path):
         raise fail(where, "path", "an image that exists", str(path), error=FileNotFoundError)
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith("I"):
-                return torch.from_numpy(np.asarray(image).astype(np.float32) / 65535.0)[..., None]
+    # Pillow warns of pictures of many pixels, which are limited here, and of odd metadata.
+    with reading(where, str(shown), what="image", fix="Is the file damaged?"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        array = _array(path)
+        if array.size == 0 or not np.isfinite(array).all():
+            raise ValueError("no pixels" if array.size == 0 else "NaN or infinity in it")
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+
+
+def _array(path: pathlib.Path | IO[bytes]) -> np.ndarray:
+    """Return (H, W, C) numbers in [0, 1]."""
+    if isinstance(path, pathlib.Path):
+        with path.open("rb") as file:
+            return _array(file)
+    start = path.read(16)
+    path.seek(0)
+    if start.startswith(_BY_IMAGEIO[:4]):
+        return _tiff(path)
+    if start.startswith(_BY_IMAGEIO[4:7]):
+        import imageio.v3 as iio
+
+        return _scaled(np.asarray(iio.imread(path.read())))
+    with Image.open(path) as image:
+        if image.width * image.height > _MOST_PIXELS:
+            raise ValueError(f"{image.width}×{image.height} pixels, more than {_MOST_PIXELS}")
+        fine = _sixteen_bits(image)
+        turn = image.getexif().get(0x0112, 1)
+        if fine is None:
+            image = ImageOps.exif_transpose(image)
+            if image.mode in ("I", "F") or image.mode.startswith("I;"):
+                return _scaled(np.asarray(image))
             with_alpha = "A" in image.getbands() or "transparency" in image.info
             mode = "RGBA" if with_alpha else "L" if image.mode in ("1", "L") else "RGB"
-            array = np.asarray(image.convert(mode)).astype(np.float32) / 255.0
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise fail(where, "path", "a readable image", f"{path} ({error})", "Is the file damaged?") from error
-    return torch.from_numpy(array if array.ndim == 3 else array[..., None])
+            return _scaled(np.asarray(image.convert(mode)))
+    return _scaled(_turned(fine, turn))
 
 
-def write_image(path: pathlib.Path, image: torch.Tensor, bits: int = 8) -> None:
+def _sixteen_bits(image: Image.Image) -> np.ndarray | None:
+    """Return the colours of a PNG of 16 bits a channel, of which Pillow keeps the high bytes; None for others.
+
+    Decoded once more with the bytes taken the other way round, it gives the low ones.
+    """
+    modes = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": None}
+    tile = getattr(image, "tile", [])
+    other = modes.get(tile[0][3]) if image.format == "PNG" and len(tile) == 1 and isinstance(tile[0][3], str) else None
+    if other is None or image.fp is None or "transparency" in image.info:
+        return None
+    image.fp.seek(0)
+    second = Image.open(image.fp)
+    second.tile = [(*tile[0][:3], other)]  # type: ignore[list-item]
+    low = np.asarray(second).astype(np.uint16)
+    image.fp.seek(0)
+    high = np.asarray(Image.open(image.fp)).astype(np.uint16)
+    return high * 256 + low
+
+
+def _tiff(file: IO[bytes]) -> np.ndarray:
+    """Return a TIFF, of whole numbers or in floating point; its first page where it has several."""
+    import imageio.v3 as iio
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(file) as tiff:
+            page = tiff.pages[0]
+            if page.size > 4 * _MOST_PIXELS:
+                raise ValueError(f"{page.shape} pixels, more than {_MOST_PIXELS}")
+            palette = int(page.photometric) == 3  # type: ignore[union-attr]
+            tag = page.tags.get(274)  # type: ignore[union-attr]
+            planar = int(page.planarconfig) == 2 and page.ndim == 3  # type: ignore[union-attr]
+            inverted = int(page.photometric) == 0  # type: ignore[union-attr]
+        if palette:
+            raise LookupError("a palette")
+        file.seek(0)
+        array = np.asarray(iio.imread(file.read(), plugin="tifffile", index=0))
+        if planar and array.ndim == 3 and array.shape[0] in (1, 3, 4):
+            array = np.moveaxis(array, 0, -1)
+        array = _scaled(array)
+        array = 1.0 - array if inverted else array
+        return _turned(array, int(tag.value) if tag is not None else 1)
+    except (LookupError, ImportError, ValueError):  # compressions that only Pillow knows
+        file.seek(0)
+        with Image.open(file) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise
+            image = ImageOps.exif_transpose(image)
+            plain = image.mode in ("I", "F", "L", "RGB", "RGBA", "I;16", "I;16B")
+            return _scaled(np.asarray(image if plain else image.convert("RGB")))
+
+
+def _scaled(array: np.ndarray) -> np.ndarray:
+    """Return (H, W, C) in [0, 1] of whole numbers, or of others as they are."""
+    if array.dtype == bool:
+        array = array.astype(np.float32)
+    elif array.dtype.kind in "ui":
+        # Pillow hands out 16-bit grey as 32 bits.
+        most = 255.0 if array.dtype.itemsize == 1 else 65535.0 if array.max(initial=0) <= 65535 else 2.0**32 - 1
+        array = np.maximum(array, 0).astype(np.float32) / np.float32(most)
+    elif array.dtype.kind != "f":
+        raise ValueError(f"pixels of {array.dtype}")
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[-1] not in (1, 2, 3, 4):
+        raise ValueError(f"pixels of shape {array.shape}")
+    if array.shape[-1] == 2:  # grey with alpha
+        array = np.concatenate((array[..., :1].repeat(3, axis=-1), array[..., 1:]), axis=-1)
+    return array
+
+
+def _turned(array: np.ndarray, turn: int) -> np.ndarray:
+    """Return an image the way up that its orientation tag says (Exif 2.3, tag 0x0112)."""
+    if turn in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)
+    if turn in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    if turn in (3, 4, 7, 8):
+        array = array[::-1]
+    return array
+
+
+def label_scale(masks: torch.Tensor) -> float:
+    """Return what masks are multiplied with: more than 1 where they hold nothing but the labels 0 and 1.
+
+    Of 8 or 16 bits these are read as 1/255 or 1/65535. Of several masks all are looked at, since one alone may show
+    very little.
+    """
+    most = float(masks.max()) if masks.numel() else 0.0
+    return next((n for n in (255.0, 65535.0) if abs(most * n - 1.0) < 1e-3), 1.0)
+
+
+def write_image(path: pathlib.Path | IO[bytes], image: torch.Tensor, bits: int = 8) -> None:
     """Write (H, W, C) in [0, 1] as a PNG, values outside clipped; with one channel 16 bits are possible."""
     array = image.detach().cpu().double().clamp(0.0, 1.0).numpy()
     if array.shape[-1] == 1:

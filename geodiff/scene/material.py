@@ -16,6 +16,7 @@ class Material:
     With the surface's own colour c, unit normal n, direction to the viewer v, and for each light its colour I,
     direction l and the mirror image r = 2(n·l)n − l of that:
     `c·(ambient·Σ I_ambient + diffuse·Σ I·max(0, n·l)) + specular·Σ I·max(0, r·v)^shininess` where n·l > 0.
+    Without lights the surface shows `c·diffuse`.
 
     Args:
         ambient: a number or (..., 3), 0 or more.

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Meshes from and to files and ``trimesh.Trimesh``."""
 
-import contextlib
 import os
 import pathlib
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,9 +11,15 @@ import torch
 import trimesh
 from PIL import Image
 
+from geodiff.guard import reading
 from geodiff.scene.atomic import replacing
-from geodiff.scene.glb import addition, with_looks
+from geodiff.scene.glb import write_glb
+from geodiff.scene.gltf_scene import load_gltf
 from geodiff.scene.mesh import Mesh
+from geodiff.scene.obj import load_obj, write_obj
+from geodiff.scene.off import load_off
+from geodiff.scene.ply import load_ply
+from geodiff.scene.stl import load_stl
 from geodiff.validation import choice, fail
 
 # What each format can hold besides vertices and faces.
@@ -28,21 +32,31 @@ _HOLDS = {
 _LOADS = ("obj", "ply", "stl", "glb", "gltf", "off")
 
 
-def load_mesh(path: str | os.PathLike[str], weld: bool | None = None, dtype: torch.dtype = torch.float32) -> Mesh:
+def load_mesh(
+    path: str | os.PathLike[str],
+    weld: bool | None = None,
+    dtype: torch.dtype = torch.float32,
+    allow_outside: bool = False,
+) -> Mesh:
     """Read a mesh from an OBJ, PLY, STL, GLB, glTF or OFF file.
 
-    OBJ keeps the vertices, faces and texture coordinates of the file, in its order. The others come through trimesh,
-    unprocessed; the objects of a scene are joined into one.
+    The vertices, faces and texture coordinates of the file are kept, in its order; the objects of a scene are joined
+    into one, where they stand. Polygons are cut into triangles on their own planes. Several materials become the colours
+    of faces and one texture in which their pictures lie side by side; a warning names what a mesh has no place for.
+    Colours are taken as the numbers that they are in the file.
 
     Args:
         path: the file; its ending says its format.
         weld: join vertices at the very same place. None joins them where the format had to tear vertices apart: in STL,
-            and in PLY and GLB with texture coordinates or normals.
+            in PLY with texture coordinates, and in GLB with those, with normals, or without indices.
         dtype: torch.float32 or torch.float64.
+        allow_outside: let the file name others (materials, pictures, buffers) outside of its folder.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: an unknown ending, a damaged file, one without faces, or NaN in it.
+        ImportError: glTF packed with Draco, without the extra ``geodiff[draco]``.
+        ValueError: an unknown ending, a damaged file, one without faces, NaN in it, or glTF that requires an extension
+            which is not read here.
 
     Example:
         >>> import tempfile, geodiff as gd
@@ -53,51 +67,21 @@ def load_mesh(path: str | os.PathLike[str], weld: bool | None = None, dtype: tor
     """
     path = pathlib.Path(path)
     ending = _ending("Mesh.load", path, _LOADS)
+    if dtype not in (torch.float32, torch.float64):
+        raise fail("Mesh.load", "dtype", "torch.float32 or torch.float64", str(dtype), error=TypeError)
     if not os.path.isfile(path):  # unlike Path.is_file, this takes names that are too long
         raise fail("Mesh.load", "path", "a file that exists", str(path), error=FileNotFoundError)
-    if ending == "obj":
-        from geodiff.scene.obj import load_obj
-
-        with _named(path):
-            mesh = load_obj(path, dtype)
-        torn = False
-    else:
-        try:
-            source = trimesh.load_mesh(path, process=False)
-        # Damaged files make trimesh raise whatever the parser stumbles over.
-        except Exception as error:
-            # Of bytes that are no text it asks for a module that would guess their encoding: no reason the user needs.
-            reason = "" if isinstance(error, ModuleNotFoundError) else f" ({type(error).__name__}: {error})"
-            raise fail(
-                "Mesh.load", "path", f"a readable {ending.upper()} file", f"{path}{reason}", "Is the file damaged?"
-            ) from error
-        if not isinstance(source, trimesh.Trimesh) or len(source.faces) == 0:
-            raise fail(
-                "Mesh.load",
-                "path",
-                f"a {ending.upper()} file with faces",
-                f"{path} without any",
-                "It is damaged, or a point cloud.",
-            )
-        with _named(path):
-            mesh = from_trimesh(source, dtype)
-        if ending in ("glb", "gltf"):
-            mesh = with_looks(mesh, path)
-        torn = (
-            ending == "stl" or mesh.uv is not None or (ending in ("glb", "gltf") and "vertex_normals" in source._cache)
-        )
-    return welded(mesh) if (torn if weld is None else weld) else mesh
-
-
-@contextlib.contextmanager
-def _named(path: pathlib.Path) -> Iterator[None]:
-    """Add the name of the file to what is wrong with the mesh in it."""
-    try:
-        yield
-    except ValueError as error:
-        if str(error).startswith("Mesh: "):
-            raise fail("Mesh.load", "path", "a file of a valid mesh", f"{path} ({error})") from error
-        raise
+    with reading("Mesh.load", path, ending.upper()), np.errstate(all="ignore"):
+        if ending == "obj":
+            mesh, torn = load_obj(path, dtype, allow_outside), False
+        elif ending in ("glb", "gltf"):
+            mesh, torn = load_gltf(path, dtype, allow_outside)
+        elif ending == "ply":
+            mesh = load_ply(path, dtype, allow_outside)
+            torn = mesh.uv is not None
+        else:
+            mesh, torn = (load_stl if ending == "stl" else load_off)(path, dtype), ending == "stl"
+        return welded(mesh) if (torn if weld is None else weld) else mesh
 
 
 def save_mesh(mesh: Mesh, path: str | os.PathLike[str]) -> None:
@@ -128,12 +112,11 @@ def save_mesh(mesh: Mesh, path: str | os.PathLike[str]) -> None:
         mesh = mesh.with_attributes(**dict.fromkeys(lost))
     with replacing(path, "Mesh.save") as part:
         if ending == "obj":
-            from geodiff.scene.obj import write_obj
-
             write_obj(mesh, part)
+        elif ending == "glb":
+            write_glb(mesh, part)
         else:
-            more = {"tree_postprocessor": addition(mesh)} if ending == "glb" else {}
-            to_trimesh(mesh).export(part, file_type=ending, **more)
+            to_trimesh(mesh).export(part, file_type=ending)
 
 
 def from_trimesh(mesh: trimesh.Trimesh, dtype: torch.dtype = torch.float32) -> Mesh:

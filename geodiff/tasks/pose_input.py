@@ -10,7 +10,7 @@ import torch
 
 from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
-from geodiff.scene.images import read_image
+from geodiff.scene.images import label_scale, read_image
 from geodiff.scene.light import AmbientLight, DirectionalLight, Light
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.pose_settings import FitPoseSettings
@@ -70,6 +70,8 @@ def _picture(name: str, value: Any, dtype: torch.dtype) -> torch.Tensor:
     """Return an image (H, W) or (H, W, C) with numbers in [0, 1]."""
     if isinstance(value, str | os.PathLike):
         value = read_image(pathlib.Path(value), _WHERE)
+        if value.shape[-1] in (1, 4):  # masks of labels
+            value[..., -1] *= label_scale(value[..., -1])
     value = as_tensor(_WHERE, name, value)
     if not value.is_floating_point():
         if value.numel() and int(value.max()) > 1:
