@@ -248,8 +248,8 @@ class _Job:
         views, scale = self._views(step), settings.scale_at(step)
         render = Renderer(views.image_size, settings.distribution, scale, settings.tconorm)
         silhouette = losses.iou(render(mesh, views.cameras).alpha.clamp(0, 1), views.alpha)
-        laplacian = losses.laplacian(mesh) / self.unit**2
-        flatness = losses.flatness(mesh)
+        laplacian = losses.laplacian(mesh, reduction="sum") / self.unit**2
+        flatness = losses.flatness(mesh, reduction="sum")
         loss = silhouette + settings.laplacian * laplacian + settings.flatness_at(step) * flatness
         for group in self.optimizer.param_groups:
             group["lr"] = settings.lr_at(step) * self.unit
