@@ -30,6 +30,7 @@ _EXPORTS = {
     "NURBSSurface": "geodiff.splines.surface",
     "NURBSVolume": "geodiff.splines.nurbs_volume",
     "PosedImages": "geodiff.scene.files",
+    "point_mesh_distance": "geodiff.scene.proximity",
     "Renderer": "geodiff.render.renderer",
     "RenderOutput": "geodiff.render.renderer",
     "rasterize": "geodiff.render.renderer",
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from geodiff.scene.mesh import Mesh
     from geodiff.scene.mesh_batch import MeshBatch
     from geodiff.scene.primitives import box, cylinder, icosphere, plane, torus
+    from geodiff.scene.proximity import point_mesh_distance
     from geodiff.scene.texture import Texture
     from geodiff.splines.basis import BSplineBasis
     from geodiff.splines.curve import NURBSCurve

@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Losses that recover a mesh from images: silhouette overlap, and terms that keep the surface smooth and even.
 
-Every mesh term is a sum or a mean *over one mesh*; a batch ``(..., V, 3)`` of vertices gives one value each, which
-``reduction`` then averages (the default), adds or leaves apart; so does a ``MeshBatch``. Index tables are made once
-for each topology, so ``mesh.with_vertices`` costs nothing.
+Every mesh term goes over the vertices, edges or pairs of faces of a mesh, and ``reduction`` means the same in all:
+
+- ``"mean"`` (the default): the average over those of each mesh, and over the meshes of a batch ``(..., V, 3)`` or a
+  ``MeshBatch``, each counting alike; so a weight serves meshes of any density. This is PyTorch3D's convention;
+- ``"sum"``: everything added up, the convention of Soft Rasterizer and GenDR;
+- ``"none"``: the average over each mesh, a value each.
+
+Index tables are made once for each topology, so ``mesh.with_vertices`` costs nothing.
 
 Example:
     >>> import torch, geodiff as gd
     >>> mesh, alpha, image = gd.icosphere(3), torch.rand(24, 64, 64), torch.ones(64, 64)
-    >>> loss = gd.losses.iou(alpha, image) + 0.03 * gd.losses.laplacian(mesh) + 3e-4 * gd.losses.flatness(mesh)
+    >>> loss = gd.losses.iou(alpha, image) + 20.0 * gd.losses.laplacian(mesh) + 0.6 * gd.losses.flatness(mesh)
 """
 
 import numbers
@@ -76,22 +81,27 @@ def iou(alpha: torch.Tensor, target: torch.Tensor, *, reduction: str = "mean") -
     return _reduce(torch.where(some, 1 - intersection / torch.where(some, union, 1), 0), reduction)
 
 
-def laplacian(mesh: Mesh | MeshBatch, *, kind: str = "uniform", reduction: str = "mean") -> torch.Tensor:
-    """Measure how far vertices lie from the mean of their neighbours: ``Σ_i ‖(L x)_i‖²``.
+def laplacian(
+    mesh: Mesh | MeshBatch, *, kind: str = "uniform", squared: bool = True, reduction: str = "mean"
+) -> torch.Tensor:
+    """Measure how far vertices lie from the mean of their neighbours: the mean over the vertices of ``‖(L x)_i‖²``.
 
-    ``(L x)_i = Σ_j w_ij (x_j − x_i) / Σ_j w_ij`` over the neighbours j of i. Rows are normalised and the result is not
-    divided by V: the convention of Soft Rasterizer and GenDR. ``"uniform"`` has w_ij = 1; ``"cotangent"`` has
-    ``w_ij = max(0, cot α + cot β)``, the angles opposite to the edge (Pinkall and Polthier 1993), which leaves flat
-    regions of uneven triangles alone. An isolated vertex contributes nothing.
+    ``(L x)_i = Σ_j w_ij (x_j − x_i) / Σ_j w_ij`` over the neighbours j of i. ``"uniform"`` has w_ij = 1;
+    ``"cotangent"`` has ``w_ij = max(0, cot α + cot β)``, the angles opposite to the edge (Pinkall and Polthier 1993),
+    which leaves flat regions of uneven triangles alone. An isolated vertex contributes 0. Soft Rasterizer and GenDR
+    add the vertices up (``reduction="sum"``); PyTorch3D averages lengths (``squared=False``).
 
     Args:
         mesh: a :class:`geodiff.Mesh` with vertices (..., V, 3) or a :class:`geodiff.MeshBatch`; lengths in
             the mesh's unit, the result in its square.
         kind: ``"uniform"`` or ``"cotangent"``.
-        reduction: over a batch of meshes: ``"mean"``, ``"sum"`` or ``"none"``.
+        squared: average ``‖(L x)_i‖²``; False: ``‖(L x)_i‖``.
+        reduction: ``"mean"``, over the vertices and then the meshes; ``"sum"`` over all; or ``"none"``, the mean over
+            each mesh.
 
     Returns:
-        A scalar, or (...) for ``"none"``. The gradient is complete: cotangents are differentiated too.
+        A scalar, or (...) for ``"none"``. The gradient is complete: cotangents are differentiated too. Where
+        ``squared`` is False, a vertex in the very middle of its neighbours has gradient 0.
 
     Raises:
         TypeError, ValueError: if ``mesh`` is no mesh, or for an unknown kind or reduction.
@@ -99,28 +109,33 @@ def laplacian(mesh: Mesh | MeshBatch, *, kind: str = "uniform", reduction: str =
     Example:
         >>> import geodiff as gd
         >>> laplacian(gd.icosphere(2)), laplacian(gd.icosphere(2), kind="cotangent")
-        (tensor(0.3811), tensor(0.3150))
+        (tensor(0.0024), tensor(0.0019))
+        >>> laplacian(gd.icosphere(2), reduction="sum")  # over 162 vertices
+        tensor(0.3811)
     """
     choice("losses.laplacian", "kind", kind, ("uniform", "cotangent"))
 
-    def value(x: torch.Tensor, tables: _Tables) -> torch.Tensor:
+    def value(x: torch.Tensor, tables: _Tables) -> _Terms:
         delta = _product(x, tables.laplacian) if kind == "uniform" else _cotangent_delta(x, tables)
-        return (delta * delta).sum((0, 2))
+        total = (delta * delta).sum((0, 2)) if squared else torch.linalg.vector_norm(delta, dim=2).sum(0)
+        return total, delta.shape[0]
 
     return _each("losses.laplacian", mesh, reduction, value)
 
 
 def flatness(mesh: Mesh | MeshBatch, *, reduction: str = "mean") -> torch.Tensor:
-    """Penalise creases: ``Σ (1 + cos θ)²`` over the interior edges, θ the dihedral angle (π where flat).
+    """Penalise creases: the mean of ``(1 + cos θ)²`` over the interior edges, θ the dihedral angle (π where flat).
 
     θ is the angle between the directions that lead from the edge into its two faces, at right angles to it; the term is
-    0 for a flat pair and 4 for one folded upon itself. This is the flattening loss of Soft Rasterizer and GenDR, but
-    over **all** interior edges. Boundary edges have no pair; an edge of m > 2 faces counts each of its m(m−1)/2 pairs.
+    0 for a flat pair and 4 for one folded upon itself. Boundary edges have no pair; an edge of m > 2 faces counts each
+    of its m(m−1)/2 pairs. With ``reduction="sum"`` this is the flattening loss of Soft Rasterizer and GenDR, but over
+    **all** interior edges.
 
     Args:
         mesh: a :class:`geodiff.Mesh` with vertices (..., V, 3) or a :class:`geodiff.MeshBatch`. Faces need not
             be oriented consistently.
-        reduction: over a batch of meshes: ``"mean"``, ``"sum"`` or ``"none"``.
+        reduction: ``"mean"``, over the pairs and then the meshes; ``"sum"`` over all; or ``"none"``, the mean over each
+            mesh.
 
     Returns:
         A scalar, or (...) for ``"none"``; dimensionless. A face without area has cos θ = 0 and a finite gradient.
@@ -130,10 +145,12 @@ def flatness(mesh: Mesh | MeshBatch, *, reduction: str = "mean") -> torch.Tensor
 
     Example:
         >>> import geodiff as gd
-        >>> flatness(gd.box())  # twelve right angles
+        >>> flatness(gd.box())  # twelve right angles and six flat diagonals
+        tensor(0.6667)
+        >>> flatness(gd.box(), reduction="sum")
         tensor(12.)
     """
-    return _each("losses.flatness", mesh, reduction, lambda x, tables: _bends(x, tables).square().sum(0))
+    return _each("losses.flatness", mesh, reduction, lambda x, tables: _terms(_bends(x, tables).square()))
 
 
 def normal_consistency(mesh: Mesh | MeshBatch, *, reduction: str = "mean") -> torch.Tensor:
@@ -143,7 +160,8 @@ def normal_consistency(mesh: Mesh | MeshBatch, *, reduction: str = "mean") -> to
 
     Args:
         mesh: a :class:`geodiff.Mesh` with vertices (..., V, 3) or a :class:`geodiff.MeshBatch`.
-        reduction: over a batch of meshes: ``"mean"``, ``"sum"`` or ``"none"``.
+        reduction: ``"mean"``, over the pairs and then the meshes; ``"sum"`` over all; or ``"none"``, the mean over each
+            mesh.
 
     Returns:
         A scalar, or (...) for ``"none"``, in [0, 2]; 0 for a mesh without interior edges.
@@ -156,7 +174,7 @@ def normal_consistency(mesh: Mesh | MeshBatch, *, reduction: str = "mean") -> to
         >>> normal_consistency(gd.box())  # twelve right angles and six flat diagonals
         tensor(0.6667)
     """
-    return _each("losses.normal_consistency", mesh, reduction, lambda x, tables: _mean(_bends(x, tables)))
+    return _each("losses.normal_consistency", mesh, reduction, lambda x, tables: _terms(_bends(x, tables)))
 
 
 def edge_length(mesh: Mesh | MeshBatch, target: float | torch.Tensor = 0.0, *, reduction: str = "mean") -> torch.Tensor:
@@ -165,7 +183,8 @@ def edge_length(mesh: Mesh | MeshBatch, target: float | torch.Tensor = 0.0, *, r
     Args:
         mesh: a :class:`geodiff.Mesh` with vertices (..., V, 3) or a :class:`geodiff.MeshBatch`.
         target: the length wished for, ≥ 0, in the mesh's unit; a number or a scalar tensor.
-        reduction: over a batch of meshes: ``"mean"``, ``"sum"`` or ``"none"``.
+        reduction: ``"mean"``, over the edges and then the meshes; ``"sum"`` over all; or ``"none"``, the mean over each
+            mesh.
 
     Returns:
         A scalar, or (...) for ``"none"``; 0 for a mesh without edges. An edge of length 0 has no direction: its
@@ -189,9 +208,9 @@ def edge_length(mesh: Mesh | MeshBatch, target: float | torch.Tensor = 0.0, *, r
         if not 0 <= length < float("inf"):
             raise fail(where, "target", "a finite length ≥ 0", str(length))
 
-    def value(x: torch.Tensor, tables: _Tables) -> torch.Tensor:
+    def value(x: torch.Tensor, tables: _Tables) -> _Terms:
         start, end = _product(x, tables.edge_ends).chunk(2)
-        return _mean((torch.linalg.vector_norm(end - start, dim=-1) - target).square())
+        return _terms((torch.linalg.vector_norm(end - start, dim=-1) - target).square())
 
     return _each(where, mesh, reduction, value)
 
@@ -203,18 +222,22 @@ def _reduce(values: torch.Tensor, reduction: str) -> torch.Tensor:
     return values.mean() if reduction == "mean" and values.numel() else values.sum()
 
 
-def _mean(values: torch.Tensor) -> torch.Tensor:
-    """Average (N, B) over N; 0 where N is."""
-    return values.sum(0) / max(values.shape[0], 1)
+_Terms = tuple[torch.Tensor, int]  # sums (B,) over the terms of each mesh, and how many terms a mesh has
+
+
+def _terms(values: torch.Tensor) -> _Terms:
+    """Add (N, B) up over the N terms of each mesh."""
+    return values.sum(0), values.shape[0]
 
 
 def _each(
-    where: str, mesh: Mesh | MeshBatch, reduction: str, value: Callable[[torch.Tensor, "_Tables"], torch.Tensor]
+    where: str, mesh: Mesh | MeshBatch, reduction: str, value: Callable[[torch.Tensor, "_Tables"], _Terms]
 ) -> torch.Tensor:
-    """Check the arguments, find ``value`` (B,) of vertices (V, B, 3) for each mesh and reduce over the batch."""
+    """Check the arguments, find the terms of vertices (V, B, 3), reduce over those of each mesh and over the batch."""
     choice(where, "reduction", reduction, REDUCTIONS)
     if isinstance(mesh, MeshBatch):
-        return _reduce(torch.stack([_each(where, part, "none", value) for part in mesh]), reduction)
+        within = "sum" if reduction == "sum" else "none"
+        return _reduce(torch.stack([_each(where, part, within, value) for part in mesh]), reduction)
     if not isinstance(mesh, Mesh):
         fix = "Build one with geodiff.Mesh(vertices, faces)."
         raise fail(where, "mesh", "a geodiff.Mesh or MeshBatch", mesh, fix, TypeError)
@@ -223,7 +246,8 @@ def _each(
         tables = _TABLES[mesh.topology] = _Tables(mesh.topology)
     batch = mesh.vertices.shape[:-2]
     columns = mesh.vertices.reshape(batch.numel(), *mesh.vertices.shape[-2:]).movedim(0, 1)
-    return _reduce(value(columns, tables).reshape(batch), reduction)
+    total, count = value(columns, tables)
+    return _reduce((total if reduction == "sum" else total / max(count, 1)).reshape(batch), reduction)
 
 
 def _cotangent_delta(x: torch.Tensor, tables: "_Tables") -> torch.Tensor:

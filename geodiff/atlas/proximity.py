@@ -5,14 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 
 from geodiff.atlas.watertight import load_open3d
 from geodiff.scene.mesh import Mesh
+from geodiff.scene.proximity import check_faces, closest_point
 from geodiff.validation import fail, integer, promote, seed_number
-
-_PIECES = 20_000  # large triangles are cut until there are about so many, all about as small
-_PAIRS = 4_000_000  # neighbours found at once: bounds the memory
 
 
 class Closest(NamedTuple):
@@ -44,16 +41,12 @@ class Samples(NamedTuple):
 
 
 def closest_on_mesh(points: torch.Tensor, mesh: Mesh, *, rounded: bool = False) -> Closest:
-    """Return the nearest point of a mesh to each of N points, exactly (Euclidean distance to triangles).
-
-    Large triangles are cut into pieces whose corners lie within r of their centroids c. A piece can hold the nearest
-    point only while |x − c| − r is less than the least distance found; pieces are looked at by growing |x − c|.
+    """Return the nearest point of a mesh to each of N points, without gradients; see `Mesh.closest_point`.
 
     Args:
         points: (N, 3).
-        mesh: one mesh, no batch, with a face or more. Long needles side by side make it slow.
-        rounded: allow float32 (errors below 1e-6 of the extent), so that Open3D does it where it is installed: faster,
-            above all on needles.
+        mesh: one mesh, no batch, with a face or more.
+        rounded: allow float32 (errors below 1e-6 of the extent), so that Open3D does it where it is installed: faster.
 
     Raises:
         ValueError: wrong shapes, NaN, a batch, or no faces.
@@ -69,8 +62,11 @@ def closest_on_mesh(points: torch.Tensor, mesh: Mesh, *, rounded: bool = False) 
     if x.dim() != 2 or x.shape[1] != 3:
         raise fail(where, "points", "of shape (N, 3)", x)
     check_mesh(where, "mesh", mesh)
-    places = x.detach().cpu().double().numpy()
-    found = (_by_open3d(places, mesh) if rounded else None) or _closest(places, mesh)
+    found = _by_open3d(x.detach().cpu().double().numpy(), mesh) if rounded else None
+    if found is None:
+        with torch.no_grad():
+            exact = closest_point(x.double(), mesh)
+        found = exact.distance, exact.face, exact.point
     return Closest(found[0].to(x), found[1].to(x.device), found[2].to(x))
 
 
@@ -125,12 +121,9 @@ def check_mesh(where: str, argument: str, mesh: Mesh) -> None:
         TypeError: something other than a `Mesh`.
         ValueError: a batch, or no faces.
     """
-    if not isinstance(mesh, Mesh):
-        raise fail(where, argument, "a geodiff.Mesh", mesh, "Make one with Mesh(vertices, faces).", TypeError)
-    if mesh.batch_shape:
+    if isinstance(mesh, Mesh) and mesh.batch_shape:
         raise fail(where, argument, "one mesh", f"a batch of {tuple(mesh.batch_shape)}", "Take mesh[i].")
-    if mesh.num_faces == 0:
-        raise fail(where, argument, "a mesh with faces", "none")
+    check_faces(where, mesh, argument)
 
 
 def _corners(mesh: Mesh) -> np.ndarray:
@@ -157,69 +150,6 @@ def _by_open3d(x: np.ndarray, mesh: Mesh) -> tuple[torch.Tensor, torch.Tensor, t
     point = _on_triangles(x, corners[face, 0], corners[face, 1], corners[face, 2])
     distance = np.linalg.norm(point - x, axis=-1)
     return torch.from_numpy(distance), torch.from_numpy(face), torch.from_numpy(point)
-
-
-def _closest(x: np.ndarray, mesh: Mesh) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    pieces, parent = _cut(_corners(mesh))
-    centroid = pieces.mean(axis=1)
-    radius = np.linalg.norm(pieces - centroid[:, None], axis=-1).max(axis=1)
-    distance = np.full(len(x), np.inf)
-    best = np.zeros(len(x), dtype=np.int64)
-    point = np.zeros_like(x)
-
-    def look(rows: np.ndarray, index: np.ndarray) -> None:
-        places = _on_triangles(x[rows], pieces[index, 0], pieces[index, 1], pieces[index, 2])
-        gaps = np.sqrt(((places - x[rows]) ** 2).sum(axis=-1))
-        closer = gaps < distance[rows]
-        rows = rows[closer]
-        distance[rows], best[rows], point[rows] = gaps[closer], index[closer], places[closer]
-
-    # One tree for each size of pieces: a bound that holds for the largest would make small ones many.
-    size = np.floor(np.log2(np.maximum(radius / max(radius.max(), 1e-300), 2.0**-40)) / 2)
-    groups = [np.flatnonzero(size == value) for value in np.unique(size)]
-    trees = [cKDTree(centroid[group]) for group in groups]
-    everyone = np.arange(len(x))
-    for group, tree in zip(groups, trees, strict=True):  # a good bound first, so that little is left to look at
-        look(everyone, group[tree.query(x)[1]])
-    for group, tree in zip(groups, trees, strict=True):
-        largest = radius[group].max()
-        left, seen = everyone, 1
-        while len(left) and seen < len(group):
-            k = min(4 * seen, len(group))
-            unresolved = []
-            for rows in np.array_split(left, -(-len(left) * k // _PAIRS)):
-                reach, index = tree.query(x[rows], k=range(seen + 1, k + 1))
-                index = group[index]
-                for column in range(k - seen):
-                    may = reach[:, column] - radius[index[:, column]] < distance[rows]
-                    if may.any():
-                        look(rows[may], index[may, column])
-                unresolved.append(rows[reach[:, -1] - largest < distance[rows]])
-            left, seen = np.concatenate(unresolved), k
-    return torch.from_numpy(distance), torch.from_numpy(parent[best]), torch.from_numpy(point)
-
-
-def _cut(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Halve the longest sides until none is long beside the mean size of `_PIECES` triangles of the same area."""
-    sides = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=-1)
-    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1).sum() / 2
-    # Needles have length without area: they must not be cut into ever more pieces.
-    limit = max(2.0 * np.sqrt(area / _PIECES), sides.max(axis=1).sum() / _PIECES)
-    parent = np.arange(len(corners))
-    done, owner = [], []
-    while len(corners):
-        lengths = np.linalg.norm(corners - np.roll(corners, -1, axis=1), axis=-1)
-        longest = lengths.argmax(axis=1)
-        rows = np.arange(len(corners))
-        small = lengths[rows, longest] <= limit
-        done.append(corners[small])
-        owner.append(parent[small])
-        corners, parent, longest, rows = corners[~small], parent[~small], longest[~small], rows[: (~small).sum()]
-        a, b, c = (corners[rows, (longest + i) % 3] for i in range(3))
-        middle = (a + b) / 2
-        corners = np.concatenate((np.stack((a, middle, c), axis=1), np.stack((middle, b, c), axis=1)))
-        parent = np.concatenate((parent, parent))
-    return np.concatenate(done), np.concatenate(owner)
 
 
 def _on_triangles(x: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:

@@ -7,22 +7,28 @@ from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mesh_batch import MeshBatch
 from geodiff.scene.primitives import box, cylinder, icosphere, plane, torus
+from geodiff.scene.proximity import ClosestPoints, closest_point, point_mesh_distance
+from geodiff.scene.sampling import SurfaceSamples
 from geodiff.scene.texture import Texture
 from geodiff.scene.topology import Topology
 
 __all__ = [
     "AmbientLight",
     "Camera",
+    "ClosestPoints",
     "DirectionalLight",
     "Material",
     "Mesh",
     "MeshBatch",
     "PointLight",
+    "SurfaceSamples",
     "Texture",
     "Topology",
     "box",
+    "closest_point",
     "cylinder",
     "icosphere",
     "plane",
+    "point_mesh_distance",
     "torus",
 ]

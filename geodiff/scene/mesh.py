@@ -32,6 +32,9 @@ from geodiff.validation import (
 if TYPE_CHECKING:
     import trimesh
 
+    from geodiff.scene.proximity import ClosestPoints
+    from geodiff.scene.sampling import SurfaceSamples
+
 _ATTRIBUTES = ("vertex_colors", "uv", "face_colors", "texture")
 
 
@@ -469,6 +472,33 @@ class Mesh:
         elif uv_faces is not None:
             uv_faces = None
         return self._replace(topology=Topology(self.faces.flip(-1), self.num_vertices), uv_faces=uv_faces)
+
+    def subdivided(self, times: int = 1) -> "Mesh":
+        """Return the mesh with each triangle cut into four, ``times`` times; see ``subdivision.subdivided``."""
+        from geodiff.scene.subdivision import subdivided
+
+        return subdivided(self, times)
+
+    # --- points of the surface ----------------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        count: int,
+        *,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        normals: str = "flat",
+    ) -> "SurfaceSamples":
+        """Draw points of the surface with normals and colours, uniform in area; see ``sampling.sample_surface``."""
+        from geodiff.scene.sampling import sample_surface
+
+        return sample_surface(self, count, seed=seed, generator=generator, normals=normals)
+
+    def closest_point(self, points: Any) -> "ClosestPoints":
+        """Return the places nearest to points (..., N, 3), with gradients; see ``proximity.closest_point``."""
+        from geodiff.scene.proximity import closest_point
+
+        return closest_point(points, self)
 
     # --- quantities -------------------------------------------------------------------------------------------------
 

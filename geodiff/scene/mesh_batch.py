@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from geodiff.scene.mesh import Mesh, same_device
+from geodiff.scene.sampling import SurfaceSamples
 from geodiff.validation import Place, as_tensor, fail, floating
 
 
@@ -92,6 +93,33 @@ class MeshBatch:
         floating("MeshBatch.with_vertices", "vertices", vertices, (sum(self._sizes), 3))
         parts = vertices.split(self._sizes)
         return MeshBatch([mesh.with_vertices(part) for mesh, part in zip(self._meshes, parts, strict=True)])
+
+    def sample(
+        self,
+        count: int,
+        *,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        normals: str = "flat",
+    ) -> SurfaceSamples:
+        """Draw (B, count) points, as `Mesh.sample` does of each mesh; colours where all have some, of as many channels.
+
+        Raises:
+            TypeError, ValueError: as `Mesh.sample`.
+        """
+        if seed is not None and generator is None:  # one sequence for all, as for a batch of one topology
+            seed, generator = None, torch.Generator().manual_seed(seed)
+        parts = [mesh.sample(count, seed=seed, generator=generator, normals=normals) for mesh in self]
+        points, directions, _, face, weights = (list(values) for values in zip(*parts, strict=True))
+        colors = [part.colors for part in parts if part.colors is not None]
+        alike = len(colors) == len(parts) and len({c.shape[-1] for c in colors}) == 1
+        return SurfaceSamples(
+            torch.stack(points),
+            torch.stack(directions),
+            torch.stack(colors) if alike else None,
+            torch.stack(face),
+            torch.stack(weights),
+        )
 
     def to(self, device: Place = None, dtype: torch.dtype | None = None) -> "MeshBatch":
         """Return the batch on another device or in another dtype, as `Mesh.to`."""

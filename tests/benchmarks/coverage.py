@@ -119,7 +119,11 @@ def fit(
         tau = scale[0] * (scale[1] / scale[0]) ** (step / max(steps - 1, 1))
         mesh = start.with_vertices(vertices)
         alpha = gd.Renderer(size, scale=tau, coverage=coverage)(mesh, cameras).alpha
-        loss = gd.losses.iou(alpha, masks) + 0.03 * gd.losses.laplacian(mesh) + 0.0003 * gd.losses.flatness(mesh)
+        loss = (
+            gd.losses.iou(alpha, masks)
+            + 0.03 * gd.losses.laplacian(mesh, reduction="sum")
+            + 0.0003 * gd.losses.flatness(mesh, reduction="sum")
+        )
         adam.zero_grad()
         loss.backward()
         adam.step()

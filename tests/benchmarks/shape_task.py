@@ -57,7 +57,9 @@ class Task:
 
     def loss(self, renderer: gd.Renderer, mesh: gd.Mesh) -> torch.Tensor:
         fit = gd.losses.iou(renderer(mesh, self.camera).alpha, self.target)
-        return fit + 0.03 * gd.losses.laplacian(mesh) + 0.0003 * gd.losses.flatness(mesh)
+        return (
+            fit + 0.03 * gd.losses.laplacian(mesh, reduction="sum") + 0.0003 * gd.losses.flatness(mesh, reduction="sum")
+        )
 
 
 def logit_parametrisation(start: torch.Tensor) -> tuple[list[torch.Tensor], Callable[[], torch.Tensor]]:

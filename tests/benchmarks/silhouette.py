@@ -209,7 +209,11 @@ def clock(threads: list[int]) -> list[dict]:
             for _ in range(100):
                 now = mesh.with_vertices(v)
                 loss = gd.losses.iou(render(now, camera).alpha, target)
-                loss = loss + 0.03 * gd.losses.laplacian(now) + 0.0003 * gd.losses.flatness(now)
+                loss = (
+                    loss
+                    + 0.03 * gd.losses.laplacian(now, reduction="sum")
+                    + 0.0003 * gd.losses.flatness(now, reduction="sum")
+                )
                 adam.zero_grad()
                 loss.backward()
                 adam.step()
