@@ -22,12 +22,16 @@ struct SilhouetteSetup {
     DistributionParams<T> distribution;
     TConormParams<T> tconorm;
     TConormStages<T> stages;
+    const bool levelled;  // by `levels`, with q = |p|, instead of `stages`
+    LevelStages<T> levels;
+    T q;
     Scratch<T> columns;  // x of each column
     CdfStage<T> forward_cdf, backward_cdf, shape_cdf, log_cdf, log_rate_cdf;
     GammaTable<T> gamma;
     int threads;
 
-    explicit SilhouetteSetup(const geodiff::SilhouetteJob<T>& j) : job(j), columns(j.width + kLane) {
+    explicit SilhouetteSetup(const geodiff::SilhouetteJob<T>& j)
+        : job(j), levelled(uses_levels(j.tconorm, j.p)), columns(j.width + kLane) {
         grid = make_grid<T>(j.height, j.width);
         for (int i = 0; i < j.width + kLane; ++i) columns[i] = grid.x(i);
         inverse_scale = T(1 / j.scale);
@@ -39,8 +43,10 @@ struct SilhouetteSetup {
         if (j.distribution == 13) gamma_table(j.shape, j.log_gamma_1, j.digamma, gamma);
         tconorm = tconorm_params<T>(j.p);
         stages = tconorm_stages<T>(j.tconorm);
-        forward_cdf = cdf_stage<T>(j.distribution, j.reversed, stages.forward_need);
-        backward_cdf = cdf_stage<T>(j.distribution, j.reversed, stages.backward_need);
+        levels = level_stages<T>(j.tconorm);
+        q = power_of_levels<T>(j.tconorm, j.p);
+        forward_cdf = cdf_stage<T>(j.distribution, j.reversed, levelled ? levels.forward_need : stages.forward_need);
+        backward_cdf = cdf_stage<T>(j.distribution, j.reversed, levelled ? levels.backward_need : stages.backward_need);
         shape_cdf = cdf_stage<T>(j.distribution, j.reversed, kShapeRates);
         log_cdf = cdf_stage<T>(j.distribution, j.reversed, kLogF);
         log_rate_cdf = cdf_stage<T>(j.distribution, j.reversed, kLogFRate);
@@ -49,6 +55,9 @@ struct SilhouetteSetup {
     }
 
     SilhouetteSetup(const SilhouetteSetup&) = delete;
+
+    // Where a second number of a pixel is, behind `job.sum`.
+    T* second() const { return job.sum + i64(job.images) * job.height * job.width; }
 
     i64 faces_of(i64 image) const { return job.layout[3 * image + 2]; }
 
