@@ -12,7 +12,8 @@
 // Maximum and average are not additive in this sense and are handled where they are used.
 //
 // Powers overflow: Dombi and Schweizer–Sklar are taken to have reached 1, with no gradient, where t passes
-// Real<T>::plateau, and a term too small for T is 0. In float32 that changes alpha by at most e^(−87/|p|), 2e-5 at |p| = 8.
+// Real<T>::plateau, and a term too small for T is 0. In float32 that changes alpha by at most e^(−87/|p|), 4e-10 at
+// |p| = 4; where |p| is larger, or so small that powers round to 1, power_levels.h is used instead.
 #pragma once
 #include "distributions.h"
 
@@ -174,10 +175,15 @@ struct Frank {  // s = −log((p^(1−a) − 1)/(p − 1));  p = 1: probabilisti
         const T quotient = abs(y) < Real<T>::epsilon ? T(1) : y / -expm1(-y);
         return c.over_S * quotient;
     }
+    // p^(1 − a), which is 1 + gap·e^(−t), without the cancellation at small p.
+    template <class T>
+    GEODIFF_HD static T rest(T t, T u, const TConormParams<T>& par) {
+        return par.p < T(0.05) ? u * (par.p + expm1(t)) : T(1) + par.gap * u;
+    }
     template <class T>
     GEODIFF_HD static T slope(T t, const TConormParams<T>& par) {
         const T u = exp(-t);
-        return u / (ratio(par) * (T(1) + par.gap * u));
+        return u / (ratio(par) * max(rest(t, u, par), Real<T>::least));
     }
     template <class T>
     GEODIFF_HD static T by_p(T t, const TConormParams<T>& par) {
@@ -192,7 +198,12 @@ struct Frank {  // s = −log((p^(1−a) − 1)/(p − 1));  p = 1: probabilisti
             }
             return difference / whole;
         }
-        const T y = gap * exp(-t);
+        const T u = exp(-t), y = gap * u;
+        if (par.p < T(0.05)) {
+            const T power = min(u > T(0) ? rest(t, u, par) : T(1), T(1));
+            const T less = max(T(1) - power, -gap * u);  // not below what rounding leaves of it
+            return T(1) / gap + (log(power) / par.log_p) * (power / par.p) / max(less, Real<T>::least);
+        }
         const T s = log1p(y) / par.log_p;  // 1 − a
         const T far = y / par.log_p;       // ≈ s·log p / log p where y is tiny
         return abs(y) < T(1e-9) ? T(1) / gap - (far / y) / par.p : T(1) / gap - s * (T(1) + y) / (par.p * y);

@@ -36,7 +36,8 @@ void distances(PairBatch<T>& batch, const Edge<T>* edges, T orientation, T radiu
 template <class T>
 struct Painter {
     const SilhouetteSetup<T>& setup;
-    T* sum;      // rows × stride
+    T* sum;      // rows × stride; the highest level where levels are kept
+    T* power;    // for levels, the sum relative to it
     int* best;   // for maximum
     int first_row, stride;
     PairBatch<T> batch;
@@ -46,8 +47,8 @@ struct Painter {
     i64 pairs = 0;
     LineBatch<T> line;
 
-    Painter(const SilhouetteSetup<T>& s, T* sum_, int* best_, int first, int stride_)
-        : setup(s), sum(sum_), best(best_), first_row(first), stride(stride_) {}
+    Painter(const SilhouetteSetup<T>& s, T* sum_, T* power_, int* best_, int first, int stride_)
+        : setup(s), sum(sum_), power(power_), best(best_), first_row(first), stride(stride_) {}
 
     // The rest of the pipeline, for all pairs of the batch.
     void flush() {
@@ -59,13 +60,24 @@ struct Painter {
         } else {
             setup.forward_cdf(batch.x, n, setup.distribution, cdf);
         }
-        setup.stages.term(cdf, n, setup.tconorm, term);
-        for (int i = 0; i < n; ++i) term[i] = batch.keep[i] > T(0) ? term[i] : T(0);
+        if (power) {
+            setup.levels.level(cdf, n, term);
+        } else {
+            setup.stages.term(cdf, n, setup.tconorm, term);
+        }
+        const T none = power ? setup.levels.none : T(0);
+        for (int i = 0; i < n; ++i) term[i] = batch.keep[i] > T(0) ? term[i] : none;
         if (setup.job.pairs) {
             for (int i = 0; i < n; ++i) {
                 const int column = batch.column[i / kLane] + i % kLane;
                 pairs += batch.keep[i] > T(0) && column < setup.grid.width ? 1 : 0;
             }
+        }
+        if (power) {
+            i64 at[kBatch / kLane];
+            for (int g = 0; g < n / kLane; ++g) at[g] = i64(batch.row[g] - first_row) * stride + batch.column[g];
+            setup.levels.gather(term, at, n, setup.q, sum, power);
+            return;
         }
         for (int g = 0; g < n; g += kLane) {
             const i64 at = i64(batch.row[g / kLane] - first_row) * stride + batch.column[g / kLane];
@@ -126,7 +138,11 @@ void finish_rows(const SilhouetteSetup<T>& setup, const Painter<T>& painter, i64
         const T* from = painter.sum + i64(row - first) * painter.stride;
         const i64 at = (image * job.height + row) * job.width;
         for (int i = 0; i < job.width; ++i) job.sum[at + i] = from[i];
-        if (setup.stages.value) {
+        if (painter.power) {
+            const T* powers = painter.power + i64(row - first) * painter.stride;
+            for (int i = 0; i < job.width; ++i) setup.second()[at + i] = powers[i];
+            setup.levels.value(from, powers, job.width, setup.q, job.alpha + at);
+        } else if (setup.stages.value) {
             setup.stages.value(job.sum + at, job.width, setup.tconorm, job.alpha + at);
         } else {
             const T share = job.tconorm == kAverage && setup.faces_of(image) > 0 ? T(1) / T(setup.faces_of(image)) : T(1);
@@ -146,11 +162,15 @@ void paint_band(const SilhouetteSetup<T>& setup, i64 image, int first, int end, 
     const i64 cells = i64(end - first) * stride;
     Scratch<T> sum(cells);
     Scratch<int> best(job.best ? cells : 1);
-    for (i64 i = 0; i < cells; ++i) sum[i] = T(0);
+    const T none = setup.levelled ? setup.levels.none : T(0);
+    for (i64 i = 0; i < cells; ++i) sum[i] = none;
+    Scratch<T> power(setup.levelled ? cells : 1);
+    for (i64 i = 0; setup.levelled && i < cells; ++i) power[i] = T(0);
     if (job.best) {
         for (i64 i = 0; i < cells; ++i) best[i] = -1;
     }
-    Painter<T> painter(setup, sum.get(), job.best ? best.get() : nullptr, first, stride);
+    Painter<T> painter(setup, sum.get(), setup.levelled ? power.get() : nullptr, job.best ? best.get() : nullptr, first,
+                       stride);
     const i64 faces = setup.faces_of(image);
     const T top = setup.grid.y(first) + setup.radius + setup.grid.step;
     const T bottom = setup.grid.y(end - 1) - setup.radius - setup.grid.step;

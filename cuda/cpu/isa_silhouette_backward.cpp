@@ -11,18 +11,26 @@ using geodiff::parallel;
 template <class T>
 using Job = geodiff::SilhouetteJob<T>;
 
-// Per pixel: upstream·m, e, and upstream·slope for the gradient in p. Rows end in kLane pixels of weight 0, so that
-// groups may stick out to the right.
+// Per pixel: upstream·m, e, and upstream·slope for the gradient in p; top and rest where levels are kept. Rows end in
+// kLane pixels of weight 0, so that groups may stick out to the right.
 template <class T>
 struct PixelFactors {
     const int stride;
-    Scratch<T> weight, e, slope;
+    const i64 cells;
+    Scratch<T> weight, e, slope, top, rest;
 
     PixelFactors(const SilhouetteSetup<T>& setup, i64 image, double* grad_p)
         : stride(setup.job.width + kLane),
-          weight(i64(setup.job.height) * stride),
-          e(setup.stages.uses_e ? i64(setup.job.height) * stride : 1),
-          slope(setup.job.want_p ? i64(setup.job.height) * stride : 1) {
+          cells(i64(setup.job.height) * stride),
+          weight(cells),
+          e(setup.levelled || setup.stages.uses_e ? cells : 1),
+          slope(setup.job.want_p ? cells : 1),
+          top(setup.levelled ? cells : 1),
+          rest(setup.levelled && setup.job.want_p ? cells : 1) {
+        if (setup.levelled) {
+            from_levels(setup, image, grad_p);
+            return;
+        }
         const Job<T>& job = setup.job;
         const T share = job.tconorm == kAverage ? T(1) / T(max(setup.faces_of(image), i64(1))) : T(1);
         T largest = T(0);
@@ -56,7 +64,30 @@ struct PixelFactors {
         // large enough for them to show in float32.
         if (setup.stages.uses_e || sizeof(T) == 8) return;
         const T negligible = T(1e-12) * largest;
-        for (i64 i = 0; i < i64(job.height) * stride; ++i) weight[i] = abs(weight[i]) > negligible ? weight[i] : T(0);
+        for (i64 i = 0; i < cells; ++i) weight[i] = abs(weight[i]) > negligible ? weight[i] : T(0);
+    }
+
+    void from_levels(const SilhouetteSetup<T>& setup, i64 image, double* grad_p) {
+        const Job<T>& job = setup.job;
+        const double q = double(setup.q), sign = job.p < 0 ? -1 : 1;
+        for (i64 i = 0; i < cells; ++i) weight[i] = e[i] = top[i] = T(0);
+        for (i64 i = 0; job.want_p && i < cells; ++i) slope[i] = rest[i] = T(0);
+        for (int row = 0; row < job.height; ++row) {
+            const i64 from = (image * job.height + row) * job.width, to = i64(row) * stride;
+            const T *tops = job.sum + from, *sums = setup.second() + from, *upstream = job.upstream + from;
+            setup.levels.pixel(tops, sums, job.width, setup.q, &weight[to], &e[to]);
+            for (int i = 0; i < job.width; ++i) {
+                weight[to + i] *= upstream[i];
+                top[to + i] = tops[i];
+            }
+            for (int i = 0; job.want_p && i < job.width; ++i) {
+                const LevelSlope at = setup.levels.slope(double(tops[i]), double(sums[i]), q);
+                const double factor = sign * double(upstream[i]) * at.slope;
+                slope[to + i] = T(factor);
+                rest[to + i] = T(at.rest);
+                if (factor != 0) *grad_p -= factor * at.by_p;
+            }
+        }
     }
 
     i64 at(int row, int column) const { return i64(row) * stride + column; }
@@ -109,7 +140,7 @@ struct Gatherer {
     CdfBatch<T> cdf;
     alignas(64) T gx[kBatch], gy[kBatch], edge[kBatch], along[kBatch];
     LineBatch<T> line;
-    alignas(64) T weight[kBatch], e[kBatch], slope[kBatch], pair[kBatch], term[kBatch];
+    alignas(64) T weight[kBatch], e[kBatch], slope[kBatch], pair[kBatch], term[kBatch], top[kBatch], rest[kBatch];
 
     // Faces with pairs in the batch, oldest first; the last may have more to come.
     struct Pending {
@@ -192,6 +223,36 @@ struct Gatherer {
         to.y[3] += y3;
     }
 
+    // The gradient of p, from the values in `cdf`.
+    void add_p(int n) {
+        lanes(n, factors.slope, slope);
+        for (int i = 0; i < n; ++i) slope[i] = batch.keep[i] > T(0) ? slope[i] : T(0);
+        if (setup.levelled) {
+            lanes(n, factors.rest, rest);
+            setup.levels.level(cdf, n, term);
+            params[3] += setup.levels.by_p(term, top, rest, slope, n, double(setup.q));
+        } else {
+            setup.stages.term(cdf, n, setup.tconorm, term);
+            params[3] += setup.stages.by_p(term, slope, n, setup.job.p);
+        }
+    }
+
+    // What the pixels of the batch have of a factor.
+    void lanes(int n, const Scratch<T>& from, T* to) const {
+        for (int g = 0; g < n; g += kLane) {
+            copy_lane(to + g, from.get() + factors.at(batch.row[g / kLane], batch.column[g / kLane]));
+        }
+    }
+
+    // Every pair's ∂⊥/∂x over its pixel's m.
+    void pair_stage(int n) {
+        if (setup.levelled) {
+            setup.levels.pair(cdf, top, e, n, setup.q, pair);
+        } else {
+            setup.stages.pair(cdf, e, n, setup.tconorm, pair);
+        }
+    }
+
     // The same for edge coverage: each edge's line moves with its two corners.
     void reduce_lines(Pending& to) {
         const Polygon<T>& p = to.polygon;
@@ -236,13 +297,8 @@ struct Gatherer {
             }
         }
         if (job.want_p && setup.stages.by_p) {
-            for (int g = 0; g < n; g += kLane) {
-                copy_lane(slope + g, factors.slope.get() + factors.at(batch.row[g / kLane], batch.column[g / kLane]));
-            }
-            for (int i = 0; i < n; ++i) slope[i] = batch.keep[i] > T(0) ? slope[i] : T(0);
             combine(line, n, setup.log_cdf, false, setup.distribution, cdf);
-            setup.stages.term(cdf, n, setup.tconorm, term);
-            params[3] += setup.stages.by_p(term, slope, n, job.p);
+            add_p(n);
         }
     }
 
@@ -259,19 +315,14 @@ struct Gatherer {
         params[2] += job.reversed ? -shift : shift;
         if (job.want_shape) {
             setup.shape_cdf(batch.x, n, setup.distribution, cdf);
-            setup.stages.pair(cdf, e, n, setup.tconorm, pair);
+            pair_stage(n);
             for (int i = 0; i < n; ++i) {
                 if (weight[i] != T(0)) params[1] += double(weight[i]) * double(pair[i]);
             }
         }
         if (job.want_p && setup.stages.by_p) {
-            for (int g = 0; g < n; g += kLane) {
-                copy_lane(slope + g, factors.slope.get() + factors.at(batch.row[g / kLane], batch.column[g / kLane]));
-            }
-            for (int i = 0; i < n; ++i) slope[i] = batch.keep[i] > T(0) ? slope[i] : T(0);
             setup.forward_cdf(batch.x, n, setup.distribution, cdf);
-            setup.stages.term(cdf, n, setup.tconorm, term);
-            params[3] += setup.stages.by_p(term, slope, n, job.p);
+            add_p(n);
         }
     }
 
@@ -279,14 +330,9 @@ struct Gatherer {
     void flush(bool unfinished) {
         const Job<T>& job = setup.job;
         const int n = batch.n;
-        for (int g = 0; g < n; g += kLane) {
-            copy_lane(weight + g, factors.weight.get() + factors.at(batch.row[g / kLane], batch.column[g / kLane]));
-        }
-        if (setup.stages.uses_e) {
-            for (int g = 0; g < n; g += kLane) {
-                copy_lane(e + g, factors.e.get() + factors.at(batch.row[g / kLane], batch.column[g / kLane]));
-            }
-        }
+        lanes(n, factors.weight, weight);
+        if (setup.levelled || setup.stages.uses_e) lanes(n, factors.e, e);
+        if (setup.levelled) lanes(n, factors.top, top);
         if (job.best) {
             for (int k = 0; k < count; ++k) {
                 for (int i = pending[k].start; i < pending[k].end; ++i) {
@@ -302,7 +348,7 @@ struct Gatherer {
         } else {
             setup.backward_cdf(batch.x, n, setup.distribution, cdf);
         }
-        setup.stages.pair(cdf, e, n, setup.tconorm, pair);
+        pair_stage(n);
         for (int i = 0; i < n; ++i) pair[i] = weight[i] != T(0) ? weight[i] * pair[i] : T(0);
         if (job.edges) {
             for (int k = 0; k < count; ++k) reduce_lines(pending[k]);

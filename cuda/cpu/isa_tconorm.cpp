@@ -74,7 +74,77 @@ void density(const CdfBatch<T>& batch, const T*, int n, const TConormParams<T>&,
         out[i] = batch.F[i] < batch.S[i] ? batch.F[i] * batch.over_F[i] : batch.S[i] * batch.over_S[i];
 }
 
+// Of power_levels.h.
+template <class C, class T>
+void level(const CdfBatch<T>& batch, int n, T* __restrict out) {
+#pragma GCC ivdep
+    for (int i = 0; i < n; ++i) out[i] = C::level(load(batch, i));
+}
+
+// Groups may be of the same pixels, so one comes after the other.
+template <class C, class T>
+void gather(const T* level, const i64* at, int n, T q, T* top, T* sum) {
+    for (int g = 0; g < n; g += kLane) {
+        T* tops = top + at[g / kLane];
+        T* sums = sum + at[g / kLane];
+#pragma GCC ivdep
+        for (int i = 0; i < kLane; ++i) C::add(level[g + i], q, tops[i], sums[i]);
+    }
+}
+
+template <class C, class T>
+void level_pair(const CdfBatch<T>& batch, const T* __restrict top, const T* __restrict e, int n, T q, T* __restrict out) {
+#pragma GCC ivdep
+    for (int i = 0; i < n; ++i) out[i] = C::pair(load(batch, i), top[i], e[i], q);
+}
+
+template <class C, class T>
+void level_value(const T* __restrict top, const T* __restrict sum, i64 n, T q, T* __restrict alpha) {
+#pragma GCC ivdep
+    for (i64 i = 0; i < n; ++i) alpha[i] = C::value(top[i], sum[i], q);
+}
+
+template <class C, class T>
+void level_pixel(const T* __restrict top, const T* __restrict sum, i64 n, T q, T* __restrict m, T* __restrict e) {
+#pragma GCC ivdep
+    for (i64 i = 0; i < n; ++i) C::pixel(top[i], sum[i], q, m[i], e[i]);
+}
+
+template <class C, class T>
+double level_by_p(const T* level, const T* top, const T* rest, const T* weight, int n, double q) {
+    double total = 0;
+    for (int i = 0; i < n; ++i) {
+        if (weight[i] != T(0)) total += double(weight[i]) * C::by_p(double(level[i]), double(top[i]), double(rest[i]), q);
+    }
+    return total;
+}
+
+template <class C>
+LevelSlope level_slope(double top, double sum, double q) {
+    const double rest = C::rest(top, sum, q);
+    return {C::slope(top, sum, q), C::by_p_at(top, rest, q), rest};
+}
+
+template <class C, class T>
+LevelStages<T> levels(Need forward, Need backward) {
+    return {forward,           backward,          C::template none<T>(), level<C, T>,      gather<C, T>,
+            level_pair<C, T>,  level_value<C, T>, level_pixel<C, T>,     level_by_p<C, T>, level_slope<C>};
+}
+
 }  // namespace
+
+template <class T>
+LevelStages<T> level_stages(int tconorm) {
+    switch (tconorm) {
+        case 5: return levels<YagerLevels, T>(kLogF, kLogFRate);
+        case 6: return levels<AczelAlsinaLevels, T>(kValues, kValuesRates);
+        case 7: return levels<DombiLevels, T>(kValues, kValuesRates);
+        default: return levels<SchweizerSklarLevels, T>(kLogS, kLogSRate);
+    }
+}
+
+template LevelStages<float> level_stages<float>(int);
+template LevelStages<double> level_stages<double>(int);
 
 template <class T>
 TConormStages<T> tconorm_stages(int tconorm) {

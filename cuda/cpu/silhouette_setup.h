@@ -22,11 +22,15 @@ struct SilhouetteSetup {
     DistributionParams<T> distribution;
     TConormParams<T> tconorm;
     TConormStages<T> stages;
+    const bool levelled;  // by `levels`, with q = |p|, instead of `stages`
+    LevelStages<T> levels;
+    T q;
     CdfStage<T> forward_cdf, backward_cdf, shape_cdf, log_cdf, log_rate_cdf;
     GammaTable<T> gamma;
     int threads;
 
-    explicit SilhouetteSetup(const geodiff::SilhouetteJob<T>& j) : job(j), grid(j.height, j.width) {
+    explicit SilhouetteSetup(const geodiff::SilhouetteJob<T>& j)
+        : job(j), grid(j.height, j.width), levelled(uses_levels(j.tconorm, j.p)) {
         inverse_scale = T(1 / j.scale);
         radius = T(j.radius < 1e6 ? j.radius : 1e6);
         radius2 = j.radius < 1e6 ? radius * radius : Real<T>::largest;
@@ -36,8 +40,10 @@ struct SilhouetteSetup {
         if (j.distribution == 13) gamma_table(j.shape, j.log_gamma_1, j.digamma, gamma);
         tconorm = tconorm_params<T>(j.p);
         stages = tconorm_stages<T>(j.tconorm);
-        forward_cdf = cdf_stage<T>(j.distribution, j.reversed, stages.forward_need);
-        backward_cdf = cdf_stage<T>(j.distribution, j.reversed, stages.backward_need);
+        levels = level_stages<T>(j.tconorm);
+        q = power_of_levels<T>(j.tconorm, j.p);
+        forward_cdf = cdf_stage<T>(j.distribution, j.reversed, levelled ? levels.forward_need : stages.forward_need);
+        backward_cdf = cdf_stage<T>(j.distribution, j.reversed, levelled ? levels.backward_need : stages.backward_need);
         shape_cdf = cdf_stage<T>(j.distribution, j.reversed, kShapeRates);
         log_cdf = cdf_stage<T>(j.distribution, j.reversed, kLogF);
         log_rate_cdf = cdf_stage<T>(j.distribution, j.reversed, kLogFRate);
@@ -46,6 +52,9 @@ struct SilhouetteSetup {
     }
 
     SilhouetteSetup(const SilhouetteSetup&) = delete;
+
+    // Where a second number of a pixel is, behind `job.sum`.
+    T* second() const { return job.sum + i64(job.images) * job.height * job.width; }
 
     i64 faces_of(i64 image) const { return job.layout[3 * image + 2]; }
 

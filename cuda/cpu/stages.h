@@ -3,7 +3,7 @@
 // Each stage is a loop of its own, picked once a call, so instantiations add up (distributions + T-conorms) and do not
 // multiply; the arrays stay in the first-level cache.
 #pragma once
-#include "../tconorms.h"
+#include "../power_levels.h"
 #include "grid.h"
 
 namespace gd {
@@ -44,6 +44,39 @@ using PixelStage = void (*)(const T* t, i64 n, const TConormParams<T>&, T* m, T*
 // Σ weight[i]·by_p(s(a_i)), in double; and by_p(t), slope(t) of a pixel
 template <class T>
 using ByPStage = double (*)(const T* term, const T* weight, int n, double p);
+
+// The same of power_levels.h, where a pixel keeps `top` and `sum`. `at` is where a group of kLane pairs belongs.
+template <class T>
+using LevelStage = void (*)(const CdfBatch<T>&, int n, T* level);
+template <class T>
+using GatherStage = void (*)(const T* level, const i64* at, int n, T q, T* top, T* sum);
+template <class T>
+using LevelPairStage = void (*)(const CdfBatch<T>&, const T* top, const T* e, int n, T q, T* out);
+template <class T>
+using LevelValueStage = void (*)(const T* top, const T* sum, i64 n, T q, T* alpha);
+template <class T>
+using LevelPixelStage = void (*)(const T* top, const T* sum, i64 n, T q, T* m, T* e);
+// Σ weight[i]·by_p; and of a pixel its slope, by_p_at and rest
+template <class T>
+using LevelByPStage = double (*)(const T* level, const T* top, const T* rest, const T* weight, int n, double q);
+struct LevelSlope {
+    double slope, by_p, rest;
+};
+
+template <class T>
+struct LevelStages {
+    Need forward_need, backward_need;
+    T none;  // the level of nothing
+    LevelStage<T> level;
+    GatherStage<T> gather;
+    LevelPairStage<T> pair;
+    LevelValueStage<T> value;
+    LevelPixelStage<T> pixel;
+    LevelByPStage<T> by_p;
+    LevelSlope (*slope)(double top, double sum, double q);
+};
+template <class T>
+LevelStages<T> level_stages(int tconorm);
 
 template <class T>
 struct TConormStages {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The soft silhouette on the GPU: the mathematics of the CPU build (polygon.h, distance.h, distributions.h, tconorms.h)
+// The soft silhouette on the GPU: the mathematics of the CPU build (polygon.h, distance.h, distributions.h, tconorms.h, power_levels.h)
 // under another schedule. Compiled at first use, one instance for each (type, distribution, T-conorm) asked for.
 //
 //   silhouette_setup     one thread a face: clip and project it, once for all pixels
@@ -9,7 +9,7 @@
 //
 // Not yet run on a device: so far compilers alone have seen this file (.ci/compile_kernels.py).
 #pragma once
-#include "../tconorms.h"
+#include "../power_levels.h"
 #include "distance.h"
 #include "grid.h"
 
@@ -55,6 +55,20 @@ struct Same<A, A> {
     static constexpr bool value = true;
 };
 
+// Whether a pixel keeps a highest level in `sum` and, one image stack further, the sum relative to it.
+template <class C>
+struct KeepsLevels {
+    static constexpr bool value = false;
+};
+template <class G>
+struct KeepsLevels<NormLevels<G>> {
+    static constexpr bool value = true;
+};
+template <>
+struct KeepsLevels<SchweizerSklarLevels> {
+    static constexpr bool value = true;
+};
+
 template <class T>
 struct SilhouetteArguments {
     const T* clip;             // (N, 4)
@@ -65,6 +79,7 @@ struct SilhouetteArguments {
     int most_faces, height, width;
     T near, inverse_scale, radius, shift;
     TConormParams<T> tconorm;
+    T q;  // |p|, for levels
 };
 
 template <class T>
@@ -163,7 +178,8 @@ __global__ void silhouette_forward(SilhouetteArguments<T> a, T* alpha, T* sum, i
     pixel_centre(a.height, a.width, row, column, x, y);
     pixel_centre(a.height, a.width, int(blockIdx.y) * kTile, int(blockIdx.x) * kTile, left, top);
     pixel_centre(a.height, a.width, int(blockIdx.y) * kTile + kTile - 1, int(blockIdx.x) * kTile + kTile - 1, right, bottom);
-    T total = T(0);
+    T total = T(0), power = T(0);
+    if constexpr (KeepsLevels<C>::value) total = C::template none<T>();
     int winner = -1;
     for (int start = 0; start < count; start += kThreads) {
         const int face = start + thread;
@@ -214,6 +230,8 @@ __global__ void silhouette_forward(SilhouetteArguments<T> a, T* alpha, T* sum, i
                 }
             } else if constexpr (Same<C, Average>::value) {
                 total += c.F;
+            } else if constexpr (KeepsLevels<C>::value) {
+                C::add(C::level(c), a.q, total, power);
             } else {
                 total += C::term(c, a.tconorm);
             }
@@ -228,6 +246,9 @@ __global__ void silhouette_forward(SilhouetteArguments<T> a, T* alpha, T* sum, i
         best[at] = winner;
     } else if constexpr (Same<C, Average>::value) {
         alpha[at] = count > 0 ? total / T(count) : T(0);
+    } else if constexpr (KeepsLevels<C>::value) {
+        sum[i64(gridDim.z) * a.height * a.width + at] = power;
+        alpha[at] = C::value(total, power, a.q);
     } else {
         alpha[at] = C::value(total, a.tconorm);
     }
@@ -293,6 +314,11 @@ __global__ void silhouette_backward(SilhouetteArguments<T> a, const T* upstream,
             weight = best[at] == face ? upstream[at] * density : T(0);
         } else if constexpr (Same<C, Average>::value) {
             weight = upstream[at] * density / T(layout[2]);
+        } else if constexpr (KeepsLevels<C>::value) {
+            T m, e;
+            C::pixel(sum[at], sum[i64(gridDim.y) * a.height * a.width + at], a.q, m, e);
+            weight = upstream[at] * m;
+            weight = weight != T(0) ? weight * C::pair(c, sum[at], e, a.q) : T(0);
         } else {
             T m, e;
             C::pixel(sum[at], a.tconorm, m, e);

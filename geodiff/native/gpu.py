@@ -32,8 +32,12 @@ TCONORMS = (
     "Dombi",
     "SchweizerSklar",
     "Average",
+    "YagerLevels",
+    "AczelAlsinaLevels",
+    "DombiLevels",
+    "SchweizerSklarLevels",
 )
-"""Structs of cuda/tconorms.h and cuda/raster/silhouette.h."""
+"""Structs of cuda/tconorms.h, cuda/raster/silhouette.h and, for a p whose powers overflow, cuda/power_levels.h."""
 
 _HEADER = "raster/silhouette.h"
 _CONTOUR_HEADER = "raster/contour_kernels.h"

@@ -27,6 +27,7 @@ _library.define(
 _GAMMA = 13
 _MAXIMUM = 0
 _PARAMETRIC = frozenset(range(3, 9))
+_POWERS = frozenset(range(5, 9))  # which may keep two numbers of a pixel, see cuda/power_levels.h
 
 
 def silhouette(
@@ -165,7 +166,7 @@ def _forward(
     check_indices("silhouette", clip, faces, layout)
     images = layout.shape[0]
     alpha = clip.new_empty((images, height, width))
-    total = clip.new_empty((images, height, width))
+    total = clip.new_zeros((_numbers(tconorm) * images, height, width))
     best = torch.empty((images, height, width) if tconorm == _MAXIMUM else (0,), dtype=torch.int32)
     cpu.extension().silhouette_forward(
         clip.detach().numpy(),
@@ -182,6 +183,11 @@ def _forward(
         cpu.threads(),
     )
     return alpha, total, best
+
+
+def _numbers(tconorm: int) -> int:
+    """How many numbers a pixel keeps."""
+    return 2 if tconorm in _POWERS else 1
 
 
 def _most_faces(layout: torch.Tensor) -> int:
@@ -236,7 +242,8 @@ def _fake_forward(
     height, width, tconorm = model[0], model[1], model[7]
     shape = (layout.shape[0], height, width)
     best = faces.new_empty(shape if tconorm == _MAXIMUM else (0,), dtype=torch.int32)
-    return clip.new_empty(shape), clip.new_empty(shape), best
+    total = clip.new_empty((_numbers(tconorm) * layout.shape[0], height, width))
+    return clip.new_empty(shape), total, best
 
 
 def _fake_backward(

@@ -22,18 +22,8 @@ from geodiff.soft.distributions import (
 from geodiff.soft.family import Member, family, member
 from geodiff.soft.names import DISTRIBUTIONS, TCONORMS, as_distribution, as_tconorm, from_kernel, tconorm_from_kernel
 from geodiff.soft.tconorm_base import TConorm, TNorm
-from geodiff.soft.tconorms import (
-    AczelAlsina,
-    Average,
-    Dombi,
-    Einstein,
-    Frank,
-    Hamacher,
-    Maximum,
-    Probabilistic,
-    SchweizerSklar,
-    Yager,
-)
+from geodiff.soft.tconorm_powers import AczelAlsina, Dombi, SchweizerSklar, Yager
+from geodiff.soft.tconorms import Average, Einstein, Frank, Hamacher, Maximum, Probabilistic
 
 __all__ = [
     "DISTRIBUTIONS",

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from geodiff.soft import distributions, tconorms
+from geodiff.soft import distributions, tconorm_powers, tconorms
 from geodiff.soft.distribution_base import Custom, Distribution
 from geodiff.soft.parameters import Parameter
 from geodiff.soft.tconorm_base import CustomTConorm, TConorm
@@ -43,10 +43,10 @@ TCONORMS: dict[str, type[TConorm]] = {
         tconorms.Einstein,
         tconorms.Hamacher,
         tconorms.Frank,
-        tconorms.Yager,
-        tconorms.AczelAlsina,
-        tconorms.Dombi,
-        tconorms.SchweizerSklar,
+        tconorm_powers.Yager,
+        tconorm_powers.AczelAlsina,
+        tconorm_powers.Dombi,
+        tconorm_powers.SchweizerSklar,
         tconorms.Average,
     )
 }

@@ -18,6 +18,8 @@ from geodiff.soft.parameters import Parameter, Tensor, parameter
 from geodiff.soft.tconorm_base import LogSpaceTConorm, Reduced, probabilities_of
 from geodiff.validation import fail
 
+_MOST = 1e30 * (1 + 1e-6)  # 1e30 in float32 is a little more
+
 
 class Maximum(LogSpaceTConorm):
     """The least T-conorm: max(a, b). Among equal largest values the first one gets the gradient."""
@@ -74,6 +76,9 @@ class Additive(LogSpaceTConorm):
 
     #: Whether the parameter may be this; in words.
     _range: tuple[str, Callable[[Any], Any]] = ("", lambda p: True)
+    #: It is clamped to this, beyond which it makes no difference and float32 may have no such number: powers of 1e30
+    #: leave nothing but the largest value, those of 1e-30 are all alike.
+    _kept: tuple[float, float] = (1e-30, 1e30)
 
     def __init__(self, p: Parameter) -> None:
         words, ok = self._range
@@ -83,8 +88,10 @@ class Additive(LogSpaceTConorm):
         vars(self)["p"] = value
 
     def _p(self, like: Tensor) -> Tensor:
-        p = torch.as_tensor(self.p, dtype=like.dtype, device=like.device)
-        return p.reshape(())
+        low, high = self._kept
+        if isinstance(self.p, torch.Tensor):
+            return self.p.clamp(low, high).to(like.device, like.dtype).reshape(())
+        return torch.as_tensor(min(max(self.p or 0.0, low), high), dtype=like.dtype, device=like.device)
 
     def _number(self) -> float:
         return float(self.p.detach()) if isinstance(self.p, torch.Tensor) else float(self.p or 0.0)
@@ -170,14 +177,15 @@ class Hamacher(Additive):
     Generator s(a) = log(1 + p·a/(1 - a)) / p, its limit a/(1 - a) at p = 0. Probabilistic for p = 1, Einstein for 2.
 
     Args:
-        p: the parameter, >= 0, a number or a tensor with one element. Default ½.
+        p: the parameter, from 0 to 1e30, a number or a tensor with one element. Default ½.
     """
 
     kernel_id = 3
     name = "hamacher"
     parametric = True
     formula = "(a + b + (p - 2)ab) / (1 + (p - 1)ab)"
-    _range = ("at least 0 and finite", lambda p: p >= 0)
+    _range = ("from 0 to 1e30", lambda p: (p >= 0) & (p <= _MOST))
+    _kept = (0.0, 1e30)
 
     def __init__(self, p: Parameter = 0.5) -> None:
         super().__init__(p)
@@ -196,11 +204,11 @@ class Hamacher(Additive):
 
     def inverse_generator(self, s: Tensor) -> Tensor:
         """o/(1 + o) with o = (exp(p·s) - 1) / p."""
-        return _from_log_odds(_log_odds_total(s.clamp(max=special.BIG), self._p(s))).value
+        return from_log_odds(_log_odds_total(s.clamp(max=special.BIG), self._p(s))).value
 
     def _reduce_finite(self, log_a: Tensor, log_c: Tensor, dim: int) -> Reduced:
         p = self._p(log_a)
-        return _from_log_odds(_log_odds_total(_odds_term(log_a - log_c, p).sum(dim), p))
+        return from_log_odds(_log_odds_total(_odds_term(log_a - log_c, p).sum(dim), p))
 
     def _flattest(self) -> float:
         p = self._number()
@@ -216,14 +224,14 @@ class Frank(Additive):
     Generator s(a) = -log((p^(1-a) - 1)/(p - 1)), continuous in p.
 
     Args:
-        p: the parameter, > 0, a number or a tensor with one element. Default 2.
+        p: the parameter, from 1e-30 to 1e30, a number or a tensor with one element. Default 2.
     """
 
     kernel_id = 4
     name = "frank"
     parametric = True
     formula = "1 - log_p(1 + (p^(1-a) - 1)(p^(1-b) - 1)/(p - 1))"
-    _range = ("positive and finite", lambda p: p > 0)
+    _range = ("from 1e-30 to 1e30", lambda p: (p >= 1e-30) & (p <= _MOST))
 
     def __init__(self, p: Parameter = 2.0) -> None:
         super().__init__(p)
@@ -261,171 +269,6 @@ class Frank(Additive):
         return Reduced(value, torch.where(low, log_a, log_rest), torch.where(low, log_rest, log_c))
 
 
-class Power(Additive):
-    """A T-conorm that is a p-norm ‖v‖_p of some monotone v(a): s = v^p."""
-
-    parametric = True
-    _range = ("positive and finite", lambda p: p > 0)
-
-    def __init__(self, p: Parameter = 2.0) -> None:
-        super().__init__(p)
-
-    def _drops_zeros(self) -> Tensor:
-        return torch.as_tensor(self.p).detach() < 1
-
-
-class Yager(Power):
-    """Yager's family min(1, (a^p + b^p)^(1/p)), p > 0; the bounded sum at p = 1. Generator s(a) = a^p, s(1) = 1.
-
-    Nilpotent: several values below 1 may reach 1, and there the gradient is 0.
-
-    Args:
-        p: the parameter, > 0, a number or a tensor with one element. Default 2.
-    """
-
-    kernel_id = 5
-    name = "yager"
-    formula = "min(1, (a^p + b^p)^(1/p))"
-
-    def generator(self, a: Tensor) -> Tensor:
-        """a^p."""
-        return a ** self._p(a)
-
-    def inverse_generator(self, s: Tensor) -> Tensor:
-        """min(s, 1)^(1/p)."""
-        return s.clamp(max=1) ** (1 / self._p(s))
-
-    def _reduce_finite(self, log_a: Tensor, log_c: Tensor, dim: int) -> Reduced:
-        log_norm = _log_norm(log_a, self._p(log_a), dim)
-        free = log_norm < 0
-        log_value = torch.where(free, log_norm, 0.0)
-        rest = special.log1mexp(-log_value)
-        return Reduced(torch.exp(log_value), log_value, torch.where(free, rest, -special.BIG))
-
-    def _flattest(self) -> float:
-        return 1.0 if self._number() < 1 else 0.0
-
-    def _slope(self, a: float) -> float:
-        return self._number()
-
-
-class AczelAlsina(Power):
-    """Aczél and Alsina's family 1 - exp(-(L(a)^p + L(b)^p)^(1/p)) with L(a) = -log(1 - a), p > 0.
-
-    Generator s(a) = L(a)^p. Probabilistic for p = 1.
-
-    Args:
-        p: the parameter, > 0, a number or a tensor with one element. Default 2.
-    """
-
-    kernel_id = 6
-    name = "aczel_alsina"
-    formula = "1 - exp(-(L(a)^p + L(b)^p)^(1/p)), L(a) = -log(1 - a)"
-
-    def generator(self, a: Tensor) -> Tensor:
-        """(-log(1 - a))^p."""
-        return (-torch.log1p(-a)) ** self._p(a)
-
-    def inverse_generator(self, s: Tensor) -> Tensor:
-        """1 - exp(-s^(1/p))."""
-        return -special.expm1(-(s ** (1 / self._p(s))))
-
-    def _reduce_finite(self, log_a: Tensor, log_c: Tensor, dim: int) -> Reduced:
-        low = log_a < -0.7
-        near = torch.where(low, log_a, -1.0)
-        # log L(a) = log a + log(L(a)/a) for small a, of which nothing underflows
-        log_l = torch.where(
-            low, near + special.log_log1p_ratio(-torch.exp(near)), torch.log(torch.where(low, 1.0, -log_c))
-        )
-        log_norm = _log_norm(log_l, self._p(log_a), dim).clamp(max=69)  # exp(69) is just below BIG
-        norm = torch.exp(log_norm)
-        log_value = torch.where(log_norm < 0, log_norm + special.log_expm1_ratio(-norm), special.log1mexp(norm))
-        return Reduced(-special.expm1(-norm), log_value, -norm)
-
-    def _flattest(self) -> float:
-        return -math.expm1(self._number() - 1) if self._number() < 1 else 0.0
-
-    def _slope(self, a: float) -> float:
-        p, length = self._number(), -math.log1p(-a)
-        return p * length ** (p - 1) / (1 - a)
-
-
-class Dombi(Power):
-    """Dombi's family o/(1 + o), o = (o(a)^p + o(b)^p)^(1/p) with the odds o(a) = a/(1 - a), p > 0.
-
-    Generator s(a) = (a/(1 - a))^p. Hamacher's with p = 0 for p = 1.
-
-    Args:
-        p: the parameter, > 0, a number or a tensor with one element. Default 2.
-    """
-
-    kernel_id = 7
-    name = "dombi"
-    formula = "1 / (1 + ((a/(1-a))^p + (b/(1-b))^p)^(-1/p))"
-
-    def generator(self, a: Tensor) -> Tensor:
-        """(a/(1 - a))^p."""
-        return (a / (1 - a)) ** self._p(a)
-
-    def inverse_generator(self, s: Tensor) -> Tensor:
-        """o/(1 + o) with o = s^(1/p)."""
-        odds = s ** (1 / self._p(s))
-        return torch.where(torch.isinf(odds), 1.0, odds / (1 + odds))
-
-    def _reduce_finite(self, log_a: Tensor, log_c: Tensor, dim: int) -> Reduced:
-        return _from_log_odds(_log_norm(log_a - log_c, self._p(log_a), dim))
-
-    def _flattest(self) -> float:
-        return (1 - self._number()) / 2 if self._number() < 1 else 0.0
-
-    def _slope(self, a: float) -> float:
-        p = self._number()
-        return p * a ** (p - 1) * (1 - a) ** (-p - 1)
-
-
-class SchweizerSklar(Additive):
-    """Schweizer and Sklar's family 1 - ((1 - a)^p + (1 - b)^p - 1)^(1/p), p < 0.
-
-    Generator s(a) = (1 - a)^p - 1. Hamacher's with p = 0 for p = -1.
-
-    Args:
-        p: the parameter, < 0, a number or a tensor with one element. Default -2.
-    """
-
-    kernel_id = 8
-    name = "schweizer_sklar"
-    parametric = True
-    formula = "1 - ((1 - a)^p + (1 - b)^p - 1)^(1/p)"
-    _range = ("negative and finite", lambda p: p < 0)
-
-    def __init__(self, p: Parameter = -2.0) -> None:
-        super().__init__(p)
-
-    def generator(self, a: Tensor) -> Tensor:
-        """(1 - a)^p - 1."""
-        return special.expm1(self._p(a) * torch.log1p(-a))
-
-    def inverse_generator(self, s: Tensor) -> Tensor:
-        """1 - (1 + s)^(1/p)."""
-        return -special.expm1(torch.log1p(s) / self._p(s))
-
-    def _reduce_finite(self, log_a: Tensor, log_c: Tensor, dim: int) -> Reduced:
-        p = self._p(log_a)
-        u = p * log_c  # log(1 + s(a))
-        top = u.detach().amax(dim, keepdim=True)
-        near = u < 1
-        # 1 + Σ s = e^top·(e^-top + Σ e^-top·s), every term positive and none overflowing
-        scaled = torch.where(
-            near, torch.exp(-top) * special.expm1(torch.where(near, u, 0.0)), torch.exp(u - top) - torch.exp(-top)
-        )
-        top, total = top.squeeze(dim), scaled.sum(dim)
-        small = top < 1
-        exact = torch.log1p(special.expm1(torch.where(small.unsqueeze(dim), u, 0.0)).sum(dim))
-        log_sum = torch.where(small, exact, top + torch.log(torch.exp(-top) + total))
-        log_rest = log_sum / p
-        return Reduced(-special.expm1(log_rest), special.log1mexp(-log_rest), log_rest)
-
-
 # Helpers --------------------------------------------------------------------------------------------------------------
 
 
@@ -434,35 +277,9 @@ def _value(log_a: Tensor, log_c: Tensor) -> Tensor:
     return torch.where(log_a < -0.7, torch.exp(log_a), -special.expm1(log_c))
 
 
-def _from_log_odds(log_odds: Tensor) -> Reduced:
+def from_log_odds(log_odds: Tensor) -> Reduced:
     log_a, log_c = torch.nn.functional.logsigmoid(log_odds), torch.nn.functional.logsigmoid(-log_odds)
     return Reduced(_value(log_a, log_c), log_a, log_c)
-
-
-def _log_norm(log_v: Tensor, p: Tensor, dim: int) -> Tensor:
-    """Logarithm of the p-norm (Σ v^p)^(1/p) along an axis; once differentiable, in p too."""
-    return _LogNorm.apply(log_v, p, dim)
-
-
-class _LogNorm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, log_v: Tensor, p: Tensor, dim: int) -> Tensor:
-        top = log_v.amax(dim, keepdim=True)
-        power = torch.exp(p * (log_v - top))
-        total = power.sum(dim, keepdim=True)
-        ctx.save_for_backward(log_v, p, power / total)
-        ctx.dim = dim
-        return (top + torch.log(total) / p).squeeze(dim)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        log_v, p, share = ctx.saved_tensors
-        grad = grads[0].unsqueeze(ctx.dim)
-        by_v = special.last_derivative(grad * share, log_v, p)
-        if not ctx.needs_input_grad[1]:
-            return by_v, None, None
-        by_p = (grad * torch.special.xlogy(share, share)).sum() / (p * p)
-        return by_v, special.last_derivative(by_p, log_v, p), None
 
 
 def _odds_term(log_odds: Tensor, p: Tensor) -> Tensor:

@@ -353,8 +353,11 @@ def test_user_defined_tconorm_needs_only_combine():
 @pytest.mark.parametrize(
     "cls, bad, words",
     [
-        (soft.Hamacher, -0.1, "at least 0 and finite"),
-        (soft.Frank, 0.0, "positive and finite"),
+        (soft.Hamacher, -0.1, "from 0 to 1e30"),
+        (soft.Hamacher, 1e31, "from 0 to 1e30"),
+        (soft.Frank, 0.0, "from 1e-30 to 1e30"),
+        (soft.Frank, 1e-31, "from 1e-30 to 1e30"),
+        (soft.Frank, 1e31, "from 1e-30 to 1e30"),
         (soft.Yager, -1.0, "positive and finite"),
         (soft.AczelAlsina, 0, "positive and finite"),
         (soft.Dombi, math.inf, "positive and finite"),
