@@ -7,6 +7,7 @@ import torch
 
 from geodiff import reference
 from geodiff.native import cpu
+from geodiff.ops import _op
 from geodiff.reference.normals import check_corners, check_vertex_normals
 
 _library = torch.library.Library("geodiff", "FRAGMENT")
@@ -42,7 +43,7 @@ def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     if vertices.device.type != "cpu":
         return reference.vertex_normals(vertices, faces)
     batch = vertices.reshape(vertices.shape[:-2].numel(), *vertices.shape[-2:])
-    result: torch.Tensor = torch.ops.geodiff.vertex_normals(batch.contiguous(), faces.to(torch.int32).contiguous())
+    result: torch.Tensor = torch.ops.geodiff.vertex_normals(batch.contiguous(), _op.int32(faces))
     return result.reshape(vertices.shape)
 
 
@@ -54,6 +55,7 @@ def _forward(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
 
 
 def _backward(upstream: torch.Tensor, vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+    check_corners(vertices, faces)
     grad = torch.empty_like(vertices)
     up = upstream.detach().contiguous().numpy()
     cpu.extension().vertex_normals_backward(vertices.detach().numpy(), faces.numpy(), up, grad.numpy(), cpu.threads())
@@ -93,8 +95,10 @@ def _autograd_backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor |
     return by_grad, by_vertices, None
 
 
-_library.impl("vertex_normals", _forward, "CPU")
-_library.impl("vertex_normals_backward", _backward, "CPU")
+_op.implement(_library, "vertex_normals", _forward, {"vertices": "B V 3", "faces": "int32 F 3"})
+_op.implement(
+    _library, "vertex_normals_backward", _backward, {"vertices": "B V 3", "faces": "int32 F 3", "upstream": "B V 3"}
+)
 torch.library.register_fake("geodiff::vertex_normals", _fake, lib=_library)
 torch.library.register_fake("geodiff::vertex_normals_backward", _fake_backward, lib=_library)
 torch.library.register_autograd("geodiff::vertex_normals", _autograd, setup_context=_setup, lib=_library)

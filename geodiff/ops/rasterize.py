@@ -4,6 +4,7 @@
 import torch
 
 from geodiff.native import cpu
+from geodiff.ops import _op
 from geodiff.reference.arguments import check_indices, check_packed
 from geodiff.reference.rasterize import Raster
 from geodiff.validation import fail
@@ -63,7 +64,7 @@ def rasterize(
         )
     face_id, depth, barycentric = torch.ops.geodiff.rasterize(
         clip.detach().contiguous(),
-        faces.to(torch.int32).contiguous(),
+        _op.int32(faces),
         layout.to(torch.int64).contiguous(),
         *image_size,
         near,
@@ -98,5 +99,5 @@ def _fake(
     return layout.new_empty(shape, dtype=torch.int64), clip.new_empty(shape), clip.new_empty((*shape, 3))
 
 
-_library.impl("rasterize", _forward, "CPU")
+_op.implement(_library, "rasterize", _forward, {"clip": "N 4", "faces": "int32 F 3", "layout": "int64 B 3"})
 torch.library.register_fake("geodiff::rasterize", _fake, lib=_library)

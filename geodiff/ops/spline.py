@@ -10,6 +10,7 @@ import torch
 
 from geodiff import reference
 from geodiff.native import cpu
+from geodiff.ops import _op
 from geodiff.validation import fail, floating, positive
 
 MAX_DEGREE = 15
@@ -307,6 +308,7 @@ def _gathered(gradient: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 def _basis_forward(
     parameters: torch.Tensor, knots: torch.Tensor, degree: int, order: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    _check_axis("basis", "", knots, parameters, degree, order)
     values, span = _basis_fake(parameters, knots, degree, order)
     if span.numel():
         cpu.extension().spline_basis(
@@ -325,7 +327,10 @@ def _basis_fake(
 def _basis_backward(
     upstream: torch.Tensor, parameters: torch.Tensor, knots: torch.Tensor, degree: int, order: int, wants: list[bool]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    batch = upstream.shape[0]
+    _check_axis("basis_backward", "", knots, parameters, degree, order)
+    (batch,) = torch.broadcast_shapes(parameters.shape[:1], knots.shape[:1])
+    if upstream.shape != (batch, parameters.shape[1], degree + 1) or len(wants) != 2:
+        raise fail("basis_backward", "upstream", f"of shape {(batch, parameters.shape[1], degree + 1)}", upstream)
     bars = [
         x.new_zeros((batch, x.shape[1]) if want else (0,)) for x, want in zip((parameters, knots), wants, strict=True)
     ]
@@ -378,10 +383,53 @@ def _differentiable(
     return [next(found) if want else None for want in wants]
 
 
+def _check_axis(op: str, axis: str, knots: torch.Tensor, parameters: torch.Tensor, degree: int, order: int) -> None:
+    """Check one axis of a direct call."""
+    if not 0 <= degree <= MAX_DEGREE:
+        raise fail(op, "degree", f"from 0 to {MAX_DEGREE}", degree)
+    if not 0 <= order < 2**31:
+        raise fail(op, "order", "from 0 to 2³¹ − 1", order)
+    if knots.shape[1] < 2 * degree + 2:
+        raise fail(op, f"knots{axis}", f"of at least {2 * degree + 2} knots for degree {degree}", knots)
+    if 1 not in (len(knots), len(parameters)) and len(knots) != len(parameters):
+        raise fail(op, f"parameters{axis}", f"of as many rows as the knots, {len(knots)}, or one", parameters)
+
+
+def _check_packed(op: str, arguments: Sequence[Any]) -> None:
+    """Check what a direct call says of splines."""
+    control, knots, parameters, degree, order, bandwidth, rational, grid = _unpacked(arguments)
+    axes = len(knots)
+    first = [x is not None for x in arguments[1:_INPUTS]]
+    if axes < 1 or control.dim() != axes + 2 or first != 2 * ([True] * axes + [False] * (MAX_AXES - axes)):
+        raise fail(op, "control", "of shape (B, K1, …, D) with as many axes as knots and parameters", control)
+    if len(degree) != axes or len(order) != axes or len(bandwidth) not in (0, axes):
+        raise fail(op, "degree", f"of {axes} entries, as order", f"{len(degree)} and {len(order)}")
+    rows = {len(x) for x in (control, *knots, *parameters)} - {1}
+    if len(rows) > 1:
+        raise fail(op, "control", "of as many rows as the others, or one", f"{sorted(rows)} rows")
+    for a in range(axes):
+        _check_axis(op, f"_{a}", knots[a], parameters[a], degree[a], order[a])
+        if knots[a].shape[1] != control.shape[a + 1] + degree[a] + 1:
+            raise fail(op, f"knots_{a}", f"of length K + P + 1 = {control.shape[a + 1] + degree[a] + 1}", knots[a])
+        if not grid and parameters[a].shape[1] != parameters[0].shape[1]:
+            raise fail(op, f"parameters_{a}", f"of {parameters[0].shape[1]} columns like the first", parameters[a])
+    for sigma in bandwidth:
+        positive(op, "bandwidth", sigma)
+    if control.shape[-1] < 1 + int(rational):
+        raise fail(op, "control", "of one coordinate or more, two where rational", control)
+    if (rational and any(order)) or (grid and bandwidth and op == "spline"):
+        raise fail(op, "order", "0 where rational; no bandwidth on a grid", f"{order}")
+
+
+def _meta(value: Any) -> Any:
+    return value.to("meta") if isinstance(value, torch.Tensor) else value
+
+
 # --- spline: tensors are the control points, three knot vectors and three lists of parameters, None where not there
 
 
 def _forward(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    _check_packed("spline", arguments)
     value, inverse_weight = _fake(*arguments)
     control, knots, parameters, degree, order, _, rational, grid = _unpacked(arguments)
     if value.numel():
@@ -423,6 +471,17 @@ def _backward(
 ) -> tuple[torch.Tensor, ...]:
     *arguments, wants = rest
     control, knots, parameters, degree, order, bandwidth, rational, grid = _unpacked(arguments)
+    _check_packed("spline_backward", arguments)
+    shapes = [torch.empty(0).shape if x is None else x.shape for x in _fake(*(_meta(x) for x in arguments))]
+    for name, x, shape in (
+        ("value", value, shapes[0]),
+        ("inverse_weight", inverse_weight, shapes[1]),
+        ("upstream", upstream, shapes[0]),
+    ):
+        if x.shape != shape:
+            raise fail("spline_backward", name, f"of shape {tuple(shape)}", x)
+    if len(wants) != _INPUTS:
+        raise fail("spline_backward", "wants", f"of length {_INPUTS}", str(len(wants)))
     batch = value.shape[0]
     bars = [
         control.new_zeros((batch, *x.shape[1:]) if want and x is not None else (0,))
@@ -487,10 +546,13 @@ def _twin(inputs: Sequence[torch.Tensor | None], numbers: Sequence[Any]) -> torc
     return value.flatten(1, -2)
 
 
-_library.impl("basis", _basis_forward, "CPU")
-_library.impl("basis_backward", _basis_backward, "CPU")
-_library.impl("spline", _forward, "CPU")
-_library.impl("spline_backward", _backward, "CPU")
+_op.implement(_library, "basis", _basis_forward, {"parameters": "U N", "knots": "K M"})
+_op.implement(_library, "basis_backward", _basis_backward, {"parameters": "U N", "knots": "K M", "upstream": "B N W"})
+_TENSORS = {"control": "*", **{f"{name}_{axis}": "_ _" for name in ("knots", "parameters") for axis in range(MAX_AXES)}}
+_op.implement(_library, "spline", _forward, _TENSORS)
+_op.implement(
+    _library, "spline_backward", _backward, {**_TENSORS, "value": "_ _ _", "inverse_weight": "*", "upstream": "_ _ _"}
+)
 torch.library.register_fake("geodiff::basis", _basis_fake, lib=_library)
 torch.library.register_fake("geodiff::basis_backward", _basis_backward_fake, lib=_library)
 torch.library.register_fake("geodiff::spline", _fake, lib=_library)

@@ -11,6 +11,7 @@ import torch
 
 from geodiff import reference
 from geodiff.native import cpu
+from geodiff.ops import _op
 from geodiff.validation import fail, floating, looks_at_values, positive
 
 _LSE, _APPLY, _APPLY_GRADIENT = range(3)
@@ -293,11 +294,12 @@ def _refuse(ctx: Any, *_: Any) -> None:
     )
 
 
+_SHAPES = {"x": "B N D", "y": "B M D", "h": "B M", "k": "B N", "v": "B M E"}
 for _name, _implementation, _fake in (
     ("transport_lse", _lse, _lse_fake),
     ("transport_apply", _apply, _apply_fake),
     ("transport_apply_gradient", _apply_gradient, _apply_gradient_fake),
 ):
-    _library.impl(_name, _implementation, "CPU")
+    _op.implement(_library, _name, _implementation, _SHAPES if "apply" in _name else {n: _SHAPES[n] for n in "xyh"})
     torch.library.register_fake(f"geodiff::{_name}", _fake, lib=_library)
     torch.library.register_autograd(f"geodiff::{_name}", _refuse, lib=_library)
