@@ -14,14 +14,14 @@ Example:
 import numbers
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 
+from geodiff.modes import keep
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mesh_batch import MeshBatch
 from geodiff.scene.topology import Topology
-from geodiff.validation import choice, fail, floating
+from geodiff.validation import choice, fail, floating, looks_at_values
 
 # A face's unit normal is n / sqrt(|n|² + SLIVER·S²), S the sum of its squared edges: the exact one for any sound face
 # (6e-8 off for an equilateral one), but with a bounded gradient where |n|/S, 0.29 at best, falls to 1e-4.
@@ -64,7 +64,7 @@ def iou(alpha: torch.Tensor, target: torch.Tensor, *, reduction: str = "mean") -
         message = f"on {alpha.device}, where alpha is"
         raise fail(where, "target", message, str(target.device), "Move it with target.to(alpha.device).", RuntimeError)
     for name, image in (("alpha", alpha), ("target", target)):
-        if image.device.type == "cpu" and image.numel():
+        if image.device.type == "cpu" and image.numel() and looks_at_values(image):
             low, high = (float(bound) for bound in torch.aminmax(image.detach()))
             if low < -1e-3 or high > 1 + 1e-3:
                 raise fail(where, name, "in [0, 1]", f"values in [{low:g}, {high:g}]", "Divide 8-bit images by 255.")
@@ -218,9 +218,8 @@ def _each(
     if not isinstance(mesh, Mesh):
         fix = "Build one with geodiff.Mesh(vertices, faces)."
         raise fail(where, "mesh", "a geodiff.Mesh or MeshBatch", mesh, fix, TypeError)
-    tables = _TABLES.get(mesh.topology)
-    if tables is None:
-        tables = _TABLES[mesh.topology] = _Tables(mesh.topology)
+    keep(mesh.topology, "_loss_tables", _Tables)
+    tables: _Tables = mesh.topology.__dict__["_loss_tables"]
     batch = mesh.vertices.shape[:-2]
     columns = mesh.vertices.reshape(batch.numel(), *mesh.vertices.shape[-2:]).movedim(0, 1)
     return _reduce(value(columns, tables).reshape(batch), reduction)
@@ -387,4 +386,3 @@ class _Tables:
         self.laplacian.transposed.transposed = self.laplacian
 
 
-_TABLES: WeakKeyDictionary[Topology, _Tables] = WeakKeyDictionary()

@@ -9,6 +9,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from geodiff.atlas.ragged import Ragged
+from geodiff.modes import lasting
 from geodiff.transport.assignment import Assignment, assign
 from geodiff.transport.sinkhorn import SinkhornResult, sinkhorn
 
@@ -41,7 +42,8 @@ def lloyd(count: int) -> torch.Tensor:
         size = np.bincount(cell, minlength=count)
         sums = np.stack([np.bincount(cell, grid[:, k], count) for k in range(2)], 1)
         sites = np.where(size[:, None] > 0, sums / np.maximum(size, 1)[:, None], sites)
-    return torch.from_numpy(sites).float()
+    with lasting():
+        return torch.from_numpy(sites).float()
 
 
 def folded(normals: torch.Tensor, chart: torch.Tensor, axis: torch.Tensor) -> torch.Tensor:

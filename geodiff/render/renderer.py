@@ -227,7 +227,7 @@ class Renderer:
         images = len(layout)
         range_ = self._range(mesh, clip, images, camera.near)
         reached = alpha.detach().reshape(images, *size) > self.max_error if self.coverage == "edges" else None
-        found = self._find(clip, faces, layout, camera.near, size, range_, reached)
+        found = self._find(mesh, clip, faces, layout, camera.near, size, range_, reached)
         seen = self._seen(mesh, camera, lights, found, clip, layout, batch, shading, wanted)
         if self.depth == "hard":
             weights, rest = None, None
@@ -297,6 +297,7 @@ class Renderer:
 
     def _find(
         self,
+        mesh: Mesh | MeshBatch,
         clip: torch.Tensor,
         faces: torch.Tensor,
         layout: torch.Tensor,
@@ -315,7 +316,7 @@ class Renderer:
             }
         elif "rgb" not in self.outputs:
             return find(clip, faces, layout, **options)  # no map but rgb has a rim
-        blur = blur_for(self.distribution, self.tconorm, self.scale, layout, self.max_error)
+        blur = blur_for(self.distribution, self.tconorm, self.scale, mesh, self.max_error)
         if self.depth == "hard" and reached is None and not set(self.outputs) - {"rgb", "alpha"}:
             return find_visible(clip, faces, layout, blur=blur, **options)
         found = find(clip, faces, layout, blur=blur, **options)
