@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.soft.special import last_derivative
 from geodiff.validation import fail, floating
 
@@ -31,6 +32,7 @@ class _Attach(torch.autograd.Function):
         return None, last_derivative(gradient, residual, message=_ONCE), None
 
 
+@outside_autocast
 def root(
     solution: torch.Tensor,
     residual: Callable[..., torch.Tensor],
@@ -82,6 +84,7 @@ def root(
     return _Attach.apply(held, value, _inverse(jacobian, scale, tolerance))
 
 
+@outside_autocast
 def minimum(
     solution: torch.Tensor,
     objective: Callable[..., torch.Tensor],

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from geodiff.modes import keep
+from geodiff.modes import keep, outside_autocast
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mesh_batch import MeshBatch
 from geodiff.scene.topology import Topology
@@ -29,6 +29,7 @@ SLIVER = 1e-8
 REDUCTIONS = ("mean", "sum", "none")
 
 
+@outside_autocast
 def iou(alpha: torch.Tensor, target: torch.Tensor, *, reduction: str = "mean") -> torch.Tensor:
     """Compare silhouettes by the soft intersection over union, 0 where they agree and 1 where they are disjoint.
 
@@ -76,6 +77,7 @@ def iou(alpha: torch.Tensor, target: torch.Tensor, *, reduction: str = "mean") -
     return _reduce(torch.where(some, 1 - intersection / torch.where(some, union, 1), 0), reduction)
 
 
+@outside_autocast
 def laplacian(mesh: Mesh | MeshBatch, *, kind: str = "uniform", reduction: str = "mean") -> torch.Tensor:
     """Measure how far vertices lie from the mean of their neighbours: ``Σ_i ‖(L x)_i‖²``.
 
@@ -110,6 +112,7 @@ def laplacian(mesh: Mesh | MeshBatch, *, kind: str = "uniform", reduction: str =
     return _each("losses.laplacian", mesh, reduction, value)
 
 
+@outside_autocast
 def flatness(mesh: Mesh | MeshBatch, *, reduction: str = "mean") -> torch.Tensor:
     """Penalise creases: ``Σ (1 + cos θ)²`` over the interior edges, θ the dihedral angle (π where flat).
 
@@ -136,6 +139,7 @@ def flatness(mesh: Mesh | MeshBatch, *, reduction: str = "mean") -> torch.Tensor
     return _each("losses.flatness", mesh, reduction, lambda x, tables: _bends(x, tables).square().sum(0))
 
 
+@outside_autocast
 def normal_consistency(mesh: Mesh | MeshBatch, *, reduction: str = "mean") -> torch.Tensor:
     """Measure how much the normals of adjacent faces differ: the mean of ``1 − cos(n_a, n_b)`` over adjacent faces.
 
@@ -159,6 +163,7 @@ def normal_consistency(mesh: Mesh | MeshBatch, *, reduction: str = "mean") -> to
     return _each("losses.normal_consistency", mesh, reduction, lambda x, tables: _mean(_bends(x, tables)))
 
 
+@outside_autocast
 def edge_length(mesh: Mesh | MeshBatch, target: float | torch.Tensor = 0.0, *, reduction: str = "mean") -> torch.Tensor:
     """Draw the edges to a common length: the mean over all edges of ``(|e| − target)²``.
 
@@ -384,5 +389,3 @@ class _Tables:
         self.laplacian = _Rows(column, starts, torch.where(row == column, -1.0, inverse[row]))
         self.laplacian.transposed = _Rows(column, starts, torch.where(row == column, -1.0, inverse[column]))
         self.laplacian.transposed.transposed = self.laplacian
-
-

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The modes of torch that geodiff computes in, whatever those of the caller: outside of autocast, and what it keeps
-neither in inference mode nor with a graph."""
+"""The modes of torch that geodiff computes in, whatever the caller's.
+
+Outside of autocast; and what it keeps, neither in inference mode nor with a graph.
+"""
 
 import contextlib
 import functools
@@ -89,7 +91,7 @@ def kept(value: T) -> T:
     return value
 
 
-class cached(Generic[T]):  # noqa: N801
+class cached(Generic[T]):
     """A property that is computed once, as `functools.cached_property`, in `lasting` mode and without a lock.
 
     While torch.compile traces, it is computed there and then with the object's own tensors, whose sizes the graph need
@@ -113,7 +115,7 @@ class cached(Generic[T]):  # noqa: N801
         return getattr(owner, self.name)
 
     def __set__(self, owner: Any, value: T) -> None:
-        """Refuse. (With it, an instance's own dictionary is not asked first.)"""
+        """Refuse; that there is such a method keeps an instance's own dictionary from being asked first."""
         raise AttributeError(f"{type(owner).__name__}.{self.compute.__name__} is computed, and cannot be set.")
 
 

@@ -32,7 +32,13 @@ PATIENCE = 60  # seconds that a case may take
 def _packed(dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
     """Two images of a strip of three faces, one of which crosses the near plane."""
     one = torch.tensor(
-        [[-0.8, -0.7, 2.0, 1.0], [0.7, -0.8, 2.5, 1.0], [-0.6, 0.9, 3.0, 1.0], [0.9, 0.8, 2.0, 1.0], [0.3, 0.1, -1.0, 1.0]],
+        [
+            [-0.8, -0.7, 2.0, 1.0],
+            [0.7, -0.8, 2.5, 1.0],
+            [-0.6, 0.9, 3.0, 1.0],
+            [0.9, 0.8, 2.0, 1.0],
+            [0.3, 0.1, -1.0, 1.0],
+        ],
         dtype=dtype,
     )
     faces = torch.tensor([[0, 1, 2], [2, 1, 3], [1, 4, 3]], dtype=torch.int32)
@@ -50,7 +56,8 @@ def bases(dtype: torch.dtype) -> dict[str, list[Any]]:
     def some(*shape: int) -> torch.Tensor:
         return torch.rand(shape, generator=draw, dtype=torch.float64).to(dtype)
 
-    clip, faces, layout = packed = _packed(dtype)
+    packed = _packed(dtype)
+    _, faces, layout = packed
     size = (6, 9)
     images = (2, *size)
     sound: dict[str, list[Any]] = {}
@@ -139,7 +146,7 @@ def _hostile_tensor(value: torch.Tensor, draw: random.Random) -> Any:
     other = torch.float64 if value.dtype == torch.float32 else torch.float32
 
     def entry() -> torch.Tensor:
-        changed = value.clone()
+        changed = value.clone(memory_format=torch.contiguous_format)
         if changed.numel():
             for _ in range(draw.choice([1, 1, 3])):
                 number = torch.tensor(draw.choice(numbers), dtype=wide).to(value.dtype)
@@ -229,7 +236,17 @@ def fuzz(seed: int, count: int, first: int = 0, verbose: bool = False, block: in
     wrong = []
     number, end = first, first + count
     while number < end:
-        command = [sys.executable, __file__, "--child", "--seed", seed, "--first", number, "--count", min(block, end - number)]
+        command = [
+            sys.executable,
+            __file__,
+            "--child",
+            "--seed",
+            seed,
+            "--first",
+            number,
+            "--count",
+            min(block, end - number),
+        ]
         command += ["--verbose"] if verbose else []
         process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         last, errors = _watch(process)
@@ -237,7 +254,11 @@ def fuzz(seed: int, count: int, first: int = 0, verbose: bool = False, block: in
             sys.stderr.write(errors if verbose else "")
             number += min(block, end - number)
             continue
-        what = f"signal {-process.returncode}" if process.returncode < 0 else errors[max(errors.rfind("Traceback"), 0) :].strip()[-3000:]
+        what = (
+            f"signal {-process.returncode}"
+            if process.returncode < 0
+            else errors[max(errors.rfind("Traceback"), 0) :].strip()[-3000:]
+        )
         wrong.append(f"seed {seed} case {number if last is None else last}: {what}")
         print(wrong[-1], file=sys.stderr)
         if last is None:

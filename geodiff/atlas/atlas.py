@@ -17,7 +17,7 @@ from geodiff.atlas.domain import Domain, trim
 from geodiff.atlas.orient import orient
 from geodiff.atlas.sample import Samples, sample, step
 from geodiff.atlas.watertight import poisson_mesh
-from geodiff.modes import cached
+from geodiff.modes import cached, outside_autocast
 from geodiff.scene.atomic import replacing
 from geodiff.scene.mesh import Mesh
 from geodiff.validation import fail, floating, integers
@@ -31,6 +31,7 @@ _CHART_FIELDS = ("linear", "offset", "center", "rotation", "scale")
 _FIELDS = ("points", "chart", "point", "uv", "inside", "outlier", "sign", "confidence")
 
 
+@outside_autocast
 @dataclasses.dataclass(frozen=True)
 class Atlas:
     """A surface as overlapping charts φ_q: [0, 1]² → space, fitted to a cloud of N points.

@@ -10,6 +10,7 @@ import torch
 from scipy.spatial import Delaunay, QhullError, cKDTree
 
 from geodiff.modes import cached
+from geodiff.validation import shapes_repr
 
 _NEIGHBOURS = 8
 _OFF = 1 / 3
@@ -27,6 +28,8 @@ class Domain:
         owned: (T, 3) bool, corners whose point this chart owns.
         area: (T,) in space.
     """
+
+    __repr__ = shapes_repr
 
     triangles: torch.Tensor
     chart: torch.Tensor

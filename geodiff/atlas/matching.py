@@ -12,6 +12,7 @@ from geodiff.atlas.ragged import Ragged
 from geodiff.modes import lasting
 from geodiff.transport.assignment import Assignment, assign
 from geodiff.transport.sinkhorn import SinkhornResult, sinkhorn
+from geodiff.validation import shapes_repr
 
 MATCHINGS = ("hybrid", "projection", "exact", "sinkhorn")
 LLOYD_ROUNDS = 20
@@ -70,6 +71,9 @@ class Match(NamedTuple):
             place is the one point that has it.
         potentials: of each block, to start the next matching from.
     """
+
+    def __repr__(self) -> str:
+        return shapes_repr(self)
 
     uv: torch.Tensor
     soft: list[torch.Tensor] | None

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from geodiff import soft
+from geodiff.modes import outside_autocast
 from geodiff.native import cpu
 from geodiff.ops import _op
 from geodiff.ops.culling import MAX_ERROR, contour_radii
@@ -28,6 +29,7 @@ _library.define(
 )
 
 
+@outside_autocast
 def contour(
     clip: torch.Tensor,
     faces: torch.Tensor,

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from geodiff import reference
+from geodiff.modes import outside_autocast
 from geodiff.native import cpu
 from geodiff.ops import _op
 from geodiff.ops.derivatives import refuse_second
@@ -30,6 +31,7 @@ _library.define(
 )
 
 
+@outside_autocast
 def fragments(
     clip: torch.Tensor,
     faces: torch.Tensor,
@@ -212,6 +214,7 @@ def _autograd(ctx: Any, *upstream: torch.Tensor | None) -> tuple[torch.Tensor | 
     return (grad_clip, *(None,) * 11)
 
 
+@outside_autocast
 def blend(values: torch.Tensor, index: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Blend rows by weights: `out_p = Σ_j weight_pj · values[index_pj]`.
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from geodiff import reference
+from geodiff.modes import outside_autocast
 from geodiff.native import cpu
 from geodiff.ops import _op
 from geodiff.reference.normals import check_corners, check_vertex_normals
@@ -15,6 +16,7 @@ _library.define("vertex_normals(Tensor vertices, Tensor faces) -> Tensor")
 _library.define("vertex_normals_backward(Tensor upstream, Tensor vertices, Tensor faces) -> Tensor")
 
 
+@outside_autocast
 def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     """Return unit vertex normals: the sum of the surrounding faces' normals weighted by their areas, normalised.
 

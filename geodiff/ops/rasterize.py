@@ -3,6 +3,7 @@
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.native import cpu
 from geodiff.ops import _op
 from geodiff.reference.arguments import check_indices, check_packed
@@ -15,6 +16,7 @@ _library.define(
 )
 
 
+@outside_autocast
 def rasterize(
     clip: torch.Tensor,
     faces: torch.Tensor,

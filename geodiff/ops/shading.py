@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from geodiff import reference
+from geodiff.modes import outside_autocast
 from geodiff.native import cpu
 from geodiff.ops import _op
 from geodiff.ops.derivatives import refuse_second
@@ -28,6 +29,7 @@ _library.define(
 )
 
 
+@outside_autocast
 def reflect(
     rows: torch.Tensor,
     kinds: torch.Tensor,
@@ -165,6 +167,7 @@ def _autograd(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ..
     return grads[0], None, None, grads[1], grads[2], None, None
 
 
+@outside_autocast
 def sample(image: torch.Tensor, uv: torch.Tensor, index: torch.Tensor, *, wrap: str = "repeat") -> torch.Tensor:
     """Sample images bilinearly at texture coordinates.
 
@@ -264,6 +267,7 @@ def _autograd_sample(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | N
     return image if want[0] else None, uv if want[1] else None, None, None
 
 
+@outside_autocast
 def composite(alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
     """Compose an image of a surface's colours and a background: `alpha·color + (1 − alpha)·background`.
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from geodiff import reference, soft
+from geodiff.modes import outside_autocast
 from geodiff.native import cpu
 from geodiff.ops import _op
 from geodiff.ops.culling import MAX_ERROR, cull_radius, special_values
@@ -31,6 +32,7 @@ _MAXIMUM = 0
 _PARAMETRIC = frozenset(range(3, 9))
 
 
+@outside_autocast
 def silhouette(
     clip: torch.Tensor,
     faces: torch.Tensor,
@@ -303,6 +305,7 @@ torch.library.register_autograd("geodiff::silhouette", _autograd, setup_context=
 refuse_second(_library, "silhouette")
 
 
+@outside_autocast
 def count_pairs(
     clip: torch.Tensor,
     faces: torch.Tensor,

@@ -9,20 +9,17 @@ import numpy as np
 import torch
 
 from geodiff import reference
+from geodiff.modes import outside_autocast
 from geodiff.native import cpu
 from geodiff.ops import _op
+from geodiff.ops._spline import INPUTS, MAX_AXES, MAX_DEGREE, check_axis, check_packed, meta, unpacked
 from geodiff.validation import fail, floating, positive
-
-MAX_DEGREE = 15
-"""The most that the kernels take; above it the twin computes."""
-MAX_AXES = 3
 
 _SPLINE = (
     "Tensor control, Tensor knots_0, Tensor? knots_1, Tensor? knots_2, "
     "Tensor parameters_0, Tensor? parameters_1, Tensor? parameters_2, "
     "int[] degree, int[] order, float[] bandwidth, bool rational, bool grid"
 )
-_INPUTS = 1 + 2 * MAX_AXES
 _library = torch.library.Library("geodiff", "FRAGMENT")
 _library.define("basis(Tensor parameters, Tensor knots, int degree, int order) -> (Tensor, Tensor)")
 _library.define(
@@ -32,10 +29,11 @@ _library.define(
 _library.define(f"spline({_SPLINE}) -> (Tensor, Tensor)")
 _library.define(
     f"spline_backward(Tensor upstream, Tensor value, Tensor inverse_weight, {_SPLINE}, bool[] wants) "
-    f"-> ({', '.join(['Tensor'] * _INPUTS)})"
+    f"-> ({', '.join(['Tensor'] * INPUTS)})"
 )
 
 
+@outside_autocast
 def basis(
     parameters: torch.Tensor, knots: torch.Tensor, degree: int, order: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -88,6 +86,7 @@ def basis(
     return result[0].expand(*batch, size), result[1].expand(*batch, size, degree + 1)
 
 
+@outside_autocast
 def spline(
     control_points: torch.Tensor,
     knots: Sequence[torch.Tensor],
@@ -132,6 +131,7 @@ def spline(
     return _evaluate("spline", control_points, knots, parameters, degree, order, rational, bandwidth, False)
 
 
+@outside_autocast
 def spline_grid(
     control_points: torch.Tensor,
     knots: Sequence[torch.Tensor],
@@ -308,7 +308,7 @@ def _gathered(gradient: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 def _basis_forward(
     parameters: torch.Tensor, knots: torch.Tensor, degree: int, order: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    _check_axis("basis", "", knots, parameters, degree, order)
+    check_axis("basis", "", knots, parameters, degree, order)
     values, span = _basis_fake(parameters, knots, degree, order)
     if span.numel():
         cpu.extension().spline_basis(
@@ -327,7 +327,7 @@ def _basis_fake(
 def _basis_backward(
     upstream: torch.Tensor, parameters: torch.Tensor, knots: torch.Tensor, degree: int, order: int, wants: list[bool]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    _check_axis("basis_backward", "", knots, parameters, degree, order)
+    check_axis("basis_backward", "", knots, parameters, degree, order)
     (batch,) = torch.broadcast_shapes(parameters.shape[:1], knots.shape[:1])
     if upstream.shape != (batch, parameters.shape[1], degree + 1) or len(wants) != 2:
         raise fail("basis_backward", "upstream", f"of shape {(batch, parameters.shape[1], degree + 1)}", upstream)
@@ -383,55 +383,13 @@ def _differentiable(
     return [next(found) if want else None for want in wants]
 
 
-def _check_axis(op: str, axis: str, knots: torch.Tensor, parameters: torch.Tensor, degree: int, order: int) -> None:
-    """Check one axis of a direct call."""
-    if not 0 <= degree <= MAX_DEGREE:
-        raise fail(op, "degree", f"from 0 to {MAX_DEGREE}", degree)
-    if not 0 <= order < 2**31:
-        raise fail(op, "order", "from 0 to 2³¹ − 1", order)
-    if knots.shape[1] < 2 * degree + 2:
-        raise fail(op, f"knots{axis}", f"of at least {2 * degree + 2} knots for degree {degree}", knots)
-    if 1 not in (len(knots), len(parameters)) and len(knots) != len(parameters):
-        raise fail(op, f"parameters{axis}", f"of as many rows as the knots, {len(knots)}, or one", parameters)
-
-
-def _check_packed(op: str, arguments: Sequence[Any]) -> None:
-    """Check what a direct call says of splines."""
-    control, knots, parameters, degree, order, bandwidth, rational, grid = _unpacked(arguments)
-    axes = len(knots)
-    first = [x is not None for x in arguments[1:_INPUTS]]
-    if axes < 1 or control.dim() != axes + 2 or first != 2 * ([True] * axes + [False] * (MAX_AXES - axes)):
-        raise fail(op, "control", "of shape (B, K1, …, D) with as many axes as knots and parameters", control)
-    if len(degree) != axes or len(order) != axes or len(bandwidth) not in (0, axes):
-        raise fail(op, "degree", f"of {axes} entries, as order", f"{len(degree)} and {len(order)}")
-    rows = {len(x) for x in (control, *knots, *parameters)} - {1}
-    if len(rows) > 1:
-        raise fail(op, "control", "of as many rows as the others, or one", f"{sorted(rows)} rows")
-    for a in range(axes):
-        _check_axis(op, f"_{a}", knots[a], parameters[a], degree[a], order[a])
-        if knots[a].shape[1] != control.shape[a + 1] + degree[a] + 1:
-            raise fail(op, f"knots_{a}", f"of length K + P + 1 = {control.shape[a + 1] + degree[a] + 1}", knots[a])
-        if not grid and parameters[a].shape[1] != parameters[0].shape[1]:
-            raise fail(op, f"parameters_{a}", f"of {parameters[0].shape[1]} columns like the first", parameters[a])
-    for sigma in bandwidth:
-        positive(op, "bandwidth", sigma)
-    if control.shape[-1] < 1 + int(rational):
-        raise fail(op, "control", "of one coordinate or more, two where rational", control)
-    if (rational and any(order)) or (grid and bandwidth and op == "spline"):
-        raise fail(op, "order", "0 where rational; no bandwidth on a grid", f"{order}")
-
-
-def _meta(value: Any) -> Any:
-    return value.to("meta") if isinstance(value, torch.Tensor) else value
-
-
 # --- spline: tensors are the control points, three knot vectors and three lists of parameters, None where not there
 
 
 def _forward(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    _check_packed("spline", arguments)
+    check_packed("spline", arguments)
     value, inverse_weight = _fake(*arguments)
-    control, knots, parameters, degree, order, _, rational, grid = _unpacked(arguments)
+    control, knots, parameters, degree, order, _, rational, grid = unpacked(arguments)
     if value.numel():
         cpu.extension().spline_forward(
             _array(control),
@@ -448,16 +406,8 @@ def _forward(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return value, inverse_weight
 
 
-def _unpacked(arguments: Sequence[Any]) -> tuple[Any, ...]:
-    """Return (control, knots, parameters, degree, order, bandwidth, rational, grid) with lists as long as the axes."""
-    control, *tensors = arguments[:_INPUTS]
-    knots = [x for x in tensors[:MAX_AXES] if x is not None]
-    parameters = [x for x in tensors[MAX_AXES:] if x is not None]
-    return control, knots, parameters, *arguments[_INPUTS:]
-
-
 def _fake(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    control, knots, parameters, _, _, _, rational, grid = _unpacked(arguments)
+    control, knots, parameters, _, _, _, rational, grid = unpacked(arguments)
     (batch,) = torch.broadcast_shapes(*(x.shape[:1] for x in (control, *knots, *parameters)))
     points = 1
     for u in parameters if grid else parameters[:1]:
@@ -470,9 +420,9 @@ def _backward(
     upstream: torch.Tensor, value: torch.Tensor, inverse_weight: torch.Tensor, *rest: Any
 ) -> tuple[torch.Tensor, ...]:
     *arguments, wants = rest
-    control, knots, parameters, degree, order, bandwidth, rational, grid = _unpacked(arguments)
-    _check_packed("spline_backward", arguments)
-    shapes = [torch.empty(0).shape if x is None else x.shape for x in _fake(*(_meta(x) for x in arguments))]
+    control, knots, parameters, degree, order, bandwidth, rational, grid = unpacked(arguments)
+    check_packed("spline_backward", arguments)
+    shapes = [torch.empty(0).shape if x is None else x.shape for x in _fake(*(meta(x) for x in arguments))]
     for name, x, shape in (
         ("value", value, shapes[0]),
         ("inverse_weight", inverse_weight, shapes[1]),
@@ -480,12 +430,12 @@ def _backward(
     ):
         if x.shape != shape:
             raise fail("spline_backward", name, f"of shape {tuple(shape)}", x)
-    if len(wants) != _INPUTS:
-        raise fail("spline_backward", "wants", f"of length {_INPUTS}", str(len(wants)))
+    if len(wants) != INPUTS:
+        raise fail("spline_backward", "wants", f"of length {INPUTS}", str(len(wants)))
     batch = value.shape[0]
     bars = [
         control.new_zeros((batch, *x.shape[1:]) if want and x is not None else (0,))
-        for x, want in zip(arguments[:_INPUTS], wants, strict=True)
+        for x, want in zip(arguments[:INPUTS], wants, strict=True)
     ]
     arrays = [bar.numpy() for bar in bars]
     if value.numel() and any(wants):
@@ -506,7 +456,7 @@ def _backward(
             arrays[1 + MAX_AXES : 1 + MAX_AXES + len(knots)],
             cpu.threads(),
         )
-    return tuple(bar if x is None else _gathered(bar, x) for bar, x in zip(bars, arguments[:_INPUTS], strict=True))
+    return tuple(bar if x is None else _gathered(bar, x) for bar, x in zip(bars, arguments[:INPUTS], strict=True))
 
 
 def _backward_fake(
@@ -515,20 +465,20 @@ def _backward_fake(
     *arguments, wants = rest
     return tuple(
         value.new_empty(x.shape if want and x is not None else (0,))
-        for x, want in zip(arguments[:_INPUTS], wants, strict=True)
+        for x, want in zip(arguments[:INPUTS], wants, strict=True)
     )
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
     value, inverse_weight = output
     ctx.mark_non_differentiable(inverse_weight)
-    ctx.save_for_backward(*inputs[:_INPUTS], value, inverse_weight)
-    ctx.numbers = inputs[_INPUTS:]
+    ctx.save_for_backward(*inputs[:INPUTS], value, inverse_weight)
+    ctx.numbers = inputs[INPUTS:]
 
 
 def _autograd(ctx: Any, upstream: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
     *inputs, value, inverse_weight = ctx.saved_tensors
-    wants = list(ctx.needs_input_grad[:_INPUTS])
+    wants = list(ctx.needs_input_grad[:INPUTS])
     if torch.is_grad_enabled():
         gradients = _differentiable(_twin(inputs, ctx.numbers), inputs, wants, upstream)
     else:
@@ -540,7 +490,7 @@ def _autograd(ctx: Any, upstream: torch.Tensor, _: Any) -> tuple[torch.Tensor | 
 
 
 def _twin(inputs: Sequence[torch.Tensor | None], numbers: Sequence[Any]) -> torch.Tensor:
-    control, knots, parameters, degree, order, bandwidth, rational, grid = _unpacked((*inputs, *numbers))
+    control, knots, parameters, degree, order, bandwidth, rational, grid = unpacked((*inputs, *numbers))
     twin = reference.spline_grid if grid else reference.spline
     value = twin(control, knots, parameters, degree, order, rational, bandwidth or None)
     return value.flatten(1, -2)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from geodiff import reference
+from geodiff.modes import outside_autocast
 from geodiff.native import cpu
 from geodiff.ops import _op
 from geodiff.ops.derivatives import refuse_second
@@ -25,6 +26,7 @@ _library.define(
 )
 
 
+@outside_autocast
 def surface(
     uv: torch.Tensor,
     uv_corners: torch.Tensor,

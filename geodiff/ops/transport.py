@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from geodiff import reference
+from geodiff.modes import outside_autocast
 from geodiff.native import cpu
 from geodiff.ops import _op
 from geodiff.validation import fail, floating, looks_at_values, positive
@@ -25,6 +26,7 @@ _library.define(
 )
 
 
+@outside_autocast
 def lse(x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, epsilon: float, p: int = 2) -> torch.Tensor:
     """Return `log Σ_j exp(h_j − C_ij/ε)` for each i: half an iteration of Sinkhorn, without storing the matrix.
 
@@ -60,6 +62,7 @@ def lse(x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, epsilon: float, p: in
     return value.reshape(*batch, value.shape[-1])
 
 
+@outside_autocast
 def apply(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -107,6 +110,7 @@ def apply(
     return value.reshape(*batch, *value.shape[1:])
 
 
+@outside_autocast
 def apply_gradient(
     x: torch.Tensor,
     y: torch.Tensor,

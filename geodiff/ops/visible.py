@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.native import cpu
 from geodiff.ops import _op
 from geodiff.ops.derivatives import refuse_second
@@ -24,6 +25,7 @@ _library.define(
 )
 
 
+@outside_autocast
 def visible(
     clip: torch.Tensor,
     faces: torch.Tensor,

@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import outside_autocast
 
+
+@outside_autocast
 def find_span(knots: torch.Tensor, parameters: torch.Tensor, degree: int) -> torch.Tensor:
     """Find the index s of the non-empty knot span with `knots[s] <= u < knots[s + 1]`.
 
@@ -37,6 +40,7 @@ def find_span(knots: torch.Tensor, parameters: torch.Tensor, degree: int) -> tor
     return torch.minimum(torch.maximum(span, first), last)
 
 
+@outside_autocast
 def basis(
     parameters: torch.Tensor, knots: torch.Tensor, degree: int, order: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -97,6 +101,7 @@ def _grow(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return pad(left, (0, 1)) + pad(right, (1, 0))
 
 
+@outside_autocast
 def basis_matrix(
     parameters: torch.Tensor, knots: torch.Tensor, degree: int, order: int = 0, bandwidth: float | None = None
 ) -> torch.Tensor:
@@ -174,6 +179,7 @@ def _piece(
     return _scatter(values, span + degree, degree, count + 2 * degree)[..., degree : degree + count]
 
 
+@outside_autocast
 def spline(
     control_points: torch.Tensor,
     knots: Sequence[torch.Tensor],
@@ -206,6 +212,7 @@ def spline(
     return project(value) if rational else value
 
 
+@outside_autocast
 def spline_grid(
     control_points: torch.Tensor,
     knots: Sequence[torch.Tensor],

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from geodiff import ops
-from geodiff.modes import is_transformed, lasting
+from geodiff.modes import is_transformed, lasting, outside_autocast
 from geodiff.scene import quantities
 from geodiff.scene.material import Material
 from geodiff.scene.texture import Texture
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _ATTRIBUTES = ("vertex_colors", "uv", "face_colors", "texture")
 
 
+@outside_autocast
 class Mesh:
     """A triangle mesh, or a batch of vertex positions over the same faces.
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.scene.atomic import replacing
 from geodiff.scene.mesh import Mesh
 from geodiff.splines.curve import NURBSCurve
@@ -26,6 +27,7 @@ _MESHES = ("obj", "ply", "stl", "glb")
 _LOAD, _SAVE = "load_splines", "save_splines"
 
 
+@outside_autocast
 def load_splines(
     path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float64, unsupported: str = "error"
 ) -> list[NURBS]:
@@ -83,6 +85,7 @@ def load_splines(
     return reading.splines
 
 
+@outside_autocast
 def save_splines(
     path: str | os.PathLike[str], splines: NURBS | Sequence[NURBS], *, samples: tuple[int, int] = (64, 64)
 ) -> None:

@@ -18,6 +18,7 @@ import geodiff
 from geodiff.atlas.atlas import Atlas
 from geodiff.atlas.cloud import Cloud, read_cloud
 from geodiff.atlas.fit import FittedCharts, Fitter, Settings
+from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.checkpoint import fingerprint, load_checkpoint, remove_checkpoint, save_checkpoint
 from geodiff.tasks.clouds import ENDINGS, read_cloud_file
@@ -73,6 +74,7 @@ class Outputs:
                 raise fail(_WHERE, name, f"an integer from {low} to {high}", repr(value))
 
 
+@outside_autocast
 def fit_atlas(
     points: Any,
     *,

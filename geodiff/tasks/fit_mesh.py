@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from geodiff import losses
+from geodiff.modes import outside_autocast
 from geodiff.render.renderer import Renderer, rasterize
 from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
@@ -22,7 +23,7 @@ from geodiff.scene.primitives import icosphere
 from geodiff.tasks.checkpoint import fingerprint, load_checkpoint, remove_checkpoint, save_checkpoint
 from geodiff.tasks.large_steps import AdamUniform, LaplacianPreconditioner
 from geodiff.tasks.settings import FitMeshSettings
-from geodiff.validation import as_tensor, fail, nearest
+from geodiff.validation import as_tensor, fail, nearest, shapes_repr
 
 _WHERE = "fit_mesh"
 _FAR = 1e9  # units of the picture; beyond it, powers of lengths overflow in float32
@@ -48,6 +49,8 @@ class FitMeshResult:
         files: what was written, by kind, where there was an output folder.
     """
 
+    __repr__ = shapes_repr
+
     mesh: Mesh
     iou_train: float
     iou_held_out: float | None
@@ -62,6 +65,7 @@ class FitMeshResult:
     files: dict[str, pathlib.Path] = field(default_factory=dict, repr=False)
 
 
+@outside_autocast
 def fit_mesh(
     images: PosedImages | torch.Tensor | str | os.PathLike[str],
     cameras: Camera | None = None,

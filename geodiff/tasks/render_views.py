@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from tqdm import tqdm
 
+from geodiff.modes import outside_autocast
 from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
 from geodiff.scene.mesh import Mesh
@@ -19,6 +20,7 @@ _SAMPLES = 4  # a side of a pixel
 _MARGIN = 1.05
 
 
+@outside_autocast
 def render_views(
     mesh: Mesh,
     *,

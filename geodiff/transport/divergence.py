@@ -5,13 +5,14 @@ from typing import Any
 
 import torch
 
-from geodiff.modes import kept
+from geodiff.modes import kept, outside_autocast
 from geodiff.transport.sinkhorn import SinkhornResult, sinkhorn
 from geodiff.validation import choice, fail, positive
 
 REDUCTIONS = ("mean", "sum", "none")
 
 
+@outside_autocast
 def sinkhorn_divergence(x: Any, y: Any, a: Any = None, b: Any = None, *, epsilon: Any, **options: Any) -> torch.Tensor:
     """Return the Sinkhorn divergence of two clouds: their entropic transport cost without the blur of each.
 
@@ -62,6 +63,7 @@ def _divergence(
     return value, (both, first, second)
 
 
+@outside_autocast
 class SinkhornLoss(torch.nn.Module):
     """Entropic transport between two clouds as a loss that starts from the potentials of the call before.
 

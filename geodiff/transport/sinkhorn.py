@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.transport import gradients
 from geodiff.transport.costs import Kernel, Stored, Streamed
 from geodiff.transport.plan import LazyPlan
@@ -19,6 +20,7 @@ STORED_ENTRIES = 1 << 24
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
 
 
+@outside_autocast
 class SinkhornResult:
     """A solution of entropic transport; see `sinkhorn`. Tensors are of the batch `(...)`, no axis where there is none.
 
@@ -124,6 +126,7 @@ class Implicit:
         return cost
 
 
+@outside_autocast
 def sinkhorn(
     x: Any = None,
     y: Any = None,
