@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from geodiff.modes import keep, outside_autocast
+from geodiff.modes import is_transformed, keep, outside_autocast
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mesh_batch import MeshBatch
 from geodiff.scene.topology import Topology
@@ -294,6 +294,10 @@ class _NormalCosines(torch.autograd.Function):
 
 def _bends(x: torch.Tensor, tables: "_Tables") -> torch.Tensor:
     """One minus the cosine between the normals of adjacent faces (P, B)."""
+    if is_transformed(x):
+        _, _, normal, softened, _ = _edges_and_normals(x, tables)
+        left, right = _unit_pairs(normal / softened, tables)
+        return 1 - (left * right).sum(-1)
     cosine: torch.Tensor = _NormalCosines.apply(x, tables)
     return 1 - cosine
 
@@ -320,6 +324,17 @@ class _Rows:
         weight = None if self.weight is None else self.weight.to(x.dtype)
         total = torch.nn.functional.embedding_bag(self.index, flat, self.offsets, mode="sum", per_sample_weights=weight)
         return total.reshape(-1, *x.shape[1:])
+
+    def plainly_times(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiply as `times`, by functions that take part in forward mode and torch.func."""
+        rows = x.index_select(0, self.index)
+        if self.offsets is None:
+            return rows
+        if self.weight is not None:
+            rows = rows * self.weight.to(x.dtype).reshape(-1, *[1] * (x.dim() - 1))
+        places = torch.arange(len(self.index), device=x.device)
+        row = torch.searchsorted(self.offsets, places, right=True) - 1
+        return x.new_zeros(len(self.offsets), *x.shape[1:]).index_add(0, row, rows)
 
     @classmethod
     def gather(cls, index: torch.Tensor, count: int) -> "_Rows":
@@ -350,6 +365,8 @@ class _Product(torch.autograd.Function):
 
 def _product(x: torch.Tensor, rows: _Rows) -> torch.Tensor:
     """Multiply ``rows`` by x (N, ...) along dimension 0."""
+    if is_transformed(x):
+        return rows.plainly_times(x)
     if not (torch.is_grad_enabled() and x.requires_grad):
         return rows.times(x)
     result: torch.Tensor = _Product.apply(x, rows)

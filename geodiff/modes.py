@@ -71,6 +71,21 @@ def is_transformed(tensor: torch.Tensor) -> bool:
     return torch._C._functorch.is_functorch_wrapped_tensor(tensor) or forward_ad.unpack_dual(tensor).tangent is not None
 
 
+def refuse_transforms(where: str, fix: str, *values: Any) -> None:
+    """Raise where an argument takes part in forward mode or in torch.func: the result would be a constant to them."""
+    if any(isinstance(value, torch.Tensor) and is_transformed(value) for value in values):
+        raise RuntimeError(f"{where} has no forward-mode derivative, and does not take part in torch.func. {fix}")
+
+
+def refuse_torch_func(where: str, *values: Any) -> None:
+    """Raise where an argument takes part in torch.func: what follows leaves torch for a while."""
+    if any(
+        isinstance(value, torch.Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value) for value in values
+    ):
+        fix = "Take gradients with torch.autograd.grad or .backward(), tangents with torch.autograd.forward_ad."
+        raise RuntimeError(f"{where} does not take part in torch.func. {fix}")
+
+
 @contextlib.contextmanager
 def lasting() -> Iterator[None]:
     """Compute what will be kept: tensors of no inference mode, without a graph, the same in autocast and outside."""

@@ -138,6 +138,9 @@ def looks_at_values(value: torch.Tensor) -> bool:
 
 def check_finite(where: str, argument: str, value: torch.Tensor) -> None:
     """Raise if the tensor holds NaN or infinity, naming the first place."""
+    if torch._C._functorch.is_batchedtensor(value):
+        fix = "Leading axes are a batch: pass the whole of it at once, or loop over its items."
+        raise fail(where, argument, "outside of torch.func.vmap", "a tensor that it maps over", fix, RuntimeError)
     with torch.no_grad():
         # The sum of finite numbers can overflow, but a sum that is finite proves there is no NaN or infinity: one
         # cheap pass in the common case.

@@ -149,7 +149,7 @@ def _hostile_tensor(value: torch.Tensor, draw: random.Random) -> Any:
         changed = value.clone(memory_format=torch.contiguous_format)
         if changed.numel():
             for _ in range(draw.choice([1, 1, 3])):
-                number = torch.tensor(draw.choice(numbers), dtype=wide).to(value.dtype)
+                number = torch.tensor(draw.choice(numbers), dtype=wide or torch.int64).to(value.dtype)
                 changed.view(-1)[draw.randrange(changed.numel())] = number
         return changed
 
@@ -174,7 +174,7 @@ def _hostile_tensor(value: torch.Tensor, draw: random.Random) -> Any:
         lambda: value.reshape(-1),
         lambda: value.transpose(0, -1) if value.dim() else value,
         lambda: value.repeat_interleave(2, dim=-1)[..., ::2] if value.dim() else value,
-        lambda: torch.full_like(value, float(draw.choice(numbers)), dtype=wide).to(value.dtype),
+        lambda: torch.full_like(value, draw.choice(numbers), dtype=wide or torch.int64).to(value.dtype),
         lambda: value.flip(axis) if value.dim() else value.clone(),
         lambda: value[:1].expand(value.shape[0] * 1000, *value.shape[1:]) if value.dim() and len(value) else value,
         lambda: value.requires_grad_() if value.is_floating_point() else value,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
+from geodiff.modes import is_transformed, refuse_transforms
 from geodiff.validation import fail, shape_text
 
 _KINDS = {"int32": torch.int32, "int64": torch.int64, "float64": torch.float64, "bool": torch.bool}
@@ -65,8 +66,6 @@ class _Tensor:
                 text = shape_text(self.shape)
                 known = ", ".join(f"{w} = {sizes[w]}" for w in self.shape if isinstance(w, str) and w in sizes)
                 raise fail(op, self.name, f"of shape {text}" + (f" with {known}" if known else ""), tensor)
-        if forward_ad.unpack_dual(tensor).tangent is not None:
-            raise RuntimeError(f"geodiff::{op} has no forward-mode derivative. {advice(op)}")
         tensor = tensor.detach() if tensor.requires_grad else tensor
         return tensor if tensor.is_contiguous() else tensor.contiguous()
 
@@ -78,7 +77,7 @@ def implement(
     shapes: dict[str, str],
     numbers: dict[str, tuple[float, float, str]] | None = None,
 ) -> None:
-    """Give ``geodiff::<op>`` its kernel, behind the checks; refuse what torch would answer with zeros or riddles.
+    """Give ``geodiff::<op>`` its kernel, behind the checks.
 
     Args:
         library: where the op was defined.
@@ -112,28 +111,66 @@ def implement(
         return kernel(*given)
 
     library.impl(op, call, "CPU")
-    refuse_transforms(library, op)
+    refuse_vmap(library, op)
+
+
+def autograd(
+    library: torch.library.Library,
+    op: str,
+    backward: Callable[..., Any],
+    setup_context: Callable[..., Any] | None = None,
+) -> None:
+    """Give ``geodiff::<op>`` its gradient, as `torch.library.register_autograd`, and no zeros where it has none.
+
+    That function's kernel takes what has a tangent for a constant, and what torch.func wraps for a riddle.
+    """
+    torch.library.register_autograd(
+        f"geodiff::{op}",
+        backward,
+        setup_context=setup_context,
+        lib=_Guarded(library),  # type: ignore[arg-type]
+    )
+
+
+class _Guarded:
+    """A library whose kernels for autograd refuse forward mode and torch.func."""
+
+    def __init__(self, library: torch.library.Library) -> None:
+        self.library = library
+
+    def impl(self, op: str, kernel: Callable[..., Any], key: str, with_keyset: bool) -> None:
+        """Implement an op as `torch.library.Library.impl`."""
+
+        def guarded(keys: Any, *arguments: Any) -> Any:
+            if torch._C._are_functorch_transforms_active() or getattr(forward_ad, "_current_level", 0) >= 0:
+                tensors = [argument for argument in arguments if isinstance(argument, torch.Tensor)]
+                refuse_transforms(f"geodiff::{op}", advice(op), *tensors)
+            return kernel(keys, *arguments)
+
+        self.library.impl(op, guarded, key, with_keyset=with_keyset)
 
 
 def advice(op: str) -> str:
-    """What to use where an op cannot be differentiated or mapped."""
-    base = op.removesuffix("_backward").removeprefix("transport_").replace("spline", "spline or spline_grid")
-    return f"Use geodiff.reference.{base}, which is plain torch."
+    """What to use where an op cannot be differentiated so."""
+    base = op.removesuffix("_backward").removeprefix("transport_")
+    name = "spline or spline_grid" if base == "spline" else base
+    ways = "torch.autograd.grad or .backward()"
+    return f"Take gradients with {ways}, or use geodiff.reference.{name} (Renderer: backend='reference')."
 
 
-def refuse_transforms(library: torch.library.Library, op: str) -> None:
-    """Make it an error of ours to call ``geodiff::<op>`` inside of torch.func's grad, vjp, jvp and vmap."""
+def refuse_vmap(library: torch.library.Library, op: str) -> None:
+    """Make it an error of ours to map ``geodiff::<op>`` with torch.func.vmap."""
 
-    def grad(*_: Any, **__: Any) -> None:
-        text = "Take gradients with torch.autograd.grad or .backward()"
-        raise RuntimeError(f"geodiff::{op} does not take part in torch.func.grad, vjp or jvp. {text}. {advice(op)}")
+    def refuse(*_: Any, **__: Any) -> None:
+        text = "Leading axes are a batch: pass the whole of it at once, or loop over its items"
+        raise RuntimeError(f"geodiff::{op} does not take part in torch.func.vmap. {text}.")
 
-    def vmap(*_: Any, **__: Any) -> None:
-        text = "geodiff's own functions take batches: pass the whole batch at once, or loop over its items"
-        raise RuntimeError(f"geodiff::{op} does not take part in torch.func.vmap; {text}.")
+    library.impl(op, refuse, "FuncTorchBatched")
 
-    library.impl(op, grad, "FuncTorchGradWrapper")
-    library.impl(op, vmap, "FuncTorchBatched")
+
+def for_twin(*tensors: torch.Tensor) -> bool:
+    """Whether the twin computes: tensors that are not on the CPU, of forward mode, or of torch.func."""
+    return any(tensor.device.type != "cpu" or is_transformed(tensor) for tensor in tensors)
 
 
 def int32(index: torch.Tensor) -> torch.Tensor:

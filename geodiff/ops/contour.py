@@ -245,5 +245,5 @@ _op.implement(
 )
 torch.library.register_fake("geodiff::contour", _fake_forward, lib=_library)
 torch.library.register_fake("geodiff::contour_backward", _fake_backward, lib=_library)
-torch.library.register_autograd("geodiff::contour", _autograd, setup_context=_setup, lib=_library)
+_op.autograd(_library, "contour", _autograd, _setup)
 refuse_second(_library, "contour")

@@ -240,7 +240,7 @@ def blend(values: torch.Tensor, index: torch.Tensor, weight: torch.Tensor) -> to
         tensor([[2.]])
     """
     check_blend(values, index, weight)
-    if values.device.type != "cpu":
+    if _op.for_twin(values, weight):
         return reference.blend(values, index, weight)
     result: torch.Tensor = torch.ops.geodiff.blend(values.contiguous(), _op.int32(index), weight.contiguous())
     return result
@@ -339,7 +339,7 @@ torch.library.register_fake("geodiff::fragments", _fake, lib=_library)
 torch.library.register_fake("geodiff::fragments_backward", _fake_backward, lib=_library)
 torch.library.register_fake("geodiff::blend", _fake_blend, lib=_library)
 torch.library.register_fake("geodiff::blend_backward", _fake_blend_backward, lib=_library)
-torch.library.register_autograd("geodiff::fragments", _autograd, setup_context=_setup, lib=_library)
+_op.autograd(_library, "fragments", _autograd, _setup)
 refuse_second(_library, "fragments")
-torch.library.register_autograd("geodiff::blend", _autograd_blend, setup_context=_setup_blend, lib=_library)
+_op.autograd(_library, "blend", _autograd_blend, _setup_blend)
 refuse_second(_library, "blend")

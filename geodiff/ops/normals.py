@@ -42,7 +42,7 @@ def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
         tensor([0., 0., 1.])
     """
     check_vertex_normals(vertices, faces)
-    if vertices.device.type != "cpu":
+    if _op.for_twin(vertices):
         return reference.vertex_normals(vertices, faces)
     batch = vertices.reshape(vertices.shape[:-2].numel(), *vertices.shape[-2:])
     result: torch.Tensor = torch.ops.geodiff.vertex_normals(batch.contiguous(), _op.int32(faces))
@@ -103,7 +103,5 @@ _op.implement(
 )
 torch.library.register_fake("geodiff::vertex_normals", _fake, lib=_library)
 torch.library.register_fake("geodiff::vertex_normals_backward", _fake_backward, lib=_library)
-torch.library.register_autograd("geodiff::vertex_normals", _autograd, setup_context=_setup, lib=_library)
-torch.library.register_autograd(
-    "geodiff::vertex_normals_backward", _autograd_backward, setup_context=_setup_backward, lib=_library
-)
+_op.autograd(_library, "vertex_normals", _autograd, _setup)
+_op.autograd(_library, "vertex_normals_backward", _autograd_backward, _setup_backward)

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The hard rasteriser: argument checks, and its place in torch.compile."""
 
+from typing import Any
+
 import torch
 
-from geodiff.modes import outside_autocast
+from geodiff.modes import outside_autocast, refuse_transforms
 from geodiff.native import cpu
 from geodiff.ops import _op
 from geodiff.reference.arguments import check_indices, check_packed
@@ -55,6 +57,7 @@ def rasterize(
         tensor([[[2.]]])
     """
     check_packed("rasterize", clip, faces, layout, image_size, near, indices=False)
+    refuse_transforms("rasterize", "Use geodiff.reference.rasterize, or clip.detach() for constants.", clip)
     if clip.device.type != "cpu":
         raise fail(
             "rasterize",
@@ -94,6 +97,10 @@ def _forward(
     return face_id, depth, barycentric
 
 
+def _refuse(ctx: Any, *_: Any) -> None:
+    raise RuntimeError("geodiff::rasterize has no gradient. Use geodiff.reference.rasterize, which has.")
+
+
 def _fake(
     clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -102,4 +109,5 @@ def _fake(
 
 
 _op.implement(_library, "rasterize", _forward, {"clip": "N 4", "faces": "int32 F 3", "layout": "int64 B 3"})
+_op.autograd(_library, "rasterize", _refuse)
 torch.library.register_fake("geodiff::rasterize", _fake, lib=_library)

@@ -70,7 +70,7 @@ def reflect(
         tensor([[0.6000, 0.6000, 0.6000, 1.0000, 1.0000, 1.0000]])
     """
     check_reflect(rows, kinds, image, normal, point)
-    if rows.device.type != "cpu":
+    if _op.for_twin(rows, normal, point):
         return reference.reflect(rows, kinds, image, normal, point, parallel_view=parallel_view, glossy=glossy)
     result: torch.Tensor = torch.ops.geodiff.reflect(
         rows.contiguous(),
@@ -194,7 +194,7 @@ def sample(image: torch.Tensor, uv: torch.Tensor, index: torch.Tensor, *, wrap: 
         tensor([[0.5000]])
     """
     check_sample(image, uv, index, wrap)
-    if image.device.type != "cpu":
+    if _op.for_twin(image, uv):
         return reference.sample(image, uv, index, wrap=wrap)
     result: torch.Tensor = torch.ops.geodiff.sample(
         image.contiguous(), uv.contiguous(), _op.int32(index), WRAPS.index(wrap)
@@ -295,7 +295,7 @@ def composite(alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, bac
                 [1.0000, 0.7500, 0.7500]])
     """
     check_composite(alpha, color, place, background)
-    if alpha.device.type != "cpu":
+    if _op.for_twin(alpha, color, background):
         return reference.composite(alpha, color, place, background)
     tensors = (alpha.contiguous(), color.contiguous(), place.contiguous(), background.contiguous())
     result: torch.Tensor = torch.ops.geodiff.composite(*tensors)
@@ -366,7 +366,7 @@ _op.implement(
 )
 torch.library.register_fake("geodiff::reflect", _fake, lib=_library)
 torch.library.register_fake("geodiff::reflect_backward", _fake_backward, lib=_library)
-torch.library.register_autograd("geodiff::reflect", _autograd, setup_context=_setup, lib=_library)
+_op.autograd(_library, "reflect", _autograd, _setup)
 refuse_second(_library, "reflect")
 _op.implement(_library, "sample", _sample, {"image": "B H W C", "uv": "P 2", "index": "? int32 P"})
 _op.implement(
@@ -377,7 +377,7 @@ _op.implement(
 )
 torch.library.register_fake("geodiff::sample", _fake_sample, lib=_library)
 torch.library.register_fake("geodiff::sample_backward", _fake_sample_backward, lib=_library)
-torch.library.register_autograd("geodiff::sample", _autograd_sample, setup_context=_setup_sample, lib=_library)
+_op.autograd(_library, "sample", _autograd_sample, _setup_sample)
 refuse_second(_library, "sample")
 _op.implement(
     _library, "composite", _composite, {"alpha": "N", "color": "P C", "place": "int64 P", "background": "K C"}
@@ -390,5 +390,5 @@ _op.implement(
 )
 torch.library.register_fake("geodiff::composite", _fake_composite, lib=_library)
 torch.library.register_fake("geodiff::composite_backward", _fake_composite_backward, lib=_library)
-torch.library.register_autograd("geodiff::composite", _autograd_composite, setup_context=_setup_composite, lib=_library)
+_op.autograd(_library, "composite", _autograd_composite, _setup_composite)
 refuse_second(_library, "composite")

@@ -301,7 +301,7 @@ _op.implement(
 )
 torch.library.register_fake("geodiff::silhouette", _fake_forward, lib=_library)
 torch.library.register_fake("geodiff::silhouette_backward", _fake_backward, lib=_library)
-torch.library.register_autograd("geodiff::silhouette", _autograd, setup_context=_setup, lib=_library)
+_op.autograd(_library, "silhouette", _autograd, _setup)
 refuse_second(_library, "silhouette")
 
 

@@ -13,6 +13,7 @@ from geodiff.modes import outside_autocast
 from geodiff.native import cpu
 from geodiff.ops import _op
 from geodiff.ops._spline import INPUTS, MAX_AXES, MAX_DEGREE, check_axis, check_packed, meta, unpacked
+from geodiff.ops.derivatives import refuse_second
 from geodiff.validation import fail, floating, positive
 
 _SPLINE = (
@@ -74,7 +75,7 @@ def basis(
         raise fail("basis", "knots", f"of at least {2 * degree + 2} knots for degree {degree}", knots, fix)
     batch = _broadcast("basis", [parameters, knots], [1, 1], ["parameters", "knots"])
     parameters, knots = _same("basis", [parameters, knots], ["parameters", "knots"])
-    if knots.device.type != "cpu" or degree > MAX_DEGREE:
+    if degree > MAX_DEGREE or _op.for_twin(parameters, knots):
         return reference.basis(parameters, knots, degree, order)
     size = parameters.shape[-1]
     u, flat_knots = _flat(parameters, 1, batch), _flat(knots, 1, batch)
@@ -181,7 +182,7 @@ def _evaluate(
     batch = _broadcast(where, tensors, tails, names)
     tensors = _same(where, tensors, names)
     control_points, knots, parameters = tensors[0], tensors[1 : axes + 1], tensors[axes + 1 :]
-    kernel = control_points.device.type == "cpu" and axes <= MAX_AXES and max(degree) <= MAX_DEGREE
+    kernel = axes <= MAX_AXES and max(degree) <= MAX_DEGREE and not _op.for_twin(*tensors)
     if not kernel or (grid and bandwidth is not None):
         twin = reference.spline_grid if grid else reference.spline
         return twin(control_points, knots, parameters, degree, order, rational, bandwidth)
@@ -507,5 +508,7 @@ torch.library.register_fake("geodiff::basis", _basis_fake, lib=_library)
 torch.library.register_fake("geodiff::basis_backward", _basis_backward_fake, lib=_library)
 torch.library.register_fake("geodiff::spline", _fake, lib=_library)
 torch.library.register_fake("geodiff::spline_backward", _backward_fake, lib=_library)
-torch.library.register_autograd("geodiff::basis", _basis_autograd, setup_context=_basis_setup, lib=_library)
-torch.library.register_autograd("geodiff::spline", _autograd, setup_context=_setup, lib=_library)
+_op.autograd(_library, "basis", _basis_autograd, _basis_setup)
+_op.autograd(_library, "spline", _autograd, _setup)
+refuse_second(_library, "basis")
+refuse_second(_library, "spline")

@@ -79,7 +79,7 @@ def surface(
         tensor([[0.6000, 0.0000, 0.0000]])
     """
     check_surface(uv, uv_corners, frame, corners, weight, image, rows, kinds, texture, wrap)
-    if frame.device.type != "cpu":
+    if _op.for_twin(uv, frame, weight, rows, texture):
         options: dict[str, Any] = {"wrap": wrap, "parallel_view": parallel_view, "glossy": glossy}
         return reference.surface(uv, uv_corners, frame, corners, weight, image, rows, kinds, texture, **options)
     result: torch.Tensor = torch.ops.geodiff.surface(
@@ -270,5 +270,5 @@ _op.implement(
 )
 torch.library.register_fake("geodiff::surface", _fake, lib=_library)
 torch.library.register_fake("geodiff::surface_backward", _fake_backward, lib=_library)
-torch.library.register_autograd("geodiff::surface", _autograd, setup_context=_setup, lib=_library)
+_op.autograd(_library, "surface", _autograd, _setup)
 refuse_second(_library, "surface")

@@ -56,7 +56,7 @@ def lse(x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, epsilon: float, p: in
         tensor([0.3133])
     """
     batch, (x, y, h) = _checked("lse", x, y, h, None, None, epsilon, p)
-    if x.device.type != "cpu":
+    if _op.for_twin(x, y, h):
         return reference.lse(x, y, h, epsilon, p).reshape(*batch, x.shape[1])
     value = torch.ops.geodiff.transport_lse(x, y, h, float(epsilon), p)
     return value.reshape(*batch, value.shape[-1])
@@ -103,7 +103,7 @@ def apply(
                 [1.3679]])
     """
     batch, (x, y, h, k, v) = _checked("apply", x, y, h, k, v, epsilon, p)
-    if x.device.type != "cpu":
+    if _op.for_twin(x, y, h, k, v):
         value = reference.apply(x, y, h, k, v, epsilon, p)
         return value.reshape(*batch, *value.shape[1:])
     value = torch.ops.geodiff.transport_apply(x, y, h, k, v, float(epsilon), p)
@@ -149,7 +149,7 @@ def apply_gradient(
         tensor([[[-0.7358]]])
     """
     batch, (x, y, h, k, v) = _checked("apply_gradient", x, y, h, k, v, epsilon, p)
-    if x.device.type != "cpu":
+    if _op.for_twin(x, y, h, k, v):
         value = reference.apply_gradient(x, y, h, k, v, epsilon, p)
         return value.reshape(*batch, *value.shape[1:])
     value = torch.ops.geodiff.transport_apply_gradient(x, y, h, k, v, float(epsilon), p)
@@ -306,4 +306,4 @@ for _name, _implementation, _fake in (
 ):
     _op.implement(_library, _name, _implementation, _SHAPES if "apply" in _name else {n: _SHAPES[n] for n in "xyh"})
     torch.library.register_fake(f"geodiff::{_name}", _fake, lib=_library)
-    torch.library.register_autograd(f"geodiff::{_name}", _refuse, lib=_library)
+    _op.autograd(_library, _name, _refuse)

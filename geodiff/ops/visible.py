@@ -180,5 +180,5 @@ _op.implement(
 )
 torch.library.register_fake("geodiff::visible", _fake, lib=_library)
 torch.library.register_fake("geodiff::visible_backward", _fake_backward, lib=_library)
-torch.library.register_autograd("geodiff::visible", _autograd, setup_context=_setup, lib=_library)
+_op.autograd(_library, "visible", _autograd, _setup)
 refuse_second(_library, "visible")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from geodiff.modes import outside_autocast
+from geodiff.modes import is_transformed, outside_autocast
 
 
 @outside_autocast
@@ -123,7 +123,7 @@ def basis_matrix(
     span, values = basis(parameters, knots, degree, order)
     count = knots.shape[-1] - degree - 1
     matrix = _scatter(values, span, degree, count)
-    if bandwidth is None or not knots.requires_grad:
+    if bandwidth is None or not (knots.requires_grad or is_transformed(knots)):
         return matrix
     knots = knots.expand(*span.shape[:-1], -1)
     padded = _padded(knots, degree)
@@ -150,9 +150,19 @@ class _Smoothed(torch.autograd.Function):
     """Return a matrix as it is, and give a knot the gradient that it is told, which may have a graph of its own."""
 
     @staticmethod
-    def forward(ctx: Any, matrix: torch.Tensor, knot: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(slope)
-        return matrix.view_as(matrix)
+    def forward(matrix: torch.Tensor, knot: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
+        return matrix.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        ctx.save_for_backward(inputs[2])
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: torch.Tensor | None, by_knot: torch.Tensor | None, _: Any) -> torch.Tensor:
+        matrix, _, slope = ctx.saved_tensors
+        tangent = torch.zeros_like(matrix) if tangent is None else tangent
+        return tangent if by_knot is None else tangent + slope * by_knot[..., None, None]
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from geodiff.modes import outside_autocast
+from geodiff.modes import outside_autocast, refuse_transforms
 from geodiff.soft.special import last_derivative
 from geodiff.validation import check_finite, fail, floating, looks_at_values, nearest, positive, promote
 
@@ -198,6 +198,7 @@ def robust_pool(
     """
     where = "robust_pool"
     kind = _penalty(where, penalty)
+    refuse_transforms(where, "Take gradients with torch.autograd.grad or .backward().", x, alpha, weights)
     given = promote(where, x=x, alpha=alpha, **({} if weights is None else {"weights": weights}))
     x, alpha = given["x"], given["alpha"]
     floating(where, "x", x, ("...", "C", "N"), "Points lie along the last axis, channels before it.", finite=False)

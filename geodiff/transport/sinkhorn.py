@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from geodiff.modes import outside_autocast
+from geodiff.modes import outside_autocast, refuse_transforms
 from geodiff.transport import gradients
 from geodiff.transport.costs import Kernel, Stored, Streamed
 from geodiff.transport.plan import LazyPlan
@@ -215,6 +215,9 @@ def sinkhorn(
         raise fail(where, "max_iterations", "an int ≥ 1", repr(max_iterations))
     if tolerance is not None:
         positive(where, "tolerance", tolerance, "It is the L1 error of the marginals.")
+    if not unrolled:
+        fix = "Take gradients with torch.autograd.grad or .backward()."
+        refuse_transforms(where, fix, x, y, a, b, cost_matrix, epsilon)
     problem = prepare(where, x, y, a, b, cost_matrix, epsilon, p, reach, mask_x, mask_y)
     stop = TOLERANCE[problem.a.dtype] if tolerance is None else float(tolerance)
     before = _start(where, start, problem)
