@@ -79,9 +79,8 @@ def refuse_transforms(where: str, fix: str, *values: Any) -> None:
 
 def refuse_torch_func(where: str, *values: Any) -> None:
     """Raise where an argument takes part in torch.func: what follows leaves torch for a while."""
-    if any(
-        isinstance(value, torch.Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(value) for value in values
-    ):
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    if any(isinstance(value, torch.Tensor) and wrapped(value) for value in values):
         fix = "Take gradients with torch.autograd.grad or .backward(), tangents with torch.autograd.forward_ad."
         raise RuntimeError(f"{where} does not take part in torch.func. {fix}")
 

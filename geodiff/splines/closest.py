@@ -9,7 +9,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from geodiff import implicit
-from geodiff.modes import outside_autocast
+from geodiff.modes import outside_autocast, refuse_transforms
 from geodiff.reference.spline import find_span
 from geodiff.splines.basis import wrap
 from geodiff.splines.spline import AXIS_NAMES, NURBS
@@ -98,6 +98,13 @@ def closest_point(
     if not isinstance(spline, NURBS):
         raise fail("closest_point", "spline", "a NURBSCurve, NURBSSurface or NURBSVolume", spline, error=TypeError)
     query = promote("closest_point", points=points)["points"]
+    refuse_transforms(
+        "closest_point",
+        "Take gradients with torch.autograd.grad or .backward().",
+        query,
+        *spline.knots,
+        spline.control_points,
+    )
     fix = "They need as many coordinates as the control points."
     floating("closest_point", "points", query, ("...", "N", spline.dim), fix, finite=False)
     dtype = torch.promote_types(query.dtype, spline.dtype)

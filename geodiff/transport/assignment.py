@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from geodiff.modes import outside_autocast
+from geodiff.modes import outside_autocast, refuse_torch_func
 from geodiff.transport.chamfer import cloud_pairs, clouds, is_ragged
 from geodiff.validation import as_tensor, fail, floating, promote, shapes_repr
 
@@ -257,6 +257,7 @@ def _chosen(cost: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> As
 
 
 def _numpy(matrix: torch.Tensor) -> np.ndarray:
+    refuse_torch_func("The assignment", matrix)
     return matrix.detach().cpu().double().numpy()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from geodiff.modes import outside_autocast
+from geodiff.modes import outside_autocast, refuse_torch_func
 from geodiff.validation import as_tensor, choice, fail, floating, positive, promote
 
 __all__ = ["chamfer", "nearest"]
@@ -253,6 +253,7 @@ def _normals(
 
 def nearest_index(x: torch.Tensor, y: torch.Tensor, y_mask: torch.Tensor | None = None) -> torch.Tensor:
     """Find the nearest points of checked clouds `(..., N, D)` and `(..., M, D)` of one batch shape."""
+    refuse_torch_func("The search for nearest points", x, y)
     x, y = x.detach(), y.detach()
     count = x.shape[:-2].numel()
     queries, points = (a.reshape(count, *a.shape[-2:]) for a in (x, y))
