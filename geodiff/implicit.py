@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import is_transformed, outside_autocast, refuse_torch_func
 from geodiff.soft.special import last_derivative
 from geodiff.validation import fail, floating
 
@@ -20,9 +21,19 @@ class _Attach(torch.autograd.Function):
     """The solution, with the gradient `−(∂F/∂y)⁻ᵀ g` for the residual."""
 
     @staticmethod
-    def forward(ctx: Any, solution: torch.Tensor, residual: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(residual, inverse)
+    def forward(solution: torch.Tensor, residual: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
         return solution.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])
+        ctx.save_for_forward(*inputs[1:])
+
+    @staticmethod
+    def jvp(ctx: Any, _: Any, tangent: torch.Tensor | None, __: Any) -> torch.Tensor:
+        residual, inverse = ctx.saved_tensors
+        tangent = torch.zeros_like(residual) if tangent is None else tangent
+        return -(inverse @ tangent[..., None])[..., 0]
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -31,6 +42,7 @@ class _Attach(torch.autograd.Function):
         return None, last_derivative(gradient, residual, message=_ONCE), None
 
 
+@outside_autocast
 def root(
     solution: torch.Tensor,
     residual: Callable[..., torch.Tensor],
@@ -76,12 +88,15 @@ def root(
     value = residual(held, *inputs)
     if value.shape != held.shape:
         raise fail("implicit.root", "residual", f"of shape {tuple(held.shape)}, like the solution", value)
-    if not value.requires_grad:
+    if is_transformed(value):
+        refuse_torch_func("implicit.root", value)
+    elif not value.requires_grad:
         return held
     jacobian = _jacobian(held, residual, inputs)
     return _Attach.apply(held, value, _inverse(jacobian, scale, tolerance))
 
 
+@outside_autocast
 def minimum(
     solution: torch.Tensor,
     objective: Callable[..., torch.Tensor],

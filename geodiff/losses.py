@@ -19,14 +19,14 @@ Example:
 import numbers
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 
+from geodiff.modes import is_transformed, keep, outside_autocast
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mesh_batch import MeshBatch
 from geodiff.scene.topology import Topology
-from geodiff.validation import choice, fail, floating
+from geodiff.validation import choice, fail, floating, looks_at_values
 
 # A face's unit normal is n / sqrt(|n|² + SLIVER·S²), S the sum of its squared edges: the exact one for any sound face
 # (6e-8 off for an equilateral one), but with a bounded gradient where |n|/S, 0.29 at best, falls to 1e-4.
@@ -34,6 +34,7 @@ SLIVER = 1e-8
 REDUCTIONS = ("mean", "sum", "none")
 
 
+@outside_autocast
 def iou(alpha: torch.Tensor, target: torch.Tensor, *, reduction: str = "mean") -> torch.Tensor:
     """Compare silhouettes by the soft intersection over union, 0 where they agree and 1 where they are disjoint.
 
@@ -69,7 +70,7 @@ def iou(alpha: torch.Tensor, target: torch.Tensor, *, reduction: str = "mean") -
         message = f"on {alpha.device}, where alpha is"
         raise fail(where, "target", message, str(target.device), "Move it with target.to(alpha.device).", RuntimeError)
     for name, image in (("alpha", alpha), ("target", target)):
-        if image.device.type == "cpu" and image.numel():
+        if image.device.type == "cpu" and image.numel() and looks_at_values(image):
             low, high = (float(bound) for bound in torch.aminmax(image.detach()))
             if low < -1e-3 or high > 1 + 1e-3:
                 raise fail(where, name, "in [0, 1]", f"values in [{low:g}, {high:g}]", "Divide 8-bit images by 255.")
@@ -81,6 +82,7 @@ def iou(alpha: torch.Tensor, target: torch.Tensor, *, reduction: str = "mean") -
     return _reduce(torch.where(some, 1 - intersection / torch.where(some, union, 1), 0), reduction)
 
 
+@outside_autocast
 def laplacian(
     mesh: Mesh | MeshBatch, *, kind: str = "uniform", squared: bool = True, reduction: str = "mean"
 ) -> torch.Tensor:
@@ -123,6 +125,7 @@ def laplacian(
     return _each("losses.laplacian", mesh, reduction, value)
 
 
+@outside_autocast
 def flatness(mesh: Mesh | MeshBatch, *, reduction: str = "mean") -> torch.Tensor:
     """Penalise creases: the mean of ``(1 + cos θ)²`` over the interior edges, θ the dihedral angle (π where flat).
 
@@ -153,6 +156,7 @@ def flatness(mesh: Mesh | MeshBatch, *, reduction: str = "mean") -> torch.Tensor
     return _each("losses.flatness", mesh, reduction, lambda x, tables: _terms(_bends(x, tables).square()))
 
 
+@outside_autocast
 def normal_consistency(mesh: Mesh | MeshBatch, *, reduction: str = "mean") -> torch.Tensor:
     """Measure how much the normals of adjacent faces differ: the mean of ``1 − cos(n_a, n_b)`` over adjacent faces.
 
@@ -177,6 +181,7 @@ def normal_consistency(mesh: Mesh | MeshBatch, *, reduction: str = "mean") -> to
     return _each("losses.normal_consistency", mesh, reduction, lambda x, tables: _terms(_bends(x, tables)))
 
 
+@outside_autocast
 def edge_length(mesh: Mesh | MeshBatch, target: float | torch.Tensor = 0.0, *, reduction: str = "mean") -> torch.Tensor:
     """Draw the edges to a common length: the mean over all edges of ``(|e| − target)²``.
 
@@ -241,9 +246,8 @@ def _each(
     if not isinstance(mesh, Mesh):
         fix = "Build one with geodiff.Mesh(vertices, faces)."
         raise fail(where, "mesh", "a geodiff.Mesh or MeshBatch", mesh, fix, TypeError)
-    tables = _TABLES.get(mesh.topology)
-    if tables is None:
-        tables = _TABLES[mesh.topology] = _Tables(mesh.topology)
+    keep(mesh.topology, "_loss_tables", _Tables)
+    tables: _Tables = mesh.topology.__dict__["_loss_tables"]
     batch = mesh.vertices.shape[:-2]
     columns = mesh.vertices.reshape(batch.numel(), *mesh.vertices.shape[-2:]).movedim(0, 1)
     total, count = value(columns, tables)
@@ -314,6 +318,10 @@ class _NormalCosines(torch.autograd.Function):
 
 def _bends(x: torch.Tensor, tables: "_Tables") -> torch.Tensor:
     """One minus the cosine between the normals of adjacent faces (P, B)."""
+    if is_transformed(x):
+        _, _, normal, softened, _ = _edges_and_normals(x, tables)
+        left, right = _unit_pairs(normal / softened, tables)
+        return 1 - (left * right).sum(-1)
     cosine: torch.Tensor = _NormalCosines.apply(x, tables)
     return 1 - cosine
 
@@ -340,6 +348,17 @@ class _Rows:
         weight = None if self.weight is None else self.weight.to(x.dtype)
         total = torch.nn.functional.embedding_bag(self.index, flat, self.offsets, mode="sum", per_sample_weights=weight)
         return total.reshape(-1, *x.shape[1:])
+
+    def plainly_times(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiply as `times`, by functions that take part in forward mode and torch.func."""
+        rows = x.index_select(0, self.index)
+        if self.offsets is None:
+            return rows
+        if self.weight is not None:
+            rows = rows * self.weight.to(x.dtype).reshape(-1, *[1] * (x.dim() - 1))
+        places = torch.arange(len(self.index), device=x.device)
+        row = torch.searchsorted(self.offsets, places, right=True) - 1
+        return x.new_zeros(len(self.offsets), *x.shape[1:]).index_add(0, row, rows)
 
     @classmethod
     def gather(cls, index: torch.Tensor, count: int) -> "_Rows":
@@ -370,6 +389,8 @@ class _Product(torch.autograd.Function):
 
 def _product(x: torch.Tensor, rows: _Rows) -> torch.Tensor:
     """Multiply ``rows`` by x (N, ...) along dimension 0."""
+    if is_transformed(x):
+        return rows.plainly_times(x)
     if not (torch.is_grad_enabled() and x.requires_grad):
         return rows.times(x)
     result: torch.Tensor = _Product.apply(x, rows)
@@ -409,6 +430,3 @@ class _Tables:
         self.laplacian = _Rows(column, starts, torch.where(row == column, -1.0, inverse[row]))
         self.laplacian.transposed = _Rows(column, starts, torch.where(row == column, -1.0, inverse[column]))
         self.laplacian.transposed.transposed = self.laplacian
-
-
-_TABLES: WeakKeyDictionary[Topology, _Tables] = WeakKeyDictionary()

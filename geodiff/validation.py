@@ -2,6 +2,7 @@
 """Checks at the public border: each says the argument, what was expected, what came and how to mend it."""
 
 import contextlib
+import dataclasses
 import difflib
 import math
 import numbers
@@ -33,6 +34,24 @@ def describe(value: Any) -> str:
         return f"{str(dtype).replace('torch.', '')} of shape {tuple(shape)}"
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def shapes_repr(self: Any) -> str:
+    """Represent a dataclass or named tuple by the shapes of its tensors, not their numbers: for its ``__repr__``."""
+    names = getattr(self, "_fields", None) or [field.name for field in dataclasses.fields(self) if field.repr]
+    parts = [f"{name}={_brief(getattr(self, name))}" for name in names if hasattr(self, name)]
+    return f"{type(self).__name__}({', '.join(parts)})"
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, torch.Tensor | np.ndarray):
+        return describe(value).replace("of shape ", "")
+    if isinstance(value, list | tuple) and type(value) in (list, tuple) and len(value) > 4:
+        return f"{type(value).__name__} of {len(value)}"
+    if type(value) in (list, tuple):
+        return ("[{}]" if isinstance(value, list) else "({})").format(", ".join(_brief(part) for part in value))
+    text = repr(value)
+    return text if len(text) <= 200 else f"{type(value).__name__}(…)"
 
 
 def fail(
@@ -119,6 +138,9 @@ def looks_at_values(value: torch.Tensor) -> bool:
 
 def check_finite(where: str, argument: str, value: torch.Tensor) -> None:
     """Raise if the tensor holds NaN or infinity, naming the first place."""
+    if torch._C._functorch.is_batchedtensor(value):
+        fix = "Leading axes are a batch: pass the whole of it at once, or loop over its items."
+        raise fail(where, argument, "outside of torch.func.vmap", "a tensor that it maps over", fix, RuntimeError)
     with torch.no_grad():
         # The sum of finite numbers can overflow, but a sum that is finite proves there is no NaN or infinity: one
         # cheap pass in the common case.

@@ -214,14 +214,17 @@ long long composite_forward(Array<const T, 1> alpha, Array<const T, 2> color, Ar
 }
 
 template <class T>
-void composite_backward(Array<const T, 1> alpha, Array<const T, 2> color, Array<const int64_t, 1> place,
-                        Array<const T, 2> background, Array<const T, 2> upstream, Array<T, 1> grad_alpha,
-                        Array<T, 2> grad_color, int threads) {
+long long composite_backward(Array<const T, 1> alpha, Array<const T, 2> color, Array<const int64_t, 1> place,
+                             Array<const T, 2> background, Array<const T, 2> upstream, Array<T, 1> grad_alpha,
+                             Array<T, 2> grad_color, int threads) {
     auto job = composite_job<T>(alpha, color, place, background, threads);
+    long long met = 0;
+    job.met = &met;
     job.upstream = upstream.data();
     job.grad_alpha = grad_alpha.data();
     job.grad_color = grad_color.data();
     run(level->composite_backward_f32, level->composite_backward_f64, job);
+    return met;
 }
 
 template <class T>

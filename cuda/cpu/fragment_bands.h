@@ -336,6 +336,8 @@ void faces_backward(const Scene<T>& scene, i64 image, int threads, const ByFace&
             Clip<T> corner[3];
             scene.corners(image, f, corner);
             const Polygon<T> p = make_polygon(corner, job.near);
+            for (int k = 0; k < 3; ++k) grads[3 * f + k] = {T(0), T(0), T(0), T(0)};
+            if (p.n == 0) continue;  // nobody sees it: the fragments are not what the forward pass left
             Edge<T> edges[4];
             for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
             FaceGradient g = no_gradient();

@@ -49,7 +49,7 @@ void forward_as(const Job<T>& job) {
 template <int kChannels, class T>
 void backward_as(const Job<T>& job) {
     const int c = kChannels ? kChannels : job.channels;
-    each_pixel(job, [&](i64 i, i64 p, i64 row) {
+    *job.met = each_pixel(job, [&](i64 i, i64 p, i64 row) {
         const T* color = p < 0 ? nullptr : job.color + p * c;
         T* grad_color = p < 0 ? nullptr : job.grad_color + p * c;
         job.grad_alpha[i] =

@@ -204,6 +204,7 @@ struct Gatherer {
                 const double x = double(grid.x(column));
                 const bool inside = !(job.distance[pixel] < T(0));
                 view_of(e, view, code);
+                if ((e & 3) >= view.n) continue;  // no such edge: `nearest` is not what the forward pass left
                 if (e != run.code) {
                     if (run.code >= 0) shares.push(run);
                     run = {e, {0, 0, 0, 0}};
@@ -213,6 +214,7 @@ struct Gatherer {
                     continue;
                 }
                 view_of(kind, other, other_code);
+                if ((kind & 3) >= other.n) continue;
                 EndGradient to_e, to_f;
                 crossing_gradient(view, e & 3, other, kind & 3, x, y, inside, to_e, to_f);
                 add(run.ends, to_e, w);
@@ -233,6 +235,7 @@ void scatter(const Job<T>& job, i64 image, const Share& share, double* grad) {
     load_corners(job, image, face, corner);
     const Polygon<double> p = make_polygon(corner, double(job.near));
     double gx[4] = {0, 0, 0, 0}, gy[4] = {0, 0, 0, 0};
+    if (k >= p.n) return;
     const int l = k + 1 == p.n ? 0 : k + 1;
     gx[k] = share.ends.ax;
     gy[k] = share.ends.ay;

@@ -2,7 +2,6 @@
 """The fitted atlas: charts, where each point lies in them, and the surfaces they hand out."""
 
 import dataclasses
-import functools
 import os
 import pathlib
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from geodiff.atlas.domain import Domain, trim
 from geodiff.atlas.orient import orient
 from geodiff.atlas.sample import Samples, sample, step
 from geodiff.atlas.watertight import poisson_mesh
+from geodiff.modes import cached, outside_autocast
 from geodiff.scene.atomic import replacing
 from geodiff.scene.mesh import Mesh
 from geodiff.validation import fail, floating, integers
@@ -32,6 +32,7 @@ _CHART_FIELDS = ("linear", "offset", "center", "rotation", "scale")
 _FIELDS = ("points", "chart", "point", "uv", "inside", "outlier", "sign", "confidence")
 
 
+@outside_autocast
 @dataclasses.dataclass(frozen=True)
 class Atlas:
     """A surface as overlapping charts φ_q: [0, 1]² → space, fitted to a cloud of N points.
@@ -268,7 +269,7 @@ class Atlas:
                 raise fail("Atlas.load", "path", f"of format '{_FORMAT}'", f"{path}, which is something else")
             return _atlas(content)
 
-    @functools.cached_property
+    @cached
     def domain(self) -> Domain:
         """Where the charts are trusted; computed on first use."""
         center, scale = self.charts.center, self.charts.scale
@@ -286,7 +287,7 @@ class Atlas:
         mean = torch.nn.functional.normalize(total, dim=-1, eps=1e-30)
         return (facing * mean[self.point]).sum(-1) > _TURNED
 
-    @functools.cached_property
+    @cached
     def _at_members(self) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.no_grad():
             parts = [
@@ -312,31 +313,31 @@ class Atlas:
         t = self.tangents
         return torch.nn.functional.normalize(torch.linalg.cross(t[..., 0], t[..., 1]), dim=-1, eps=1e-30)
 
-    @functools.cached_property
+    @cached
     def _consensus(self) -> tuple[torch.Tensor, torch.Tensor]:
         fitted, spread = consensus.consensus(self.predictions, self._say, self.point, len(self.points))
         covered = torch.bincount(self.point, minlength=len(self.points)) > 0
         return torch.where(covered[:, None], fitted, self.points.to(fitted)), spread
 
-    @functools.cached_property
+    @cached
     def _say(self) -> torch.Tensor:
         say = consensus.weights(consensus.depth(self.predictions, self.chart, self.charts.center, self.charts.scale))
         return say * self.trust[self.chart]
 
-    @functools.cached_property
+    @cached
     def trust(self) -> torch.Tensor:
         """How far each chart is to be trusted (Q,), in (0, 1]: `geodiff.atlas.consensus.trust`."""
         goals = self.points[self.point].to(self.predictions)
         return consensus.trust(self.predictions, goals, self.chart, len(self), self.noise)
 
-    @functools.cached_property
+    @cached
     def disagreement(self) -> float:
         """Typical distance between charts at the same point: root mean square of the spread, without its worst 5 %."""
         spread = self._consensus[1]
         spread = spread[spread <= spread.quantile(0.95)] if 0 < len(spread) < 1 << 24 else spread
         return float(spread.square().mean().sqrt()) if len(spread) else 0.0
 
-    @functools.cached_property
+    @cached
     def by_point(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Memberships of each point, deepest first: those of point i are `rows[first[i] : first[i + 1]]`.
 

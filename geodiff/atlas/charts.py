@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from geodiff.atlas.ragged import Ragged
-from geodiff.validation import choice, fail, floating
+from geodiff.modes import outside_autocast
+from geodiff.validation import choice, fail, floating, shapes_repr
 
 if TYPE_CHECKING:
     from geodiff.atlas.cover import Cover
@@ -31,6 +32,8 @@ class Placement:
         rotation: (Q, 3, 3), right-handed; its rows are the principal axes, the last one across the patch.
         scale: (Q,) distance of the farthest point from the mean.
     """
+
+    __repr__ = shapes_repr
 
     center: torch.Tensor
     rotation: torch.Tensor
@@ -62,6 +65,7 @@ class Placement:
         return torch.einsum("mi,mki->mk", offset, self.rotation[chart]).to(dtype)
 
 
+@outside_autocast
 @dataclasses.dataclass(frozen=True)
 class Charts:
     """Q maps φ_q from the unit square to space.
@@ -81,6 +85,8 @@ class Charts:
 
     Gradients: with respect to all of these and to u; of relu's kinks, 0.
     """
+
+    __repr__ = shapes_repr
 
     weights: tuple[torch.Tensor, ...]
     biases: tuple[torch.Tensor, ...]

@@ -9,7 +9,7 @@ import torch
 from scipy.sparse import coo_matrix, csgraph
 from scipy.spatial import cKDTree
 
-from geodiff.validation import fail, floating, promote
+from geodiff.validation import fail, floating, promote, shapes_repr
 
 LEAST_POINTS = 16
 MOST_POINTS = 200_000
@@ -34,6 +34,8 @@ class Cloud:
         duplicates: how many points were dropped since they repeat another.
         notes: what a user should be told, a sentence each.
     """
+
+    __repr__ = shapes_repr
 
     points: torch.Tensor
     normals: torch.Tensor

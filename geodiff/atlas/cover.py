@@ -10,7 +10,8 @@ from scipy.sparse import coo_matrix, csgraph
 from scipy.spatial import cKDTree
 
 from geodiff.atlas.cloud import Cloud, read_cloud
-from geodiff.validation import fail, integer, positive, seed_number
+from geodiff.validation import fail, integer, positive, seed_number, shapes_repr
+from geodiff.modes import outside_autocast
 
 TARGET = 60
 LEAST_MEMBERS = 8
@@ -37,6 +38,8 @@ class Cover:
         normals: (N, 3) unit, either side unless given.
     """
 
+    __repr__ = shapes_repr
+
     points: torch.Tensor
     centers: torch.Tensor
     radius: torch.Tensor
@@ -57,6 +60,7 @@ class Cover:
         return len(self.centers)
 
 
+@outside_autocast
 def cover(
     points: Any,
     *,

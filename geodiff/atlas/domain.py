@@ -2,13 +2,15 @@
 """Where charts are trusted: triangles between neighbouring members, and which chart gives which place."""
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from scipy.spatial import Delaunay, QhullError, cKDTree
+
+from geodiff.modes import cached
+from geodiff.validation import shapes_repr
 
 _NEIGHBOURS = 8
 _OFF = 1 / 3
@@ -27,6 +29,8 @@ class Domain:
         area: (T,) in space.
     """
 
+    __repr__ = shapes_repr
+
     triangles: torch.Tensor
     chart: torch.Tensor
     places: torch.Tensor
@@ -34,7 +38,7 @@ class Domain:
     owned: torch.Tensor
     area: torch.Tensor
 
-    @functools.cached_property
+    @cached
     def surface_area(self) -> float:
         """Area of the surface, each place counted once: a third of a triangle goes to each corner's owner."""
         return float((self.area[:, None] * self.owned).double().sum() / 3)

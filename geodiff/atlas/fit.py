@@ -15,7 +15,8 @@ from geodiff.atlas.cover import LEAST_MEMBERS, WELL_INSIDE, Cover, cover
 from geodiff.atlas.noise import estimate_noise
 from geodiff.atlas.ragged import Ragged
 from geodiff.atlas.training import Batch
-from geodiff.validation import choice, fail, integer, number, positive, seed_number
+from geodiff.validation import choice, fail, integer, number, positive, seed_number, shapes_repr
+from geodiff.modes import outside_autocast
 
 CHECK = 5  # steps between looks at the residuals
 LEAST_STEPS = 20
@@ -131,6 +132,8 @@ class FittedCharts:
         folded: how many patches fold over their plane.
         notes: what a user should be told.
     """
+
+    __repr__ = shapes_repr
 
     charts: Charts
     cover: Cover
@@ -453,6 +456,7 @@ class Fitter:
         )
 
 
+@outside_autocast
 def fit_charts(
     points: Any,
     *,

@@ -9,8 +9,10 @@ import torch
 from scipy.spatial import cKDTree
 
 from geodiff.atlas.ragged import Ragged
+from geodiff.modes import lasting
 from geodiff.transport.assignment import Assignment, assign
 from geodiff.transport.sinkhorn import SinkhornResult, sinkhorn
+from geodiff.validation import shapes_repr
 
 MATCHINGS = ("hybrid", "projection", "exact", "sinkhorn")
 LLOYD_ROUNDS = 20
@@ -41,7 +43,8 @@ def lloyd(count: int) -> torch.Tensor:
         size = np.bincount(cell, minlength=count)
         sums = np.stack([np.bincount(cell, grid[:, k], count) for k in range(2)], 1)
         sites = np.where(size[:, None] > 0, sums / np.maximum(size, 1)[:, None], sites)
-    return torch.from_numpy(sites).float()
+    with lasting():
+        return torch.from_numpy(sites).float()
 
 
 def folded(normals: torch.Tensor, chart: torch.Tensor, axis: torch.Tensor) -> torch.Tensor:
@@ -68,6 +71,9 @@ class Match(NamedTuple):
             place is the one point that has it.
         potentials: of each block, to start the next matching from.
     """
+
+    def __repr__(self) -> str:
+        return shapes_repr(self)
 
     uv: torch.Tensor
     soft: list[torch.Tensor] | None

@@ -10,6 +10,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from geodiff.atlas.proximity import Closest, check_mesh, closest_on_mesh, sample_mesh
+from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh
 from geodiff.validation import fail, promote
 
@@ -78,6 +79,7 @@ class SurfaceMetrics:
         return values
 
 
+@outside_autocast
 def surface_metrics(
     output: Mesh | torch.Tensor,
     truth: Mesh | torch.Tensor,

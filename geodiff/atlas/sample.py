@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from geodiff.atlas import consensus
-from geodiff.validation import fail, integer, seed_number
+from geodiff.validation import fail, integer, seed_number, shapes_repr
 
 if TYPE_CHECKING:
     from geodiff.atlas.atlas import Atlas
@@ -28,6 +28,9 @@ class Samples(NamedTuple):
         chart: (S,) int64, sorted: the chart that owns the place.
         uv: (S, 2), its place in that chart's square.
     """
+
+    def __repr__(self) -> str:
+        return shapes_repr(self)
 
     points: torch.Tensor
     normals: torch.Tensor

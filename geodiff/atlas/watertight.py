@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh
 from geodiff.validation import fail, promote
 
@@ -54,6 +55,7 @@ def _missing(error: Exception) -> str:
     return f"{text}: apt-get install {package}." if package else f"{text}. Install the package that has it."
 
 
+@outside_autocast
 def poisson_mesh(
     points: torch.Tensor,
     normals: torch.Tensor,

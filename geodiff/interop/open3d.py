@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh
-from geodiff.validation import fail, promote, shape_text
+from geodiff.validation import fail, promote, shape_text, shapes_repr
 
 
 class Points(NamedTuple):
@@ -20,11 +21,15 @@ class Points(NamedTuple):
         normals: (N, 3), or None.
     """
 
+    def __repr__(self) -> str:
+        return shapes_repr(self)
+
     positions: torch.Tensor
     colors: torch.Tensor | None = None
     normals: torch.Tensor | None = None
 
 
+@outside_autocast
 def from_open3d(mesh: Any, dtype: torch.dtype = torch.float32) -> Mesh:
     """Make a mesh from an Open3D ``TriangleMesh``, with its vertex colours, texture coordinates and texture.
 
@@ -55,6 +60,7 @@ def from_open3d(mesh: Any, dtype: torch.dtype = torch.float32) -> Mesh:
     return Mesh(vertices, faces, **attributes)
 
 
+@outside_autocast
 def to_open3d(mesh: Mesh) -> Any:
     """Return an ``open3d.geometry.TriangleMesh`` with the same vertices, faces, vertex colours and texture.
 
@@ -98,6 +104,7 @@ def to_open3d(mesh: Mesh) -> Any:
     return result
 
 
+@outside_autocast
 def points_from_open3d(cloud: Any, dtype: torch.dtype = torch.float32) -> Points:
     """Return the positions, colours and normals of an Open3D ``PointCloud``, of either geometry.
 
@@ -114,6 +121,7 @@ def points_from_open3d(cloud: Any, dtype: torch.dtype = torch.float32) -> Points
     return Points(positions, colors if len(colors) else None, normals if len(normals) else None)
 
 
+@outside_autocast
 def points_to_open3d(positions: Any, colors: Any = None, normals: Any = None) -> Any:
     """Return an ``open3d.geometry.PointCloud``.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.scene.camera import Camera
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mesh_batch import MeshBatch
@@ -29,6 +30,7 @@ _TEXEL = 1e-3
 _CAMERAS = (_FOV, _FOV_ORTHOGRAPHIC, _PERSPECTIVE, _ORTHOGRAPHIC)
 
 
+@outside_autocast
 def from_pytorch3d(meshes: Any) -> MeshBatch:
     """Make a batch from PyTorch3D's ``Meshes``, with its vertex colours, textures or face colours.
 
@@ -57,6 +59,7 @@ def from_pytorch3d(meshes: Any) -> MeshBatch:
     return MeshBatch([Mesh(v, f, **look) for v, f, look in zip(vertices, faces, looks, strict=True)])
 
 
+@outside_autocast
 def to_pytorch3d(mesh: Mesh | MeshBatch) -> Any:
     """Return PyTorch3D's ``Meshes`` with one kind of appearance, the only one that it holds.
 
@@ -93,6 +96,7 @@ def to_pytorch3d(mesh: Mesh | MeshBatch) -> Any:
     return _pytorch3d("structures").Meshes(vertices, [part.faces for part in parts], textures)
 
 
+@outside_autocast
 def camera_from_pytorch3d(cameras: Any, image_size: Any = None) -> Camera:
     """Make a batch of cameras from PyTorch3D's perspective or orthographic ones.
 
@@ -146,6 +150,7 @@ def camera_from_pytorch3d(cameras: Any, image_size: Any = None) -> Camera:
     return Camera(turn[:, None] * R.mT, turn * T, focal, mirror * principal, orthographic=orthographic, **options)
 
 
+@outside_autocast
 def camera_to_pytorch3d(camera: Camera, *, fov: bool = False, zfar: float = 100.0) -> Any:
     """Return PyTorch3D's ``PerspectiveCameras`` or ``OrthographicCameras``, in NDC.
 

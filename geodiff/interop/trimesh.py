@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import trimesh
 
+from geodiff.modes import outside_autocast
 from geodiff.scene.camera import Camera
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mesh_batch import MeshBatch
@@ -15,6 +16,7 @@ from geodiff.scene.mesh_files import from_trimesh, to_trimesh
 from geodiff.validation import fail
 
 
+@outside_autocast
 def from_trimesh_scene(
     scene: trimesh.Scene, dtype: torch.dtype = torch.float32
 ) -> tuple[dict[str, Mesh], Camera | None]:
@@ -56,6 +58,7 @@ def from_trimesh_scene(
     return meshes, camera.to(dtype=dtype)
 
 
+@outside_autocast
 def to_trimesh_scene(
     meshes: Mesh | MeshBatch | Mapping[str, Mesh],
     camera: Camera | None = None,

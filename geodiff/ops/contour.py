@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contour coverage: argument checks, choice of kernel, and its place in autograd and torch.compile."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from geodiff import soft
+from geodiff.modes import outside_autocast
 from geodiff.native import cpu
+from geodiff.ops import _op
 from geodiff.ops.culling import MAX_ERROR, contour_radii
 from geodiff.ops.derivatives import refuse_second
 from geodiff.reference.arguments import check_indices, check_packed
@@ -26,6 +29,7 @@ _library.define(
 )
 
 
+@outside_autocast
 def contour(
     clip: torch.Tensor,
     faces: torch.Tensor,
@@ -96,7 +100,7 @@ def contour(
         raise fail("contour", "edges", f"int32 of shape {tuple(faces.shape)}", edges, "Use reference.edge_cycles.")
     distance, _, _ = torch.ops.geodiff.contour(
         clip.contiguous(),
-        faces.to(torch.int32).contiguous(),
+        _op.int32(faces),
         layout.to(torch.int64).contiguous(),
         edges.contiguous(),
         _params(law, scale),
@@ -133,7 +137,10 @@ def _forward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     check_indices("contour", clip, faces, layout)
     distance, along, nearest = _fake_forward(clip, faces, layout, edges, params, height, width)
-    outside, inside = contour_radii(distribution, reversed_, squared, *params.tolist(), max_error)
+    numbers = params.tolist()
+    if not all(map(math.isfinite, numbers)) or numbers[0] <= 0:
+        raise fail("contour", "params", "finite, with a positive scale", str(numbers))
+    outside, inside = contour_radii(distribution, reversed_, squared, *numbers, max_error)
     cpu.extension().contour_forward(
         clip.detach().numpy(),
         faces.numpy(),
@@ -164,6 +171,8 @@ def _backward(
     along: torch.Tensor,
     nearest: torch.Tensor,
 ) -> torch.Tensor:
+    check_indices("contour_backward", clip, faces, layout)
+    _op.check_of_image("contour_backward", "nearest", nearest, (4 * layout[:, 2]).tolist(), least=-2)
     grad_clip = torch.empty_like(clip)
     cpu.extension().contour_backward(
         clip.detach().numpy(),
@@ -214,9 +223,27 @@ def _autograd(ctx: Any, upstream: torch.Tensor, *_: Any) -> tuple[torch.Tensor |
     return (grad_clip, *(None,) * 11)
 
 
-_library.impl("contour", _forward, "CPU")
-_library.impl("contour_backward", _backward, "CPU")
+_op.implement(
+    _library,
+    "contour",
+    _forward,
+    {"clip": "N 4", "faces": "int32 F 3", "layout": "int64 B 3", "edges": "int32 F 3", "params": "float64 3"},
+)
+_op.implement(
+    _library,
+    "contour_backward",
+    _backward,
+    {
+        "clip": "N 4",
+        "faces": "int32 F 3",
+        "layout": "int64 B 3",
+        "upstream": "B height width",
+        "distance": "B height width",
+        "along": "B height width",
+        "nearest": "int32 B height width 2",
+    },
+)
 torch.library.register_fake("geodiff::contour", _fake_forward, lib=_library)
 torch.library.register_fake("geodiff::contour_backward", _fake_backward, lib=_library)
-torch.library.register_autograd("geodiff::contour", _autograd, setup_context=_setup, lib=_library)
+_op.autograd(_library, "contour", _autograd, _setup)
 refuse_second(_library, "contour")

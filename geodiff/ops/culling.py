@@ -3,6 +3,7 @@
 
 import functools
 import math
+from typing import Any
 
 import torch
 
@@ -85,6 +86,11 @@ def radius_of(
     given = (scale, law.shape, law.shift, rule.p)
     numbers = [0.0 if v is None else float(v.detach() if isinstance(v, torch.Tensor) else v) for v in given]
     scale, shape, shift, p = numbers
-    return cull_radius(
+    return _constant_radius(
         law.kernel_id, law.is_reversed, law.is_squared, scale, shape, shift, rule.kernel_id, p, faces, max_error
     )
+
+
+@torch.compiler.assume_constant_result
+def _constant_radius(*numbers: Any) -> float:
+    return cull_radius(*numbers)  # found while torch.compile traces: all that it depends on are numbers

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from geodiff.ops import _op
+
 
 def refuse_second(library: torch.library.Library, op: str) -> None:
     """Make it an error, which names the twin, to differentiate ``geodiff::<op>_backward``, the gradient of an op."""
@@ -15,4 +17,4 @@ def refuse_second(library: torch.library.Library, op: str) -> None:
             "plain torch."
         )
 
-    torch.library.register_autograd(f"geodiff::{op}_backward", refuse, lib=library)
+    _op.autograd(library, f"{op}_backward", refuse)

@@ -6,12 +6,15 @@ from typing import Any
 import torch
 
 from geodiff import reference
+from geodiff.modes import outside_autocast
 from geodiff.native import cpu
+from geodiff.ops import _op
 from geodiff.ops.derivatives import refuse_second
 from geodiff.reference.arguments import check_indices, check_packed
 from geodiff.reference.fragments import ORDERS, Fragments, Ranking, check_blend, check_fragments
 from geodiff.validation import fail
 
+_WEIGHT = ORDERS.index("weight")
 _library = torch.library.Library("geodiff", "FRAGMENT")
 _library.define(
     "fragments(Tensor clip, Tensor faces, Tensor layout, Tensor table, Tensor sharpness, int k, int height, int width, "
@@ -28,6 +31,7 @@ _library.define(
 )
 
 
+@outside_autocast
 def fragments(
     clip: torch.Tensor,
     faces: torch.Tensor,
@@ -86,7 +90,7 @@ def fragments(
     sharpness = clip.new_zeros(0) if ranking is None else ranking.sharpness.detach().to(clip.dtype).contiguous()
     distance, barycentric, depth, face_id = torch.ops.geodiff.fragments(
         clip.contiguous(),
-        faces.to(torch.int32).contiguous(),
+        _op.int32(faces),
         layout.to(torch.int64).contiguous(),
         table,
         sharpness,
@@ -115,6 +119,11 @@ def _forward(
     unit: float,
 ) -> tuple[torch.Tensor, ...]:
     check_indices("fragments", clip, faces, layout)
+    check_fragments(
+        "fragments", clip, layout, k, blur, ORDERS[order], None if order != _WEIGHT else Ranking(table, unit, sharpness)
+    )
+    if len(table) < 2:
+        raise fail("fragments", "table", "of two entries or more", table)
     distance, barycentric, depth, face_id = _fake(clip, faces, layout, table, sharpness, k, height, width)
     cpu.extension().fragments_forward(
         clip.detach().numpy(),
@@ -150,6 +159,8 @@ def _backward(
     width: int,
     near: float,
 ) -> torch.Tensor:
+    check_indices("fragments_backward", clip, faces, layout)
+    _op.check_of_image("fragments_backward", "face_id", face_id, layout[:, 2].tolist())
     grad_clip = torch.zeros_like(clip)
     cpu.extension().fragments_backward(
         clip.detach().numpy(),
@@ -203,6 +214,7 @@ def _autograd(ctx: Any, *upstream: torch.Tensor | None) -> tuple[torch.Tensor | 
     return (grad_clip, *(None,) * 11)
 
 
+@outside_autocast
 def blend(values: torch.Tensor, index: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Blend rows by weights: `out_p = Σ_j weight_pj · values[index_pj]`.
 
@@ -228,18 +240,14 @@ def blend(values: torch.Tensor, index: torch.Tensor, weight: torch.Tensor) -> to
         tensor([[2.]])
     """
     check_blend(values, index, weight)
-    if values.device.type != "cpu":
+    if _op.for_twin(values, weight):
         return reference.blend(values, index, weight)
-    result: torch.Tensor = torch.ops.geodiff.blend(
-        values.contiguous(), index.to(torch.int32).contiguous(), weight.contiguous()
-    )
+    result: torch.Tensor = torch.ops.geodiff.blend(values.contiguous(), _op.int32(index), weight.contiguous())
     return result
 
 
 def _blend(values: torch.Tensor, index: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    if index.numel() and not (0 <= int(index.min()) and int(index.max()) < len(values)):
-        low, high = int(index.min()), int(index.max())
-        raise fail("blend", "index", f"in [0, {len(values)})", f"from {low} to {high}", "It names rows of `values`.")
+    _op.check_range("blend", "index", index, len(values), "rows of `values`")
     out = _fake_blend(values, index, weight)
     cpu.extension().blend_forward(
         values.detach().numpy(), index.numpy(), weight.detach().numpy(), out.numpy(), cpu.threads()
@@ -259,6 +267,7 @@ def _blend_backward(
     want_values: bool,
     want_weight: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    _op.check_range("blend_backward", "index", index, len(values), "rows of `values`")
     grad_values, grad_weight = _fake_blend_backward(upstream, values, index, weight, want_values, want_weight)
     grad_values.zero_()
     cpu.extension().blend_backward(
@@ -297,15 +306,40 @@ def _autograd_blend(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | No
     return values if want[0] else None, None, weight if want[1] else None
 
 
-_library.impl("fragments", _forward, "CPU")
-_library.impl("fragments_backward", _backward, "CPU")
-_library.impl("blend", _blend, "CPU")
-_library.impl("blend_backward", _blend_backward, "CPU")
+_op.implement(
+    _library,
+    "fragments",
+    _forward,
+    {"clip": "N 4", "faces": "int32 F 3", "layout": "int64 B 3", "table": "S", "sharpness": "? B"},
+    {"order": (0, 2, "0, 1 or 2")},
+)
+_op.implement(
+    _library,
+    "fragments_backward",
+    _backward,
+    {
+        "clip": "N 4",
+        "faces": "int32 F 3",
+        "layout": "int64 B 3",
+        "face_id": "int64 B height width K",
+        "distance": "B height width K",
+        "up_distance": "? B height width K",
+        "up_barycentric": "? B height width K 3",
+        "up_depth": "? B height width K",
+    },
+)
+_op.implement(_library, "blend", _blend, {"values": "N C", "index": "int32 P J", "weight": "P J"})
+_op.implement(
+    _library,
+    "blend_backward",
+    _blend_backward,
+    {"values": "N C", "index": "int32 P J", "weight": "P J", "upstream": "P C"},
+)
 torch.library.register_fake("geodiff::fragments", _fake, lib=_library)
 torch.library.register_fake("geodiff::fragments_backward", _fake_backward, lib=_library)
 torch.library.register_fake("geodiff::blend", _fake_blend, lib=_library)
 torch.library.register_fake("geodiff::blend_backward", _fake_blend_backward, lib=_library)
-torch.library.register_autograd("geodiff::fragments", _autograd, setup_context=_setup, lib=_library)
+_op.autograd(_library, "fragments", _autograd, _setup)
 refuse_second(_library, "fragments")
-torch.library.register_autograd("geodiff::blend", _autograd_blend, setup_context=_setup_blend, lib=_library)
+_op.autograd(_library, "blend", _autograd_blend, _setup_blend)
 refuse_second(_library, "blend")

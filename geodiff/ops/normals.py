@@ -6,7 +6,9 @@ from typing import Any
 import torch
 
 from geodiff import reference
+from geodiff.modes import outside_autocast
 from geodiff.native import cpu
+from geodiff.ops import _op
 from geodiff.reference.normals import check_corners, check_vertex_normals
 
 _library = torch.library.Library("geodiff", "FRAGMENT")
@@ -14,6 +16,7 @@ _library.define("vertex_normals(Tensor vertices, Tensor faces) -> Tensor")
 _library.define("vertex_normals_backward(Tensor upstream, Tensor vertices, Tensor faces) -> Tensor")
 
 
+@outside_autocast
 def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     """Return unit vertex normals: the sum of the surrounding faces' normals weighted by their areas, normalised.
 
@@ -39,10 +42,10 @@ def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
         tensor([0., 0., 1.])
     """
     check_vertex_normals(vertices, faces)
-    if vertices.device.type != "cpu":
+    if _op.for_twin(vertices):
         return reference.vertex_normals(vertices, faces)
     batch = vertices.reshape(vertices.shape[:-2].numel(), *vertices.shape[-2:])
-    result: torch.Tensor = torch.ops.geodiff.vertex_normals(batch.contiguous(), faces.to(torch.int32).contiguous())
+    result: torch.Tensor = torch.ops.geodiff.vertex_normals(batch.contiguous(), _op.int32(faces))
     return result.reshape(vertices.shape)
 
 
@@ -54,6 +57,7 @@ def _forward(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
 
 
 def _backward(upstream: torch.Tensor, vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+    check_corners(vertices, faces)
     grad = torch.empty_like(vertices)
     up = upstream.detach().contiguous().numpy()
     cpu.extension().vertex_normals_backward(vertices.detach().numpy(), faces.numpy(), up, grad.numpy(), cpu.threads())
@@ -93,11 +97,11 @@ def _autograd_backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor |
     return by_grad, by_vertices, None
 
 
-_library.impl("vertex_normals", _forward, "CPU")
-_library.impl("vertex_normals_backward", _backward, "CPU")
+_op.implement(_library, "vertex_normals", _forward, {"vertices": "B V 3", "faces": "int32 F 3"})
+_op.implement(
+    _library, "vertex_normals_backward", _backward, {"vertices": "B V 3", "faces": "int32 F 3", "upstream": "B V 3"}
+)
 torch.library.register_fake("geodiff::vertex_normals", _fake, lib=_library)
 torch.library.register_fake("geodiff::vertex_normals_backward", _fake_backward, lib=_library)
-torch.library.register_autograd("geodiff::vertex_normals", _autograd, setup_context=_setup, lib=_library)
-torch.library.register_autograd(
-    "geodiff::vertex_normals_backward", _autograd_backward, setup_context=_setup_backward, lib=_library
-)
+_op.autograd(_library, "vertex_normals", _autograd, _setup)
+_op.autograd(_library, "vertex_normals_backward", _autograd_backward, _setup_backward)

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The hard rasteriser: argument checks, and its place in torch.compile."""
 
+from typing import Any
+
 import torch
 
+from geodiff.modes import outside_autocast, refuse_transforms
 from geodiff.native import cpu
+from geodiff.ops import _op
 from geodiff.reference.arguments import check_indices, check_packed
 from geodiff.reference.rasterize import Raster
 from geodiff.validation import fail
@@ -14,6 +18,7 @@ _library.define(
 )
 
 
+@outside_autocast
 def rasterize(
     clip: torch.Tensor,
     faces: torch.Tensor,
@@ -52,6 +57,7 @@ def rasterize(
         tensor([[[2.]]])
     """
     check_packed("rasterize", clip, faces, layout, image_size, near, indices=False)
+    refuse_transforms("rasterize", "Use geodiff.reference.rasterize, or clip.detach() for constants.", clip)
     if clip.device.type != "cpu":
         raise fail(
             "rasterize",
@@ -63,7 +69,7 @@ def rasterize(
         )
     face_id, depth, barycentric = torch.ops.geodiff.rasterize(
         clip.detach().contiguous(),
-        faces.to(torch.int32).contiguous(),
+        _op.int32(faces),
         layout.to(torch.int64).contiguous(),
         *image_size,
         near,
@@ -91,6 +97,10 @@ def _forward(
     return face_id, depth, barycentric
 
 
+def _refuse(ctx: Any, *_: Any) -> None:
+    raise RuntimeError("geodiff::rasterize has no gradient. Use geodiff.reference.rasterize, which has.")
+
+
 def _fake(
     clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -98,5 +108,6 @@ def _fake(
     return layout.new_empty(shape, dtype=torch.int64), clip.new_empty(shape), clip.new_empty((*shape, 3))
 
 
-_library.impl("rasterize", _forward, "CPU")
+_op.implement(_library, "rasterize", _forward, {"clip": "N 4", "faces": "int32 F 3", "layout": "int64 B 3"})
+_op.autograd(_library, "rasterize", _refuse)
 torch.library.register_fake("geodiff::rasterize", _fake, lib=_library)

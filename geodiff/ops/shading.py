@@ -6,9 +6,11 @@ from typing import Any
 import torch
 
 from geodiff import reference
+from geodiff.modes import outside_autocast
 from geodiff.native import cpu
+from geodiff.ops import _op
 from geodiff.ops.derivatives import refuse_second
-from geodiff.reference.shading import WRAPS, check_composite, check_places, check_reflect, check_sample
+from geodiff.reference.shading import HEAD, LIGHT, WRAPS, check_composite, check_places, check_reflect, check_sample
 from geodiff.validation import fail
 
 _library = torch.library.Library("geodiff", "FRAGMENT")
@@ -27,6 +29,7 @@ _library.define(
 )
 
 
+@outside_autocast
 def reflect(
     rows: torch.Tensor,
     kinds: torch.Tensor,
@@ -67,12 +70,12 @@ def reflect(
         tensor([[0.6000, 0.6000, 0.6000, 1.0000, 1.0000, 1.0000]])
     """
     check_reflect(rows, kinds, image, normal, point)
-    if rows.device.type != "cpu":
+    if _op.for_twin(rows, normal, point):
         return reference.reflect(rows, kinds, image, normal, point, parallel_view=parallel_view, glossy=glossy)
     result: torch.Tensor = torch.ops.geodiff.reflect(
         rows.contiguous(),
-        kinds.to(torch.int32).contiguous(),
-        image.to(torch.int32).contiguous(),
+        _op.int32(kinds),
+        _op.int32(image),
         normal.contiguous(),
         point.contiguous(),
         parallel_view,
@@ -90,9 +93,7 @@ def _forward(
     parallel_view: bool,
     glossy: bool,
 ) -> torch.Tensor:
-    if len(image) and not 0 <= int(image.min()) <= int(image.max()) < len(rows):
-        got = f"from {int(image.min())} to {int(image.max())}"
-        raise fail("reflect", "image", f"in [0, {len(rows)})", got, "It names rows.")
+    _check_lights("reflect", rows, kinds, image, len(normal))
     out = normal.new_empty((len(normal), 6))
     cpu.extension().reflect_forward(
         rows.detach().numpy(),
@@ -118,6 +119,7 @@ def _backward(
     parallel_view: bool,
     glossy: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    _check_lights("reflect_backward", rows, kinds, image, len(normal))
     grad_rows = torch.zeros(rows.shape, dtype=torch.float64)
     grad_normal, grad_point = torch.empty_like(normal), torch.empty_like(point)
     cpu.extension().reflect_backward(
@@ -135,6 +137,14 @@ def _backward(
         cpu.threads(),
     )
     return grad_rows.to(rows.dtype), grad_normal, grad_point
+
+
+def _check_lights(op: str, rows: torch.Tensor, kinds: torch.Tensor, image: torch.Tensor, points: int) -> None:
+    if rows.shape[1] != HEAD + LIGHT * len(kinds):
+        raise fail(op, "rows", f"of {HEAD + LIGHT * len(kinds)} columns for {len(kinds)} lights", rows)
+    if len(image) != points and (len(rows) != 1 or len(image)):
+        raise fail(op, "image", f"({points},), one a point, or empty with one row", image)
+    _op.check_range(op, "image", image, len(rows), "rows")
 
 
 def _fake(rows: torch.Tensor, kinds: Any, image: Any, normal: torch.Tensor, *_: Any) -> torch.Tensor:
@@ -157,6 +167,7 @@ def _autograd(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ..
     return grads[0], None, None, grads[1], grads[2], None, None
 
 
+@outside_autocast
 def sample(image: torch.Tensor, uv: torch.Tensor, index: torch.Tensor, *, wrap: str = "repeat") -> torch.Tensor:
     """Sample images bilinearly at texture coordinates.
 
@@ -183,18 +194,16 @@ def sample(image: torch.Tensor, uv: torch.Tensor, index: torch.Tensor, *, wrap: 
         tensor([[0.5000]])
     """
     check_sample(image, uv, index, wrap)
-    if image.device.type != "cpu":
+    if _op.for_twin(image, uv):
         return reference.sample(image, uv, index, wrap=wrap)
     result: torch.Tensor = torch.ops.geodiff.sample(
-        image.contiguous(), uv.contiguous(), index.to(torch.int32).contiguous(), WRAPS.index(wrap)
+        image.contiguous(), uv.contiguous(), _op.int32(index), WRAPS.index(wrap)
     )
     return result
 
 
 def _sample(image: torch.Tensor, uv: torch.Tensor, index: torch.Tensor, wrap: int) -> torch.Tensor:
-    if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(image):
-        got = f"from {int(index.min())} to {int(index.max())}"
-        raise fail("sample", "index", f"in [0, {len(image)})", got, "It names images.")
+    _check_texels("sample", image, uv, index)
     out = _fake_sample(image, uv)
     rows = image.detach().reshape(-1, image.shape[3])
     size = (image.shape[1], image.shape[2], wrap)
@@ -211,6 +220,7 @@ def _sample_backward(
     want_image: bool,
     want_uv: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    _check_texels("sample_backward", image, uv, index)
     grad_image = image.new_zeros(image.shape if want_image else (0,))
     grad_uv = uv.new_empty(uv.shape if want_uv else (0,))
     cpu.extension().texture_backward(
@@ -226,6 +236,14 @@ def _sample_backward(
         cpu.threads(),
     )
     return grad_image, grad_uv
+
+
+def _check_texels(op: str, image: torch.Tensor, uv: torch.Tensor, index: torch.Tensor) -> None:
+    if len(uv) and 0 in image.shape[:3]:
+        raise fail(op, "image", "of one or more images of one or more texels", image)
+    if max(image.shape[1:3]) >= 2**31 or len(index) not in (0, len(uv)):
+        raise fail(op, "index", f"({len(uv)},), one a point, or empty for the first image", index)
+    _op.check_range(op, "index", index, len(image), "images")
 
 
 def _fake_sample(image: torch.Tensor, uv: torch.Tensor, *_: Any) -> torch.Tensor:
@@ -249,6 +267,7 @@ def _autograd_sample(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | N
     return image if want[0] else None, uv if want[1] else None, None, None
 
 
+@outside_autocast
 def composite(alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
     """Compose an image of a surface's colours and a background: `alpha·color + (1 − alpha)·background`.
 
@@ -276,7 +295,7 @@ def composite(alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, bac
                 [1.0000, 0.7500, 0.7500]])
     """
     check_composite(alpha, color, place, background)
-    if alpha.device.type != "cpu":
+    if _op.for_twin(alpha, color, background):
         return reference.composite(alpha, color, place, background)
     tensors = (alpha.contiguous(), color.contiguous(), place.contiguous(), background.contiguous())
     result: torch.Tensor = torch.ops.geodiff.composite(*tensors)
@@ -284,6 +303,7 @@ def composite(alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, bac
 
 
 def _composite(alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
+    _check_background("composite", alpha, background)
     out = _fake_composite(alpha, color)
     tensors = (alpha.detach().numpy(), color.detach().numpy(), place.numpy(), background.detach().numpy())
     if cpu.extension().composite_forward(*tensors, out.numpy(), cpu.threads()) != len(place):
@@ -294,11 +314,19 @@ def _composite(alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, ba
 def _composite_backward(
     upstream: torch.Tensor, alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, background: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    _check_background("composite_backward", alpha, background)
     grads = _fake_composite_backward(upstream, alpha, color)
     tensors = (alpha.detach().numpy(), color.detach().numpy(), place.numpy(), background.detach().numpy())
     up = upstream.detach().contiguous().numpy()
-    cpu.extension().composite_backward(*tensors, up, grads[0].numpy(), grads[1].numpy(), cpu.threads())
+    met = cpu.extension().composite_backward(*tensors, up, grads[0].numpy(), grads[1].numpy(), cpu.threads())
+    if met != len(place):
+        check_places(place, len(alpha))
     return grads
+
+
+def _check_background(op: str, alpha: torch.Tensor, background: torch.Tensor) -> None:
+    if len(background) == 0 or len(alpha) % len(background):
+        raise fail(op, "background", f"of a number of rows that divides {len(alpha)}", background)
 
 
 def _fake_composite(alpha: torch.Tensor, color: torch.Tensor, *_: Any) -> torch.Tensor:
@@ -324,21 +352,43 @@ def _autograd_composite(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor 
     return grads[0], grads[1], None, of_background
 
 
-_library.impl("reflect", _forward, "CPU")
-_library.impl("reflect_backward", _backward, "CPU")
+_op.implement(
+    _library,
+    "reflect",
+    _forward,
+    {"rows": "B R", "kinds": "int32 L", "normal": "P 3", "point": "P 3", "image": "? int32 P"},
+)
+_op.implement(
+    _library,
+    "reflect_backward",
+    _backward,
+    {"rows": "B R", "kinds": "int32 L", "normal": "P 3", "point": "P 3", "image": "? int32 P", "upstream": "P 6"},
+)
 torch.library.register_fake("geodiff::reflect", _fake, lib=_library)
 torch.library.register_fake("geodiff::reflect_backward", _fake_backward, lib=_library)
-torch.library.register_autograd("geodiff::reflect", _autograd, setup_context=_setup, lib=_library)
+_op.autograd(_library, "reflect", _autograd, _setup)
 refuse_second(_library, "reflect")
-_library.impl("sample", _sample, "CPU")
-_library.impl("sample_backward", _sample_backward, "CPU")
+_op.implement(_library, "sample", _sample, {"image": "B H W C", "uv": "P 2", "index": "? int32 P"})
+_op.implement(
+    _library,
+    "sample_backward",
+    _sample_backward,
+    {"image": "B H W C", "uv": "P 2", "index": "? int32 P", "upstream": "P C"},
+)
 torch.library.register_fake("geodiff::sample", _fake_sample, lib=_library)
 torch.library.register_fake("geodiff::sample_backward", _fake_sample_backward, lib=_library)
-torch.library.register_autograd("geodiff::sample", _autograd_sample, setup_context=_setup_sample, lib=_library)
+_op.autograd(_library, "sample", _autograd_sample, _setup_sample)
 refuse_second(_library, "sample")
-_library.impl("composite", _composite, "CPU")
-_library.impl("composite_backward", _composite_backward, "CPU")
+_op.implement(
+    _library, "composite", _composite, {"alpha": "N", "color": "P C", "place": "int64 P", "background": "K C"}
+)
+_op.implement(
+    _library,
+    "composite_backward",
+    _composite_backward,
+    {"alpha": "N", "color": "P C", "place": "int64 P", "background": "K C", "upstream": "N C"},
+)
 torch.library.register_fake("geodiff::composite", _fake_composite, lib=_library)
 torch.library.register_fake("geodiff::composite_backward", _fake_composite_backward, lib=_library)
-torch.library.register_autograd("geodiff::composite", _autograd_composite, setup_context=_setup_composite, lib=_library)
+_op.autograd(_library, "composite", _autograd_composite, _setup_composite)
 refuse_second(_library, "composite")

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The soft silhouette: argument checks, choice of kernel, and its place in autograd and torch.compile."""
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
 
 from geodiff import reference, soft
+from geodiff.modes import outside_autocast
 from geodiff.native import cpu
+from geodiff.ops import _op
 from geodiff.ops.culling import MAX_ERROR, cull_radius, special_values
 from geodiff.ops.derivatives import refuse_second
 from geodiff.reference.arguments import check_indices, check_packed
@@ -30,6 +33,7 @@ _PARAMETRIC = frozenset(range(3, 9))
 _POWERS = frozenset(range(5, 9))  # which may keep two numbers of a pixel, see cuda/power_levels.h
 
 
+@outside_autocast
 def silhouette(
     clip: torch.Tensor,
     faces: torch.Tensor,
@@ -102,7 +106,7 @@ def silhouette(
     params = _params(scale=scale, shape=law.shape, shift=law.shift, p=rule.p)
     alpha, _, _ = torch.ops.geodiff.silhouette(
         clip.contiguous(),
-        faces.to(torch.int32).contiguous(),
+        _op.int32(faces),
         layout.to(torch.int64).contiguous(),
         params,
         *image_size,
@@ -138,7 +142,9 @@ def _model(
     tconorm: int,
     edges: bool,
 ) -> np.ndarray:
-    scale, shape, shift, p = params.tolist()
+    scale, shape, shift, p = numbers = params.tolist()
+    if not all(map(math.isfinite, numbers)) or scale <= 0:
+        raise fail("silhouette", "params", "finite, with a positive scale", str(numbers))
     radius = cull_radius(distribution, reversed_, squared, scale, shape, shift, tconorm, p, faces, max_error)
     log_gamma, digamma = special_values(shape) if distribution == _GAMMA else (0.0, 0.0)
     return np.array(
@@ -213,6 +219,12 @@ def _backward(
     best: torch.Tensor,
     want_params: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    check_indices("silhouette_backward", clip, faces, layout)
+    if tconorm != _MAXIMUM:
+        best = best[:0]
+    elif best.shape != total.shape:
+        raise fail("silhouette_backward", "best", f"of shape {tuple(total.shape)} for the maximum", best)
+    _op.check_of_image("silhouette_backward", "best", best, layout[:, 2].tolist())
     grad_clip = torch.zeros_like(clip)
     grad_params = torch.zeros(4, dtype=torch.float64)
     cpu.extension().silhouette_backward(
@@ -274,14 +286,33 @@ def _autograd(ctx: Any, upstream: torch.Tensor, *_: Any) -> tuple[torch.Tensor |
     return (grad_clip, None, None, grad_params if want_params else None, *(None,) * len(ctx.model))
 
 
-_library.impl("silhouette", _forward, "CPU")
-_library.impl("silhouette_backward", _backward, "CPU")
+_op.implement(
+    _library,
+    "silhouette",
+    _forward,
+    {"clip": "N 4", "faces": "int32 F 3", "layout": "int64 B 3", "params": "float64 4"},
+)
+_op.implement(
+    _library,
+    "silhouette_backward",
+    _backward,
+    {
+        "clip": "N 4",
+        "faces": "int32 F 3",
+        "layout": "int64 B 3",
+        "params": "float64 4",
+        "sum": "B height width",
+        "best": "? int32 B height width",
+        "upstream": "B height width",
+    },
+)
 torch.library.register_fake("geodiff::silhouette", _fake_forward, lib=_library)
 torch.library.register_fake("geodiff::silhouette_backward", _fake_backward, lib=_library)
-torch.library.register_autograd("geodiff::silhouette", _autograd, setup_context=_setup, lib=_library)
+_op.autograd(_library, "silhouette", _autograd, _setup)
 refuse_second(_library, "silhouette")
 
 
+@outside_autocast
 def count_pairs(
     clip: torch.Tensor,
     faces: torch.Tensor,
@@ -306,7 +337,7 @@ def count_pairs(
     params = _params(scale=scale, shape=law.shape, shift=law.shift, p=rule.p).detach()
     _forward(
         clip.detach().contiguous(),
-        faces.to(torch.int32).contiguous(),
+        _op.int32(faces),
         layout.to(torch.int64).contiguous(),
         params,
         *image_size,

@@ -9,19 +9,18 @@ import numpy as np
 import torch
 
 from geodiff import reference
+from geodiff.modes import outside_autocast
 from geodiff.native import cpu
+from geodiff.ops import _op
+from geodiff.ops._spline import INPUTS, MAX_AXES, MAX_DEGREE, check_axis, check_packed, meta, unpacked
+from geodiff.ops.derivatives import refuse_second
 from geodiff.validation import fail, floating, positive
-
-MAX_DEGREE = 15
-"""The most that the kernels take; above it the twin computes."""
-MAX_AXES = 3
 
 _SPLINE = (
     "Tensor control, Tensor knots_0, Tensor? knots_1, Tensor? knots_2, "
     "Tensor parameters_0, Tensor? parameters_1, Tensor? parameters_2, "
     "int[] degree, int[] order, float[] bandwidth, bool rational, bool grid"
 )
-_INPUTS = 1 + 2 * MAX_AXES
 _library = torch.library.Library("geodiff", "FRAGMENT")
 _library.define("basis(Tensor parameters, Tensor knots, int degree, int order) -> (Tensor, Tensor)")
 _library.define(
@@ -31,10 +30,11 @@ _library.define(
 _library.define(f"spline({_SPLINE}) -> (Tensor, Tensor)")
 _library.define(
     f"spline_backward(Tensor upstream, Tensor value, Tensor inverse_weight, {_SPLINE}, bool[] wants) "
-    f"-> ({', '.join(['Tensor'] * _INPUTS)})"
+    f"-> ({', '.join(['Tensor'] * INPUTS)})"
 )
 
 
+@outside_autocast
 def basis(
     parameters: torch.Tensor, knots: torch.Tensor, degree: int, order: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,7 +75,7 @@ def basis(
         raise fail("basis", "knots", f"of at least {2 * degree + 2} knots for degree {degree}", knots, fix)
     batch = _broadcast("basis", [parameters, knots], [1, 1], ["parameters", "knots"])
     parameters, knots = _same("basis", [parameters, knots], ["parameters", "knots"])
-    if knots.device.type != "cpu" or degree > MAX_DEGREE:
+    if degree > MAX_DEGREE or _op.for_twin(parameters, knots):
         return reference.basis(parameters, knots, degree, order)
     size = parameters.shape[-1]
     u, flat_knots = _flat(parameters, 1, batch), _flat(knots, 1, batch)
@@ -87,6 +87,7 @@ def basis(
     return result[0].expand(*batch, size), result[1].expand(*batch, size, degree + 1)
 
 
+@outside_autocast
 def spline(
     control_points: torch.Tensor,
     knots: Sequence[torch.Tensor],
@@ -131,6 +132,7 @@ def spline(
     return _evaluate("spline", control_points, knots, parameters, degree, order, rational, bandwidth, False)
 
 
+@outside_autocast
 def spline_grid(
     control_points: torch.Tensor,
     knots: Sequence[torch.Tensor],
@@ -180,7 +182,7 @@ def _evaluate(
     batch = _broadcast(where, tensors, tails, names)
     tensors = _same(where, tensors, names)
     control_points, knots, parameters = tensors[0], tensors[1 : axes + 1], tensors[axes + 1 :]
-    kernel = control_points.device.type == "cpu" and axes <= MAX_AXES and max(degree) <= MAX_DEGREE
+    kernel = axes <= MAX_AXES and max(degree) <= MAX_DEGREE and not _op.for_twin(*tensors)
     if not kernel or (grid and bandwidth is not None):
         twin = reference.spline_grid if grid else reference.spline
         return twin(control_points, knots, parameters, degree, order, rational, bandwidth)
@@ -307,6 +309,7 @@ def _gathered(gradient: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 def _basis_forward(
     parameters: torch.Tensor, knots: torch.Tensor, degree: int, order: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    check_axis("basis", "", knots, parameters, degree, order)
     values, span = _basis_fake(parameters, knots, degree, order)
     if span.numel():
         cpu.extension().spline_basis(
@@ -325,7 +328,10 @@ def _basis_fake(
 def _basis_backward(
     upstream: torch.Tensor, parameters: torch.Tensor, knots: torch.Tensor, degree: int, order: int, wants: list[bool]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    batch = upstream.shape[0]
+    check_axis("basis_backward", "", knots, parameters, degree, order)
+    (batch,) = torch.broadcast_shapes(parameters.shape[:1], knots.shape[:1])
+    if upstream.shape != (batch, parameters.shape[1], degree + 1) or len(wants) != 2:
+        raise fail("basis_backward", "upstream", f"of shape {(batch, parameters.shape[1], degree + 1)}", upstream)
     bars = [
         x.new_zeros((batch, x.shape[1]) if want else (0,)) for x, want in zip((parameters, knots), wants, strict=True)
     ]
@@ -382,8 +388,9 @@ def _differentiable(
 
 
 def _forward(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    check_packed("spline", arguments)
     value, inverse_weight = _fake(*arguments)
-    control, knots, parameters, degree, order, _, rational, grid = _unpacked(arguments)
+    control, knots, parameters, degree, order, _, rational, grid = unpacked(arguments)
     if value.numel():
         cpu.extension().spline_forward(
             _array(control),
@@ -400,16 +407,8 @@ def _forward(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return value, inverse_weight
 
 
-def _unpacked(arguments: Sequence[Any]) -> tuple[Any, ...]:
-    """Return (control, knots, parameters, degree, order, bandwidth, rational, grid) with lists as long as the axes."""
-    control, *tensors = arguments[:_INPUTS]
-    knots = [x for x in tensors[:MAX_AXES] if x is not None]
-    parameters = [x for x in tensors[MAX_AXES:] if x is not None]
-    return control, knots, parameters, *arguments[_INPUTS:]
-
-
 def _fake(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    control, knots, parameters, _, _, _, rational, grid = _unpacked(arguments)
+    control, knots, parameters, _, _, _, rational, grid = unpacked(arguments)
     (batch,) = torch.broadcast_shapes(*(x.shape[:1] for x in (control, *knots, *parameters)))
     points = 1
     for u in parameters if grid else parameters[:1]:
@@ -422,11 +421,22 @@ def _backward(
     upstream: torch.Tensor, value: torch.Tensor, inverse_weight: torch.Tensor, *rest: Any
 ) -> tuple[torch.Tensor, ...]:
     *arguments, wants = rest
-    control, knots, parameters, degree, order, bandwidth, rational, grid = _unpacked(arguments)
+    control, knots, parameters, degree, order, bandwidth, rational, grid = unpacked(arguments)
+    check_packed("spline_backward", arguments)
+    shapes = [torch.empty(0).shape if x is None else x.shape for x in _fake(*(meta(x) for x in arguments))]
+    for name, x, shape in (
+        ("value", value, shapes[0]),
+        ("inverse_weight", inverse_weight, shapes[1]),
+        ("upstream", upstream, shapes[0]),
+    ):
+        if x.shape != shape:
+            raise fail("spline_backward", name, f"of shape {tuple(shape)}", x)
+    if len(wants) != INPUTS:
+        raise fail("spline_backward", "wants", f"of length {INPUTS}", str(len(wants)))
     batch = value.shape[0]
     bars = [
         control.new_zeros((batch, *x.shape[1:]) if want and x is not None else (0,))
-        for x, want in zip(arguments[:_INPUTS], wants, strict=True)
+        for x, want in zip(arguments[:INPUTS], wants, strict=True)
     ]
     arrays = [bar.numpy() for bar in bars]
     if value.numel() and any(wants):
@@ -447,7 +457,7 @@ def _backward(
             arrays[1 + MAX_AXES : 1 + MAX_AXES + len(knots)],
             cpu.threads(),
         )
-    return tuple(bar if x is None else _gathered(bar, x) for bar, x in zip(bars, arguments[:_INPUTS], strict=True))
+    return tuple(bar if x is None else _gathered(bar, x) for bar, x in zip(bars, arguments[:INPUTS], strict=True))
 
 
 def _backward_fake(
@@ -456,20 +466,20 @@ def _backward_fake(
     *arguments, wants = rest
     return tuple(
         value.new_empty(x.shape if want and x is not None else (0,))
-        for x, want in zip(arguments[:_INPUTS], wants, strict=True)
+        for x, want in zip(arguments[:INPUTS], wants, strict=True)
     )
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
     value, inverse_weight = output
     ctx.mark_non_differentiable(inverse_weight)
-    ctx.save_for_backward(*inputs[:_INPUTS], value, inverse_weight)
-    ctx.numbers = inputs[_INPUTS:]
+    ctx.save_for_backward(*inputs[:INPUTS], value, inverse_weight)
+    ctx.numbers = inputs[INPUTS:]
 
 
 def _autograd(ctx: Any, upstream: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
     *inputs, value, inverse_weight = ctx.saved_tensors
-    wants = list(ctx.needs_input_grad[:_INPUTS])
+    wants = list(ctx.needs_input_grad[:INPUTS])
     if torch.is_grad_enabled():
         gradients = _differentiable(_twin(inputs, ctx.numbers), inputs, wants, upstream)
     else:
@@ -481,19 +491,24 @@ def _autograd(ctx: Any, upstream: torch.Tensor, _: Any) -> tuple[torch.Tensor | 
 
 
 def _twin(inputs: Sequence[torch.Tensor | None], numbers: Sequence[Any]) -> torch.Tensor:
-    control, knots, parameters, degree, order, bandwidth, rational, grid = _unpacked((*inputs, *numbers))
+    control, knots, parameters, degree, order, bandwidth, rational, grid = unpacked((*inputs, *numbers))
     twin = reference.spline_grid if grid else reference.spline
     value = twin(control, knots, parameters, degree, order, rational, bandwidth or None)
     return value.flatten(1, -2)
 
 
-_library.impl("basis", _basis_forward, "CPU")
-_library.impl("basis_backward", _basis_backward, "CPU")
-_library.impl("spline", _forward, "CPU")
-_library.impl("spline_backward", _backward, "CPU")
+_op.implement(_library, "basis", _basis_forward, {"parameters": "U N", "knots": "K M"})
+_op.implement(_library, "basis_backward", _basis_backward, {"parameters": "U N", "knots": "K M", "upstream": "B N W"})
+_TENSORS = {"control": "*", **{f"{name}_{axis}": "_ _" for name in ("knots", "parameters") for axis in range(MAX_AXES)}}
+_op.implement(_library, "spline", _forward, _TENSORS)
+_op.implement(
+    _library, "spline_backward", _backward, {**_TENSORS, "value": "_ _ _", "inverse_weight": "*", "upstream": "_ _ _"}
+)
 torch.library.register_fake("geodiff::basis", _basis_fake, lib=_library)
 torch.library.register_fake("geodiff::basis_backward", _basis_backward_fake, lib=_library)
 torch.library.register_fake("geodiff::spline", _fake, lib=_library)
 torch.library.register_fake("geodiff::spline_backward", _backward_fake, lib=_library)
-torch.library.register_autograd("geodiff::basis", _basis_autograd, setup_context=_basis_setup, lib=_library)
-torch.library.register_autograd("geodiff::spline", _autograd, setup_context=_setup, lib=_library)
+_op.autograd(_library, "basis", _basis_autograd, _basis_setup)
+_op.autograd(_library, "spline", _autograd, _setup)
+refuse_second(_library, "basis")
+refuse_second(_library, "spline")

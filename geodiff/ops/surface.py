@@ -6,9 +6,11 @@ from typing import Any
 import torch
 
 from geodiff import reference
+from geodiff.modes import outside_autocast
 from geodiff.native import cpu
+from geodiff.ops import _op
 from geodiff.ops.derivatives import refuse_second
-from geodiff.reference.shading import WRAPS
+from geodiff.reference.shading import HEAD, LIGHT, WRAPS
 from geodiff.reference.surface import check_surface
 from geodiff.validation import fail
 
@@ -24,6 +26,7 @@ _library.define(
 )
 
 
+@outside_autocast
 def surface(
     uv: torch.Tensor,
     uv_corners: torch.Tensor,
@@ -76,18 +79,18 @@ def surface(
         tensor([[0.6000, 0.0000, 0.0000]])
     """
     check_surface(uv, uv_corners, frame, corners, weight, image, rows, kinds, texture, wrap)
-    if frame.device.type != "cpu":
+    if _op.for_twin(uv, frame, weight, rows, texture):
         options: dict[str, Any] = {"wrap": wrap, "parallel_view": parallel_view, "glossy": glossy}
         return reference.surface(uv, uv_corners, frame, corners, weight, image, rows, kinds, texture, **options)
     result: torch.Tensor = torch.ops.geodiff.surface(
         uv.contiguous(),
-        uv_corners.to(torch.int32).contiguous(),
+        _op.int32(uv_corners),
         frame.contiguous(),
-        corners.to(torch.int32).contiguous(),
+        _op.int32(corners),
         weight.contiguous(),
-        image.to(torch.int32).contiguous(),
+        _op.int32(image),
         rows.contiguous(),
-        kinds.to(torch.int32).contiguous(),
+        _op.int32(kinds),
         texture.contiguous(),
         WRAPS.index(wrap),
         parallel_view,
@@ -110,7 +113,31 @@ def _forward(
     parallel_view: bool,
     glossy: bool,
 ) -> torch.Tensor:
-    images = max(len(rows), len(texture))
+    _check("surface", uv, uv_corners, frame, corners, image, rows, kinds, texture)
+    out = _fake(uv, uv_corners)
+    tensors = [t.numpy() for t in (uv, uv_corners, frame, corners, weight, image, rows, kinds, texture)]
+    cpu.extension().surface_forward(*tensors, wrap, parallel_view, glossy, out.numpy(), cpu.threads())
+    return out
+
+
+def _check(
+    op: str,
+    uv: torch.Tensor,
+    uv_corners: torch.Tensor,
+    frame: torch.Tensor,
+    corners: torch.Tensor,
+    image: torch.Tensor,
+    rows: torch.Tensor,
+    kinds: torch.Tensor,
+    texture: torch.Tensor,
+) -> None:
+    images, points = max(len(rows), len(texture)), len(corners)
+    if rows.shape[1] != HEAD + LIGHT * len(kinds) or len(rows) not in (1, images):
+        raise fail(op, "rows", f"of shape (1 or {images}, {HEAD + LIGHT * len(kinds)}) for {len(kinds)} lights", rows)
+    if len(texture) not in (1, images) or (points and 0 in texture.shape):
+        raise fail(op, "texture", f"(1 or {images}, H, W, 3) of one or more texels", texture)
+    if len(image) != points and (images != 1 or len(image)):
+        raise fail(op, "image", f"({points},), one a point, or empty with one image", image)
     for name, index, count in (
         ("corners", corners, len(frame)),
         ("uv_corners", uv_corners, len(uv)),
@@ -121,11 +148,7 @@ def _forward(
             continue
         low, high = (int(end) for end in index.aminmax())
         if not 0 <= low <= high < count:
-            raise fail("surface", name, f"in [0, {count})", f"from {low} to {high}")
-    out = _fake(uv, uv_corners)
-    tensors = [t.detach().numpy() for t in (uv, uv_corners, frame, corners, weight, image, rows, kinds, texture)]
-    cpu.extension().surface_forward(*tensors, wrap, parallel_view, glossy, out.numpy(), cpu.threads())
-    return out
+            raise fail(op, name, f"in [0, {count})", f"from {low} to {high}")
 
 
 def _backward(
@@ -147,6 +170,7 @@ def _backward(
     want_rows: bool,
     want_texture: bool,
 ) -> tuple[torch.Tensor, ...]:
+    _check("surface_backward", uv, uv_corners, frame, corners, image, rows, kinds, texture)
     grad_uv = uv.new_zeros(uv.shape if want_uv else (0,))
     grad_frame = frame.new_zeros(frame.shape if want_frame else (0,))
     grad_texture = texture.new_zeros(texture.shape if want_texture else (0,))
@@ -211,9 +235,40 @@ def _autograd(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ..
     return uv, None, frame, None, grads[2], None, rows, None, texture, None, None, None
 
 
-_library.impl("surface", _forward, "CPU")
-_library.impl("surface_backward", _backward, "CPU")
+_op.implement(
+    _library,
+    "surface",
+    _forward,
+    {
+        "uv": "T 2",
+        "uv_corners": "int32 P 3",
+        "frame": "V 6",
+        "corners": "int32 P 3",
+        "weight": "P 3",
+        "image": "? int32 P",
+        "rows": "B R",
+        "kinds": "int32 L",
+        "texture": "Q H W 3",
+    },
+)
+_op.implement(
+    _library,
+    "surface_backward",
+    _backward,
+    {
+        "uv": "T 2",
+        "uv_corners": "int32 P 3",
+        "frame": "V 6",
+        "corners": "int32 P 3",
+        "weight": "P 3",
+        "image": "? int32 P",
+        "rows": "B R",
+        "kinds": "int32 L",
+        "texture": "Q H W 3",
+        "upstream": "P 3",
+    },
+)
 torch.library.register_fake("geodiff::surface", _fake, lib=_library)
 torch.library.register_fake("geodiff::surface_backward", _fake_backward, lib=_library)
-torch.library.register_autograd("geodiff::surface", _autograd, setup_context=_setup, lib=_library)
+_op.autograd(_library, "surface", _autograd, _setup)
 refuse_second(_library, "surface")

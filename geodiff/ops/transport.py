@@ -10,7 +10,9 @@ from typing import Any
 import torch
 
 from geodiff import reference
+from geodiff.modes import outside_autocast
 from geodiff.native import cpu
+from geodiff.ops import _op
 from geodiff.validation import fail, floating, looks_at_values, positive
 
 _LSE, _APPLY, _APPLY_GRADIENT = range(3)
@@ -24,6 +26,7 @@ _library.define(
 )
 
 
+@outside_autocast
 def lse(x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, epsilon: float, p: int = 2) -> torch.Tensor:
     """Return `log Σ_j exp(h_j − C_ij/ε)` for each i: half an iteration of Sinkhorn, without storing the matrix.
 
@@ -53,12 +56,13 @@ def lse(x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, epsilon: float, p: in
         tensor([0.3133])
     """
     batch, (x, y, h) = _checked("lse", x, y, h, None, None, epsilon, p)
-    if x.device.type != "cpu":
+    if _op.for_twin(x, y, h):
         return reference.lse(x, y, h, epsilon, p).reshape(*batch, x.shape[1])
     value = torch.ops.geodiff.transport_lse(x, y, h, float(epsilon), p)
     return value.reshape(*batch, value.shape[-1])
 
 
+@outside_autocast
 def apply(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -99,13 +103,14 @@ def apply(
                 [1.3679]])
     """
     batch, (x, y, h, k, v) = _checked("apply", x, y, h, k, v, epsilon, p)
-    if x.device.type != "cpu":
+    if _op.for_twin(x, y, h, k, v):
         value = reference.apply(x, y, h, k, v, epsilon, p)
         return value.reshape(*batch, *value.shape[1:])
     value = torch.ops.geodiff.transport_apply(x, y, h, k, v, float(epsilon), p)
     return value.reshape(*batch, *value.shape[1:])
 
 
+@outside_autocast
 def apply_gradient(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -144,7 +149,7 @@ def apply_gradient(
         tensor([[[-0.7358]]])
     """
     batch, (x, y, h, k, v) = _checked("apply_gradient", x, y, h, k, v, epsilon, p)
-    if x.device.type != "cpu":
+    if _op.for_twin(x, y, h, k, v):
         value = reference.apply_gradient(x, y, h, k, v, epsilon, p)
         return value.reshape(*batch, *value.shape[1:])
     value = torch.ops.geodiff.transport_apply_gradient(x, y, h, k, v, float(epsilon), p)
@@ -293,11 +298,12 @@ def _refuse(ctx: Any, *_: Any) -> None:
     )
 
 
+_SHAPES = {"x": "B N D", "y": "B M D", "h": "B M", "k": "B N", "v": "B M E"}
 for _name, _implementation, _fake in (
     ("transport_lse", _lse, _lse_fake),
     ("transport_apply", _apply, _apply_fake),
     ("transport_apply_gradient", _apply_gradient, _apply_gradient_fake),
 ):
-    _library.impl(_name, _implementation, "CPU")
+    _op.implement(_library, _name, _implementation, _SHAPES if "apply" in _name else {n: _SHAPES[n] for n in "xyh"})
     torch.library.register_fake(f"geodiff::{_name}", _fake, lib=_library)
-    torch.library.register_autograd(f"geodiff::{_name}", _refuse, lib=_library)
+    _op.autograd(_library, _name, _refuse)

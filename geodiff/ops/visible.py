@@ -5,7 +5,9 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.native import cpu
+from geodiff.ops import _op
 from geodiff.ops.derivatives import refuse_second
 from geodiff.reference.arguments import check_indices, check_packed
 from geodiff.reference.fragments import check_fragments
@@ -23,6 +25,7 @@ _library.define(
 )
 
 
+@outside_autocast
 def visible(
     clip: torch.Tensor,
     faces: torch.Tensor,
@@ -71,7 +74,7 @@ def visible(
         raise fail("visible", "clip", "on the CPU (GPU kernels are not released yet)", clip.device, fix, RuntimeError)
     if image_size[0] * image_size[1] >= 2**31:
         raise fail("visible", "image_size", "such that H·W < 2³¹", image_size, "Render in parts.")
-    packed = clip.contiguous(), faces.to(torch.int32).contiguous(), layout.to(torch.int64).contiguous()
+    packed = clip.contiguous(), _op.int32(faces), layout.to(torch.int64).contiguous()
     barycentric, place, face_id, inside = torch.ops.geodiff.visible(*packed, *image_size, near, float(blur))
     return Visible(place, face_id, inside, barycentric)
 
@@ -107,6 +110,8 @@ def _backward(
     width: int,
     near: float,
 ) -> torch.Tensor:
+    check_indices("visible_backward", clip, faces, layout)
+    _check_list(layout, place, face_id, height * width)
     grad_clip = torch.zeros_like(clip)
     cpu.extension().visible_backward(
         clip.detach().numpy(),
@@ -123,6 +128,19 @@ def _backward(
         cpu.threads(),
     )
     return grad_clip
+
+
+def _check_list(layout: torch.Tensor, place: torch.Tensor, face_id: torch.Tensor, pixels: int) -> None:
+    """Raise where the list is not what `visible` returned: pixels that ascend, faces of their images."""
+    if not len(place):
+        return
+    entries = len(layout) * pixels
+    if int(place[0]) < 0 or int(place[-1]) >= entries or bool((place[1:] <= place[:-1]).any()):
+        raise fail("visible_backward", "place", f"ascending in [0, {entries}), no pixel twice", place)
+    ends = torch.searchsorted(place, torch.arange(len(layout) + 1) * pixels).tolist()
+    for image, count in enumerate(layout[:, 2].tolist()):
+        own = face_id[ends[image] : ends[image + 1]]
+        _op.check_range("visible_backward", "face_id", own, count, f"faces of image {image}")
 
 
 def _fake(clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, *_: Any) -> tuple[torch.Tensor, ...]:
@@ -145,9 +163,22 @@ def _autograd(ctx: Any, upstream: torch.Tensor, *_: Any) -> tuple[torch.Tensor |
     return (grad_clip, *(None,) * 6)
 
 
-_library.impl("visible", _forward, "CPU")
-_library.impl("visible_backward", _backward, "CPU")
+_op.implement(_library, "visible", _forward, {"clip": "N 4", "faces": "int32 F 3", "layout": "int64 B 3"})
+_op.implement(
+    _library,
+    "visible_backward",
+    _backward,
+    {
+        "clip": "N 4",
+        "faces": "int32 F 3",
+        "layout": "int64 B 3",
+        "place": "int64 P",
+        "face_id": "int64 P",
+        "inside": "bool P",
+        "upstream": "P 3",
+    },
+)
 torch.library.register_fake("geodiff::visible", _fake, lib=_library)
 torch.library.register_fake("geodiff::visible_backward", _fake_backward, lib=_library)
-torch.library.register_autograd("geodiff::visible", _autograd, setup_context=_setup, lib=_library)
+_op.autograd(_library, "visible", _autograd, _setup)
 refuse_second(_library, "visible")

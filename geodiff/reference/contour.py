@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.reference.arguments import check_packed, face_corners, pixel_centres
 from geodiff.reference.outline import Outline, covered, outline
 from geodiff.reference.polygons import Polygons, cross, doubled_area
@@ -13,6 +14,7 @@ from geodiff.soft import Distribution, as_distribution
 from geodiff.validation import positive
 
 
+@outside_autocast
 def contour(
     clip: torch.Tensor,
     faces: torch.Tensor,
@@ -77,6 +79,7 @@ def coverage_of(distance: torch.Tensor, distribution: Distribution, scale: Any) 
     return torch.where(far, (distance > 0).to(d), alpha.to(d))
 
 
+@outside_autocast
 def contour_distance(
     clip: torch.Tensor,
     faces: torch.Tensor,

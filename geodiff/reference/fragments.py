@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.reference.arguments import check_packed, face_corners, pixel_centres, pixel_chunks
 from geodiff.reference.polygons import Polygons, cross, doubled_area, near_clip, signed_distance
 from geodiff.reference.rasterize import _interpolate
-from geodiff.validation import choice, fail, floating, positive
+from geodiff.validation import choice, fail, floating, positive, shapes_repr
 
 NOWHERE = -1e10
 """Distance of a fragment that is not there: every distribution is 0 that far outside, and has no slope."""
@@ -32,6 +33,9 @@ class Fragments(NamedTuple):
         depth: of that point, infinite where there is none, `(B, H, W, k)`.
     """
 
+    def __repr__(self) -> str:
+        return shapes_repr(self)
+
     face_id: torch.Tensor
     distance: torch.Tensor
     barycentric: torch.Tensor
@@ -46,6 +50,9 @@ class Ranking(NamedTuple):
         unit: a length, NDC.
         sharpness: `(B,)`, one over a depth.
     """
+
+    def __repr__(self) -> str:
+        return shapes_repr(self)
 
     table: torch.Tensor
     unit: float
@@ -71,6 +78,7 @@ def check_fragments(
         positive(where, "ranking", ranking.unit, "Its unit is a length in NDC.")
 
 
+@outside_autocast
 def fragments(
     clip: torch.Tensor,
     faces: torch.Tensor,
@@ -238,6 +246,7 @@ def _boundary(points: torch.Tensor, polygons: Polygons, inside: torch.Tensor) ->
     return nearest, torch.where(strip, side, -torch.where(strip, 1.0, miss2).sqrt())
 
 
+@outside_autocast
 def blend(values: torch.Tensor, index: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Blend rows by weights: `out_p = Σ_j weight_pj · values[index_pj]`.
 

@@ -5,9 +5,11 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.validation import fail, floating, looks_at_values, matches
 
 
+@outside_autocast
 def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     """Return unit vertex normals: the sum of the surrounding faces' normals weighted by their areas, normalised.
 

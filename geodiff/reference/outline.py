@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.reference.polygons import Polygons, cross, doubled_area, is_degenerate, near_clip
+from geodiff.validation import shapes_repr
 
 PUSH = {torch.float32: 4e-6, torch.float64: 1e-10}
 """How far outside of an edge (NDC, times coordinates beyond 1) background must be seen for the edge to be outline.
@@ -26,6 +28,9 @@ class Outline(NamedTuple):
         segments: `[face, edge]` of every candidate edge, `(C, 2)`, int64.
     """
 
+    def __repr__(self) -> str:
+        return shapes_repr(self)
+
     face: torch.Tensor
     edge: torch.Tensor
     along: torch.Tensor
@@ -33,6 +38,7 @@ class Outline(NamedTuple):
     segments: torch.Tensor
 
 
+@outside_autocast
 def edge_cycles(faces: torch.Tensor, layout: torch.Tensor | None = None) -> torch.Tensor:
     """Link the sides of faces that lie on the same edge, in cycles.
 

@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 import torch
 
+from geodiff.modes import outside_autocast
+from geodiff.validation import shapes_repr
+
 DEGENERATE = 8.0
 """A polygon is degenerate where `|2·area| ≤ DEGENERATE·eps·(longest edge)²`, with `eps` of the dtype."""
 
@@ -19,6 +22,9 @@ class Polygons(NamedTuple):
         w: the divisor of each vertex (its depth for a perspective camera, 1 for an orthographic one), `(P, 4)`.
     """
 
+    def __repr__(self) -> str:
+        return shapes_repr(self)
+
     points: torch.Tensor
     counts: torch.Tensor
     depth: torch.Tensor
@@ -29,6 +35,7 @@ class Polygons(NamedTuple):
         return Polygons(self.points[index], self.counts[index], self.depth[index], self.w[index])
 
 
+@outside_autocast
 def near_clip(corners: torch.Tensor, near: float) -> Polygons:
     """Clip triangles against the plane `depth = near` and project what is left.
 
@@ -95,6 +102,7 @@ def is_degenerate(points: torch.Tensor) -> torch.Tensor:
     return ~(doubled_area(points).abs() > DEGENERATE * torch.finfo(points.dtype).eps * longest)
 
 
+@outside_autocast
 def signed_distance(points: torch.Tensor, polygons: Polygons, *, squared: bool = False) -> torch.Tensor:
     """Return the signed distance from points to the boundaries of polygons, positive inside.
 

@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.reference.arguments import check_packed, face_corners, pixel_centres, pixel_chunks
 from geodiff.reference.polygons import cross, near_clip
+from geodiff.validation import shapes_repr
 
 
 class Raster(NamedTuple):
@@ -18,11 +20,15 @@ class Raster(NamedTuple):
         barycentric: perspective-correct coordinates in its (unclipped) triangle, 0 where there is none, `(B, H, W, 3)`.
     """
 
+    def __repr__(self) -> str:
+        return shapes_repr(self)
+
     face_id: torch.Tensor
     depth: torch.Tensor
     barycentric: torch.Tensor
 
 
+@outside_autocast
 def rasterize(
     clip: torch.Tensor,
     faces: torch.Tensor,

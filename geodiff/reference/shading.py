@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.validation import choice, fail, floating, looks_at_values
 
 HEAD, LIGHT = 7, 12
@@ -14,6 +15,7 @@ FAINT = 1e-6
 """A highlight counts as 0 where the mirror image of the light is farther than this from the viewer's side."""
 
 
+@outside_autocast
 def reflect(
     rows: torch.Tensor,
     kinds: torch.Tensor,
@@ -102,6 +104,7 @@ def check_reflect(
 WRAPS = ("repeat", "clamp", "mirror")
 
 
+@outside_autocast
 def sample(image: torch.Tensor, uv: torch.Tensor, index: torch.Tensor, *, wrap: str = "repeat") -> torch.Tensor:
     """Sample images bilinearly at texture coordinates.
 
@@ -165,6 +168,7 @@ def check_sample(image: torch.Tensor, uv: torch.Tensor, index: torch.Tensor, wra
         raise fail("sample", "index", f"({len(uv)},), one a point, or empty for the first image", index)
 
 
+@outside_autocast
 def composite(alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
     """Compose an image of a surface's colours and a background: `alpha·color + (1 − alpha)·background`.
 

@@ -6,12 +6,14 @@ from collections.abc import Callable
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from geodiff.modes import outside_autocast
 from geodiff.reference.arguments import check_packed, face_corners, pixel_centres, pixel_chunks
 from geodiff.reference.polygons import Polygons, line_distances, near_clip, signed_distance
 from geodiff.soft import Distribution, TConorm, as_distribution, as_tconorm
 from geodiff.validation import choice, positive
 
 
+@outside_autocast
 def silhouette(
     clip: torch.Tensor,
     faces: torch.Tensor,

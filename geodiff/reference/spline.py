@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import is_transformed, outside_autocast
 
+
+@outside_autocast
 def find_span(knots: torch.Tensor, parameters: torch.Tensor, degree: int) -> torch.Tensor:
     """Find the index s of the non-empty knot span with `knots[s] <= u < knots[s + 1]`.
 
@@ -37,6 +40,7 @@ def find_span(knots: torch.Tensor, parameters: torch.Tensor, degree: int) -> tor
     return torch.minimum(torch.maximum(span, first), last)
 
 
+@outside_autocast
 def basis(
     parameters: torch.Tensor, knots: torch.Tensor, degree: int, order: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -97,6 +101,7 @@ def _grow(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return pad(left, (0, 1)) + pad(right, (1, 0))
 
 
+@outside_autocast
 def basis_matrix(
     parameters: torch.Tensor, knots: torch.Tensor, degree: int, order: int = 0, bandwidth: float | None = None
 ) -> torch.Tensor:
@@ -118,7 +123,7 @@ def basis_matrix(
     span, values = basis(parameters, knots, degree, order)
     count = knots.shape[-1] - degree - 1
     matrix = _scatter(values, span, degree, count)
-    if bandwidth is None or not knots.requires_grad:
+    if bandwidth is None or not (knots.requires_grad or is_transformed(knots)):
         return matrix
     knots = knots.expand(*span.shape[:-1], -1)
     padded = _padded(knots, degree)
@@ -145,9 +150,19 @@ class _Smoothed(torch.autograd.Function):
     """Return a matrix as it is, and give a knot the gradient that it is told, which may have a graph of its own."""
 
     @staticmethod
-    def forward(ctx: Any, matrix: torch.Tensor, knot: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(slope)
-        return matrix.view_as(matrix)
+    def forward(matrix: torch.Tensor, knot: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
+        return matrix.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        ctx.save_for_backward(inputs[2])
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: torch.Tensor | None, by_knot: torch.Tensor | None, _: Any) -> torch.Tensor:
+        matrix, _, slope = ctx.saved_tensors
+        tangent = torch.zeros_like(matrix) if tangent is None else tangent
+        return tangent if by_knot is None else tangent + slope * by_knot[..., None, None]
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -174,6 +189,7 @@ def _piece(
     return _scatter(values, span + degree, degree, count + 2 * degree)[..., degree : degree + count]
 
 
+@outside_autocast
 def spline(
     control_points: torch.Tensor,
     knots: Sequence[torch.Tensor],
@@ -206,6 +222,7 @@ def spline(
     return project(value) if rational else value
 
 
+@outside_autocast
 def spline_grid(
     control_points: torch.Tensor,
     knots: Sequence[torch.Tensor],

@@ -3,11 +3,13 @@
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.reference.fragments import blend, check_blend
 from geodiff.reference.shading import check_reflect, check_sample, reflect, sample
 from geodiff.validation import fail
 
 
+@outside_autocast
 def surface(
     uv: torch.Tensor,
     uv_corners: torch.Tensor,

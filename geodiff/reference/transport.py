@@ -3,10 +3,13 @@
 
 import torch
 
+from geodiff.modes import outside_autocast
+
 EXPONENT_CAP = {torch.float32: 60.0, torch.float64: 600.0}
 """`apply` and `apply_gradient` take larger exponents for these: far from convergence sums stay finite."""
 
 
+@outside_autocast
 def pair_cost(x: torch.Tensor, y: torch.Tensor, p: int = 2) -> torch.Tensor:
     """Return the costs of all pairs `(..., N, M)`: `|x_i − y_j|²` for p = 2, `|x_i − y_j|` for p = 1.
 
@@ -28,6 +31,7 @@ def pair_cost(x: torch.Tensor, y: torch.Tensor, p: int = 2) -> torch.Tensor:
     return torch.where(apart, torch.where(apart, square, 1.0).sqrt(), 0.0)
 
 
+@outside_autocast
 def lse(x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, epsilon: float, p: int = 2) -> torch.Tensor:
     """Return `log Σ_j exp(h_j − C_ij/ε)` for each i: half an iteration of Sinkhorn; twin of `geodiff.ops.lse`.
 
@@ -55,6 +59,7 @@ def _weights(
     return exponent.clamp(max=EXPONENT_CAP[exponent.dtype]).exp()
 
 
+@outside_autocast
 def apply(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -87,6 +92,7 @@ def apply(
     return _weights(x, y, h, k, epsilon, p) @ v
 
 
+@outside_autocast
 def apply_gradient(
     x: torch.Tensor,
     y: torch.Tensor,

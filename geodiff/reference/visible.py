@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.reference.arguments import check_packed
 from geodiff.reference.fragments import check_fragments, fragments
+from geodiff.validation import shapes_repr
 
 
 class Visible(NamedTuple):
@@ -19,12 +21,16 @@ class Visible(NamedTuple):
         barycentric: perspective-correct coordinates of the face's point nearest to the pixel centre, `(P, 3)`.
     """
 
+    def __repr__(self) -> str:
+        return shapes_repr(self)
+
     place: torch.Tensor
     face_id: torch.Tensor
     inside: torch.Tensor
     barycentric: torch.Tensor
 
 
+@outside_autocast
 def visible(
     clip: torch.Tensor,
     faces: torch.Tensor,

@@ -8,6 +8,8 @@ import torch
 from geodiff import ops, reference, soft
 from geodiff.ops.culling import radius_of
 from geodiff.reference.fragments import Fragments, Ranking
+from geodiff.scene.mesh import Mesh
+from geodiff.scene.mesh_batch import MeshBatch
 
 # Where F = 0: less than any logarithm of a number, but finite, so that nothing becomes NaN.
 _NEVER = -1e30
@@ -102,10 +104,14 @@ def _images(place: torch.Tensor, shape: torch.Size) -> torch.Tensor:
 
 
 def blur_for(
-    law: soft.Distribution, rule: soft.TConorm, scale: float | torch.Tensor, layout: torch.Tensor, max_error: float
+    law: soft.Distribution,
+    rule: soft.TConorm,
+    scale: float | torch.Tensor,
+    mesh: Mesh | MeshBatch,
+    max_error: float,
 ) -> float:
     """Return how far outside a face its weight still counts: as far as the silhouette looks."""
-    most = int(layout[:, 2].max()) if len(layout) else 0
+    most = len(mesh.faces) if isinstance(mesh, Mesh) else int(mesh.layout[:, 2].max())
     return radius_of(law, rule, scale, most, max_error)
 
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 import torch
 
 from geodiff import ops
+from geodiff.modes import outside_autocast
 from geodiff.render.packing import pack, warn_if_behind
 from geodiff.scene.camera import Camera
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mesh_batch import MeshBatch
 from geodiff.scene.pose import pixel_size
-from geodiff.validation import as_tensor, fail, matches
+from geodiff.validation import as_tensor, fail, matches, shapes_repr
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Fragments:
             else of the face's point nearest to it in the image; 0 where there is none.
         depth: of that point, infinite where there is none, `(..., H, W, k)`.
     """
+
+    __repr__ = shapes_repr
 
     face_id: torch.Tensor
     distance: torch.Tensor
@@ -95,6 +98,7 @@ class Fragments:
         return dense.reshape(*self.face_id.shape, mixed.shape[1])
 
 
+@outside_autocast
 def fragments(
     mesh: Mesh | MeshBatch, camera: Camera, image_size: int | tuple[int, int], k: int = 8, *, blur: float = 0.0
 ) -> Fragments:

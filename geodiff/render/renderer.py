@@ -3,15 +3,16 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from geodiff import ops, reference, soft
+from geodiff.modes import outside_autocast
 from geodiff.ops.culling import MAX_ERROR
 from geodiff.render.aggregation import Found, blur_for, find, find_visible, ranking_for, softmax_weights
 from geodiff.render.maps import footprint, mixed, needs_footprint, pooled, pooled_maps
+from geodiff.render.outputs import OUTPUTS, HardOutput, RenderOutput
 from geodiff.render.packing import depth_range, pack, warn_if_behind
 from geodiff.render.shading import SHADINGS, Hits, Seen, shade
 from geodiff.scene.camera import Camera
@@ -21,51 +22,8 @@ from geodiff.scene.mesh_batch import MeshBatch
 from geodiff.scene.pose import pixel_size
 from geodiff.validation import as_tensor, broadcasts_to, choice, describe, fail, positive, promote
 
-OUTPUTS = ("alpha", "rgb", "depth", "normal", "face_id", "uv")
 
-
-@dataclass(frozen=True)
-class RenderOutput:
-    """What a renderer returns: images of size `H × W`; the batch is that of mesh and camera, broadcast.
-
-    What was not asked for is None. Depth, normal, uv and face_id are, with hard depth, those of the face that is seen
-    at the pixel centre, the same as of `rasterize`; with softmax depth the weighted mean over the faces, and the face
-    of the largest weight.
-
-    Attributes:
-        alpha: soft coverage in [0, 1], `(..., H, W)`.
-        rgb: colour over the background, `(..., H, W, 3)`.
-        depth: distance along the viewing direction, infinite where empty, `(..., H, W)`.
-        normal: unit normals in the world, 0 where empty, `(..., H, W, 3)`; means are not made unit again.
-        face_id: index of the face within its mesh, −1 where empty, `(..., H, W)` int64.
-        uv: texture coordinates, 0 where empty, `(..., H, W, 2)`.
-    """
-
-    alpha: torch.Tensor
-    rgb: torch.Tensor | None = None
-    depth: torch.Tensor | None = None
-    normal: torch.Tensor | None = None
-    face_id: torch.Tensor | None = None
-    uv: torch.Tensor | None = None
-
-
-@dataclass(frozen=True)
-class HardOutput:
-    """What the hard rasteriser returns; the batch is that of mesh and camera, broadcast.
-
-    Attributes:
-        mask: whether a face covers the pixel centre, `(..., H, W)` bool.
-        depth: distance along the viewing direction, infinite where empty, `(..., H, W)`.
-        face_id: index of the nearest face, −1 where empty, `(..., H, W)` int64.
-        barycentric: perspective-correct weights of its corners, 0 where empty, `(..., H, W, 3)`.
-    """
-
-    mask: torch.Tensor
-    depth: torch.Tensor
-    face_id: torch.Tensor
-    barycentric: torch.Tensor
-
-
+@outside_autocast
 class Renderer:
     """Render meshes softly: one object for the whole family of GenDR's renderers, with colour, light and depth.
 
@@ -227,7 +185,7 @@ class Renderer:
         images = len(layout)
         range_ = self._range(mesh, clip, images, camera.near)
         reached = alpha.detach().reshape(images, *size) > self.max_error if self.coverage == "edges" else None
-        found = self._find(clip, faces, layout, camera.near, size, range_, reached)
+        found = self._find(mesh, clip, faces, layout, camera.near, size, range_, reached)
         seen = self._seen(mesh, camera, lights, found, clip, layout, batch, shading, wanted)
         if self.depth == "hard":
             weights, rest = None, None
@@ -297,6 +255,7 @@ class Renderer:
 
     def _find(
         self,
+        mesh: Mesh | MeshBatch,
         clip: torch.Tensor,
         faces: torch.Tensor,
         layout: torch.Tensor,
@@ -315,7 +274,7 @@ class Renderer:
             }
         elif "rgb" not in self.outputs:
             return find(clip, faces, layout, **options)  # no map but rgb has a rim
-        blur = blur_for(self.distribution, self.tconorm, self.scale, layout, self.max_error)
+        blur = blur_for(self.distribution, self.tconorm, self.scale, mesh, self.max_error)
         if self.depth == "hard" and reached is None and not set(self.outputs) - {"rgb", "alpha"}:
             return find_visible(clip, faces, layout, blur=blur, **options)
         found = find(clip, faces, layout, blur=blur, **options)
@@ -424,6 +383,7 @@ def _checked_range(value: Any) -> tuple[float, float] | None:
     return float(ends[0]), float(ends[1])
 
 
+@outside_autocast
 def rasterize(mesh: Mesh | MeshBatch, camera: Camera, image_size: int | tuple[int, int]) -> HardOutput:
     """Rasterise without softness: a z-buffer, for targets and metrics.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.scene.pose import check_batches, check_rotation, line_of_sight, pixel_size, pose, vector
 from geodiff.validation import Place, common_batch, fail, floating, matches, placement, positive, promote, shape_text
 
@@ -14,6 +15,7 @@ _FLIP = (1.0, -1.0, -1.0)
 _FIELDS = ("rotation", "translation", "focal", "principal")
 
 
+@outside_autocast
 class Camera:
     """A perspective or orthographic camera, or a batch of them.
 

@@ -13,6 +13,7 @@ import torch
 
 from geodiff.scene.atomic import folder_aside
 from geodiff.guard import inside, reading
+from geodiff.modes import outside_autocast
 from geodiff.scene.camera import Camera
 from geodiff.scene.images import label_scale, read_image, write_image
 from geodiff.validation import Place, as_tensor, fail, floating, placement
@@ -23,6 +24,7 @@ _DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 _RIGID = 1e-3
 
 
+@outside_autocast
 class PosedImages:
     """Images of one size, their coverage and their cameras.
 

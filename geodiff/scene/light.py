@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.scene.pose import vector
 from geodiff.validation import broadcasts_to, common_batch, fail, matches, promote
 
@@ -51,6 +52,7 @@ class Light:
         return [(name, getattr(self, name)) for name in self._fields]
 
 
+@outside_autocast
 class AmbientLight(Light):
     """Light from everywhere: it adds `color` times the material's ambient reflection.
 
@@ -69,6 +71,7 @@ class AmbientLight(Light):
         self._set(color=color)
 
 
+@outside_autocast
 class DirectionalLight(Light):
     """Light from far away, such as the sun's.
 
@@ -96,6 +99,7 @@ class DirectionalLight(Light):
             raise fail("DirectionalLight", "direction", "other than zero", "(0, 0, 0)", "Point it towards the light.")
 
 
+@outside_autocast
 class PointLight(Light):
     """Light from one point.
 

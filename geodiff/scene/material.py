@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.scene.light import check_reflection
 from geodiff.validation import common_batch, fail, positive, promote
 
 
+@outside_autocast
 class Material:
     """The reflection of Phong's model ("Illumination for computer generated pictures", 1975), one for a whole mesh.
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from geodiff import ops
+from geodiff.modes import is_transformed, lasting, outside_autocast
 from geodiff.scene import quantities
 from geodiff.scene.material import Material
 from geodiff.scene.texture import Texture
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _ATTRIBUTES = ("vertex_colors", "uv", "face_colors", "texture")
 
 
+@outside_autocast
 class Mesh:
     """A triangle mesh, or a batch of vertex positions over the same faces.
 
@@ -504,15 +506,16 @@ class Mesh:
 
     def _quantity(self, name: str, compute: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
         v = self.vertices
-        # Under a gradient a cached value would hand out a graph that a backward pass has already freed; an inference
-        # tensor cannot tell whether it was written to.
-        if v.requires_grad or v.is_inference():
+        # Under a gradient a cached value would hand out a graph that a backward pass has already freed, in forward mode
+        # and torch.func a tangent or a level that ends; an inference tensor cannot tell whether it was written to.
+        if v.requires_grad or v.is_inference() or is_transformed(v):
             return compute(v, self.faces)
         if self._cache_version != v._version:
             self._cache.clear()
             self._cache_version = v._version
         if name not in self._cache:
-            self._cache[name] = compute(v, self.faces)
+            with lasting():
+                self._cache[name] = compute(v, self.faces)
         return self._cache[name]
 
     @property

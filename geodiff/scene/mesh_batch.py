@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh, same_device
 from geodiff.scene.sampling import SurfaceSamples
 from geodiff.validation import Place, as_tensor, fail, floating
 
 
+@outside_autocast
 class MeshBatch:
     """Meshes of different sizes, packed one after another.
 

@@ -12,6 +12,7 @@ import trimesh
 from PIL import Image
 
 from geodiff.guard import reading
+from geodiff.modes import outside_autocast
 from geodiff.scene.atomic import replacing
 from geodiff.scene.glb import write_glb
 from geodiff.scene.gltf_scene import load_gltf
@@ -119,6 +120,7 @@ def save_mesh(mesh: Mesh, path: str | os.PathLike[str]) -> None:
             to_trimesh(mesh).export(part, file_type=ending)
 
 
+@outside_autocast
 def from_trimesh(mesh: trimesh.Trimesh, dtype: torch.dtype = torch.float32) -> Mesh:
     """Make a mesh from a ``trimesh.Trimesh``, with its vertex or face colours, or its texture and coordinates.
 
@@ -159,6 +161,7 @@ def from_trimesh(mesh: trimesh.Trimesh, dtype: torch.dtype = torch.float32) -> M
     return Mesh(vertices, faces, **attributes)
 
 
+@outside_autocast
 def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
     """Return a ``trimesh.Trimesh`` (float64 positions, 8-bit colours, off the autograd graph) with the same order.
 

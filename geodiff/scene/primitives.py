@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.topology import Topology
 from geodiff.validation import fail, positive
@@ -23,6 +24,7 @@ def _mesh(vertices: torch.Tensor, faces: torch.Tensor, dtype: torch.dtype, uv: t
     return Mesh(vertices.to(dtype), faces, uv=None if uv is None else uv.to(dtype))
 
 
+@outside_autocast
 def icosphere(subdivisions: int = 3, radius: float = 1.0, dtype: torch.dtype = torch.float32) -> Mesh:
     """Make a sphere by cutting each triangle of an icosahedron into four, ``subdivisions`` times.
 
@@ -77,6 +79,7 @@ def icosphere(subdivisions: int = 3, radius: float = 1.0, dtype: torch.dtype = t
     return _mesh(v * radius, f, dtype)
 
 
+@outside_autocast
 def box(size: float | Sequence[float] = 1.0, dtype: torch.dtype = torch.float32) -> Mesh:
     """Make a box of 8 vertices and 12 faces, centred on the origin.
 
@@ -113,6 +116,7 @@ def _grid_faces(rows: int, columns: int, wrap_rows: bool, wrap_columns: bool) ->
     return torch.stack((a, b, d, a, d, e), dim=-1).reshape(-1, 3)
 
 
+@outside_autocast
 def torus(
     major: float = 1.0, minor: float = 0.4, nu: int = 48, nv: int = 24, dtype: torch.dtype = torch.float32
 ) -> Mesh:
@@ -149,6 +153,7 @@ def torus(
     return _mesh(points.reshape(-1, 3), _grid_faces(nv, nu, True, True), dtype)
 
 
+@outside_autocast
 def cylinder(
     radius: float = 1.0,
     height: float = 2.0,
@@ -194,6 +199,7 @@ def cylinder(
     return _mesh(vertices, faces, dtype)
 
 
+@outside_autocast
 def plane(
     size: float | Sequence[float] = 1.0, resolution: int | Sequence[int] = 1, dtype: torch.dtype = torch.float32
 ) -> Mesh:

@@ -8,10 +8,12 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from geodiff import ops
+from geodiff.modes import outside_autocast
 from geodiff.reference.shading import WRAPS, texels_at, wrapped
 from geodiff.validation import as_tensor, choice, fail, floating
 
 
+@outside_autocast
 class Texture:
     """An image that lies on a surface, or a batch of them of one size.
 

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which vertices and faces are neighbours: everything about a mesh that does not depend on where its vertices are."""
 
-from functools import cached_property
-
 import torch
 
+from geodiff.modes import cached, kept
 from geodiff.reference.outline import edge_cycles
 from geodiff.validation import fail, integers
 
@@ -35,7 +34,7 @@ class Topology:
 
     def __init__(self, faces: torch.Tensor, num_vertices: int) -> None:
         fix = "Triangulate quads with Mesh.triangulated()." if faces.dim() == 2 and faces.shape[-1] > 3 else ""
-        self.faces = integers("Mesh", "faces", faces.detach(), ("F", 3), fix)
+        self.faces = kept(integers("Mesh", "faces", faces.detach(), ("F", 3), fix))
         self.num_vertices = num_vertices
         if self.faces.numel():
             low, high = (int(x) for x in torch.aminmax(self.faces))
@@ -57,17 +56,17 @@ class Topology:
         """F."""
         return len(self.faces)
 
-    @cached_property
+    @cached
     def faces_int32(self) -> torch.Tensor:
         """(F, 3) contiguous int32 copy of the faces, the form that kernels read."""
         return self.faces.to(torch.int32)
 
-    @cached_property
+    @cached
     def edge_cycles(self) -> torch.Tensor:
         """(F, 3) int32, for each side of a face the next side on the same edge; see ``reference.edge_cycles``."""
         return edge_cycles(self.faces)
 
-    @cached_property
+    @cached
     def _sides(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Sides of proper triangles: key low·V + high (sorted), face of each, and the places where a new key starts."""
         f = self.faces
@@ -81,7 +80,7 @@ class Topology:
         first[1:] = key[1:] != key[:-1]
         return key, face, first
 
-    @cached_property
+    @cached
     def edges(self) -> torch.Tensor:
         """(E, 2) int64 edges, each once, lower vertex first, in lexicographic order."""
         key, _, first = self._sides
@@ -89,7 +88,7 @@ class Topology:
         width = max(self.num_vertices, 1)
         return torch.stack((unique // width, unique % width), dim=-1)
 
-    @cached_property
+    @cached
     def edge_face_count(self) -> torch.Tensor:
         """(E,) how many faces meet at each edge: 1 at a boundary, 2 inside, more where the mesh is not a manifold."""
         _, _, first = self._sides
@@ -97,7 +96,7 @@ class Topology:
         end = torch.cat((start[1:], start.new_tensor([len(first)])))[: len(start)]
         return end - start
 
-    @cached_property
+    @cached
     def edge_faces(self) -> torch.Tensor:
         """(E, 2) the two faces at each edge, lower first, −1 where there is none.
 
@@ -108,7 +107,7 @@ class Topology:
         second = face[(start + 1).clamp(max=max(len(face) - 1, 0))]
         return torch.stack((face[start], torch.where(self.edge_face_count > 1, second, -1)), dim=-1)
 
-    @cached_property
+    @cached
     def _pairs(self) -> tuple[torch.Tensor, torch.Tensor]:
         _, face, first = self._sides
         count = self.edge_face_count
@@ -132,27 +131,27 @@ class Topology:
         """(P,) the edge, a row of ``edges``, that each of ``face_pairs`` shares."""
         return self._pairs[1]
 
-    @cached_property
+    @cached
     def boundary_edges(self) -> torch.Tensor:
         """(b, 2) the edges with a single face."""
         return self.edges[self.edge_face_count == 1]
 
-    @cached_property
+    @cached
     def vertex_degree(self) -> torch.Tensor:
         """(V,) int64, how many edges meet at each vertex; 0 for a vertex in no face."""
         return torch.bincount(self.edges.reshape(-1), minlength=self.num_vertices)
 
-    @cached_property
+    @cached
     def is_closed(self) -> bool:
         """Whether there are faces and no boundary edge."""
         return bool(len(self.edges) > 0 and (self.edge_face_count > 1).all())
 
-    @cached_property
+    @cached
     def is_edge_manifold(self) -> bool:
         """Whether no edge has more than two faces."""
         return bool((self.edge_face_count <= 2).all())
 
-    @cached_property
+    @cached
     def euler_characteristic(self) -> int:
         """Vertices − edges + faces of the proper triangles, counting only the vertices they use: 2 − 2·genus if closed.
 
@@ -171,5 +170,7 @@ class Topology:
                 value = value.to(device)
             elif isinstance(value, tuple):
                 value = tuple(part.to(device) for part in value)
+            elif not isinstance(value, int):
+                continue  # the tables of losses
             moved.__dict__[name] = value
         return moved

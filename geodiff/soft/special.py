@@ -23,28 +23,46 @@ def finite(slope: Tensor) -> Tensor:
 class _Smooth(torch.autograd.Function):
     """``value(z)`` with the derivative ``slope(z)``; differentiable again wherever ``slope`` is."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, z: Tensor, value: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor]) -> Tensor:
-        ctx.save_for_backward(z)
-        ctx.slope = slope
+    def forward(z: Tensor, value: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor]) -> Tensor:
         return value(z)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        z, _, ctx.slope = inputs
+        ctx.save_for_backward(z)
+        ctx.save_for_forward(z)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (z,) = ctx.saved_tensors
         return grads[0] * finite(ctx.slope(z)), None, None
 
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
+        (z,) = ctx.saved_tensors
+        return tangent * finite(ctx.slope(z))
+
 
 class _Refuse(torch.autograd.Function):
     """The identity, which raises when it is differentiated: marks a gradient as a function of unknown slope."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, message: str, *_: Tensor) -> Tensor:
-        ctx.message = message
+    def forward(value: Tensor, message: str, *_: Tensor) -> Tensor:
         return value.clone()
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.message = inputs[1]
+
+    @staticmethod
     def backward(ctx: Any, *_: Tensor) -> Tensor:
+        raise RuntimeError(ctx.message)
+
+    @staticmethod
+    def jvp(ctx: Any, *_: Any) -> Tensor:
         raise RuntimeError(ctx.message)
 
 
@@ -64,10 +82,22 @@ def last_derivative(
 class _Known(torch.autograd.Function):
     """A value computed beforehand with its derivatives in several tensors; once differentiable."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, value: Tensor, *pairs: Tensor) -> Tensor:
-        ctx.save_for_backward(*pairs)
+    def forward(value: Tensor, *pairs: Tensor) -> Tensor:
         return value.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])
+        ctx.save_for_forward(*inputs[1:])
+
+    @staticmethod
+    def jvp(ctx: Any, _: Any, *tangents: Tensor | None) -> Tensor:
+        slopes = ctx.saved_tensors[1::2]
+        terms = [t * finite(slope) for t, slope in zip(tangents[::2], slopes, strict=True) if t is not None]
+        return sum(terms[1:], terms[0])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -227,19 +227,34 @@ class SchweizerSklar(Additive):
 
 def _log_norm(log_v: Tensor, p: Tensor, dim: int) -> Tensor:
     """Logarithm of the p-norm (Σ v^p)^(1/p) along an axis; once differentiable, in p too."""
-    return _LogNorm.apply(log_v, p, dim)
+    return _LogNorm.apply(log_v, p, dim)[0]
 
 
 class _LogNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, log_v: Tensor, p: Tensor, dim: int) -> Tensor:
+    def forward(log_v: Tensor, p: Tensor, dim: int) -> tuple[Tensor, Tensor]:
         top = log_v.amax(dim, keepdim=True)
         # v = 0 has the power 0 also where p is so small that exp would not see to it
         power = torch.where(log_v > -special.BIG / 10, torch.exp(p * (log_v - top)), 0.0)
         total = power.sum(dim, keepdim=True).clamp(min=1)
-        ctx.save_for_backward(log_v, p, power / total)
-        ctx.dim = dim
-        return (top + torch.log(total) / p).squeeze(dim)
+        return (top + torch.log(total) / p).squeeze(dim), power / total
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        log_v, p, ctx.dim = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(log_v, p, output[1])
+        ctx.save_for_forward(log_v, p, output[1])
+
+    @staticmethod
+    def jvp(ctx: Any, by_v: Tensor | None, by_p: Tensor | None, _: Any) -> tuple[Tensor, None]:
+        _, p, share = ctx.saved_tensors
+        total = torch.zeros_like(share.sum(ctx.dim))
+        if by_v is not None:
+            total = total + (share * by_v).sum(ctx.dim)
+        if by_p is not None:
+            total = total + special.finite(torch.special.xlogy(share, share).sum(ctx.dim) / p / p) * by_p
+        return total, None
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.splines.curve import NURBSCurve
 from geodiff.splines.refine import clamped, elevated, prepared
 from geodiff.splines.spline import NURBS
@@ -17,6 +18,7 @@ from geodiff.validation import fail, positive
 Spline = TypeVar("Spline", bound=NURBS)
 
 
+@outside_autocast
 def reversed_(spline: Spline, axis: int = 0) -> Spline:
     """Run through the same domain the other way: the parameter u becomes low + high − u. Periodic axes stay so.
 
@@ -43,6 +45,7 @@ def reversed_(spline: Spline, axis: int = 0) -> Spline:
     )
 
 
+@outside_autocast
 def swapaxes(spline: Spline, first: int, second: int) -> Spline:
     """Exchange two parameters, with their knots, degrees and options.
 
@@ -71,6 +74,7 @@ def swapaxes(spline: Spline, first: int, second: int) -> Spline:
     )
 
 
+@outside_autocast
 def transposed(surface: NURBSSurface) -> NURBSSurface:
     """Exchange u and v of a surface, which turns its normals round.
 
@@ -84,6 +88,7 @@ def transposed(surface: NURBSSurface) -> NURBSSurface:
     return swapaxes(surface, 0, 1)
 
 
+@outside_autocast
 def normalised(spline: Spline, axis: int | None = None) -> Spline:
     """Move the domain to [0, 1] by an affine change of the parameter.
 
@@ -116,6 +121,7 @@ def normalised(spline: Spline, axis: int | None = None) -> Spline:
     return spline.replace(knots=tuple(knots), bandwidth=bandwidth)
 
 
+@outside_autocast
 def joined(first: NURBSCurve, second: NURBSCurve, tolerance: float | None = None) -> NURBSCurve:
     """Make one curve of two that meet: the second's parameters follow on the first's, with a knot repeated P times.
 

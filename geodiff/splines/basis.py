@@ -7,10 +7,12 @@ import numpy as np
 import torch
 
 from geodiff import ops
+from geodiff.modes import outside_autocast
 from geodiff.splines.knots import check_knots, greville, open_periodic
 from geodiff.validation import as_tensor, fail, floating, promote
 
 
+@outside_autocast
 class BSplineBasis:
     """The K basis functions of degree P over a knot vector.
 

@@ -9,10 +9,11 @@ import torch
 from scipy.spatial import cKDTree
 
 from geodiff import implicit
+from geodiff.modes import outside_autocast, refuse_transforms
 from geodiff.reference.spline import find_span
 from geodiff.splines.basis import wrap
 from geodiff.splines.spline import AXIS_NAMES, NURBS
-from geodiff.validation import fail, floating, promote
+from geodiff.validation import fail, floating, promote, shapes_repr
 
 _ITERATIONS = 100
 _HOPS = 20
@@ -33,6 +34,8 @@ class ClosestPoint:
         converged: `(..., N)` bool: the tangents are at right angles to the difference, or the domain ends there.
     """
 
+    __repr__ = shapes_repr
+
     parameters: tuple[torch.Tensor, ...]
     points: torch.Tensor
     distance: torch.Tensor
@@ -48,6 +51,7 @@ class _Box(NamedTuple):
     high_knot: torch.Tensor  # index of the knot at the end
 
 
+@outside_autocast
 def closest_point(
     spline: NURBS,
     points: Any,
@@ -94,6 +98,13 @@ def closest_point(
     if not isinstance(spline, NURBS):
         raise fail("closest_point", "spline", "a NURBSCurve, NURBSSurface or NURBSVolume", spline, error=TypeError)
     query = promote("closest_point", points=points)["points"]
+    refuse_transforms(
+        "closest_point",
+        "Take gradients with torch.autograd.grad or .backward().",
+        query,
+        *spline.knots,
+        spline.control_points,
+    )
     fix = "They need as many coordinates as the control points."
     floating("closest_point", "points", query, ("...", "N", spline.dim), fix, finite=False)
     dtype = torch.promote_types(query.dtype, spline.dtype)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.splines.curve import NURBSCurve
 from geodiff.validation import as_tensor, choice, fail, floating, looks_at_values, positive, promote
 
@@ -92,6 +93,7 @@ def given(**values: Any) -> dict[str, Any]:
 # Curves --------------------------------------------------------------------------------------------------------------
 
 
+@outside_autocast
 def line(start: Any, end: Any, dtype: torch.dtype | None = None) -> NURBSCurve:
     """Make the segment `(1 − u) start + u end`, of degree 1 over [0, 1].
 
@@ -114,6 +116,7 @@ def line(start: Any, end: Any, dtype: torch.dtype | None = None) -> NURBSCurve:
     return NURBSCurve(torch.stack(ends, -2), degree=1)
 
 
+@outside_autocast
 def polyline(
     points: Any, closed: bool = False, parametrization: str = "chord", dtype: torch.dtype | None = None
 ) -> NURBSCurve:
@@ -152,6 +155,7 @@ def polyline(
     return NURBSCurve(points, torch.cat([zero, inner, zero + 1], -1), degree=1)
 
 
+@outside_autocast
 def circle(
     radius: Any = 1.0, center: Any = (0.0, 0.0), axes: Any = None, dtype: torch.dtype | None = None
 ) -> NURBSCurve:
@@ -181,6 +185,7 @@ def circle(
     return ellipse_curve("circle", ("radius", "radius"), (radius, radius), None, center, axes, dtype)
 
 
+@outside_autocast
 def arc(
     radius: Any = 1.0,
     start_deg: Any = 0.0,
@@ -212,6 +217,7 @@ def arc(
     return ellipse_curve("arc", ("radius", "radius"), (radius, radius), (start_deg, end_deg), center, axes, dtype)
 
 
+@outside_autocast
 def ellipse(
     radius_a: Any = 1.0,
     radius_b: Any = 0.5,
@@ -271,6 +277,7 @@ def check_sweep(where: str, argument: str, sweep: torch.Tensor, of: str = "") ->
         raise fail(where, argument, f"within 360 degrees, but not 0 ({of}-360 ... 360)", str(sweep.detach()), fix)
 
 
+@outside_autocast
 def conic(start: Any, tangent_point: Any, end: Any, weight: Any, dtype: torch.dtype | None = None) -> NURBSCurve:
     """Make an arc of a conic: one rational quadratic piece over [0, 1].
 
@@ -299,6 +306,7 @@ def conic(start: Any, tangent_point: Any, end: Any, weight: Any, dtype: torch.dt
     return NURBSCurve(points, weights=torch.stack([one, t["weight"], one], -1), degree=2)
 
 
+@outside_autocast
 def parabola(focal_length: Any, low: Any = -1.0, high: Any = 1.0, dtype: torch.dtype | None = None) -> NURBSCurve:
     """Make the parabola `y = x² / (4 focal_length)` from x = low to x = high, polynomial, with x linear in u.
 
@@ -325,6 +333,7 @@ def parabola(focal_length: Any, low: Any = -1.0, high: Any = 1.0, dtype: torch.d
     return NURBSCurve(torch.stack(torch.broadcast_tensors(x, y), -1), degree=2)
 
 
+@outside_autocast
 def hyperbola(
     radius_a: Any = 1.0, radius_b: Any = 1.0, low: Any = -1.0, high: Any = 1.0, dtype: torch.dtype | None = None
 ) -> NURBSCurve:

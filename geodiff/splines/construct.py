@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.reference.spline import project
 from geodiff.splines.basis import BSplineBasis
 from geodiff.splines.conics import check_sweep, full_ring, part_ring
@@ -36,6 +37,7 @@ def _curve(where: str, argument: str, curve: Any) -> NURBSCurve:
 # Compatible curves ---------------------------------------------------------------------------------------------------
 
 
+@outside_autocast
 def compatible(curves: Sequence[NURBSCurve]) -> list[NURBSCurve]:
     """Bring curves to one degree and one knot vector over one domain; each keeps its shape.
 
@@ -141,6 +143,7 @@ def _ones(spline: NURBS) -> torch.Tensor:
     return torch.ones_like(spline.control_points[..., 0]) if spline.weights is None else spline.weights
 
 
+@outside_autocast
 def extrude(spline: NURBSCurve | NURBSSurface, direction: Any) -> NURBSSurface | NURBSVolume:
     """Move a curve along a vector to make a surface, or a surface to make a volume, exactly.
 
@@ -182,6 +185,7 @@ def extrude(spline: NURBSCurve | NURBSSurface, direction: Any) -> NURBSSurface |
     return NURBSVolume(net, knots, weights, (*spline.degree, 1), periodic=periodic)
 
 
+@outside_autocast
 def revolve(
     curve: NURBSCurve, axis_point: Any = (0.0, 0.0, 0.0), axis_direction: Any = (0.0, 1.0, 0.0), angle_deg: Any = 360.0
 ) -> NURBSSurface:
@@ -233,6 +237,7 @@ def revolve(
     return NURBSSurface(net, knots, curve.knots[0], weights, (2, curve.degree), periodic=(False, curve.periodic[0]))
 
 
+@outside_autocast
 def ruled(curve_a: NURBSCurve, curve_b: NURBSCurve) -> NURBSSurface:
     """Join two curves by straight lines between equal parameters: `S(u, v) = (1 − v) A(u) + v B(u)` if polynomial.
 
@@ -258,6 +263,7 @@ def ruled(curve_a: NURBSCurve, curve_b: NURBSCurve) -> NURBSSurface:
     return NURBSSurface(points, a.knots[0], None, weights, (a.degree, 1))
 
 
+@outside_autocast
 def loft(curves: Sequence[NURBSCurve], degree_v: int = 3, parameters: Any = None) -> NURBSSurface:
     """Skin curves: the surface that runs through all of them, in their order.
 
@@ -321,6 +327,7 @@ def loft(curves: Sequence[NURBSCurve], degree_v: int = 3, parameters: Any = None
     return NURBSSurface(project(net), sections[0].knots[0], knots, net[..., -1], degree=(sections[0].degree, degree))
 
 
+@outside_autocast
 def coons(bottom: NURBSCurve, top: NURBSCurve, left: NURBSCurve, right: NURBSCurve) -> NURBSSurface:
     """Fill four border curves with the bilinearly blended Coons patch.
 

@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.splines import geometry
 from geodiff.splines.spline import NURBS
 from geodiff.validation import fail
 
 
+@outside_autocast
 class NURBSCurve(NURBS):
     """A B-spline curve, rational if it has weights: `C(u) = Σ w_i N_i(u) P_i / Σ w_i N_i(u)`.
 

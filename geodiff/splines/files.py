@@ -13,7 +13,8 @@ import torch
 
 from geodiff import guard
 from geodiff.readers import apart
-from geodiff.readers.shapes import UNITS, Damaged, Missing
+from geodiff.readers.shapes import Damaged, Missing, UNITS
+from geodiff.modes import outside_autocast
 from geodiff.scene.atomic import replacing
 from geodiff.scene.mesh import Mesh
 from geodiff.splines.curve import NURBSCurve
@@ -29,6 +30,7 @@ _MESHES = ("obj", "ply", "stl", "glb")
 _LOAD, _SAVE = "load_splines", "save_splines"
 
 
+@outside_autocast
 def load_splines(
     path: str | os.PathLike[str],
     *,
@@ -99,6 +101,7 @@ def load_splines(
     return reading.splines
 
 
+@outside_autocast
 def save_splines(
     path: str | os.PathLike[str],
     splines: NURBS | Sequence[NURBS],

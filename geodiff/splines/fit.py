@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.splines import fit_input
 from geodiff.splines.curve import NURBSCurve
 from geodiff.splines.fit_free import Callback, Diverged, Outcome, Start, minimise, random_starts
 from geodiff.splines.fit_linear import Problem
 from geodiff.splines.surface import NURBSSurface
+from geodiff.validation import shapes_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +34,8 @@ class SplineFit:
         rank: how many control points the points determine.
         starts: the final objective of each start.
     """
+
+    __repr__ = shapes_repr
 
     spline: NURBSCurve | NURBSSurface
     mse: float
@@ -70,6 +74,7 @@ class SplineFit:
         return self.spline
 
 
+@outside_autocast
 def fit_curve(
     points: Any,
     control_count: int = 8,
@@ -156,6 +161,7 @@ def fit_curve(
     )
 
 
+@outside_autocast
 def fit_surface(
     points: Any,
     control_shape: tuple[int, int] = (8, 8),

@@ -15,6 +15,7 @@ import torch
 from scipy.sparse import csgraph
 from scipy.spatial import ConvexHull, QhullError, cKDTree
 
+from geodiff.modes import outside_autocast
 from geodiff.splines import fit_input
 from geodiff.splines.curve import NURBSCurve
 from geodiff.splines.fit import SplineFit, result
@@ -31,6 +32,7 @@ MARGIN = 0.01  # by which the first surface is larger than the cloud
 NEIGHBOURS = 8  # of each point, in the graph that orders a curve's points
 
 
+@outside_autocast
 def fit_cloud(
     points: Any,
     control_shape: int | tuple[int, int] | None = None,

@@ -3,9 +3,11 @@
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.validation import as_tensor, choice, fail, floating, looks_at_values, promote
 
 
+@outside_autocast
 def uniform_knots(
     count: int,
     degree: int,
@@ -110,6 +112,7 @@ def check_knots(
         )
 
 
+@outside_autocast
 def multiplicities(knots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the distinct knots of one vector `(M,)` and how often each is there; without gradient.
 
@@ -126,6 +129,7 @@ def multiplicities(knots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.unique_consecutive(knots.detach(), return_counts=True)
 
 
+@outside_autocast
 def greville(knots: torch.Tensor, degree: int) -> torch.Tensor:
     """Return the Greville abscissae, `(..., K)`: the mean of the P inner knots of each function's support.
 
@@ -153,6 +157,7 @@ def open_periodic(breakpoints: torch.Tensor, degree: int) -> torch.Tensor:
     return breakpoints[..., index - turns * count] + turns * period
 
 
+@outside_autocast
 def knots_to_logits(knots: torch.Tensor, degree: int, min_fraction: float = 0.0) -> torch.Tensor:
     """Return the free parameters `(..., S)` of a clamped vector of S = K − P spans; see `logits_to_knots`.
 
@@ -165,6 +170,7 @@ def knots_to_logits(knots: torch.Tensor, degree: int, min_fraction: float = 0.0)
     return free.clamp(min=1e-6).log()
 
 
+@outside_autocast
 def logits_to_knots(
     logits: torch.Tensor, degree: int, low: float = 0.0, high: float = 1.0, min_fraction: float = 0.0
 ) -> torch.Tensor:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.splines.conics import read_numbers
 from geodiff.splines.curve import NURBSCurve
 from geodiff.splines.geometry import Jet
@@ -45,6 +46,7 @@ def _speed(jet: Jet) -> torch.Tensor:
     return jet[(1,)].norm(dim=-1, keepdim=True)
 
 
+@outside_autocast
 def arc_length(
     curve: NURBSCurve, low: Any = None, high: Any = None, points: int | None = None, tolerance: float | None = None
 ) -> torch.Tensor:
@@ -118,6 +120,7 @@ def _length_to(curve: NURBSCurve, u: torch.Tensor, points: int) -> tuple[torch.T
     return sums.gather(-1, span) + (u - start) * (speed * w).sum(-1), breaks, sums
 
 
+@outside_autocast
 def length_at(curve: NURBSCurve, u: Any, points: int | None = None) -> torch.Tensor:
     """Return the length of a curve from its start to each of many parameters.
 
@@ -148,6 +151,7 @@ def length_at(curve: NURBSCurve, u: Any, points: int | None = None) -> torch.Ten
     return _length_to(curve, u, count_of("length_at", points))[0]
 
 
+@outside_autocast
 def parameter_at_length(curve: NURBSCurve, lengths: Any, points: int | None = None) -> torch.Tensor:
     """Return the parameters at which a curve has run given lengths: the inverse of `length_at`.
 
@@ -239,6 +243,7 @@ def _exact(spline: NURBS, points: int | None, factor: int) -> int | list[int] | 
     return [max(1, (factor * p + 1) // 2) for p in spline.degrees]
 
 
+@outside_autocast
 def area(spline: NURBS, points: int | None = None, tolerance: float | None = None) -> torch.Tensor:
     """Return the area of a surface `∫∫ |S_u × S_v| du dv`, or the area that a closed plane curve encloses.
 
@@ -304,6 +309,7 @@ def _check_closed_curve(where: str, curve: NURBSCurve) -> None:
         raise fail(where, "spline", "closed", f"ends {gap:.3g} apart", "Join a line from its end to its start.")
 
 
+@outside_autocast
 def volume(
     spline: NURBSVolume | NURBSSurface | Sequence[NURBSSurface],
     points: int | None = None,
@@ -407,6 +413,7 @@ def _closed(where: str, spline: Any, check: bool) -> list[NURBSSurface]:
 # Centroid and box ----------------------------------------------------------------------------------------------------
 
 
+@outside_autocast
 def centroid(
     spline: NURBS, solid: bool = False, points: int | None = None, tolerance: float | None = None
 ) -> torch.Tensor:
@@ -456,6 +463,7 @@ def centroid(
     return middle + moments[..., 1:] / moments[..., :1] * size
 
 
+@outside_autocast
 def bounding_box(spline: NURBS) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the lowest and highest coordinates of the control points, `(..., D)` each.
 

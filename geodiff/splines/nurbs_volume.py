@@ -4,9 +4,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from geodiff.modes import outside_autocast
 from geodiff.splines.spline import NURBS
 
 
+@outside_autocast
 class NURBSVolume(NURBS):
     """A tensor-product B-spline volume `V(u, v, w)`, rational if it has weights.
 

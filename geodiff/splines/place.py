@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.splines.conics import read_numbers
 from geodiff.splines.spline import NURBS
 from geodiff.validation import fail, floating, looks_at_values
@@ -22,6 +23,7 @@ def read_like(where: str, spline: NURBS, **values: Any) -> list[torch.Tensor]:
     return [x.to(spline.control_points) for x in read_numbers(where, spline.dtype, **values).values()]
 
 
+@outside_autocast
 def transform(spline: Spline, matrix: Any = None, offset: Any = None) -> Spline:
     """Map a spline by `x → matrix x + offset`, exactly.
 
@@ -56,6 +58,7 @@ def transform(spline: Spline, matrix: Any = None, offset: Any = None) -> Spline:
     return spline.replace(control_points=points)
 
 
+@outside_autocast
 def translate(spline: Spline, offset: Any) -> Spline:
     """Move a spline by `offset`, `(..., D)`; see `transform`.
 
@@ -67,6 +70,7 @@ def translate(spline: Spline, offset: Any) -> Spline:
     return transform(spline, None, offset)
 
 
+@outside_autocast
 def rotate(spline: Spline, angle_deg: Any, axis_direction: Any = None, axis_point: Any = None) -> Spline:
     """Turn a spline by an angle, right-handed round an axis in space, counter-clockwise round a point in the plane.
 
@@ -126,6 +130,7 @@ def direction_of(where: str, argument: str, value: Any, spline: NURBS) -> torch.
     return vector / length
 
 
+@outside_autocast
 def scale(spline: Spline, factor: Any, center: Any = None) -> Spline:
     """Scale a spline about a point.
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.splines.blossom import Row, chosen, elevated_knots, elevation_matrix, groups, refinement_matrix
 from geodiff.splines.refine import clamped, counted, moved, net_of, number, prepared, rebuilt
 from geodiff.splines.spline import NURBS
@@ -27,6 +28,7 @@ from geodiff.validation import fail, positive
 Spline = TypeVar("Spline", bound=NURBS)
 
 
+@outside_autocast
 def remove_knot(
     spline: Spline, value: Any, times: int = 1, axis: int = 0, tolerance: float | None = None
 ) -> tuple[Spline, torch.Tensor]:
@@ -78,6 +80,7 @@ def remove_knot(
     return _undone(where, spline, axis, fewer, degree, matrix, net_of(spline), tolerance)
 
 
+@outside_autocast
 def reduced(spline: Spline, by: int = 1, axis: int = 0, tolerance: float | None = None) -> tuple[Spline, torch.Tensor]:
     """Lower the degree; each knot is then repeated once less for each degree, but at least once.
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.reference.spline import project
 from geodiff.splines.blossom import (
     Row,
@@ -93,6 +94,7 @@ def _read(where: str, argument: str, value: Any, knots: torch.Tensor) -> torch.T
 # The operations ------------------------------------------------------------------------------------------------------
 
 
+@outside_autocast
 def insert_knots(spline: Spline, values: Any, axis: int = 0) -> Spline:
     """Insert knots: more control points, the same geometry.
 
@@ -156,6 +158,7 @@ def _onto(spline: Spline, axis: int, new_knots: torch.Tensor) -> Spline:
     return rebuilt(spline, moved(net_of(spline), matrix, spline.axes, axis), axis, new_knots, degree)
 
 
+@outside_autocast
 def refined(spline: Spline, times: int = 1, axis: int | None = None) -> Spline:
     """Halve every non-empty span.
 
@@ -187,6 +190,7 @@ def refined(spline: Spline, times: int = 1, axis: int | None = None) -> Spline:
     return spline
 
 
+@outside_autocast
 def elevated(spline: Spline, by: int = 1, axis: int = 0) -> Spline:
     """Raise the degree; each knot is then repeated once more for each degree, and the geometry is the same.
 
@@ -213,6 +217,7 @@ def elevated(spline: Spline, by: int = 1, axis: int = 0) -> Spline:
     return spline
 
 
+@outside_autocast
 def trimmed_to(spline: Spline, low: Any = None, high: Any = None, axis: int = 0) -> Spline:
     """Cut out the piece over [low, high], clamped at both ends.
 
@@ -261,6 +266,7 @@ def _check_piece(
         raise fail(where, names[1], f"above {names[0]}", f"{high.tolist()} for {names[0]} = {low.tolist()}")
 
 
+@outside_autocast
 def split(spline: Spline, at: Any, axis: int = 0) -> tuple[Spline, Spline]:
     """Cut a spline in two at a parameter; both pieces keep their part of the domain and are clamped.
 
@@ -288,6 +294,7 @@ def split(spline: Spline, at: Any, axis: int = 0) -> tuple[Spline, Spline]:
     return _trimmed(where, spline, None, at, axis, ("low", "at")), _trimmed(where, spline, at, None, axis, ("at", ""))
 
 
+@outside_autocast
 def clamped(spline: Spline, axis: int | None = None) -> Spline:
     """Repeat each end knot P + 1 times, so that the spline starts and ends at its outer control points.
 
@@ -306,6 +313,7 @@ def clamped(spline: Spline, axis: int | None = None) -> Spline:
     return spline
 
 
+@outside_autocast
 def bezier(spline: Spline) -> Spline:
     """Cut a spline into its polynomial (or rational) pieces: a batch of Bézier curves, patches or boxes.
 

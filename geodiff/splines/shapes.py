@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.splines.conics import ellipse_curve, full_ring, given, plane_axes, quarter_knots, read_numbers
 from geodiff.splines.nurbs_volume import NURBSVolume
 from geodiff.splines.surface import NURBSSurface
@@ -35,6 +36,7 @@ def _center(where: str, center: torch.Tensor) -> torch.Tensor:
     return floating(where, "center", center, ("...", 3), "A point in space.")
 
 
+@outside_autocast
 def sphere(radius: Any = 1.0, center: Any = (0.0, 0.0, 0.0), dtype: torch.dtype | None = None) -> NURBSSurface:
     """Make a sphere of 9 × 5 points, degree (2, 2), over [0, 1]².
 
@@ -60,6 +62,7 @@ def sphere(radius: Any = 1.0, center: Any = (0.0, 0.0, 0.0), dtype: torch.dtype 
     return _turned(t["radius"][..., None, None] * corners, weights, quarter_knots(2, center), 2, center)
 
 
+@outside_autocast
 def torus(
     major: Any = 1.0, minor: Any = 0.4, center: Any = (0.0, 0.0, 0.0), dtype: torch.dtype | None = None
 ) -> NURBSSurface:
@@ -93,6 +96,7 @@ def torus(
     return _turned(middle[..., None, :] + t["minor"][..., None, None] * ring, weights, knots, 2, center)
 
 
+@outside_autocast
 def cylinder(
     radius: Any = 1.0,
     height: Any = 2.0,
@@ -124,6 +128,7 @@ def cylinder(
     return _frustum("cylinder", t["radius"], t["radius"], t["height"], t["center"], caps, caps)
 
 
+@outside_autocast
 def cone(
     radius: Any = 1.0,
     height: Any = 2.0,
@@ -182,6 +187,7 @@ def _frustum(
     return _turned(profile, None, knots, 1, _center(where, center))
 
 
+@outside_autocast
 def disk(
     radius: Any = 1.0, center: Any = (0.0, 0.0, 0.0), axes: Any = None, dtype: torch.dtype | None = None
 ) -> NURBSSurface:
@@ -210,6 +216,7 @@ def disk(
     return NURBSSurface(net, None, rim.knots[0], torch.stack([weights, weights], -2), degree=(1, 2))
 
 
+@outside_autocast
 def plane(
     size: Any = 1.0, center: Any = (0.0, 0.0, 0.0), axes: Any = None, dtype: torch.dtype | None = None
 ) -> NURBSSurface:
@@ -249,6 +256,7 @@ def _corners(where: str, size: torch.Tensor, dim: int) -> torch.Tensor:
 # Volumes -------------------------------------------------------------------------------------------------------------
 
 
+@outside_autocast
 def box(
     size: float | Sequence[float] | torch.Tensor = 1.0,
     center: Any = (0.0, 0.0, 0.0),

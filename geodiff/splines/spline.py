@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from geodiff import ops
+from geodiff.modes import outside_autocast
 from geodiff.reference.spline import project
 from geodiff.splines.basis import wrap
 from geodiff.splines.knots import check_knots, open_periodic, uniform_knots
@@ -21,6 +22,7 @@ Self = TypeVar("Self", bound="NURBS")
 AXIS_NAMES = "uvw"
 
 
+@outside_autocast
 class NURBS:
     """A tensor-product spline `Σ w_ij N_i(u) N_j(v) P_ij / Σ w_ij N_i(u) N_j(v)`; see its curves, surfaces, volumes.
 

@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh
 from geodiff.splines import geometry
 from geodiff.splines.spline import NURBS
 from geodiff.validation import fail
 
 
+@outside_autocast
 class NURBSSurface(NURBS):
     """A tensor-product B-spline surface, rational if it has weights.
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.splines.construct import loft
 from geodiff.splines.curve import NURBSCurve
 from geodiff.splines.place import direction_of, rotation_matrix, transform
@@ -95,6 +96,7 @@ def rotation_minimising_frames(
     return torch.stack([n, torch.linalg.cross(tangents, n), tangents], -2)
 
 
+@outside_autocast
 def sweep(
     profile: NURBSCurve,
     path: NURBSCurve,

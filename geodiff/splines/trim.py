@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from scipy.spatial import Delaunay, cKDTree
 
+from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh
 from geodiff.splines.curve import NURBSCurve
 from geodiff.splines.surface import NURBSSurface
@@ -23,6 +24,7 @@ _ROOM = 0.5
 _EDGES = 64
 
 
+@outside_autocast
 class TrimmedSurface:
     """The part of a surface within loops in its (u, v) plane.
 

@@ -18,6 +18,7 @@ import geodiff
 from geodiff.atlas.atlas import Atlas
 from geodiff.atlas.cloud import Cloud, read_cloud
 from geodiff.atlas.fit import FittedCharts, Fitter, Settings
+from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.checkpoint import (
     FINITE,
@@ -81,6 +82,7 @@ class Outputs:
             integer(_WHERE, name, value, low, high)
 
 
+@outside_autocast
 def fit_atlas(
     points: Any,
     *,

@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from geodiff import losses
+from geodiff.modes import outside_autocast
 from geodiff.render.renderer import Renderer, rasterize
 from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
@@ -32,7 +33,7 @@ from geodiff.tasks.checkpoint import (
 from geodiff.tasks.large_steps import AdamUniform, LaplacianPreconditioner
 from geodiff.tasks.lock import output_folder
 from geodiff.tasks.settings import FORMATS, FitMeshSettings
-from geodiff.validation import as_tensor, choice, fail, nearest
+from geodiff.validation import as_tensor, choice, fail, nearest, shapes_repr
 
 _WHERE = "fit_mesh"
 _VERTICES = 642  # of the default template, for which the weights and λ are written
@@ -60,6 +61,8 @@ class FitMeshResult:
         files: what was written, by kind, where there was an output folder.
     """
 
+    __repr__ = shapes_repr
+
     mesh: Mesh
     iou_train: float
     iou_held_out: float | None
@@ -74,6 +77,7 @@ class FitMeshResult:
     files: dict[str, pathlib.Path] = field(default_factory=dict, repr=False)
 
 
+@outside_autocast
 def fit_mesh(
     images: PosedImages | torch.Tensor | str | os.PathLike[str],
     cameras: Camera | None = None,

@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 import geodiff
+from geodiff.modes import outside_autocast
 from geodiff.scene.atomic import replacing
 from geodiff.splines import NURBSSurface
 from geodiff.splines.files import save_splines
@@ -25,7 +26,8 @@ from geodiff.splines.fit_unordered import fit_cloud
 from geodiff.tasks import nurbs_pictures
 from geodiff.tasks.clouds import load
 from geodiff.tasks.lock import output_folder
-from geodiff.validation import as_tensor, choice, describe, fail, integer, number, positive, seed_number
+from geodiff.validation import as_tensor, choice, describe, fail, integer, number, positive, seed_number, shapes_repr
+from geodiff.tasks.outputs import check_output
 
 FORMATS = ("json", "3dm", "igs", "stp", "obj", "ply", "stl", "glb")
 KINDS = ("auto", "grid", "heights", "cloud")
@@ -56,6 +58,8 @@ class FitNURBSResult:
         notes: what was left out, and why.
     """
 
+    __repr__ = shapes_repr
+
     surface: NURBSSurface
     kind: str
     points: torch.Tensor = field(repr=False)
@@ -72,6 +76,7 @@ class FitNURBSResult:
     notes: list[str] = field(default_factory=list, repr=False)
 
 
+@outside_autocast
 def fit_nurbs(
     points: Any,
     *,

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from geodiff.modes import outside_autocast
 from geodiff.render.renderer import rasterize
 from geodiff.scene.camera import Camera
 from geodiff.scene.light import as_lights
@@ -42,7 +43,7 @@ from geodiff.tasks.pose_input import (
 from geodiff.tasks.pose_search import Descent, Poses, half_turns, rotation_angle_deg, screen
 from geodiff.tasks.pose_settings import FitPoseSettings
 from geodiff.tasks.pose_target import PoseLoss, PoseTargets
-from geodiff.validation import fail
+from geodiff.validation import fail, shapes_repr
 
 _WHERE = "fit_pose"
 _SNAPSHOTS = 30  # of the poses on the way, for the animation
@@ -71,6 +72,8 @@ class FitPoseResult:
         files: what was written, by kind, where there was an output folder.
     """
 
+    __repr__ = shapes_repr
+
     camera: Camera
     loss: float
     iou: float
@@ -86,6 +89,7 @@ class FitPoseResult:
     files: dict[str, pathlib.Path] = field(default_factory=dict, repr=False)
 
 
+@outside_autocast
 def fit_pose(
     mesh: Mesh | str | os.PathLike[str],
     image: torch.Tensor | str | os.PathLike[str],

@@ -12,6 +12,7 @@ from geodiff.render.renderer import Renderer
 from geodiff.scene.camera import Camera
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.pose_settings import FitPoseSettings
+from geodiff.validation import shapes_repr
 
 _RENDERS = {"color": "rgb", "depth": "depth"}
 
@@ -25,6 +26,8 @@ class PoseTargets:
         color: colour over black (T, H, W, 3), or None.
         depth: along the viewing direction (T, H, W), 0 where unknown, or None.
     """
+
+    __repr__ = shapes_repr
 
     alpha: torch.Tensor
     color: torch.Tensor | None = None

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from geodiff.modes import outside_autocast
 from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
 from geodiff.scene.mesh import Mesh
@@ -24,6 +25,7 @@ _FARTHEST = 1e9  # radii of the mesh
 _MOST = 10**5  # images, which are all in memory
 
 
+@outside_autocast
 def render_views(
     mesh: Mesh,
     *,

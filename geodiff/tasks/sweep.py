@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 import geodiff.tasks.sweep_pose  # noqa: F401 - registers the job
+from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.checkpoint import fingerprint
 from geodiff.tasks.descent_settings import LARGEST
@@ -53,6 +54,7 @@ class SweepResult:
     files: dict[str, pathlib.Path] = field(repr=False)
 
 
+@outside_autocast
 def sweep(
     kind: str,
     mesh: Mesh | str | os.PathLike[str],

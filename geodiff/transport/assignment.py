@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from geodiff.modes import outside_autocast, refuse_torch_func
 from geodiff.transport.chamfer import cloud_pairs, clouds, is_ragged
-from geodiff.validation import as_tensor, fail, floating, promote
+from geodiff.validation import as_tensor, fail, floating, promote, shapes_repr
 
 __all__ = ["Assignment", "assign", "assignment", "emd"]
 
@@ -25,11 +26,15 @@ class Assignment(NamedTuple):
         cost: `(...)`, with gradient.
     """
 
+    def __repr__(self) -> str:
+        return shapes_repr(self)
+
     rows: torch.Tensor
     columns: torch.Tensor
     cost: torch.Tensor
 
 
+@outside_autocast
 def assignment(cost: Any, maximize: bool = False, *, threads: int | None = None) -> Assignment | list[Assignment]:
     """Match rows with columns one to one so that the sum of the costs of the pairs is least, exactly.
 
@@ -67,6 +72,7 @@ def assignment(cost: Any, maximize: bool = False, *, threads: int | None = None)
     return _chosen(matrix, *_stack(_match(where, _items(matrix), maximize, threads), matrix))
 
 
+@outside_autocast
 def assign(x: Any, y: Any, p: int = 2, *, threads: int | None = None) -> Assignment | list[Assignment]:
     """Match the points of two clouds one to one so that the sum of `|x_i − y_j|^p` is least, exactly.
 
@@ -103,6 +109,7 @@ def assign(x: Any, y: Any, p: int = 2, *, threads: int | None = None) -> Assignm
     return _matched(x, y, *_stack(_match(where, _items(costs), False, threads), costs), p)
 
 
+@outside_autocast
 def emd(x: Any, y: Any, a: Any = None, b: Any = None, p: int = 2, *, threads: int | None = None) -> torch.Tensor:
     """Return the exact optimal transport cost `min_P Σ_ij P_ij |x_i − y_j|^p` of two weighted clouds.
 
@@ -250,6 +257,7 @@ def _chosen(cost: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> As
 
 
 def _numpy(matrix: torch.Tensor) -> np.ndarray:
+    refuse_torch_func("The assignment", matrix)
     return matrix.detach().cpu().double().numpy()
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from geodiff.modes import outside_autocast, refuse_torch_func
 from geodiff.validation import as_tensor, choice, fail, floating, positive, promote
 
 __all__ = ["chamfer", "nearest"]
@@ -17,6 +18,7 @@ CHUNK = 2**24  # distances at once where there is no k-d tree: 64 MB in float32
 TREE_DIMENSION = 12  # k-d trees of many more dimensions visit every leaf
 
 
+@outside_autocast
 def nearest(x: Any, y: Any, y_mask: Any = None) -> torch.Tensor:
     """Find for each point of x the nearest of y.
 
@@ -47,6 +49,7 @@ def nearest(x: Any, y: Any, y_mask: Any = None) -> torch.Tensor:
     return nearest_index(x, y, point_mask("nearest", "y_mask", y_mask, y))
 
 
+@outside_autocast
 def chamfer(
     x: Any,
     y: Any,
@@ -250,6 +253,7 @@ def _normals(
 
 def nearest_index(x: torch.Tensor, y: torch.Tensor, y_mask: torch.Tensor | None = None) -> torch.Tensor:
     """Find the nearest points of checked clouds `(..., N, D)` and `(..., M, D)` of one batch shape."""
+    refuse_torch_func("The search for nearest points", x, y)
     x, y = x.detach(), y.detach()
     count = x.shape[:-2].numel()
     queries, points = (a.reshape(count, *a.shape[-2:]) for a in (x, y))

@@ -5,12 +5,14 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.transport.chamfer import REDUCTIONS, masked_mean, nearest_index, over_batch
 from geodiff.validation import choice, positive
 
 __all__ = ["f_score", "hausdorff"]
 
 
+@outside_autocast
 def hausdorff(
     x: Any, y: Any, one_sided: bool = False, reduction: str = "mean", *, x_mask: Any = None, y_mask: Any = None
 ) -> torch.Tensor:
@@ -50,6 +52,7 @@ def hausdorff(
     return over_batch("hausdorff", distance, reduction, x, y, x_mask=x_mask, y_mask=y_mask)
 
 
+@outside_autocast
 def f_score(
     x: Any,
     y: Any,

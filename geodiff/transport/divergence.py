@@ -5,12 +5,14 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import kept, outside_autocast
 from geodiff.transport.sinkhorn import SinkhornResult, sinkhorn
 from geodiff.validation import choice, fail, positive
 
 REDUCTIONS = ("mean", "sum", "none")
 
 
+@outside_autocast
 def sinkhorn_divergence(x: Any, y: Any, a: Any = None, b: Any = None, *, epsilon: Any, **options: Any) -> torch.Tensor:
     """Return the Sinkhorn divergence of two clouds: their entropic transport cost without the blur of each.
 
@@ -61,6 +63,7 @@ def _divergence(
     return value, (both, first, second)
 
 
+@outside_autocast
 class SinkhornLoss(torch.nn.Module):
     """Entropic transport between two clouds as a loss that starts from the potentials of the call before.
 
@@ -126,7 +129,7 @@ class SinkhornLoss(torch.nn.Module):
             value = results[0].cost
         if self.warm_start:
             for i, result in enumerate(results):
-                self._starts[i] = (result.f.detach(), result.g.detach())
+                self._starts[i] = kept((result.f.detach(), result.g.detach()))
         if self.reduction == "none":
             return value
         return value.mean() if self.reduction == "mean" else value.sum()
@@ -139,9 +142,9 @@ class SinkhornLoss(torch.nn.Module):
         except RuntimeError:
             return None, None, None
         found = []
-        for kept, (i, j) in zip(self._starts, ((0, 1), (0, 0), (1, 1)), strict=True):
+        for start, (i, j) in zip(self._starts, ((0, 1), (0, 0), (1, 1)), strict=True):
             lead = batch if i != j else shapes[i][:-1]
             wanted = [(*lead, *shapes[k][-1:]) for k in (i, j)]
-            fits = kept is not None and [tuple(t.shape) for t in kept] == wanted
-            found.append(kept if fits else None)
+            fits = start is not None and [tuple(t.shape) for t in start] == wanted
+            found.append(start if fits else None)
         return found[0], found[1], found[2]

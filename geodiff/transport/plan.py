@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.validation import fail, floating
 
 if TYPE_CHECKING:
     from geodiff.transport.sinkhorn import SinkhornResult
 
 
+@outside_autocast
 class LazyPlan:
     """The plan P `(..., N, M)` of a result: `lazy_plan @ v`, `lazy_plan.T @ u` and `lazy_plan.argmax()`.
 

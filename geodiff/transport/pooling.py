@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import outside_autocast, refuse_transforms
 from geodiff.soft.special import last_derivative
 from geodiff.validation import check_finite, fail, floating, looks_at_values, nearest, positive, promote
 
@@ -149,6 +150,7 @@ def _penalty(where: str, penalty: Any) -> Penalty:
     raise fail(where, "penalty", "a name or a Penalty", penalty, f"Names: {', '.join(PENALTIES)}.", TypeError)
 
 
+@outside_autocast
 def robust_pool(
     x: Any, penalty: str | Penalty = "huber", alpha: Any = 1.0, weights: Any = None, *, max_iterations: int = 1000
 ) -> torch.Tensor:
@@ -196,6 +198,7 @@ def robust_pool(
     """
     where = "robust_pool"
     kind = _penalty(where, penalty)
+    refuse_transforms(where, "Take gradients with torch.autograd.grad or .backward().", x, alpha, weights)
     given = promote(where, x=x, alpha=alpha, **({} if weights is None else {"weights": weights}))
     x, alpha = given["x"], given["alpha"]
     floating(where, "x", x, ("...", "C", "N"), "Points lie along the last axis, channels before it.", finite=False)
@@ -217,6 +220,7 @@ def robust_pool(
     return y.reshape(*batch, channels)
 
 
+@outside_autocast
 class RobustPool2d(torch.nn.Module):
     """Pool the pixels of a feature map `(B, C, H, W)` robustly to `(B, C)`; see `robust_pool`.
 

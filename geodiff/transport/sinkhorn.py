@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import outside_autocast, refuse_transforms
 from geodiff.transport import gradients
 from geodiff.transport.costs import Kernel, Stored, Streamed
 from geodiff.transport.plan import LazyPlan
@@ -19,6 +20,7 @@ STORED_ENTRIES = 1 << 24
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
 
 
+@outside_autocast
 class SinkhornResult:
     """A solution of entropic transport; see `sinkhorn`. Tensors are of the batch `(...)`, no axis where there is none.
 
@@ -124,6 +126,7 @@ class Implicit:
         return cost
 
 
+@outside_autocast
 def sinkhorn(
     x: Any = None,
     y: Any = None,
@@ -212,6 +215,9 @@ def sinkhorn(
         raise fail(where, "max_iterations", "an int ≥ 1", repr(max_iterations))
     if tolerance is not None:
         positive(where, "tolerance", tolerance, "It is the L1 error of the marginals.")
+    if not unrolled:
+        fix = "Take gradients with torch.autograd.grad or .backward()."
+        refuse_transforms(where, fix, x, y, a, b, cost_matrix, epsilon)
     problem = prepare(where, x, y, a, b, cost_matrix, epsilon, p, reach, mask_x, mask_y)
     stop = TOLERANCE[problem.a.dtype] if tolerance is None else float(tolerance)
     before = _start(where, start, problem)

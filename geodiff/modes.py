@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The modes of torch that geodiff computes in, whatever the caller's.
+
+Outside of autocast; and what it keeps, neither in inference mode nor with a graph.
+"""
+
+import contextlib
+import functools
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar, overload
+
+import torch
+from torch.autograd import forward_ad
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+_DEVICES = ("cpu", "cuda")
+
+
+def _in_autocast() -> bool:
+    return torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+
+
+def _without_autocast(function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    with torch.autocast("cpu", enabled=False):
+        if not torch.is_autocast_enabled("cuda"):
+            return function(*arguments, **named)
+        with torch.autocast("cuda", enabled=False):
+            return function(*arguments, **named)
+
+
+def outside_autocast(entry: F) -> F:
+    """Decorate a public function, or a class for all of its public methods and properties: they ignore autocast.
+
+    Positions, distances and costs need their digits: in bfloat16 a projected vertex is off by a pixel. So what a user
+    calls inside of ``torch.autocast`` gives the bits that it gives outside.
+    """
+    if not isinstance(entry, type):
+        return _wrapped(entry)  # type: ignore[return-value]
+    for name, value in list(vars(entry).items()):
+        if name.startswith("_") and name not in ("__init__", "__post_init__", "__call__", "__getitem__"):
+            continue
+        if isinstance(value, types.FunctionType):
+            setattr(entry, name, _wrapped(value))
+        elif isinstance(value, classmethod | staticmethod):
+            setattr(entry, name, type(value)(_wrapped(value.__func__)))
+        elif isinstance(value, property) and value.fget:
+            setattr(entry, name, property(_wrapped(value.fget), value.fset, value.fdel, value.__doc__))
+    return entry
+
+
+def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    entered, outside = _in_autocast, _without_autocast
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        if not entered():
+            return function(*arguments, **named)
+        return outside(function, arguments, named)
+
+    # With the globals of the original: doctest and others ask them where a function is from.
+    known = types.FunctionType(call.__code__, function.__globals__, function.__name__, None, call.__closure__)
+    return functools.wraps(function)(known)
+
+
+def is_transformed(tensor: torch.Tensor) -> bool:
+    """Whether a tensor carries a forward-mode tangent, or is one of torch.func's within grad, jvp or vmap."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._functorch.is_functorch_wrapped_tensor(tensor) or forward_ad.unpack_dual(tensor).tangent is not None
+
+
+def refuse_transforms(where: str, fix: str, *values: Any) -> None:
+    """Raise where an argument takes part in forward mode or in torch.func: the result would be a constant to them."""
+    if any(isinstance(value, torch.Tensor) and is_transformed(value) for value in values):
+        raise RuntimeError(f"{where} has no forward-mode derivative, and does not take part in torch.func. {fix}")
+
+
+def refuse_torch_func(where: str, *values: Any) -> None:
+    """Raise where an argument takes part in torch.func: what follows leaves torch for a while."""
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    if any(isinstance(value, torch.Tensor) and wrapped(value) for value in values):
+        fix = "Take gradients with torch.autograd.grad or .backward(), tangents with torch.autograd.forward_ad."
+        raise RuntimeError(f"{where} does not take part in torch.func. {fix}")
+
+
+@contextlib.contextmanager
+def lasting() -> Iterator[None]:
+    """Compute what will be kept: tensors of no inference mode, without a graph, the same in autocast and outside."""
+    with torch.inference_mode(False), torch.no_grad(), contextlib.ExitStack() as stack:
+        for device in _DEVICES:
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
+def kept(value: T) -> T:
+    """Return a value that may be kept: inference tensors in it, also in tuples, are copied to ordinary ones."""
+    if isinstance(value, torch.Tensor) and value.is_inference():
+        with torch.inference_mode(False):
+            return value.clone()  # type: ignore[return-value]
+    if isinstance(value, tuple) and not hasattr(value, "_fields"):
+        return tuple(kept(part) for part in value)  # type: ignore[return-value]
+    return value
+
+
+class cached(Generic[T]):
+    """A property that is computed once, as `functools.cached_property`, in `lasting` mode and without a lock.
+
+    While torch.compile traces, it is computed there and then with the object's own tensors, whose sizes the graph need
+    not know, and enters the graph as any other tensor of the object does.
+    """
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self.compute, self.name = compute, f"_kept_{compute.__name__}"
+        self.__doc__ = compute.__doc__
+        self.__module__ = compute.__module__
+
+    @overload
+    def __get__(self, owner: None, kind: type | None = None) -> "cached[T]": ...
+    @overload
+    def __get__(self, owner: Any, kind: type | None = None) -> T: ...
+    def __get__(self, owner: Any, kind: type | None = None) -> Any:
+        """Return the value, computed if need be."""
+        if owner is None:
+            return self
+        keep(owner, self.name, self.compute)
+        return getattr(owner, self.name)
+
+    def __set__(self, owner: Any, value: T) -> None:
+        """Refuse; that there is such a method keeps an instance's own dictionary from being asked first."""
+        raise AttributeError(f"{type(owner).__name__}.{self.compute.__name__} is computed, and cannot be set.")
+
+
+@torch.compiler.assume_constant_result
+def keep(owner: Any, name: str, compute: Callable[[Any], Any]) -> None:
+    """Let an object have an attribute, computed in `lasting` mode if it has not yet."""
+    if name not in owner.__dict__:
+        with lasting():
+            owner.__dict__[name] = kept(compute(owner))
