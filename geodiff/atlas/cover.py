@@ -10,8 +10,8 @@ from scipy.sparse import coo_matrix, csgraph
 from scipy.spatial import cKDTree
 
 from geodiff.atlas.cloud import Cloud, read_cloud
-from geodiff.validation import fail, integer, positive, seed_number, shapes_repr
 from geodiff.modes import outside_autocast
+from geodiff.validation import fail, integer, positive, seed_number, shapes_repr
 
 TARGET = 60
 LEAST_MEMBERS = 8

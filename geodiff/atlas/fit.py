@@ -15,8 +15,8 @@ from geodiff.atlas.cover import LEAST_MEMBERS, WELL_INSIDE, Cover, cover
 from geodiff.atlas.noise import estimate_noise
 from geodiff.atlas.ragged import Ragged
 from geodiff.atlas.training import Batch
-from geodiff.validation import choice, fail, integer, number, positive, seed_number, shapes_repr
 from geodiff.modes import outside_autocast
+from geodiff.validation import choice, fail, integer, number, positive, seed_number, shapes_repr
 
 CHECK = 5  # steps between looks at the residuals
 LEAST_STEPS = 20

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from geodiff.scene.atomic import folder_aside
 from geodiff.guard import inside, reading
 from geodiff.modes import outside_autocast
+from geodiff.scene.atomic import folder_aside
 from geodiff.scene.camera import Camera
 from geodiff.scene.images import label_scale, read_image, write_image
 from geodiff.validation import Place, as_tensor, fail, floating, placement

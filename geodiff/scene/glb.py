@@ -102,7 +102,14 @@ class _Binary:
         return len(self.views) - 1
 
     def accessor(
-        self, rows: np.ndarray, component: int, kind: str, target: int, *, bounds: bool = False, normalized: bool = False
+        self,
+        rows: np.ndarray,
+        component: int,
+        kind: str,
+        target: int,
+        *,
+        bounds: bool = False,
+        normalized: bool = False,
     ) -> int:
         entry = {"bufferView": self.view(rows.tobytes(), target=target), "componentType": component}
         entry |= {"count": len(rows), "type": kind}

@@ -178,7 +178,9 @@ class _Scene:
             if weight and "POSITION" in target:
                 vertices += weight * self._numbers(target["POSITION"])
         order = np.arange(len(vertices)) if index is None else index.reshape(-1)
-        if order.dtype.kind not in "ui" or (len(order) and not 0 <= int(order.min()) <= int(order.max()) < len(vertices)):
+        if order.dtype.kind not in "ui" or (
+            len(order) and not 0 <= int(order.min()) <= int(order.max()) < len(vertices)
+        ):
             raise ValueError(f"indices beyond the {len(vertices)} vertices")
         self.torn |= index is None or "NORMAL" in attributes or any(name.startswith("TEXCOORD") for name in attributes)
         material = primitive.get("material")

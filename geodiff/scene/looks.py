@@ -150,9 +150,7 @@ class _Cell:
     y: int = 0
 
 
-def _join(
-    result: Dress, pictures: list[Picture], of_picture: np.ndarray, uv: np.ndarray, uv_faces: np.ndarray
-) -> None:
+def _join(result: Dress, pictures: list[Picture], of_picture: np.ndarray, uv: np.ndarray, uv_faces: np.ndarray) -> None:
     """Lay pictures side by side, a white one too for faces without, and give the corners coordinates in that."""
     images = [picture.image for picture in pictures]
     corners = [_nearest_tile(uv[uv_faces[of_picture == i]], picture.wrap) for i, picture in enumerate(pictures)]

@@ -64,7 +64,9 @@ def load_obj(path: pathlib.Path, dtype: torch.dtype = torch.float32, allow_outsi
     rows = [lines[i].split("#", 1)[0].split()[1:] for i in face_lines]
     sizes = np.array([len(row) for row in rows])
     if sizes.max() < 3:
-        raise fail("Mesh.load", "path", "made of polygons of three or more corners", _place(path, face_lines, sizes < 3))
+        raise fail(
+            "Mesh.load", "path", "made of polygons of three or more corners", _place(path, face_lines, sizes < 3)
+        )
     corners = _corners(path, [token for row in rows for token in row])
     line_of_corner = np.repeat(face_lines, sizes)
     indices = _absolute(path, corners[:, 0], kind == "v", len(positions), line_of_corner, "vertices")
@@ -345,7 +347,9 @@ def write_obj(mesh: Mesh, path: pathlib.Path) -> None:
         vertices = np.concatenate((vertices, colors), axis=1)
     parts = []
     if mesh.texture is not None or mesh.material is not None:
-        library = f"{_OURS}\nnewmtl surface\n" + ("Kd 1 1 1\n" if mesh.material is None else _material_lines(mesh.material))
+        library = f"{_OURS}\nnewmtl surface\n" + (
+            "Kd 1 1 1\n" if mesh.material is None else _material_lines(mesh.material)
+        )
         if mesh.texture is not None:
             write_image(path.with_suffix(".png"), mesh.texture.image)
             library += f"map_Kd {'-clamp on ' if mesh.texture.wrap == 'clamp' else ''}{path.stem}.png\n"

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from geodiff import guard
-from geodiff.readers import apart
-from geodiff.readers.shapes import Damaged, Missing, UNITS
 from geodiff.modes import outside_autocast
+from geodiff.readers import apart
+from geodiff.readers.shapes import UNITS, Damaged, Missing
 from geodiff.scene.atomic import replacing
 from geodiff.scene.mesh import Mesh
 from geodiff.splines.curve import NURBSCurve

@@ -27,7 +27,6 @@ from geodiff.tasks import nurbs_pictures
 from geodiff.tasks.clouds import load
 from geodiff.tasks.lock import output_folder
 from geodiff.validation import as_tensor, choice, describe, fail, integer, number, positive, seed_number, shapes_repr
-from geodiff.tasks.outputs import check_output
 
 FORMATS = ("json", "3dm", "igs", "stp", "obj", "ply", "stl", "glb")
 KINDS = ("auto", "grid", "heights", "cloud")
