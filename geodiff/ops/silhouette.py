@@ -220,6 +220,9 @@ def _backward(
     want_params: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     check_indices("silhouette_backward", clip, faces, layout)
+    images = _numbers(tconorm) * layout.shape[0]
+    if total.shape[0] != images:
+        raise fail("silhouette_backward", "sum", f"of {images} images for this T-conorm", total)
     if tconorm != _MAXIMUM:
         best = best[:0]
     elif best.shape != total.shape:
@@ -301,7 +304,7 @@ _op.implement(
         "faces": "int32 F 3",
         "layout": "int64 B 3",
         "params": "float64 4",
-        "sum": "B height width",
+        "sum": "_ height width",
         "best": "? int32 B height width",
         "upstream": "B height width",
     },
