@@ -1,5 +1,6 @@
 # make demo    set up .venv and recover a mesh from pictures of it (out/demo)
 # make test    set up .venv and run the whole test suite, in WORKERS processes
+# make fuzz    CASES (10 000) random scenes, hostile calls and damaged files, by SEED
 # make docs    build the site in out/site
 # make lint types kernels wheel clean
 #
@@ -8,6 +9,8 @@
 
 PYTHON  ?= python3
 WORKERS ?= 2
+SEED    ?= 0
+CASES   ?= 10000
 DEMO_FLAGS ?=
 DEMO = $(BIN)/geodiff render assets/airplane.obj --views 24 -o out/demo/views && \
        $(BIN)/geodiff fit-mesh out/demo/views -o out/demo/fit --fresh $(DEMO_FLAGS)
@@ -16,7 +19,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
 SOURCES := pyproject.toml $(shell find cuda -type f)
 
-.PHONY: demo test docs lint types kernels wheel clean
+.PHONY: demo test fuzz docs lint types kernels wheel clean
 
 demo: .venv/.run
 	$(DEMO)
@@ -24,6 +27,9 @@ demo: .venv/.run
 # Without the passive policy, OpenMP threads of one worker spin while the other one waits for the core.
 test: .venv/.dev
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(WORKERS)
+
+fuzz: .venv/.dev
+	OMP_WAIT_POLICY=passive $(BIN)/python -m tests.fuzz --seed $(SEED) --count $(CASES)
 
 docs: .venv/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
