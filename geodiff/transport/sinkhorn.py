@@ -10,9 +10,11 @@ from geodiff.transport import gradients
 from geodiff.transport.costs import Kernel, Stored, Streamed
 from geodiff.transport.plan import LazyPlan
 from geodiff.transport.problem import Problem, diameter, prepare
+from geodiff.transport.settle import settle
 from geodiff.transport.solver import Solution, solve
+from geodiff.transport.solver import solution as finished
 from geodiff.transport.unrolled import Unrolled
-from geodiff.validation import choice, fail, positive
+from geodiff.validation import choice, fail, looks_at_values, positive
 
 STORED_ENTRIES = 1 << 24
 """`backend="auto"` stores matrices of up to so many entries in all."""
@@ -226,12 +228,16 @@ def sinkhorn(
             size, offset = diameter(problem)
             weights = problem.a.detach(), problem.b.detach()
             value = float(problem.epsilon.detach())
-            solution = solve(
+            state = solve(
                 kernel, *weights, value, problem.rho, size, offset, stop, max_iterations, before, problem.symmetric
             )
+            solution = finished(state, settle(state, stop, max_iterations, size))
             solution.present_x, solution.present_y = problem.mask_x, problem.mask_y
         source = Implicit(problem, solution, stop, solver)
     result = SinkhornResult(problem, source)
+    if reach is not None and looks_at_values(result.cost) and not bool(torch.isfinite(result.cost).all()):
+        text = f"{reach}, with mass that grows beyond all numbers of {str(result.cost.dtype)[6:]} where costs are negative"
+        raise fail(where, "reach", "of the size of negative costs or above", text)
     if not bool(result.converged.all()):
         _complain(where, result, stop, strict)
     return result
