@@ -95,10 +95,10 @@ def by_weights(ctx: Any, by_a: torch.Tensor, by_b: torch.Tensor) -> tuple[torch.
     for i, (name, value) in enumerate((("a", by_a), ("b", by_b))):
         wanted = ctx.needs_input_grad[len(ctx.skipped) + 3 + i]
         if wanted and not bool(torch.isfinite(value).all()):
+            mask = "mask_x" if name == "a" else "mask_y"
             raise RuntimeError(
-                f"sinkhorn: the gradient in `{name}` is beyond the range of {str(value.dtype)[6:]}, at a point of weight "
-                f"zero that would draw mass from beyond reach. Leave it out with mask_{'x' if name == 'a' else 'y'}=, "
-                "or give it a weight."
+                f"sinkhorn: the gradient in `{name}` is beyond the range of {str(value.dtype)[6:]}, at a point of "
+                f"weight zero that would draw mass from beyond reach. Leave it out with {mask}=, or give it a weight."
             )
         found.append(value if wanted else None)
     return found[0], found[1]
@@ -208,13 +208,26 @@ def from_shares(ctx: Any, by_f: torch.Tensor, by_g: torch.Tensor) -> Gradients:
         by_w, by_v = y[:, None] * w, z * v.mT
         whole[item] = damp * (by_w + by_v)
         cost = p.kernel.block(slice(item, item + 1), slice(None))[0]
-        slope = torch.where(by_w == 0, 0.0, by_w * (g - cost)).sum() + torch.where(by_v == 0, 0.0, by_v * (f[:, None] - cost)).sum()
+        slope = (
+            torch.where(by_w == 0, 0.0, by_w * (g - cost)).sum()
+            + torch.where(by_v == 0, 0.0, by_v * (f[:, None] - cost)).sum()
+        )
         steep += damp / epsilon * ((y * f).sum() + (z * g).sum() + slope)
         # Per unit of weight, from the sums' exponents, as a weight of zero leaves none in V.
         reach_a = torch.exp((f[:, None] + g - cost) / epsilon + g / p.rho)
         reach_b = torch.exp((f[:, None] + g - cost) / epsilon + f[:, None] / p.rho)
-        a[item] = -damp * epsilon * torch.where(weight_a > 0, by_v.sum(1) / weight_a, torch.where(z == 0, 0.0, reach_a * z).sum(1))
-        b[item] = -damp * epsilon * torch.where(weight_b > 0, by_w.sum(0) / weight_b, torch.where(y[:, None] == 0, 0.0, reach_b * y[:, None]).sum(0))
+        a[item] = (
+            -damp
+            * epsilon
+            * torch.where(weight_a > 0, by_v.sum(1) / weight_a, torch.where(z == 0, 0.0, reach_a * z).sum(1))
+        )
+        b[item] = (
+            -damp
+            * epsilon
+            * torch.where(
+                weight_b > 0, by_w.sum(0) / weight_b, torch.where(y[:, None] == 0, 0.0, reach_b * y[:, None]).sum(0)
+            )
+        )
     if p.present_x is not None:
         a = torch.where(p.present_x, a, 0)
     if p.present_y is not None:
@@ -262,7 +275,10 @@ class Cost(Node):
         else:
             rho = p.rho
             pairs = ((a, p.f), (b, p.g))  # where there is no weight, its factor may be infinite
-            value = -rho * sum(torch.where(w > 0, w * torch.expm1(-t / rho), 0.0).sum(-1) for w, t in pairs)
+            value = sum(
+                (torch.where(w > 0, -rho * w * torch.expm1(-t / rho), 0.0).sum(-1) for w, t in pairs),
+                p.total.new_zeros(()),
+            )
         return (value - p.epsilon * (p.total - mass)).to(p.a.dtype)
 
     @staticmethod
@@ -349,7 +365,12 @@ class Product(Node):
         b = per_weight(
             p, columns, lambda item, j, share: ((share @ left[item].double()) * right[item, j]).sum(-1), True
         )
-        return *explicit(p, pulled, -1 / p.epsilon, *by_weights(ctx, a, b), epsilon), rows / p.epsilon, columns / p.epsilon, by_v
+        return (
+            *explicit(p, pulled, -1 / p.epsilon, *by_weights(ctx, a, b), epsilon),
+            rows / p.epsilon,
+            columns / p.epsilon,
+            by_v,
+        )
 
 
 class Plan(Node):
@@ -378,7 +399,11 @@ class Plan(Node):
         pulled = kernel.gather(weight) if wants_costs(ctx) else None
         a = per_weight(p, rows, lambda item, i, share: (share * cotangent[item, i]).sum(-1))
         b = per_weight(p, columns, lambda item, j, share: (share * cotangent[item, :, j].mT).sum(-1), True)
-        return *explicit(p, pulled, -1 / p.epsilon, *by_weights(ctx, a, b), epsilon), rows / p.epsilon, columns / p.epsilon
+        return (
+            *explicit(p, pulled, -1 / p.epsilon, *by_weights(ctx, a, b), epsilon),
+            rows / p.epsilon,
+            columns / p.epsilon,
+        )
 
 
 def dense(p: Solution) -> torch.Tensor:

@@ -8,8 +8,8 @@ alone: `W_ij`, the terms of that sum as shares of it, and `V_ji`, those of the o
 
 import torch
 
-from geodiff.transport.costs import DIRECT, Kernel
-from geodiff.transport.solver import Iteration, finish, levels
+from geodiff.transport.costs import DIRECT, Kernel, Stored
+from geodiff.transport.solver import CHECK, Iteration, finish, levels
 
 STEPS = (1.0, 0.3, 0.1)
 """Parts of a Newton step that are tried."""
@@ -28,11 +28,27 @@ def settle(state: Iteration, tolerance: float, limit: int, diameter: float) -> t
         # What the working precision summed up is not quite what there is.
         if state.count >= limit or float(error.amax()) <= tolerance:
             break
-        state.kernel.widen()
-        state.absorb_again()
-        finish(state, part * tolerance, limit)
+        if isinstance(state.kernel, Stored):
+            _rescale(state, min(limit, state.count + 2 * CHECK))
+        else:
+            state.kernel.widen()
+            state.absorb_again()
+            finish(state, part * tolerance, min(limit, state.count + 20 * CHECK))
         error = measured(state)
     return torch.maximum(error, gap)
+
+
+def _rescale(state: Iteration, limit: int) -> None:
+    """Plain iterations on a stored kernel whose sums are added up in double precision."""
+    while state.count < limit:
+        state.sums = state.kernel.sums(state.u, state.v)[0].to(state.a.dtype)
+        state.u = state.scale_rows(state.sums)
+        state.fold()
+        columns = state.kernel.sums(state.u, state.v)[1].to(state.a.dtype)
+        state.v = state.scale_columns(columns)
+        state.fold()
+        state.count += 1
+    state.sums = state.kernel.sums(state.u, state.v)[0].to(state.a.dtype)
 
 
 def measured(state: Iteration) -> torch.Tensor:
@@ -131,8 +147,7 @@ def _newton(
         now = (trial_after - trial).abs().amax(-1, keepdim=True)
         better = now < size
         best, best_g, best_after = (
-            torch.where(better, new, old)
-            for new, old in ((trial, best), (trial_g, best_g), (trial_after, best_after))
+            torch.where(better, new, old) for new, old in ((trial, best), (trial_g, best_g), (trial_after, best_after))
         )
         size = torch.minimum(size, now)
         if bool(better[wanted].all()):

@@ -31,9 +31,11 @@ class SinkhornResult:
             `Σ a f = Σ b g`, so each is half of the cost. At weights of zero they are continued as if there were one,
             without gradient; 0 where masked. Implicit gradient.
         g: `(..., M)`.
-        marginal_error: `(...)`, L1 distance of the marginals from a and b (with `reach`: from `a exp(−f/ρ)`).
+        marginal_error: `(...)`, L1 distance of the marginals of the plan that is handed out from a and b, the larger of
+            the two (with `reach`: from `a exp(−f/ρ)`, `b exp(−g/ρ)`), added up in double precision.
         iterations: products with the plan and its transpose, those of Newton steps included, an int.
-        converged: `(...)` bool.
+        converged: `(...)` bool, whether that is within the tolerance; with `reach` the potentials of points that are out
+            of reach have settled too, though their marginals are next to nothing.
     """
 
     def __init__(self, problem: Problem, source: "Implicit | Unrolled") -> None:
@@ -192,8 +194,9 @@ def sinkhorn(
     Raises:
         TypeError: tensors that are not floating, a mask that is not bool.
         ValueError: empty clouds, NaN, shapes that do not fit, negative weights, sums that are not 1, an ε that is too
-            small, forbidden pairs that leave no plan.
-        RuntimeError: not converged, with `strict`; a second derivative.
+            small, forbidden pairs that leave no plan, a reach so far below negative costs that the plan overflows.
+        RuntimeError: not converged, with `strict`; a second derivative; a gradient beyond all numbers, in a weight of
+            zero that mass from beyond reach would go to.
 
     Example:
         >>> import torch, geodiff as gd
@@ -236,7 +239,9 @@ def sinkhorn(
         source = Implicit(problem, solution, stop, solver)
     result = SinkhornResult(problem, source)
     if reach is not None and looks_at_values(result.cost) and not bool(torch.isfinite(result.cost).all()):
-        text = f"{reach}, with mass that grows beyond all numbers of {str(result.cost.dtype)[6:]} where costs are negative"
+        text = (
+            f"{reach}, with mass that grows beyond all numbers of {str(result.cost.dtype)[6:]} where costs are negative"
+        )
         raise fail(where, "reach", "of the size of negative costs or above", text)
     if not bool(result.converged.all()):
         _complain(where, result, stop, strict)
