@@ -65,6 +65,14 @@ class Kernel(abc.ABC):
         """`log Σ_i exp(k_i − C_ij/ε)` (B, M), float64."""
 
     @abc.abstractmethod
+    def sums(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sums of the rows (B, N) and columns (B, M) of `u_i K_ij v_j`, added up in float64."""
+
+    @abc.abstractmethod
+    def widen(self) -> None:
+        """Make K and its products in float64 from the next call of `absorb` on, as far as memory stays the same."""
+
+    @abc.abstractmethod
     def release(self) -> None:
         """Drop what only further calls of `absorb` would need."""
 
@@ -226,9 +234,16 @@ class Stored(Kernel):
         """Do as `Kernel` says."""
         self.rough = None
 
+    def widen(self) -> None:
+        """Nothing: exponents are in float64 as it is."""
+
     def fold(self, u: torch.Tensor, v: torch.Tensor) -> None:
         """Multiply rows and columns by u and v."""
         self.value.mul_(u[..., None]).mul_(v[:, None])
+
+    def sums(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Do as `Kernel` says, of a K that u and v were folded into."""
+        return self.value.sum(-1, dtype=torch.float64), self.value.sum(-2, dtype=torch.float64)
 
     def whole(self) -> torch.Tensor | None:
         """Do as `Kernel` says."""
@@ -281,12 +296,14 @@ class Streamed(Kernel):
 
     k: torch.Tensor
     h: torch.Tensor
+    wide = False
 
     def absorb(
         self, k: torch.Tensor, h: torch.Tensor, epsilon: float, exact: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Do as `Kernel` says."""
-        self.epsilon, self.k, self.h = epsilon, k.to(self.dtype), h.to(self.dtype)
+        self.epsilon = epsilon
+        self.k, self.h = (k, h) if self.wide else (k.to(self.dtype), h.to(self.dtype))
         left = torch.where(torch.isfinite(k), k - self.k.double(), 0.0).exp().to(self.dtype)
         right = torch.where(torch.isfinite(h), h - self.h.double(), 0.0).exp().to(self.dtype)
         return left, right
@@ -295,24 +312,39 @@ class Streamed(Kernel):
         """Do as `Kernel` says."""
         pass
 
-    def _both(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def widen(self) -> None:
+        """Do as `Kernel` says."""
+        self.wide = True
+
+    def _in(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         assert self.points is not None
-        return self.points
+        return self.points[0].to(dtype), self.points[1].to(dtype)
+
+    def _times(self, v: torch.Tensor, transposed: bool, double: bool = False) -> torch.Tensor:
+        """`K v`, or `Kᵀ v`, of the dtype of v."""
+        dtype = torch.float64 if double else self.k.dtype
+        (x, y), k, h = self._in(dtype), self.k.to(dtype), self.h.to(dtype)
+        if transposed:
+            x, y, k, h = y, x, h, k
+        return _apply(x, y, h, k, v.to(dtype), self.epsilon, self.p).to(v.dtype)
 
     def rows(self, v: torch.Tensor) -> torch.Tensor:
         """Do as `Kernel` says."""
-        x, y = self._both()
-        return _apply(x, y, self.h, self.k, v, self.epsilon, self.p)
+        return self._times(v, False)
 
     def columns(self, u: torch.Tensor) -> torch.Tensor:
         """Do as `Kernel` says."""
-        x, y = self._both()
-        return _apply(y, x, self.k, self.h, u, self.epsilon, self.p)
+        return self._times(u, True)
+
+    def sums(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Do as `Kernel` says."""
+        u, v = u.double(), v.double()
+        return u * self._times(v, False, double=True), v * self._times(u, True, double=True)
 
     def squares(self, w: torch.Tensor) -> torch.Tensor:
         """Do as `Kernel` says."""
-        x, y = self._both()
-        return _apply(x, y, 2 * self.h, 2 * self.k, w, self.epsilon / 2, self.p)
+        x, y = self._in(self.k.dtype)
+        return _apply(x, y, 2 * self.h, 2 * self.k, w.to(x.dtype), self.epsilon / 2, self.p).to(w.dtype)
 
     def weights(self, items: slice, rows: slice, cost: torch.Tensor) -> torch.Tensor:
         """Do as `Kernel` says."""
@@ -321,20 +353,21 @@ class Streamed(Kernel):
 
     def pull(self, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Do as `Kernel` says."""
-        x, y = self._both()
-        by_x = apply_gradient(x, y, self.h, self.k, right, self.epsilon, self.p)
-        by_y = apply_gradient(y, x, self.k, self.h, left, self.epsilon, self.p)
+        x, y = self._in(self.k.dtype)
+        wide_left, wide_right = left.to(x.dtype), right.to(x.dtype)
+        by_x = apply_gradient(x, y, self.h, self.k, wide_right, self.epsilon, self.p).to(self.dtype)
+        by_y = apply_gradient(y, x, self.k, self.h, wide_left, self.epsilon, self.p).to(self.dtype)
         return (by_x * left[..., None]).sum(-2), (by_y * right[..., None]).sum(-2)
 
     def lse_rows(self, h: torch.Tensor, epsilon: float) -> torch.Tensor:
         """Do as `Kernel` says."""
-        x, y = self._both()
-        return lse(x, y, h.to(self.dtype), epsilon, self.p).double()
+        x, y = self._in(torch.float64 if self.wide else self.dtype)
+        return lse(x, y, h.to(x.dtype), epsilon, self.p).double()
 
     def lse_columns(self, k: torch.Tensor, epsilon: float) -> torch.Tensor:
         """Do as `Kernel` says."""
-        x, y = self._both()
-        return lse(y, x, k.to(self.dtype), epsilon, self.p).double()
+        x, y = self._in(torch.float64 if self.wide else self.dtype)
+        return lse(y, x, k.to(x.dtype), epsilon, self.p).double()
 
 
 def _apply(

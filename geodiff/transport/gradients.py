@@ -22,12 +22,15 @@ from typing import Any
 import torch
 
 from geodiff.soft.special import last_derivative
-from geodiff.transport.costs import Stored
+from geodiff.transport.costs import DIRECT, Stored
+from geodiff.transport.settle import shares as both_shares
 from geodiff.transport.solver import Solution, System, scaled
 
 Gradients = tuple[torch.Tensor | None, ...]
 
 
+SCALE = 1e-6
+"""Rows of less mass than this part of the largest, for as large a cotangent, upset conjugate gradients."""
 ONCE = (
     "sinkhorn: gradients are of first order only; a second derivative was asked for. Call "
     "sinkhorn(..., unrolled=True), which autograd differentiates to any order."
@@ -86,6 +89,21 @@ def wants_epsilon(ctx: Any) -> bool:
     return bool(ctx.needs_input_grad[len(ctx.skipped) + 5])
 
 
+def by_weights(ctx: Any, by_a: torch.Tensor, by_b: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Gradients in the weights, where they are asked for; they may be beyond all numbers at weights of zero."""
+    found: list[torch.Tensor | None] = []
+    for i, (name, value) in enumerate((("a", by_a), ("b", by_b))):
+        wanted = ctx.needs_input_grad[len(ctx.skipped) + 3 + i]
+        if wanted and not bool(torch.isfinite(value).all()):
+            mask = "mask_x" if name == "a" else "mask_y"
+            raise RuntimeError(
+                f"sinkhorn: the gradient in `{name}` is beyond the range of {str(value.dtype)[6:]}, at a point of "
+                f"weight zero that would draw mass from beyond reach. Leave it out with {mask}=, or give it a weight."
+            )
+        found.append(value if wanted else None)
+    return found[0], found[1]
+
+
 def by_epsilon(
     solution: Solution, rows: torch.Tensor, columns: torch.Tensor, left: torch.Tensor, right: torch.Tensor
 ) -> torch.Tensor:
@@ -114,6 +132,8 @@ class Potentials(Node):
         p: Solution = ctx.solution
         by_f = torch.zeros_like(p.a) if by_f is None else torch.where(p.a > 0, by_f, 0)
         by_g = torch.zeros_like(p.b) if by_g is None else torch.where(p.b > 0, by_g, 0)
+        if p.rho is not None and out_of_scale(p, by_f, by_g):
+            return from_shares(ctx, by_f, by_g)
         s, t = adjoint(p, p.epsilon * by_f, p.epsilon * by_g, ctx.method)
         one_a, one_b = torch.ones_like(p.a), torch.ones_like(p.b)
         left, right = torch.stack([s, one_a], -1), torch.stack([one_b, t], -1)
@@ -125,7 +145,7 @@ class Potentials(Node):
             epsilon = by_epsilon(p, rows, columns, left, right)
         a = -per_weight(p, rows_t, lambda item, _, share: share @ t[item].double())
         b = -per_weight(p, columns_s, lambda item, _, share: share @ s[item].double(), True)
-        return explicit(p, pulled, 1 / p.epsilon, a, b, epsilon)
+        return explicit(p, pulled, 1 / p.epsilon, *by_weights(ctx, a, b), epsilon)
 
 
 def adjoint(p: Solution, by_f: torch.Tensor, by_g: torch.Tensor, method: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,6 +167,73 @@ def adjoint(p: Solution, by_f: torch.Tensor, by_g: torch.Tensor, method: str) ->
     if s is None:
         s, _ = system.solve(right, 1e-7 if p.a.dtype == torch.float32 else 1e-14, 1000)
     return s, system.inverse * (by_g - p.transposed(s))
+
+
+def out_of_scale(p: Solution, by_f: torch.Tensor, by_g: torch.Tensor) -> bool:
+    """Whether cotangents fall on rows or columns whose mass is nothing beside that of others: beyond reach."""
+    for cotangent, mass in ((by_f, p.times(torch.ones_like(p.b))), (by_g, p.transposed(torch.ones_like(p.a)))):
+        asked = cotangent.abs() / cotangent.abs().amax(-1, keepdim=True)  # NaN, so False below, where none is asked
+        bare = (asked > 1e-20) & (mass < torch.finfo(mass.dtype).tiny)
+        if bool((bare | (asked * mass.amax(-1, keepdim=True) * SCALE > mass)).any()):
+            return True
+    return False
+
+
+def from_shares(ctx: Any, by_f: torch.Tensor, by_g: torch.Tensor) -> Gradients:
+    """Gradients through the potentials by shares W and V (see `settle`), which have no scale; float64, item by item.
+
+    `f_i = −λ ε L_i`, `L_i = log Σ_j b_j exp((g_j − C_ij)/ε)`, so `∂f_i/∂C_ij = λ W_ij`, `∂f_i/∂g_j = −λ W_ij`,
+    `∂f_i/∂b_j = −λ ε W_ij / b_j` and `∂f_i/∂ε = (λ/ε)(f_i + Σ_j W_ij (g_j − C_ij))`; g alike. The adjoint (y, z) solves
+    `y + λ Vᵀ z = f̄`, `z + λ Wᵀ y = ḡ`.
+    """
+    p: Solution = ctx.solution
+    assert p.rho is not None
+    if max(p.kernel.shape[1:]) > DIRECT:
+        raise RuntimeError(
+            f"sinkhorn: potentials of points that are out of reach have a gradient only for clouds of up to {DIRECT} "
+            "points. Take the gradient of the cost or of the plan, or leave such points out with a mask."
+        )
+    epsilon, damp = p.epsilon, p.rho / (p.rho + p.epsilon)
+    whole = torch.zeros(p.kernel.shape, dtype=p.a.dtype, device=p.a.device)
+    a, b = torch.zeros_like(p.a), torch.zeros_like(p.b)
+    steep = torch.zeros((), dtype=torch.float64, device=p.a.device)
+    for item in range(len(p.a)):
+        f, g, weight_a, weight_b = p.f[item], p.g[item], p.a[item].double(), p.b[item].double()
+        bar_f, bar_g = by_f[item].double(), by_g[item].double()
+        w, v = both_shares(p.kernel, item, f / epsilon + weight_a.log(), g / epsilon + weight_b.log(), epsilon)
+        matrix = (v.mT @ w.mT).mul_(-(damp**2))
+        matrix.diagonal().add_(1.0)
+        y = torch.linalg.solve(matrix, bar_f - damp * (v.mT @ bar_g))
+        z = bar_g - damp * (w.mT @ y)
+        by_w, by_v = y[:, None] * w, z * v.mT
+        whole[item] = damp * (by_w + by_v)
+        cost = p.kernel.block(slice(item, item + 1), slice(None))[0]
+        slope = (
+            torch.where(by_w == 0, 0.0, by_w * (g - cost)).sum()
+            + torch.where(by_v == 0, 0.0, by_v * (f[:, None] - cost)).sum()
+        )
+        steep += damp / epsilon * ((y * f).sum() + (z * g).sum() + slope)
+        # Per unit of weight, from the sums' exponents, as a weight of zero leaves none in V.
+        reach_a = torch.exp((f[:, None] + g - cost) / epsilon + g / p.rho)
+        reach_b = torch.exp((f[:, None] + g - cost) / epsilon + f[:, None] / p.rho)
+        a[item] = (
+            -damp
+            * epsilon
+            * torch.where(weight_a > 0, by_v.sum(1) / weight_a, torch.where(z == 0, 0.0, reach_a * z).sum(1))
+        )
+        b[item] = (
+            -damp
+            * epsilon
+            * torch.where(
+                weight_b > 0, by_w.sum(0) / weight_b, torch.where(y[:, None] == 0, 0.0, reach_b * y[:, None]).sum(0)
+            )
+        )
+    if p.present_x is not None:
+        a = torch.where(p.present_x, a, 0)
+    if p.present_y is not None:
+        b = torch.where(p.present_y, b, 0)
+    pulled = p.kernel.gather(whole) if wants_costs(ctx) else None
+    return explicit(p, pulled, 1.0, *by_weights(ctx, a, b), steep.to(p.a.dtype) if wants_epsilon(ctx) else None)
 
 
 def per_weight(
@@ -187,7 +274,11 @@ class Cost(Node):
             value = (a * p.f).sum(-1) + (b * p.g).sum(-1)
         else:
             rho = p.rho
-            value = -rho * ((a * torch.expm1(-p.f / rho)).sum(-1) + (b * torch.expm1(-p.g / rho)).sum(-1))
+            pairs = ((a, p.f), (b, p.g))  # where there is no weight, its factor may be infinite
+            value = sum(
+                (torch.where(w > 0, -rho * w * torch.expm1(-t / rho), 0.0).sum(-1) for w, t in pairs),
+                p.total.new_zeros(()),
+            )
         return (value - p.epsilon * (p.total - mass)).to(p.a.dtype)
 
     @staticmethod
@@ -211,7 +302,7 @@ class Cost(Node):
             one_b = p.transposed(left[..., 0])
             divergence = p.epsilon * by_epsilon(p, one_a, one_b, left, right).double()
             epsilon_part = (divergence - (cotangent * (p.total - a.sum(-1) * b.sum(-1))).sum()).to(dtype)
-        return explicit(p, pulled, 1.0, by_a, by_b, epsilon_part)
+        return explicit(p, pulled, 1.0, *by_weights(ctx, by_a, by_b), epsilon_part)
 
 
 class TransportCost(Node):
@@ -243,7 +334,7 @@ class TransportCost(Node):
             )
 
         a, b = per_weight(p, rows, mean(False)), per_weight(p, columns, mean(True), True)
-        return *explicit(p, pulled, 1.0, a, b, epsilon), rows / p.epsilon, columns / p.epsilon
+        return *explicit(p, pulled, 1.0, *by_weights(ctx, a, b), epsilon), rows / p.epsilon, columns / p.epsilon
 
 
 class Product(Node):
@@ -274,7 +365,12 @@ class Product(Node):
         b = per_weight(
             p, columns, lambda item, j, share: ((share @ left[item].double()) * right[item, j]).sum(-1), True
         )
-        return *explicit(p, pulled, -1 / p.epsilon, a, b, epsilon), rows / p.epsilon, columns / p.epsilon, by_v
+        return (
+            *explicit(p, pulled, -1 / p.epsilon, *by_weights(ctx, a, b), epsilon),
+            rows / p.epsilon,
+            columns / p.epsilon,
+            by_v,
+        )
 
 
 class Plan(Node):
@@ -303,7 +399,11 @@ class Plan(Node):
         pulled = kernel.gather(weight) if wants_costs(ctx) else None
         a = per_weight(p, rows, lambda item, i, share: (share * cotangent[item, i]).sum(-1))
         b = per_weight(p, columns, lambda item, j, share: (share * cotangent[item, :, j].mT).sum(-1), True)
-        return *explicit(p, pulled, -1 / p.epsilon, a, b, epsilon), rows / p.epsilon, columns / p.epsilon
+        return (
+            *explicit(p, pulled, -1 / p.epsilon, *by_weights(ctx, a, b), epsilon),
+            rows / p.epsilon,
+            columns / p.epsilon,
+        )
 
 
 def dense(p: Solution) -> torch.Tensor:

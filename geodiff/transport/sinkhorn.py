@@ -11,9 +11,11 @@ from geodiff.transport import gradients
 from geodiff.transport.costs import Kernel, Stored, Streamed
 from geodiff.transport.plan import LazyPlan
 from geodiff.transport.problem import Problem, diameter, prepare
+from geodiff.transport.settle import settle
 from geodiff.transport.solver import Solution, solve
+from geodiff.transport.solver import solution as finished
 from geodiff.transport.unrolled import Unrolled
-from geodiff.validation import choice, fail, positive
+from geodiff.validation import choice, fail, looks_at_values, positive
 
 STORED_ENTRIES = 1 << 24
 """`backend="auto"` stores matrices of up to so many entries in all."""
@@ -31,9 +33,11 @@ class SinkhornResult:
             `Σ a f = Σ b g`, so each is half of the cost. At weights of zero they are continued as if there were one,
             without gradient; 0 where masked. Implicit gradient.
         g: `(..., M)`.
-        marginal_error: `(...)`, L1 distance of the marginals from a and b (with `reach`: from `a exp(−f/ρ)`).
+        marginal_error: `(...)`, L1 distance of the marginals of the plan that is handed out from a and b, the larger of
+            the two (with `reach`: from `a exp(−f/ρ)`, `b exp(−g/ρ)`), added up in double precision.
         iterations: products with the plan and its transpose, those of Newton steps included, an int.
-        converged: `(...)` bool.
+        converged: `(...)` bool, whether that is within the tolerance; with `reach` the potentials of points that are out
+            of reach have settled too, though their marginals are next to nothing.
     """
 
     def __init__(self, problem: Problem, source: "Implicit | Unrolled") -> None:
@@ -193,8 +197,9 @@ def sinkhorn(
     Raises:
         TypeError: tensors that are not floating, a mask that is not bool.
         ValueError: empty clouds, NaN, shapes that do not fit, negative weights, sums that are not 1, an ε that is too
-            small, forbidden pairs that leave no plan.
-        RuntimeError: not converged, with `strict`; a second derivative.
+            small, forbidden pairs that leave no plan, a reach so far below negative costs that the plan overflows.
+        RuntimeError: not converged, with `strict`; a second derivative; a gradient beyond all numbers, in a weight of
+            zero that mass from beyond reach would go to.
 
     Example:
         >>> import torch, geodiff as gd
@@ -232,12 +237,18 @@ def sinkhorn(
             size, offset = diameter(problem)
             weights = problem.a.detach(), problem.b.detach()
             value = float(problem.epsilon.detach())
-            solution = solve(
+            state = solve(
                 kernel, *weights, value, problem.rho, size, offset, stop, max_iterations, before, problem.symmetric
             )
+            solution = finished(state, settle(state, stop, max_iterations, size))
             solution.present_x, solution.present_y = problem.mask_x, problem.mask_y
         source = Implicit(problem, solution, stop, solver)
     result = SinkhornResult(problem, source)
+    if reach is not None and looks_at_values(result.cost) and not bool(torch.isfinite(result.cost).all()):
+        text = (
+            f"{reach}, with mass that grows beyond all numbers of {str(result.cost.dtype)[6:]} where costs are negative"
+        )
+        raise fail(where, "reach", "of the size of negative costs or above", text)
     if not bool(result.converged.all()):
         _complain(where, result, stop, strict)
     return result

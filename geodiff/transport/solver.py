@@ -23,6 +23,10 @@ SAFE = 20.0
 """Scalings beyond exp(±SAFE) are absorbed into the kernel."""
 CHECK = 5
 """Iterations between looks at the error."""
+FAINT = 9.0
+"""Where marginals are free, f/ρ above which a point's potential is found with logarithms."""
+GONE = {torch.float32: 50.0, torch.float64: 500.0}
+"""Where marginals are free, f/ρ above which a point's mass `a exp(−f/ρ)` counts for nothing."""
 
 
 @dataclasses.dataclass
@@ -98,17 +102,20 @@ class Iteration:
             self.power = self.rho / (self.rho + self.epsilon)
             self.base_a = torch.exp(-(1 - self.power) * self.f).to(self.a.dtype)
             self.base_b = torch.exp(-(1 - self.power) * self.g).to(self.a.dtype)
+            # Far beyond reach, mass underflows; it moves nothing, and its scaling is held until the end.
+            gone = GONE[self.a.dtype] * self.rho / self.epsilon
+            self.held_a, self.held_b = self.on_a & ~(self.f < gone), self.on_b & ~(self.g < gone)
         self.sums = self.kernel.rows(self.v)
 
     def scale_rows(self, sums: torch.Tensor) -> torch.Tensor:
         """Scaling of the rows that fits their sums `K v`."""
         ratio = _ratio(self.a, sums, self.on_a)
-        return ratio if self.rho is None else ratio**self.power * self.base_a
+        return ratio if self.rho is None else torch.where(self.held_a, self.u, ratio**self.power * self.base_a)
 
     def scale_columns(self, sums: torch.Tensor) -> torch.Tensor:
         """Scaling of the columns that fits their sums `Kᵀ u`."""
         ratio = _ratio(self.b, sums, self.on_b)
-        return ratio if self.rho is None else ratio**self.power * self.base_b
+        return ratio if self.rho is None else torch.where(self.held_b, self.v, ratio**self.power * self.base_b)
 
     def close(self) -> None:
         """Fit the columns to u, and find the sums of the rows."""
@@ -131,7 +138,18 @@ class Iteration:
 
     def error(self) -> torch.Tensor:
         """L1 distance (B,) of the sums of the rows from their target; those of the columns have no error."""
-        return (self.u * self.sums - self.target()).abs().sum(-1, dtype=torch.float64)
+        gap = (self.u * self.sums - self.target()).abs()
+        if self.rho is not None:
+            gap = torch.where(self.held_a, 0, gap)
+        return gap.sum(-1, dtype=torch.float64).nan_to_num(nan=torch.inf, posinf=torch.inf)
+
+    def faint(self) -> bool:
+        """Whether the plan leaves out nearly all of some point, so that its marginal says little of its potential."""
+        if self.rho is None:
+            return False
+        least = FAINT * self.rho / self.epsilon
+        sides = ((self.potential(), self.on_a), (self.other(), self.on_b))
+        return any(bool((on & ~(potential < least)).any()) for potential, on in sides)
 
     def dual(self) -> torch.Tensor:
         """The dual (B,) of problems whose marginals are kept, in units of ε and up to a constant; else none."""
@@ -161,8 +179,26 @@ class Iteration:
         if not self.healthy():
             self.rescue()
         elif float((self.potential() - self.f).abs().max()) > SAFE or float((self.other() - self.g).abs().max()) > SAFE:
+            self.absorb_again()
+
+    def absorb_again(self, fresh: bool = True) -> None:
+        """Absorb the potentials: those of the scalings too, unless `fresh` is False and they are given."""
+        if fresh:
             self.f, self.g = self.potential(), self.other()
-            self._absorb()
+        self._absorb()
+
+    def fold(self) -> None:
+        """Multiply a stored kernel by the scalings."""
+        if not isinstance(self.kernel, Stored):
+            return
+        f, g = self.potential(), self.other()
+        self.kernel.fold(self.u, self.v)
+        self.sums = self.u * self.sums
+        self.u, self.v = self.on_a.to(self.a.dtype), self.on_b.to(self.a.dtype)
+        if self.rho is not None:
+            self.base_a = torch.exp(-(1 - self.power) * f).to(self.a.dtype)
+            self.base_b = torch.exp(-(1 - self.power) * g).to(self.a.dtype)
+        self.f, self.g = f, g
 
     def rescue(self) -> None:
         """Fit columns and rows to the absorbed potentials with logarithms, which cannot underflow."""
@@ -194,7 +230,7 @@ def solve(
     limit: int,
     start: tuple[torch.Tensor, torch.Tensor] | None = None,
     symmetric: bool = False,
-) -> Solution:
+) -> Iteration:
     """Find the potentials: from those of `start`, or by annealing from the diameter.
 
     Args:
@@ -218,8 +254,8 @@ def solve(
             start = None  # worse than none
     if start is not None:
         kernel.release()
-        _finish(state, tolerance, limit)
-        return _solution(state)
+        finish(state, tolerance, limit)
+        return state
     for rough in ROUGH:
         f = (offset[:, None] * (0.5 if symmetric else 1)).double().expand(a.shape)
         g = f if symmetric else torch.zeros_like(b, dtype=torch.float64)
@@ -231,18 +267,18 @@ def solve(
                 state.step()
             state.keep_safe()
             # Mass between far parts must be settled here: at a smaller ε they hardly see each other any more.
-            _finish(state, rough * float(a.sum(-1).amin()), min(limit, state.count + 300))
+            finish(state, rough * float(a.sum(-1).amin()), min(limit, state.count + 300))
             f, g = level * state.potential(), level * state.other()
         if rough != ROUGH[-1]:
-            _finish(state, tolerance, min(limit, state.count + PATIENCE))
+            finish(state, tolerance, min(limit, state.count + PATIENCE))
             if state.count < limit and float(state.error().amax()) > max(tolerance, STUCK * rough):
                 continue
         kernel.release()
-        _finish(state, tolerance, limit)
+        finish(state, tolerance, limit)
         if state.count >= limit and float(state.error().amax()) > float(a.sum(-1).amax()):
             state.rescue()  # no iteration was left for the last level
         break
-    return _solution(state)
+    return state
 
 
 def levels(epsilon: float, diameter: float) -> list[float]:
@@ -251,8 +287,8 @@ def levels(epsilon: float, diameter: float) -> list[float]:
     return [epsilon * ANNEAL**i for i in range(count, 0, -1)] + [epsilon]
 
 
-def _finish(state: Iteration, tolerance: float, limit: int) -> None:
-    """Iterate at the target ε until the error is below the tolerance; where that is slow, by Newton's method."""
+def finish(state: Iteration, tolerance: float, limit: int) -> None:
+    """Iterate at the state's ε until the error is below the tolerance; where that is slow, by Newton's method."""
     before = state.error()
     if float(before.amax()) <= tolerance:
         return
@@ -334,9 +370,9 @@ def _newton(state: Iteration, tolerance: float, limit: int, factored: bool) -> b
     )
 
 
-def _solution(state: Iteration) -> Solution:
+def solution(state: Iteration, error: torch.Tensor) -> Solution:
+    """What is handed out, of an error that was measured on it."""
     kernel, epsilon = state.kernel, state.epsilon
-    error = state.error()
     f, g = state.potential(), state.other()
     damp = 1.0 if state.rho is None else state.rho / (state.rho + epsilon)
     if not bool(state.on_a.all()):
@@ -344,13 +380,10 @@ def _solution(state: Iteration) -> Solution:
     if not bool(state.on_b.all()):
         g = torch.where(state.on_b, g, -damp * kernel.lse_columns(f + state.log_a, epsilon))
     f, g = (torch.where(torch.isfinite(t), t, 0.0) for t in (f, g))  # nowhere to go from a point of weight 0
-    if isinstance(kernel, Stored):
-        kernel.fold(state.u, state.v)
-        total = (state.u * state.sums).sum(-1, dtype=torch.float64)
-        u, v = (torch.ones_like(w) for w in (state.u, state.v))
-    else:
-        u, v = state.u, state.v
-        total = (u * state.sums).sum(-1, dtype=torch.float64)
+    u, v = state.u, state.v
+    if isinstance(kernel, Stored):  # already part of it
+        u, v = (torch.ones_like(w) for w in (u, v))
+    total = (u * state.sums).sum(-1, dtype=torch.float64)
     return Solution(kernel, state.a, state.b, u, v, epsilon * f, epsilon * g, state.rho, error, state.count, total)
 
 
@@ -380,11 +413,12 @@ class System:
         self.times, self.transposed, self.whole = times, transposed, whole
         self.singular = singular
         self.rows = rows
-        self.inverse = torch.where(columns > 0, 1 / columns, 0)
+        least = torch.finfo(rows.dtype).tiny  # mass below underflows
+        self.inverse = torch.where(columns >= least, 1 / columns, 0)
         # The diagonal of the matrix left: near a permutation it says how fast the unknowns are coupled.
         diagonal = rows - squares(self.inverse)
         diagonal = torch.maximum(diagonal, 4 * torch.finfo(rows.dtype).eps * rows)
-        self.precondition = torch.where(diagonal > 0, 1 / diagonal, 0)
+        self.precondition = torch.where(diagonal >= least, 1 / diagonal, 0)
 
     def matrix(self, s: torch.Tensor) -> torch.Tensor:
         """Apply `diag(r) − P diag(1/c) Pᵀ`."""

@@ -40,6 +40,11 @@ class Unrolled:
                 if float(self.error.amax()) <= tolerance:
                     break
         self.f, self.g = f, g
+        with torch.no_grad():  # of the plan that is handed out, columns too
+            plan, shrink = self.plan(), (lambda t: 1.0) if rho is None else (lambda t: torch.exp(-t.double() / rho))
+            sides = ((plan.sum(-1, dtype=torch.float64), a, f), (plan.sum(-2, dtype=torch.float64), b, g))
+            gaps = [torch.where(w > 0, s - w.double() * shrink(t), 0.0).abs().sum(-1) for s, w, t in sides]
+            self.error = torch.maximum(*gaps).nan_to_num(nan=torch.inf, posinf=torch.inf)
         mass = a.sum(-1) * b.sum(-1)
         if rho is None:
             value = (a * f).sum(-1) + (b * g).sum(-1)
