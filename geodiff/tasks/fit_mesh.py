@@ -90,10 +90,10 @@ def fit_mesh(
 ) -> FitMeshResult:
     """Recover a mesh from images of its silhouette by gradient descent through the soft renderer.
 
-    Minimises ``mean_b iou(alpha_b, target_b) + w_l·laplacian/unit² + w_f·flatness`` over the vertices of a template,
-    which move freely; its faces stay (Liu et al., "Soft Rasterizer", 2019; Petersen et al., "GenDR", 2022). The scale τ
-    of the soft edges falls on the way. Every few steps the hard IoU in the training views is measured; the mesh of the
-    best is the result. The held-out views have no part in it.
+    Minimises ``mean_b iou(alpha_b, target_b) + w_l·V/642·laplacian/unit² + w_f·flatness`` over the V vertices of a
+    template, which move freely; its faces stay (Liu et al., "Soft Rasterizer", 2019; Petersen et
+    al., "GenDR", 2022). The scale τ of the soft edges falls on the way. Every few steps the hard IoU in the training
+    views is measured; the mesh of the best is the result. The held-out views have no part in it.
 
     Args:
         images: `PosedImages`, the path of a ``transforms.json`` or its folder, or coverage (B, H, W) in [0, 1].
