@@ -5,8 +5,10 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import click
 import numpy as np
@@ -328,3 +330,28 @@ def test_fit_nurbs_refuses(cloud: pathlib.Path) -> None:
     assert "`device` must be cpu; got 'cuda'." in refused("fit-nurbs", grid, *out, "--device", "cuda")
     assert "Missing option '-o'" in refused("fit-nurbs", grid)
     assert not (cloud / "out").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_sweep_and_its_workers_at_once(tmp_path: pathlib.Path) -> None:
+    """It goes to all processes of the terminal; only the first speaks, and no run is waited for."""
+    gd.icosphere(2).save(tmp_path / "ball.ply")
+    command = [sys.executable, "-m", "geodiff", "sweep", "shape", str(tmp_path / "ball.ply"), "-o", str(tmp_path / "o")]
+    command += ["--workers", "2", "--family", "logistic+*", "--set", "views=4", "--set", "size=16", "--set", "steps=9"]
+    job = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                           start_new_session=True)  # fmt: skip
+    rows = tmp_path / "o" / "rows.jsonl"
+    until = time.monotonic() + 120
+    while not (rows.exists() and rows.read_bytes().count(b"\n") > 1) and time.monotonic() < until:
+        assert job.poll() is None, job.communicate()
+        time.sleep(0.05)
+    os.killpg(job.pid, signal.SIGINT)
+    _, told = job.communicate(timeout=60)
+    assert job.returncode == 130 and "Traceback" not in told, told
+    assert told.rstrip().endswith("The same command goes on from what is in " + str(tmp_path / "o") + ", if a checkpoint "
+                                  "or rows are there yet."), told  # fmt: skip
+    assert {p.name for p in (tmp_path / "o").iterdir()} == {"rows.jsonl"}
+    with pytest.raises(ProcessLookupError):  # nobody of them is left
+        for _ in range(100):
+            os.killpg(job.pid, 0)
+            time.sleep(0.1)

@@ -21,8 +21,8 @@ from geodiff.tasks import atlas_outputs, outputs, pose_outputs
 INTEGERS = ("-1", "0", str(10**30), str(-(10**30)), "1.5", "nan")
 REALS = ("-1", "0", "nan", "inf", "-inf", "1e308", "-1e308")
 TEXTS = ("-1", "0", "nan", "inf", "1e308", "", "1x", "1x1x1x0", "0.1,nan", "1:2:0", "1e-1:1e-2:-3", "9" * 30)
-# What may be said that is no error: 0 where it means none, negative angles, directions and brightnesses; and counts that
-# say at most so many, or every so many steps.
+# What may be said that is no error: 0 where it means none, negative angles, directions and brightnesses; and counts
+# that say at most so many, or every so many steps.
 _GOOD = {
     "-1": "elevation start light ambient",
     "0": "seed elevation smoothing laplacian flatness hold_out subdivisions checkpoint_every betas polish spread start "
@@ -31,7 +31,7 @@ _GOOD = {
 }
 GOOD = {wrong: set(names.split()) for wrong, names in _GOOD.items()}
 # Several numbers, or a light: the words that the message has instead of the option's name.
-TOLD_AS = {"start": "distance|elevation|azimuth|start", "light": "direction|brightness", "ambient": "brightness"}
+TOLD_AS = {"start": "distance|elevation|azimuth|start", "light": "light|direction"}
 
 
 def numeric(option: click.Parameter) -> bool:

@@ -68,6 +68,20 @@ def depth_range(mesh: Mesh | MeshBatch, clip: torch.Tensor, images: int, near: f
     return torch.stack([depth.amin(dim=1), depth.amax(dim=1)], dim=1)
 
 
+def warn_if_biased(where: str, coverage: str, camera: Camera, stacklevel: int) -> bool:
+    """Warn of a camera that is optimised through faces that are soft one by one; return whether it was said."""
+    fields = (camera.rotation, camera.translation, camera.focal, camera.principal)
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not any(x.requires_grad for x in fields):
+        return False
+    warnings.warn(
+        f"{where}: the camera has a gradient, and coverage={coverage!r} makes the mesh fatter the finer it is "
+        "tessellated, so that an optimised camera ends too far away. Use coverage='contour' for poses; "
+        "Renderer.warn_of_bias = False keeps quiet.",
+        stacklevel=stacklevel,
+    )
+    return True
+
+
 def warn_if_behind(where: str, clip: torch.Tensor, layout: torch.Tensor, near: float, stacklevel: int) -> None:
     """Warn of images whose mesh is wholly behind the near plane: they are empty, and their gradient is zero."""
     if not looks_at_values(clip) or len(clip) == 0 or len(layout) == 0:

@@ -12,8 +12,8 @@ from geodiff.modes import outside_autocast
 from geodiff.ops.culling import MAX_ERROR
 from geodiff.render.aggregation import Found, blur_for, find, find_visible, ranking_for, softmax_weights
 from geodiff.render.maps import footprint, mixed, needs_footprint, pooled, pooled_maps
-from geodiff.render.outputs import OUTPUTS, HardOutput, RenderOutput
-from geodiff.render.packing import depth_range, pack, warn_if_behind
+from geodiff.render.outputs import HardOutput, OUTPUTS, RenderOutput
+from geodiff.render.packing import depth_range, pack, warn_if_behind, warn_if_biased
 from geodiff.render.shading import SHADINGS, Hits, Seen, shade
 from geodiff.scene.camera import Camera
 from geodiff.scene.light import Light, as_lights
@@ -46,7 +46,9 @@ class Renderer:
         coverage: `"faces"`, GenDR's: every face covers pixels by itself. `"edges"`, Pix2Vex's: a face covers a pixel by
             the product of F over the lines of its three edges. `"contour"`: one CDF a pixel, of the distance
             to the outline of the mesh's image, positive inside; the same image however finely the shape is
-            tessellated, without seams. It takes no T-conorm.
+            tessellated, without seams. It takes no T-conorm. **For cameras take the contour**: soft faces make a mesh
+            fatter the finer it is tessellated, and a camera that is optimised through them ends BIASNOTE
+            A camera with a gradient is therefore warned of once.
         shading: `"unlit"`, `"lambert"` (ambient and diffuse light), `"phong"` (highlights too) or `"gouraud"` (as
             Phong, but lit at the vertices). Left out: Phong where the call gets lights, else unlit.
         normals: `"smooth"` (of the vertices, interpolated) or `"flat"` (of the faces).
@@ -64,6 +66,10 @@ class Renderer:
         max_error: faces far from a pixel are left out as long as alpha changes by no more than this.
         backend: `"kernel"`, or `"reference"` for the slow twin in plain torch. User-defined distributions and
             T-conorms always go through the twin.
+
+    Attributes:
+        warn_of_bias: whether a camera with a gradient is to be warned of where ``coverage`` is not ``"contour"``; False
+            once it was, or where it is done on purpose.
 
     Gradients: of alpha, rgb, depth, normal and uv, in vertices, every parameter of the camera, colours, textures and
     their coordinates, lights, materials, background, `scale`, `gamma`, and the parameters of distribution and T-conorm.
@@ -110,6 +116,7 @@ class Renderer:
         self.distribution = soft.as_distribution(distribution)
         self.tconorm = soft.as_tconorm(tconorm)
         self.coverage = choice("Renderer", "coverage", coverage, ("faces", "edges", "contour"))
+        self.warn_of_bias = self.coverage != "contour"
         self.backend = choice("Renderer", "backend", backend, ("kernel", "reference"))
         if scale is not None and scale_px is not None:
             raise fail("Renderer", "scale_px", "given instead of `scale`", "both", "Leave one of them out.")
@@ -173,6 +180,8 @@ class Renderer:
         A mesh wholly behind the camera gives a warning and an empty image.
         """
         clip, faces, layout, batch = pack("Renderer", mesh, camera)
+        if self.warn_of_bias and warn_if_biased("Renderer", self.coverage, camera, stacklevel=3):
+            self.warn_of_bias = False
         warn_if_behind("Renderer", clip, layout, camera.near, stacklevel=3)
         self._check_backgrounds(batch)
         shading, lights = self._lighting(lights, batch)

@@ -94,10 +94,10 @@ def fit_mesh(
 ) -> FitMeshResult:
     """Recover a mesh from images of its silhouette by gradient descent through the soft renderer.
 
-    Minimises ``mean_b iou(alpha_b, target_b) + w_l·laplacian/unit² + w_f·flatness`` over the vertices of a template,
-    which move freely; its faces stay (Liu et al., "Soft Rasterizer", 2019; Petersen et al., "GenDR", 2022). The scale τ
-    of the soft edges falls on the way. Every few steps the hard IoU in the training views is measured; the mesh of the
-    best is the result. The held-out views have no part in it.
+    Minimises ``mean_b iou(alpha_b, target_b) + w_l·V/642·laplacian/unit² + w_f·flatness`` over the V vertices of a
+    template, which move freely; its faces stay (Liu et al., "Soft Rasterizer", 2019; Petersen et
+    al., "GenDR", 2022). The scale τ of the soft edges falls on the way. Every few steps the hard IoU in the training
+    views is measured; the mesh of the best is the result. The held-out views have no part in it.
 
     Args:
         images: `PosedImages`, the path of a ``transforms.json`` or its folder, or coverage (B, H, W) in [0, 1].
@@ -140,6 +140,7 @@ def fit_mesh(
         )
     centre, unit = _object_frame(posed)
     start = _template(template, settings, posed, centre)
+    _check_seen(start, posed[train], centre, unit, template, settings)
     for name in (formats,) if isinstance(formats, str) else formats:
         choice(_WHERE, "formats", name, FORMATS)
     # After all other checks, but before the work.
@@ -263,9 +264,10 @@ class _Job:
         views, scale = self._views(step), settings.scale_at(step)
         render = Renderer(views.image_size, settings.distribution, scale, settings.tconorm)
         silhouette = losses.iou(render(mesh, views.cameras).alpha.clamp(0, 1), views.alpha)
-        # On a surface that keeps its shape, both sums fall with the square of the edges' length, as 1 / V.
+        # On a smooth surface the sum of the Laplacian falls with the square of the edges' length, as 1 / V; the sum of
+        # the flatness is that of creases, which are as sharp between small faces.
         laplacian = losses.laplacian(mesh, reduction="sum") * self.density / self.unit**2
-        flatness = losses.flatness(mesh, reduction="sum") * self.density
+        flatness = losses.flatness(mesh, reduction="sum")
         loss = silhouette + settings.laplacian * laplacian + settings.flatness_at(step) * flatness
         for group in self.optimizer.param_groups:
             group["lr"] = settings.lr_at(step) * self.unit
@@ -416,6 +418,33 @@ def _object_frame(posed: PosedImages) -> tuple[torch.Tensor, float]:
     w = cameras.to_clip(centre[None])[:, 0, 3].clamp_min(cameras.near)
     unit = float((w / cameras.focal.mean(-1)).mean())
     return centre, unit
+
+
+def _check_seen(
+    start: Mesh, views: PosedImages, centre: torch.Tensor, unit: float, template: Any, settings: FitMeshSettings
+) -> None:
+    """Require a start that some view shows a part of: no other has a gradient."""
+    if not start.num_faces:
+        return
+    ball = isinstance(template, str) and template == "sphere"
+    name, what = ("init_radius", "the sphere's") if ball else ("template", "its")
+    points = start.vertices.double()
+    far = float((points - centre).norm(dim=-1).max()) / unit
+    if not far <= _FAR:
+        raise fail(_WHERE, name, "of a size like the object's", f"{what} vertices {far:.3g} times as far as it is wide")
+    cameras = views.cameras.to(dtype=torch.float64)
+    clip = cameras.to_clip(points)
+    ahead = -cameras.to_view(points)[..., 2:] > cameras.near
+    at = clip[..., :2] / torch.where(ahead, clip[..., 3:], 1.0)
+    low = torch.where(ahead, at, math.inf).amin(-2)
+    high = torch.where(ahead, at, -math.inf).amax(-2)
+    height, width = views.image_size
+    half = at.new_tensor([width, height]) / min(height, width)
+    if not bool(((low < half) & (high > -half)).all(-1).any()):
+        box = ", ".join(f"{a:.3g} to {b:.3g}" for a, b in zip(*start.bounds.tolist(), strict=True))
+        where = ", ".join(f"{x:.3g}" for x in centre.tolist())
+        fix = f"The silhouettes point to ({where}): move the template there, and look at its unit."
+        raise fail(_WHERE, name, "in some view", f"{what} box {box}, out of every one", fix)
 
 
 def _template(template: Any, settings: FitMeshSettings, posed: PosedImages, centre: torch.Tensor) -> Mesh:

@@ -33,6 +33,7 @@ from geodiff.tasks.lock import output_folder
 from geodiff.tasks.pose_input import (
     DEFAULT_FOV,
     as_batch,
+    check_seen,
     lens_and_start,
     one_camera,
     one_mesh,
@@ -172,6 +173,7 @@ def fit_pose(
         spread = 180.0 if start is None else _SPREAD
     if start is None:
         start = view_of_all(lens, centre, radius, mesh.dtype)
+    check_seen(start, truth, settings, centre, radius, targets)
     # After all other checks, but before the work.
     with output_folder(_WHERE, output) as folder:
         job = _Job(mesh, targets, Poses.of(as_batch(start), lens, centre, radius), spread, settings, lights)

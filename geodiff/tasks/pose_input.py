@@ -13,9 +13,10 @@ from geodiff.scene.files import PosedImages
 from geodiff.scene.images import label_scale, read_image
 from geodiff.scene.light import AmbientLight, DirectionalLight, Light
 from geodiff.scene.mesh import Mesh
+from geodiff.tasks.descent_settings import LARGEST
 from geodiff.tasks.pose_settings import FitPoseSettings
 from geodiff.tasks.pose_target import PoseTargets
-from geodiff.validation import as_tensor, check_finite, fail, floating
+from geodiff.validation import as_tensor, check_finite, fail, floating, number
 
 _WHERE = "fit_pose"
 DEFAULT_FOV = 40.0  # degrees
@@ -164,6 +165,34 @@ def lens_and_start(
     return lens, start
 
 
+def check_seen(
+    start: Camera,
+    truth: Camera | None,
+    settings: FitPoseSettings,
+    centre: torch.Tensor,
+    radius: float,
+    targets: PoseTargets,
+) -> None:
+    """Require a mesh ahead of the true camera, and one in the image where only the rotation moves."""
+    if truth is not None:
+        depth = float(-truth.detach().to(dtype=centre.dtype).to_view(centre[None])[0, 2])
+        if not depth > truth.near:
+            got = f"the middle of the mesh at depth {depth:.3g}"
+            raise fail(_WHERE, "truth", "a camera with the mesh ahead of it", got, "Is it turned around?")
+    if settings.translation != "fixed":
+        return
+    w = start.to_clip(centre[None])[0, 3]
+    at = start.to_clip(centre[None])[0, :2] / w
+    height, width = targets.image_size
+    half = at.new_tensor([width, height]) / min(height, width)
+    # A sphere's image is a little larger than its radius over its depth; a camera inside sees it everywhere.
+    reach = radius * start.focal / (w - radius).clamp_min(1e-6 * radius)
+    if not start.is_orthographic and bool((at.abs() - reach > half).any()):
+        got = f"its middle at ({float(at[0]):.3g}, {float(at[1]):.3g}) in NDC"
+        fix = "Turn the camera to it, or let it move with translation='free'."
+        raise fail(_WHERE, "start", "a camera with the mesh in its image, for translation='fixed'", got, fix)
+
+
 def view_of_all(lens: Camera, centre: torch.Tensor, radius: float, dtype: torch.dtype) -> Camera:
     """Return a camera with this lens that sees all of the mesh, in the middle of the image."""
     distance = 1.1 * radius * (1.0 + max(float(lens.focal.max()), 1.0))
@@ -236,6 +265,9 @@ def command_lights(
     Raises:
         ValueError: lights where colours are not compared, or a direction of length zero.
     """
+    for name, lit in (("ambient", () if ambient is None else (ambient,)), ("light", [x for one in light for x in one])):
+        for value in lit:
+            number(_WHERE, name, value, -LARGEST, LARGEST)
     lights: list[Light] = [] if ambient is None else [AmbientLight(ambient)]
     lights += [DirectionalLight((x, y, z), brightness) for x, y, z, brightness in light]
     if lights and "color" not in loss:

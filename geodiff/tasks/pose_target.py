@@ -110,6 +110,7 @@ class PoseLoss:
         if extra:
             options["outputs"] = ("alpha", *extra)
         render: Any = Renderer(size, self.settings.distribution, scale, self.settings.tconorm, **options)
+        render.warn_of_bias = False  # the settings say it
         return render(self.mesh, cameras, self.lights) if "rgb" in extra else render(self.mesh, cameras)
 
     def _differences(self, out: Any, targets: PoseTargets) -> list[tuple[torch.Tensor, torch.Tensor]]:

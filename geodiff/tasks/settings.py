@@ -29,14 +29,17 @@ class FitMeshSettings(DescentSettings):
         lr: step length at the first step, in units of the picture, > 0.
         lr_decay: what is left of it at the last step, in (0, 1], geometric in between.
         betas: decay of the optimiser's first and second moments, each in [0, 1).
-        smoothing: λ ≥ 0 of the preconditioner; larger moves wider surroundings along. Unused by ``"adam"``.
+        smoothing: λ ≥ 0 of the preconditioner, for 642 vertices; larger moves wider surroundings along. It is
+            multiplied by V/642, since λ is in squares of the edges' length: so fine meshes move as coarse ones do.
+            Unused by ``"adam"``.
         distribution: the soft edge, an object or a name of `geodiff.soft`.
         tconorm: how faces are joined, an object or a name of `geodiff.soft`.
         scale: τ at the first and at the last step, geometric in between: soft edges first, to be drawn from afar, hard
             ones last, to be exact. In NDC (NDC² for a squared distribution).
-        laplacian: weight of `geodiff.losses.laplacian`, ≥ 0.
-        flatness: weight of `geodiff.losses.flatness` at the first step, ≥ 0. Silhouettes do not tell inside from
-            outside: without it, early steps turn parts of the surface inside out.
+        laplacian: weight of `geodiff.losses.laplacian`, the sum over the vertices, ≥ 0, for 642 vertices. It is
+            multiplied by V/642, since the sum of a smooth surface falls as 1/V.
+        flatness: weight of `geodiff.losses.flatness`, the sum over the edges, at the first step, ≥ 0. Silhouettes do
+            not tell inside from outside: without it, early steps turn parts of the surface inside out.
         flatness_decay: what is left of it at the last step, in (0, 1], geometric in between.
         views_per_step: how many views each step looks at, drawn at random by ``seed``; None: all of them.
         hold_out: every n-th view is kept out of the fit and used to measure it; 0: none.

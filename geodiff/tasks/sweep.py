@@ -7,6 +7,8 @@ import math
 import multiprocessing
 import os
 import pathlib
+import signal
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -203,11 +205,13 @@ def _finished(
     arguments = (job, mesh.vertices.detach().numpy(), mesh.faces.numpy(), options)
     # Spawned, not forked: a fork of a process with threads may hang.
     context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(workers, context, _enter, arguments) as pool:
         try:
             running: set[Future[dict[str, Any]]] = set()
             for case in cases:
-                running.add(pool.submit(_run_here, case))
+                with _no_ctrl_c():  # which goes to all processes: those that are made here leave it to this one
+                    running.add(pool.submit(_run_here, case))
                 # No case is claimed before there is somebody free to run it.
                 while len(running) == workers:
                     done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -217,7 +221,23 @@ def _finished(
                 yield from (future.result() for future in done)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            # A run may take minutes, and nobody waits for it.
+            for child in set(multiprocessing.active_children()) - others:
+                child.terminate()
             raise
+
+
+@contextlib.contextmanager
+def _no_ctrl_c() -> Iterator[None]:
+    """Hold Ctrl-C back until the end of the block, and for good in processes that are started in it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _here: dict[str, Any] = {}
@@ -226,6 +246,7 @@ _here: dict[str, Any] = {}
 def _enter(job: Job, vertices: Any, faces: Any, options: dict[str, Any]) -> None:
     """Make a worker ready."""
     torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a terminated process leaves behind
     _here.update(job=job, prepared=job.prepare(Mesh(vertices, faces), options))
 
 

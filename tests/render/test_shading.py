@@ -46,6 +46,7 @@ class Scene:
             material=material,
         )
         render = gd.Renderer(SIZE, "logistic", v["scale"], gamma=v["gamma"], background=v["background"], **options)
+        render.warn_of_bias = False  # the derivative in the camera is what is tested
         eye = gd.Camera.orbit(**{name: v[name] for name in EYE})
         return render(mesh, eye, None if options.get("shading") == "unlit" else lights)
 

@@ -252,7 +252,7 @@ def test_every_flipped_byte_is_found(tmp_path: pathlib.Path) -> None:
     whole = (tmp_path / "checkpoint.pt").read_bytes()
     for at in range(len(whole)):
         for bit in (0, 7):
-            with pytest.raises(ValueError, match="damaged|something else|another version"):
+            with pytest.raises(ValueError, match=r"damaged|something else|another version"):
                 read_checkpoint(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
 
 

@@ -406,6 +406,27 @@ def test_wrong_images(tmp_path: pathlib.Path) -> None:
         fit_mesh(alpha, orbit(), template=gd.icosphere(1).to("meta"))
 
 
+@pytest.mark.parametrize("name", ["aside", "behind", "another unit"])
+def test_a_template_out_of_every_view(name: str) -> None:
+    """It would stay where it is, with a gradient of zero and without a word."""
+    ball = gd.icosphere(1, 0.3)
+    template = {
+        "aside": ball.translated(torch.tensor([0.0, 40.0, 0.0])),
+        "behind": ball.translated(torch.tensor([0.0, 0.0, 9.0])),
+        "another unit": ball.with_vertices(ball.vertices * 1000 + 2e4),
+    }[name]
+    cameras = orbit()[:1] if name == "behind" else orbit()
+    with pytest.raises(ValueError, match=r"`template` must be in some view; got its box .*The silhouettes point to \("):
+        fit_mesh(targets(box(), cameras), template=template, hold_out=0, progress=False)
+    with pytest.raises(
+        ValueError, match="`init_radius` must be of a size like the object's; got the sphere's vertices"
+    ):
+        fit_mesh(targets(box(), cameras), init_radius=1e20, hold_out=0, progress=False)
+    # A speck is in view, though it covers no pixel's centre; so is what surrounds the camera.
+    for good in (ball.with_vertices(ball.vertices * 1e-3), ball.with_vertices(ball.vertices * 20)):
+        fit_mesh(targets(box(), cameras), template=good, hold_out=0, progress=False, steps=1)
+
+
 def test_output_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for output in (tmp_path / "file", tmp_path / "file" / "below"):

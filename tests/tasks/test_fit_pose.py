@@ -328,6 +328,11 @@ def test_outputs(tmp_path: pathlib.Path) -> None:
         ({"loss": "depth", "depth": torch.full((48, 48), math.inf)}, "`depth` must be known somewhere on the mesh"),
         ({"loss": "color"}, "`image` must be in colour for loss='color'"),
         ({"start": gd.Camera.look_at((0, 0, 3), (0, 0, 5))}, "`start` must be a camera with the mesh ahead of it"),
+        ({"truth": gd.Camera.look_at((0, 0, 3), (0, 0, 5))}, "`truth` must be a camera with the mesh ahead of it"),
+        (
+            {"start": gd.Camera.look_at((0, 0, 4), (4, 0, 0)), "translation": "fixed"},
+            "`start` must be a camera with the mesh in its image, for translation='fixed'; got its middle at",
+        ),
         ({"camera": gd.Camera.orbit(3.0, 0, torch.arange(2.0))}, r"`camera` must be one camera; got a batch of \(2,\)"),
         (
             {"mesh": gd.Mesh(torch.rand(4, 3), torch.zeros(0, 3, dtype=torch.long))},

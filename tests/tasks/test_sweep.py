@@ -238,7 +238,7 @@ def test_messages(tmp_path: pathlib.Path, known: Job) -> None:
     refused(ValueError, "rows.jsonl with another mesh", mesh=gd.box())
     refused(ValueError, "rows.jsonl with kind 'known'", kind="shape")
     (tmp_path / "rows.jsonl").write_text('no json\n{"sweep": {}}\n')
-    refused(ValueError, "rows.jsonl with kind None", kind="shape")
+    refused(ValueError, r"rows\.jsonl, whose line 1 is not that of a sweep", kind="shape")
 
 
 def test_command(tmp_path: pathlib.Path) -> None:

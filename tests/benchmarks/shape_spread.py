@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much of the README's airplane is luck: the same job from starts moved by a millionth, on each SIMD level.
+
+The job is that of `make demo`: 24 views of the airplane, every sixth held out, `fit-mesh` with its defaults. The descent is
+chaotic: what moves the start by a millionth, or rounds a sum otherwise, moves the result by some hundredths. So a
+single run says little, and two figures are different only if they differ by more than this spread.
+
+    python tests/benchmarks/shape_spread.py
+"""
+
+import argparse
+import importlib
+import json
+import pathlib
+import statistics
+import tempfile
+
+import torch
+
+import geodiff as gd
+from geodiff.native import cpu
+
+ASSETS = pathlib.Path(__file__).resolve().parents[2] / "assets"
+LEVELS = ("baseline", "v3", "v4")
+
+
+def levels() -> list[str]:
+    """Return the SIMD levels that this machine has, from the least."""
+    return list(LEVELS[: LEVELS.index(cpu.simd_level()) + 1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mesh", type=pathlib.Path, default=ASSETS / "airplane.obj")
+    parser.add_argument("--starts", type=int, default=8)
+    parser.add_argument("--moved", type=float, default=1e-6, help="standard deviation, in units of the world")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:  # through files, as the job goes: alpha in 8 bits
+        gd.tasks.render_views(gd.Mesh.load(options.mesh), views=24).save(folder)
+        images = gd.PosedImages.load(folder)
+    module = importlib.import_module("geodiff.tasks.fit_mesh")
+    ball = module._template("sphere", gd.tasks.FitMeshSettings(), images, module._object_frame(images)[0])
+    print(f"| SIMD level ({torch.get_num_threads()} threads) | fitted: least, median, greatest | held out |")
+    print("|---|---|---|")
+    extension = cpu.extension()
+    every: dict[str, list[tuple[float, float]]] = {}
+    for level in levels():
+        extension.set_simd_level(level)
+        for seed in range(options.starts):
+            noise = torch.randn(ball.vertices.shape, generator=torch.Generator().manual_seed(seed))
+            start = ball.with_vertices(ball.vertices + options.moved * noise)
+            fit = gd.tasks.fit_mesh(images, template=start, progress=False)
+            assert fit.iou_held_out is not None
+            every.setdefault(level, []).append((fit.iou_train, fit.iou_held_out))
+        line(level, every[level])
+    line("all", [pair for pairs in every.values() for pair in pairs])
+    print(json.dumps(every))
+
+
+def line(name: str, pairs: list[tuple[float, float]]) -> None:
+    """Print a row of the table."""
+    cells = [
+        f"{min(values):.3f}, {statistics.median(values):.3f}, {max(values):.3f}" for values in zip(*pairs, strict=True)
+    ]
+    print(f"| {name} | {cells[0]} | {cells[1]} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
