@@ -177,9 +177,8 @@ def _check_numbers(path: str) -> list[bytes]:
             continue
         wrong = next((f for f in fields if f and not _NUMBER.fullmatch(f)), None)
         if wrong is not None:
-            text = wrong.decode(errors="replace")
-            raise Damaged(f"IGES {fields[0].decode()} of directory entry {entity.decode(errors='replace')}: "
-                          f"{text!r} is no number")  # fmt: skip
+            text, entry = wrong.decode(errors="replace"), entity.decode(errors="replace").lstrip("0")
+            raise Damaged(f"IGES {fields[0].decode()} of directory entry {entry}: {text!r} is no number")
     return _fields(header, comma, end)[13:]
 
 

@@ -183,7 +183,7 @@ def _obj(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
 
 def _las(where: str, path: pathlib.Path, trusted: bool) -> tuple[np.ndarray, np.ndarray | None]:
     try:
-        _, arrays = apart.read("las", path, {}, trusted=trusted)
+        _, arrays = apart.read("geodiff.readers.las", path, {}, trusted=trusted)
     except Missing as error:
         module = error.needs[0]
         text = (
