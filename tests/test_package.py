@@ -19,6 +19,7 @@ CHECKOUT = pathlib.Path(__file__).parents[1]
 FLOORS = (
     {"validation"},
     {"guard", "modes"},
+    {"arrays", "readers"},
     {"soft", "native"},
     {"reference"},  # the twins; an op hands user-defined members down to its own
     {"ops", "implicit"},

@@ -40,14 +40,14 @@ main()
 def read(
     task: str, path: pathlib.Path, options: dict[str, Any], *, trusted: bool = False
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Read a file with ``geodiff.readers.TASK``, in a child process unless ``trusted``.
+    """Read a file with the function ``read`` of a module, in a child process unless ``trusted``.
 
     The child is a new interpreter, not a fork and not `multiprocessing`, so it works from notebooks, scripts without
     ``if __name__ == "__main__"``, daemons and threads. It loads neither torch nor the caller's script, and starts in
     some 0.3 s (Open CASCADE takes 1 s). Memory and time are bounded; on Windows, time alone.
 
     Args:
-        task: the module.
+        task: the name of the module, such as ``geodiff.readers.las``.
         path: an existing file.
         options: arguments for its ``read``; plain values.
         trusted: read in this process, without limits.
@@ -89,22 +89,22 @@ def _ask(request: dict[str, Any], patience: float) -> tuple[dict[str, Any], list
             f"Name one with multiprocessing.set_executable. {_TRUST}"
         )
     places = [os.path.abspath(place) for place in sys.path]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [program, "-s", "-S", "-W", "ignore", "-c", _START, str(geodiff.__file__), json.dumps(places)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, **_QUIET},
         creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-    )
-    try:
-        output, said = process.communicate(json.dumps(request).encode(), timeout=patience)
-    except subprocess.TimeoutExpired:
-        raise Damaged(_late(request)) from None
-    finally:
-        if process.poll() is None:
+    ) as process:
+        try:
+            output, said = process.communicate(json.dumps(request).encode(), timeout=patience)
+        except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
+            raise Damaged(_late(request)) from None
+        except BaseException:  # Ctrl-C
+            process.kill()
+            raise
     if process.returncode in (-getattr(signal, "SIGXCPU", 0), -getattr(signal, "SIGKILL", 0)):
         raise Damaged(_late(request))
     if process.returncode > 0:  # Python did not get as far as the file

@@ -18,9 +18,9 @@ HEAD = struct.Struct("<Q")  # length of the JSON that is followed by the arrays
 
 
 def perform(task: str, path: str, options: dict[str, Any]) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Read a file with ``geodiff.readers.TASK``; whatever goes wrong is `Damaged` or `Missing`."""
+    """Read a file with the function ``read`` of a module; whatever goes wrong is `Damaged` or `Missing`."""
     try:
-        facts, arrays = importlib.import_module(f"geodiff.readers.{task}").read(path, **options)
+        facts, arrays = importlib.import_module(task).read(path, **options)
     except (Damaged, Missing, KeyboardInterrupt, SystemExit):
         raise
     except MemoryError as error:

@@ -240,8 +240,9 @@ def _read_cad(reading: Reading, ending: str, unit: str, trusted: bool) -> None:
     options: dict[str, Any] = {"skip": reading.skip, "unit": unit}
     if ending != "3dm":
         options["kind"] = "iges" if ending in ("igs", "iges") else "step"
+    module = f"geodiff.readers.{'rhino' if ending == '3dm' else 'occ'}"
     try:
-        facts, arrays = apart.read("rhino" if ending == "3dm" else "occ", reading.path, options, trusted=trusted)
+        facts, arrays = apart.read(module, reading.path, options, trusted=trusted)
     except Missing as error:
         raise needed(error, reading.path) from error
     except Damaged as error:

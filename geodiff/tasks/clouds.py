@@ -183,7 +183,7 @@ def _obj(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
 
 def _las(where: str, path: pathlib.Path, trusted: bool) -> tuple[np.ndarray, np.ndarray | None]:
     try:
-        _, arrays = apart.read("las", path, {}, trusted=trusted)
+        _, arrays = apart.read("geodiff.readers.las", path, {}, trusted=trusted)
     except Missing as error:
         module = error.needs[0]
         text = (
@@ -229,6 +229,7 @@ def _table(where: str, path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | Non
         return points, None
     normals = np.asarray([row[3:] for row in rows], dtype=np.float64)
     named = heading[3:6] in (["nx", "ny", "nz"], ["normal_x", "normal_y", "normal_z"])
-    length = np.linalg.norm(normals, axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        length = np.linalg.norm(normals, axis=1)
     unit = (length > 0).any() and bool((np.abs(length[length > 0] - 1) <= _UNIT).all())
     return points, normals if named or (not heading and unit) else None  # else they are colours, or the like

@@ -299,16 +299,16 @@ def test_trims_and_free_forms_are_refused_or_skipped(tmp_path: pathlib.Path) -> 
     trimmed.trims = [trim]
     path = tmp_path / "trimmed.json"
     exchange.export_json(multi.SurfaceContainer(surface(), trimmed), str(path))
-    with pytest.raises(ValueError, match=r"trimmed.json with the trim curves of surface 1. .*unsupported=\"skip\""):
+    with pytest.raises(ValueError, match=r"trimmed.json with surface 1: trim curves. .*unsupported=\"skip\""):
         load_splines(path)
-    with pytest.warns(UserWarning, match=r"left out the trim curves of surface 1 of .*trimmed.json"):
+    with pytest.warns(UserWarning, match=r"left out 1 of 2 parts of .*trimmed.json: trim curves \(surface 1\)"):
         assert len(load_splines(path, unsupported="skip")) == 1
     content = json.loads(path.read_text())
     content["shape"]["data"] = [{"type": "freeform", "points": [[0.0, 0.0]]}]
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"with surface 0 of type 'freeform'. Its points can be fitted"):
+    with pytest.raises(ValueError, match=r"with surface 0: a spline of type 'freeform'. Its points can be fitted"):
         load_splines(path)
-    with pytest.warns(UserWarning, match=r"left out surface 0 of type 'freeform'"):
+    with pytest.warns(UserWarning, match=r"left out 1 of . parts of .*a spline of type 'freeform' \(surface 0\)"):
         assert load_splines(path, unsupported="skip") == []
 
 

@@ -2,6 +2,7 @@
 """Splines in 3dm, IGES and STEP files, checked against rhino3dm and Open CASCADE."""
 
 import pathlib
+import re
 import sys
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from geodiff.splines import NURBS, NURBSCurve, NURBSSurface
 from geodiff.splines.files import save_splines
+from tests.splines import splines
 from tests.splines.splines import CASES, ENDINGS, ROUND_TRIP, assert_same, load_here, make, needs
 
 
@@ -125,15 +127,23 @@ def test_what_rhino_made(tmp_path: pathlib.Path) -> None:
 
     model.Objects.AddBrep(rhino.Brep.CreateFromBox(rhino.Box(rhino.BoundingBox(0, 0, 0, 1, 1, 1))))
     model.Write(str(path), 7)
-    with pytest.raises(ValueError, match=r"made.3dm with object 4, a Brep of 6 faces. In Rhino, explode it"):
+    with pytest.raises(ValueError, match=r"made.3dm with object 4: a Brep of 6 faces. In Rhino, explode it"):
         load_here(path)
     model.Objects.AddPoint(1.0, 2.0, 3.0)
     model.Objects.AddMesh(rhino.Mesh())
     model.Write(str(path), 7)
     with pytest.warns(UserWarning) as caught:
         assert len(load_here(path, unsupported="skip")) == 4
-    said = " ".join(str(warning.message) for warning in caught)
-    for text in ("a Brep of 6 faces", "object 5, a Point", "object 6, a Mesh", "gd.Mesh reads meshes from OBJ"):
+    (warning,) = caught  # one for all that was left out, where the caller is
+    assert warning.filename == splines.__file__
+    said = str(warning.message)
+    for text in (
+        "left out 3 of 7",
+        "a Brep of 6 faces (object 4)",
+        "a Point (object 5)",
+        "a Mesh (object 6)",
+        "gd.Mesh reads meshes from OBJ",
+    ):
         assert text in said
 
 
@@ -144,7 +154,9 @@ def test_trimmed_faces_of_rhino(tmp_path: pathlib.Path) -> None:
     path, model = tmp_path / "trimmed.3dm", rhino.File3dm()
     model.Objects.AddBrep(brep)
     model.Write(str(path), 7)
-    with pytest.raises(ValueError, match=r"trimmed.3dm with object 0, a Brep trimmed. In Rhino, explode it and untrim"):
+    with pytest.raises(
+        ValueError, match=r"trimmed.3dm with object 0: a Brep that is trimmed. In Rhino, explode it and untrim"
+    ):
         load_here(path)
 
 
@@ -252,7 +264,7 @@ def test_trimmed_faces_are_refused_or_skipped(tmp_path: pathlib.Path, ending: st
     write_shape(path, both)
     with pytest.raises(ValueError, match=rf"trimmed.{ending} with root 1, .*: a trimmed .*. Untrim it, or split it"):
         load_here(path)
-    with pytest.warns(UserWarning, match=rf"left out root 1, .*: a trimmed .* of .*trimmed.{ending}"):
+    with pytest.warns(UserWarning, match=rf"left out 1 of 2 parts of .*trimmed.{ending}: a trimmed .* \(root 1, "):
         (square,) = load_here(path, unsupported="skip")
     assert float(square.grid(2, 2).reshape(-1, 3).norm(dim=-1).max()) == pytest.approx(5**0.5, abs=1e-8)
 
@@ -367,27 +379,29 @@ def test_a_failed_save_leaves_the_old_file(
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_what_a_library_does_not_convert(tmp_path: pathlib.Path) -> None:
+def test_what_a_library_does_not_convert() -> None:
     needs("step")
     from OCP.Geom import Geom_OffsetCurve
     from OCP.gp import gp_Dir
 
-    from geodiff.splines import files_occ
-    from geodiff.splines.files import Reading
+    from geodiff.readers import occ
+    from geodiff.readers.shapes import Damaged, Shapes
 
-    reading = Reading(tmp_path / "a.step", torch.float64, skip=False)
+    shapes = Shapes(skip=True, unit="mm")
 
     def offset(*_: Any) -> None:
         Geom_OffsetCurve(None, 1.0, gp_Dir(0.0, 0.0, 0.0))
 
-    with pytest.raises(ValueError, match=r"a.step with root 1: something that Open CASCADE does not convert \(.*norm"):
-        files_occ._converted(reading, "root 1", offset, None)
+    occ._converted(shapes, "root 1", offset, None)
+    ((what, label, _),) = shapes.refused
+    assert label == "root 1"
+    assert re.match(r"something that Open CASCADE does not convert \(.*norm", what)
 
     def damaged(*_: Any) -> None:
-        raise reading.damaged("badly")
+        raise Damaged("badly")
 
-    with pytest.raises(ValueError, match=r"a sound file; got .*a.step \(badly\)"):
-        files_occ._converted(reading, "root 1", damaged, None)
+    with pytest.raises(Damaged, match="badly"):
+        occ._converted(shapes, "root 1", damaged, None)
 
 
 def test_offsets_are_refused(tmp_path: pathlib.Path) -> None:
@@ -396,17 +410,18 @@ def test_offsets_are_refused(tmp_path: pathlib.Path) -> None:
     from OCP.Geom import Geom_OffsetCurve, Geom_OffsetSurface
     from OCP.gp import gp_Dir
 
-    from geodiff.splines.files import Reading
-    from geodiff.splines.files_occ import _add_edge, _geometry
+    from geodiff.readers.occ import _add_edge
+    from geodiff.readers.shapes import Shapes
+    from geodiff.splines.files_occ import _geometry
 
     curve = Geom_OffsetCurve(_geometry(make((6,), (3,))), 0.01, gp_Dir(0.0, 0.0, 1.0))
     edge = BRepBuilderAPI_MakeEdge(curve).Edge()
     write_shape(tmp_path / "a.step", edge)  # Open CASCADE writes nothing but the product
-    with pytest.raises(ValueError, match=r"a.step with root 1, ProductDefinition. Convert it to B-splines"):
+    with pytest.raises(ValueError, match=r"a.step with root 1, ProductDefinition: .* Convert it to B-splines"):
         load_here(tmp_path / "a.step")
-    reading = Reading(tmp_path / "a.step", torch.float64, skip=False)
-    with pytest.raises(ValueError, match=r"a.step with root 1: an offset curve. Make it a B-spline"):
-        _add_edge(reading, "root 1", edge)
+    shapes = Shapes(skip=True, unit="mm")
+    _add_edge(shapes, "root 1", edge)
+    assert shapes.refused == [("an offset curve", "root 1", "Make it a B-spline where it was made.")]
     surface = Geom_OffsetSurface(_geometry(make((6, 5), (3, 3))), 0.01)
     write_shape(tmp_path / "a.step", BRepBuilderAPI_MakeFace(surface, 1e-7).Face())
     with pytest.raises(ValueError, match=r"a.step with root 1, .*: an offset surface. Make it a B-spline"):
@@ -415,18 +430,18 @@ def test_offsets_are_refused(tmp_path: pathlib.Path) -> None:
 
 def test_what_rhino_does_not_convert(tmp_path: pathlib.Path) -> None:
     rhino = pytest.importorskip("rhino3dm")
-    from geodiff.splines import files_rhino
-    from geodiff.splines.files import Reading
+    from geodiff.readers.rhino import _Model
+    from geodiff.readers.shapes import Shapes
 
     class Odd:
         def ToNurbsCurve(self) -> None: ...
 
         def ToNurbsSurface(self) -> None: ...
 
-    reading = Reading(tmp_path / "a.3dm", torch.float64, skip=False)
-    for add in (files_rhino._add_curve, files_rhino._add_surface):
-        with pytest.raises(ValueError, match=r"a.3dm with object 1. In Rhino, convert it to NURBS"):
-            add(reading, "object 1", Odd())
+    reader = _Model(rhino, rhino.File3dm(), Shapes(skip=True, unit="mm"))
+    for add in (reader.add_curve, reader.add_surface):
+        add("object 1", Odd(), None)
+    assert reader.shapes.refused == [("an Odd", "object 1", "In Rhino, convert it to NURBS.")] * 2
     curve = rhino.NurbsCurve(3, True, 2, 2)
     curve.Points[0], curve.Points[1] = rhino.Point4d(0, 0, 0, 1), rhino.Point4d(1, 0, 0, -1)
     curve.Knots[0], curve.Knots[1] = 0.0, 1.0
