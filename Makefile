@@ -1,5 +1,6 @@
 # make demo    set up .venv and recover a mesh from pictures of it (out/demo)
 # make test    set up .venv and run the whole test suite, in WORKERS processes
+# make test-levels  run the tests of the kernels at every SIMD level of this machine but the widest, which make test runs
 # make lint types kernels wheel clean
 
 PYTHON  ?= python3
@@ -12,7 +13,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
 SOURCES := pyproject.toml $(shell find cuda -type f)
 
-.PHONY: demo test lint types kernels wheel clean
+.PHONY: demo test test-levels lint types kernels wheel clean
 
 demo: .venv/.run
 	$(DEMO)
@@ -20,6 +21,12 @@ demo: .venv/.run
 # Without the passive policy, OpenMP threads of one worker spin while the other one waits for the core.
 test: .venv/.dev
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(WORKERS)
+
+test-levels: .venv/.dev
+	for level in $$($(BIN)/python -c 'from geodiff.native import cpu; print(*cpu.simd_levels()[:-1])'); do \
+	  echo "SIMD level $$level"; \
+	  GEODIFF_SIMD=$$level OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(WORKERS) tests/ops || exit 1; \
+	done
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

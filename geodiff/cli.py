@@ -55,9 +55,9 @@ def info(as_json: bool) -> None:
     try:
         extension = cpu.extension()
         kernels = ", ".join(sorted(name for name in dir(extension) if name.startswith(("silhouette", "rasterize"))))
-        simd = cpu.simd_level()
+        simd, levels = cpu.simd_level(), ", ".join(cpu.simd_levels())
     except RuntimeError as error:
-        kernels, simd = f"none: {error}", "none"
+        kernels, simd, levels = f"none: {error}", "none", "none"
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     facts = {
         "geodiff": geodiff.__version__,
@@ -66,6 +66,7 @@ def info(as_json: bool) -> None:
         "devices": ", ".join(["cpu", *(f"{name} (not used yet)" for name in gpus)]),
         "kernels": kernels,
         "simd": simd,
+        "levels": f"{levels} (GEODIFF_SIMD chooses)",
         "threads": cpu.threads(),
         "extras": ", ".join(f"{name} {'yes' if _found(module) else 'no'}" for name, module in _EXTRAS.items()),
     }

@@ -181,7 +181,8 @@ def truth(case: Case) -> Truth:
     clip, faces, layout = case.packed(torch.float64)
     eps, tiny, huge = (getattr(torch.finfo(case.dtype), name) for name in ("eps", "tiny", "max"))
     corners = face_corners(clip, faces, layout[0].tolist())
-    polygons = near_clip(corners, case.near)
+    near = float(torch.tensor(case.near, dtype=case.dtype))  # the plane that the dtype can say
+    polygons = near_clip(corners, near)
     points = polygons.points
     edges = points.roll(-1, dims=1) - points
     longest2 = (edges * edges).sum(-1).amax(1)
@@ -192,10 +193,10 @@ def truth(case: Case) -> Truth:
     largest = points.abs().amax((1, 2))
     # A cut is as exact as the corner behind the plane is large beside what is left of it.
     w = corners[..., 3].abs()
-    cut = (corners[..., 2] > case.near).sum(1).clamp(max=3) % 3 > 0
+    cut = (corners[..., 2] > near).sum(1).clamp(max=3) % 3 > 0
     span = corners[..., :].abs().amax((1, 2)) / torch.where(cut, polygons.w.abs().amin(1), 1.0)
     error = ROUNDINGS * eps * (largest + 1) * torch.where(cut, 1 + span, 1.0)
-    exists = (corners[..., 2] > case.near).any(1)
+    exists = (corners[..., 2] > near).any(1)
     thick = area.abs() > 8 * eps * longest2 + error * longest2.sqrt() * 4
     sized = (longest2 > tiny / eps**2) & (largest < huge**0.5 / 16) & (area.abs() > tiny / eps)
     sized &= (w.amax(1) < huge**0.5) & (corners[..., :2].abs().amax((1, 2)) < huge / 16)

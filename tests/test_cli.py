@@ -49,11 +49,12 @@ FAST = ("--steps", 30, "--subdivisions", 2)
 
 def test_info() -> None:
     text = succeed("info")
-    for name in ("geodiff", "torch", "devices", "kernels", "simd", "threads", "extras"):
+    for name in ("geodiff", "torch", "devices", "kernels", "simd", "levels", "threads", "extras"):
         assert f"\n{name} " in f"\n{text}"
     facts = json.loads(succeed("info", "--json"))
     assert facts["geodiff"] == gd.__version__ and facts["torch"] == torch.__version__
     assert "silhouette_forward" in facts["kernels"] and facts["simd"] in ("baseline", "v3", "v4")
+    assert facts["simd"] in facts["levels"] and "GEODIFF_SIMD" in facts["levels"]
 
 
 def test_info_without_kernels_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ struct Edge {
     T inverse;      // 1/length², 0 for an edge without length
     T nx, ny;       // outward unit normal
     T sign;         // ±1, positive if the inside is to the left
+    T per_length;   // 1/length
     T start, turn;  // t of the way from a is start + turn·t of the way from the polygon's corner k
 };
 
@@ -41,10 +42,18 @@ GEODIFF_HD Edge<T> make_edge(const Polygon<T>& p, int k) {
     e.ey = none ? T(0) : e.ey;
     length2 = none ? T(0) : length2;
     e.inverse = length2 > Real<T>::least ? T(1) / length2 : T(0);
-    const T scale = sqrt(e.inverse) * e.sign;
+    e.per_length = sqrt(e.inverse);
+    const T scale = e.per_length * e.sign;
     e.nx = e.ey * scale;
     e.ny = -e.ex * scale;
     return e;
+}
+
+// Positive on the inner side of the edge's line, 0 on it, for a point at (rx, ry) from the first corner. Of rounded products,
+// see hard.h: a factor of ±1 is exact, so it does not matter whether a compiler fuses it with the difference.
+template <class T>
+GEODIFF_HD T inner_side(const Edge<T>& e, T rx, T ry) {
+    return (e.ex * ry) * e.sign - (e.ey * rx) * e.sign;
 }
 
 // Signed distance to the edge's line, positive inside, and where on the line the foot is. ∂d/∂(corner) is the outward
@@ -52,7 +61,7 @@ GEODIFF_HD Edge<T> make_edge(const Polygon<T>& p, int k) {
 template <class T>
 GEODIFF_HD void line_distance(const Edge<T>& e, T px, T py, T& d, T& along) {
     const T rx = px - e.ax, ry = py - e.ay;
-    d = -(rx * e.nx + ry * e.ny);
+    d = inner_side(e, rx, ry) * e.per_length;
     along = e.start + e.turn * ((rx * e.ex + ry * e.ey) * e.inverse);
 }
 
@@ -77,8 +86,7 @@ GEODIFF_HD void meet(Nearest<T>& best, const Edge<T>& e, T number, T px, T py) {
     const T t = clamp((rx * e.ex + ry * e.ey) * e.inverse, T(0), T(1));
     const T dx = rx - t * e.ex, dy = ry - t * e.ey;
     const T d2 = dx * dx + dy * dy;
-    // Rounded products, see hard.h: a factor of ±1 is exact, so it does not matter whether this difference is fused.
-    const T cross = (e.ex * ry) * e.sign - (e.ey * rx) * e.sign;
+    const T cross = inner_side(e, rx, ry);
     const bool closer = d2 < best.d2;
     best.d2 = closer ? d2 : best.d2;
     best.along = closer ? e.start + e.turn * t : best.along;
