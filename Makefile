@@ -2,6 +2,7 @@
 # make test    set up .venv and run the whole test suite, in WORKERS processes
 # make fuzz    CASES (10 000) random scenes, hostile calls and damaged files, by SEED
 # make docs    build the site in out/site
+# make test-levels  run the tests of the kernels at every SIMD level of this machine but the widest, which make test runs
 # make lint types kernels wheel clean
 #
 # On Linux, torch from the default index comes with gigabytes of CUDA, which this release does not use. For its CPU build,
@@ -19,7 +20,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
 SOURCES := pyproject.toml $(shell find cuda -type f)
 
-.PHONY: demo test fuzz docs lint types kernels wheel clean
+.PHONY: demo test test-levels fuzz docs lint types kernels wheel clean
 
 demo: .venv/.run
 	$(DEMO)
@@ -33,6 +34,12 @@ fuzz: .venv/.dev
 
 docs: .venv/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
+
+test-levels: .venv/.dev
+	for level in $$($(BIN)/python -c 'from geodiff.native import cpu; print(*cpu.simd_levels()[:-1])'); do \
+	  echo "SIMD level $$level"; \
+	  GEODIFF_SIMD=$$level OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(WORKERS) tests/ops || exit 1; \
+	done
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

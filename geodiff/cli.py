@@ -57,9 +57,9 @@ def info(as_json: bool) -> None:
 
     try:
         kernels = ", ".join(cpu.kernels())
-        simd = cpu.simd_level()
+        simd, levels = cpu.simd_level(), ", ".join(cpu.simd_levels())
     except RuntimeError as error:
-        kernels, simd = f"none: {error}", "none"
+        kernels, simd, levels = f"none: {error}", "none", "none"
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     facts = {
         "geodiff": geodiff.__version__,
@@ -68,6 +68,7 @@ def info(as_json: bool) -> None:
         "devices": ", ".join(["cpu", *(f"{name} (not used yet)" for name in gpus)]),
         "kernels": kernels,
         "simd": simd,
+        "levels": f"{levels} (GEODIFF_SIMD chooses)",
         "threads": cpu.threads(),
         "extras": ", ".join(
             f"{name} {'yes' if all(map(_found, modules)) else 'no'}" for name, modules in _EXTRAS.items()

@@ -54,22 +54,20 @@ FAST = ("--steps", 30, "--subdivisions", 2)
 
 def test_info() -> None:
     text = succeed("info")
-    for name in ("geodiff", "torch", "devices", "kernels", "simd", "threads", "extras"):
+    for name in ("geodiff", "torch", "devices", "kernels", "simd", "levels", "threads", "extras"):
         assert f"\n{name} " in f"\n{text}"
     facts = json.loads(succeed("info", "--json"))
     assert facts["geodiff"] == gd.__version__ and facts["torch"] == torch.__version__
+    from geodiff.native import cpu
+
     # Each function that the extension's sources bind but those that are no kernels; each extra that users have use for.
     bound = {name for path in (ROOT / "cuda" / "cpu").glob("*.cpp") for name in BOUND.findall(path.read_text())}
-    assert len(bound) > 20 and set(facts["kernels"].split(", ")) == bound - {
-        "math",
-        "parallel_backend",
-        "set_simd_level",
-        "simd_level",
-    }
+    assert len(bound) > 20 and set(facts["kernels"].split(", ")) == bound - set(cpu.NO_KERNELS)
     section = (ROOT / "pyproject.toml").read_text().split("[project.optional-dependencies]\n")[1].split("\n[")[0]
     extras = re.findall(r"^([\w-]+) =", section, re.MULTILINE)
     assert {fact.split()[0] for fact in facts["extras"].split(", ")} == set(extras) - {"dev", "test"}
     assert facts["simd"] in ("baseline", "v3", "v4")
+    assert facts["simd"] in facts["levels"] and "GEODIFF_SIMD" in facts["levels"]
 
 
 def test_info_without_kernels_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,16 +165,16 @@ struct Drawer {
                     for (int i = 0; i < kLane; ++i) {
                         Nearest<T> near = no_edge<T>();
                         const T x = xs[column + i];
-                        meet(near, edges[0], T(0), p.orientation, x, y);
-                        meet(near, edges[1], T(1), p.orientation, x, y);
-                        meet(near, edges[2], T(2), p.orientation, x, y);
+                        meet(near, edges[0], T(0), x, y);
+                        meet(near, edges[1], T(1), x, y);
+                        meet(near, edges[2], T(2), x, y);
                         d2[i] = near.d2;
                         edge[i] = near.edge;
                         along[i] = near.along;
                     }
                     for (int i = 0; p.n == 4 && i < kLane; ++i) {
                         Nearest<T> near = no_edge<T>();
-                        meet(near, edges[3], T(3), p.orientation, xs[column + i], y);
+                        meet(near, edges[3], T(3), xs[column + i], y);
                         const bool closer = near.d2 < d2[i];
                         d2[i] = closer ? near.d2 : d2[i];
                         edge[i] = closer ? T(3) : edge[i];

@@ -111,14 +111,16 @@ struct Reach {
         if (e[before].inverse <= T(0)) --before;
         for (int k = 0; k < p.n; ++k) {
             if (e[k].inverse <= T(0)) continue;
+            // The tip is at 2·grow·m/|m|² from the corner, m the sum of the normals. Where the angle is so sharp that m is
+            // mere rounding, the slack for that rounding spans the image.
             const T mx = e[before].nx + e[k].nx, my = e[before].ny + e[k].ny;
-            const T open = max(T(1) + e[before].nx * e[k].nx + e[before].ny * e[k].ny, T(1e-12));
-            const T reach = min(grow / open, T(1e12));
-            const T x = p.x[k] + reach * mx, y = p.y[k] + reach * my;
-            left = min(left, x - grow * T(1e-4));
-            right = max(right, x + grow * T(1e-4));
-            bottom = min(bottom, y - grow * T(1e-4));
-            top = max(top, y + grow * T(1e-4));
+            const T far = min(T(2) * grow / max(mx * mx + my * my, Real<T>::least), T(1e30));
+            const T slack = grow * T(1e-4) + far * T(16) * Real<T>::epsilon;
+            const T x = p.x[k] + far * mx, y = p.y[k] + far * my;
+            left = min(left, x - slack);
+            right = max(right, x + slack);
+            bottom = min(bottom, y - slack);
+            top = max(top, y + slack);
             before = k;
         }
         // Of two grown lines that are all but parallel rounding decides where they meet.

@@ -11,7 +11,7 @@ template <class T>
 using Job = geodiff::SilhouetteJob<T>;
 
 template <int N, bool Squared, class T>
-void distances(PairBatch<T>& batch, const Edge<T>* edges, T orientation, T radius2, T inverse_scale) {
+void distances(PairBatch<T>& batch, const Edge<T>* edges, T radius2, T inverse_scale) {
     const T* __restrict px = batch.px;
     const T* __restrict py = batch.py;
     T* __restrict x = batch.x;
@@ -21,10 +21,10 @@ void distances(PairBatch<T>& batch, const Edge<T>* edges, T orientation, T radiu
 #pragma GCC ivdep
     for (int i = batch.start; i < n; ++i) {
         Nearest<T> near = no_edge<T>();
-        meet(near, e0, T(0), orientation, px[i], py[i]);
-        meet(near, e1, T(1), orientation, px[i], py[i]);
-        meet(near, e2, T(2), orientation, px[i], py[i]);
-        if constexpr (N == 4) meet(near, e3, T(3), orientation, px[i], py[i]);
+        meet(near, e0, T(0), px[i], py[i]);
+        meet(near, e1, T(1), px[i], py[i]);
+        meet(near, e2, T(2), px[i], py[i]);
+        if constexpr (N == 4) meet(near, e3, T(3), px[i], py[i]);
         const bool inside = near.side >= T(0);
         const T size = Squared ? near.d2 : sqrt(near.d2);
         const bool counts = inside || near.d2 <= radius2;
@@ -104,7 +104,7 @@ struct Painter {
         } else {
             const auto stage = p.n == 3 ? (squared ? distances<3, true, T> : distances<3, false, T>)
                                         : (squared ? distances<4, true, T> : distances<4, false, T>);
-            stage(batch, edges, p.orientation, setup.radius2, setup.inverse_scale);
+            stage(batch, edges, setup.radius2, setup.inverse_scale);
         }
         for (int g = batch.start; g < batch.n; g += kLane) face_of[g / kLane] = face;
         batch.start = batch.n;

@@ -156,7 +156,7 @@ struct Gatherer {
         : setup(s), factors(f), image(image_), sink(sink_), params(params_) {}
 
     template <int N, bool Squared>
-    void directions(const Edge<T>* edges, T orientation) {
+    void directions(const Edge<T>* edges) {
         const T* __restrict px = batch.px;
         const T* __restrict py = batch.py;
         const T radius2 = setup.radius2, inverse_scale = setup.inverse_scale;
@@ -171,10 +171,10 @@ struct Gatherer {
 #pragma GCC ivdep
         for (int i = batch.start; i < n; ++i) {
             Nearest<T> near = no_edge<T>();
-            meet(near, e0, T(0), orientation, px[i], py[i]);
-            meet(near, e1, T(1), orientation, px[i], py[i]);
-            meet(near, e2, T(2), orientation, px[i], py[i]);
-            if constexpr (N == 4) meet(near, e3, T(3), orientation, px[i], py[i]);
+            meet(near, e0, T(0), px[i], py[i]);
+            meet(near, e1, T(1), px[i], py[i]);
+            meet(near, e2, T(2), px[i], py[i]);
+            if constexpr (N == 4) meet(near, e3, T(3), px[i], py[i]);
             const bool inside = near.side >= T(0);
             const T size = Squared ? near.d2 : sqrt(near.d2);
             const bool counts = inside || near.d2 <= radius2;
@@ -383,9 +383,9 @@ struct Gatherer {
             const auto stage = setup.job.squared ? lines<true, T, PairBatch<T>> : lines<false, T, PairBatch<T>>;
             stage(batch, line, edges, p.n, setup.radius, setup.inverse_scale);
         } else if (setup.job.squared) {
-            p.n == 3 ? directions<3, true>(edges, p.orientation) : directions<4, true>(edges, p.orientation);
+            p.n == 3 ? directions<3, true>(edges) : directions<4, true>(edges);
         } else {
-            p.n == 3 ? directions<3, false>(edges, p.orientation) : directions<4, false>(edges, p.orientation);
+            p.n == 3 ? directions<3, false>(edges) : directions<4, false>(edges);
         }
         current.start = batch.start;
         current.end = batch.start = batch.n;

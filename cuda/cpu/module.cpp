@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The extension geodiff.native._cpu: picks the SIMD level and hands plain pointers to its kernels.
+#include <nanobind/stl/string.h>
+
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "bindings.h"
 #include "parallel.h"
@@ -24,35 +27,36 @@ const geodiff::Kernels& kernels();
 namespace geodiff {
 namespace {
 
-// The widest SIMD level that both this machine and this build have. Named features, since compilers that know
+// The SIMD levels that both this machine and this build have, the widest last. Named features, since compilers that know
 // -march=x86-64-v3 do not all know that name here.
-const Kernels* best_level() {
+std::vector<const Kernels*> levels() {
+    std::vector<const Kernels*> all = {&gd_baseline::kernels()};
 #if GEODIFF_HAS_V3
     const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+    if (v3) all.push_back(&gd_v3::kernels());
 #if GEODIFF_HAS_V4
     if (v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        return &gd_v4::kernels();
+        all.push_back(&gd_v4::kernels());
 #endif
-    if (v3) return &gd_v3::kernels();
 #endif
-    return &gd_baseline::kernels();
+    return all;
 }
 
 }  // namespace
 
-const Kernels* level = best_level();
+const Kernels* level = levels().back();
 
 namespace {
 
-// For tests: the levels must agree.
+std::vector<std::string> simd_levels() {
+    std::vector<std::string> names;
+    for (const Kernels* k : levels()) names.push_back(k->name);
+    return names;
+}
+
 void set_simd_level(const char* name) {
-    const Kernels* known[] = {&gd_baseline::kernels(),
-#if GEODIFF_HAS_V3
-                              &gd_v3::kernels(),
-#endif
-                              best_level()};
-    for (const Kernels* k : known) {
+    for (const Kernels* k : levels()) {
         if (std::strcmp(k->name, name) == 0) {
             level = k;
             return;
@@ -66,9 +70,10 @@ void set_simd_level(const char* name) {
 
 NB_MODULE(_cpu, m) {
     using namespace geodiff;
-    m.def("simd_level", [] { return level->name; }, "Name the SIMD level that the kernels use on this machine.");
+    m.def("simd_level", [] { return level->name; }, "Name the SIMD level that the kernels use.");
+    m.def("simd_levels", &simd_levels, "Name those that this machine has, the widest last.");
     m.def("parallel_backend", &parallel_backend, "Name what runs the threads: 'openmp' or 'threads'.");
-    m.def("set_simd_level", &set_simd_level, "Use another SIMD level that this machine has (for tests).");
+    m.def("set_simd_level", &set_simd_level, "Use another SIMD level that this machine has.");
     bind_nearest(m);
     bind_raster(m);
     bind_shading(m);

@@ -10,33 +10,50 @@
 
 namespace gd {
 
-// One edge, prepared: relative to its first corner, never through an inverse matrix.
+// One edge, prepared: relative to one of its corners, never through an inverse matrix. Its corners are put in one order (by
+// x, then y), so that two faces see a pixel beside their common edge from the same numbers: none falls between them.
 template <class T>
 struct Edge {
-    T ax, ay;      // first corner
-    T ex, ey;      // to the next corner
-    T inverse;     // 1/length², 0 for an edge without length
-    T nx, ny;      // outward unit normal
+    T ax, ay;       // first corner
+    T ex, ey;       // to the other one
+    T inverse;      // 1/length², 0 for an edge without length
+    T nx, ny;       // outward unit normal
+    T sign;         // ±1, positive if the inside is to the left
+    T per_length;   // 1/length
+    T start, turn;  // t of the way from a is start + turn·t of the way from the polygon's corner k
 };
 
 template <class T>
 GEODIFF_HD Edge<T> make_edge(const Polygon<T>& p, int k) {
     const int l = k + 1 == p.n ? 0 : k + 1;
+    const bool swap = p.x[l] < p.x[k] || (p.x[l] == p.x[k] && p.y[l] < p.y[k]);
+    const int from = swap ? l : k, to = swap ? k : l;
     Edge<T> e;
-    e.ax = p.x[k];
-    e.ay = p.y[k];
-    e.ex = p.x[l] - p.x[k];
-    e.ey = p.y[l] - p.y[k];
+    e.ax = p.x[from];
+    e.ay = p.y[from];
+    e.ex = p.x[to] - p.x[from];
+    e.ey = p.y[to] - p.y[from];
+    e.sign = swap ? -p.orientation : p.orientation;
+    e.start = swap ? T(1) : T(0);
+    e.turn = swap ? T(-1) : T(1);
     T length2 = e.ex * e.ex + e.ey * e.ey;
     const bool none = length2 <= p.shortest2;
     e.ex = none ? T(0) : e.ex;
     e.ey = none ? T(0) : e.ey;
     length2 = none ? T(0) : length2;
     e.inverse = length2 > Real<T>::least ? T(1) / length2 : T(0);
-    const T scale = sqrt(e.inverse) * p.orientation;
+    e.per_length = sqrt(e.inverse);
+    const T scale = e.per_length * e.sign;
     e.nx = e.ey * scale;
     e.ny = -e.ex * scale;
     return e;
+}
+
+// Positive on the inner side of the edge's line, 0 on it, for a point at (rx, ry) from the first corner. Of rounded products,
+// see hard.h: a factor of ±1 is exact, so it does not matter whether a compiler fuses it with the difference.
+template <class T>
+GEODIFF_HD T inner_side(const Edge<T>& e, T rx, T ry) {
+    return (e.ex * ry) * e.sign - (e.ey * rx) * e.sign;
 }
 
 // Signed distance to the edge's line, positive inside, and where on the line the foot is. ∂d/∂(corner) is the outward
@@ -44,8 +61,8 @@ GEODIFF_HD Edge<T> make_edge(const Polygon<T>& p, int k) {
 template <class T>
 GEODIFF_HD void line_distance(const Edge<T>& e, T px, T py, T& d, T& along) {
     const T rx = px - e.ax, ry = py - e.ay;
-    d = -(rx * e.nx + ry * e.ny);
-    along = (rx * e.ex + ry * e.ey) * e.inverse;
+    d = inner_side(e, rx, ry) * e.per_length;
+    along = e.start + e.turn * ((rx * e.ex + ry * e.ey) * e.inverse);
 }
 
 template <class T>
@@ -64,16 +81,15 @@ GEODIFF_HD Nearest<T> no_edge() {
 }
 
 template <class T>
-GEODIFF_HD void meet(Nearest<T>& best, const Edge<T>& e, T number, T orientation, T px, T py) {
+GEODIFF_HD void meet(Nearest<T>& best, const Edge<T>& e, T number, T px, T py) {
     const T rx = px - e.ax, ry = py - e.ay;
-    const T along = clamp((rx * e.ex + ry * e.ey) * e.inverse, T(0), T(1));
-    const T dx = rx - along * e.ex, dy = ry - along * e.ey;
+    const T t = clamp((rx * e.ex + ry * e.ey) * e.inverse, T(0), T(1));
+    const T dx = rx - t * e.ex, dy = ry - t * e.ey;
     const T d2 = dx * dx + dy * dy;
-    // Rounded products, see hard.h: a factor of ±1 is exact, so it does not matter whether this difference is fused.
-    const T cross = (e.ex * ry) * orientation - (e.ey * rx) * orientation;
+    const T cross = inner_side(e, rx, ry);
     const bool closer = d2 < best.d2;
     best.d2 = closer ? d2 : best.d2;
-    best.along = closer ? along : best.along;
+    best.along = closer ? e.start + e.turn * t : best.along;
     best.dx = closer ? dx : best.dx;
     best.dy = closer ? dy : best.dy;
     best.nx = closer ? e.nx : best.nx;

@@ -20,7 +20,7 @@ struct Fragment {
 template <class T>
 GEODIFF_HD Nearest<T> nearest_edge(const Polygon<T>& p, const Edge<T>* edges, T x, T y) {
     Nearest<T> near = no_edge<T>();
-    for (int k = 0; k < p.n; ++k) meet(near, edges[k], T(k), p.orientation, x, y);
+    for (int k = 0; k < p.n; ++k) meet(near, edges[k], T(k), x, y);
     return near;
 }
 

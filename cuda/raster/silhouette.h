@@ -91,7 +91,7 @@ GEODIFF_HD void pixel_centre(int height, int width, int row, int column, T& x, T
 template <class T>
 GEODIFF_HD Nearest<T> nearest(const Polygon<T>& p, T x, T y) {
     Nearest<T> near = no_edge<T>();
-    for (int k = 0; k < p.n; ++k) meet(near, make_edge(p, k), T(k), p.orientation, x, y);
+    for (int k = 0; k < p.n; ++k) meet(near, make_edge(p, k), T(k), x, y);
     return near;
 }
 

@@ -3,32 +3,53 @@
 
 import functools
 import importlib
+import os
 from types import ModuleType
 
 import torch
+
+from geodiff.validation import fail
+
+NO_KERNELS = ("math", "parallel_backend", "set_simd_level", "simd_level", "simd_levels")
+"""What else the extension holds."""
 
 
 @functools.cache
 def extension() -> ModuleType:
     """Return the compiled extension ``geodiff.native._cpu``.
 
+    The environment variable ``GEODIFF_SIMD`` names the SIMD level that its kernels use (``baseline``, ``v3`` or ``v4``);
+    without it, they use the widest that this machine has.
+
     Raises:
         RuntimeError: if it was never built; says how to mend it.
+        ValueError: if ``GEODIFF_SIMD`` names a level that is unknown, or that this machine or this build lacks.
     """
     try:
-        return importlib.import_module("geodiff.native._cpu")
+        module = importlib.import_module("geodiff.native._cpu")
     except ImportError as error:
         raise RuntimeError(
             "geodiff: the compiled CPU kernels (geodiff.native._cpu) cannot be imported "
             f"({error}). Install the package with `pip install .` from its source folder, with a C++17 compiler at "
             "hand, or pass backend='reference' where a function offers it."
         ) from error
+    wanted = os.environ.get("GEODIFF_SIMD", "")
+    if wanted and wanted not in module.simd_levels():
+        fix = "Leave the variable out to use the widest."
+        raise fail("geodiff", "GEODIFF_SIMD", f"one of {', '.join(module.simd_levels())} on this machine", wanted, fix)
+    if wanted:
+        module.set_simd_level(wanted)
+    return module
+
+
+def simd_levels() -> tuple[str, ...]:
+    """Name the SIMD levels that this machine and this build have, the widest last."""
+    return tuple(extension().simd_levels())
 
 
 def kernels() -> list[str]:
     """List the compiled kernels by name."""
-    others = ("math", "parallel_backend", "set_simd_level", "simd_level")
-    return [name for name in sorted(vars(extension())) if not name.startswith("_") and name not in others]
+    return [name for name in sorted(vars(extension())) if not name.startswith("_") and name not in NO_KERNELS]
 
 
 def simd_level() -> str:

@@ -112,7 +112,11 @@ def _nearest_face(corners: torch.Tensor, drawn: torch.Tensor, pixels: torch.Tens
 
 def _interpolate(corners: torch.Tensor, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the barycentrics `(..., 3)` and depths `(...)` of pixels `(..., 2)` in triangles `(..., 3, 4)`."""
-    relative = corners[..., :2] - pixels[..., None, :] * corners[..., 3:]
+    # Barycentrics are ratios: one power of two for all of a face changes no bit and keeps the products from overflowing.
+    plane = corners[..., [0, 1, 3]]
+    exponent = torch.frexp(plane.detach().abs().amax(dim=(-2, -1), keepdim=True)).exponent
+    plane = plane * torch.ldexp(torch.ones_like(exponent, dtype=plane.dtype), -exponent)
+    relative = plane[..., :2] - pixels[..., None, :] * plane[..., 2:]
     edges = cross(relative.roll(-1, dims=-2), relative.roll(-2, dims=-2))
     barycentric = edges / edges.sum(dim=-1, keepdim=True)
     depths = corners[..., 2]
