@@ -120,12 +120,46 @@ struct Open {
     }
 };
 
+// The least key that a face may have at pixels, from its box and its least depth.
+template <class T>
+struct LeastKey {
+    T left, right, bottom, top, near;
+
+    LeastKey(const Polygon<T>& p, const Clip<T> corner[3], T clip_near, T sharpness) {
+        left = right = p.x[0];
+        bottom = top = p.y[0];
+        for (int k = 1; k < p.n; ++k) {
+            left = min(left, p.x[k]);
+            right = max(right, p.x[k]);
+            bottom = min(bottom, p.y[k]);
+            top = max(top, p.y[k]);
+        }
+        near = max(min(corner[0].depth, min(corner[1].depth, corner[2].depth)), clip_near) * sharpness;
+    }
+
+    // Of pixels from x0 to x1 in a row.
+    T at(const Scene<T>& scene, T x0, T x1, T y) const {
+        const T dx = max(max(left - x1, x0 - right), T(0)), dy = max(max(bottom - y, y - top), T(0));
+        const T away = sqrt(dx * dx + dy * dy);
+        const T most = away > T(0) ? scene.log_weight(-away) : T(0);
+        return near - most - (T(1e-4) * (near - most) + T(1e-3));  // room for rounding
+    }
+};
+
 template <class T>
 struct Drawer {
     const Scene<T>& scene;
     Lists<T>& lists;
     i64 image;
     int first_row, end_row, stride;
+
+    // Whether no pixel of a group may take a face with a key of this size into its list.
+    bool hopeless(i64 cell, int lanes, T key) const {
+        for (int i = 0; i < lanes; ++i) {
+            if (key < lists.key[(cell + i) * lists.k + lists.k - 1]) return false;
+        }
+        return true;
+    }
 
     // `rim`: only pixels that no face covers, and the nearest face in the image wins.
     void draw(int f, const Polygon<T>& p, const Clip<T> corner[3], bool rim) {
@@ -147,6 +181,7 @@ struct Drawer {
             middle_y += p.y[k] / T(p.n);
         }
         const T sharpness = job.order == kByWeight ? job.sharpness[image] : T(0);
+        const LeastKey<T> least(p, corner, job.near, sharpness);
         for (int row = from; row < to; ++row) {
             const T y = grid.y(row);
             int first, end;
@@ -154,6 +189,11 @@ struct Drawer {
             const i64 line = i64(row - first_row) * stride;
             for (int column = first; column < end; column += kLane) {
                 T d2[kLane], edge[kLane], along[kLane], side[kLane];
+                const int lanes = min(kLane, grid.width - column);
+                if (job.order == kByWeight &&
+                    hopeless(line + column, lanes, least.at(scene, grid.x(column), grid.x(column + kLane - 1), y))) {
+                    continue;
+                }
                 if (rim) {
                     T open = T(0);  // every lane covered: nothing to do
                     for (int i = 0; i < kLane; ++i) open += lists.key[line + column + i] > T(-1) ? T(1) : T(0);
@@ -201,7 +241,6 @@ struct Drawer {
                         side[i] = min(side[i], hard.sign[k] * cross);
                     }
                 }
-                const int lanes = min(kLane, grid.width - column);
                 for (int i = 0; i < lanes; ++i) {
                     const bool inside = side[i] >= T(0);
                     if (!inside && !(measured && scene.blur > T(0) && d2[i] <= scene.blur2)) continue;
