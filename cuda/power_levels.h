@@ -136,7 +136,8 @@ struct AczelAlsinaNorm {  // 1 − e^(−e^N), v = −log(1 − a)
     }
     template <class T>
     GEODIFF_HD static T log_slope(T n) {
-        return n - exp(min(n, T(69)));
+        const T low = min(n, T(69));
+        return low - exp(low);
     }
 };
 

@@ -120,12 +120,97 @@ struct Open {
     }
 };
 
+// The least key that a face may have at pixels, from its box and its least depth.
+template <class T>
+struct LeastKey {
+    T left, right, bottom, top, near;
+
+    LeastKey(const Polygon<T>& p, const Clip<T> corner[3], T clip_near, T sharpness) {
+        left = right = p.x[0];
+        bottom = top = p.y[0];
+        for (int k = 1; k < p.n; ++k) {
+            left = min(left, p.x[k]);
+            right = max(right, p.x[k]);
+            bottom = min(bottom, p.y[k]);
+            top = max(top, p.y[k]);
+        }
+        near = max(min(corner[0].depth, min(corner[1].depth, corner[2].depth)), clip_near) * sharpness;
+    }
+
+    // Of pixels from x0 to x1 and y0 to y1.
+    T at(const Scene<T>& scene, T x0, T x1, T y0, T y1) const {
+        const T dx = max(max(left - x1, x0 - right), T(0)), dy = max(max(bottom - y1, y0 - top), T(0));
+        const T away = sqrt(dx * dx + dy * dy);
+        const T most = away > T(0) ? scene.log_weight(-away) : T(0);
+        return near - most - (T(1e-4) * (near - most) + T(1e-3));  // room for rounding
+    }
+};
+
+// For lists by weight, which faces reach from far: squares of kLane by kLane pixels of a band, with the largest key that
+// any of their lists ends with. A face whose least key is not below that is passed over.
+template <class T>
+struct Tiles {
+    const Scene<T>& scene;
+    const Lists<T>& lists;
+    int first_row, end_row, stride, across;
+    Scratch<T> last;
+    Scratch<unsigned char> open;  // of the row of squares at hand
+
+    Tiles(const Scene<T>& s, const Lists<T>& l, int first, int end, int stride_)
+        : scene(s), lists(l), first_row(first), end_row(end), stride(stride_), across(stride_ / kLane + 1),
+          last(s.job.order == kByWeight ? i64(across) * ((end - first) / kLane + 1) : 1), open(across) {
+        for (i64 i = 0; s.job.order == kByWeight && i < i64(across) * ((end - first) / kLane + 1); ++i) {
+            last[i] = Real<T>::largest;
+        }
+    }
+
+    bool starts(int row) const { return (row - first_row) % kLane == 0; }
+
+    // Finds the open squares of those that a row is in.
+    void enter(const LeastKey<T>& least, int row) {
+        const int top = row - (row - first_row) % kLane, bottom = min(top + kLane, end_row) - 1;
+        const T* own = last.get() + i64((row - first_row) / kLane) * across;
+        for (int t = 0; t < across; ++t) {
+            const T x0 = scene.grid.x(t * kLane), x1 = scene.grid.x(t * kLane + kLane - 1);
+            open[t] = least.at(scene, x0, x1, scene.grid.y(bottom), scene.grid.y(top)) < own[t];
+        }
+    }
+
+    // Whether a group of kLane pixels is in an open square.
+    bool meets(int column) const { return open[column / kLane] || open[(column + kLane - 1) / kLane]; }
+
+    // The open squares that a row is in have new lists.
+    void leave(int row) {
+        const int top = row - (row - first_row) % kLane, bottom = min(top + kLane, end_row);
+        T* own = last.get() + i64((row - first_row) / kLane) * across;
+        for (int t = 0; t < across; ++t) {
+            if (!open[t]) continue;
+            T largest = -Real<T>::largest;
+            for (int r = top; r < bottom; ++r) {
+                const T* keys = lists.key.get() + (i64(r - first_row) * stride + t * kLane) * lists.k + lists.k - 1;
+                const int end = min(kLane, scene.grid.width - t * kLane);
+                for (int i = 0; i < end; ++i) largest = max(largest, keys[i64(i) * lists.k]);
+            }
+            own[t] = largest;
+        }
+    }
+};
+
 template <class T>
 struct Drawer {
     const Scene<T>& scene;
     Lists<T>& lists;
+    Tiles<T>& tiles;
     i64 image;
     int first_row, end_row, stride;
+
+    // Whether no pixel of a group may take a face with a key of this size into its list.
+    bool hopeless(i64 cell, int lanes, T key) const {
+        for (int i = 0; i < lanes; ++i) {
+            if (key < lists.key[(cell + i) * lists.k + lists.k - 1]) return false;
+        }
+        return true;
+    }
 
     // `rim`: only pixels that no face covers, and the nearest face in the image wins.
     void draw(int f, const Polygon<T>& p, const Clip<T> corner[3], bool rim) {
@@ -148,13 +233,22 @@ struct Drawer {
         }
         const T sharpness = job.order == kByWeight ? job.sharpness[image] : T(0);
         const T* xs = grid.columns();
+        const LeastKey<T> least(p, corner, job.near, sharpness);
+        const bool tiled = job.order == kByWeight;
         for (int row = from; row < to; ++row) {
             const T y = grid.y(row);
             int first, end;
             reach.columns(y, grid, first, end);
             const i64 line = i64(row - first_row) * stride;
+            if (tiled && (row == from || tiles.starts(row))) tiles.enter(least, row);
             for (int column = first; column < end; column += kLane) {
                 T d2[kLane], edge[kLane], along[kLane], side[kLane];
+                const int lanes = min(kLane, grid.width - column);
+                if (tiled) {
+                    if (!tiles.meets(column)) continue;
+                    const T x0 = grid.x(column), x1 = grid.x(column + kLane - 1);
+                    if (hopeless(line + column, lanes, least.at(scene, x0, x1, y, y))) continue;
+                }
                 if (rim) {
                     T open = T(0);  // every lane covered: nothing to do
                     for (int i = 0; i < kLane; ++i) open += lists.key[line + column + i] > T(-1) ? T(1) : T(0);
@@ -200,7 +294,6 @@ struct Drawer {
                         side[i] = on_inner_side(hard, k, xs[column + i], y) ? side[i] : T(-1);
                     }
                 }
-                const int lanes = min(kLane, grid.width - column);
                 for (int i = 0; i < lanes; ++i) {
                     const bool inside = side[i] >= T(0);
                     if (!inside && !(measured && scene.blur > T(0) && d2[i] <= scene.blur2)) continue;
@@ -214,6 +307,7 @@ struct Drawer {
                     lists.insert(line + column + i, key, 2 * f + (inside ? 1 : 0));
                 }
             }
+            if (tiled && (row + 1 == to || tiles.starts(row + 1))) tiles.leave(row);
         }
     }
 };
@@ -261,7 +355,8 @@ void draw_image(const Scene<T>& scene, i64 image, int threads, Keep&& keep) {
         const int end = min(first + kZBandRows, job.height);
         const i64 cells = i64(end - first) * stride;
         Lists<T> lists(cells, job.k);
-        Drawer<T> drawer{scene, lists, image, first, end, stride};
+        Tiles<T> tiles(scene, lists, first, end, stride);
+        Drawer<T> drawer{scene, lists, tiles, image, first, end, stride};
         if (zbuffer) {
             Band<T> band{grid, faces.get(), reaches.get(), first, end, stride, lists.key.get(), lists.id.get()};
             for (i64 i = hard_bins.start[b]; i < hard_bins.start[b + 1]; ++i) band.draw(hard_bins.faces[i]);

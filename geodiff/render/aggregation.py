@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which faces a pixel's colour comes from, and with which weights."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from geodiff.scene.mesh_batch import MeshBatch
 
 # Where F = 0: less than any logarithm of a number, but finite, so that nothing becomes NaN.
 _NEVER = -1e30
+_TABLE = 4097  # entries of the table of log F, by which fragments are ranked
 # Finer differences of depth than this cannot be told from rounding, in either dtype.
 _LEAST_GAMMA = 1e-15
 
@@ -122,13 +124,49 @@ def ranking_for(
     with torch.no_grad():
         tau = float(torch.as_tensor(scale).detach())
         unit = tau**0.5 if law.is_squared else tau
-        u = torch.linspace(-1, 1, 1025, dtype=torch.float64)
-        d = u / (1 - u.abs()).clamp(min=1e-4)
+        d = _table_distances()
         plain = law.unsquared() if law.is_squared else law
         table = plain.log_cdf(d * d.abs() if law.is_squared else d).clamp(min=_NEVER)
         span = (range_[:, 1] - range_[:, 0]).detach().double()
         sharpness = 1 / (torch.where(span > 0, span, 1.0) * max(float(torch.as_tensor(gamma).detach()), _LEAST_GAMMA))
         return Ranking(table, unit, sharpness)
+
+
+def _table_distances() -> torch.Tensor:
+    """Where `Ranking.table` has log F, in units; beyond 10 000 of them it ends."""
+    u = torch.linspace(-1, 1, _TABLE, dtype=torch.float64)
+    return u / (1 - u.abs()).clamp(min=1e-4)
+
+
+def softmax_blur(
+    ranking: Ranking,
+    log_floor: float,
+    spread: float,
+    layout: torch.Tensor,
+    max_error: float,
+) -> float:
+    """Return how far outside a face its weight in a softmax over depth still counts.
+
+    A weight is `F(d)·exp(z/γ)`, so a face far away in the image counts where it is far in front of the others.
+
+    Args:
+        ranking: F, as `ranking_for` has it.
+        log_floor: log F of what a pixel surely has: 0 of a background, else that of a face without which alpha is
+            within `max_error` of 0.
+        spread: by how much z/γ of any face may exceed that of it.
+        layout: of the images.
+        max_error: what all that is left out may have of the weights of a pixel.
+
+    Returns:
+        NDC; infinite where there is no end.
+    """
+    faces = int(layout[:, 2].max()) if len(layout) else 0
+    if max_error <= 0 or faces == 0 or not math.isfinite(log_floor):
+        return math.inf
+    least = log_floor - spread + math.log(max_error / faces)
+    left = ranking.table[: _TABLE // 2 + 1]
+    at = int(torch.searchsorted(left, torch.tensor(least, dtype=left.dtype), right=True)) - 1
+    return math.inf if at < 0 else float(ranking.unit * -_table_distances()[at])
 
 
 def softmax_weights(
@@ -138,12 +176,12 @@ def softmax_weights(
     gamma: float | torch.Tensor,
     range_: torch.Tensor,
     background: float | None = None,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return the weights `F(d/τ)·exp(z/γ)` over their sum, `(B, H, W, k)`, and that of the background.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Return the weights `F(d/τ)·exp(z/γ)` over their sum, `(B, H, W, k)`, the same with and that of the background.
 
     `z = (far − depth)/(far − near)` is 1 at the near and 0 at the far end of `range_` (B, 2). The largest z of the
-    pixel is subtracted first, so nothing overflows. A `background` takes part as a face of F = 1 and that z;
-    else the weights of the faces have the sum 1, where there are any.
+    pixel is subtracted first, so nothing overflows. The first weights, of means over the faces, have the sum 1 where
+    there are any. In the second, of colours, a `background` takes part as a face of F = 1 and that z.
 
     Gradients: in distances, depths, τ, the distribution's parameters, γ and the range.
     """
@@ -164,10 +202,9 @@ def softmax_weights(
         pixel = found.place // found.shape[-1]
     ahead = ops.blend(steps, one, (z - top.reshape(-1)[pixel])[:, None])[:, 0]
     logits = found.dense(log_f + ahead, 2 * _NEVER)
-    if background is not None:
-        rest = (background - top) * steps.reshape(())
-        logits = torch.cat([logits, rest[..., None]], dim=-1)
     weights = logits.softmax(dim=-1)
     if background is None:
-        return weights, None
-    return weights[..., :-1], weights[..., -1]
+        return weights, weights, None
+    rest = (background - top) * steps.reshape(())
+    shares = torch.cat([logits, rest[..., None]], dim=-1).softmax(dim=-1)
+    return weights, shares[..., :-1], shares[..., -1]

@@ -10,9 +10,17 @@ from geodiff.scene.mesh_batch import MeshBatch
 
 
 def mixed(
-    found: Found, seen: Seen, weights: torch.Tensor | None, wanted: tuple[str, ...], size: tuple[int, int]
+    found: Found,
+    seen: Seen,
+    weights: torch.Tensor | None,
+    shares: torch.Tensor | None,
+    there: torch.Tensor | None,
+    wanted: tuple[str, ...],
 ) -> dict[str, torch.Tensor]:
     """Return the maps (B, H, W[, C]) asked for; depth and face_id unless only rgb is.
+
+    `weights` are those of means over the faces, `shares` those of colours, `there` (B, H, W) says where there is
+    something to take the mean of; all of them are None for a hard image.
 
     The colours of a hard image are not among them: they meet the background at once, in `geodiff.ops.composite`.
     """
@@ -29,16 +37,18 @@ def mixed(
             if name in wanted and value is not None:
                 maps[name] = found.dense(value)[..., 0, :] * covered[..., None]
         return maps
+    if "rgb" in wanted:
+        assert seen.color is not None and shares is not None
+        maps["rgb"] = (shares[..., None] * found.dense(seen.color)).sum(dim=-2)
     if wanted == ("rgb",):
-        assert seen.color is not None
-        return {"rgb": (weights[..., None] * found.dense(seen.color)).sum(dim=-2)}
-    some = (face_id >= 0).any(dim=-1)
-    maps["depth"] = torch.where(some, (weights * found.dense(found.depth)).sum(dim=-1), torch.inf)
+        return maps
+    assert there is not None
+    maps["depth"] = torch.where(there, (weights * found.dense(found.depth)).sum(dim=-1), torch.inf)
     best = weights.detach().argmax(dim=-1, keepdim=True)
-    maps["face_id"] = face_id.gather(-1, best)[..., 0]
-    for name, value in {"rgb": seen.color, **values}.items():
+    maps["face_id"] = torch.where(there, face_id.gather(-1, best)[..., 0], -1)
+    for name, value in values.items():
         if name in wanted and value is not None:
-            maps[name] = (weights[..., None] * found.dense(value)).sum(dim=-2)
+            maps[name] = (weights[..., None] * found.dense(value)).sum(dim=-2) * there[..., None]
     return maps
 
 

@@ -10,7 +10,8 @@ import torch
 from geodiff import ops, reference, soft
 from geodiff.modes import outside_autocast
 from geodiff.ops.culling import MAX_ERROR
-from geodiff.render.aggregation import Found, blur_for, find, find_visible, ranking_for, softmax_weights
+from geodiff.reference.fragments import Ranking
+from geodiff.render.aggregation import Found, blur_for, find, find_visible, ranking_for, softmax_blur, softmax_weights
 from geodiff.render.maps import footprint, mixed, needs_footprint, pooled, pooled_maps
 from geodiff.render.outputs import HardOutput, OUTPUTS, RenderOutput
 from geodiff.render.packing import depth_range, pack, warn_if_behind, warn_if_biased
@@ -61,9 +62,11 @@ class Renderer:
         outputs: of `"rgb"`, `"depth"`, `"normal"`, `"face_id"`, `"uv"`; alpha always comes.
         supersample: s: render s·s pixels for each, and average (depth and normal over those covered; face_id and uv are
             those of the nearest).
-        max_fragments: how many faces a pixel mixes with softmax; those of largest weight are taken.
+        max_fragments: how many faces a pixel mixes with softmax; those of largest weight are taken, however far from
+            the pixel.
         scale_px: τ in pixels instead of `scale` (for a squared distribution, its root).
-        max_error: faces far from a pixel are left out as long as alpha changes by no more than this.
+        max_error: faces far from a pixel are left out as long as alpha changes by no more than this, and the colour,
+            too, with softmax (but for what `max_fragments` leaves out).
         backend: `"kernel"`, or `"reference"` for the slow twin in plain torch. User-defined distributions and
             T-conorms always go through the twin.
 
@@ -196,13 +199,14 @@ class Renderer:
         reached = alpha.detach().reshape(images, *size) > self.max_error if self.coverage == "edges" else None
         found = self._find(mesh, clip, faces, layout, camera.near, size, range_, reached)
         seen = self._seen(mesh, camera, lights, found, clip, layout, batch, shading, wanted)
-        if self.depth == "hard":
-            weights, rest = None, None
-        else:
-            weights, rest = softmax_weights(
+        weights, shares, rest, there = None, None, None, None
+        if self.depth == "softmax":
+            weights, shares, rest = softmax_weights(
                 found, self.distribution, self.scale, self.gamma, range_, self.background_depth
             )
-        maps = mixed(found, seen, weights, wanted, size)
+            if wanted != ("rgb",):
+                there = self._there(clip, faces, layout, camera.near, size)
+        maps = mixed(found, seen, weights, shares, there, wanted)
         result: dict[str, torch.Tensor] = {}
         if "rgb" in wanted:
             background = self.background.to(device=alpha.device, dtype=alpha.dtype)
@@ -277,11 +281,10 @@ class Renderer:
         twin = self.backend == "reference"
         options: dict[str, Any] = {"image_size": size, "near": near, "twin": twin}
         if self.depth == "softmax":
-            options |= {
-                "k": self.max_fragments,
-                "ranking": ranking_for(self.distribution, self.scale, self.gamma, range_),
-            }
-        elif "rgb" not in self.outputs:
+            ranking = ranking_for(self.distribution, self.scale, self.gamma, range_)
+            blur = self._softmax_blur(ranking, clip, layout, near)
+            return find(clip, faces, layout, blur=blur, k=self.max_fragments, ranking=ranking, **options)
+        if "rgb" not in self.outputs:
             return find(clip, faces, layout, **options)  # no map but rgb has a rim
         blur = blur_for(self.distribution, self.tconorm, self.scale, mesh, self.max_error)
         if self.depth == "hard" and reached is None and not set(self.outputs) - {"rgb", "alpha"}:
@@ -294,6 +297,33 @@ class Renderer:
             blur = 2 * blur if blur < 2 * max(size) / min(size) else math.inf
             found = find(clip, faces, layout, blur=blur, **options)
         return found
+
+    def _softmax_blur(self, ranking: Ranking, clip: torch.Tensor, layout: torch.Tensor, near: float) -> float:
+        """Return how far from a pixel a face may be and still have a weight in its colour, NDC."""
+        if self.coverage == "edges" and self.background_depth is None:
+            return math.inf  # beyond an acute corner alpha has no face near it
+        front, back = 1.0, 0.0
+        if self.depth_range is not None and len(clip):
+            ends, depths = self.depth_range, clip[:, 2].detach().clamp(min=near)
+            front, back = ((ends[1] - float(end)) / (ends[1] - ends[0]) for end in (depths.min(), depths.max()))
+        floor, step = 0.0, 1 / max(float(torch.as_tensor(self.gamma).detach()), 1e-15)
+        if self.background_depth is None:
+            faces = int(layout[:, 2].max()) if len(layout) else 1
+            epsilon = self.tconorm.cull_threshold(self.max_error, max(faces, 1)) if self.max_error > 0 else 0.0
+            floor = math.log(epsilon) if epsilon > 0 else -math.inf
+        else:
+            back = self.background_depth
+        return softmax_blur(ranking, floor, max(front - back, 0.0) * step, layout, self.max_error)
+
+    def _there(
+        self, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, near: float, size: tuple[int, int]
+    ) -> torch.Tensor:
+        """Return where some face is as near as alpha notices, (B, H, W)."""
+        blur = blur_for(self.distribution, self.tconorm, self.scale, layout, self.max_error)
+        twin = self.backend == "reference"
+        with torch.no_grad():
+            found = find_visible(clip, faces, layout, blur=blur, image_size=size, near=near, twin=twin)
+            return found.dense(torch.ones_like(found.barycentric[:, 0]))[..., 0] > 0
 
     def _seen(
         self,

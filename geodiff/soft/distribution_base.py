@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from geodiff.soft import special
-from geodiff.soft.parameters import Frozen, Parameter, Tensor, number_repr, number_text, parameter
+from geodiff.soft.parameters import Frozen, Parameter, Tensor, keep_consistent, number_repr, number_text, parameter
 from geodiff.validation import fail, floating
+
+_OF_CDF = ("pdf", "survival", "log_cdf", "log_survival", "quantile", "upper_quantile")
 
 
 class Distribution:
@@ -19,6 +21,10 @@ class Distribution:
     by autograd. `pdf` then defaults to autograd, `survival` to ``1 - cdf``, the logarithms to those of `cdf`, the
     quantiles to bisection; override those whose tails you need accurate. User-defined distributions work everywhere
     through the reference path.
+
+    A subclass of a built-in one is a user-defined one. With a `cdf` of its own it keeps nothing of its parent that
+    speaks of the parent's: neither logarithms, quantiles, support nor tails. Overriding `survival` or a logarithm alone
+    is refused, since they would no longer go with F.
 
     Attributes:
         kernel_id: number of the compiled kernel, None where there is none.
@@ -55,6 +61,11 @@ class Distribution:
     shift: Parameter = 0.0
     is_reversed: bool = False
     is_squared: bool = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        facts = "support", "tail", "symmetric", "formula"
+        keep_consistent(cls, Distribution, "cdf", (*_OF_CDF, *facts), ("survival", "log_cdf", "log_survival"))
 
     @property
     def base(self) -> "Distribution":

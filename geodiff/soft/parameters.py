@@ -62,3 +62,39 @@ class Frozen:
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"{self!r} is frozen: cannot delete '{name}'. Build a new one instead.")
+
+
+def keep_consistent(cls: type, root: type, source: str, followers: tuple[str, ...], demanding: tuple[str, ...]) -> None:
+    """Make a subclass of a distribution or T-conorm mean what it says, not what its parent says.
+
+    A kernel, and the name that stands for one, belong to the class that states them. Where a class has another `source`
+    than its parent, what its parent wrote to go with the old one is put back to what `root` derives from `source`.
+
+    Args:
+        cls: the new class.
+        root: the class that derives all else from `source`.
+        source: the method that defines the object.
+        followers: attributes that must agree with it.
+        demanding: those of them that may not be defined without it.
+
+    Raises:
+        TypeError: for one of `demanding` over a parent's `source`.
+    """
+    if "kernel_id" in vars(cls):
+        return
+    if getattr(cls, "kernel_id", None) is not None and "name" not in vars(cls):
+        cls.name = root.name  # type: ignore[attr-defined]  # the parent's would read back as the parent
+    cls.kernel_id = None  # type: ignore[attr-defined]
+    line = cls.__mro__
+    place = {name: next(i for i, c in enumerate(line) if name in vars(c)) for name in (source, *followers)}
+    at, top = place[source], line.index(root)
+    # A class with a kernel has all of it in order, whichever of its bases each part comes from.
+    whole = next((i for i, c in enumerate(line) if isinstance(vars(c).get("kernel_id"), int)), top)
+    for name in demanding:
+        if place[name] < min(at, whole) and at < top:
+            fix = f"Define {source}(), or subclass {root.__name__}."
+            got = f"that of {line[min(at, whole)].__name__}"
+            raise fail(cls.__name__, source, f"defined where {name}() is", got, fix, TypeError)
+    for name in followers:
+        if at < min(place[name], whole) and place[name] < top and issubclass(line[place[name]], root):
+            setattr(cls, name, vars(root)[name])

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from geodiff.soft import special
-from geodiff.soft.parameters import Frozen, Parameter, Tensor, number_repr, number_text
+from geodiff.soft.parameters import Frozen, Parameter, Tensor, keep_consistent, number_repr, number_text
 from geodiff.validation import fail, floating
 
 
@@ -20,11 +20,17 @@ class Reduced(NamedTuple):
     log_complement: Tensor
 
 
+_OF_COMBINE = ("aggregate", "aggregate_log", "aggregate_log_pair", "generator", "inverse_generator")
+
+
 class TConorm:
     """A T-conorm: the "or" of fuzzy logic, [0, 1]² → [0, 1], commutative, associative, monotone, with ⊥(a, 0) = a.
 
     Subclass it with your own torch code: only `combine` is required. `aggregate` then folds it along an axis, and
     `aggregate_log` calls `aggregate` on exp(log F). User-defined T-conorms work everywhere through the reference path.
+
+    A subclass of a built-in one is a user-defined one. With a `combine` of its own it keeps nothing of its parent that
+    speaks of the parent's: neither aggregates nor the generator. Overriding those alone is refused.
 
     Attributes:
         kernel_id: number of the compiled kernel, None where there is none.
@@ -47,6 +53,10 @@ class TConorm:
     formula: str = ""
     parametric: bool = False
     p: Parameter | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        keep_consistent(cls, TConorm, "combine", (*_OF_COMBINE, "_reduce", "_cull_threshold", "formula"), _OF_COMBINE)
 
     def combine(self, a: Tensor, b: Tensor) -> Tensor:
         """⊥(a, b) for probabilities of broadcastable shapes."""

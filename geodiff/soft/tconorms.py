@@ -278,6 +278,7 @@ def _value(log_a: Tensor, log_c: Tensor) -> Tensor:
 
 
 def from_log_odds(log_odds: Tensor) -> Reduced:
+    """Return the probability with these log odds, and its logarithms."""
     log_a, log_c = torch.nn.functional.logsigmoid(log_odds), torch.nn.functional.logsigmoid(-log_odds)
     return Reduced(_value(log_a, log_c), log_a, log_c)
 
