@@ -108,7 +108,8 @@ class MeshBatch:
             TypeError, ValueError: as `Mesh.sample`.
         """
         if seed is not None and generator is None:  # one sequence for all, as for a batch of one topology
-            seed, generator = None, torch.Generator().manual_seed(seed)
+            generator = torch.Generator().manual_seed(seed)
+            seed = None
         parts = [mesh.sample(count, seed=seed, generator=generator, normals=normals) for mesh in self]
         points, directions, _, face, weights = (list(values) for values in zip(*parts, strict=True))
         colors = [part.colors for part in parts if part.colors is not None]
