@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from geodiff.saving import Saved
 from geodiff.scene.camera import Camera
 from geodiff.scene.images import read_image, write_image
 from geodiff.validation import Place, as_tensor, fail, floating, placement
@@ -22,7 +23,7 @@ _DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 _RIGID = 1e-3
 
 
-class PosedImages:
+class PosedImages(Saved):
     """Images of one size, their coverage and their cameras.
 
     Args:
@@ -79,6 +80,8 @@ class PosedImages:
             parts = pathlib.PurePosixPath(name)
             if not parts.name or parts.is_absolute() or ".." in parts.parts:
                 raise fail(where, "names", "relative paths without '..'", repr(name))
+
+    _fields_kept = ("images", "alpha", "cameras", "names")
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from geodiff.saving import Saved
 from geodiff.scene.mesh import Mesh, same_device
 from geodiff.scene.sampling import SurfaceSamples
 from geodiff.validation import Place, as_tensor, fail, floating
 
 
-class MeshBatch:
+class MeshBatch(Saved):
     """Meshes of different sizes, packed one after another.
 
     Args:
@@ -55,6 +56,11 @@ class MeshBatch:
         face_start = np.cumsum([0, *face_count[:-1]])
         rows = np.stack((vertex_start, face_start, face_count), axis=-1).astype(np.int64)
         self.layout = torch.from_numpy(rows).to(self.vertices.device)
+
+    _fields_kept = ("vertices", "faces", "layout")
+
+    def _saved(self) -> dict[str, Any]:
+        return {"meshes": list(self)}
 
     def __len__(self) -> int:
         return len(self._meshes)
