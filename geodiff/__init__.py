@@ -6,6 +6,7 @@ never needs the compiled kernels.
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
@@ -89,6 +90,10 @@ if TYPE_CHECKING:
     from geodiff.transport.pooling import robust_pool
     from geodiff.transport.sinkhorn import sinkhorn
     from geodiff.validation import checks
+
+
+if "torch" in sys.modules:  # then it costs nothing, and torch.load knows our objects from here on
+    from geodiff import saving as _saving
 
 
 def __getattr__(name: str) -> Any:

@@ -27,6 +27,7 @@ _EXTRAS = {
     "open3d": ("open3d",),
     "plot": ("matplotlib",),
     "pot": ("ot",),
+    "video": ("imageio_ffmpeg",),
     "view": ("viser",),
 }
 
@@ -90,30 +91,47 @@ def _found(module: str) -> bool:
 
 @main.command()
 @click.argument("mesh", type=click.Path(path_type=pathlib.Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=pathlib.Path), help="Folder to write to.")
-@click.option("--views", default=24, show_default=True, help="How many images.")
+@click.option("-o", "--output", type=click.Path(path_type=pathlib.Path), help="Folder to write to.")
+@click.option("--animate", type=click.Path(path_type=pathlib.Path),
+              help="Write one full turn as a .gif, or as an .mp4 with the extra geodiff[video].")  # fmt: skip
+@click.option("--views", type=int, help="How many images.  [default: 24, and 72 for an animation]")
 @click.option("--placement", type=click.Choice(["orbit", "random"]), default="orbit", show_default=True,
               help="Evenly around, or anywhere on the sphere (by --seed).")  # fmt: skip
 @click.option("--elevation", multiple=True, type=float, default=(30.0,), show_default=True,
               help="Degrees over the horizon; given several times, the views take turns.")  # fmt: skip
 @click.option("--distance", type=float, help="From the middle of the mesh; left out, all of it fits in the image.")
 @click.option("--fov", default=30.0, show_default=True, help="Full field of view of the shorter side, degrees.")
-@click.option("--size", type=Size(), default="64", show_default=True, help="Rows, or rows x columns, of an image.")
+@click.option("--size", type=Size(), help="Rows, or rows x columns, of an image.  [default: 64, 256 for an animation]")
+@click.option("--shading", type=click.Choice(["unlit", "lambert", "phong", "gouraud"]),
+              help="[default: phong where the file has a material, else lambert]")  # fmt: skip
+@click.option("--light", nargs=4, type=float, multiple=True, metavar="X Y Z BRIGHTNESS",
+              help="Direction to a distant light; several times.  [default: lights around the viewer]")  # fmt: skip
+@click.option("--ambient", type=float, help="Brightness from everywhere.  [default: 0.2 with --light]")
+@click.option("--background", metavar="COLOUR or IMAGE",
+              help="white, '#1e90ff', 0.2,0.3,0.4 or a file.  [default: none, white for an animation]")  # fmt: skip
 @click.option("--hard", is_flag=True, help="Alpha is 0 or 1 by the pixel's centre, not anti-aliased.")
+@click.option("--supersample", type=click.IntRange(1, 16), help="Samples a side of each pixel.  [default: 4]")
+@click.option("--coverage", type=click.Choice(["hard", "faces", "edges", "contour"]), default="hard", show_default=True,
+              help="Of the renderer: the soft ones blur edges by --scale-px.")  # fmt: skip
+@click.option("--scale-px", default=0.5, show_default=True, help="How soft the soft coverages are, in pixels.")
+@click.option("--outputs", default="", metavar="NAMES",
+              help="Of depth,normal,face_id,uv,alpha: written as .npy and .png, too.")  # fmt: skip
+@click.option("--fps", default=25.0, show_default=True, help="Frames a second of the animation.")
 @click.option("--alpha-bits", type=click.Choice(["8", "16"]), default="8", show_default=True,
-              help="16 writes alpha as masks of their own.")  # fmt: skip
+              help="16 writes alpha as masks of their own, as --background always does.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Of --placement random.")
 @click.option("--device", default="cpu", show_default=True, help="Only cpu so far.")
 @clean
-def render(mesh: pathlib.Path, output: pathlib.Path, alpha_bits: str, device: str, **options: Any) -> None:
-    """Render MESH (OBJ, PLY, STL, GLB) from around it: images and transforms.json, as fit-mesh reads them."""
-    on_cpu("render", device)
-    from geodiff.scene.mesh import Mesh
-    from geodiff.tasks.render_views import render_views
+def render(mesh: pathlib.Path, device: str, **options: Any) -> None:
+    """Render MESH (OBJ, PLY, STL, GLB) from around it, in its own colours or else in grey.
 
-    images = render_views(Mesh.load(mesh), progress=True, **options)
-    click.echo(f"{len(images)} images of {images.image_size[0]}×{images.image_size[1]}: "
-               f"{images.save(output, alpha_bits=int(alpha_bits))}")  # fmt: skip
+    Writes images and transforms.json, as fit-mesh reads them, to the folder OUT, or an animation, or both.
+    """
+    on_cpu("render", device)
+    from geodiff.tasks.render_command import render_command
+
+    for line in render_command(mesh, **options):
+        click.echo(line)
 
 
 @main.command("fit-mesh")

@@ -222,7 +222,8 @@ def test_bad_options(views: pathlib.Path, tmp_path: pathlib.Path) -> None:
         assert "`device` must be cpu; got 'cuda'. The GPU comes in a later release." in refused(
             *command, *out, "--device", "cuda"
         )
-        assert "Missing option '-o'" in refused(*command)
+    assert "Missing option '-o'" in refused("fit-mesh", views)
+    assert "`output` must be given where there is no --animate" in refused("render", mesh)
     assert "neither a size such as 64 nor" in refused("render", mesh, *out, "--size", "64by64")
     assert "`views` must be an integer ≥ 1" in refused("render", mesh, *out, "--views", 0)
     assert "No such command 'fitmesh'" in refused("fitmesh")

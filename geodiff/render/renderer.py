@@ -13,7 +13,7 @@ from geodiff.ops.culling import MAX_ERROR
 from geodiff.reference.fragments import Ranking
 from geodiff.render.aggregation import Found, blur_for, find, find_visible, ranking_for, softmax_blur, softmax_weights
 from geodiff.render.maps import footprint, mixed, needs_footprint, pooled, pooled_maps
-from geodiff.render.outputs import HardOutput, OUTPUTS, RenderOutput
+from geodiff.render.outputs import OUTPUTS, HardOutput, RenderOutput
 from geodiff.render.packing import depth_range, pack, warn_if_behind, warn_if_biased
 from geodiff.render.shading import SHADINGS, Hits, Seen, shade
 from geodiff.scene.camera import Camera

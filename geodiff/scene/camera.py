@@ -7,7 +7,16 @@ from typing import Any
 import torch
 
 from geodiff.modes import outside_autocast
-from geodiff.scene.pose import check_batches, check_rotation, line_of_sight, pixel_size, pose, vector
+from geodiff.saving import Saved
+from geodiff.scene.pose import (
+    check_batches,
+    check_rotation,
+    line_of_sight,
+    pixel_size,
+    pose,
+    rotation_from_vector,
+    vector,
+)
 from geodiff.validation import Place, common_batch, fail, floating, matches, placement, positive, promote, shape_text
 
 # OpenGL's camera axes (x right, y up, z backward) from OpenCV's (x right, y down, z forward), and back.
@@ -16,7 +25,7 @@ _FIELDS = ("rotation", "translation", "focal", "principal")
 
 
 @outside_autocast
-class Camera:
+class Camera(Saved):
     """A perspective or orthographic camera, or a batch of them.
 
     With view coordinates X = R x + t (x right, y up, looking along −z) and depth d = −X_z, a point is seen at
@@ -81,6 +90,12 @@ class Camera:
         self.is_orthographic = bool(orthographic)
         self.near = float(near)
         check_rotation("Camera", "rotation", self.rotation)
+
+    _fields_kept = (*_FIELDS, "is_orthographic", "near")
+
+    def _saved(self) -> dict[str, Any]:
+        fields = {name: getattr(self, name) for name in _FIELDS}
+        return {**fields, "orthographic": self.is_orthographic, "near": self.near}
 
     # --- making one ---------------------------------------------------------------------------------------------------
 
@@ -257,8 +272,11 @@ class Camera:
         K = values["K"]
         if not matches(K.shape, ("...", 3, 3)):
             raise fail("Camera.from_K", "K", "of shape (..., 3, 3)", K)
-        fixed = torch.stack((K[..., 0, 1], K[..., 1, 0], K[..., 2, 0], K[..., 2, 1], K[..., 2, 2]), dim=-1).detach()
-        if K.device.type == "cpu" and bool((fixed != fixed.new_tensor([0.0, 0, 0, 0, 1])).any()):
+        # What calibrations leave of skew, and rounding, moves no pixel by more than a thousandth.
+        off = torch.stack((K[..., 0, 1], K[..., 1, 0]), dim=-1).detach().abs()
+        last = (K[..., 2, :] - K.new_tensor([0.0, 0.0, 1.0])).detach().abs()
+        lengths = K[..., (0, 1), (0, 1)].detach().abs()
+        if K.device.type == "cpu" and bool((off > 1e-6 * lengths).any() or (last > 1e-9).any()):
             raise fail(
                 "Camera.from_K",
                 "K",
@@ -287,9 +305,10 @@ class Camera:
         """Make a camera from OpenCV's intrinsics and pose (x right, y down, z forward; column vectors).
 
         Args:
-            K: (..., 3, 3) in pixels, without skew.
-            R: (..., 3, 3) world to camera, the matrix (not the Rodrigues vector).
-            t: (..., 3).
+            K: (..., 3, 3) in pixels, without skew (up to 1e-6 of the focal length).
+            R: (..., 3, 3) world to camera; or the rotation vector (..., 3), and a single one (3, 1), as
+                ``cv2.solvePnP`` and ``cv2.calibrateCamera`` return it: the axis times the angle in radians.
+            t: (..., 3), or a single (3, 1), as they return it.
             image_size: (H, W), or one number for a square: rows first, unlike OpenCV's own (width, height).
             pixel_center: where K has the centre of the first pixel. 0.5 if it counts from the corner of the image, as
                 here; 0.0 if it counts from the middle of the first pixel, as what ``cv2.calibrateCamera`` returns.
@@ -318,8 +337,17 @@ class Camera:
         if pixel_center not in (0.0, 0.5):
             raise fail(where, "pixel_center", "0.0 or 0.5", pixel_center)
         values = promote(where, K=K, R=R, t=t)
+        for name in ("R", "t"):
+            if values[name].shape in ((3, 1), (1, 3)):  # a column of OpenCV's, or a row
+                values[name] = values[name].reshape(3)
+            elif matches(values[name].shape, ("...", 3, 1)):
+                values[name] = values[name][..., 0]
         K, R, t = values["K"], values["R"], values["t"]
-        for name, shape in (("K", ("...", 3, 3)), ("R", ("...", 3, 3)), ("t", ("...", 3))):
+        if not matches(R.shape, ("...", 3, 3)):
+            if not matches(R.shape, ("...", 3)):
+                raise fail(where, "R", "of shape (..., 3, 3), or a rotation vector (..., 3)", R)
+            R = rotation_from_vector(R)
+        for name, shape in (("K", ("...", 3, 3)), ("t", ("...", 3))):
             if not matches(values[name].shape, shape):
                 raise fail(where, name, f"of shape {shape_text(shape)}", values[name])
         shift = K.new_zeros(3, 3)

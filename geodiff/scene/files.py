@@ -13,6 +13,7 @@ import torch
 
 from geodiff.guard import inside, reading
 from geodiff.modes import outside_autocast
+from geodiff.saving import Saved
 from geodiff.scene.atomic import folder_aside
 from geodiff.scene.camera import Camera
 from geodiff.scene.images import label_scale, read_image, write_image
@@ -25,7 +26,7 @@ _RIGID = 1e-3
 
 
 @outside_autocast
-class PosedImages:
+class PosedImages(Saved):
     """Images of one size, their coverage and their cameras.
 
     Args:
@@ -82,6 +83,8 @@ class PosedImages:
             parts = pathlib.PurePosixPath(name)
             if not parts.name or parts.is_absolute() or ".." in parts.parts:
                 raise fail(where, "names", "relative paths without '..'", repr(name))
+
+    _fields_kept = ("images", "alpha", "cameras", "names")
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -8,14 +8,16 @@ from typing import Any
 import torch
 
 from geodiff.modes import outside_autocast
+from geodiff.saving import Saved
 from geodiff.scene.pose import vector
 from geodiff.validation import broadcasts_to, common_batch, fail, matches, promote
 
 
-class Light:
+class Light(Saved):
     """What all lights share: tensors (..., 3) that broadcast with the images."""
 
     _fields: tuple[str, ...] = ("color",)
+    _fields_kept = ("color", "direction", "position", "attenuation")
     color: torch.Tensor
 
     def _set(self, **values: Any) -> None:
@@ -35,6 +37,9 @@ class Light:
         except RuntimeError:
             text = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
             raise fail(type(self).__name__, ", ".join(shapes), "of batch shapes that broadcast", text) from None
+
+    def _saved(self) -> dict[str, Any]:
+        return dict(self._named())
 
     def select(self, batch: tuple[int, ...], index: Any) -> "Light":
         """Return the light of one image of a batch of the shape `batch`."""

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 
 from geodiff.modes import outside_autocast
+from geodiff.saving import Saved
 from geodiff.scene.light import check_reflection
 from geodiff.validation import common_batch, fail, positive, promote
 
 
 @outside_autocast
-class Material:
+class Material(Saved):
     """The reflection of Phong's model ("Illumination for computer generated pictures", 1975), one for a whole mesh.
 
     With the surface's own colour c, unit normal n, direction to the viewer v, and for each light its colour I,
@@ -37,6 +38,8 @@ class Material:
         Material(ambient=1, diffuse=(1, 0.5, 0.2), specular=0.2, shininess=32)
     """
 
+    _fields_kept = ("ambient", "diffuse", "specular", "shininess", "batch_shape")
+
     def __init__(self, ambient: Any = 1.0, diffuse: Any = 1.0, specular: Any = 0.2, shininess: Any = 32.0) -> None:
         values = promote("Material", ambient=ambient, diffuse=diffuse, specular=specular, shininess=shininess)
         self.ambient = check_reflection("Material", "ambient", values["ambient"])
@@ -51,6 +54,9 @@ class Material:
         except RuntimeError:
             text = ", ".join(f"{name} {tuple(value.shape)}" for name, value in values.items())
             raise fail("Material", ", ".join(values), "of batch shapes that broadcast", text) from None
+
+    def _saved(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("ambient", "diffuse", "specular", "shininess")}
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Material":
         """Return the material with each of its tensors, (..., 3) and (...), changed."""

@@ -12,6 +12,7 @@ import torch
 
 from geodiff import ops
 from geodiff.modes import is_transformed, lasting, outside_autocast
+from geodiff.saving import Saved
 from geodiff.scene import quantities
 from geodiff.scene.material import Material
 from geodiff.scene.texture import Texture
@@ -40,7 +41,7 @@ _ATTRIBUTES = ("vertex_colors", "uv", "face_colors", "texture")
 
 
 @outside_autocast
-class Mesh:
+class Mesh(Saved):
     """A triangle mesh, or a batch of vertex positions over the same faces.
 
     Methods return new meshes and never change this one. What follows from the faces alone is found on first use and
@@ -75,6 +76,7 @@ class Mesh:
         tensor([0.8660])
     """
 
+    _fields_kept = ("vertices", "topology", "uv_faces", "material", *_ATTRIBUTES)
     vertices: torch.Tensor
     topology: Topology
     vertex_colors: torch.Tensor | None
@@ -345,6 +347,12 @@ class Mesh:
         return layout
 
     # --- new meshes from this one -------------------------------------------------------------------------------------
+
+    def _saved(self) -> dict[str, Any]:
+        fields = {name: getattr(self, name) for name in self._fields_kept if getattr(self, name) is not None}
+        if self.uv_faces is self.topology.faces:
+            del fields["uv_faces"]
+        return {"faces": fields.pop("topology"), **fields}
 
     def _replace(self, **changes: Any) -> "Mesh":
         fields = {name: getattr(self, name) for name in ("vertices", "uv_faces", "material", *_ATTRIBUTES)}

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 
 from geodiff.modes import outside_autocast
+from geodiff.saving import Saved
 from geodiff.scene.mesh import Mesh, same_device
 from geodiff.scene.sampling import SurfaceSamples
 from geodiff.validation import Place, as_tensor, fail, floating
 
 
 @outside_autocast
-class MeshBatch:
+class MeshBatch(Saved):
     """Meshes of different sizes, packed one after another.
 
     Args:
@@ -57,6 +58,11 @@ class MeshBatch:
         face_start = np.cumsum([0, *face_count[:-1]])
         rows = np.stack((vertex_start, face_start, face_count), axis=-1).astype(np.int64)
         self.layout = torch.from_numpy(rows).to(self.vertices.device)
+
+    _fields_kept = ("vertices", "faces", "layout")
+
+    def _saved(self) -> dict[str, Any]:
+        return {"meshes": list(self)}
 
     def __len__(self) -> int:
         return len(self._meshes)
@@ -110,7 +116,8 @@ class MeshBatch:
             TypeError, ValueError: as `Mesh.sample`.
         """
         if seed is not None and generator is None:  # one sequence for all, as for a batch of one topology
-            seed, generator = None, torch.Generator().manual_seed(seed)
+            generator = torch.Generator().manual_seed(seed)
+            seed = None
         parts = [mesh.sample(count, seed=seed, generator=generator, normals=normals) for mesh in self]
         points, directions, _, face, weights = (list(values) for values in zip(*parts, strict=True))
         colors = [part.colors for part in parts if part.colors is not None]

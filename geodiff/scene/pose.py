@@ -96,3 +96,25 @@ def pixel_size(where: str, image_size: Any, argument: str = "image_size") -> tup
         expected = f"a positive integer, or two as (H, W), up to {MOST}"
         raise fail(where, argument, expected, describe(image_size), "Give rows, then columns.")
     return int(sides[0]), int(sides[1])
+
+
+def rotation_from_vector(vector: torch.Tensor) -> torch.Tensor:
+    """Return the rotation matrices (..., 3, 3) of rotation vectors (..., 3): axes times angles in radians (Rodrigues).
+
+    `R = I + (sin θ / θ) K + ((1 − cos θ) / θ²) K²`, θ its length and K the matrix of the cross product with it.
+
+    Gradients: in the vector, to any order; at zero, too.
+    """
+    square = (vector * vector).sum(-1)[..., None, None]
+    small = square < 1e-4  # series: the next terms are below 1e-17
+    angle = torch.where(small, 1.0, square).sqrt()
+    first = torch.where(small, 1 - square / 6 * (1 - square / 20 * (1 - square / 42)), angle.sin() / angle)
+    half = torch.where(small, 1.0, angle) / 2
+    second = torch.where(
+        small, 0.5 - square / 24 * (1 - square / 30 * (1 - square / 56)), 0.5 * (half.sin() / half).square()
+    )
+    x, y, z = vector.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), dim=-1).reshape(*vector.shape[:-1], 3, 3)
+    identity = torch.eye(3, dtype=vector.dtype, device=vector.device)
+    return identity + first * cross + second * (cross @ cross)

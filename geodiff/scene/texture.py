@@ -10,11 +10,12 @@ from torch.nn.functional import adaptive_avg_pool2d
 from geodiff import ops
 from geodiff.modes import outside_autocast
 from geodiff.reference.shading import WRAPS, texels_at, wrapped
+from geodiff.saving import Saved
 from geodiff.validation import as_tensor, choice, fail, floating
 
 
 @outside_autocast
-class Texture:
+class Texture(Saved):
     """An image that lies on a surface, or a batch of them of one size.
 
     Texel (row i, column j) has its centre at u = (j + ½)/W, v = 1 − (i + ½)/H: u runs to the right, v up, and (0, 0) is
@@ -42,6 +43,8 @@ class Texture:
                 [0.5000],
                 [1.0000]])
     """
+
+    _fields_kept = ("image", "wrap", "filter", "mipmaps")
 
     def __init__(self, image: Any, wrap: str = "repeat", filter: str = "bilinear", mipmaps: bool = False) -> None:
         given = image.image if isinstance(image, Texture) else image

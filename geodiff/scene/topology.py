@@ -5,10 +5,11 @@ import torch
 
 from geodiff.modes import cached, kept
 from geodiff.reference.outline import edge_cycles
+from geodiff.saving import Saved
 from geodiff.validation import fail, integers
 
 
-class Topology:
+class Topology(Saved):
     """Hold faces and find out, on first use, their edges and neighbours.
 
     Meshes that differ only in their vertex positions share one object, so nothing is computed twice. A face that names
@@ -31,6 +32,8 @@ class Topology:
         >>> square.face_pairs.tolist()
         [[0, 1]]
     """
+
+    _fields_kept = ("faces", "num_vertices")
 
     def __init__(self, faces: torch.Tensor, num_vertices: int) -> None:
         fix = "Triangulate quads with Mesh.triangulated()." if faces.dim() == 2 and faces.shape[-1] > 3 else ""

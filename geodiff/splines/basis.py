@@ -8,12 +8,13 @@ import torch
 
 from geodiff import ops
 from geodiff.modes import outside_autocast
+from geodiff.saving import Saved
 from geodiff.splines.knots import check_knots, greville, open_periodic
 from geodiff.validation import as_tensor, fail, floating, promote
 
 
 @outside_autocast
-class BSplineBasis:
+class BSplineBasis(Saved):
     """The K basis functions of degree P over a knot vector.
 
     Args:
@@ -34,6 +35,11 @@ class BSplineBasis:
         tensor([[1.0000, 0.0000, 0.0000],
                 [0.2500, 0.5000, 0.2500]])
     """
+
+    _fields_kept = ("knots", "degree", "periodic", "count")
+
+    def _saved(self) -> dict[str, Any]:
+        return {"knots": self.knots, "degree": self.degree, "periodic": self.periodic}
 
     def __init__(self, knots: Any, degree: int, periodic: bool = False) -> None:
         knots = promote("BSplineBasis", knots=knots)["knots"]

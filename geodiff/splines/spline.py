@@ -14,6 +14,7 @@ import torch
 from geodiff import ops
 from geodiff.modes import outside_autocast
 from geodiff.reference.spline import project
+from geodiff.saving import Saved
 from geodiff.splines.basis import wrap
 from geodiff.splines.knots import check_knots, open_periodic, uniform_knots
 from geodiff.validation import Place, as_tensor, choice, fail, floating, looks_at_values, placement, positive, promote
@@ -23,7 +24,7 @@ AXIS_NAMES = "uvw"
 
 
 @outside_autocast
-class NURBS:
+class NURBS(Saved):
     """A tensor-product spline `Σ w_ij N_i(u) N_j(v) P_ij / Σ w_ij N_i(u) N_j(v)`; see its curves, surfaces, volumes.
 
     Methods return new splines and never change this one. Leading axes of control points, weights, knots and
@@ -35,6 +36,7 @@ class NURBS:
     `geodiff.reference.basis_matrix`).
     """
 
+    _fields_kept = ("control_points", "weights", "knots", "knot_gradient", "bandwidth", "periodic", "outside")
     axes: int
     control_points: torch.Tensor
     weights: torch.Tensor | None
@@ -107,6 +109,12 @@ class NURBS:
             text = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
             fix = "Make the leading axes equal, or drop them from what is shared."
             raise fail(where, "control_points", "of a batch that broadcasts", text, fix) from None
+
+    def _saved(self) -> dict[str, Any]:
+        names = {1: ("knots",), 2: ("knots_u", "knots_v")}.get(self.axes)
+        knots = {"knots": self.knots} if names is None else dict(zip(names, self.knots, strict=True))
+        others = {name: getattr(self, name) for name in self._fields_kept if name != "knots"}
+        return {**others, **knots, "degree": self._degrees}
 
     # What it is ------------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import geodiff
 from geodiff.scene.atomic import replacing
 from geodiff.scene.files import PosedImages
 from geodiff.tasks import pictures
+from geodiff.tasks.animations import write_animation
 from geodiff.tasks.fit_mesh import FitMeshResult
 
 _CELL = 160  # pixels of the shorter side of a picture in the grid
@@ -41,9 +42,8 @@ def write_outputs(
     with replacing(files["side_by_side"], "fit_mesh") as part:
         side_by_side(result, images).save(part, format="PNG")
     files["animation"] = folder / "optimisation.gif"
-    with replacing(files["animation"], "fit_mesh") as part:
-        first, *rest = animation(result, images)
-        first.save(part, format="GIF", save_all=True, append_images=rest, duration=80, loop=0)
+    frames = [np.asarray(frame) for frame in animation(result, images)]
+    write_animation(files["animation"], frames, 12.5, "fit_mesh")
     files["metrics"] = folder / "metrics.json"
     with replacing(files["metrics"], "fit_mesh") as part:
         part.write_text(json.dumps(metrics(result, images, command), indent=1) + "\n")
@@ -126,10 +126,7 @@ def animation(result: FitMeshResult, images: PosedImages) -> list[Image.Image]:
         text = f"step {step} of {result.settings.steps}" if k < len(result.snapshot_steps) - 1 else "the result"
         ImageDraw.Draw(frame).text((8, 6), text, fill=(70, 70, 70))
         frames.append(frame)
-    # One palette for all frames, or the greys flicker: of the first, which has most of the red and blue, and the last.
-    both = pictures.to_image(np.concatenate([np.asarray(frames[k]) / 255 for k in (0, -1)]))
-    palette = both.quantize(256, dither=Image.Dither.NONE)
-    return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    return frames
 
 
 def _spread(values: Sequence[int], count: int) -> list[int]:

@@ -14,6 +14,7 @@ from geodiff.scene.atomic import replacing
 from geodiff.scene.camera import Camera
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks import pictures
+from geodiff.tasks.animations import write_animation
 from geodiff.tasks.fit_pose import FitPoseResult
 from geodiff.tasks.pose_target import PoseTargets
 
@@ -33,9 +34,8 @@ def write_outputs(
     }
     with replacing(files["overlay"], _WHERE) as part:
         overlay(result, mesh, targets).save(part, format="PNG")
-    with replacing(files["animation"], _WHERE) as part:
-        first, *rest = animation(result, mesh, targets)
-        first.save(part, format="GIF", save_all=True, append_images=rest, duration=100, loop=0)
+    frames = [np.asarray(frame) for frame in animation(result, mesh, targets)]
+    write_animation(files["animation"], frames, 10, _WHERE)
     with replacing(files["metrics"], _WHERE) as part:
         part.write_text(json.dumps(metrics(result, mesh, targets, command), indent=1) + "\n")
     return files
@@ -110,10 +110,7 @@ def animation(result: FitPoseResult, mesh: Mesh, targets: PoseTargets) -> list[I
         ImageDraw.Draw(frame).text((8, 6), text, fill=(70, 70, 70))
         frames.append(frame)
     frames += [frames[-1]] * _HOLD
-    # One palette for all frames, or the greys flicker.
-    both_ends = pictures.to_image(np.concatenate([np.asarray(frames[k]) / 255 for k in (0, -1)]))
-    palette = both_ends.quantize(256, dither=Image.Dither.NONE)
-    return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    return frames
 
 
 def _picture(targets: PoseTargets, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

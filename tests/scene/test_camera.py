@@ -387,7 +387,7 @@ ZERO = torch.zeros(3)
         ),
         (lambda: orbit().to_opencv(SIZE, pixel_center=1.0), ValueError, r"`pixel_center` must be 0.0 or 0.5"),
         (lambda: gd.Camera.from_opencv(K[:2], EYE, ZERO, SIZE), ValueError, r"from_opencv: `K` must be of shape"),
-        (lambda: gd.Camera.from_opencv(K, ZERO, ZERO, SIZE), ValueError, r"from_opencv: `R` must be of shape"),
+        (lambda: gd.Camera.from_opencv(K, K[0, :2], ZERO, SIZE), ValueError, r"from_opencv: `R` must be of shape"),
         (lambda: gd.Camera.from_K(K[:2], EYE, ZERO, image_size=SIZE), ValueError, r"from_K: `K` must be of shape"),
         (
             lambda: gd.Camera.from_K(K + 1, EYE, ZERO, image_size=SIZE),
