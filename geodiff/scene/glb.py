@@ -102,9 +102,16 @@ class _Binary:
         return len(self.views) - 1
 
     def accessor(
-        self, rows: np.ndarray, component: int, kind: str, target: int, *, bounds: bool = False, normalized: bool = False
+        self,
+        rows: np.ndarray,
+        component: int,
+        kind: str,
+        target: int,
+        *,
+        bounds: bool = False,
+        normalized: bool = False,
     ) -> int:
-        entry = {"bufferView": self.view(rows.tobytes(), target=target), "componentType": component}
+        entry: dict[str, Any] = {"bufferView": self.view(rows.tobytes(), target=target), "componentType": component}
         entry |= {"count": len(rows), "type": kind}
         if bounds:
             entry |= {"min": rows.min(axis=0).tolist(), "max": rows.max(axis=0).tolist()}

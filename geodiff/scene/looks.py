@@ -89,7 +89,7 @@ def dressed(looks: list[Look], of_face: np.ndarray, uv: np.ndarray | None, uv_fa
     if uv is not None and not np.isfinite(uv).all():
         raise ValueError("texture coordinates that are not finite")
     result = Dress(uv, uv_faces)
-    bare = np.ones(len(of_face), bool) if uv_faces is None else (uv_faces < 0).any(axis=1)
+    bare: np.ndarray = np.ones(len(of_face), bool) if uv_faces is None else np.any(uv_faces < 0, axis=1)
     used = np.unique(of_face)
     shown = [None if bare[of_face == k].all() else looks[k].picture for k in used]
     pictures = list(dict.fromkeys(picture for picture in shown if picture is not None))
@@ -150,9 +150,7 @@ class _Cell:
     y: int = 0
 
 
-def _join(
-    result: Dress, pictures: list[Picture], of_picture: np.ndarray, uv: np.ndarray, uv_faces: np.ndarray
-) -> None:
+def _join(result: Dress, pictures: list[Picture], of_picture: np.ndarray, uv: np.ndarray, uv_faces: np.ndarray) -> None:
     """Lay pictures side by side, a white one too for faces without, and give the corners coordinates in that."""
     images = [picture.image for picture in pictures]
     corners = [_nearest_tile(uv[uv_faces[of_picture == i]], picture.wrap) for i, picture in enumerate(pictures)]
@@ -183,9 +181,9 @@ def _join(
             table[of_picture < 0] = _placed(np.full((1, 3, 2), 1.5), cell, width, height)
             continue
         wrap_u, wrap_v = pictures[i].wrap
-        rows = wrapped(torch.arange(cell.top, cell.top + cell.height), images[i].shape[0], wrap_v)
-        columns = wrapped(torch.arange(cell.left, cell.left + cell.width), images[i].shape[1], wrap_u)
-        part = images[i][rows][:, columns]
+        down = wrapped(torch.arange(cell.top, cell.top + cell.height), images[i].shape[0], wrap_v)
+        across = wrapped(torch.arange(cell.left, cell.left + cell.width), images[i].shape[1], wrap_u)
+        part = images[i][down][:, across]
         part = part.expand(-1, -1, 3) if part.shape[-1] == 1 else part
         atlas[cell.y : cell.y + cell.height, cell.x : cell.x + cell.width, : part.shape[-1]] = part
         texels = _texels(images[i], corners[i])

@@ -3,7 +3,7 @@
 
 import pathlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -155,18 +155,18 @@ class _Binary:
             return same
         columns: dict[str, tuple[list[int], list[int]]] = {name: ([], []) for name in element.properties}
         plan = [
-            (*columns[name], np.dtype(value).itemsize, count and np.dtype(self.order + count))
+            (*columns[name], np.dtype(value).itemsize, np.dtype(self.order + count) if count else None)
             for name, (value, count) in element.properties.items()
         ]
         body, end = self.body, len(self.body)
-        word = "little" if self.order == "<" else "big"
+        word: Literal["little", "big"] = "little" if self.order == "<" else "big"
         place = self.place
         for i in range(element.count):
-            for places, sizes, size, count in plan:
+            for places, sizes, size, head in plan:
                 n = 1
-                if count:
-                    n = int.from_bytes(body[place : place + count.itemsize], word, signed=count.kind == "i")  # type: ignore[arg-type]
-                    place += count.itemsize
+                if head is not None:
+                    n = int.from_bytes(body[place : place + head.itemsize], word, signed=head.kind == "i")
+                    place += head.itemsize
                 places.append(place)
                 sizes.append(n)
                 place += n * size
@@ -177,11 +177,11 @@ class _Binary:
         result: dict[str, Any] = {}
         for name, (value, count) in element.properties.items():
             dtype = np.dtype(self.order + value)
-            starts, sizes = np.array(columns[name][0], np.int64), np.array(columns[name][1], np.int64)
-            within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-            at = np.repeat(starts, sizes) + within * dtype.itemsize
+            starts, each = np.array(columns[name][0], np.int64), np.array(columns[name][1], np.int64)
+            within = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
+            at = np.repeat(starts, each) + within * dtype.itemsize
             flat = raw[at[:, None] + np.arange(dtype.itemsize)].reshape(-1).view(dtype)
-            result[name] = _List(flat, sizes) if count else flat
+            result[name] = _List(flat, each) if count else flat
         return result
 
     def _all_alike(self, element: _Element) -> dict[str, Any] | None:

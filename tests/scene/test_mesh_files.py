@@ -116,7 +116,10 @@ def test_materials_in_obj(tmp_path: pathlib.Path, with_texture: bool) -> None:
 def test_materials_of_other_programs(tmp_path: pathlib.Path) -> None:
     (tmp_path / "mesh.obj").write_text("mtllib a.mtl\nusemtl one\nv 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
     for text, expected in (
-        ("Kd 0.8 0.7 0.6\nNs 0\nillum 2\n", "Material(ambient=(0.8, 0.7, 0.6), diffuse=(0.8, 0.7, 0.6), specular=0, shininess=32)"),
+        (
+            "Kd 0.8 0.7 0.6\nNs 0\nillum 2\n",
+            "Material(ambient=(0.8, 0.7, 0.6), diffuse=(0.8, 0.7, 0.6), specular=0, shininess=32)",
+        ),
         ("Ka 0 0 0\nKs .5\nNs 96\n", "Material(ambient=0, diffuse=1, specular=0.5, shininess=96)"),
         ("Kd 1 1 1\n", "None"),
         ("Kd spectral curve.rfl\n", "None"),
@@ -333,9 +336,7 @@ def test_load_messages(tmp_path: pathlib.Path) -> None:
             gd.Mesh.load(tmp_path / name)
     for name in ("bytes.stl", "bytes.off"):
         (tmp_path / name).write_bytes(b"\x00garbage\xff" * 20)
-        with pytest.raises(
-            ValueError, match=r"(a whole STL file|a readable OFF file); got .*bytes.*damaged"
-        ) as caught:
+        with pytest.raises(ValueError, match=r"(a whole STL file|a readable OFF file); got .*bytes.*damaged") as caught:
             gd.Mesh.load(tmp_path / name)
         assert "module" not in str(caught.value).lower()
     (tmp_path / "bad.stl").write_bytes(b"abcdef")
@@ -473,6 +474,7 @@ def test_a_file_with_nan_is_named(tmp_path: pathlib.Path, ending: str) -> None:
         text += "0 0 nan\n1 0 0\n0 1 0\n3 0 1 2\n"
     path.write_text(text)
     with pytest.raises(
-        ValueError, match=rf"Mesh\.load: `path` must be a readable {ending.upper()} file; got .*bad\.{ending} .*finite; got nan"
+        ValueError,
+        match=rf"Mesh\.load: `path` must be a readable {ending.upper()} file; got .*bad\.{ending} .*finite; got nan",
     ):
         gd.Mesh.load(path)
