@@ -81,7 +81,9 @@ def _ply_text(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _ply_strips(folder: pathlib.Path) -> pathlib.Path:
-    head = b"ply\nformat binary_big_endian 1.0\nelement vertex 5\nproperty float x\nproperty float y\nproperty float z\n"
+    head = (
+        b"ply\nformat binary_big_endian 1.0\nelement vertex 5\nproperty float x\nproperty float y\nproperty float z\n"
+    )
     head += b"element face 2\nproperty list uchar uint vertex_indices\nproperty uchar red\nproperty uchar green\n"
     head += b"property uchar blue\nelement tristrips 1\nproperty list int int vertex_indices\nend_header\n"
     points = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0], [2, 2, 1]], ">f4").tobytes()

@@ -28,6 +28,11 @@ def square(**more) -> gd.Mesh:
     return gd.Mesh([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], [[0, 1, 2], [0, 2, 3]], **more)
 
 
+def sheet(**more) -> gd.Mesh:
+    """One triangle that covers the whole image."""
+    return gd.Mesh([[-50.0, -50, 0], [50, -50, 0], [0, 70, 0]], [[0, 1, 2]], **more)
+
+
 UV = torch.tensor([[0.0, 0], [1, 0], [1, 1], [0, 1]])
 LOOKS = {
     "plain": {},
@@ -63,7 +68,7 @@ def test_looks_come_back(tmp_path: pathlib.Path, name: str, lights: list | None)
 
 
 def test_white_in_white_light_is_white_before_and_after(tmp_path: pathlib.Path) -> None:
-    mesh = square(uv=UV, texture=torch.ones(2, 2, 3))
+    mesh = sheet(uv=UV[:3], texture=torch.ones(2, 2, 3))
     camera = gd.Camera.look_at((0, 0, 3.0), (0, 0, 0), (0, 1, 0), fov_deg=20)
     render = gd.Renderer(8, outputs=("rgb",))
     mesh.save(tmp_path / "a.glb")
@@ -135,12 +140,12 @@ def test_a_materials_colour_is_seen_without_lights() -> None:
     camera = gd.Camera.orbit(4.0, 0, [0.0, 40.0], fov_deg=20)
     render = gd.Renderer(6, outputs=("rgb",))
     red = gd.Material(ambient=0.3, diffuse=(1.0, 0.2, 0.0))
-    assert torch.allclose(render(square(material=red), camera).rgb, torch.tensor([1.0, 0.2, 0.0]), atol=1e-4)
-    colors = torch.tensor([0.5, 0.5, 1.0]).expand(4, 3)
-    both = render(square(material=red, vertex_colors=colors), camera).rgb
+    assert torch.allclose(render(sheet(material=red), camera).rgb, torch.tensor([1.0, 0.2, 0.0]), atol=1e-4)
+    colors = torch.tensor([0.5, 0.5, 1.0]).expand(3, 3)
+    both = render(sheet(material=red, vertex_colors=colors), camera).rgb
     assert torch.allclose(both, torch.tensor([0.5, 0.1, 0.0]), atol=1e-4)
     each = gd.Material(diffuse=torch.tensor([[1.0, 0, 0], [0, 0, 1]], requires_grad=True))
-    image = render(square(material=each), camera).rgb
+    image = render(sheet(material=each), camera).rgb
     assert torch.allclose(image[0], torch.tensor([1.0, 0, 0]), atol=1e-4)
     assert torch.allclose(image[1], torch.tensor([0.0, 0, 1]), atol=1e-4)
     (gradient,) = torch.autograd.grad(image.sum(), each.diffuse)
