@@ -176,7 +176,8 @@ def _image(ending: str, **options: object) -> Callable[[pathlib.Path], pathlib.P
 def _float_tiff(folder: pathlib.Path) -> pathlib.Path:
     import tifffile
 
-    tifffile.imwrite(folder / "a.tif", np.random.default_rng(0).random((5, 6, 3)).astype(np.float32))
+    pixels = np.random.default_rng(0).random((5, 6, 3)).astype(np.float32)
+    tifffile.imwrite(folder / "a.tif", pixels, photometric="rgb")
     return folder / "a.tif"
 
 

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from geodiff.guard import reading
 from geodiff.validation import fail
@@ -39,7 +39,10 @@ def read_image(path: pathlib.Path | IO[bytes], where: str, name: pathlib.Path | 
     # Pillow warns of pictures of many pixels, which are limited here, and of odd metadata.
     with reading(where, str(shown), what="image", fix="Is the file damaged?"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        array = _array(path)
+        try:
+            array = _array(path)
+        except UnidentifiedImageError:
+            raise ValueError("of no kind that is known") from None
         if array.size == 0 or not np.isfinite(array).all():
             raise ValueError("no pixels" if array.size == 0 else "NaN or infinity in it")
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))

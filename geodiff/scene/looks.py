@@ -125,8 +125,10 @@ def _colors(
 ) -> tuple[Material | None, np.ndarray | None]:
     """Return the material that all share, and the colours (F, 3) where they have different ones."""
     some = [looks[k] for k in used]
-    first = looks[int(np.bincount(of_face).argmax())]  # of the most faces
-    gloss = {(look.specular, look.shininess if look.specular else 0.0) for look in some}
+    counts = np.bincount(of_face, minlength=len(looks))
+    # Of the most faces; one that says nothing of highlights takes those of the others.
+    first = looks[max(used.tolist(), key=lambda k: (looks[k].specular is not None, counts[k]))]
+    gloss = {(look.specular, look.shininess if any(look.specular) else 0.0) for look in some if look.specular}
     if len(gloss) > 1:
         lost.append("highlights (Ks, Ns) of all materials but one")
     if len({(look.color, look.ambient) for look in some}) == 1:

@@ -218,7 +218,12 @@ def textured(**info) -> tuple[File, int]:
     return file, file.add("materials", pbrMetallicRoughness=look)
 
 
-QUARTERS = ((0.2, 0.7), (0.7, 0.8), (0.3, 0.2), (0.8, 0.3))  # off the diagonal: top left, top right, bottom left, bottom right
+QUARTERS = (
+    (0.2, 0.7),
+    (0.7, 0.8),
+    (0.3, 0.2),
+    (0.8, 0.3),
+)  # off the diagonal: top left, top right, bottom left, bottom right
 
 
 def quarters(mesh: gd.Mesh, x: float = 0.0) -> list[list[int]]:
