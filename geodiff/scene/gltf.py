@@ -119,7 +119,7 @@ class Container:
                 raise ValueError(f"no data for buffer {index}")
             found: Any = self._binary if uri is None else self.external(uri)
             if found is None:
-                text = f"{self.path}, which names {uri[:200]!r}"
+                text = f"{self.path}, which names {str(uri)[:200]!r}"
                 fix = "Pass allow_outside=True to read it."
                 raise fail("Mesh.load", "path", "a file whose data lies in its folder", text, fix)
             if isinstance(found, pathlib.Path):

@@ -132,7 +132,7 @@ def test_hierarchy_and_mirrors(tmp_path: pathlib.Path) -> None:
     found = load(file, tmp_path, dtype=torch.float64)
     # x ↦ 1 − 2x, then a quarter turn about z: (x, y) ↦ (−y, x), then up by 5.
     assert np.allclose(found.vertices[:3], [[0, 1, 5], [0, -1, 5], [-1, 1, 5]])
-    assert np.allclose(found.vertices[3:], np.array(TRIANGLE) + [7, 8, 9])
+    assert np.allclose(found.vertices[3:], np.add(TRIANGLE, (7, 8, 9)))
     assert np.allclose(found.face_normals, [[0, 0, 1], [0, 0, 1]])
 
 
@@ -147,7 +147,7 @@ def test_instances(tmp_path: pathlib.Path) -> None:
     file.tree["extensionsRequired"] = ["EXT_mesh_gpu_instancing"]
     file.shown(file.triangle(), translation=[0, 0, 1], extensions={"EXT_mesh_gpu_instancing": {"attributes": places}})
     base = np.array(TRIANGLE)
-    expected = np.concatenate((base, 2 * base + [5, 0, 0], base + [0, 5, 0])) + [0, 0, 1]
+    expected = np.concatenate((np.add(base, (0, 0, 1)), np.add(2 * base, (5, 0, 1)), np.add(base, (0, 5, 1))))
     assert np.allclose(load(file, tmp_path).vertices, expected)
     places["SCALE"] = file.accessor([[1, 1, 1]])
     with pytest.raises(
