@@ -59,8 +59,7 @@ def load_ply(path: pathlib.Path, dtype: torch.dtype, allow_outside: bool = False
     Raises:
         ValueError: not PLY, cut short or damaged, or without faces.
     """
-    order, elements, comments, body = _heading(path, path.read_bytes())
-    tables = (_Text if order == "" else _Binary)(path, body, order).tables(elements)
+    tables, comments = read_tables(path, "Mesh.load")
     vertex = tables.get("vertex", {})
     if not {"x", "y", "z"} <= set(vertex):
         raise ValueError("no vertices with x, y and z")
@@ -92,7 +91,17 @@ def load_ply(path: pathlib.Path, dtype: torch.dtype, allow_outside: bool = False
     )
 
 
-def _heading(path: pathlib.Path, data: bytes) -> tuple[str, list[_Element], list[str], bytes]:
+def read_tables(path: pathlib.Path, where: str) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Return the tables of a PLY file, of arrays by property by element, lists as `flat` and `sizes`; its comments.
+
+    Raises:
+        ValueError: cut short or damaged. Other faults are whatever Python raises: use `geodiff.guard.reading`.
+    """
+    order, elements, comments, body = _heading(path, path.read_bytes(), where)
+    return (_Text if order == "" else _Binary)(path, body, order, where).tables(elements), comments
+
+
+def _heading(path: pathlib.Path, data: bytes, where: str) -> tuple[str, list[_Element], list[str], bytes]:
     """Return byte order, tables, comments, and what follows the heading."""
     start = data[:4].lstrip(b"\r\n\xef\xbb\xbf")
     end = data.find(b"end_header")
@@ -122,15 +131,15 @@ def _heading(path: pathlib.Path, data: bytes) -> tuple[str, list[_Element], list
         raise ValueError("no format that is ascii, binary_little_endian or binary_big_endian")
     for element in elements:
         least = sum(np.dtype(count or value).itemsize if order else 2 for value, count in element.properties.values())
-        believed("Mesh.load", path, element.count, least, element.name)
+        believed(where, path, element.count, least, element.name)
     return order, elements, comments, data[close + 1 :]
 
 
 class _Binary:
     """Reads the tables of a binary file one after the other."""
 
-    def __init__(self, path: pathlib.Path, body: bytes, order: str) -> None:
-        self.path, self.body, self.order, self.place = path, body, order, 0
+    def __init__(self, path: pathlib.Path, body: bytes, order: str, where: str) -> None:
+        self.path, self.body, self.order, self.where, self.place = path, body, order, where, 0
 
     def tables(self, elements: list[_Element]) -> dict[str, dict[str, Any]]:
         return {element.name: self._table(element) for element in elements}
@@ -147,7 +156,7 @@ class _Binary:
 
     def _short(self, element: _Element, rows: int) -> Exception:
         text = f"{self.path} with {rows} of {element.count} rows of {element.name}"
-        return fail("Mesh.load", "path", "a whole PLY file", text, "It is cut short, or damaged.")
+        return fail(self.where, "path", "a whole PLY file", text, "It is cut short, or damaged.")
 
     def _with_lists(self, element: _Element) -> dict[str, Any]:
         same = self._all_alike(element)
@@ -219,8 +228,8 @@ class _Binary:
 class _Text:
     """Reads the tables of an ASCII file, word after word."""
 
-    def __init__(self, path: pathlib.Path, body: bytes, order: str) -> None:
-        self.path, self.words, self.place = path, body.split(), 0
+    def __init__(self, path: pathlib.Path, body: bytes, order: str, where: str) -> None:
+        self.path, self.words, self.where, self.place = path, body.split(), where, 0
 
     def tables(self, elements: list[_Element]) -> dict[str, dict[str, Any]]:
         return {element.name: self._table(element) for element in elements}
@@ -250,7 +259,7 @@ class _Text:
         words = self.words[self.place : self.place + count]
         if len(words) < count:
             text = f"{self.path}, which ends in its {element.count} rows of {element.name}"
-            raise fail("Mesh.load", "path", "a whole PLY file", text, "It is cut short, or damaged.")
+            raise fail(self.where, "path", "a whole PLY file", text, "It is cut short, or damaged.")
         self.place += count
         return words
 
