@@ -56,7 +56,7 @@ def reading(
 
 
 def reason(error: BaseException) -> str:
-    """Return one short line that says what went wrong; of what has our grammar, the message alone."""
+    """Return one short line that says what went wrong; of a ValueError, the message alone."""
     text = (str(error).splitlines() or [""])[0].strip()
     if isinstance(error, MemoryError):
         text = "it asks for more memory than there is"
@@ -64,7 +64,7 @@ def reason(error: BaseException) -> str:
         text = "nested too deeply"
     elif isinstance(error, ImportError):
         text = "of a kind that cannot be told"  # trimesh asks for a module that would guess the encoding of the bytes
-    elif not (isinstance(error, ValueError) and "` must be " in text):
+    elif not (isinstance(error, ValueError) and text):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) <= 300 else f"{text[:297]}..."
 

@@ -209,7 +209,7 @@ def _lit(color: torch.Tensor | None, diffuse: torch.Tensor, shine: torch.Tensor 
 
 
 def _unlit(color: torch.Tensor | None, material: Material | None, look: _Look) -> torch.Tensor:
-    """Return the surface's own colour (P, 3), times the material's diffuse one: what white light from all sides shows."""
+    """Return the surface's own colour (P, 3) times the material's diffuse one."""
     if material is not None:
         rows, stride = look.table(material.diffuse[..., None, :])
         own = look.hits.image if stride else torch.zeros_like(look.hits.image)

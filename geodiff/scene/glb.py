@@ -111,7 +111,7 @@ class _Binary:
         bounds: bool = False,
         normalized: bool = False,
     ) -> int:
-        entry = {"bufferView": self.view(rows.tobytes(), target=target), "componentType": component}
+        entry: dict[str, Any] = {"bufferView": self.view(rows.tobytes(), target=target), "componentType": component}
         entry |= {"count": len(rows), "type": kind}
         if bounds:
             entry |= {"min": rows.min(axis=0).tolist(), "max": rows.max(axis=0).tolist()}

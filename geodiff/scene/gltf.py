@@ -4,6 +4,7 @@
 import base64
 import binascii
 import json
+import os
 import pathlib
 import struct
 import urllib.parse
@@ -114,18 +115,15 @@ class Container:
         if index not in self._buffers:
             entry = self.at("buffers", index)
             uri = entry.get("uri")
-            if uri is None:
-                if index != 0 or self._binary is None:
-                    raise ValueError(f"no data for buffer {index}")
-                found: Any = self._binary
-            else:
-                found = self.external(uri)
+            if uri is None and (index != 0 or self._binary is None):
+                raise ValueError(f"no data for buffer {index}")
+            found: Any = self._binary if uri is None else self.external(uri)
             if found is None:
-                text = f"{self.path}, which names {uri[:200]!r}"
+                text = f"{self.path}, which names {str(uri)[:200]!r}"
                 fix = "Pass allow_outside=True to read it."
                 raise fail("Mesh.load", "path", "a file whose data lies in its folder", text, fix)
             if isinstance(found, pathlib.Path):
-                if not found.is_file():
+                if not os.path.isfile(found):
                     text = f"{self.path}, which names {found.name}"
                     raise fail("Mesh.load", "path", "a file whose data is there", text, error=FileNotFoundError)
                 found = found.read_bytes()

@@ -3,6 +3,7 @@
 
 import io
 import math
+import os
 import pathlib
 from dataclasses import dataclass
 from typing import Any
@@ -202,7 +203,7 @@ class _Scene:
             return "bufferView" not in self.file.at("accessors", attributes["POSITION"])
         return True
 
-    def _unpacked(self, packed: dict[str, Any]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def _unpacked(self, packed: dict[str, Any]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
         try:
             import DracoPy
         except ImportError as error:
@@ -289,8 +290,8 @@ class _Scene:
             if data is None:
                 self.lost.append(f"the image {entry['uri'][:200]!r} (outside of its folder: pass allow_outside=True)")
                 return None
-            if isinstance(data, pathlib.Path) and not data.is_file():
-                self.lost.append(f"the image {data.name}, which is not there")
+            if isinstance(data, pathlib.Path) and not os.path.isfile(data):
+                self.lost.append(f"the image {data.name[:200]}, which is not there")
                 return None
         return read_image(data if isinstance(data, pathlib.Path) else io.BytesIO(data), "Mesh.load", self.file.path)
 

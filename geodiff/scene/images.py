@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read and write single images as tensors of numbers in [0, 1]."""
 
+import logging
 import os
 import pathlib
 import warnings
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from geodiff.guard import reading
 from geodiff.validation import fail
@@ -38,7 +39,10 @@ def read_image(path: pathlib.Path | IO[bytes], where: str, name: pathlib.Path | 
     # Pillow warns of pictures of many pixels, which are limited here, and of odd metadata.
     with reading(where, str(shown), what="image", fix="Is the file damaged?"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        array = _array(path)
+        try:
+            array = _array(path)
+        except UnidentifiedImageError:
+            raise ValueError("of no kind that is known") from None
         if array.size == 0 or not np.isfinite(array).all():
             raise ValueError("no pixels" if array.size == 0 else "NaN or infinity in it")
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
@@ -57,13 +61,13 @@ def _array(path: pathlib.Path | IO[bytes]) -> np.ndarray:
         import imageio.v3 as iio
 
         return _scaled(np.asarray(iio.imread(path.read())))
-    with Image.open(path) as image:
-        if image.width * image.height > _MOST_PIXELS:
-            raise ValueError(f"{image.width}×{image.height} pixels, more than {_MOST_PIXELS}")
-        fine = _sixteen_bits(image)
-        turn = image.getexif().get(0x0112, 1)
+    with Image.open(path) as opened:
+        if opened.width * opened.height > _MOST_PIXELS:
+            raise ValueError(f"{opened.width}×{opened.height} pixels, more than {_MOST_PIXELS}")
+        fine = _sixteen_bits(opened)
+        turn = opened.getexif().get(0x0112, 1)
         if fine is None:
-            image = ImageOps.exif_transpose(image)
+            image = ImageOps.exif_transpose(opened)
             if image.mode in ("I", "F") or image.mode.startswith("I;"):
                 return _scaled(np.asarray(image))
             with_alpha = "A" in image.getbands() or "transparency" in image.info
@@ -72,7 +76,7 @@ def _array(path: pathlib.Path | IO[bytes]) -> np.ndarray:
     return _scaled(_turned(fine, turn))
 
 
-def _sixteen_bits(image: Image.Image) -> np.ndarray | None:
+def _sixteen_bits(image: ImageFile.ImageFile) -> np.ndarray | None:
     """Return the colours of a PNG of 16 bits a channel, of which Pillow keeps the high bytes; None for others.
 
     Decoded once more with the bytes taken the other way round, it gives the low ones.
@@ -93,35 +97,41 @@ def _sixteen_bits(image: Image.Image) -> np.ndarray | None:
 
 def _tiff(file: IO[bytes]) -> np.ndarray:
     """Return a TIFF, of whole numbers or in floating point; its first page where it has several."""
+    log = logging.getLogger("tifffile")
+    before, log.disabled = log.disabled, True  # it tells of each fault of a damaged file
+    try:
+        return _tiff_page(file)
+    except Exception:  # what it stumbles over, such as compressions that only Pillow knows
+        file.seek(0)
+        with Image.open(file) as opened:
+            if opened.width * opened.height > _MOST_PIXELS:
+                raise
+            image = ImageOps.exif_transpose(opened)
+            plain = image.mode in ("I", "F", "L", "RGB", "RGBA", "I;16", "I;16B")
+            return _scaled(np.asarray(image if plain else image.convert("RGB")))
+    finally:
+        log.disabled = before
+
+
+def _tiff_page(file: IO[bytes]) -> np.ndarray:
     import imageio.v3 as iio
     import tifffile
 
-    try:
-        with tifffile.TiffFile(file) as tiff:
-            page = tiff.pages[0]
-            if page.size > 4 * _MOST_PIXELS:
-                raise ValueError(f"{page.shape} pixels, more than {_MOST_PIXELS}")
-            palette = int(page.photometric) == 3  # type: ignore[union-attr]
-            tag = page.tags.get(274)  # type: ignore[union-attr]
-            planar = int(page.planarconfig) == 2 and page.ndim == 3  # type: ignore[union-attr]
-            inverted = int(page.photometric) == 0  # type: ignore[union-attr]
-        if palette:
+    with tifffile.TiffFile(file) as tiff:
+        page: Any = tiff.pages[0]
+        if page.size > 4 * _MOST_PIXELS:
+            raise ValueError(f"{page.shape} pixels, more than {_MOST_PIXELS}")
+        if int(page.photometric) == 3:
             raise LookupError("a palette")
-        file.seek(0)
-        array = np.asarray(iio.imread(file.read(), plugin="tifffile", index=0))
-        if planar and array.ndim == 3 and array.shape[0] in (1, 3, 4):
-            array = np.moveaxis(array, 0, -1)
-        array = _scaled(array)
-        array = 1.0 - array if inverted else array
-        return _turned(array, int(tag.value) if tag is not None else 1)
-    except (LookupError, ImportError, ValueError):  # compressions that only Pillow knows
-        file.seek(0)
-        with Image.open(file) as image:
-            if image.width * image.height > _MOST_PIXELS:
-                raise
-            image = ImageOps.exif_transpose(image)
-            plain = image.mode in ("I", "F", "L", "RGB", "RGBA", "I;16", "I;16B")
-            return _scaled(np.asarray(image if plain else image.convert("RGB")))
+        tag = page.tags.get(274)
+        planar = int(page.planarconfig) == 2 and page.ndim == 3
+        inverted = int(page.photometric) == 0
+    file.seek(0)
+    array = np.asarray(iio.imread(file.read(), plugin="tifffile", index=0))
+    if planar and array.ndim == 3 and array.shape[0] in (1, 3, 4):
+        array = np.moveaxis(array, 0, -1)
+    array = _scaled(array)
+    return _turned(1.0 - array if inverted else array, int(tag.value) if tag is not None else 1)
 
 
 def _scaled(array: np.ndarray) -> np.ndarray:

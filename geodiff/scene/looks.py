@@ -89,7 +89,7 @@ def dressed(looks: list[Look], of_face: np.ndarray, uv: np.ndarray | None, uv_fa
     if uv is not None and not np.isfinite(uv).all():
         raise ValueError("texture coordinates that are not finite")
     result = Dress(uv, uv_faces)
-    bare = np.ones(len(of_face), bool) if uv_faces is None else (uv_faces < 0).any(axis=1)
+    bare: np.ndarray = np.ones(len(of_face), bool) if uv_faces is None else np.any(uv_faces < 0, axis=1)
     used = np.unique(of_face)
     shown = [None if bare[of_face == k].all() else looks[k].picture for k in used]
     pictures = list(dict.fromkeys(picture for picture in shown if picture is not None))
@@ -125,8 +125,10 @@ def _colors(
 ) -> tuple[Material | None, np.ndarray | None]:
     """Return the material that all share, and the colours (F, 3) where they have different ones."""
     some = [looks[k] for k in used]
-    first = looks[int(np.bincount(of_face).argmax())]  # of the most faces
-    gloss = {(look.specular, look.shininess if look.specular else 0.0) for look in some}
+    counts = np.bincount(of_face, minlength=len(looks))
+    # Of the most faces; one that says nothing of highlights takes those of the others.
+    first = looks[max(used.tolist(), key=lambda k: (looks[k].specular is not None, counts[k]))]
+    gloss = {(look.specular, look.shininess if any(look.specular) else 0.0) for look in some if look.specular}
     if len(gloss) > 1:
         lost.append("highlights (Ks, Ns) of all materials but one")
     if len({(look.color, look.ambient) for look in some}) == 1:
@@ -181,9 +183,9 @@ def _join(result: Dress, pictures: list[Picture], of_picture: np.ndarray, uv: np
             table[of_picture < 0] = _placed(np.full((1, 3, 2), 1.5), cell, width, height)
             continue
         wrap_u, wrap_v = pictures[i].wrap
-        rows = wrapped(torch.arange(cell.top, cell.top + cell.height), images[i].shape[0], wrap_v)
-        columns = wrapped(torch.arange(cell.left, cell.left + cell.width), images[i].shape[1], wrap_u)
-        part = images[i][rows][:, columns]
+        down = wrapped(torch.arange(cell.top, cell.top + cell.height), images[i].shape[0], wrap_v)
+        across = wrapped(torch.arange(cell.left, cell.left + cell.width), images[i].shape[1], wrap_u)
+        part = images[i][down][:, across]
         part = part.expand(-1, -1, 3) if part.shape[-1] == 1 else part
         atlas[cell.y : cell.y + cell.height, cell.x : cell.x + cell.width, : part.shape[-1]] = part
         texels = _texels(images[i], corners[i])

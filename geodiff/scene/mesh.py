@@ -15,6 +15,7 @@ from geodiff.modes import is_transformed, lasting, outside_autocast
 from geodiff.saving import Saved
 from geodiff.scene import quantities
 from geodiff.scene.material import Material
+from geodiff.scene.polygons import triangulate
 from geodiff.scene.texture import Texture
 from geodiff.scene.topology import Topology
 from geodiff.validation import (
@@ -197,17 +198,17 @@ class Mesh(Saved):
 
     @classmethod
     def triangulated(cls, vertices: Any, polygons: Any, **attributes: Any) -> "Mesh":
-        """Make a mesh from polygons, each cut into a fan of triangles around its first vertex.
+        """Make a mesh from polygons: convex ones are cut into fans around their first vertex, others ear by ear.
 
         Args:
-            vertices: (..., V, 3).
-            polygons: (F, n) integers with n ≥ 3, or a list of sequences of three or more vertex indices. A fan covers
-                a convex polygon; others may fold over.
+            vertices: (..., V, 3); of a batch the first decides how polygons are cut.
+            polygons: (F, n) integers with n ≥ 3, or a list of sequences of three or more vertex indices. Where their
+                sides cross, a warning says so.
             attributes: the other arguments of ``Mesh`` that are not counted by face.
 
         Raises:
             TypeError: indices that are not integers.
-            ValueError: a polygon of fewer than three vertices.
+            ValueError: a polygon of fewer than three vertices, or indices out of range.
 
         Example:
             >>> import torch, geodiff as gd
@@ -233,18 +234,28 @@ class Mesh(Saved):
             raise fail(
                 "Mesh.triangulated", "polygons", "of three or more vertices", f"{int(sizes[place])} in polygon {place}"
             )
-        start = (sizes.cumsum(0) - sizes).repeat_interleave(sizes - 2)
-        begin = ((sizes - 2).cumsum(0) - (sizes - 2)).repeat_interleave(sizes - 2)
-        step = torch.arange(len(start), device=flat.device) - begin
-        faces = torch.stack((flat[start], flat[start + step + 1], flat[start + step + 2]), dim=-1)
-        return cls(vertices, faces, **attributes)
+        where = "Mesh.triangulated"
+        points = as_tensor(where, "vertices", vertices)
+        floating(where, "vertices", points, ("...", "V", 3))
+        if len(flat) and not (0 <= int(flat.min()) and int(flat.max()) < points.shape[-2]):
+            got = f"indices from {int(flat.min())} to {int(flat.max())}"
+            raise fail(where, "polygons", f"indices in [0, {points.shape[-2]})", got)
+        first = points.detach().reshape(-1, *points.shape[-2:])[:1].reshape(-1, 3).cpu().double().numpy()
+        corners, _ = triangulate(first, flat.cpu().numpy(), sizes.cpu().numpy(), where, stacklevel=3)
+        return cls(vertices, flat[torch.as_tensor(corners, device=flat.device)], **attributes)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], weld: bool | None = None, dtype: torch.dtype = torch.float32) -> "Mesh":
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        weld: bool | None = None,
+        dtype: torch.dtype = torch.float32,
+        allow_outside: bool = False,
+    ) -> "Mesh":
         """Read a mesh from an OBJ, PLY, STL, GLB, glTF or OFF file; see ``mesh_files.load_mesh``."""
         from geodiff.scene.mesh_files import load_mesh
 
-        return load_mesh(path, weld, dtype)
+        return load_mesh(path, weld, dtype, allow_outside)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the mesh as OBJ, PLY, STL or GLB, whole or not at all; see ``mesh_files.save_mesh``."""

@@ -16,6 +16,7 @@ from geodiff.modes import outside_autocast
 from geodiff.scene.atomic import replacing
 from geodiff.scene.glb import write_glb
 from geodiff.scene.gltf_scene import load_gltf
+from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.obj import load_obj, write_obj
 from geodiff.scene.off import load_off
@@ -42,9 +43,9 @@ def load_mesh(
     """Read a mesh from an OBJ, PLY, STL, GLB, glTF or OFF file.
 
     The vertices, faces and texture coordinates of the file are kept, in its order; the objects of a scene are joined
-    into one, where they stand. Polygons are cut into triangles on their own planes. Several materials become the colours
-    of faces and one texture in which their pictures lie side by side; a warning names what a mesh has no place for.
-    Colours are taken as the numbers that they are in the file.
+    into one, where they stand. Polygons are cut into triangles on their own planes. Several materials become the
+    colours of faces and one texture in which their pictures lie side by side; a warning names what a mesh has no place
+    for. Colours are taken as the numbers that they are in the file.
 
     Args:
         path: the file; its ending says its format.
@@ -82,6 +83,8 @@ def load_mesh(
             torn = mesh.uv is not None
         else:
             mesh, torn = (load_stl if ending == "stl" else load_off)(path, dtype), ending == "stl"
+        if mesh.num_faces == 0:
+            raise ValueError("no faces of three or more corners")
         return welded(mesh) if (torn if weld is None else weld) else mesh
 
 
@@ -146,19 +149,38 @@ def from_trimesh(mesh: trimesh.Trimesh, dtype: torch.dtype = torch.float32) -> M
         attributes["vertex_colors"] = _colors(visual.vertex_colors, dtype)
     elif visual.kind == "face":
         attributes["face_colors"] = _colors(visual.face_colors, dtype)
-    elif visual.kind == "texture" and np.shape(visual.uv) == (len(mesh.vertices), 2):
-        attributes["uv"] = torch.tensor(np.asarray(visual.uv), dtype=dtype)
+    elif visual.kind == "texture":
         material = visual.material
+        color = _base_color(material)
+        if color is not None:
+            attributes["material"] = Material(ambient=color.to(dtype), diffuse=color.to(dtype))
         image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
-        if image is not None:
-            with_alpha = "A" in image.getbands() or "transparency" in image.info
-            array = np.asarray(image.convert("RGBA" if with_alpha else "RGB"))
-            # Where there is no picture trimesh makes up one of 2×2 grey pixels.
-            if array.shape != (2, 2, 4) or (array != (100, 100, 100, 255)).any():
+        if np.shape(visual.uv) == (len(mesh.vertices), 2):
+            attributes["uv"] = torch.tensor(np.asarray(visual.uv), dtype=dtype)
+            if image is not None and not _is_made_up(material, image):
+                with_alpha = "A" in image.getbands() or "transparency" in image.info
+                array = np.asarray(image.convert("RGBA" if with_alpha else "RGB"))
                 attributes["texture"] = torch.tensor(array, dtype=dtype) / 255.0
     vertices = torch.tensor(np.asarray(mesh.vertices), dtype=dtype).reshape(-1, 3)
     faces = np.asarray(mesh.faces, dtype=np.int64).reshape(-1, 3)
     return Mesh(vertices, faces, **attributes)
+
+
+def _base_color(material: Any) -> torch.Tensor | None:
+    """Return the colour (3,) of a trimesh material; None where it is white, or trimesh's own for want of one."""
+    simple = isinstance(material, trimesh.visual.material.SimpleMaterial)
+    value = material.diffuse if simple else getattr(material, "baseColorFactor", None)
+    if value is None or (simple and np.array_equal(value, trimesh.visual.color.DEFAULT_COLOR)):
+        return None
+    value = np.asarray(value)
+    color = value[:3] / 255.0 if value.dtype.kind in "ui" else value[:3].astype(np.float64)
+    return None if len(color) != 3 or (color == 1.0).all() else torch.from_numpy(color)
+
+
+def _is_made_up(material: Any, image: Image.Image) -> bool:
+    """Whether it is the grey picture that trimesh makes up for texture coordinates without any."""
+    simple = isinstance(material, trimesh.visual.material.SimpleMaterial)
+    return simple and image.size == (2, 2) and image.mode == "RGBA" and image.getcolors() == [(4, (100, 100, 100, 255))]
 
 
 @outside_autocast
@@ -166,8 +188,8 @@ def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
     """Return a ``trimesh.Trimesh`` (float64 positions, 8-bit colours, off the autograd graph) with the same order.
 
     trimesh holds one kind of appearance and one texture coordinate a vertex: texture coordinates are taken before
-    vertex colours, those before face colours, with a warning for what is left out; and vertices on a seam of the
-    texture are repeated, so V may grow.
+    vertex colours, those before face colours, those before a material's diffuse colour, with a warning for what is left
+    out; and vertices on a seam of the texture are repeated, so V may grow.
 
     Args:
         mesh: no batch.
@@ -180,16 +202,22 @@ def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
         raise fail("to_trimesh", "mesh", "a Mesh", mesh, error=TypeError)
     _single("to_trimesh", mesh)
     looks = [n for n in ("uv", "vertex_colors", "face_colors") if getattr(mesh, n) is not None]
+    if mesh.uv is None and mesh.material is not None and bool((mesh.material.diffuse != 1).any()):
+        looks.append("material")
     if len(looks) > 1:
         warnings.warn(f"to_trimesh: trimesh holds one of {', '.join(looks)}: only {looks[0]} kept", stacklevel=2)
     vertices = mesh.vertices.detach().cpu().double().numpy()
     faces = mesh.faces.cpu().numpy()
+    if mesh.material is not None:
+        _single_material(mesh.material)
     if mesh.uv is None:
         colors: dict[str, Any] = {}
         if mesh.vertex_colors is not None:
             colors["vertex_colors"] = _bytes(mesh.vertex_colors)
         elif mesh.face_colors is not None:
             colors["face_colors"] = _bytes(mesh.face_colors)
+        elif mesh.material is not None:
+            colors["visual"] = trimesh.visual.TextureVisuals(material=_surface(mesh, None))
         return trimesh.Trimesh(vertices, faces, process=False, validate=False, **colors)
     uv = mesh.uv.detach().cpu().double().numpy()
     if mesh.uv_faces is not None and mesh.uv_faces is not mesh.faces:
@@ -200,8 +228,23 @@ def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
     image = None
     if mesh.texture is not None:
         image = Image.fromarray(_bytes(mesh.texture.image.squeeze(-1)))
-    visual: Any = trimesh.visual.TextureVisuals(uv=uv, image=image)
+    visual: Any = trimesh.visual.TextureVisuals(uv=uv, material=_surface(mesh, image))
     return trimesh.Trimesh(vertices, faces, visual=visual, process=False, validate=False)
+
+
+def _surface(mesh: Mesh, image: Image.Image | None) -> Any:
+    """Return a matt material of two sides: trimesh's own is grey, and dark metal in most viewers."""
+    base = np.ones(4)
+    if mesh.material is not None:
+        base[:3] = mesh.material.diffuse.detach().cpu().double().clamp(0.0, 1.0).numpy()
+    return trimesh.visual.material.PBRMaterial(
+        baseColorTexture=image, baseColorFactor=base, metallicFactor=0.0, roughnessFactor=1.0, doubleSided=True
+    )
+
+
+def _single_material(material: Material) -> None:
+    if material.batch_shape:
+        raise fail("to_trimesh", "material", "without a batch", f"a batch of {tuple(material.batch_shape)}")
 
 
 def welded(mesh: Mesh) -> Mesh:

@@ -43,6 +43,8 @@ def load_off(path: pathlib.Path, dtype: torch.dtype) -> Mesh:
     if polygons == 0:
         raise ValueError("it has no faces: a point cloud?")
     width = min(map(len, rows))
+    if width < 3:
+        raise ValueError(f"a vertex of {width} numbers")
     table = np.array([row[:width] for row in rows], dtype=np.float64)
     sizes = np.array([int(row[0]) for row in faces], dtype=np.int64)
     if sizes.min() < 0 or any(len(row) <= size for row, size in zip(faces, sizes.tolist(), strict=True)):

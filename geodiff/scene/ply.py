@@ -3,7 +3,7 @@
 
 import pathlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -59,8 +59,7 @@ def load_ply(path: pathlib.Path, dtype: torch.dtype, allow_outside: bool = False
     Raises:
         ValueError: not PLY, cut short or damaged, or without faces.
     """
-    order, elements, comments, body = _heading(path, path.read_bytes())
-    tables = (_Text if order == "" else _Binary)(path, body, order).tables(elements)
+    tables, comments = read_tables(path, "Mesh.load")
     vertex = tables.get("vertex", {})
     if not {"x", "y", "z"} <= set(vertex):
         raise ValueError("no vertices with x, y and z")
@@ -92,7 +91,17 @@ def load_ply(path: pathlib.Path, dtype: torch.dtype, allow_outside: bool = False
     )
 
 
-def _heading(path: pathlib.Path, data: bytes) -> tuple[str, list[_Element], list[str], bytes]:
+def read_tables(path: pathlib.Path, where: str) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Return the tables of a PLY file, of arrays by property by element, lists as `flat` and `sizes`; its comments.
+
+    Raises:
+        ValueError: cut short or damaged. Other faults are whatever Python raises: use `geodiff.guard.reading`.
+    """
+    order, elements, comments, body = _heading(path, path.read_bytes(), where)
+    return (_Text if order == "" else _Binary)(path, body, order, where).tables(elements), comments
+
+
+def _heading(path: pathlib.Path, data: bytes, where: str) -> tuple[str, list[_Element], list[str], bytes]:
     """Return byte order, tables, comments, and what follows the heading."""
     start = data[:4].lstrip(b"\r\n\xef\xbb\xbf")
     end = data.find(b"end_header")
@@ -122,15 +131,15 @@ def _heading(path: pathlib.Path, data: bytes) -> tuple[str, list[_Element], list
         raise ValueError("no format that is ascii, binary_little_endian or binary_big_endian")
     for element in elements:
         least = sum(np.dtype(count or value).itemsize if order else 2 for value, count in element.properties.values())
-        believed("Mesh.load", path, element.count, least, element.name)
+        believed(where, path, element.count, least, element.name)
     return order, elements, comments, data[close + 1 :]
 
 
 class _Binary:
     """Reads the tables of a binary file one after the other."""
 
-    def __init__(self, path: pathlib.Path, body: bytes, order: str) -> None:
-        self.path, self.body, self.order, self.place = path, body, order, 0
+    def __init__(self, path: pathlib.Path, body: bytes, order: str, where: str) -> None:
+        self.path, self.body, self.order, self.where, self.place = path, body, order, where, 0
 
     def tables(self, elements: list[_Element]) -> dict[str, dict[str, Any]]:
         return {element.name: self._table(element) for element in elements}
@@ -147,7 +156,7 @@ class _Binary:
 
     def _short(self, element: _Element, rows: int) -> Exception:
         text = f"{self.path} with {rows} of {element.count} rows of {element.name}"
-        return fail("Mesh.load", "path", "a whole PLY file", text, "It is cut short, or damaged.")
+        return fail(self.where, "path", "a whole PLY file", text, "It is cut short, or damaged.")
 
     def _with_lists(self, element: _Element) -> dict[str, Any]:
         same = self._all_alike(element)
@@ -155,18 +164,18 @@ class _Binary:
             return same
         columns: dict[str, tuple[list[int], list[int]]] = {name: ([], []) for name in element.properties}
         plan = [
-            (*columns[name], np.dtype(value).itemsize, count and np.dtype(self.order + count))
+            (*columns[name], np.dtype(value).itemsize, np.dtype(self.order + count) if count else None)
             for name, (value, count) in element.properties.items()
         ]
         body, end = self.body, len(self.body)
-        word = "little" if self.order == "<" else "big"
+        word: Literal["little", "big"] = "little" if self.order == "<" else "big"
         place = self.place
         for i in range(element.count):
-            for places, sizes, size, count in plan:
+            for places, sizes, size, head in plan:
                 n = 1
-                if count:
-                    n = int.from_bytes(body[place : place + count.itemsize], word, signed=count.kind == "i")  # type: ignore[arg-type]
-                    place += count.itemsize
+                if head is not None:
+                    n = int.from_bytes(body[place : place + head.itemsize], word, signed=head.kind == "i")
+                    place += head.itemsize
                 places.append(place)
                 sizes.append(n)
                 place += n * size
@@ -177,11 +186,11 @@ class _Binary:
         result: dict[str, Any] = {}
         for name, (value, count) in element.properties.items():
             dtype = np.dtype(self.order + value)
-            starts, sizes = np.array(columns[name][0], np.int64), np.array(columns[name][1], np.int64)
-            within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-            at = np.repeat(starts, sizes) + within * dtype.itemsize
+            starts, each = np.array(columns[name][0], np.int64), np.array(columns[name][1], np.int64)
+            within = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
+            at = np.repeat(starts, each) + within * dtype.itemsize
             flat = raw[at[:, None] + np.arange(dtype.itemsize)].reshape(-1).view(dtype)
-            result[name] = _List(flat, sizes) if count else flat
+            result[name] = _List(flat, each) if count else flat
         return result
 
     def _all_alike(self, element: _Element) -> dict[str, Any] | None:
@@ -219,8 +228,8 @@ class _Binary:
 class _Text:
     """Reads the tables of an ASCII file, word after word."""
 
-    def __init__(self, path: pathlib.Path, body: bytes, order: str) -> None:
-        self.path, self.words, self.place = path, body.split(), 0
+    def __init__(self, path: pathlib.Path, body: bytes, order: str, where: str) -> None:
+        self.path, self.words, self.where, self.place = path, body.split(), where, 0
 
     def tables(self, elements: list[_Element]) -> dict[str, dict[str, Any]]:
         return {element.name: self._table(element) for element in elements}
@@ -250,7 +259,7 @@ class _Text:
         words = self.words[self.place : self.place + count]
         if len(words) < count:
             text = f"{self.path}, which ends in its {element.count} rows of {element.name}"
-            raise fail("Mesh.load", "path", "a whole PLY file", text, "It is cut short, or damaged.")
+            raise fail(self.where, "path", "a whole PLY file", text, "It is cut short, or damaged.")
         self.place += count
         return words
 

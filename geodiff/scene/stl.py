@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """STL, binary and ASCII: triangles without vertices of their own."""
 
+import itertools
 import pathlib
 import re
 
@@ -12,7 +13,7 @@ from geodiff.validation import fail
 
 _ROW = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("extra", "<u2")])
 _HEADER = 84
-_VERTEX = re.compile(rb"^[ \t]*vertex[ \t]+(\S+)[ \t]+(\S+)[ \t]+(\S+)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
+_VERTEX = re.compile(rb"^[ \t]*vertex\b([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 
 
 def load_stl(path: pathlib.Path, dtype: torch.dtype) -> Mesh:
@@ -49,9 +50,10 @@ def load_stl(path: pathlib.Path, dtype: torch.dtype) -> Mesh:
 
 
 def _ascii(path: pathlib.Path, data: bytes) -> np.ndarray:
-    rows = _VERTEX.findall(data)
-    stated = len(re.findall(rb"^[ \t]*vertex\b", data, re.IGNORECASE | re.MULTILINE))
-    if stated != len(rows) or len(rows) % 3:
-        text = f"{path} with {stated} corners, {len(rows)} of them of three numbers"
+    rows = [row.split() for row in _VERTEX.findall(data)]
+    whole = sum(len(row) == 3 for row in rows)
+    if whole != len(rows) or whole % 3:
+        text = f"{path} with {len(rows)} corners, {whole} of them of three numbers"
         raise fail("Mesh.load", "path", "a whole STL file", text, "It is cut short, or damaged.")
-    return np.array([[float(x) for x in row] for row in rows], dtype=np.float64).reshape(-1, 3, 3)
+    numbers = map(float, itertools.chain.from_iterable(rows))
+    return np.fromiter(numbers, np.float64, 3 * whole).reshape(-1, 3, 3)

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read and write clouds of points, with normals where a file has them."""
 
-import functools
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from geodiff import guard
 from geodiff.arrays import load_arrays
+from geodiff.guard import reading
 from geodiff.readers import apart
 from geodiff.readers.shapes import Damaged, Missing
 from geodiff.scene.atomic import replacing
+from geodiff.scene.ply import read_tables
 from geodiff.validation import choice, fail
 
 ENDINGS = ("ply", "xyz", "csv", "txt", "obj", "npy", "npz", "las", "laz")
@@ -86,18 +86,22 @@ def load(
     """
     path = pathlib.Path(path)
     ending = choice(where, "points", path.suffix.lower().removeprefix("."), endings)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise fail(where, "points", "a file that exists", str(path), error=FileNotFoundError)
     if array is not None and ending != "npz":
         raise fail(where, "array", "left out for all files but .npz", repr(array))
     if ending in ("las", "laz"):
         values, normals = _las(where, path, trusted)
     else:
-        with guard.reading(where, path, argument="points"):
+        with reading(where, path, argument="points"):
             if ending in ("npy", "npz"):
                 values, normals = _numpy_arrays(where, path, array)
+            elif ending == "ply":
+                values, normals = _ply(where, path)
+            elif ending == "obj":
+                values, normals = _obj(path)
             else:
-                values, normals = {"ply": _ply, "obj": _obj}.get(ending, functools.partial(_table, where))(path)
+                values, normals = _table(where, path)
     for part in (values,) if normals is None else (values, normals):
         if not np.issubdtype(part.dtype, np.number) or np.iscomplexobj(part):
             raise fail(where, "points", "real numbers", f"{path} with {part.dtype}")
@@ -144,17 +148,14 @@ def _numpy_arrays(where: str, path: pathlib.Path, name: str | None) -> tuple[np.
     return loaded[name], loaded["normals"] if "normals" in loaded and name != "normals" else None
 
 
-def _ply(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
-    import trimesh
-
-    loaded: Any = trimesh.load(path, process=False)
-    merged: Any = loaded.to_geometry() if isinstance(loaded, trimesh.Scene) else loaded
-    values = np.asarray(merged.vertices)
-    raw = merged.metadata.get("_ply_raw", {}).get("vertex", {}).get("data")
-    names = getattr(getattr(raw, "dtype", None), "names", None) or (raw if isinstance(raw, dict) else ())
-    if not {"nx", "ny", "nz"} <= set(names):
-        return values, None
-    return values, np.stack([np.asarray(raw[name]).reshape(len(values)) for name in ("nx", "ny", "nz")], 1)
+def _ply(where: str, path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
+    vertex = read_tables(path, where)[0].get("vertex", {})
+    plain = {name: np.asarray(values) for name, values in vertex.items() if isinstance(values, np.ndarray)}
+    if not {"x", "y", "z"} <= set(plain):
+        raise ValueError("no vertices with x, y and z")
+    values = np.stack([plain[name] for name in "xyz"], 1)
+    given = {"nx", "ny", "nz"} <= set(plain)
+    return values, np.stack([plain[name] for name in ("nx", "ny", "nz")], 1) if given else None
 
 
 def _obj(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:

@@ -109,7 +109,8 @@ def test_bad_arguments(arguments: dict, error: type[Exception], message: str) ->
 
 
 def test_triangulated() -> None:
-    v = torch.rand(6, 3)
+    angle = torch.arange(6) * torch.pi / 3
+    v = torch.stack((angle.cos(), angle.sin(), 0 * angle), -1)
     assert gd.Mesh.triangulated(v, torch.tensor([[0, 1, 2, 3], [2, 3, 4, 5]])).faces.tolist() == [
         [0, 1, 2],
         [0, 2, 3],

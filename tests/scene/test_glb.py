@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GLB that we write: what other programs see, and looks that come back."""
+
+import json
+import pathlib
+import struct
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+import geodiff as gd
+
+# Colours are stored in 8 bits.
+BYTE = 0.5 / 255 + 1e-6
+LIGHTS = [gd.AmbientLight(0.7), gd.DirectionalLight((0.2, 0.3, 1.0), 0.5)]
+
+
+def tree(path: pathlib.Path) -> dict:
+    data = path.read_bytes()
+    assert data[:4] == b"glTF" and struct.unpack_from("<I", data, 8)[0] == len(data)
+    (length,) = struct.unpack_from("<I", data, 12)
+    return json.loads(data[20 : 20 + length])
+
+
+def square(**more) -> gd.Mesh:
+    return gd.Mesh([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], [[0, 1, 2], [0, 2, 3]], **more)
+
+
+def sheet(**more) -> gd.Mesh:
+    """One triangle that covers the whole image."""
+    return gd.Mesh([[-50.0, -50, 0], [50, -50, 0], [0, 70, 0]], [[0, 1, 2]], **more)
+
+
+UV = torch.tensor([[0.0, 0], [1, 0], [1, 1], [0, 1]])
+LOOKS = {
+    "plain": {},
+    "white texture": {"uv": UV, "texture": torch.ones(2, 2, 3)},
+    "grey texture": {"uv": UV, "texture": torch.full((2, 2, 4), 1.0) * torch.tensor([100, 100, 100, 255]) / 255},
+    "one channel": {"uv": UV, "texture": torch.tensor([[[0.2], [1.0]]])},
+    "uv alone": {"uv": UV},
+    "vertex colours": {"vertex_colors": torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0.2, 0.4, 0.6]])},
+    "grey vertex colours": {"vertex_colors": torch.tensor([[1.0], [0.2], [0.4], [0.6]])},
+    "alpha": {"vertex_colors": torch.tensor([[1.0, 0, 0, 0.2], [0, 1, 0, 1], [0, 0, 1, 1], [0, 1, 1, 0.4]])},
+    "all": {"uv": UV, "texture": torch.rand(3, 4, 3), "vertex_colors": torch.rand(4, 3)},
+    "material": {"material": gd.Material(diffuse=(1.0, 0.5, 0.0), ambient=0.5, specular=0.3, shininess=9.0)},
+    "all and material": {
+        "uv": UV,
+        "texture": torch.rand(3, 4, 3),
+        "vertex_colors": torch.rand(4, 3),
+        "material": gd.Material(diffuse=(1.0, 0.5, 0.0)),
+    },
+}
+
+
+@pytest.mark.parametrize("lights", [None, LIGHTS], ids=["unlit", "lit"])
+@pytest.mark.parametrize("name", LOOKS)
+def test_looks_come_back(tmp_path: pathlib.Path, name: str, lights: list | None) -> None:
+    mesh = square(**LOOKS[name])
+    mesh.save(tmp_path / "a.glb")
+    again = gd.Mesh.load(tmp_path / "a.glb")
+    assert torch.equal(again.vertices, mesh.vertices) and torch.equal(again.faces, mesh.faces)
+    camera = gd.Camera.look_at((0.2, 0.1, 3.0), (0, 0, 0), (0, 1, 0), fov_deg=45)
+    render = gd.Renderer(12, outputs=("rgb",))
+    before, after = (render(m, camera, lights).rgb for m in (mesh, again))
+    assert torch.allclose(before, after, atol=2 * BYTE)
+
+
+def test_white_in_white_light_is_white_before_and_after(tmp_path: pathlib.Path) -> None:
+    mesh = sheet(uv=UV[:3], texture=torch.ones(2, 2, 3))
+    camera = gd.Camera.look_at((0, 0, 3.0), (0, 0, 0), (0, 1, 0), fov_deg=20)
+    render = gd.Renderer(8, outputs=("rgb",))
+    mesh.save(tmp_path / "a.glb")
+    for one in (mesh, gd.Mesh.load(tmp_path / "a.glb"), gd.Mesh.from_trimesh(trimesh.load_mesh(tmp_path / "a.glb"))):
+        assert torch.allclose(render(one, camera, [gd.AmbientLight(1.0)]).rgb, torch.ones(()), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_other_programs_see_a_matt_surface_of_two_sides(tmp_path: pathlib.Path, name: str) -> None:
+    """The numbers of the specification: factor 1 (or the diffuse colour), metallic 0, rough, doubleSided."""
+    mesh = square(**LOOKS[name])
+    mesh.save(tmp_path / "a.glb")
+    found = tree(tmp_path / "a.glb")
+    (material,) = found["materials"]
+    (primitive,) = found["meshes"][0]["primitives"]
+    assert primitive["material"] == 0
+    assert material["doubleSided"] is True
+    surface = material["pbrMetallicRoughness"]
+    assert (surface["metallicFactor"], surface["roughnessFactor"]) == (0.0, 1.0)
+    base = [1.0, 1, 1, 1] if mesh.material is None else [1.0, 0.5, 0, 1]
+    assert surface["baseColorFactor"] == pytest.approx(base)
+    assert ("baseColorTexture" in surface) == (mesh.texture is not None)
+    assert ("TEXCOORD_0" in primitive["attributes"]) == (mesh.uv is not None)
+    assert ("COLOR_0" in primitive["attributes"]) == (mesh.vertex_colors is not None)
+    for view in found["bufferViews"]:
+        assert view["byteOffset"] % 4 == 0
+    peer = trimesh.load_mesh(tmp_path / "a.glb", process=False)
+    assert np.allclose(peer.vertices, mesh.vertices) and np.array_equal(peer.faces, mesh.faces)
+
+
+@pytest.mark.parametrize("name", ["plain", "uv alone", "white texture", "material"])
+def test_trimesh_gets_no_dark_metal(name: str) -> None:
+    mesh = square(**LOOKS[name])
+    visual = gd.Mesh.to_trimesh(mesh).visual
+    if name == "plain":
+        return
+    assert visual.material.metallicFactor == 0.0 and visual.material.doubleSided
+    seen = np.asarray(visual.material.baseColorFactor, dtype=float)
+    seen = seen / 255 if seen.max() > 1 else seen
+    assert seen[:3] == pytest.approx([1, 1, 1] if mesh.material is None else [1, 0.5, 0], abs=BYTE)
+    again = gd.Mesh.from_trimesh(gd.Mesh.to_trimesh(mesh))
+    assert (again.texture is None) == (mesh.texture is None)
+    assert (again.material is None) == (mesh.material is None)
+    if mesh.material is not None:
+        assert torch.allclose(again.material.diffuse, mesh.material.diffuse, atol=BYTE)
+
+
+def test_trimesh_materials(tmp_path: pathlib.Path) -> None:
+    box = trimesh.creation.box()
+    made_up = trimesh.visual.TextureVisuals(uv=np.zeros((8, 2)))
+    red = trimesh.visual.TextureVisuals(material=trimesh.visual.material.SimpleMaterial(diffuse=[255, 0, 0, 255]))
+    for visual, expected in ((made_up, None), (red, [1.0, 0, 0])):
+        box.visual = visual
+        mesh = gd.Mesh.from_trimesh(box)
+        assert mesh.texture is None
+        assert (mesh.material is None) if expected is None else mesh.material.diffuse.tolist() == expected
+    with pytest.warns(UserWarning, match="trimesh holds one of vertex_colors, material: only vertex_colors kept"):
+        square(vertex_colors=torch.ones(4, 3), material=gd.Material(diffuse=0.5)).to_trimesh()
+    with pytest.raises(ValueError, match=r"to_trimesh: `material` must be without a batch"):
+        square(material=gd.Material(diffuse=torch.ones(2, 3))).to_trimesh()
+
+
+def test_colours_of_an_odd_number_of_channels(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match=r"Mesh\.save: `vertex_colors` must be of 1, 3 or 4 channels in GLB"):
+        square(vertex_colors=torch.ones(4, 2)).save(tmp_path / "a.glb")
+
+
+def test_a_materials_colour_is_seen_without_lights() -> None:
+    camera = gd.Camera.orbit(4.0, 0, [0.0, 40.0], fov_deg=20)
+    render = gd.Renderer(6, outputs=("rgb",))
+    red = gd.Material(ambient=0.3, diffuse=(1.0, 0.2, 0.0))
+    assert torch.allclose(render(sheet(material=red), camera).rgb, torch.tensor([1.0, 0.2, 0.0]), atol=1e-4)
+    colors = torch.tensor([0.5, 0.5, 1.0]).expand(3, 3)
+    both = render(sheet(material=red, vertex_colors=colors), camera).rgb
+    assert torch.allclose(both, torch.tensor([0.5, 0.1, 0.0]), atol=1e-4)
+    each = gd.Material(diffuse=torch.tensor([[1.0, 0, 0], [0, 0, 1]], requires_grad=True))
+    image = render(sheet(material=each), camera).rgb
+    assert torch.allclose(image[0], torch.tensor([1.0, 0, 0]), atol=1e-4)
+    assert torch.allclose(image[1], torch.tensor([0.0, 0, 1]), atol=1e-4)
+    (gradient,) = torch.autograd.grad(image.sum(), each.diffuse)
+    assert torch.allclose(gradient, torch.full((2, 3), 36.0), rtol=1e-3)
