@@ -103,6 +103,7 @@ class Settings:
                 raise fail(where, name, "finite and not negative", repr(value))
 
 
+@outside_autocast
 @dataclasses.dataclass(frozen=True)
 class FittedCharts:
     """Charts fitted to a cover.
