@@ -41,7 +41,7 @@ def _next_number() -> int:
     """A number that the nodes of autograd made from now on, in this thread, exceed."""
     probe = torch.zeros((), requires_grad=True).clone().grad_fn
     assert probe is not None
-    return int(probe._sequence_nr())  # type: ignore[attr-defined]
+    return int(probe._sequence_nr())
 
 
 def _also_backward(result: Any, first: int) -> None:

@@ -151,7 +151,7 @@ def lru_caches() -> list[Any]:
         if not module.name.endswith(("__main__", "_cpu")):
             importlib.import_module(module.name)
     wrapper = type(functools.lru_cache(lambda: None))
-    found = [value for value in gc.get_objects() if isinstance(value, wrapper)]
+    found = [value for value in gc.get_objects() if type(value) is wrapper]
     return [value for value in found if (getattr(value, "__module__", "") or "").startswith("geodiff.")]
 
 

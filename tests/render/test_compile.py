@@ -9,8 +9,8 @@ import torch
 import geodiff as gd
 
 EYES = gd.Camera.orbit(3.0, 10.0, torch.tensor([20.0, 50.0]), fov_deg=40.0)
-# Which functions keep their results is said by torch once; scalars of a compiled optimiser are torch's own.
-pytestmark = pytest.mark.filterwarnings("ignore:.*lru_cache:UserWarning")
+# torch's own, of how it traces functions of autograd
+pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 
 
 def fresh() -> gd.Mesh:
@@ -29,10 +29,18 @@ def losses(coverage: str, name: str) -> Any:
     return loss
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
-    ("coverage", "name"),
-    [("faces", "alpha"), ("edges", "alpha"), ("contour", "alpha"), ("faces", "rgb"), ("contour", "normal")],
+    ("coverage", "name", "backend"),
+    [
+        ("faces", "alpha", "aot_eager"),
+        ("contour", "alpha", "eager"),
+        pytest.param("edges", "alpha", "aot_eager", marks=SLOW),
+        pytest.param("faces", "rgb", "aot_eager", marks=SLOW),
+        pytest.param("contour", "normal", "aot_eager", marks=SLOW),
+    ],
 )
 def test_whole_on_a_fresh_mesh(coverage: str, name: str, backend: str) -> None:
     torch.compiler.reset()

@@ -52,7 +52,7 @@ def test_results_are_shown_by_shapes() -> None:
         gd.transport.assign(x, y),
         gd.ops.rasterize(clip, MESH.faces, layout, image_size=(4, 4)),
         gd.ops.visible(clip, MESH.faces, layout, image_size=(4, 4)),
-        gd.splines.closest_point(gd.splines.circle(), torch.rand(40, 3)),
+        gd.splines.closest_point(gd.splines.circle(), torch.rand(40, 2)),
         gd.splines.fit_curve(torch.rand(40, 3), 6, 3),
         MESH,
         EYE,
