@@ -1,10 +1,18 @@
 # make demo    set up .venv and recover a mesh from pictures of it (out/demo)
 # make test    set up .venv and run the whole test suite, in WORKERS processes
+# make fuzz      call the kernels with FUZZ random hostile arguments (SEED=…)
+# make test-asan run the tests of the kernels and the fuzzer with the address and undefined-behaviour sanitizers
 # make lint types kernels wheel clean
 
 PYTHON  ?= python3
 WORKERS ?= 2
 DEMO_FLAGS ?=
+SEED    ?= 0
+FUZZ    ?= 1500
+SANITIZE ?= address,undefined
+SANITIZED = OMP_WAIT_POLICY=passive PYTHONPATH=tests/sanitized GEODIFF_KERNELS=$$(ls $(CURDIR)/build/$(SANITIZE)/_cpu*.so) \
+  LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
 DEMO = $(BIN)/geodiff render assets/airplane.obj --views 24 -o out/demo/views && \
        $(BIN)/geodiff fit-mesh out/demo/views -o out/demo/fit --fresh $(DEMO_FLAGS)
 
@@ -12,7 +20,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
 SOURCES := pyproject.toml $(shell find cuda -type f)
 
-.PHONY: demo test lint types kernels wheel clean
+.PHONY: demo test fuzz test-asan lint types kernels wheel clean
 
 demo: .venv/.run
 	$(DEMO)
@@ -20,6 +28,20 @@ demo: .venv/.run
 # Without the passive policy, OpenMP threads of one worker spin while the other one waits for the core.
 test: .venv/.dev
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(WORKERS)
+
+fuzz: .venv/.dev
+	OMP_WAIT_POLICY=passive $(BIN)/python tests/fuzz_ops.py --seed $(SEED) --count $(FUZZ)
+
+# A build of its own, found through tests/sanitized, and each SIMD level that the machine has. Python's own allocations
+# are no leaks of ours.
+test-asan: .venv/.dev
+	cmake -S cuda -B build/$(SANITIZE) -DCMAKE_BUILD_TYPE=Release -DGEODIFF_SANITIZE=$(SANITIZE) \
+	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)" \
+	  -DSKBUILD_SABI_COMPONENT=Development.SABIModule
+	cmake --build build/$(SANITIZE) -j $(WORKERS)
+	for level in baseline v3 v4; do \
+	  env $(SANITIZED) GEODIFF_SIMD=$$level $(BIN)/python tests/fuzz_ops.py --seed $(SEED) --count $(FUZZ) || exit 1; \
+	  env $(SANITIZED) GEODIFF_SIMD=$$level $(BIN)/python -m pytest -q tests/ops -m "not slow" || exit 1; done
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
