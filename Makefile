@@ -3,6 +3,7 @@
 # make fuzz    CASES (10 000) random scenes, hostile calls and damaged files, by SEED
 # make docs    build the site in out/site
 # make test-levels  run the tests of the kernels at every SIMD level of this machine but the widest, which make test runs
+# make test-asan  run them, and hostile calls, with the address and undefined-behaviour sanitizers
 # make lint types kernels wheel clean
 #
 # On Linux, torch from the default index comes with gigabytes of CUDA, which this release does not use. For its CPU build,
@@ -13,6 +14,11 @@ WORKERS ?= 2
 SEED    ?= 0
 CASES   ?= 10000
 DEMO_FLAGS ?=
+FUZZ    ?= 1500
+SANITIZE ?= address,undefined
+SANITIZED = OMP_WAIT_POLICY=passive PYTHONPATH=tests/sanitized GEODIFF_KERNELS=$$(ls $(CURDIR)/build/$(SANITIZE)/_cpu*.so) \
+  LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
 DEMO = $(BIN)/geodiff render assets/airplane.obj --views 24 -o out/demo/views && \
        $(BIN)/geodiff fit-mesh out/demo/views -o out/demo/fit --fresh $(DEMO_FLAGS)
 
@@ -20,7 +26,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
 SOURCES := pyproject.toml $(shell find cuda -type f)
 
-.PHONY: demo test test-levels fuzz docs lint types kernels wheel clean
+.PHONY: demo test test-levels test-asan fuzz docs lint types kernels wheel clean
 
 demo: .venv/.run
 	$(DEMO)
@@ -40,6 +46,17 @@ test-levels: .venv/.dev
 	  echo "SIMD level $$level"; \
 	  GEODIFF_SIMD=$$level OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(WORKERS) tests/ops || exit 1; \
 	done
+
+# A build of its own, found through tests/sanitized, and each SIMD level that the machine has. Python's own allocations
+# are no leaks of ours.
+test-asan: .venv/.dev
+	cmake -S cuda -B build/$(SANITIZE) -DCMAKE_BUILD_TYPE=Release -DGEODIFF_SANITIZE=$(SANITIZE) \
+	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)" \
+	  -DSKBUILD_SABI_COMPONENT=Development.SABIModule
+	cmake --build build/$(SANITIZE) -j $(WORKERS)
+	for level in baseline v3 v4; do \
+	  env $(SANITIZED) GEODIFF_SIMD=$$level $(BIN)/python tests/fuzz_ops.py --seed $(SEED) --count $(FUZZ) || exit 1; \
+	  env $(SANITIZED) GEODIFF_SIMD=$$level $(BIN)/python -m pytest -q tests/ops -m "not slow" || exit 1; done
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

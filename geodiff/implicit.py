@@ -30,16 +30,20 @@ class _Attach(torch.autograd.Function):
         ctx.save_for_forward(*inputs[1:])
 
     @staticmethod
-    def jvp(ctx: Any, _: Any, tangent: torch.Tensor | None, __: Any) -> torch.Tensor:
-        residual, inverse = ctx.saved_tensors
-        tangent = torch.zeros_like(residual) if tangent is None else tangent
-        return -(inverse @ tangent[..., None])[..., 0]
-
-    @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         residual, inverse = ctx.saved_tensors
         gradient = -(inverse.mT @ gradient[..., None])[..., 0]
         return None, last_derivative(gradient, residual, message=_ONCE), None
+
+
+class _AttachForward(_Attach):
+    """With forward mode; apart, since torch.compile takes no function that has it."""
+
+    @staticmethod
+    def jvp(ctx: Any, _: Any, tangent: torch.Tensor | None, __: Any) -> torch.Tensor:
+        residual, inverse = ctx.saved_tensors
+        tangent = torch.zeros_like(residual) if tangent is None else tangent
+        return -(inverse @ tangent[..., None])[..., 0]
 
 
 @outside_autocast
@@ -93,7 +97,8 @@ def root(
     elif not value.requires_grad:
         return held
     jacobian = _jacobian(held, residual, inputs)
-    return _Attach.apply(held, value, _inverse(jacobian, scale, tolerance))
+    kind = _AttachForward if is_transformed(value) else _Attach
+    return kind.apply(held, value, _inverse(jacobian, scale, tolerance))
 
 
 @outside_autocast

@@ -7,7 +7,7 @@ Outside of autocast; and what it keeps, neither in inference mode nor with a gra
 import contextlib
 import functools
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar, overload
 
 import torch
@@ -24,11 +24,65 @@ def _in_autocast() -> bool:
 
 
 def _without_autocast(function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    follow = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    first = _next_number() if follow else 0
     with torch.autocast("cpu", enabled=False):
-        if not torch.is_autocast_enabled("cuda"):
-            return function(*arguments, **named)
-        with torch.autocast("cuda", enabled=False):
-            return function(*arguments, **named)
+        if torch.is_autocast_enabled("cuda"):
+            with torch.autocast("cuda", enabled=False):
+                result = function(*arguments, **named)
+        else:
+            result = function(*arguments, **named)
+    if follow:
+        _also_backward(result, first)
+    return result
+
+
+def _next_number() -> int:
+    """A number that the nodes of autograd made from now on, in this thread, exceed."""
+    probe = torch.zeros((), requires_grad=True).clone().grad_fn
+    assert probe is not None
+    return int(probe._sequence_nr())
+
+
+def _also_backward(result: Any, first: int) -> None:
+    """Let the nodes made since `first` that a result depends on run outside of autocast, should backward be inside."""
+    nodes = [tensor.grad_fn for tensor in _tensors(result, 3)]
+    seen = set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen or not first < node._sequence_nr() < 2**63:  # leaves have the largest number
+            continue
+        seen.add(node)
+        nodes.extend(following for following, _ in node.next_functions)
+        states: list[list[bool]] = []
+
+        def before(_: Any, states: list[list[bool]] = states) -> None:
+            states.append([torch.is_autocast_enabled(device) for device in _DEVICES])
+            for device in _DEVICES:
+                torch.set_autocast_enabled(device, False)
+
+        def after(_: Any, __: Any, states: list[list[bool]] = states) -> None:
+            for device, state in zip(_DEVICES, states.pop(), strict=True):
+                torch.set_autocast_enabled(device, state)
+
+        node.register_prehook(before)
+        node.register_hook(after)
+
+
+def _tensors(value: Any, depth: int) -> Iterator[torch.Tensor]:
+    """All tensors in a result: itself, and those in containers and objects."""
+    if isinstance(value, torch.Tensor):
+        yield value
+        return
+    parts: Iterable[Any] = ()
+    if isinstance(value, list | tuple):
+        parts = value
+    elif isinstance(value, dict):
+        parts = value.values()
+    elif type(value).__module__.startswith("geodiff."):
+        parts = vars(value).values() if hasattr(value, "__dict__") else ()
+    for part in parts if depth else ():
+        yield from _tensors(part, depth - 1)
 
 
 def outside_autocast(entry: F) -> F:

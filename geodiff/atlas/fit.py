@@ -113,6 +113,7 @@ class Settings:
         number(where, "consistency", self.consistency, 0, 1e9)
 
 
+@outside_autocast
 @dataclasses.dataclass(frozen=True)
 class FittedCharts:
     """Charts fitted to a cover.

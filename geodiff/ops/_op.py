@@ -128,7 +128,7 @@ def autograd(
         f"geodiff::{op}",
         backward,
         setup_context=setup_context,
-        lib=_Guarded(library),  # type: ignore[arg-type]
+        lib=_Guarded(library),
     )
 
 

@@ -142,7 +142,8 @@ def basis_matrix(
         distance = (parameters - knots[..., j, None]) / bandwidth
         density = torch.exp(-0.5 * distance**2) / (bandwidth * math.sqrt(2 * math.pi))
         weight = torch.where(inside, density / (right - left), torch.zeros_like(density))
-        matrix = _Smoothed.apply(matrix, knots[..., j], weight[..., None] * (before - after))
+        kind = _SmoothedForward if is_transformed(knots) else _Smoothed
+        matrix = kind.apply(matrix, knots[..., j], weight[..., None] * (before - after))
     return matrix
 
 
@@ -159,15 +160,19 @@ class _Smoothed(torch.autograd.Function):
         ctx.save_for_forward(*inputs)
 
     @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (slope,) = ctx.saved_tensors
+        return upstream, (upstream * slope).sum((-2, -1)), None
+
+
+class _SmoothedForward(_Smoothed):
+    """With forward mode; apart, since torch.compile takes no function that has it."""
+
+    @staticmethod
     def jvp(ctx: Any, tangent: torch.Tensor | None, by_knot: torch.Tensor | None, _: Any) -> torch.Tensor:
         matrix, _, slope = ctx.saved_tensors
         tangent = torch.zeros_like(matrix) if tangent is None else tangent
         return tangent if by_knot is None else tangent + slope * by_knot[..., None, None]
-
-    @staticmethod
-    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (slope,) = ctx.saved_tensors
-        return upstream, (upstream * slope).sum((-2, -1)), None
 
 
 def _scatter(values: torch.Tensor, span: torch.Tensor, degree: int, count: int) -> torch.Tensor:

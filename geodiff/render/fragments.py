@@ -16,6 +16,7 @@ from geodiff.scene.pose import pixel_size
 from geodiff.validation import as_tensor, fail, matches, shapes_repr
 
 
+@outside_autocast
 @dataclass(frozen=True)
 class Fragments:
     """The k nearest faces of each pixel; the batch is that of mesh and camera, broadcast.

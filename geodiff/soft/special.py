@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import is_transformed
+
 Tensor = torch.Tensor
 
 #: Stands for infinity inside the T-conorms: its exponential vanishes, yet products and differences stay finite.
@@ -40,6 +42,10 @@ class _Smooth(torch.autograd.Function):
         (z,) = ctx.saved_tensors
         return grads[0] * finite(ctx.slope(z)), None, None
 
+
+class _SmoothForward(_Smooth):
+    """With forward mode; apart, since torch.compile takes no function that has it."""
+
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
         (z,) = ctx.saved_tensors
@@ -59,10 +65,6 @@ class _Refuse(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> Tensor:
-        raise RuntimeError(ctx.message)
-
-    @staticmethod
-    def jvp(ctx: Any, *_: Any) -> Tensor:
         raise RuntimeError(ctx.message)
 
 
@@ -94,12 +96,6 @@ class _Known(torch.autograd.Function):
         ctx.save_for_forward(*inputs[1:])
 
     @staticmethod
-    def jvp(ctx: Any, _: Any, *tangents: Tensor | None) -> Tensor:
-        slopes = ctx.saved_tensors[1::2]
-        terms = [t * finite(slope) for t, slope in zip(tangents[::2], slopes, strict=True) if t is not None]
-        return sum(terms[1:], terms[0])
-
-    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
         out: list[Tensor | None] = [None]
@@ -112,6 +108,16 @@ class _Known(torch.autograd.Function):
         return tuple(out)
 
 
+class _KnownForward(_Known):
+    """With forward mode."""
+
+    @staticmethod
+    def jvp(ctx: Any, _: Any, *tangents: Tensor | None) -> Tensor:
+        slopes = ctx.saved_tensors[1::2]
+        terms = [t * finite(slope) for t, slope in zip(tangents[::2], slopes, strict=True) if t is not None]
+        return sum(terms[1:], terms[0])
+
+
 def smooth(z: Tensor, value: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor]) -> Tensor:
     """Apply ``value`` to ``z``, with ``slope`` as its derivative.
 
@@ -122,7 +128,8 @@ def smooth(z: Tensor, value: Callable[[Tensor], Tensor], slope: Callable[[Tensor
         >>> smooth(torch.zeros(1), torch.sigmoid, lambda z: torch.sigmoid(z) * torch.sigmoid(-z))
         tensor([0.5000])
     """
-    return _Smooth.apply(z, value, slope)
+    kind = _SmoothForward if is_transformed(z) else _Smooth
+    return kind.apply(z, value, slope)
 
 
 def known(value: Tensor, *pairs: tuple[Tensor, Tensor]) -> Tensor:
@@ -137,7 +144,8 @@ def known(value: Tensor, *pairs: tuple[Tensor, Tensor]) -> Tensor:
         ``value`` attached to the graph. Differentiating twice raises.
     """
     flat = [t.detach() if i else t for pair in pairs for i, t in enumerate(pair)]
-    return _Known.apply(value.detach(), *flat)
+    kind = _KnownForward if any(is_transformed(tensor) for tensor, _ in pairs) else _Known
+    return kind.apply(value.detach(), *flat)
 
 
 def once(value: Tensor) -> Tensor:

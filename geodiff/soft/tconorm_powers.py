@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import is_transformed
 from geodiff.soft import special
 from geodiff.soft.parameters import Parameter, Tensor
 from geodiff.soft.tconorm_base import Reduced
@@ -227,7 +228,8 @@ class SchweizerSklar(Additive):
 
 def _log_norm(log_v: Tensor, p: Tensor, dim: int) -> Tensor:
     """Logarithm of the p-norm (Σ v^p)^(1/p) along an axis; once differentiable, in p too."""
-    return _LogNorm.apply(log_v, p, dim)[0]
+    kind = _LogNormForward if is_transformed(log_v) or is_transformed(p) else _LogNorm
+    return kind.apply(log_v, p, dim)[0]
 
 
 class _LogNorm(torch.autograd.Function):
@@ -247,16 +249,6 @@ class _LogNorm(torch.autograd.Function):
         ctx.save_for_forward(log_v, p, output[1])
 
     @staticmethod
-    def jvp(ctx: Any, by_v: Tensor | None, by_p: Tensor | None, _: Any) -> tuple[Tensor, None]:
-        _, p, share = ctx.saved_tensors
-        total = torch.zeros_like(share.sum(ctx.dim))
-        if by_v is not None:
-            total = total + (share * by_v).sum(ctx.dim)
-        if by_p is not None:
-            total = total + special.finite(torch.special.xlogy(share, share).sum(ctx.dim) / p / p) * by_p
-        return total, None
-
-    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         log_v, p, share = ctx.saved_tensors
         grad = grads[0].unsqueeze(ctx.dim)
@@ -265,3 +257,17 @@ class _LogNorm(torch.autograd.Function):
             return by_v, None, None
         by_p = special.finite((grad * torch.special.xlogy(share, share)).sum() / p / p)
         return by_v, special.last_derivative(by_p, log_v, p), None
+
+
+class _LogNormForward(_LogNorm):
+    """With forward mode; apart, since torch.compile takes no function that has it."""
+
+    @staticmethod
+    def jvp(ctx: Any, by_v: Tensor | None, by_p: Tensor | None, _: Any) -> tuple[Tensor, None]:
+        _, p, share = ctx.saved_tensors
+        total = torch.zeros_like(share.sum(ctx.dim))
+        if by_v is not None:
+            total = total + (share * by_v).sum(ctx.dim)
+        if by_p is not None:
+            total = total + special.finite(torch.special.xlogy(share, share).sum(ctx.dim) / p / p) * by_p
+        return total, None

@@ -12,6 +12,7 @@ import trimesh
 from trimesh.viewer.notebook import scene_to_html
 
 from geodiff.interop.trimesh import to_trimesh_scene
+from geodiff.modes import outside_autocast
 from geodiff.scene.atomic import replacing
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mesh_batch import MeshBatch
@@ -43,6 +44,7 @@ class Display:
             part.write_text(self.page, encoding="utf-8")
 
 
+@outside_autocast
 def display(meshes: Meshes, *, height: int = 480) -> Display:
     """Show meshes in a notebook (Jupyter, VS Code, marimo), to be turned with the mouse; by trimesh's viewer.
 
@@ -67,6 +69,7 @@ def display(meshes: Meshes, *, height: int = 480) -> Display:
     return Display(scene_to_html(_scene("display", meshes)), height)
 
 
+@outside_autocast
 def view(
     meshes: Meshes | str | os.PathLike[str], *, host: str = "127.0.0.1", port: int = 8080, block: bool = True
 ) -> Any:

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""torch.compile takes losses on rendered meshes whole, also on a mesh that nothing was computed of yet."""
+
+from typing import Any
+
+import pytest
+import torch
+
+import geodiff as gd
+
+EYES = gd.Camera.orbit(3.0, 10.0, torch.tensor([20.0, 50.0]), fov_deg=40.0)
+# torch's own, of how it traces functions of autograd
+pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+
+
+def fresh() -> gd.Mesh:
+    return gd.icosphere(1).with_attributes(vertex_colors=torch.linspace(0, 1, 126).reshape(42, 3))
+
+
+def losses(coverage: str, name: str) -> Any:
+    render = gd.Renderer(16, scale=0.05, coverage=coverage, outputs=(name,))
+
+    def loss(mesh: gd.Mesh, vertices: torch.Tensor) -> torch.Tensor:
+        mesh = mesh.with_vertices(vertices)
+        out = render(mesh, EYES)
+        total = gd.losses.iou(out.alpha, torch.ones(16, 16)) + getattr(out, name).float().square().mean()
+        return total + gd.losses.laplacian(mesh) + gd.losses.flatness(mesh) + gd.losses.edge_length(mesh)
+
+    return loss
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("coverage", "name", "backend"),
+    [
+        ("faces", "alpha", "aot_eager"),
+        ("contour", "alpha", "eager"),
+        pytest.param("edges", "alpha", "aot_eager", marks=SLOW),
+        pytest.param("faces", "rgb", "aot_eager", marks=SLOW),
+        pytest.param("contour", "normal", "aot_eager", marks=SLOW),
+    ],
+)
+def test_whole_on_a_fresh_mesh(coverage: str, name: str, backend: str) -> None:
+    torch.compiler.reset()
+    loss = losses(coverage, name)
+    compiled = torch.compile(loss, fullgraph=True, backend=backend)
+    for step in range(2):  # another fresh mesh, other places
+        mesh = fresh()
+        results = []
+        for function in (compiled, loss):
+            x = (mesh.vertices * (1 + 0.1 * step)).requires_grad_()
+            value = function(mesh, x)
+            results.append((value.detach(), *torch.autograd.grad(value, x)))
+        assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
+
+
+def test_another_topology_is_another_graph() -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(lambda mesh: gd.losses.laplacian(mesh), fullgraph=True, backend="eager")
+    turned = gd.icosphere(1)
+    for mesh in (gd.icosphere(1), turned.flipped(), gd.box(), gd.icosphere(1)):
+        assert torch.equal(compiled(mesh), gd.losses.laplacian(mesh))
+    cut = gd.Mesh(turned.vertices, torch.cat([turned.faces[:70], turned.faces[:10]]))  # as many faces, other edges
+    assert torch.equal(compiled(cut), gd.losses.laplacian(cut))
