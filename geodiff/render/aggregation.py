@@ -52,6 +52,12 @@ class Found(NamedTuple):
         """(P,)."""
         return self.fragments.depth.reshape(-1).index_select(0, self.place)
 
+    def only(self, kept: torch.Tensor) -> "Found":
+        """Return those fragments alone for which `kept` (B, H, W, k) holds; the maps stay."""
+        own = kept.reshape(-1).index_select(0, self.place).nonzero()[:, 0]
+        place, image, face, barycentric = (part.index_select(0, own) for part in self[1:5])
+        return Found(self.shape, place, image, face, barycentric, self.maps)
+
     def dense(self, values: torch.Tensor, fill: float = 0.0) -> torch.Tensor:
         """Return values (P, C) or (P,) as (B, H, W, k[, C]), `fill` where there is no fragment."""
         full = values.new_full((self.shape.numel(), *values.shape[1:]), fill)
@@ -69,15 +75,17 @@ def find(
     k: int = 1,
     blur: float = 0.0,
     ranking: Ranking | None = None,
+    within: torch.Tensor | None = None,
 ) -> Found:
-    """Find the visible face of each pixel, or the k of the largest weight."""
+    """Find the visible face of each pixel, or the k of the largest weight; only those `within` (B, H, W) are listed."""
     module = reference if twin else ops
     order = "visible" if ranking is None else "weight"
     found = module.fragments(
         clip, faces, layout, k=k, blur=blur, image_size=image_size, near=near, order=order, ranking=ranking
     )
     face, shape = found.face_id.reshape(-1), found.face_id.shape
-    place = (face >= 0).nonzero()[:, 0]
+    listed = found.face_id >= 0 if within is None else (found.face_id >= 0) & within[..., None]
+    place = listed.reshape(-1).nonzero()[:, 0]
     barycentric = found.barycentric.reshape(-1, 3).index_select(0, place)
     return Found(shape, place, _images(place, shape), face.index_select(0, place), barycentric, found)
 
@@ -161,6 +169,16 @@ def softmax_blur(
     left = ranking.table[: _TABLE // 2 + 1]
     at = int(torch.searchsorted(left, torch.tensor(least, dtype=left.dtype), right=True)) - 1
     return math.inf if at < 0 else float(ranking.unit * -_table_distances()[at])
+
+
+def heaviest(found: Found, weights: torch.Tensor, layout: torch.Tensor, max_error: float) -> Found | None:
+    """Return the fragments without which `weights` change by less than `max_error`; None if k are too few for that."""
+    faces = int(layout[:, 2].max()) if len(layout) else 0
+    if not found.shape.numel():
+        return found
+    least = max_error / max(faces, 1)
+    last = found.dense(torch.ones_like(found.barycentric[:, 0]))[..., -1] * weights[..., -1]
+    return found.only(weights > least) if found.shape[-1] >= faces or float(last.max()) <= least else None
 
 
 def softmax_weights(
