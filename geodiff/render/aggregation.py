@@ -142,30 +142,43 @@ def _table_distances() -> torch.Tensor:
 
 def softmax_blur(
     ranking: Ranking,
-    log_floor: float,
-    spread: float,
+    rule: soft.TConorm,
+    gamma: float | torch.Tensor,
+    ends: tuple[float, float] | None,
+    depths: torch.Tensor,
+    background: float | None,
     layout: torch.Tensor,
     max_error: float,
 ) -> float:
-    """Return how far outside a face its weight in a softmax over depth still counts.
+    """Return how far outside a face its weight in a softmax over depth still counts, NDC; infinite if there is no end.
 
-    A weight is `F(d)·exp(z/γ)`, so a face far away in the image counts where it is far in front of the others.
+    A weight is `F(d)·exp(z/γ)`, so a face far away in the image counts where it is far in front of the others. It is
+    held against what a pixel surely has: the background, or else, where alpha is above `max_error`, a face with at
+    least the F below which none counts for alpha.
 
     Args:
         ranking: F, as `ranking_for` has it.
-        log_floor: log F of what a pixel surely has: 0 of a background, else that of a face without which alpha is
-            within `max_error` of 0.
-        spread: by how much z/γ of any face may exceed that of it.
+        rule: the T-conorm.
+        gamma: γ.
+        ends: depths at which z is 1 and 0, or None for those of the scene.
+        depths: of all vertices.
+        background: its z, or None if it takes no part.
         layout: of the images.
         max_error: what all that is left out may have of the weights of a pixel.
-
-    Returns:
-        NDC; infinite where there is no end.
     """
     faces = int(layout[:, 2].max()) if len(layout) else 0
-    if max_error <= 0 or faces == 0 or not math.isfinite(log_floor):
+    if not max_error > 0 or faces == 0:
         return math.inf
-    least = log_floor - spread + math.log(max_error / faces)
+    front, back = 1.0, 0.0
+    if ends is not None:
+        front, back = ((ends[1] - float(depth)) / (ends[1] - ends[0]) for depth in (depths.min(), depths.max()))
+    least = math.log(max_error / faces)
+    if background is None:
+        epsilon = rule.cull_threshold(max_error, faces)
+        least += math.log(epsilon) if epsilon > 0 else -math.inf
+    else:
+        back = background
+    least -= max(front - back, 0.0) / max(float(torch.as_tensor(gamma).detach()), _LEAST_GAMMA)
     left = ranking.table[: _TABLE // 2 + 1]
     at = int(torch.searchsorted(left, torch.tensor(least, dtype=left.dtype), right=True)) - 1
     return math.inf if at < 0 else float(ranking.unit * -_table_distances()[at])

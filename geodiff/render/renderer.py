@@ -10,7 +10,6 @@ import torch
 
 from geodiff import ops, reference, soft
 from geodiff.ops.culling import MAX_ERROR
-from geodiff.reference.fragments import Ranking
 from geodiff.render.aggregation import (
     Found,
     blur_for,
@@ -337,23 +336,6 @@ class Renderer:
             found = find(clip, faces, layout, blur=blur, **options)
         return found
 
-    def _softmax_blur(self, ranking: Ranking, clip: torch.Tensor, layout: torch.Tensor, near: float) -> float:
-        """Return how far from a pixel a face may be and still have a weight in its colour, NDC."""
-        if self.coverage == "edges" and self.background_depth is None:
-            return math.inf  # beyond an acute corner alpha has no face near it
-        front, back = 1.0, 0.0
-        if self.depth_range is not None and len(clip):
-            ends, depths = self.depth_range, clip[:, 2].detach().clamp(min=near)
-            front, back = ((ends[1] - float(end)) / (ends[1] - ends[0]) for end in (depths.min(), depths.max()))
-        floor, step = 0.0, 1 / max(float(torch.as_tensor(self.gamma).detach()), 1e-15)
-        if self.background_depth is None:
-            faces = int(layout[:, 2].max()) if len(layout) else 1
-            epsilon = self.tconorm.cull_threshold(self.max_error, max(faces, 1)) if self.max_error > 0 else 0.0
-            floor = math.log(epsilon) if epsilon > 0 else -math.inf
-        else:
-            back = self.background_depth
-        return softmax_blur(ranking, floor, max(front - back, 0.0) * step, layout, self.max_error)
-
     def _find_weighted(
         self,
         clip: torch.Tensor,
@@ -378,7 +360,12 @@ class Renderer:
             covered = covered | there
         ranking = ranking_for(self.distribution, self.scale, self.gamma, range_)
         options |= {"ranking": ranking, "within": covered if self.background_depth is None else None}
-        options["blur"] = self._softmax_blur(ranking, clip, layout, near)
+        options["blur"] = math.inf  # beyond an acute corner, alpha of edges has no face near it
+        if self.coverage != "edges" or self.background_depth is not None:
+            depths, rule = clip[:, 2].detach().clamp(min=near), self.tconorm
+            options["blur"] = softmax_blur(
+                ranking, rule, self.gamma, self.depth_range, depths, self.background_depth, layout, self.max_error
+            )
         if self.max_fragments is not None:
             return find(clip, faces, layout, k=self.max_fragments, **options), there
         k, kept = 32, None
