@@ -54,6 +54,12 @@ class Found(NamedTuple):
         """(P,)."""
         return self.fragments.depth.reshape(-1).index_select(0, self.place)
 
+    def only(self, kept: torch.Tensor) -> "Found":
+        """Return those fragments alone for which `kept` (B, H, W, k) holds; the maps stay."""
+        own = kept.reshape(-1).index_select(0, self.place).nonzero()[:, 0]
+        place, image, face, barycentric = (part.index_select(0, own) for part in self[1:5])
+        return Found(self.shape, place, image, face, barycentric, self.maps)
+
     def dense(self, values: torch.Tensor, fill: float = 0.0) -> torch.Tensor:
         """Return values (P, C) or (P,) as (B, H, W, k[, C]), `fill` where there is no fragment."""
         full = values.new_full((self.shape.numel(), *values.shape[1:]), fill)
@@ -71,15 +77,17 @@ def find(
     k: int = 1,
     blur: float = 0.0,
     ranking: Ranking | None = None,
+    within: torch.Tensor | None = None,
 ) -> Found:
-    """Find the visible face of each pixel, or the k of the largest weight."""
+    """Find the visible face of each pixel, or the k of the largest weight; only those `within` (B, H, W) are listed."""
     module = reference if twin else ops
     order = "visible" if ranking is None else "weight"
     found = module.fragments(
         clip, faces, layout, k=k, blur=blur, image_size=image_size, near=near, order=order, ranking=ranking
     )
     face, shape = found.face_id.reshape(-1), found.face_id.shape
-    place = (face >= 0).nonzero()[:, 0]
+    listed = found.face_id >= 0 if within is None else (found.face_id >= 0) & within[..., None]
+    place = listed.reshape(-1).nonzero()[:, 0]
     barycentric = found.barycentric.reshape(-1, 3).index_select(0, place)
     return Found(shape, place, _images(place, shape), face.index_select(0, place), barycentric, found)
 
@@ -140,33 +148,56 @@ def _table_distances() -> torch.Tensor:
 
 def softmax_blur(
     ranking: Ranking,
-    log_floor: float,
-    spread: float,
+    rule: soft.TConorm,
+    gamma: float | torch.Tensor,
+    ends: tuple[float, float] | None,
+    depths: torch.Tensor,
+    background: float | None,
     layout: torch.Tensor,
     max_error: float,
 ) -> float:
-    """Return how far outside a face its weight in a softmax over depth still counts.
+    """Return how far outside a face its weight in a softmax over depth still counts, NDC; infinite if there is no end.
 
-    A weight is `F(d)·exp(z/γ)`, so a face far away in the image counts where it is far in front of the others.
+    A weight is `F(d)·exp(z/γ)`, so a face far away in the image counts where it is far in front of the others. It is
+    held against what a pixel surely has: the background, or else, where alpha is above `max_error`, a face with at
+    least the F below which none counts for alpha.
 
     Args:
         ranking: F, as `ranking_for` has it.
-        log_floor: log F of what a pixel surely has: 0 of a background, else that of a face without which alpha is
-            within `max_error` of 0.
-        spread: by how much z/γ of any face may exceed that of it.
+        rule: the T-conorm.
+        gamma: γ.
+        ends: depths at which z is 1 and 0, or None for those of the scene.
+        depths: of all vertices.
+        background: its z, or None if it takes no part.
         layout: of the images.
         max_error: what all that is left out may have of the weights of a pixel.
-
-    Returns:
-        NDC; infinite where there is no end.
     """
     faces = int(layout[:, 2].max()) if len(layout) else 0
-    if max_error <= 0 or faces == 0 or not math.isfinite(log_floor):
+    if not max_error > 0 or faces == 0:
         return math.inf
-    least = log_floor - spread + math.log(max_error / faces)
+    front, back = 1.0, 0.0
+    if ends is not None:
+        front, back = ((ends[1] - float(depth)) / (ends[1] - ends[0]) for depth in (depths.min(), depths.max()))
+    least = math.log(max_error / faces)
+    if background is None:
+        epsilon = rule.cull_threshold(max_error, faces)
+        least += math.log(epsilon) if epsilon > 0 else -math.inf
+    else:
+        back = background
+    least -= max(front - back, 0.0) / max(float(torch.as_tensor(gamma).detach()), _LEAST_GAMMA)
     left = ranking.table[: _TABLE // 2 + 1]
     at = int(torch.searchsorted(left, torch.tensor(least, dtype=left.dtype), right=True)) - 1
     return math.inf if at < 0 else float(ranking.unit * -_table_distances()[at])
+
+
+def heaviest(found: Found, weights: torch.Tensor, layout: torch.Tensor, max_error: float) -> Found | None:
+    """Return the fragments without which `weights` change by less than `max_error`; None if k are too few for that."""
+    faces = int(layout[:, 2].max()) if len(layout) else 0
+    if not found.shape.numel():
+        return found
+    least = max_error / max(faces, 1)
+    last = found.dense(torch.ones_like(found.barycentric[:, 0]))[..., -1] * weights[..., -1]
+    return found.only(weights > least) if found.shape[-1] >= faces or float(last.max()) <= least else None
 
 
 def softmax_weights(

@@ -32,8 +32,9 @@ def softras(
 
     Approximately the released code: there, barycentrics outside a face are clipped and made to add up to one again
     (here they are those of the nearest point), colours are interpolated in the image (here in perspective), faces
-    with `A < 1e-4` are dropped, and the background's weight is counted twice and overflows for `ε/γ > 88`. Only
-    `max_fragments` faces of each pixel are mixed in rgb, those of largest weight.
+    with `A < 1e-4` are dropped, and the background's weight is counted twice and overflows for `ε/γ > 88`. At the
+    default γ the formula paints pixels far from the object in its colours, by `exp(z/γ)`; here it does. rgb mixes as
+    many faces as it takes for the rest to have less than `max_error` of the weights (`max_fragments=8` caps it).
 
     Args:
         image_size: `H` or `(H, W)`.
@@ -50,6 +51,7 @@ def softras(
         Renderer(64×64, Logistic().squared(), scale=0.0001, Probabilistic(), coverage='faces')
     """
     kind: dict[str, Any] = {"depth": "softmax", "depth_range": (near, far), "background_depth": eps, "gamma": gamma}
+    kind["max_fragments"] = None
     return Renderer(image_size, soft.Logistic().squared(), sigma, soft.Probabilistic(), **{**kind, **options})
 
 

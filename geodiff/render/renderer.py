@@ -10,8 +10,16 @@ import torch
 from geodiff import ops, reference, soft
 from geodiff.modes import outside_autocast
 from geodiff.ops.culling import MAX_ERROR
-from geodiff.reference.fragments import Ranking
-from geodiff.render.aggregation import Found, blur_for, find, find_visible, ranking_for, softmax_blur, softmax_weights
+from geodiff.render.aggregation import (
+    Found,
+    blur_for,
+    find,
+    find_visible,
+    heaviest,
+    ranking_for,
+    softmax_blur,
+    softmax_weights,
+)
 from geodiff.render.maps import footprint, mixed, needs_footprint, pooled, pooled_maps
 from geodiff.render.outputs import OUTPUTS, HardOutput, RenderOutput
 from geodiff.render.packing import depth_range, pack, warn_if_behind, warn_if_biased
@@ -63,7 +71,7 @@ class Renderer:
         supersample: s: render s·s pixels for each, and average (depth and normal over those covered; face_id and uv are
             those of the nearest).
         max_fragments: how many faces a pixel mixes with softmax; those of largest weight are taken, however far from
-            the pixel.
+            the pixel. None: as many as it takes to leave out no more than `max_error` of the weights of any pixel.
         scale_px: τ in pixels instead of `scale` (for a squared distribution, its root).
         max_error: faces far from a pixel are left out as long as alpha changes by no more than this, and the colour,
             too, with softmax (but for what `max_fragments` leaves out).
@@ -110,7 +118,7 @@ class Renderer:
         background_depth: float | None = None,
         outputs: str | Sequence[str] = ("alpha",),
         supersample: int = 1,
-        max_fragments: int = 8,
+        max_fragments: int | None = 8,
         scale_px: float | torch.Tensor | None = None,
         max_error: float = MAX_ERROR,
         backend: str = "kernel",
@@ -151,7 +159,9 @@ class Renderer:
         for name in self.outputs:
             choice("Renderer", "outputs", name, OUTPUTS)
         self.supersample = _count("supersample", supersample, "It is how many pixels each side of a pixel is cut into.")
-        self.max_fragments = _count("max_fragments", max_fragments, "It is how many faces a pixel mixes.")
+        if max_fragments is not None:
+            _count("max_fragments", max_fragments, "It is how many faces a pixel mixes, or None for enough.")
+        self.max_fragments = max_fragments
         self.background = self._checked_background(background)
 
     def _checked_background(self, background: Any) -> torch.Tensor:
@@ -196,16 +206,19 @@ class Renderer:
             return RenderOutput(alpha=pooled(alpha, s))
         images = len(layout)
         range_ = self._range(mesh, clip, images, camera.near)
-        reached = alpha.detach().reshape(images, *size) > self.max_error if self.coverage == "edges" else None
-        found = self._find(mesh, clip, faces, layout, camera.near, size, range_, reached)
-        seen = self._seen(mesh, camera, lights, found, clip, layout, batch, shading, wanted)
-        weights, shares, rest, there = None, None, None, None
-        if self.depth == "softmax":
-            weights, shares, rest = softmax_weights(
-                found, self.distribution, self.scale, self.gamma, range_, self.background_depth
+        seen_alpha = alpha.detach().reshape(images, *size)
+        if self.depth == "hard":
+            reached = seen_alpha > self.max_error if self.coverage == "edges" else None
+            found = self._find(mesh, clip, faces, layout, camera.near, size, reached)
+            there = None
+        else:
+            found, there = self._find_weighted(
+                mesh, clip, faces, layout, camera.near, size, range_, seen_alpha > 0
             )
-            if wanted != ("rgb",):
-                there = self._there(clip, faces, layout, camera.near, size)
+        seen = self._seen(mesh, camera, lights, found, clip, layout, batch, shading, wanted)
+        weights, shares, rest = None, None, None
+        if self.depth == "softmax":
+            weights, shares, rest = self._weights(found, range_)
         maps = mixed(found, seen, weights, shares, there, wanted)
         result: dict[str, torch.Tensor] = {}
         if "rgb" in wanted:
@@ -274,20 +287,15 @@ class Renderer:
         layout: torch.Tensor,
         near: float,
         size: tuple[int, int],
-        range_: torch.Tensor,
         reached: torch.Tensor | None,
     ) -> Found:
-        """Return the faces that colours come from; `reached` (B, H, W) pixels must have one, if there are faces."""
+        """Return the faces that are seen; `reached` (B, H, W) pixels must have one, if there are faces."""
         twin = self.backend == "reference"
         options: dict[str, Any] = {"image_size": size, "near": near, "twin": twin}
-        if self.depth == "softmax":
-            ranking = ranking_for(self.distribution, self.scale, self.gamma, range_)
-            blur = self._softmax_blur(ranking, clip, layout, near)
-            return find(clip, faces, layout, blur=blur, k=self.max_fragments, ranking=ranking, **options)
         if "rgb" not in self.outputs:
             return find(clip, faces, layout, **options)  # no map but rgb has a rim
         blur = blur_for(self.distribution, self.tconorm, self.scale, mesh, self.max_error)
-        if self.depth == "hard" and reached is None and not set(self.outputs) - {"rgb", "alpha"}:
+        if reached is None and not set(self.outputs) - {"rgb", "alpha"}:
             return find_visible(clip, faces, layout, blur=blur, **options)
         found = find(clip, faces, layout, blur=blur, **options)
         # Beyond an acute corner the product over three lines reaches farther than the distance to the face.
@@ -298,32 +306,49 @@ class Renderer:
             found = find(clip, faces, layout, blur=blur, **options)
         return found
 
-    def _softmax_blur(self, ranking: Ranking, clip: torch.Tensor, layout: torch.Tensor, near: float) -> float:
-        """Return how far from a pixel a face may be and still have a weight in its colour, NDC."""
-        if self.coverage == "edges" and self.background_depth is None:
-            return math.inf  # beyond an acute corner alpha has no face near it
-        front, back = 1.0, 0.0
-        if self.depth_range is not None and len(clip):
-            ends, depths = self.depth_range, clip[:, 2].detach().clamp(min=near)
-            front, back = ((ends[1] - float(end)) / (ends[1] - ends[0]) for end in (depths.min(), depths.max()))
-        floor, step = 0.0, 1 / max(float(torch.as_tensor(self.gamma).detach()), 1e-15)
-        if self.background_depth is None:
-            faces = int(layout[:, 2].max()) if len(layout) else 1
-            epsilon = self.tconorm.cull_threshold(self.max_error, max(faces, 1)) if self.max_error > 0 else 0.0
-            floor = math.log(epsilon) if epsilon > 0 else -math.inf
-        else:
-            back = self.background_depth
-        return softmax_blur(ranking, floor, max(front - back, 0.0) * step, layout, self.max_error)
+    def _find_weighted(
+        self,
+        mesh: Mesh | MeshBatch,
+        clip: torch.Tensor,
+        faces: torch.Tensor,
+        layout: torch.Tensor,
+        near: float,
+        size: tuple[int, int],
+        range_: torch.Tensor,
+        covered: torch.Tensor,
+    ) -> tuple[Found, torch.Tensor | None]:
+        """Return the faces of largest weight, and where some face is near enough for alpha (if not only rgb is wanted).
 
-    def _there(
-        self, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, near: float, size: tuple[int, int]
-    ) -> torch.Tensor:
-        """Return where some face is as near as alpha notices, (B, H, W)."""
-        blur = blur_for(self.distribution, self.tconorm, self.scale, layout, self.max_error)
-        twin = self.backend == "reference"
-        with torch.no_grad():
-            found = find_visible(clip, faces, layout, blur=blur, image_size=size, near=near, twin=twin)
-            return found.dense(torch.ones_like(found.barycentric[:, 0]))[..., 0] > 0
+        `covered` (B, H, W) says where alpha is not 0: without a background among the faces, nothing else has a colour.
+        """
+        options: dict[str, Any] = {"image_size": size, "near": near, "twin": self.backend == "reference"}
+        there = None
+        if set(self.outputs) - {"rgb", "alpha"}:
+            blur = blur_for(self.distribution, self.tconorm, self.scale, mesh, self.max_error)
+            with torch.no_grad():
+                seen = find_visible(clip, faces, layout, blur=blur, **options)
+                there = seen.dense(torch.ones_like(seen.barycentric[:, 0]))[..., 0] > 0
+            covered = covered | there
+        ranking = ranking_for(self.distribution, self.scale, self.gamma, range_)
+        options |= {"ranking": ranking, "within": covered if self.background_depth is None else None}
+        options["blur"] = math.inf  # beyond an acute corner, alpha of edges has no face near it
+        if self.coverage != "edges" or self.background_depth is not None:
+            depths, rule = clip[:, 2].detach().clamp(min=near), self.tconorm
+            options["blur"] = softmax_blur(
+                ranking, rule, self.gamma, self.depth_range, depths, self.background_depth, layout, self.max_error
+            )
+        if self.max_fragments is not None:
+            return find(clip, faces, layout, k=self.max_fragments, **options), there
+        k, kept = 32, None
+        while kept is None:
+            found = find(clip, faces, layout, k=k, **options)
+            with torch.no_grad():
+                kept = heaviest(found, self._weights(found, range_)[0], layout, self.max_error)
+            k *= 2
+        return kept, there
+
+    def _weights(self, found: Found, range_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        return softmax_weights(found, self.distribution, self.scale, self.gamma, range_, self.background_depth)
 
     def _seen(
         self,

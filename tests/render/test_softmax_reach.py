@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Softmax over depth against its formula over all pixels and faces: a face far from the pixel counts if it is in front."""
+"""Softmax over depth against its formula over all pixels and faces: a far face counts if it is well in front."""
 
 import pytest
 import torch
 
 import geodiff as gd
 
-SIZE = (24, 31)
+SIZE = (14, 19)
 EYE = gd.Camera.orbit(distance=2.732, elevation_deg=30.0, azimuth_deg=20.0, fov_deg=40.0)
 BACKGROUND = (0.9, 0.1, 0.0)
 
@@ -61,10 +61,13 @@ def test_softras_at_its_defaults_is_its_formula(subdivisions: int, backend: str)
         pytest.skip("the twin is slow")
     out = gd.presets.softras(SIZE, outputs=("rgb", "depth"), background=BACKGROUND, backend=backend)(mesh, EYE)
     expected, weights = dense(mesh, squared_logistic(1e-4), 1e-4, (1.0, 100.0), 1e-3)
-    left_out = float(weights.sort(dim=-1, descending=True)[0][..., 8:].sum(-1).max())
-    assert left_out < 2e-3  # what eight fragments leave out
     # max_error, and rounding of depths by 3e-7 over γ·99 = 1e-2
-    assert float((out.rgb - expected["rgb"]).abs().max()) < 1e-4 + 1e-3 + left_out
+    assert float((out.rgb - expected["rgb"]).abs().max()) < 1e-4 + 1e-4
+    # A pixel of a fine mesh is of more than eight faces, the default of other renderers.
+    left_out = float(weights.sort(dim=-1, descending=True)[0][..., 8:].sum(-1).max())
+    few = gd.presets.softras(SIZE, outputs="rgb", background=BACKGROUND, backend=backend, max_fragments=8)(mesh, EYE)
+    assert left_out > 1e-2 or subdivisions == 1
+    assert float((few.rgb - expected["rgb"]).abs().max()) < 2e-4 + 2 * left_out
     there = out.alpha > 1e-3
     assert float((out.depth - expected["depth"]).abs()[there].max()) < 1e-3
     far = expected["rgb"][0, 0] - torch.tensor(BACKGROUND, dtype=torch.float64)
@@ -116,14 +119,22 @@ def test_other_laws_and_coverages(law: str, coverage: str):
     assert float((out.rgb - alpha * expected - (1 - alpha) * behind).abs().max()) < 3e-4
 
 
-def test_the_best_of_all_faces_are_found_however_they_are_ordered():
-    mesh = ball(3)
-    turned = mesh.faces.flip(0)
-    for k in (1, 3):
-        render = gd.presets.softras(SIZE, outputs="rgb", max_fragments=k)
-        for seed in range(3):
-            order = torch.randperm(len(turned), generator=torch.Generator().manual_seed(seed))
-            shuffled = gd.Mesh(mesh.vertices, turned[order], vertex_colors=mesh.vertex_colors)
-            error = (render(mesh, EYE).rgb - render(shuffled, EYE).rgb).abs()
-            # Faces that share the nearest corner tie, and have the corner's colour in common.
-            assert float(error.max()) < 2e-3
+@pytest.mark.parametrize("k", [1, 8])
+def test_the_best_of_all_faces_are_found_however_they_are_ordered(k: int):
+    mesh = ball(3).to(dtype=torch.float64)
+    results = []
+    for seed in range(3):
+        order = torch.randperm(mesh.num_faces, generator=torch.Generator().manual_seed(seed))
+        shuffled = gd.Mesh(mesh.vertices, mesh.faces[order], vertex_colors=mesh.vertex_colors)
+        render = gd.Renderer(SIZE, scale=0.02, depth="softmax", gamma=3e-3, outputs=("rgb", "face_id"), max_fragments=k)
+        results.append((render(shuffled, EYE), order))
+    log_cdf = logistic(0.02)
+    seen = gd.fragments(mesh, EYE, SIZE, k=mesh.num_faces, blur=30.0)
+    ends = seen_depths(mesh).min(), seen_depths(mesh).max()
+    logits = log_cdf(seen.distance) + (ends[1] - seen.depth) / (ends[1] - ends[0]) / 3e-3
+    best = logits.amax(dim=-1)
+    for out, order in results:
+        there = out.face_id >= 0
+        own = torch.where(there, order[out.face_id.clamp(min=0)], -1)
+        got = torch.where(seen.face_id == own[..., None], logits, -torch.inf).amax(dim=-1)
+        assert float((best - got)[there].max()) < 0.02  # ranked by log F of a table
