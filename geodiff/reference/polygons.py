@@ -162,22 +162,23 @@ def _signed_distance(points: torch.Tensor, vertices: torch.Tensor, squared: bool
     polygon = torch.arange(len(vertices), device=vertices.device)
     a = vertices[polygon, edge]
     b = vertices[polygon, (edge + 1) % 4]
-    along = b - a
+    # Unit vectors: the square of a tiny edge's length would overflow in the backward pass.
+    length = torch.linalg.vector_norm(b - a, dim=-1)
+    along = (b - a) / length[:, :, None]
     arm = points[:, None] - a
-    length2 = (along * along).sum(dim=-1)
-    t = (arm * along).sum(dim=-1) / length2
+    t = (arm * along).sum(dim=-1) / length
     to_vertex = points[:, None] - torch.where((t <= 0)[..., None], a, b)
     vertex2 = (to_vertex * to_vertex).sum(dim=-1)
 
-    # The line's distance times the edge's length. Exactly on the line either sign would do for the value, and only this
+    # The line's distance. Exactly on the line either sign would do for the value, and only this
     # one has the inner normal as its gradient.
     side = winding * cross(along, arm)
     side = torch.where((side != 0) & ((side > 0) != inside), -side, side)
     on_edge = ((t > 0) & (t < 1)) | (vertex2 == 0)
     sign = inside.to(points.dtype) * 2 - 1
     if squared:
-        return torch.where(on_edge, side * (side.abs() / length2), sign * vertex2)
-    return torch.where(on_edge, side / length2.sqrt(), sign * torch.where(on_edge, 1.0, vertex2).sqrt())
+        return torch.where(on_edge, side * side.abs(), sign * vertex2)
+    return torch.where(on_edge, side, sign * torch.where(on_edge, 1.0, vertex2).sqrt())
 
 
 def _nearest_edge(points: torch.Tensor, vertices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
