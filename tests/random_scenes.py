@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random scenes far outside of what anybody draws on purpose, and what every output must satisfy on them.
 
-`cases(seed)` yields cases for ever; `check(case)` raises AssertionError where a kernel, its twin or a bound of theirs is
-wrong. Tests take the first few; run as a program, with a seed and a number of cases or of seconds, it goes on:
+`cases(seed)` yields cases for ever; `check(case)` raises AssertionError where a kernel, its twin or a bound of theirs
+is wrong. Tests take the first few; run as a program, with a seed and a number of cases or of seconds, it goes on:
 
     python -m tests.random_scenes --seed 1 --count 10000 --seconds 900
 """

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from geodiff.reference.arguments import check_packed, face_corners, pixel_centres, pixel_chunks
-from geodiff.reference.polygons import Polygons, cross, doubled_area, near_clip, signed_distance
+from geodiff.reference.polygons import Polygons, contains, cross, doubled_area, near_clip, signed_distance
 from geodiff.reference.rasterize import _interpolate
 from geodiff.validation import choice, fail, floating, positive
 
@@ -132,7 +132,7 @@ def fragments(
         with torch.no_grad():
             polygons = near_clip(corners, near)
             pieces = pixel_chunks(pixels, len(corners), chunk)
-            chosen = [_choose(corners, polygons, piece, near, k, blur, order, ranking, sharpness) for piece in pieces]
+            chosen = [_choose(corners, polygons, piece, k, blur, order, ranking, sharpness) for piece in pieces]
         images.append(_images(corners, pixels, near, *(torch.cat(part) for part in zip(*chosen, strict=True))))
     shape = (len(images), *image_size, k)
     if not images:
@@ -148,7 +148,6 @@ def _choose(
     corners: torch.Tensor,
     polygons: Polygons,
     pixels: torch.Tensor,
-    near: float,
     k: int,
     blur: float,
     order: str,
@@ -160,10 +159,10 @@ def _choose(
     if len(drawn) == 0:
         none = drawn.new_full((len(pixels), k), -1)
         return none, none == 0
-    barycentric, depth = _interpolate(corners[drawn], pixels[:, None])
+    depth = _interpolate(corners[drawn], pixels[:, None])[1]
     seen = polygons.select(drawn)
     distance = signed_distance(pixels, seen)
-    covers = (barycentric >= 0).all(dim=-1) & (depth >= near)
+    covers = contains(pixels, seen) & ~depth.isnan()
     length = distance.abs()
     counts = covers | ((length <= blur) & (blur > 0))
     pixel, face = (counts & ~covers).nonzero().unbind(1)

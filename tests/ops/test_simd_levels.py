@@ -112,7 +112,7 @@ def test_an_unknown_level_in_the_environment_is_refused(monkeypatch: pytest.Monk
     monkeypatch.setenv("GEODIFF_SIMD", "avx9")
     cpu.extension.cache_clear()
     try:
-        with pytest.raises(ValueError, match="`GEODIFF_SIMD` must be one of baseline.* on this machine; got avx9"):
+        with pytest.raises(ValueError, match=r"`GEODIFF_SIMD` must be one of baseline.* on this machine; got avx9"):
             cpu.simd_level()
     finally:
         monkeypatch.undo()
