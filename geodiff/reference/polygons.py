@@ -196,20 +196,20 @@ def _signed_distance(points: torch.Tensor, vertices: torch.Tensor, squared: bool
     polygon = torch.arange(len(vertices), device=vertices.device)
     a = vertices[polygon, edge]
     b = vertices[polygon, (edge + 1) % 4]
-    # Unit vectors: the square of a tiny edge's length would overflow in the backward pass.
-    length = torch.linalg.vector_norm(b - a, dim=-1)
-    along = (b - a) / length[:, :, None]
+    along = b - a
     arm = points[:, None] - a
-    t = (arm * along).sum(dim=-1) / length
+    length = torch.linalg.vector_norm(along, dim=-1)
+    t = ((arm * along).sum(dim=-1) / length / length).detach()
     to_vertex = points[:, None] - torch.where((t <= 0)[..., None], a, b)
     vertex2 = (to_vertex * to_vertex).sum(dim=-1)
 
-    # The line's distance. Exactly on the line either sign would do for the value, and only this
+    # The line's distance times the edge's length. Exactly on the line either sign would do for the value, and only this
     # one has the inner normal as its gradient.
     side = winding * cross(along, arm)
     side = torch.where((side != 0) & ((side > 0) != inside), -side, side)
     on_edge = ((t > 0) & (t < 1)) | (vertex2 == 0)
     sign = inside.to(points.dtype) * 2 - 1
+    side = side / length  # not by its square, which in the backward pass of a tiny edge overflows
     if squared:
         return torch.where(on_edge, side * side.abs(), sign * vertex2)
     return torch.where(on_edge, side, sign * torch.where(on_edge, 1.0, vertex2).sqrt())
