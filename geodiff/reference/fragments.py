@@ -226,10 +226,11 @@ def _boundary(points: torch.Tensor, polygons: Polygons, inside: torch.Tensor) ->
         polygon = torch.arange(len(vertices), device=vertices.device)
     a, b = vertices[polygon, edge], vertices[polygon, (edge + 1) % 4]
     along, arm = b - a, points - a
-    length2 = (along * along).sum(dim=-1)
-    t = (arm * along).sum(dim=-1) / length2
+    # Twice by the length, not once by its square, which in the backward pass of a tiny edge overflows.
+    length = torch.linalg.vector_norm(along, dim=-1)
+    t = (arm * along).sum(dim=-1) / length / length
     nearest = a + t.clamp(0, 1)[:, None] * along
-    side = winding * cross(along, arm) / length2.sqrt()
+    side = winding * cross(along, arm) / length
     miss2 = ((points - torch.where((t <= 0)[:, None], a, b)) ** 2).sum(dim=-1)
     strip = ((t > 0) & (t < 1)) | inside | (miss2 == 0)
     # On the line the sign is what was decided; only the other factor carries a gradient there.

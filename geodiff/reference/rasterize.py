@@ -96,9 +96,7 @@ def _one_image(
     )
 
 
-def _nearest_face(
-    corners: torch.Tensor, polygons: Polygons, drawn: torch.Tensor, pixels: torch.Tensor
-) -> torch.Tensor:
+def _nearest_face(corners: torch.Tensor, polygons: Polygons, drawn: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
     if len(drawn) == 0:
         return drawn.new_full((len(pixels),), -1)
     depth = _interpolate(corners, pixels[:, None])[1]

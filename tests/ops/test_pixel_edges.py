@@ -51,7 +51,8 @@ def masks(clip: torch.Tensor, faces: torch.Tensor, size: tuple[int, int], module
         "rasterize": module.rasterize(*pack, image_size=size).face_id[0] >= 0,
         "fragments": module.fragments(*pack, k=1, image_size=size).face_id[0, ..., 0] >= 0,
         "two fragments": module.fragments(*pack, k=2, image_size=size).face_id[0, ..., 0] >= 0,
-        "fragments with blur": module.fragments(*pack, k=1, blur=0.5, image_size=size).distance[0, ..., 0] >= 0,
+        "fragments with blur": module.fragments(*pack, blur=0.5, order="visible", image_size=size).distance[0, ..., 0]
+        >= 0,
         "visible": shown,
         "silhouette": module.silhouette(*pack, tconorm="maximum", **soft)[0] == 1,
         "edges": module.silhouette(*pack, tconorm="maximum", coverage="edges", **soft)[0] == 1,
