@@ -18,7 +18,7 @@ NO_KERNELS = ("math", "parallel_backend", "set_simd_level", "simd_level", "simd_
 def extension() -> ModuleType:
     """Return the compiled extension ``geodiff.native._cpu``.
 
-    The environment variable ``GEODIFF_SIMD`` names the SIMD level that its kernels use (``baseline``, ``v3``, ``v4``);
+    The environment variable ``GEODIFF_SIMD`` names the SIMD level of its kernels (``baseline``, ``v3`` or ``v4``);
     without it, they use the widest that this machine has.
 
     Raises:

@@ -7,7 +7,7 @@ import torch
 
 from geodiff.modes import outside_autocast
 from geodiff.reference.arguments import check_packed, face_corners, pixel_centres, pixel_chunks
-from geodiff.reference.polygons import Polygons, cross, doubled_area, near_clip, signed_distance
+from geodiff.reference.polygons import Polygons, contains, cross, doubled_area, near_clip, signed_distance
 from geodiff.reference.rasterize import _interpolate
 from geodiff.validation import choice, fail, floating, positive, shapes_repr
 
@@ -140,7 +140,7 @@ def fragments(
         with torch.no_grad():
             polygons = near_clip(corners, near)
             pieces = pixel_chunks(pixels, len(corners), chunk)
-            chosen = [_choose(corners, polygons, piece, near, k, blur, order, ranking, sharpness) for piece in pieces]
+            chosen = [_choose(corners, polygons, piece, k, blur, order, ranking, sharpness) for piece in pieces]
         images.append(_images(corners, pixels, near, *(torch.cat(part) for part in zip(*chosen, strict=True))))
     shape = (len(images), *image_size, k)
     if not images:
@@ -156,7 +156,6 @@ def _choose(
     corners: torch.Tensor,
     polygons: Polygons,
     pixels: torch.Tensor,
-    near: float,
     k: int,
     blur: float,
     order: str,
@@ -168,10 +167,10 @@ def _choose(
     if len(drawn) == 0:
         none = drawn.new_full((len(pixels), k), -1)
         return none, none == 0
-    barycentric, depth = _interpolate(corners[drawn], pixels[:, None])
+    depth = _interpolate(corners[drawn], pixels[:, None])[1]
     seen = polygons.select(drawn)
     distance = signed_distance(pixels, seen)
-    covers = (barycentric >= 0).all(dim=-1) & (depth >= near)
+    covers = contains(pixels, seen) & ~depth.isnan()
     length = distance.abs()
     counts = covers | ((length <= blur) & (blur > 0))
     pixel, face = (counts & ~covers).nonzero().unbind(1)
@@ -235,10 +234,11 @@ def _boundary(points: torch.Tensor, polygons: Polygons, inside: torch.Tensor) ->
         polygon = torch.arange(len(vertices), device=vertices.device)
     a, b = vertices[polygon, edge], vertices[polygon, (edge + 1) % 4]
     along, arm = b - a, points - a
-    length2 = (along * along).sum(dim=-1)
-    t = (arm * along).sum(dim=-1) / length2
+    # Twice by the length, not once by its square, which in the backward pass of a tiny edge overflows.
+    length = torch.linalg.vector_norm(along, dim=-1)
+    t = (arm * along).sum(dim=-1) / length / length
     nearest = a + t.clamp(0, 1)[:, None] * along
-    side = winding * cross(along, arm) / length2.sqrt()
+    side = winding * cross(along, arm) / length
     miss2 = ((points - torch.where((t <= 0)[:, None], a, b)) ** 2).sum(dim=-1)
     strip = ((t > 0) & (t < 1)) | inside | (miss2 == 0)
     # On the line the sign is what was decided; only the other factor carries a gradient there.

@@ -134,6 +134,40 @@ def signed_distance(points: torch.Tensor, polygons: Polygons, *, squared: bool =
     return empty.index_copy(1, drawn, _signed_distance(points, polygons.points[drawn], squared))
 
 
+def contains(points: torch.Tensor, polygons: Polygons) -> torch.Tensor:
+    """Say which points lie inside of polygons or on their boundaries.
+
+    Two polygons judge a point beside their common edge by the same numbers, so that none falls between them.
+
+    Args:
+        points: `(M, 2)`, NDC.
+        polygons: P polygons that contribute, from `near_clip`.
+
+    Returns:
+        `(M, P)`, bool.
+
+    Gradients: none.
+
+    Example:
+        >>> triangle = torch.tensor([[[0.0, 0.0, 1.0, 1.0], [1.0, 0.0, 1.0, 1.0], [0.0, 1.0, 1.0, 1.0]]])
+        >>> contains(torch.tensor([[0.5, 0.5], [0.5, 0.75]]), near_clip(triangle, near=0.01))
+        tensor([[ True],
+                [False]])
+    """
+    a = polygons.points.detach()
+    b = a.roll(-1, dims=1)
+    swap = (b[..., 0] < a[..., 0]) | ((b[..., 0] == a[..., 0]) & (b[..., 1] < a[..., 1]))
+    first = torch.where(swap[..., None], b, a)
+    along = torch.where(swap[..., None], a, b) - first
+    length2 = (along * along).sum(dim=-1)
+    shortest2 = (64 * torch.finfo(a.dtype).eps) ** 2 * length2.amax(dim=1)
+    none = length2 <= torch.where(polygons.counts == 4, shortest2, 0.0)[:, None]
+    turn = doubled_area(a).sign()[:, None] * torch.where(swap, -1.0, 1.0).to(a)
+    along = torch.where(none[..., None], 0.0, along * turn[..., None])
+    arm = points[:, None, None] - first
+    return (along[..., 0] * arm[..., 1] >= along[..., 1] * arm[..., 0]).all(dim=-1)
+
+
 def line_distances(points: torch.Tensor, polygons: Polygons) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the signed distances from points to the lines of all edges of polygons, positive on the inner side.
 
@@ -172,8 +206,8 @@ def _signed_distance(points: torch.Tensor, vertices: torch.Tensor, squared: bool
     b = vertices[polygon, (edge + 1) % 4]
     along = b - a
     arm = points[:, None] - a
-    length2 = (along * along).sum(dim=-1)
-    t = (arm * along).sum(dim=-1) / length2
+    length = torch.linalg.vector_norm(along, dim=-1)
+    t = ((arm * along).sum(dim=-1) / length / length).detach()
     to_vertex = points[:, None] - torch.where((t <= 0)[..., None], a, b)
     vertex2 = (to_vertex * to_vertex).sum(dim=-1)
 
@@ -183,9 +217,10 @@ def _signed_distance(points: torch.Tensor, vertices: torch.Tensor, squared: bool
     side = torch.where((side != 0) & ((side > 0) != inside), -side, side)
     on_edge = ((t > 0) & (t < 1)) | (vertex2 == 0)
     sign = inside.to(points.dtype) * 2 - 1
+    side = side / length  # not by its square, which in the backward pass of a tiny edge overflows
     if squared:
-        return torch.where(on_edge, side * (side.abs() / length2), sign * vertex2)
-    return torch.where(on_edge, side / length2.sqrt(), sign * torch.where(on_edge, 1.0, vertex2).sqrt())
+        return torch.where(on_edge, side * side.abs(), sign * vertex2)
+    return torch.where(on_edge, side, sign * torch.where(on_edge, 1.0, vertex2).sqrt())
 
 
 def _nearest_edge(points: torch.Tensor, vertices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

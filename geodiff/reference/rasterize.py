@@ -7,7 +7,7 @@ import torch
 
 from geodiff.modes import outside_autocast
 from geodiff.reference.arguments import check_packed, face_corners, pixel_centres, pixel_chunks
-from geodiff.reference.polygons import cross, near_clip
+from geodiff.reference.polygons import Polygons, contains, cross, near_clip
 from geodiff.validation import shapes_repr
 
 
@@ -88,9 +88,11 @@ def _one_image(
     corners: torch.Tensor, pixels: torch.Tensor, near: float, chunk: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     with torch.no_grad():
-        drawn = near_clip(corners, near).counts.nonzero()[:, 0]
+        polygons = near_clip(corners, near)
+        drawn = polygons.counts.nonzero()[:, 0]
+        polygons = polygons.select(drawn)
         pieces = pixel_chunks(pixels, len(drawn), chunk)
-        face_id = torch.cat([_nearest_face(corners[drawn], drawn, piece, near) for piece in pieces])
+        face_id = torch.cat([_nearest_face(corners[drawn], polygons, drawn, piece) for piece in pieces])
     hit = (face_id >= 0).nonzero()[:, 0]
     barycentric, depth = _interpolate(corners[face_id[hit]], pixels[hit])
     return (
@@ -100,19 +102,19 @@ def _one_image(
     )
 
 
-def _nearest_face(corners: torch.Tensor, drawn: torch.Tensor, pixels: torch.Tensor, near: float) -> torch.Tensor:
+def _nearest_face(corners: torch.Tensor, polygons: Polygons, drawn: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
     if len(drawn) == 0:
         return drawn.new_full((len(pixels),), -1)
-    barycentric, depth = _interpolate(corners, pixels[:, None])
-    # A ray in the plane of a face has no barycentrics: NaN, which is not ≥ 0.
-    covered = (barycentric >= 0).all(dim=-1) & (depth >= near)
+    depth = _interpolate(corners, pixels[:, None])[1]
+    # A ray in the plane of a face has no barycentrics, and a depth that is NaN.
+    covered = contains(pixels, polygons) & ~depth.isnan()
     nearest, place = torch.where(covered, depth, torch.inf).min(dim=1)
     return torch.where(torch.isfinite(nearest), drawn[place], -1)
 
 
 def _interpolate(corners: torch.Tensor, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the barycentrics `(..., 3)` and depths `(...)` of pixels `(..., 2)` in triangles `(..., 3, 4)`."""
-    # Barycentrics are ratios: one power of two for all of a face changes no bit and keeps the products from overflowing.
+    # Barycentrics are ratios: a power of two for each face changes no bit and keeps its products from overflowing.
     plane = corners[..., [0, 1, 3]]
     exponent = torch.frexp(plane.detach().abs().amax(dim=(-2, -1), keepdim=True)).exponent
     plane = plane * torch.ldexp(torch.ones_like(exponent, dtype=plane.dtype), -exponent)

@@ -51,7 +51,8 @@ def masks(clip: torch.Tensor, faces: torch.Tensor, size: tuple[int, int], module
         "rasterize": module.rasterize(*pack, image_size=size).face_id[0] >= 0,
         "fragments": module.fragments(*pack, k=1, image_size=size).face_id[0, ..., 0] >= 0,
         "two fragments": module.fragments(*pack, k=2, image_size=size).face_id[0, ..., 0] >= 0,
-        "fragments with blur": module.fragments(*pack, k=1, blur=0.5, image_size=size).distance[0, ..., 0] >= 0,
+        "fragments with blur": module.fragments(*pack, blur=0.5, order="visible", image_size=size).distance[0, ..., 0]
+        >= 0,
         "visible": shown,
         "silhouette": module.silhouette(*pack, tconorm="maximum", **soft)[0] == 1,
         "edges": module.silhouette(*pack, tconorm="maximum", coverage="edges", **soft)[0] == 1,
@@ -80,7 +81,9 @@ def test_any_rectangle_on_pixel_centres(size: tuple[int, int], dtype: torch.dtyp
     # Its corners are places of pixel centres, k/s, rounded as every number is.
     short = min(size)
     rows, columns = size[0] // 2 * 2 - size[0] % 2 - 3 * (short > 9), size[1] - 3
-    corners = torch.tensor([[-columns, -rows], [columns, -rows], [columns, rows], [-columns, rows]], dtype=dtype) / short
+    corners = (
+        torch.tensor([[-columns, -rows], [columns, -rows], [columns, rows], [-columns, rows]], dtype=dtype) / short
+    )
     faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
     wanted = expected_mask(size, rows, columns)
     for name, mask in masks(orthographic(corners, dtype), faces, size, ops).items():
@@ -94,7 +97,9 @@ def test_diagonals_through_pixel_centres_leave_no_holes(size: int, dtype: torch.
     k = torch.linspace(-0.9, 0.9, 8, dtype=torch.float64)
     y, x = torch.meshgrid(k, k, indexing="ij")
     corner = (torch.arange(7)[:, None] * 8 + torch.arange(7)).flatten()
-    faces = torch.cat([torch.stack([corner, corner + 1, corner + 9], 1), torch.stack([corner, corner + 9, corner + 8], 1)])
+    faces = torch.cat(
+        [torch.stack([corner, corner + 1, corner + 9], 1), torch.stack([corner, corner + 9, corner + 8], 1)]
+    )
     clip = orthographic(torch.stack([x, y], -1).reshape(-1, 2), dtype)
     inner = expected_mask((size, size), int(0.9 * size - 1), int(0.9 * size - 1))
     for name, mask in masks(clip, faces, (size, size), ops).items():
