@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from geodiff.scene.anchor import anchor
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mesh_batch import MeshBatch
 from geodiff.scene.topology import Topology
@@ -104,6 +105,8 @@ def laplacian(mesh: Mesh | MeshBatch, *, kind: str = "uniform", reduction: str =
     choice("losses.laplacian", "kind", kind, ("uniform", "cotangent"))
 
     def value(x: torch.Tensor, tables: _Tables) -> torch.Tensor:
+        # A sum of many coordinates: far from the origin each would round more than the differences are.
+        x = x - anchor(x.movedim(0, -2)) if kind == "uniform" else x
         delta = _product(x, tables.laplacian) if kind == "uniform" else _cotangent_delta(x, tables)
         return (delta * delta).sum((0, 2))
 

@@ -8,6 +8,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from geodiff.atlas.watertight import load_open3d
+from geodiff.scene.anchor import anchor
 from geodiff.scene.mesh import Mesh
 from geodiff.validation import fail, promote
 
@@ -69,9 +70,12 @@ def closest_on_mesh(points: torch.Tensor, mesh: Mesh, *, rounded: bool = False) 
     if x.dim() != 2 or x.shape[1] != 3:
         raise fail(where, "points", "of shape (N, 3)", x)
     check_mesh(where, "mesh", mesh)
-    places = x.detach().cpu().double().numpy()
+    # Far from the origin distances are differences of large numbers.
+    vertices = mesh.vertices.detach().cpu().double()
+    place = anchor(vertices)
+    mesh, places = mesh.to("cpu").with_vertices(vertices - place), (x.detach().cpu().double() - place).numpy()
     found = (_by_open3d(places, mesh) if rounded else None) or _closest(places, mesh)
-    return Closest(found[0].to(x), found[1].to(x.device), found[2].to(x))
+    return Closest(found[0].to(x), found[1].to(x.device), (found[2] + place).to(x))
 
 
 def sample_mesh(mesh: Mesh, count: int, seed: int = 0) -> Samples:

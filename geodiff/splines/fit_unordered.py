@@ -148,9 +148,9 @@ def fit_cloud(
             outcome = alternate(rounds, weight, most, least, callback, automatic, net if initial is None else None)
         except Diverged as error:
             raise RuntimeError(f"{where}: {error}. Raise `smoothing`.") from None
-        problem.points, problem.parameters = own, tuple(rounds.u.unbind(-1))
-        outcome.control = outcome.control * size + centre
-    return result(problem, outcome, data, [outcome.objective])
+        problem.points, problem.parameters = own - centre, tuple(rounds.u.unbind(-1))
+        outcome.control = outcome.control * size
+    return result(problem, outcome, data, centre, [outcome.objective])
 
 
 def _zip(*lists: Any) -> Any:

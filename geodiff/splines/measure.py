@@ -14,7 +14,7 @@ values agree to it, and the finer one is returned, with the gradient of the fine
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -26,6 +26,8 @@ from geodiff.splines.quadrature import breakpoints, count_of, integral, nodes_on
 from geodiff.splines.spline import NURBS
 from geodiff.splines.surface import NURBSSurface
 from geodiff.validation import fail, looks_at_values
+
+Spline = TypeVar("Spline", bound=NURBS)
 
 
 def _curve(where: str, curve: Any) -> NURBSCurve:
@@ -270,10 +272,10 @@ def area(spline: NURBS, points: int | None = None, tolerance: float | None = Non
     if spline.dim != 2:
         raise fail("area", "spline", "a curve in the plane, D = 2, or a surface", f"D = {spline.dim}")
     _check_closed_curve("area", spline)
-    middle = _middle(spline)
+    spline = _moved(spline, _middle(spline))
 
     def swept(jet: Jet) -> torch.Tensor:
-        c, d = jet[(0,)] - middle[..., None, :], jet[(1,)]
+        c, d = jet[(0,)], jet[(1,)]
         return ((c[..., 0] * d[..., 1] - c[..., 1] * d[..., 0]) / 2)[..., None]
 
     return integral("area", spline, swept, breaks, _exact(spline, points, 2), tolerance)[..., 0]
@@ -282,6 +284,11 @@ def area(spline: NURBS, points: int | None = None, tolerance: float | None = Non
 def _middle(spline: NURBS) -> torch.Tensor:
     """Return a fixed point `(..., D)` near the spline: moments about it lose no digits."""
     return spline.control_points.detach().mean(tuple(range(-spline.axes - 1, -1)))
+
+
+def _moved(spline: Spline, middle: torch.Tensor) -> Spline:
+    """Return the spline about its middle: differences from it have all digits, however far from the origin."""
+    return spline.replace(control_points=spline.control_points - middle[(..., *(None,) * spline.axes, slice(None))])
 
 
 def _size(spline: NURBS) -> torch.Tensor:
@@ -349,9 +356,10 @@ def _moments(
 ) -> torch.Tensor:
     """Return a surface's part of the volume and of the first moments over the size, about the middle, `(..., 4)`."""
     size = _size(surface)[..., None, None, None]
+    surface = _moved(surface, middle)
 
     def swept(jet: Jet) -> torch.Tensor:
-        arm, normal = jet[(0, 0)] - middle[..., None, None, :], _surface_normal(jet)
+        arm, normal = jet[(0, 0)], _surface_normal(jet)
         return torch.cat([(arm * normal).sum(-1, keepdim=True) / 3, arm * arm * normal / (2 * size)], -1)
 
     breaks = [breakpoints(surface, i) for i in range(2)]
@@ -443,12 +451,13 @@ def centroid(
         return middle + moments[..., 1:] / moments[..., :1] * size
     if isinstance(spline, NURBSVolume):
         _in_space("centroid", spline)
+    spline = _moved(spline, middle)
     element = {1: _speed, 2: _area_element, 3: _jacobian}[spline.axes]
     room = (..., *(None,) * spline.axes, slice(None))
 
     def weighed(jet: Jet) -> torch.Tensor:
         mass = element(jet)
-        arm = (jet[(0,) * spline.axes] - middle[room]) / size[room]
+        arm = jet[(0,) * spline.axes] / size[room]
         return torch.cat([mass, mass * arm], -1)
 
     breaks = [breakpoints(spline, i) for i in range(spline.axes)]
