@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from geodiff.scene.anchor import anchor
 from geodiff.splines.conics import read_numbers
 from geodiff.splines.curve import NURBSCurve
 from geodiff.splines.geometry import Jet
@@ -347,6 +348,8 @@ def volume(
         breaks = [breakpoints(spline, i) for i in range(3)]
         return integral("volume", spline, _jacobian, breaks, _exact(spline, points, 3), tolerance)[..., 0]
     surfaces = _closed("volume", spline, check)
+    place = anchor(surfaces[0].control_points.flatten(-3, -2))
+    surfaces = [_moved(s, place) for s in surfaces]
     middle = _middle(surfaces[0])
     return torch.stack([_moments("volume", s, middle, points, tolerance)[..., 0] for s in surfaces]).sum(0)
 
@@ -444,11 +447,14 @@ def centroid(
         raise fail("centroid", "spline", "a NURBS curve, surface or volume", spline, error=TypeError)
     if solid and not isinstance(spline, NURBSSurface):
         raise fail("centroid", "solid", "left out unless for a surface", spline, error=TypeError)
+    if solid:
+        _closed("centroid", spline, True)
+    place = anchor(spline.control_points.flatten(-spline.axes - 1, -2))
+    spline = _moved(spline, place)
     middle, size = _middle(spline), _size(spline)[..., None]
     if isinstance(spline, NURBSSurface) and solid:
-        _closed("centroid", spline, True)
         moments = _moments("centroid", spline, middle, points, tolerance)
-        return middle + moments[..., 1:] / moments[..., :1] * size
+        return place + (middle + moments[..., 1:] / moments[..., :1] * size)
     if isinstance(spline, NURBSVolume):
         _in_space("centroid", spline)
     spline = _moved(spline, middle)
@@ -462,7 +468,7 @@ def centroid(
 
     breaks = [breakpoints(spline, i) for i in range(spline.axes)]
     moments = integral("centroid", spline, weighed, breaks, points, tolerance)
-    return middle + moments[..., 1:] / moments[..., :1] * size
+    return place + (middle + moments[..., 1:] / moments[..., :1] * size)
 
 
 def bounding_box(spline: NURBS) -> tuple[torch.Tensor, torch.Tensor]:
