@@ -16,6 +16,8 @@ def anchor(points: torch.Tensor) -> torch.Tensor:
         >>> anchor(torch.tensor([[1000.0, 0.0], [1001.0, 3.0]]))
         tensor([1000.5000,    0.0000])
     """
+    if points.shape[-2] == 0:
+        return points.new_zeros((*points.shape[:-2], points.shape[-1]))
     low, high = torch.aminmax(points.detach(), dim=-2)
     middle = low + (high - low) / 2
     return torch.where(middle.abs() > FAR * (high - low), middle, 0)
