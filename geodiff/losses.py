@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from geodiff.modes import is_transformed, keep, outside_autocast
+from geodiff.scene.anchor import anchor
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mesh_batch import MeshBatch
 from geodiff.scene.topology import Topology
@@ -118,6 +119,8 @@ def laplacian(
     choice("losses.laplacian", "kind", kind, ("uniform", "cotangent"))
 
     def value(x: torch.Tensor, tables: _Tables) -> _Terms:
+        # A sum of many coordinates: far from the origin each would round more than the differences are.
+        x = x - anchor(x.movedim(0, -2)) if kind == "uniform" else x
         delta = _product(x, tables.laplacian) if kind == "uniform" else _cotangent_delta(x, tables)
         total = (delta * delta).sum((0, 2)) if squared else torch.linalg.vector_norm(delta, dim=2).sum(0)
         return total, delta.shape[0]

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from geodiff.atlas.watertight import load_open3d
+from geodiff.scene.anchor import anchor
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.proximity import check_faces, closest_point
 from geodiff.validation import fail, integer, promote, seed_number
@@ -62,12 +63,16 @@ def closest_on_mesh(points: torch.Tensor, mesh: Mesh, *, rounded: bool = False) 
     if x.dim() != 2 or x.shape[1] != 3:
         raise fail(where, "points", "of shape (N, 3)", x)
     check_mesh(where, "mesh", mesh)
-    found = _by_open3d(x.detach().cpu().double().numpy(), mesh) if rounded else None
+    # Far from the origin distances are differences of large numbers.
+    vertices = mesh.vertices.detach().cpu().double()
+    place = anchor(vertices)
+    mesh, places = mesh.to("cpu").with_vertices(vertices - place), x.detach().cpu().double() - place
+    found = _by_open3d(places.numpy(), mesh) if rounded else None
     if found is None:
         with torch.no_grad():
-            exact = closest_point(x.double(), mesh)
+            exact = closest_point(places, mesh)
         found = exact.distance, exact.face, exact.point
-    return Closest(found[0].to(x), found[1].to(x.device), found[2].to(x))
+    return Closest(found[0].to(x), found[1].to(x.device), (found[2] + place).to(x))
 
 
 def sample_mesh(mesh: Mesh, count: int, seed: int = 0) -> Samples:

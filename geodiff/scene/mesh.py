@@ -14,6 +14,7 @@ from geodiff import ops
 from geodiff.modes import is_transformed, lasting, outside_autocast
 from geodiff.saving import Saved
 from geodiff.scene import quantities
+from geodiff.scene.anchor import anchor
 from geodiff.scene.material import Material
 from geodiff.scene.polygons import triangulate
 from geodiff.scene.texture import Texture
@@ -478,8 +479,9 @@ class Mesh(Saved):
             ValueError: an unknown kind, or a mesh without extent.
         """
         choice("Mesh.normalized", "kind", kind, ("box", "sphere"))
-        low, high = self.bounds.unbind(-2)
-        centred = self.vertices - (0.5 * (low + high))[..., None, :]
+        place = anchor(self.vertices)[..., None, :]
+        low, high = (self.bounds - place).unbind(-2)
+        centred = (self.vertices - place) - (0.5 * (low + high))[..., None, :]
         size = (high - low).amax(-1) if kind == "box" else torch.linalg.vector_norm(centred, dim=-1).amax(-1)
         if size.device.type == "cpu" and not bool((size > 0).all()):
             raise fail("Mesh.normalized", "mesh", "of some extent", "all vertices in one point")

@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 from geodiff import implicit
 from geodiff.modes import outside_autocast, refuse_transforms
 from geodiff.reference.spline import find_span
+from geodiff.scene.anchor import anchor
 from geodiff.splines.basis import wrap
 from geodiff.splines.spline import AXIS_NAMES, NURBS
 from geodiff.validation import fail, floating, promote, shapes_repr
@@ -116,8 +117,11 @@ def closest_point(
     except RuntimeError:
         text = f"{tuple(spline.batch_shape)} and {tuple(query.shape[:-2])}"
         raise fail("closest_point", "points", "of a batch that broadcasts with the spline's", text) from None
-    query = query.to(spline.device, torch.float64).expand(*batch, *query.shape[-2:])
     spline = spline.to(dtype=torch.float64).replace(outside="extend")
+    # Far from the origin distances are differences of large numbers.
+    place = anchor(spline.control_points.flatten(-spline.axes - 1, -2))
+    spline = spline.replace(control_points=spline.control_points - place[(..., *(None,) * spline.axes, slice(None))])
+    query = (query.to(spline.device, torch.float64) - place[..., None, :]).expand(*batch, *query.shape[-2:])
     with torch.no_grad():
         fixed, at = spline.detach(), query.detach()
         if start is None:
@@ -132,7 +136,7 @@ def closest_point(
         converged = _converged(fixed, at, u, box)
     parameters, nearest, distance = _attached(spline, query, u, box)
     names = tuple(x.to(dtype) for x in parameters.unbind(-1))
-    return ClosestPoint(names, nearest.to(dtype), distance.to(dtype), converged)
+    return ClosestPoint(names, (nearest + place[..., None, :]).to(dtype), distance.to(dtype), converged)
 
 
 # Where to start -------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from geodiff.modes import outside_autocast
+from geodiff.scene.anchor import anchor
 from geodiff.splines import fit_input
 from geodiff.splines.curve import NURBSCurve
 from geodiff.splines.fit_free import Callback, Diverged, Outcome, Start, minimise, random_starts
@@ -271,6 +272,8 @@ def _fit(
     vectors, domains = fit_input.read_knots(where, knots, shape, degree, periodic)
     at = fit_input.read_parameters(where, parameters, own, len(shape), grid, periodic, domains)
     full = fit_input.fill_knots(where, vectors, at, shape, degree, periodic)
+    place = anchor(own.reshape(-1, own.shape[-1]))
+    own = own - place
     problem = Problem(own, at, degree, periodic, grid)
     problem.point_weights = fit_input.read_point_weights(where, point_weights, data)
     problem.smoothing = fit_input.read_smoothing(where, smoothing, degree, rational)
@@ -286,7 +289,7 @@ def _fit(
         if not math.isfinite(objective):
             raise RuntimeError(f"{where}: the objective is {objective}. Scale the points.")
         best = Outcome(control, tuple(full), None, objective, rank, history=[objective])
-        return result(problem, best, data, [objective])
+        return result(problem, best, data, place, [objective])
     fit_input.check_clamped(where, full, degree, free, periodic)
     count, seed, most, tolerance = fit_input.read_settings(where, *settings)
     low, high = fit_input.read_bounds(where, weight_bounds)
@@ -307,11 +310,11 @@ def _fit(
     except Diverged as error:
         raise RuntimeError(f"{where}: {error}. Scale the points, or use smoothing or fewer control points.") from None
     best = min(outcomes, key=lambda o: o.objective)
-    return result(problem, best, data, [o.objective for o in outcomes])
+    return result(problem, best, data, place, [o.objective for o in outcomes])
 
 
-def result(problem: Problem, best: Outcome, data: torch.Tensor, starts: list[float]) -> SplineFit:
-    """Put together what is returned, in the dtype and on the device of the points."""
+def result(problem: Problem, best: Outcome, data: torch.Tensor, place: torch.Tensor, starts: list[float]) -> SplineFit:
+    """Put together what is returned, in the dtype and on the device of the points, of a problem about `place`."""
     with torch.no_grad():
         difference = problem.predict(best.control, problem.matrices(best.knots), best.weights) - problem.points
         mse = float(difference.square().mean())
@@ -320,15 +323,16 @@ def result(problem: Problem, best: Outcome, data: torch.Tensor, starts: list[flo
     def back(x: torch.Tensor) -> torch.Tensor:
         return x.to(data.device, data.dtype)
 
+    control = back(best.control + place)
     weights = None if best.weights is None else back(best.weights)
     knots = [back(k) for k in best.knots]
     spline: NURBSCurve | NURBSSurface
     if len(knots) == 1:
-        spline = NURBSCurve(back(best.control), knots[0], weights, problem.degree[0], periodic=problem.periodic[0])
+        spline = NURBSCurve(control, knots[0], weights, problem.degree[0], periodic=problem.periodic[0])
     else:
         pair = (problem.degree[0], problem.degree[1])
         wraps = (problem.periodic[0], problem.periodic[1])
-        spline = NURBSSurface(back(best.control), knots[0], knots[1], weights, pair, periodic=wraps)
+        spline = NURBSSurface(control, knots[0], knots[1], weights, pair, periodic=wraps)
     return SplineFit(
         spline,
         mse,

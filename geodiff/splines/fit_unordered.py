@@ -16,6 +16,7 @@ from scipy.sparse import csgraph
 from scipy.spatial import ConvexHull, QhullError, cKDTree
 
 from geodiff.modes import outside_autocast
+from geodiff.scene.anchor import anchor
 from geodiff.splines import fit_input
 from geodiff.splines.curve import NURBSCurve
 from geodiff.splines.fit import SplineFit, result
@@ -119,6 +120,8 @@ def fit_cloud(
     _, _, most, least = fit_input.read_settings(where, 1, 0, max_iterations, tolerance)
 
     own = data.detach().to("cpu", torch.float64)
+    place = anchor(own)
+    own = own - place
     centre = own.mean(0)
     size = float((own - centre).square().sum(1).mean().sqrt())
     if not 0 < size < math.inf:
@@ -134,7 +137,7 @@ def fit_cloud(
         if initial is not None:
             net = initial.control_points.detach().to("cpu", torch.float64)
             floating(where, "initial.control_points", net, (*net.shape[:-1], data.shape[1]), "The points' dimension.")
-            net = (net - centre) / size
+            net = (net - place - centre) / size
         elif axes == 2:
             net = _chart(where, cloud, knots, degrees)
         if net is None:
@@ -150,9 +153,9 @@ def fit_cloud(
             outcome = alternate(rounds, weight, most, least, callback, automatic, net if initial is None else None)
         except Diverged as error:
             raise RuntimeError(f"{where}: {error}. Raise `smoothing`.") from None
-        problem.points, problem.parameters = own, tuple(rounds.u.unbind(-1))
-        outcome.control = outcome.control * size + centre
-    return result(problem, outcome, data, [outcome.objective])
+        problem.points, problem.parameters = own - centre, tuple(rounds.u.unbind(-1))
+        outcome.control = outcome.control * size
+    return result(problem, outcome, data, place + centre, [outcome.objective])
 
 
 def _zip(*lists: Any) -> Any:

@@ -14,11 +14,12 @@ values agree to it, and the finer one is returned, with the gradient of the fine
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from geodiff.modes import outside_autocast
+from geodiff.scene.anchor import anchor
 from geodiff.splines.conics import read_numbers
 from geodiff.splines.curve import NURBSCurve
 from geodiff.splines.geometry import Jet
@@ -27,6 +28,8 @@ from geodiff.splines.quadrature import breakpoints, count_of, integral, nodes_on
 from geodiff.splines.spline import NURBS
 from geodiff.splines.surface import NURBSSurface
 from geodiff.validation import fail, looks_at_values
+
+Spline = TypeVar("Spline", bound=NURBS)
 
 
 def _curve(where: str, curve: Any) -> NURBSCurve:
@@ -275,10 +278,10 @@ def area(spline: NURBS, points: int | None = None, tolerance: float | None = Non
     if spline.dim != 2:
         raise fail("area", "spline", "a curve in the plane, D = 2, or a surface", f"D = {spline.dim}")
     _check_closed_curve("area", spline)
-    middle = _middle(spline)
+    spline = _moved(spline, _middle(spline))
 
     def swept(jet: Jet) -> torch.Tensor:
-        c, d = jet[(0,)] - middle[..., None, :], jet[(1,)]
+        c, d = jet[(0,)], jet[(1,)]
         return ((c[..., 0] * d[..., 1] - c[..., 1] * d[..., 0]) / 2)[..., None]
 
     return integral("area", spline, swept, breaks, _exact(spline, points, 2), tolerance)[..., 0]
@@ -287,6 +290,11 @@ def area(spline: NURBS, points: int | None = None, tolerance: float | None = Non
 def _middle(spline: NURBS) -> torch.Tensor:
     """Return a fixed point `(..., D)` near the spline: moments about it lose no digits."""
     return spline.control_points.detach().mean(tuple(range(-spline.axes - 1, -1)))
+
+
+def _moved(spline: Spline, middle: torch.Tensor) -> Spline:
+    """Return the spline about its middle: differences from it have all digits, however far from the origin."""
+    return spline.replace(control_points=spline.control_points - middle[(..., *(None,) * spline.axes, slice(None))])
 
 
 def _size(spline: NURBS) -> torch.Tensor:
@@ -346,6 +354,8 @@ def volume(
         breaks = [breakpoints(spline, i) for i in range(3)]
         return integral("volume", spline, _jacobian, breaks, _exact(spline, points, 3), tolerance)[..., 0]
     surfaces = _closed("volume", spline, check)
+    place = anchor(surfaces[0].control_points.flatten(-3, -2))
+    surfaces = [_moved(s, place) for s in surfaces]
     middle = _middle(surfaces[0])
     return torch.stack([_moments("volume", s, middle, points, tolerance)[..., 0] for s in surfaces]).sum(0)
 
@@ -355,9 +365,10 @@ def _moments(
 ) -> torch.Tensor:
     """Return a surface's part of the volume and of the first moments over the size, about the middle, `(..., 4)`."""
     size = _size(surface)[..., None, None, None]
+    surface = _moved(surface, middle)
 
     def swept(jet: Jet) -> torch.Tensor:
-        arm, normal = jet[(0, 0)] - middle[..., None, None, :], _surface_normal(jet)
+        arm, normal = jet[(0, 0)], _surface_normal(jet)
         return torch.cat([(arm * normal).sum(-1, keepdim=True) / 3, arm * arm * normal / (2 * size)], -1)
 
     breaks = [breakpoints(surface, i) for i in range(2)]
@@ -443,24 +454,28 @@ def centroid(
         raise fail("centroid", "spline", "a NURBS curve, surface or volume", spline, error=TypeError)
     if solid and not isinstance(spline, NURBSSurface):
         raise fail("centroid", "solid", "left out unless for a surface", spline, error=TypeError)
+    if solid:
+        _closed("centroid", spline, True)
+    place = anchor(spline.control_points.flatten(-spline.axes - 1, -2))
+    spline = _moved(spline, place)
     middle, size = _middle(spline), _size(spline)[..., None]
     if isinstance(spline, NURBSSurface) and solid:
-        _closed("centroid", spline, True)
         moments = _moments("centroid", spline, middle, points, tolerance)
-        return middle + moments[..., 1:] / moments[..., :1] * size
+        return place + (middle + moments[..., 1:] / moments[..., :1] * size)
     if isinstance(spline, NURBSVolume):
         _in_space("centroid", spline)
+    spline = _moved(spline, middle)
     element = {1: _speed, 2: _area_element, 3: _jacobian}[spline.axes]
     room = (..., *(None,) * spline.axes, slice(None))
 
     def weighed(jet: Jet) -> torch.Tensor:
         mass = element(jet)
-        arm = (jet[(0,) * spline.axes] - middle[room]) / size[room]
+        arm = jet[(0,) * spline.axes] / size[room]
         return torch.cat([mass, mass * arm], -1)
 
     breaks = [breakpoints(spline, i) for i in range(spline.axes)]
     moments = integral("centroid", spline, weighed, breaks, points, tolerance)
-    return middle + moments[..., 1:] / moments[..., :1] * size
+    return place + (middle + moments[..., 1:] / moments[..., :1] * size)
 
 
 @outside_autocast

@@ -15,6 +15,7 @@ from geodiff import ops
 from geodiff.modes import outside_autocast
 from geodiff.reference.spline import project
 from geodiff.saving import Saved
+from geodiff.scene.anchor import anchor
 from geodiff.splines.basis import wrap
 from geodiff.splines.knots import check_knots, open_periodic, uniform_knots
 from geodiff.validation import Place, as_tensor, choice, fail, floating, looks_at_values, placement, positive, promote
@@ -156,11 +157,14 @@ class NURBS(Saved):
     @property
     def homogeneous(self) -> torch.Tensor:
         """Homogeneous control points `(w P, w)`, `(..., K…, D + 1)`, with w = 1 where there are no weights."""
+        return self._lifted(self.control_points)
+
+    def _lifted(self, points: torch.Tensor) -> torch.Tensor:
         if self.weights is None:
-            return torch.cat([self.control_points, torch.ones_like(self.control_points[..., :1])], -1)
+            return torch.cat([points, torch.ones_like(points[..., :1])], -1)
         w = self.weights[..., None]
-        batch = torch.broadcast_shapes(w.shape[:-1], self.control_points.shape[:-1])
-        return torch.cat([(self.control_points * w), w.expand(*batch, 1)], -1)
+        batch = torch.broadcast_shapes(w.shape[:-1], points.shape[:-1])
+        return torch.cat([points * w, w.expand(*batch, 1)], -1)
 
     @property
     def domain(self) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
@@ -348,11 +352,15 @@ class NURBS(Saved):
     def _jet(
         self, at: list[torch.Tensor], wanted: Sequence[tuple[int, ...]], grid: bool
     ) -> dict[tuple[int, ...], torch.Tensor]:
+        # Derivatives are differences of control points: far from the origin those have all the digits.
+        place = anchor(self.control_points.flatten(-self.axes - 1, -2))
+        back = place[(..., *(None,) * (self.axes if grid else 1), slice(None))].to(at[0].dtype)
         if not self.is_rational:
-            return {o: self._evaluate(at, o, grid) for o in wanted}
+            jet = {o: self._evaluate(at, o, grid, place=place) for o in wanted}
+            return {o: x if any(o) else x + back for o, x in jet.items()}
         result: dict[tuple[int, ...], torch.Tensor] = {}
         below = {low for o in wanted for low in itertools.product(*(range(k + 1) for k in o))}
-        lifted = {o: self._evaluate(at, o, grid) for o in below}
+        lifted = {o: self._evaluate(at, o, grid, place=place) for o in below}
         weight = lifted[(0,) * self.axes][..., -1:]
         for o in sorted(below, key=sum):
             rest = lifted[o][..., :-1]
@@ -362,12 +370,23 @@ class NURBS(Saved):
                     other = tuple(k - i for k, i in zip(o, part, strict=True))
                     rest = rest - factor * lifted[part][..., -1:] * result[other]
             result[o] = rest / weight
+        result[(0,) * self.axes] = result[(0,) * self.axes] + back
         return result
 
     def _evaluate(
-        self, at: list[torch.Tensor], order: tuple[int, ...], grid: bool, rational: bool = False
+        self,
+        at: list[torch.Tensor],
+        order: tuple[int, ...],
+        grid: bool,
+        rational: bool = False,
+        place: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        points = self.homogeneous if self.is_rational else self.control_points
+        """Evaluate; with `place` the spline moved by minus that, homogeneous where it is rational."""
+        points = self.control_points
+        if place is not None:
+            points = points - place[(..., *(None,) * self.axes, slice(None))]
+        if self.is_rational:
+            points = self._lifted(points)
         points = self._unrolled(points, 1).to(at[0].dtype)
         knots = [k.to(at[0].dtype) for k in self._opened_knots()]
         evaluate = ops.spline_grid if grid else ops.spline

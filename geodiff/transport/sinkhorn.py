@@ -36,8 +36,8 @@ class SinkhornResult:
         marginal_error: `(...)`, L1 distance of the marginals of the plan that is handed out from a and b, the larger of
             the two (with `reach`: from `a exp(−f/ρ)`, `b exp(−g/ρ)`), added up in double precision.
         iterations: products with the plan and its transpose, those of Newton steps included, an int.
-        converged: `(...)` bool, whether that is within the tolerance; with `reach` the potentials of points that are out
-            of reach have settled too, though their marginals are next to nothing.
+        converged: `(...)` bool, whether that is within the tolerance; with `reach` the potentials of points that are
+            out of reach have settled too, though their marginals are next to nothing.
     """
 
     def __init__(self, problem: Problem, source: "Implicit | Unrolled") -> None:

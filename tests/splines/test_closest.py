@@ -309,3 +309,17 @@ def test_batches_that_do_not_broadcast() -> None:
     curves = gd.NURBSCurve(torch.randn(3, 4, 2))
     with pytest.raises(ValueError, match="`points` must be of a batch that broadcasts with the spline's"):
         closest_point(curves, torch.zeros(2, 5, 2))
+
+
+def test_a_torus_in_survey_coordinates() -> None:
+    # The distance from a torus of radii R and r about y is | |(ρ − R, y)| − r |, ρ the distance from the axis.
+    offset = torch.tensor([5.8e6, -4.1e6, 2.2e6], dtype=torch.float64)
+    torus = gd.splines.torus(1.5, 0.5, offset, dtype=torch.float64)
+    points = 6 * torch.rand(600, 3, dtype=torch.float64) - 3 + offset
+    found = gd.splines.closest_point(torus, points)
+    local = points - offset
+    ring = torch.stack([local[:, ::2].norm(dim=1) - 1.5, local[:, 1]], 1).norm(dim=1)
+    assert found.converged.all()
+    # Control points at 5.8e6 have digits down to 1e-9.
+    assert ((found.distance - (ring - 0.5).abs()).abs() < 3e-9).all()
+    assert ((found.points - points).norm(dim=1) - found.distance).abs().max() < 3e-9
