@@ -7,7 +7,7 @@ import os
 import pathlib
 import struct
 import zipfile
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def load_arrays(path: str | os.PathLike[str]) -> np.ndarray | dict[str, np.ndarr
         return {name: loaded[name] for name in loaded.files}
 
 
-def _check(file: BinaryIO | zipfile.ZipExtFile, length: int, name: str) -> None:
+def _check(file: IO[bytes], length: int, name: str) -> None:
     """Check that an array of `length` bytes, header included, is as large as its header says."""
     start = file.read(12)
     if start[:6] != b"\x93NUMPY" or len(start) < 12:

@@ -9,13 +9,13 @@ falls silent, its case is read again as users read it, in a process of its own.
 """
 
 import argparse
+import functools
 import importlib.util
 import io
 import pathlib
 import queue
 import random
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -277,13 +277,27 @@ def _archive(data: bytes, rng: random.Random) -> bytes | None:
     return out.getvalue()
 
 
+@functools.cache
+def whole(kind: str) -> tuple[str, bytes]:
+    """Return the name and the content of the file of a kind."""
+    with tempfile.TemporaryDirectory() as name:
+        path = KINDS[kind][0](pathlib.Path(name))
+        return path.name, path.read_bytes()
+
+
+def damaged(kind: str, number: int, folder: pathlib.Path) -> pathlib.Path:
+    """Write the file of a case."""
+    rng = random.Random(f"{kind} {number}")
+    name, data = whole(kind)
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
+        data = damage(data, rng)
+    (folder / name).write_bytes(data)
+    return folder / name
+
+
 def case(kind: str, number: int, folder: pathlib.Path, trusted: bool) -> str | None:
     """Damage a whole file and load it; return what is wrong with the answer, None if nothing is."""
-    rng = random.Random(f"{kind} {number}")
-    write, load, _ = KINDS[kind]
-    path = write(folder)
-    for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        path.write_bytes(damage(path.read_bytes(), rng))
+    load, path = KINDS[kind][1], damaged(kind, number, folder)
     begin = time.perf_counter()
     try:
         with warnings.catch_warnings():
@@ -306,6 +320,7 @@ def case(kind: str, number: int, folder: pathlib.Path, trusted: bool) -> str | N
 def work(kind: str, first: int, last: int) -> None:
     """Run cases, saying each number before and what was wrong after it."""
     child.limit(6 << 30, 100_000)
+    whole(kind)  # libraries start now
     for number in range(first, last):
         print(f"{number}", flush=True)
         with tempfile.TemporaryDirectory() as name:
@@ -378,11 +393,8 @@ def run(kinds: list[str], seed: int, count: int, keep: pathlib.Path | None = Non
             failures.append(f"{kind} {number}: {wrong}")
             print(failures[-1], flush=True)
             if keep is not None:
-                with tempfile.TemporaryDirectory() as name:
-                    rng, path = random.Random(f"{kind} {number}"), KINDS[kind][0](pathlib.Path(name))
-                    for _ in range(rng.choice((1, 1, 1, 2, 4))):
-                        path.write_bytes(damage(path.read_bytes(), rng))
-                    shutil.copy(path, keep / f"{kind}-{number}{path.suffix}")
+                (keep / f"{kind}-{number}").mkdir(parents=True, exist_ok=True)
+                damaged(kind, number, keep / f"{kind}-{number}")
     return failures
 
 

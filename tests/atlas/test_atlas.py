@@ -305,3 +305,37 @@ def test_bad_files(square: Atlas, tmp_path: pathlib.Path) -> None:
     np.savez(bad, format=np.array("geodiff atlas 1"), **{"charts.weights.0": np.zeros((1, 2, 3))})
     with pytest.raises(ValueError, match=r"bad.npz \(ValueError: without chart, charts.activation, .*Is it damaged"):
         Atlas.load(bad)
+
+
+def _stored(square: Atlas, path: pathlib.Path) -> dict[str, np.ndarray]:
+    square.save(path)
+    with np.load(path) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+SPOILED = {
+    "uv as float32": (lambda c: c.update(uv=c["uv"].astype(np.float32)), "are not of one dtype"),
+    "uv as float16": (lambda c: c.update(uv=c["uv"].astype(np.float16)), "uv is float16, not float32 or float64"),
+    "words": (lambda c: c.update(points=c["points"].astype(str)), "points is <U.*, not float32 or float64"),
+    "chart as int32": (lambda c: c.update(chart=c["chart"].astype(np.int32)), "chart is int32, not int64"),
+    "inside as int64": (lambda c: c.update(inside=c["inside"].astype(np.int64)), "inside is int64, not bool"),
+    "no seed": (lambda c: c.pop("seed"), "without seed"),
+    "no bias": (lambda c: c.pop("charts.biases.0"), r"without charts.biases.0"),
+    "no weights": (lambda c: [c.pop(n) for n in list(c) if "weights" in n], r"without charts.weights.0"),
+    "two seeds": (lambda c: c.update(seed=np.zeros(2, dtype=np.int64)), "noise, seed or activation is not one value"),
+    "not finite": (lambda c: c["charts.weights.0"].fill(np.nan), r"charts.weights.0 is not finite"),
+    "a chart too many": (lambda c: c["chart"].fill(99), "`chart` must be within 0"),
+    "fewer points": (lambda c: c.update(confidence=c["confidence"][:1]), "`confidence` must be of shape"),
+    "activation": (lambda c: c.update({"charts.activation": np.array("sine")}), "`activation` must be one of"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change, message", SPOILED.values(), ids=SPOILED)
+def test_spoiled_atlases_are_named(square: Atlas, tmp_path: pathlib.Path, change: object, message: str) -> None:
+    content = _stored(square, tmp_path / "bad.npz")
+    change(content)  # type: ignore[operator]
+    np.savez(tmp_path / "bad.npz", **content)
+    with pytest.raises(
+        ValueError, match=rf"Atlas.load: `path` must be a readable atlas file; got .*bad.npz \(.*{message}"
+    ):
+        Atlas.load(tmp_path / "bad.npz")

@@ -125,7 +125,7 @@ def test_bad_files(tmp_path: pathlib.Path) -> None:
         with pytest.raises(ValueError, match="`points` must be a readable file"):
             read_cloud_file(tmp_path / f"bad.{ending}")
     (tmp_path / "bad.obj").write_text("v 1 2 x\n")
-    with pytest.raises(ValueError, match=r"`points` must be a readable file; got .*bad.obj \(ValueError: could not convert"):
+    with pytest.raises(ValueError, match=r"must be a readable file; got .*bad.obj \(ValueError: could not convert"):
         read_cloud_file(tmp_path / "bad.obj")
     for name, content in (("a.xyz", "# nothing\n"), ("b.obj", ""), ("c.csv", "")):
         (tmp_path / name).write_text(content)
