@@ -176,7 +176,7 @@ def positive(where: str, argument: str, value: Any, fix: str = "") -> None:
 def integer(where: str, argument: str, value: Any, low: int, high: int | None = None) -> int:
     """Return an integer in [low, high], as a Python number; ``high`` None: of any size."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-        raise fail(where, argument, f"an integer ≥ {low}", value, error=TypeError)
+        raise fail(where, argument, f"an integer ≥ {low}", describe(value), error=TypeError)
     whole = int(value)
     if whole < low:
         raise fail(where, argument, f"an integer ≥ {low}", str(whole))
@@ -188,7 +188,7 @@ def integer(where: str, argument: str, value: Any, low: int, high: int | None = 
 def number(where: str, argument: str, value: Any, low: float, high: float, fix: str = "") -> float:
     """Return a finite real number in [low, high], as a Python one."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        raise fail(where, argument, f"a number ≥ {low:g}", value, fix, TypeError)
+        raise fail(where, argument, f"a number ≥ {low:g}", describe(value), fix, TypeError)
     try:
         real = float(value)
     except OverflowError:  # an integer of more than 308 digits

@@ -347,8 +347,8 @@ def test_ctrl_c_ends_a_sweep_and_its_workers_at_once(tmp_path: pathlib.Path) -> 
     os.killpg(job.pid, signal.SIGINT)
     _, told = job.communicate(timeout=60)
     assert job.returncode == 130 and "Traceback" not in told, told
-    assert told.rstrip().endswith("The same command goes on from what is in " + str(tmp_path / "o") + ", if a checkpoint "
-                                  "or rows are there yet."), told  # fmt: skip
+    goes_on = f"The same command goes on from what is in {tmp_path / 'o'}, if a checkpoint or rows are there yet."
+    assert told.rstrip().endswith(goes_on), told
     assert {p.name for p in (tmp_path / "o").iterdir()} == {"rows.jsonl"}
     with pytest.raises(ProcessLookupError):  # nobody of them is left
         for _ in range(100):

@@ -127,6 +127,14 @@ def test_sweep() -> None:
         assert name in SHAPE.options
 
 
+def test_shape() -> None:
+    page = (ROOT / "docs" / "shape.md").read_text(encoding="utf-8")
+    names: dict = {}
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    exec(block, names)
+    assert names["fit"].iou_train > 0.8 and names["fit"].iou_held_out > 0.7
+
+
 def test_pose() -> None:
     page = (ROOT / "docs" / "pose.md").read_text(encoding="utf-8")
     names: dict = {}

@@ -140,3 +140,25 @@ def test_placement_takes_a_dtype_first() -> None:
         placement("f", torch.int64, None)
     with pytest.raises(TypeError, match=r"f: `device` must be a device; got torch\.float64\. Give one dtype"):
         placement("f", torch.float64, torch.float32)
+
+
+def test_integers_and_numbers_in_a_range() -> None:
+    import numpy as np
+
+    from geodiff.validation import integer, number, seed_number
+
+    assert integer("f", "n", np.int64(3), 0, 5) == 3 and type(integer("f", "n", np.int64(3), 0)) is int
+    assert number("f", "x", np.float32(0.5), 0, 1) == 0.5 and seed_number("f", 2**32 - 1) == 2**32 - 1
+    for call, error, message in (
+        (lambda: integer("f", "n", -1, 0), ValueError, "f: `n` must be an integer ≥ 0; got -1"),
+        (lambda: integer("f", "n", 10**30, 0, 5), ValueError, "`n` must be an integer ≤ 5; got 1000"),
+        (lambda: integer("f", "n", 2.0, 0), TypeError, "`n` must be an integer ≥ 0; got float 2.0"),
+        (lambda: integer("f", "n", True, 0), TypeError, "`n` must be an integer ≥ 0; got bool True"),
+        (lambda: number("f", "x", float("nan"), 0, 1), ValueError, "`x` must be finite and ≥ 0; got nan. Mend it"),
+        (lambda: number("f", "x", 10**400, 0, 1), ValueError, "`x` must be finite and ≥ 0; got inf"),
+        (lambda: number("f", "x", 2, 0, 1), ValueError, "`x` must be at most 1; got 2.0"),
+        (lambda: number("f", "x", "1", 0, 1), TypeError, "`x` must be a number ≥ 0; got str '1'"),
+        (lambda: seed_number("f", 2**32), ValueError, "f: `seed` must be an integer ≤ 4294967295; got 4294967296"),
+    ):
+        with pytest.raises(error, match=message.replace(". Mend it", "")):
+            call()

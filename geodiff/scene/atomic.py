@@ -81,8 +81,8 @@ def folder_aside(
     try:
         yield folder
     except OSError as error:
-        if _TOLD.match(str(error)):
-            raise
+        if _TOLD.match(str(error)):  # of a writer within; what it names is where the file was to go in the end
+            raise type(error)(str(error).replace(f"{folder}{os.sep}", f"{parent}{os.sep}")) from error
         # Pillow's have no number, and may have no words.
         got = f"{target} ({error.strerror or error or type(error).__name__})"
         fix = "Free some space, or choose another place; nothing was written."

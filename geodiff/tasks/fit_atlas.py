@@ -143,7 +143,7 @@ def fit_atlas(
             checkpoint that is damaged or of another job.
         FileNotFoundError: no such file.
         ImportError: LAS files without laspy.
-        OSError: ``output`` cannot be written to.
+        OSError: ``output`` cannot be written to, or the disk is full; ValueError: another process writes there.
 
     Example:
         >>> import torch, geodiff as gd

@@ -120,7 +120,7 @@ def fit_mesh(
     Raises:
         TypeError, ValueError: as each argument's check says; images without any coverage; a checkpoint that is damaged
             or of another job.
-        OSError: ``output`` cannot be written to.
+        OSError: ``output`` cannot be written to, or the disk is full; ValueError: another process writes there.
         RuntimeError: data on a GPU, which this release does not use yet.
 
     Example:

@@ -129,7 +129,7 @@ def fit_nurbs(
         TypeError, ValueError: as each argument's check says; points that are not finite or too few.
         FileNotFoundError: no such file.
         ImportError: a format whose library is not installed.
-        OSError: ``output`` cannot be written to.
+        OSError: ``output`` cannot be written to, or the disk is full; ValueError: another process writes there.
 
     Example:
         >>> import torch

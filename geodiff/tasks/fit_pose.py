@@ -145,7 +145,7 @@ def fit_pose(
     Raises:
         TypeError, ValueError: as each argument's check says; an image of nothing, or of nothing but the mesh; a mesh
             behind the start; a checkpoint that is damaged or of another job.
-        OSError: ``output`` cannot be written to.
+        OSError: ``output`` cannot be written to, or the disk is full; ValueError: another process writes there.
         RuntimeError: data on a GPU, which this release does not use yet.
 
     Example:

@@ -105,7 +105,7 @@ def sweep(
 
     Raises:
         TypeError, ValueError: as each argument's check says; rows of another job in ``output``.
-        OSError: ``output`` cannot be written to.
+        OSError: ``output`` cannot be written to, or the disk is full; ValueError: another process writes there.
 
     Example:
         >>> import tempfile, geodiff as gd

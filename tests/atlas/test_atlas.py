@@ -268,7 +268,7 @@ def test_bad_clouds_for_poisson() -> None:
 
 
 def test_bad_arguments(square: Atlas) -> None:
-    with pytest.raises(ValueError, match="`count` must be an integer of at least 1"):
+    with pytest.raises(ValueError, match="`count` must be an integer ≥ 1"):
         square.sample(0)
     with pytest.raises(ValueError, match="`refine` must be an integer from 0 to 4"):
         square.to_mesh(5)

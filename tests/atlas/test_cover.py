@@ -119,7 +119,7 @@ def test_bad_covers() -> None:
     points = sphere(100)
     with pytest.raises(ValueError, match=r"`radius` must be positive.*relative to the diagonal"):
         cover(points, radius=0.0)
-    with pytest.raises(ValueError, match="`target` must be an integer of at least 8; got 3"):
+    with pytest.raises(ValueError, match="`target` must be an integer ≥ 8; got 3"):
         cover(points, target=3)
     with pytest.raises(ValueError, match=r"`spacing` must be in \(0, 0.75\]; got 1.0"):
         cover(points, spacing=1.0)

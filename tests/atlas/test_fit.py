@@ -190,15 +190,18 @@ def test_bad_settings() -> None:
     points = sphere(100)
     with pytest.raises(TypeError, match=r"`step` must be one of activation, chunk, .*; got an unknown option"):
         fit_charts(points, step=3)
-    for name, value in (("target", 3), ("steps", 0), ("rounds", -1), ("chunk", True)):
-        with pytest.raises(ValueError, match=rf"`{name}` must be an integer of at least"):
+    for name, value in (("target", 3), ("steps", 0), ("rounds", -1), ("chunk", True), ("max_points", 9)):
+        with pytest.raises((ValueError, TypeError), match=rf"fit_atlas: `{name}` must be an integer ≥"):
             fit_charts(points, **{name: value})
     for name in ("rate", "stop"):
         with pytest.raises(ValueError, match=f"`{name}` must be positive"):
             fit_charts(points, **{name: -1.0})
     for name in ("noise", "consistency"):
-        with pytest.raises(ValueError, match=f"`{name}` must be finite and not negative; got -1"):
+        with pytest.raises(ValueError, match=f"`{name}` must be finite and ≥ 0; got -1"):
             fit_charts(points, **{name: -1.0})
+    for name, value in (("noise", 1e9), ("rate", 2.0), ("radius", 5.0), ("consistency", 1e12)):
+        with pytest.raises(ValueError, match=f"fit_atlas: `{name}` must be (less than the cloud is wide|at most 1)"):
+            fit_charts(points, **{name: value})
     with pytest.raises(ValueError, match=r"`matching` must be one of hybrid.*Did you mean 'sinkhorn'"):
         Settings(matching="sinkhon")
     with pytest.raises(ValueError, match=r"`activation` must be one of relu"):

@@ -154,7 +154,7 @@ def test_bad_input() -> None:
         closest_on_mesh(cloud, gd.Mesh(cloud, np.zeros((0, 3), dtype=np.int64)))
     with pytest.raises(ValueError, match="`mesh` must be one mesh"):
         closest_on_mesh(cloud, gd.Mesh(ball.vertices[None], ball.faces))
-    with pytest.raises(ValueError, match="`count` must be at least 1"):
+    with pytest.raises(ValueError, match="`count` must be an integer ≥ 1"):
         sample_mesh(ball, 0)
     with pytest.raises(ValueError, match="`mesh` must be of positive area"):
         sample_mesh(gd.Mesh(torch.zeros(3, 3), [[0, 1, 2]]), 10)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far a camera comes to lie from the true one, by the coverage of the renderer: the same descent for each.
 
-A camera's rotation and position are fitted to a silhouette (256², averaged to 64²) of a mesh by 150 steps of Adam through
-`Renderer(64, "logistic", scale, coverage=…)` and `losses.iou`. It starts at the true pose, so a loss without bias stays
-there. Soft faces fatten the image of a finely tessellated mesh, which a camera farther away makes thinner again.
+A camera's rotation and position are fitted to a silhouette (256², averaged to 64²) of a mesh by 150 steps of Adam
+through `Renderer(64, "logistic", scale, coverage=…)` and `losses.iou`. It starts at the true pose, so a loss without
+bias stays there. Soft faces fatten the image of a finely tessellated mesh, which a camera farther away makes thinner.
 
     python tests/benchmarks/camera_bias.py
 """

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much of the README's airplane is luck: the same job from starts moved by a millionth, on each SIMD level.
 
-The job is that of `make demo`: 24 views of the airplane, every sixth held out, `fit-mesh` with its defaults. The descent is
-chaotic: what moves the start by a millionth, or rounds a sum otherwise, moves the result by some hundredths. So a
-single run says little, and two figures are different only if they differ by more than this spread.
+The job is that of `make demo`: 24 views of the airplane, every sixth held out, `fit-mesh` with its defaults. The
+descent is chaotic: what moves the start by a millionth, or rounds a sum otherwise, moves the result by some hundredths.
+So a single run says little, and two figures are different only if they differ by more than this spread.
 
     python tests/benchmarks/shape_spread.py
 """

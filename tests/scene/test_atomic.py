@@ -61,6 +61,10 @@ def test_errors_name_the_file(tmp_path: pathlib.Path) -> None:
         replacing(tmp_path, "inner"),
     ):
         pass
+    # A writer within another: the file is named where it was to go.
+    with pytest.raises(OSError, match=rf"^inner: .* got {re.escape(str(tmp_path))}/b\.txt \(No space"):
+        with replacing(target) as part, replacing(part.parent / "b.txt", "inner"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 

@@ -72,8 +72,8 @@ UNCLAMPED = gd.splines.uniform_knots(8, 3, "unclamped")
             {"rational": True, "weight_bounds": (2.0, 3.0)},
             r"`weight_bounds` must be a pair 0 < low <= 1 <= high",
         ),
-        (CURVE, {"free_knots": True, "starts": 0}, r"`starts` must be an integer of 1 or more"),
-        (CURVE, {"free_knots": True, "max_iterations": 2.5}, r"`max_iterations` must be an integer of 1 or more"),
+        (CURVE, {"free_knots": True, "starts": 0}, r"`starts` must be an integer ≥ 1; got 0"),
+        (CURVE, {"free_knots": True, "max_iterations": 0}, r"`max_iterations` must be an integer ≥ 1; got 0"),
         (CURVE, {"free_knots": True, "tolerance": 0.0}, r"`tolerance` must be positive"),
     ],
 )
@@ -119,6 +119,8 @@ def test_wrong_classes() -> None:
         fit_curve("points")
     with pytest.raises(TypeError, match=r"fit_curve: `smoothing` must be a number"):
         fit_curve(CURVE, smoothing="much")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"fit_curve: `max_iterations` must be an integer ≥ 1; got float 2.5"):
+        fit_curve(CURVE, free_knots=True, max_iterations=2.5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"fit_curve: `seed` must be an integer"):
         fit_curve(CURVE, free_knots=True, seed=0.5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"fit_curve: `tangents` must be a pair"):

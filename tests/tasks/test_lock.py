@@ -276,3 +276,18 @@ def _three_steps(folder: pathlib.Path, **more: Any) -> Any:
     alpha = gd.rasterize(gd.box((0.7, 0.35, 0.5)), cameras, 16).mask.float()
     return gd.tasks.fit_mesh(alpha, cameras, output=folder, steps=4, checkpoint_every=1, subdivisions=1, progress=False,
                              **more)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_team_keeps_off_a_folder_that_another_process_holds(
+    held: tuple[pathlib.Path, Any], tmp_path: pathlib.Path
+) -> None:
+    """The first process of torchrun's holds the folder for all; none of them touches what is in it before."""
+    folder, holder = held
+    (folder / "rows.jsonl").write_text("theirs")
+    gd.box().save(tmp_path / "box.obj")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "geodiff.cli"]
+    command += ["sweep", "shape", str(tmp_path / "box.obj"), "-o", str(folder), "--fresh", "--family", "logistic+*"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0 and f"held by process {holder.pid} on" in done.stderr, done.stderr
+    assert (folder / "rows.jsonl").read_text() == "theirs" and not (folder / "rows.1.jsonl").exists()
