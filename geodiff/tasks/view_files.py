@@ -28,7 +28,7 @@ def things_to_see(paths: Iterable[str | os.PathLike[str]], where: str) -> dict[s
 
     Args:
         paths: meshes (also PLY of points), splines (``surface.json``, 3DM, STEP, IGES), an ``atlas.npz``, clouds, and
-            folders of such files, of which one of each name is taken.
+            folders of such files, of which one of each name is taken and set in a row along x.
         where: the public function, for messages.
 
     Raises:
@@ -39,14 +39,30 @@ def things_to_see(paths: Iterable[str | os.PathLike[str]], where: str) -> dict[s
     found: dict[str, Mesh] = {}
     for path in map(pathlib.Path, paths):
         files = _of_folder(path, where) if path.is_dir() else [path]
-        for file in files:
-            for name, mesh in _of_file(file, where).items():
-                new, number = name, 1
-                while new in found:
-                    number += 1
-                    new = f"{name}_{number}"
-                found[new] = mesh
+        things = [thing for file in files for thing in _of_file(file, where).items()]
+        meshes = [mesh for _, mesh in things]
+        for (name, _), mesh in zip(things, _side_by_side(meshes) if path.is_dir() else meshes, strict=True):
+            new, number = name, 1
+            while new in found:
+                number += 1
+                new = f"{name}_{number}"
+            found[new] = mesh
     return found
+
+
+def _side_by_side(meshes: list[Mesh]) -> list[Mesh]:
+    """Return meshes in a row along x: results show the same thing several times, one in the other."""
+    placed: list[Mesh] = []
+    end = None
+    for mesh in meshes:
+        if mesh.num_vertices and len(meshes) > 1:
+            low, high = mesh.bounds[:, 0].double()
+            if end is not None:
+                offset = torch.tensor([end - float(low), 0.0, 0.0], dtype=torch.float64)
+                mesh = mesh.to(dtype=torch.float64).translated(offset)
+            end = float(mesh.bounds[1, 0]) + 0.15 * float(high - low)
+        placed.append(mesh)
+    return placed
 
 
 def _of_folder(folder: pathlib.Path, where: str) -> list[pathlib.Path]:
@@ -58,6 +74,8 @@ def _of_folder(folder: pathlib.Path, where: str) -> list[pathlib.Path]:
             continue
         if path.stem not in best or _ORDER.index(ending) < _ORDER.index(best[path.stem].suffix.lower()[1:]):
             best[path.stem] = path
+    if "atlas" in best and "charts" in best:  # what fit-atlas writes: the same surface, meshed already
+        del best["atlas"]
     if not best:
         expected = f"a folder with files to see, of .{', .'.join(_ORDER)}"
         raise fail(where, "path", expected, f"{folder}, which has none", "Name a file, or the folder of a result.")

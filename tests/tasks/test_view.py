@@ -171,8 +171,13 @@ def test_everything_that_geodiff_writes_is_seen(tmp_path: pathlib.Path) -> None:
     assert set(found) == {"points", "surface", "mesh", "mesh_2", "curve", "cloud"}
     # Octahedra around the points, a tube around the curve, the surface itself.
     assert found["points"].num_faces == found["cloud"].num_faces == 8 * 300
-    centres = found["points"].vertices.reshape(300, 6, 3).mean(1)
+    centres = found["cloud"].vertices.reshape(300, 6, 3).mean(1)
     torch.testing.assert_close(centres, drawn.points.double(), atol=1e-6, rtol=0)
+    # What a folder holds stands in a row; what is named by itself, where it is.
+    ends = [found[name].bounds[:, 0].tolist() for name in ("mesh", "points", "surface")]
+    assert ends[0][1] < ends[1][0] and ends[1][1] < ends[2][0] and found["mesh_2"].bounds[0, 0] < -0.9
+    assert found["surface"].bounds[0, 0] > 3
+    found["surface"] = things_to_see([folder / "surface.json"], "view")["surface"]
     curve = load_splines(tmp_path / "curve.json")[0].to(torch.float64)
     middle = torch.nn.functional.pad(curve(torch.linspace(0, 1, 200, dtype=torch.float64)), (0, 1))
     tube = found["curve"].vertices.reshape(200, 8, 3)
@@ -194,6 +199,8 @@ def test_an_atlas_is_seen(tmp_path: pathlib.Path) -> None:
     found = things_to_see([tmp_path / "atlas.npz"], "view")
     assert found["atlas"].num_faces > 0
     assert "atlas" in run("view", tmp_path / "atlas.npz", "-o", tmp_path / "page.html")
+    gd.icosphere(0).save(tmp_path / "charts.glb")  # the same surface, meshed already
+    assert set(things_to_see([tmp_path], "view")) == {"charts"}
 
 
 def test_what_cannot_be_seen(tmp_path: pathlib.Path) -> None:
