@@ -455,23 +455,29 @@ def sweep(
 
 
 @main.command()
-@click.argument("meshes", nargs=-1, required=True, type=click.Path(path_type=pathlib.Path))
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=pathlib.Path))
 @click.option("-o", "--output", type=click.Path(path_type=pathlib.Path),
-              help="Write one HTML page that holds the meshes and a viewer, and serve nothing.")  # fmt: skip
+              help="Write one HTML page that holds everything and a viewer, and serve nothing.")  # fmt: skip
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines look, too.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="The first to try.")
 @clean
-def view(meshes: tuple[pathlib.Path, ...], output: pathlib.Path | None, host: str, port: int) -> None:
-    """Look at MESHES (OBJ, PLY, STL, GLB) in the browser: with the extra geodiff[view], or as a page with -o."""
-    from geodiff import tasks
-    from geodiff.scene.mesh import Mesh
+def view(paths: tuple[pathlib.Path, ...], output: pathlib.Path | None, host: str, port: int) -> None:
+    """Look at PATHS in the browser: with the extra geodiff[view], or as a page with -o.
 
-    loaded = {f"{path.stem}_{i}" if i else path.stem: Mesh.load(path) for i, path in enumerate(meshes)}
+    Files of meshes (OBJ, PLY, STL, GLB, OFF), splines (surface.json, 3DM, STEP, IGES), an atlas.npz, clouds of points,
+    or folders of results.
+    """
+    from geodiff import tasks
+    from geodiff.tasks.view_files import things_to_see
+
+    found = things_to_see(paths, "view")
+    title = ", ".join(str(path) for path in paths)
     if output is not None:
-        tasks.display(loaded).save(output)
-        click.echo(str(output))
+        tasks.display(found, title=title).save(output)
+        faces = sum(mesh.num_faces for mesh in found.values())
+        click.echo(f"{', '.join(found)} ({faces} triangles) to turn in any browser: {output}")
         return
-    tasks.view(loaded, host=host, port=port)
+    tasks.view(found, host=host, port=port, title=title)
 
 
 if __name__ == "__main__":

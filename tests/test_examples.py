@@ -165,3 +165,21 @@ def test_atlas() -> None:
     assert told == {field.name for field in dataclasses.fields(gd.atlas.Settings)}
     for picture in re.findall(r"\]\((images/.*?)\)", page):
         assert (ROOT / "docs" / picture).is_file()
+
+
+def test_from_pytorch3d() -> None:
+    """Its blocks run as they stand, and whatever the page names exists."""
+    page = (ROOT / "docs" / "from_pytorch3d.md").read_text(encoding="utf-8")
+    names: dict = {}
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(block, names)
+    assert names["loss"].item() > 0
+    for path in set(re.findall(r"gd\.([\w.]+)", page)):
+        value = gd
+        for part in path.rstrip(".").split("."):
+            value = getattr(value, part)
+    for method in set(re.findall(r"`m\.(\w+)(?:\(|`)", page.split("## Cameras")[0])):
+        known = method in ("offset_verts", "update_padded", "scale_verts", "get_bounding_boxes") or "_packed" in method
+        assert known or hasattr(gd.Mesh, method) or method == "vertices"

@@ -18,7 +18,7 @@ class SurfaceSamples(NamedTuple):
     Attributes:
         points: (..., n, 3).
         normals: (..., n, 3) unit, 0 on a face of no area.
-        colors: (..., n, C), those of vertices, faces and texture multiplied, or None where the mesh has none.
+        colors: (..., n, C), those of vertices, faces, texture and material multiplied, or None where the mesh has none.
         face: (..., n) int64, the face that each lies on.
         barycentric: (..., n, 3) weights of its corners.
     """
@@ -123,6 +123,9 @@ def sample_surface(
             texture = texture.map(lambda image: image.expand(*batch, *image.shape[-3:]))
             index = torch.arange(batch.numel(), device=mesh.device).repeat_interleave(count)
         colors = _times(colors, texture.sample(uv.reshape(-1, 2), index=index).reshape(*uv.shape[:-1], -1))
+    if mesh.material is not None:
+        diffuse = mesh.material.diffuse.to(mesh.dtype)[..., None, :].expand(*batch, count, 3)
+        colors = _times(colors, diffuse)
     return SurfaceSamples(points, direction, colors, face, weights)
 
 

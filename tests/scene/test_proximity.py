@@ -291,6 +291,14 @@ def test_colors_are_the_product_of_what_the_mesh_has():
     torch.testing.assert_close(drawn.colors[1], both[1].texture.sample(uv))
 
 
+def test_a_material_s_colour_is_seen():
+    red = torch.tensor([0.8, 0.1, 0.1])
+    drawn = two_faces().with_attributes(material=gd.Material(diffuse=red)).sample(7)
+    torch.testing.assert_close(drawn.colors, red.expand(7, 3))
+    half = two_faces().with_attributes(face_colors=torch.full((2, 3), 0.5), material=gd.Material(diffuse=red))
+    torch.testing.assert_close(half.sample(7).colors, 0.5 * red.expand(7, 3))
+
+
 def test_samples_are_differentiable():
     mesh = Mesh(
         torch.rand(4, 3, dtype=torch.float64),
