@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Damage small files of meshes, clouds, images and posed images: each must load, or be refused by an error that names a file.
+"""Damage small files of meshes, clouds and images: each must load, or be refused by an error that names a file.
 
 Run by hand: ``python -m tests.fuzz_files --seed 0 --count 2000 [--kind glb]``. Case i of a seed is the same in every
 run; what fails is kept beside the message.
