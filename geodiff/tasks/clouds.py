@@ -4,7 +4,7 @@
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
@@ -84,7 +84,8 @@ def load(
         raise fail(where, "array", "left out for all files but .npz", repr(array))
     with reading(where, path, argument="points"):
         if ending in ("npy", "npz"):
-            values, normals = _numpy_arrays(where, path, array)
+            with path.open("rb") as file:  # which NumPy leaves open where the file is damaged
+                values, normals = _numpy_arrays(where, path, file, array)
         elif ending == "ply":
             values, normals = _ply(where, path)
         elif ending == "obj":
@@ -126,8 +127,10 @@ class _Unsuitable(ValueError):
     """An error that already says what is wrong."""
 
 
-def _numpy_arrays(where: str, path: pathlib.Path, name: str | None) -> tuple[np.ndarray, np.ndarray | None]:
-    loaded = np.load(path, allow_pickle=False)
+def _numpy_arrays(
+    where: str, path: pathlib.Path, file: IO[bytes], name: str | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    loaded = np.load(file, allow_pickle=False)
     if isinstance(loaded, np.ndarray):
         return loaded, None
     with loaded:
