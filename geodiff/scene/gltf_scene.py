@@ -112,6 +112,7 @@ class _Scene:
                 continue
             if "skin" in node and "JOINTS_0" in primitive["attributes"]:
                 part.vertices = self._skinned(node["skin"], primitive["attributes"], part.vertices)
+                part.same = None
                 self.parts.append(part)
                 continue
             for k, matrix in enumerate(places):
@@ -283,7 +284,7 @@ class _Scene:
                 self._images[source] = self._image(source)
             image = self._images[source]
             sampler = self.file.at("samplers", key[1]) if key[1] is not None else {}
-            self._pictures[key] = None if image is None else _sampled(image, sampler)
+            self._pictures[key] = None if image is None else _sampled(image, sampler, self.lost)
         return self._pictures[key]
 
     def _image(self, index: Any) -> torch.Tensor | None:
@@ -400,13 +401,17 @@ def _transform(texture: dict[str, Any]) -> tuple[int, np.ndarray]:
     return channel, matrix
 
 
-def _sampled(image: torch.Tensor, sampler: dict[str, Any]) -> Picture:
+def _sampled(image: torch.Tensor, sampler: dict[str, Any], lost: list[str]) -> Picture:
+    """Return a picture with the modes of a sampler; of its two filters that for enlarging counts."""
     wraps = {number: name for name, number in WRAPS.items()}
     # 9984 and 9985 take the nearest of the levels; here they are blended.
     modes = {**{number: mode for mode, number in FILTERS.items()}, 9984: ("nearest", True), 9985: ("bilinear", True)}
-    filter_, mipmaps = modes.get(sampler.get("minFilter", LINEAR), ("bilinear", False))
+    smaller, mipmaps = modes.get(sampler.get("minFilter", LINEAR), ("bilinear", False))
+    larger, _ = modes.get(sampler.get("magFilter", -1), (smaller, False))
+    if larger != smaller and "minFilter" in sampler:
+        lost.append("filters for pictures made smaller (those for enlarging are taken)")
     wrap = tuple(wraps.get(sampler.get(axis, 10497), "repeat") for axis in ("wrapS", "wrapT"))
-    return Picture(image, (wrap[0], wrap[1]), filter_, mipmaps)
+    return Picture(image, (wrap[0], wrap[1]), larger, mipmaps)
 
 
 def _triple(value: Any) -> tuple[float, ...]:
