@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Damage small files of meshes, images and posed images: each must load, or be refused by an error that names a file.
+"""Damage small files of meshes, clouds and images: each must load, or be refused by an error that names a file.
 
 Run by hand: ``python -m tests.fuzz_files --seed 0 --count 2000 [--kind glb]``. Case i of a seed is the same in every
 run; what fails is kept beside the message.
@@ -40,6 +40,14 @@ def load_image(path: pathlib.Path) -> object:
     image = read_image(path, "read_image")
     assert image.dim() == 3 and image.shape[-1] in (1, 3, 4) and torch.isfinite(image).all()
     return image
+
+
+def load_cloud(path: pathlib.Path) -> object:
+    from geodiff.tasks.clouds import read_cloud_file
+
+    cloud = read_cloud_file(path)
+    assert cloud.points.dim() == 2 and cloud.points.shape[1] == 3
+    return cloud
 
 
 def load_posed(path: pathlib.Path) -> object:
@@ -186,6 +194,26 @@ def _posed(folder: pathlib.Path) -> pathlib.Path:
     return gd.PosedImages(rgba, cameras=gd.Camera.orbit(3.0, 20, [0.0, 50.0])).save(folder, alpha_bits=16)
 
 
+def _cloud(ending: str) -> Callable[[pathlib.Path], pathlib.Path]:
+    def make(folder: pathlib.Path) -> pathlib.Path:
+        path = folder / f"a.{ending}"
+        rows = np.random.default_rng(0).normal(size=(20, 6))
+        if ending == "npy":
+            np.save(path, rows)
+        elif ending == "npz":
+            np.savez_compressed(path, points=rows[:, :3], normals=rows[:, 3:])
+        elif ending == "ply":
+            from geodiff.tasks.clouds import write_ply
+
+            names = ("x", "y", "z", "nx", "ny", "nz")
+            write_ply(path, {name: torch.from_numpy(rows[:, i]) for i, name in enumerate(names)})
+        else:
+            path.write_text("x,y,z,nx,ny,nz\n" + "".join(",".join(map(str, row)) + "\n" for row in rows))
+        return path
+
+    return make
+
+
 KINDS: dict[str, tuple[Callable[[pathlib.Path], pathlib.Path], Load]] = {
     "obj": (_obj, load_mesh),
     "ply-ascii": (_ply_text, load_mesh),
@@ -197,6 +225,10 @@ KINDS: dict[str, tuple[Callable[[pathlib.Path], pathlib.Path], Load]] = {
     "gltf": (_gltf, load_mesh),
     "glb": (_glb, load_mesh),
     "glb-ours": (_saved("b.glb"), load_mesh),
+    "cloud-npy": (_cloud("npy"), load_cloud),
+    "cloud-npz": (_cloud("npz"), load_cloud),
+    "cloud-ply": (_cloud("ply"), load_cloud),
+    "cloud-csv": (_cloud("csv"), load_cloud),
     "png": (_image("png"), load_image),
     "jpg": (_image("jpg"), load_image),
     "webp": (_image("webp"), load_image),

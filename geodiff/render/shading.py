@@ -212,8 +212,7 @@ def _unlit(color: torch.Tensor | None, material: Material | None, look: _Look) -
     """Return the surface's own colour (P, 3) times the material's diffuse one."""
     if material is not None:
         rows, stride = look.table(material.diffuse[..., None, :])
-        own = look.hits.image if stride else torch.zeros_like(look.hits.image)
-        diffuse = ops.blend(rows, own[:, None], look.ones)
+        diffuse = ops.blend(rows, look.hits.image[:, None], look.ones) if stride else rows.expand(len(look.ones), 3)
         return diffuse if color is None else color * diffuse
     return look.hits.barycentric.new_ones(len(look.hits.face), 3) if color is None else color
 

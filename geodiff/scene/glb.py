@@ -15,6 +15,8 @@ import numpy as np
 import torch
 
 from geodiff.scene.images import write_image
+from geodiff.scene.looks import color_runs
+from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
 from geodiff.validation import fail
 
@@ -28,7 +30,9 @@ _CHUNK_JSON, _CHUNK_BINARY = 0x4E4F534A, 0x004E4942
 
 
 def write_glb(mesh: Mesh, path: pathlib.Path) -> None:
-    """Write positions, faces, texture coordinates, colours of vertices, texture and material.
+    """Write positions, faces, texture coordinates, colours of vertices and of faces, texture and material.
+
+    Colours of faces become materials, one for each run of faces of one colour.
 
     glTF has one texture coordinate a vertex: vertices on a seam of the texture are repeated. Positions are float32,
     colours 8 bits.
@@ -56,22 +60,21 @@ def write_glb(mesh: Mesh, path: pathlib.Path) -> None:
         )
     if colors is not None:
         attributes["COLOR_0"] = out.accessor(colors, _BYTE, "VEC4", 34962, normalized=True)
-    indices = out.accessor(faces.astype("<u4").reshape(-1), _INDEX, "SCALAR", 34963)
-    base = [1.0, 1.0, 1.0] if material is None else material.diffuse.detach().clamp(0.0, 1.0).tolist()
-    surface: dict[str, Any] = {
-        "pbrMetallicRoughness": {"baseColorFactor": [*base, 1.0], "metallicFactor": 0.0, "roughnessFactor": 1.0},
-        "doubleSided": True,
-    }
+    runs = [(0, len(faces), (1.0, 1.0, 1.0))] if mesh.face_colors is None else color_runs(mesh.face_colors)
+    number = {color: k for k, color in enumerate(dict.fromkeys(color for _, _, color in runs))}
+    primitives = []
+    for begin, end, color in runs:
+        indices = out.accessor(faces[begin:end].astype("<u4").reshape(-1), _INDEX, "SCALAR", 34963)
+        primitives.append({"attributes": attributes, "indices": indices, "material": number[color]})
+    materials = [_material(material, color) for color in number]
     tree: dict[str, Any] = {
         "asset": {"version": "2.0", "generator": "geodiff"},
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0}],
-        "meshes": [{"primitives": [{"attributes": attributes, "indices": indices, "material": 0}]}],
-        "materials": [surface],
+        "meshes": [{"primitives": primitives}],
+        "materials": materials,
     }
-    if material is not None:
-        surface["extras"] = {"phong": {name: getattr(material, name).detach().tolist() for name in NUMBERS}}
     if texture is not None:
         picture = io.BytesIO()
         write_image(picture, texture.image)
@@ -80,12 +83,29 @@ def write_glb(mesh: Mesh, path: pathlib.Path) -> None:
         tree["samplers"] = [{"wrapS": wrap, "wrapT": wrap, "minFilter": filter_, "magFilter": enlarged}]
         tree["images"] = [{"mimeType": "image/png", "bufferView": out.view(picture.getvalue())}]
         tree["textures"] = [{"sampler": 0, "source": 0}]
-        surface["pbrMetallicRoughness"]["baseColorTexture"] = {"index": 0}
+        for surface in materials:
+            surface["pbrMetallicRoughness"]["baseColorTexture"] = {"index": 0}
     tree |= {"accessors": out.accessors, "bufferViews": out.views, "buffers": [{"byteLength": len(out.data)}]}
     text = json.dumps(tree).encode()
     text += b" " * (-len(text) % 4)
     chunks = struct.pack("<II", len(text), _CHUNK_JSON) + text + struct.pack("<II", len(out.data), _CHUNK_BINARY)
     path.write_bytes(b"glTF" + struct.pack("<II", 2, 12 + len(chunks) + len(out.data)) + chunks + out.data)
+
+
+def _material(material: Material | None, color: tuple[float, float, float]) -> dict[str, Any]:
+    """Return a matt surface of two sides, with the colours of a material times that of some faces."""
+    base = torch.tensor(color, dtype=torch.float64) * (1.0 if material is None else material.diffuse.detach().cpu())
+    factor = [*base.clamp(0.0, 1.0).tolist(), 1.0]
+    surface: dict[str, Any] = {
+        "pbrMetallicRoughness": {"baseColorFactor": factor, "metallicFactor": 0.0, "roughnessFactor": 1.0},
+        "doubleSided": True,
+    }
+    if material is not None:
+        numbers = {name: getattr(material, name).detach().cpu() for name in NUMBERS}
+        for name in ("ambient", "diffuse"):
+            numbers[name] = numbers[name] * numbers[name].new_tensor(color)
+        surface["extras"] = {"phong": {name: value.tolist() for name, value in numbers.items()}}
+    return surface
 
 
 class _Binary:

@@ -32,6 +32,7 @@ class _Part:
     uv: np.ndarray | None
     colors: np.ndarray | None
     look: int
+    same: Any = None  # parts of one mesh that are equal in this have the same vertices
 
 
 def load_gltf(path: pathlib.Path, dtype: torch.dtype, allow_outside: bool = False) -> tuple[Mesh, bool]:
@@ -111,12 +112,14 @@ class _Scene:
                 continue
             if "skin" in node and "JOINTS_0" in primitive["attributes"]:
                 part.vertices = self._skinned(node["skin"], primitive["attributes"], part.vertices)
+                part.same = None
                 self.parts.append(part)
                 continue
-            for matrix in places:
+            for k, matrix in enumerate(places):
                 moved = part.vertices @ matrix[:3, :3].T + matrix[:3, 3]
                 faces = part.faces[:, ::-1] if np.linalg.det(matrix[:3, :3]) < 0 else part.faces
-                self.parts.append(_Part(moved, faces, part.uv, part.colors, part.look))
+                same = None if part.same is None else (id(node), k, part.same)
+                self.parts.append(_Part(moved, faces, part.uv, part.colors, part.look, same))
 
     def _instances(self, node: dict[str, Any], place: np.ndarray) -> list[np.ndarray]:
         found = node.get("extensions", {}).get(_INSTANCES)
@@ -193,7 +196,10 @@ class _Scene:
         colors = rows.get("COLOR_0")
         if colors is not None:
             colors = np.asarray(normalised(colors), dtype=np.float64)
-        return _Part(vertices, _triangles(mode, order.astype(np.int64)), uv, colors, look)
+        same = None
+        if packed is None and not primitive.get("targets"):
+            same = (tuple(sorted(attributes.items())), channel, transform.tobytes(), uv is None)
+        return _Part(vertices, _triangles(mode, order.astype(np.int64)), uv, colors, look, same)
 
     def _must_unpack(self, attributes: dict[str, Any]) -> bool:
         """Whether there is no plain copy of packed data, or it can be unpacked anyway."""
@@ -278,7 +284,7 @@ class _Scene:
                 self._images[source] = self._image(source)
             image = self._images[source]
             sampler = self.file.at("samplers", key[1]) if key[1] is not None else {}
-            self._pictures[key] = None if image is None else _sampled(image, sampler)
+            self._pictures[key] = None if image is None else _sampled(image, sampler, self.lost)
         return self._pictures[key]
 
     def _image(self, index: Any) -> torch.Tensor | None:
@@ -299,32 +305,39 @@ class _Scene:
 
     def mesh(self, dtype: torch.dtype) -> Mesh:
         """Return the parts as one mesh."""
-        vertices = np.concatenate([part.vertices for part in self.parts])
-        start = np.cumsum([0, *(len(part.vertices) for part in self.parts)])
-        faces = np.concatenate([part.faces + k for part, k in zip(self.parts, start, strict=False)])
+        own, start, seen, count = [], [], {}, 0  # parts with vertices of their own; where each part's begin
+        for part in self.parts:
+            key = id(part) if part.same is None else part.same
+            if key not in seen:
+                seen[key] = count
+                own.append(part)
+                count += len(part.vertices)
+            start.append(seen[key])
+        vertices = np.concatenate([part.vertices for part in own])
+        faces = np.concatenate([part.faces + k for part, k in zip(self.parts, start, strict=True)])
         of_face = np.repeat([part.look for part in self.parts], [len(part.faces) for part in self.parts])
         colors = uv = uv_faces = None
-        if any(part.colors is not None for part in self.parts):
-            rows = [np.ones((len(part.vertices), 3)) if part.colors is None else part.colors for part in self.parts]
+        if any(part.colors is not None for part in own):
+            rows = [np.ones((len(part.vertices), 3)) if part.colors is None else part.colors for part in own]
             if any(row.shape[1] == 4 and (row[:, 3] < 1).any() for row in rows):
                 rows = [row if row.shape[1] == 4 else np.c_[row, np.ones(len(row))] for row in rows]
             else:
                 rows = [row[:, :3] for row in rows]
             colors = torch.from_numpy(np.concatenate(rows)).to(dtype)
-        if any(part.uv is not None for part in self.parts):
-            uv = np.concatenate([np.zeros((len(p.vertices), 2)) if p.uv is None else p.uv for p in self.parts])
+        if any(part.uv is not None for part in own):
+            uv = np.concatenate([np.zeros((len(part.vertices), 2)) if part.uv is None else part.uv for part in own])
             bare = np.repeat([part.uv is None for part in self.parts], [len(part.faces) for part in self.parts])
             uv_faces = np.where(bare[:, None], -1, faces)
         dress = dressed(self.looks, of_face, uv, uv_faces)
         self.lost += dress.lost
         warn_lost(self.file.path, self.lost, stacklevel=6)
-        own = dress.uv_faces is not None and not np.array_equal(dress.uv_faces, faces)
+        apart = dress.uv_faces is not None and not np.array_equal(dress.uv_faces, faces)
         return Mesh(
             torch.from_numpy(vertices).to(dtype),
             faces,
             vertex_colors=colors,
             uv=None if dress.uv is None else torch.from_numpy(dress.uv).to(dtype),
-            uv_faces=dress.uv_faces if own else None,
+            uv_faces=dress.uv_faces if apart else None,
             face_colors=None if dress.face_colors is None else torch.from_numpy(dress.face_colors).to(dtype),
             texture=dress.texture,
             material=dress.material,
@@ -388,13 +401,17 @@ def _transform(texture: dict[str, Any]) -> tuple[int, np.ndarray]:
     return channel, matrix
 
 
-def _sampled(image: torch.Tensor, sampler: dict[str, Any]) -> Picture:
+def _sampled(image: torch.Tensor, sampler: dict[str, Any], lost: list[str]) -> Picture:
+    """Return a picture with the modes of a sampler; of its two filters that for enlarging counts."""
     wraps = {number: name for name, number in WRAPS.items()}
     # 9984 and 9985 take the nearest of the levels; here they are blended.
     modes = {**{number: mode for mode, number in FILTERS.items()}, 9984: ("nearest", True), 9985: ("bilinear", True)}
-    filter_, mipmaps = modes.get(sampler.get("minFilter", LINEAR), ("bilinear", False))
+    smaller, mipmaps = modes.get(sampler.get("minFilter", LINEAR), ("bilinear", False))
+    larger, _ = modes.get(sampler.get("magFilter", -1), (smaller, False))
+    if larger != smaller and "minFilter" in sampler:
+        lost.append("filters for pictures made smaller (those for enlarging are taken)")
     wrap = tuple(wraps.get(sampler.get(axis, 10497), "repeat") for axis in ("wrapS", "wrapT"))
-    return Picture(image, (wrap[0], wrap[1]), filter_, mipmaps)
+    return Picture(image, (wrap[0], wrap[1]), larger, mipmaps)
 
 
 def _triple(value: Any) -> tuple[float, ...]:

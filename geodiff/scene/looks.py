@@ -113,6 +113,25 @@ def dressed(looks: list[Look], of_face: np.ndarray, uv: np.ndarray | None, uv_fa
     return result
 
 
+MOST_RUNS = 4096
+"""The most materials that colours of faces are written as."""
+
+
+def color_runs(face_colors: torch.Tensor) -> list[tuple[int, int, tuple[float, float, float]]]:
+    """Return faces (first, one past the last) that follow one another in one colour, and that colour.
+
+    Args:
+        face_colors: (F, C), C is 1, 3 or 4.
+    """
+    rows = face_colors.detach().cpu().double().numpy()
+    rows = np.broadcast_to(rows[:, :3], (len(rows), 3))
+    ends = [*(np.flatnonzero((rows[1:] != rows[:-1]).any(axis=1)) + 1).tolist(), len(rows)]
+    return [
+        (begin, end, (float(rows[begin, 0]), float(rows[begin, 1]), float(rows[begin, 2])))
+        for begin, end in zip([0, *ends], ends, strict=False)
+    ]
+
+
 def warn_lost(path: Any, lost: list[str], stacklevel: int) -> None:
     """Say once what of a file's looks a mesh does not hold."""
     names = list(dict.fromkeys(lost))
@@ -133,11 +152,24 @@ def _colors(
         lost.append("highlights (Ks, Ns) of all materials but one")
     if len({(look.color, look.ambient) for look in some}) == 1:
         return first.material(), None
-    if any(look.ambient not in (None, look.color) for look in some):
+    ratio = _ratio(some)
+    if ratio is None:
         lost.append("ambient colours that differ from the diffuse ones")
+    ambient = ratio if ratio is not None and ratio != _WHITE else None
     table = np.ones((len(looks), 3))
     table[used] = [look.color for look in some]
-    return Look(specular=first.specular, shininess=first.shininess).material(), table[of_face]
+    shared = Look(ambient=ambient, specular=first.specular, shininess=first.shininess)
+    return shared.material(), table[of_face]
+
+
+def _ratio(some: list[Look]) -> tuple[float, ...] | None:
+    """Return what all ambient colours are of the diffuse ones, if that is the same for all."""
+    diffuse = np.array([look.color for look in some])
+    ambient = np.array([look.color if look.ambient is None else look.ambient for look in some])
+    part = np.divide(ambient, diffuse, out=np.ones_like(diffuse), where=diffuse > 0)
+    known = np.where(diffuse > 0, part, -1.0).max(axis=0)
+    known = np.where(known < 0, 1.0, known)
+    return tuple(known.tolist()) if np.allclose(ambient, diffuse * known, rtol=1e-5, atol=1e-7) else None
 
 
 @dataclass

@@ -62,7 +62,7 @@ class Mesh(Saved):
         material: a ``Material``, how the surface reflects light; where left out the renderer takes ``Material()``.
 
     Where several colours are given (vertices, faces, texture), the renderer multiplies them; without any the mesh is
-    white.
+    white, times what its material makes of that.
 
     Gradients flow to the vertices and the attributes. Mixed dtypes are promoted to the widest.
 

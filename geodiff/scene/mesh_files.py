@@ -16,6 +16,7 @@ from geodiff.modes import outside_autocast
 from geodiff.scene.atomic import replacing
 from geodiff.scene.glb import write_glb
 from geodiff.scene.gltf_scene import load_gltf
+from geodiff.scene.looks import MOST_RUNS, color_runs
 from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.obj import load_obj, write_obj
@@ -26,10 +27,10 @@ from geodiff.validation import choice, fail
 
 # What each format can hold besides vertices and faces.
 _HOLDS = {
-    "obj": ("vertex_colors", "uv", "texture", "material"),
+    "obj": ("vertex_colors", "face_colors", "uv", "texture", "material"),
     "ply": ("vertex_colors", "face_colors", "uv"),
     "stl": (),
-    "glb": ("vertex_colors", "uv", "texture", "material"),
+    "glb": ("vertex_colors", "face_colors", "uv", "texture", "material"),
 }
 _LOADS = ("obj", "ply", "stl", "glb", "gltf", "off")
 
@@ -111,6 +112,10 @@ def save_mesh(mesh: Mesh, path: str | os.PathLike[str]) -> None:
     names = ("vertex_colors", "face_colors", "uv", "texture", "material")
     lost = [name for name in names if getattr(mesh, name) is not None]
     lost = [name for name in lost if name not in _HOLDS[ending]]
+    if mesh.face_colors is not None and ending in ("obj", "glb"):
+        # They become materials: more than a few thousand are no use.
+        if mesh.face_colors.shape[-1] not in (1, 3, 4) or len(color_runs(mesh.face_colors)) > MOST_RUNS:
+            lost.append("face_colors")
     if lost:
         warnings.warn(f"Mesh.save: {ending.upper()} does not hold {', '.join(lost)}: left out of {path}", stacklevel=3)
         mesh = mesh.with_attributes(**dict.fromkeys(lost))
@@ -213,9 +218,9 @@ def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
     if mesh.uv is None:
         colors: dict[str, Any] = {}
         if mesh.vertex_colors is not None:
-            colors["vertex_colors"] = _bytes(mesh.vertex_colors)
+            colors["vertex_colors"] = _color_bytes("vertex_colors", mesh.vertex_colors)
         elif mesh.face_colors is not None:
-            colors["face_colors"] = _bytes(mesh.face_colors)
+            colors["face_colors"] = _color_bytes("face_colors", mesh.face_colors)
         elif mesh.material is not None:
             colors["visual"] = trimesh.visual.TextureVisuals(material=_surface(mesh, None))
         return trimesh.Trimesh(vertices, faces, process=False, validate=False, **colors)
@@ -303,6 +308,14 @@ def _colors(array: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
     array = np.asarray(array)
     opaque = array.shape[-1] == 4 and bool((array[:, 3] == 255).all())
     return torch.tensor(array[:, :3] if opaque else array, dtype=dtype) / 255.0
+
+
+def _color_bytes(name: str, colors: torch.Tensor) -> np.ndarray:
+    """Return colours as trimesh takes them, of three or four channels."""
+    if colors.shape[-1] not in (1, 3, 4):
+        raise fail("to_trimesh", name, "of 1, 3 or 4 channels", f"{colors.shape[-1]} channels")
+    rows = _bytes(colors)
+    return rows.repeat(3, axis=1) if rows.shape[1] == 1 else rows
 
 
 def _bytes(colors: torch.Tensor) -> np.ndarray:

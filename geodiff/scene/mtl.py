@@ -186,7 +186,9 @@ def _look(entry: dict[str, list[str]], maps: _Maps) -> tuple[Look, tuple[float, 
     if ambient is None and specular is None and color == (1.0, 1.0, 1.0):
         return Look(picture=picture), place
     shininess = _number(entry.get("Ns"), 0.0)
-    look = Look(color, picture, ambient, specular or (0.0, 0.0, 0.0), shininess if shininess > 0 else 32.0)
+    if specular is None and "ours" not in entry:
+        specular = (0.0, 0.0, 0.0)
+    look = Look(color, picture, ambient, specular, shininess if shininess > 0 else 32.0)
     return look, place
 
 

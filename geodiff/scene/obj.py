@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from geodiff.scene.images import write_image
-from geodiff.scene.looks import dressed, warn_lost
+from geodiff.scene.looks import color_runs, dressed, warn_lost
 from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mtl import IN_PLACE, OURS, decoded, read_looks
@@ -160,35 +160,53 @@ def write_obj(mesh: Mesh, path: pathlib.Path) -> None:
     number = "%.9g" if mesh.dtype == torch.float32 else "%.17g"
     vertices = mesh.vertices.detach().cpu().numpy()
     if mesh.vertex_colors is not None:
-        colors = mesh.vertex_colors.detach().cpu().numpy()[:, :3]
+        colors = mesh.vertex_colors.detach().cpu().numpy()
+        if colors.shape[1] not in (1, 3, 4):
+            expected = "of 1, 3 or 4 channels in OBJ files"
+            raise fail("Mesh.save", "vertex_colors", expected, f"{colors.shape[1]} channels")
+        if colors.shape[1] == 4 and (colors[:, 3] != 1).any():
+            warnings.warn("Mesh.save: OBJ does not hold the alpha of vertex_colors: left out", stacklevel=4)
+        colors = np.broadcast_to(colors[:, :3], (len(colors), 3))
         vertices = np.concatenate((vertices, colors), axis=1)
     parts = []
-    if mesh.texture is not None or mesh.material is not None:
-        library = f"{OURS}\nnewmtl surface\n" + (
-            "Kd 1 1 1\n" if mesh.material is None else _material_lines(mesh.material)
-        )
+    runs = [(0, mesh.num_faces, (1.0, 1.0, 1.0))] if mesh.face_colors is None else color_runs(mesh.face_colors)
+    names: dict[tuple[float, float, float], str] = {}
+    dressed_up = mesh.texture is not None or mesh.material is not None or mesh.face_colors is not None
+    if dressed_up:
+        picture = ""
         if mesh.texture is not None:
             write_image(path.with_suffix(".png"), mesh.texture.image)
-            library += f"map_Kd {'-clamp on ' if mesh.texture.wrap == 'clamp' else ''}{path.stem}.png\n"
+            picture = f"map_Kd {'-clamp on ' if mesh.texture.wrap == 'clamp' else ''}{path.stem}.png\n"
             if mesh.texture.wrap == "mirror":
                 warnings.warn("Mesh.save: OBJ does not hold wrap='mirror': it is read as 'repeat'", stacklevel=4)
+        library = f"{OURS}\n"
+        for _, _, color in runs:
+            if color not in names:
+                names[color] = f"surface{len(names) or ''}"
+                library += f"newmtl {names[color]}\n{_material_lines(mesh.material, color)}{picture}"
         path.with_suffix(".mtl").write_text(library)
-        parts.append(f"mtllib {path.stem}.mtl\nusemtl surface\n")
+        parts.append(f"mtllib {path.stem}.mtl\n")
     parts.append(_table("v", number, vertices))
     faces = mesh.faces.cpu().numpy() + 1
-    if mesh.uv is None or mesh.uv_faces is None:
-        parts.append(_table("f", "%d", faces))
-    else:
+    if mesh.uv is not None and mesh.uv_faces is not None:
         parts.append(_table("vt", number, mesh.uv.detach().cpu().numpy()))
-        both = np.stack((faces, mesh.uv_faces.cpu().numpy() + 1), axis=-1).reshape(-1, 6)
-        parts.append(("f %d/%d %d/%d %d/%d\n" * len(both)) % tuple(both.reshape(-1).tolist()))
+        faces = np.stack((faces, mesh.uv_faces.cpu().numpy() + 1), axis=-1).reshape(-1, 6)
+    line = "f %d %d %d\n" if faces.shape[1] == 3 else "f %d/%d %d/%d %d/%d\n"
+    for begin, end, color in runs:
+        if dressed_up:
+            parts.append(f"usemtl {names[color]}\n")
+        parts.append((line * (end - begin)) % tuple(faces[begin:end].reshape(-1).tolist()))
     path.write_text("".join(parts))
 
 
-def _material_lines(material: Material) -> str:
+def _material_lines(material: Material | None, color: tuple[float, float, float]) -> str:
+    if material is None:
+        return f"Kd {' '.join(f'{x:.9g}' for x in color)}\n"
     if material.batch_shape:
         raise fail("Mesh.save", "material", "without a batch", f"a batch of {tuple(material.batch_shape)}")
-    rows = (("Ka", material.ambient), ("Kd", material.diffuse), ("Ks", material.specular), ("Ns", material.shininess))
+    own = material.ambient.new_tensor(color)
+    rows = [("Ka", material.ambient * own), ("Kd", material.diffuse * own)]
+    rows += [("Ks", material.specular), ("Ns", material.shininess)]
     return "".join(
         f"{word} {' '.join(f'{x:.9g}' for x in value.detach().reshape(-1).tolist())}\n" for word, value in rows
     )

@@ -285,11 +285,10 @@ def _polygons(tables: dict[str, dict[str, Any]]) -> tuple[np.ndarray, np.ndarray
         kind = "strip" if "strip" in name.lower() else "fan" if "fan" in name.lower() else name
         if kind not in ("face", "strip", "fan"):
             continue
-        lists = [x for key, x in table.items() if isinstance(x, _List) and key in ("vertex_indices", "vertex_index")]
-        lists = lists or [x for x in table.values() if isinstance(x, _List) and x.flat.dtype.kind in "ui"]
-        if not lists:
+        corners = _corner_list(table)
+        if corners is None:
             continue
-        flat, count = _indices(lists[0].flat), lists[0].sizes
+        flat, count = _indices(corners.flat), corners.sizes
         if kind != "face":
             flat = _unrolled(flat, count, kind)
             count = np.full(len(flat) // 3, 3)
@@ -300,6 +299,14 @@ def _polygons(tables: dict[str, dict[str, Any]]) -> tuple[np.ndarray, np.ndarray
         flats.insert(place, flat)
         sizes.insert(place, count)
     return np.concatenate(flats), np.concatenate(sizes), plain
+
+
+def _corner_list(table: dict[str, Any]) -> _List | None:
+    """Return the list of the corners of each face: of the usual name, else the first of whole numbers."""
+    for name in ("vertex_indices", "vertex_index"):
+        if isinstance(table.get(name), _List):
+            return table[name]
+    return next((x for x in table.values() if isinstance(x, _List) and x.flat.dtype.kind in "ui"), None)
 
 
 def _indices(values: np.ndarray) -> np.ndarray:
@@ -360,12 +367,12 @@ def _looks(
 ) -> dict[str, Any]:
     """Return texture coordinates, of corners or of vertices, and the textures on them."""
     uv = uv_faces = None
-    of_corners = face.get("texcoord")
-    if isinstance(of_corners, _List) and joins and len(of_corners.flat) >= 2:
+    of_corners, listed = face.get("texcoord"), _corner_list(face)
+    if isinstance(of_corners, _List) and listed is not None and joins and len(of_corners.flat) >= 2:
         uv = np.asarray(of_corners.flat, dtype=np.float64)
         uv = uv[: len(uv) // 2 * 2].reshape(-1, 2)
         own = np.arange(corners.max() + 1)  # each corner has its own, where its face has as many as it has corners
-        given = next(x.sizes for key, x in face.items() if key in ("vertex_indices", "vertex_index"))
+        given = listed.sizes
         begin = np.cumsum(of_corners.sizes // 2) - of_corners.sizes // 2
         fits = of_corners.sizes == 2 * given
         first = np.cumsum(given) - given

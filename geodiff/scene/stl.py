@@ -33,7 +33,8 @@ def load_stl(path: pathlib.Path, dtype: torch.dtype) -> Mesh:
     head = data[:_HEADER].lstrip()[:5].lower()
     count = int.from_bytes(data[80:_HEADER], "little") if len(data) >= _HEADER else -1
     whole = count >= 0 and len(data) == _HEADER + count * _ROW.itemsize
-    if not whole and (head == b"solid" or b"facet" in data[:1000].lower()):
+    fits = count >= 0 and len(data) >= _HEADER + count * _ROW.itemsize  # binary, with more bytes after it
+    if not whole and (b"facet" in data[:1000].lower() or (head == b"solid" and not fits)):
         corners = _ascii(path, data)
     else:
         if count < 0:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """GLB that we write: what other programs see, and looks that come back."""
 
+import contextlib
 import json
 import pathlib
 import struct
@@ -43,6 +44,15 @@ LOOKS = {
     "vertex colours": {"vertex_colors": torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0.2, 0.4, 0.6]])},
     "grey vertex colours": {"vertex_colors": torch.tensor([[1.0], [0.2], [0.4], [0.6]])},
     "alpha": {"vertex_colors": torch.tensor([[1.0, 0, 0, 0.2], [0, 1, 0, 1], [0, 0, 1, 1], [0, 1, 1, 0.4]])},
+    "face colours": {"face_colors": torch.tensor([[1.0, 0.5, 0.2], [0, 0.25, 1]])},
+    "grey face colours": {"face_colors": torch.tensor([[0.5], [0.25]])},
+    "face colours and all": {
+        "uv": UV,
+        "texture": torch.rand(3, 4, 3),
+        "vertex_colors": torch.rand(4, 3),
+        "face_colors": torch.tensor([[1.0, 0.5, 0.2], [0, 0.25, 1]]),
+        "material": gd.Material(ambient=0.5, diffuse=(0.5, 1.0, 0.25), specular=0.6, shininess=7.0),
+    },
     "all": {"uv": UV, "texture": torch.rand(3, 4, 3), "vertex_colors": torch.rand(4, 3)},
     "material": {"material": gd.Material(diffuse=(1.0, 0.5, 0.0), ambient=0.5, specular=0.3, shininess=9.0)},
     "all and material": {
@@ -54,12 +64,15 @@ LOOKS = {
 }
 
 
+@pytest.mark.parametrize("ending", ["glb", "obj"])
 @pytest.mark.parametrize("lights", [None, LIGHTS], ids=["unlit", "lit"])
 @pytest.mark.parametrize("name", LOOKS)
-def test_looks_come_back(tmp_path: pathlib.Path, name: str, lights: list | None) -> None:
+def test_looks_come_back(tmp_path: pathlib.Path, name: str, lights: list | None, ending: str) -> None:
     mesh = square(**LOOKS[name])
-    mesh.save(tmp_path / "a.glb")
-    again = gd.Mesh.load(tmp_path / "a.glb")
+    said = "OBJ does not hold the alpha of vertex_colors" if (name, ending) == ("alpha", "obj") else None
+    with pytest.warns(UserWarning, match=said) if said else contextlib.nullcontext():
+        mesh.save(tmp_path / f"a.{ending}")
+    again = gd.Mesh.load(tmp_path / f"a.{ending}")
     assert torch.equal(again.vertices, mesh.vertices) and torch.equal(again.faces, mesh.faces)
     camera = gd.Camera.look_at((0.2, 0.1, 3.0), (0, 0, 0), (0, 1, 0), fov_deg=45)
     render = gd.Renderer(12, outputs=("rgb",))
@@ -82,9 +95,14 @@ def test_other_programs_see_a_matt_surface_of_two_sides(tmp_path: pathlib.Path, 
     mesh = square(**LOOKS[name])
     mesh.save(tmp_path / "a.glb")
     found = tree(tmp_path / "a.glb")
-    (material,) = found["materials"]
-    (primitive,) = found["meshes"][0]["primitives"]
-    assert primitive["material"] == 0
+    primitives, materials = found["meshes"][0]["primitives"], found["materials"]
+    assert [p["material"] for p in primitives] == list(range(len(materials))) == list(range(len(primitives)))
+    if mesh.face_colors is not None:
+        seen = [m["pbrMetallicRoughness"]["baseColorFactor"][:3] for m in materials]
+        diffuse = torch.ones(3) if mesh.material is None else mesh.material.diffuse
+        assert np.allclose(seen, (mesh.face_colors * diffuse).numpy(), atol=1e-6)
+        return
+    (material,), (primitive,) = materials, primitives
     assert material["doubleSided"] is True
     surface = material["pbrMetallicRoughness"]
     assert (surface["metallicFactor"], surface["roughnessFactor"]) == (0.0, 1.0)
@@ -132,8 +150,19 @@ def test_trimesh_materials(tmp_path: pathlib.Path) -> None:
 
 
 def test_colours_of_an_odd_number_of_channels(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(ValueError, match=r"Mesh\.save: `vertex_colors` must be of 1, 3 or 4 channels in GLB"):
-        square(vertex_colors=torch.ones(4, 2)).save(tmp_path / "a.glb")
+    for ending in ("glb", "obj"):
+        expected = (
+            rf"Mesh\.save: `vertex_colors` must be of 1, 3 or 4 channels in {ending.upper()} files; got 2 channels"
+        )
+        with pytest.raises(ValueError, match=expected):
+            square(vertex_colors=torch.ones(4, 2)).save(tmp_path / f"a.{ending}")
+    with pytest.raises(ValueError, match=r"to_trimesh: `vertex_colors` must be of 1, 3 or 4 channels; got 2 channels"):
+        square(vertex_colors=torch.ones(4, 2)).save(tmp_path / "a.ply")
+    for channels in (1, 3, 4):
+        colors = torch.tensor([[0.2, 0.4, 0.6, 1.0]]).expand(4, 4)[:, :channels]
+        square(vertex_colors=colors).save(tmp_path / "a.ply")
+        found = gd.Mesh.load(tmp_path / "a.ply").vertex_colors
+        assert torch.allclose(found, colors[:, :3].expand(4, 3), atol=BYTE)
 
 
 def test_a_materials_colour_is_seen_without_lights() -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """glTF as its specification says: what is read, what is warned of, what is refused."""
 
+import contextlib
 import json
 import math
 import pathlib
@@ -180,6 +181,28 @@ def test_morph_targets_and_skins_as_they_stand(tmp_path: pathlib.Path) -> None:
     assert np.allclose(found, [[0, 0, 10], [1, 3, 20], [0, 1 + 0.8 * 3, 18]], atol=1e-12)
 
 
+def test_one_mesh_with_two_skins(tmp_path: pathlib.Path) -> None:
+    file = File()
+    joints = {"JOINTS_0": file.accessor([[0, 0, 0, 0]] * 3, "uint8"), "WEIGHTS_0": file.accessor([[1, 0, 0, 0]] * 3)}
+    mesh = file.add("meshes", primitives=[file.triangle(attributes=joints)])
+    for k in (0, 1):
+        joint = file.add("nodes", translation=[0, 0, 10 * k])
+        file.tree.setdefault("skins", []).append({"joints": [joint]})
+        file.add("nodes", mesh=mesh, skin=k)
+    assert load(file, tmp_path).vertices[:, 2].tolist() == [0, 0, 0, 10, 10, 10]
+
+
+def test_parts_with_the_same_vertices_share_them(tmp_path: pathlib.Path) -> None:
+    file = File()
+    square = file.square()
+    lower = {**square, "indices": file.accessor([0, 1, 2], "uint8"), "material": file.add("materials")}
+    upper = {**square, "indices": file.accessor([0, 2, 3], "uint8"), "material": file.add("materials")}
+    file.shown(lower, upper)
+    file.shown(lower, translation=[5, 0, 0])
+    mesh = load(file, tmp_path)
+    assert mesh.faces.tolist() == [[0, 1, 2], [0, 2, 3], [4, 5, 6]] and mesh.num_vertices == 8
+
+
 def test_torn_vertices_are_joined(tmp_path: pathlib.Path) -> None:
     file = File()
     corners = [[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]
@@ -283,6 +306,27 @@ def test_several_textures_that_tile_a_plain_part_and_unused_materials(tmp_path: 
     assert [[round(255 * c) for c in color_at(mesh, 2.3, y)] for y in (0.9, 0.6, 0.4, 0.1)] == [RED, BLUE, BLUE, BLUE]
     assert quarters(mesh, 4) == [GREEN] * 4
     assert quarters(mesh, 6) == [WHITE] * 4
+
+
+@pytest.mark.parametrize(
+    ("sampler", "expected"),
+    [
+        ({}, ("bilinear", False)),
+        ({"minFilter": 9987, "magFilter": 9729}, ("bilinear", True)),
+        ({"minFilter": 9984, "magFilter": 9728}, ("nearest", True)),
+        ({"magFilter": 9728}, ("nearest", False)),
+        ({"minFilter": 9986, "magFilter": 9729}, ("bilinear", True)),
+    ],
+)
+def test_filters(tmp_path: pathlib.Path, sampler: dict, expected: tuple[str, bool]) -> None:
+    file, material = textured()
+    file.tree["samplers"] = [sampler or {"wrapS": 10497}]
+    file.shown(file.square(material=material))
+    path = file.write(tmp_path / "a.glb")
+    differ = sampler == {"minFilter": 9986, "magFilter": 9729}
+    with pytest.warns(UserWarning, match="filters for pictures made smaller") if differ else contextlib.nullcontext():
+        texture = gd.Mesh.load(path).texture
+    assert (texture.filter, texture.mipmaps) == expected
 
 
 def test_a_grey_texture_of_two_by_two(tmp_path: pathlib.Path) -> None:

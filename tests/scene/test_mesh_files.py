@@ -382,8 +382,12 @@ def test_what_a_format_does_not_hold_is_said(tmp_path: pathlib.Path) -> None:
         textured().save(tmp_path / "mesh.ply")
     with pytest.warns(UserWarning, match=r"PLY does not hold material"):
         cube_corner(material=gd.Material()).save(tmp_path / "mesh.ply")
-    with pytest.warns(UserWarning, match=r"OBJ does not hold face_colors"):
-        cube_corner(face_colors=torch.rand(3, 3)).save(tmp_path / "mesh.obj")
+    for ending in ("obj", "glb"):
+        with pytest.warns(UserWarning, match=rf"{ending.upper()} does not hold face_colors"):
+            cube_corner(face_colors=torch.rand(3, 2)).save(tmp_path / f"mesh.{ending}")
+        many = gd.icosphere(4)
+        with pytest.warns(UserWarning, match=rf"{ending.upper()} does not hold face_colors"):
+            many.with_attributes(face_colors=torch.rand(many.num_faces, 3)).save(tmp_path / f"mesh.{ending}")
     assert gd.Mesh.load(tmp_path / "mesh.ply").texture is None
 
 

@@ -99,6 +99,13 @@ def test_textures_of_meshlab(tmp_path: pathlib.Path) -> None:
         ply(tmp_path, elements.replace("two.png", "../two.png"), body)
 
 
+def test_lists_of_another_name(tmp_path: pathlib.Path) -> None:
+    elements = f"element vertex 3\n{XYZ}element face 1\nproperty list uchar float texcoord\n"
+    mesh = ply(tmp_path, elements + "property list uchar int corners\n", rows(POINTS[:3]) + "6 0 0 1 0 0 1 3 0 1 2\n")
+    assert mesh.faces.tolist() == [[0, 1, 2]]
+    assert mesh.uv[mesh.uv_faces].tolist() == [[[0, 0], [1, 0], [0, 1]]]
+
+
 def test_binary_and_text_of_a_peer(tmp_path: pathlib.Path) -> None:
     peer = trimesh.creation.icosphere(subdivisions=1)
     for encoding in ("ascii", "binary"):
@@ -176,7 +183,8 @@ def test_bytes_of_stl(tmp_path: pathlib.Path) -> None:
         mesh = stl(tmp_path, head.ljust(80) + struct.pack("<I", 2) + row * 2)
         assert mesh.num_faces == 2
     # Bytes after the last triangle do no harm.
-    assert stl(tmp_path, bytes(80) + struct.pack("<I", 1) + row + b"more").num_faces == 1
+    for head in (b"", b"solid"):
+        assert stl(tmp_path, head.ljust(80) + struct.pack("<I", 1) + row + b"more").num_faces == 1
 
 
 @pytest.mark.parametrize(
