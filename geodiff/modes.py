@@ -120,9 +120,16 @@ def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def is_transformed(tensor: torch.Tensor) -> bool:
     """Whether a tensor carries a forward-mode tangent, or is one of torch.func's within grad, jvp or vmap."""
-    if torch.compiler.is_compiling():
+    if not may_be_transformed():
         return False
     return torch._C._functorch.is_functorch_wrapped_tensor(tensor) or forward_ad.unpack_dual(tensor).tangent is not None
+
+
+def may_be_transformed() -> bool:
+    """Whether forward mode or torch.func are at work at all: a quick look before tensors are looked at."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or getattr(forward_ad, "_current_level", 0) >= 0
 
 
 def refuse_transforms(where: str, fix: str, *values: Any) -> None:

@@ -26,7 +26,7 @@ ERRORS = (ValueError, TypeError, RuntimeError, NotImplementedError)
 INTEGERS = (-(2**63), -(2**31) - 1, -(2**31), -2, -1, 0, 1, 2, 3, 255, 2**15, 2**31 - 1, 2**31, 2**40, 2**63 - 1)
 FLOATS = (0.0, -0.0, -1.0, 1e-320, 1e-300, 1e-30, 1.0, 1e30, 1e300, math.inf, -math.inf, math.nan)
 INDICES = (-(2**31), -2, -1, 0, 1, 1000, 2**31 - 1)
-PATIENCE = 60  # seconds that a case may take
+PATIENCE = 120  # seconds that a case may take, and that a child may need to begin
 
 
 def _packed(dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
@@ -258,11 +258,9 @@ def fuzz(seed: int, count: int, first: int = 0, verbose: bool = False, block: in
             sys.stderr.write(errors if verbose else "")
             number += min(block, end - number)
             continue
-        what = (
-            f"signal {-process.returncode}"
-            if process.returncode < 0
-            else errors[max(errors.rfind("Traceback"), 0) :].strip()[-3000:]
-        )
+        killed = process.returncode < 0 and not errors.endswith("hung")
+        text = errors[max(errors.rfind("Traceback"), 0) :].strip()[-3000:]
+        what = f"signal {-process.returncode}" if killed else text
         wrong.append(f"seed {seed} case {number if last is None else last}: {what}")
         print(wrong[-1], file=sys.stderr)
         if last is None:

@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.autograd import forward_ad
 
-from geodiff.modes import is_transformed, refuse_transforms
+from geodiff.modes import is_transformed, may_be_transformed, refuse_transforms
 from geodiff.validation import fail, shape_text
 
 _KINDS = {"int32": torch.int32, "int64": torch.int64, "float64": torch.float64, "bool": torch.bool}
@@ -49,7 +48,7 @@ class _Tensor:
         self.shape = [int(w) if w.isdigit() else w for w in words[self.kind is not None :]]
 
     def checked(self, op: str, tensor: torch.Tensor, real: torch.dtype, sizes: dict[str, int]) -> torch.Tensor:
-        if tensor.device.type != "cpu":
+        if not tensor.is_cpu:
             raise fail(op, self.name, "on the CPU", str(tensor.device), "Use .cpu().", RuntimeError)
         kind = self.kind or real
         if tensor.dtype != kind or kind not in (self.kind, torch.float32, torch.float64):
@@ -94,6 +93,7 @@ def implement(
     tensors = [_Tensor(name, names.index(name), text) for name, text in shapes.items()]
     real = next(tensor.place for tensor in tensors if tensor.kind is None)
     limits = [(names.index(name), name, *limit) for name, limit in known.items()]
+    integers = [(i, argument.name) for i, argument in enumerate(schema) if str(argument.type) == "int"]
     image = [names.index(name) for name in ("height", "width", "k") if name in scalar]
 
     def call(*arguments: Any) -> Any:
@@ -103,7 +103,7 @@ def implement(
                 raise fail(op, name, text, str(given[place]))
         if image and math.prod(given[place] for place in image) > _MOST:
             raise fail(op, "height", "such that an image has fewer than 2³¹ entries", str(given[image[0]]))
-        sizes = {name: value for name, value in zip(names, given, strict=True) if type(value) is int}
+        sizes = {name: given[place] for place, name in integers}
         for tensor in tensors:
             value = given[tensor.place]
             if value is not None:
@@ -142,7 +142,7 @@ class _Guarded:
         """Implement an op as `torch.library.Library.impl`."""
 
         def guarded(keys: Any, *arguments: Any) -> Any:
-            if torch._C._are_functorch_transforms_active() or getattr(forward_ad, "_current_level", 0) >= 0:
+            if may_be_transformed():
                 tensors = [argument for argument in arguments if isinstance(argument, torch.Tensor)]
                 refuse_transforms(f"geodiff::{op}", advice(op), *tensors)
             return kernel(keys, *arguments)
@@ -170,7 +170,9 @@ def refuse_vmap(library: torch.library.Library, op: str) -> None:
 
 def for_twin(*tensors: torch.Tensor) -> bool:
     """Whether the twin computes: tensors that are not on the CPU, of forward mode, or of torch.func."""
-    return any(tensor.device.type != "cpu" or is_transformed(tensor) for tensor in tensors)
+    if not all(tensor.is_cpu for tensor in tensors):
+        return True
+    return may_be_transformed() and any(is_transformed(tensor) for tensor in tensors)
 
 
 def int32(index: torch.Tensor) -> torch.Tensor:
