@@ -7,10 +7,13 @@ is wrong. Tests take the first few; run as a program, with a seed and a number o
     python -m tests.random_scenes --seed 1 --count 10000 --seconds 900
 """
 
+import argparse
 import dataclasses
 import itertools
 import math
 import random
+import time
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
