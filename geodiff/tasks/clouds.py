@@ -2,6 +2,7 @@
 """Read and write clouds of points, with normals where a file has them."""
 
 import functools
+import itertools
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -150,11 +151,26 @@ def _ply(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
     loaded: Any = trimesh.load(path, process=False)
     merged: Any = loaded.to_geometry() if isinstance(loaded, trimesh.Scene) else loaded
     values = np.asarray(merged.vertices)
+    count = _counted(path)
+    if not 0 <= count <= len(values):  # of text, trimesh reads what there is
+        raise ValueError(f"its header says {count} vertices, and it holds {len(values)}")
     raw = merged.metadata.get("_ply_raw", {}).get("vertex", {}).get("data")
     names = getattr(getattr(raw, "dtype", None), "names", None) or (raw if isinstance(raw, dict) else ())
     if not {"nx", "ny", "nz"} <= set(names):
         return values, None
     return values, np.stack([np.asarray(raw[name]).reshape(len(values)) for name in ("nx", "ny", "nz")], 1)
+
+
+def _counted(path: pathlib.Path) -> int:
+    """Return how many vertices the header of a PLY file says."""
+    with path.open("rb") as file:
+        for line in itertools.islice(file, 1000):
+            words = line.split()
+            if words[:2] == [b"element", b"vertex"]:
+                return int(words[2])
+            if words[:1] == [b"end_header"]:
+                break
+    return 0
 
 
 def _obj(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
