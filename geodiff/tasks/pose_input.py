@@ -5,9 +5,9 @@ import os
 import pathlib
 from typing import Any
 
-import numpy as np
 import torch
 
+from geodiff.arrays import load_arrays
 from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
 from geodiff.scene.images import label_scale, read_image
@@ -244,10 +244,10 @@ def command_inputs(
         inputs["start"] = Camera.orbit(distance, elevation, azimuth, at=at, fov_deg=DEFAULT_FOV if fov is None else fov)
     if depth is not None:
         try:
-            inputs["depth"] = torch.from_numpy(np.load(depth, allow_pickle=False))
+            inputs["depth"] = torch.as_tensor(load_arrays(depth))
         except OSError as error:
             raise fail(_WHERE, "depth", "a file that can be read", f"{depth} ({error})", error=type(error)) from error
-        except (ValueError, TypeError, EOFError) as error:
+        except Exception as error:  # whatever a damaged header brings
             raise fail(_WHERE, "depth", "an .npy file of numbers", f"{depth} ({error})") from error
     return inputs
 

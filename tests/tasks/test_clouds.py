@@ -124,6 +124,18 @@ def test_bad_files(tmp_path: pathlib.Path) -> None:
         (tmp_path / f"bad.{ending}").write_bytes(b"not at all")
         with pytest.raises(ValueError, match="`points` must be a readable file"):
             read_cloud_file(tmp_path / f"bad.{ending}")
+    head = (
+        "ply\nformat ascii 1.0\nelement vertex {}\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
+    )
+    for count in (10**12, 3, -1):  # of two
+        (tmp_path / "bad.ply").write_text(head.format(count) + "0 0 0\n1 0 0\n")
+        with pytest.raises(ValueError, match=rf"bad.ply \(ValueError: its header says {count} vertices, and it holds"):
+            read_cloud_file(tmp_path / "bad.ply")
+    np.save(tmp_path / "long.npy", np.zeros((2, 3)))
+    content = (tmp_path / "long.npy").read_bytes()
+    (tmp_path / "long.npy").write_bytes(content.replace(b"(2, 3), }          ", b"(999999999999, 3),}"))
+    with pytest.raises(ValueError, match=r"long.npy \(ValueError: long.npy is too short for its shape \(9+, 3\)\)"):
+        read_cloud_file(tmp_path / "long.npy")
     (tmp_path / "bad.obj").write_text("v 1 2 x\n")
     with pytest.raises(ValueError, match=r"must be a readable file; got .*bad.obj \(ValueError: could not convert"):
         read_cloud_file(tmp_path / "bad.obj")
