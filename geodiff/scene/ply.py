@@ -243,6 +243,9 @@ class _Text:
         """Read the next lines; what is in one after the properties of its row is passed over."""
         rows = [line.split() for line in self.lines[self.place : self.place + element.count]]
         self.place += element.count
+        alike = self._all_alike(element, rows)
+        if alike is not None:
+            return alike
         if any(count for _, count in element.properties.values()):
             self.words = []
             for row in rows:
@@ -258,6 +261,30 @@ class _Text:
         table = self._table(element)
         self.place = before
         return table
+
+    @staticmethod
+    def _all_alike(element: _Element, rows: list[list[bytes]]) -> dict[str, Any] | None:
+        """Read rows of as many words each, whose lists are as long as those of the first; None if they are not."""
+        width = len(rows[0]) if rows else 0
+        if not rows or any(len(row) != width for row in rows):
+            return None
+        table = np.array(rows, dtype=np.float64)
+        result: dict[str, Any] = {}
+        place = 0
+        for name, (value, count) in element.properties.items():
+            if place >= width:
+                return None
+            if not count:
+                result[name] = _as(table[:, place], value)
+                place += 1
+                continue
+            n = table[0, place]
+            if not (0 < n < width and n == int(n) and (table[:, place] == n).all() and place + n < width):
+                return None
+            flat = table[:, place + 1 : place + 1 + int(n)].reshape(-1)
+            result[name] = _List(_as(flat, value), np.full(len(rows), int(n), np.int64))
+            place += 1 + int(n)
+        return result
 
     def _table(self, element: _Element) -> dict[str, Any]:
         names = list(element.properties)
