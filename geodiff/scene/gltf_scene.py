@@ -408,7 +408,8 @@ def _sampled(image: torch.Tensor, sampler: dict[str, Any], lost: list[str]) -> P
     modes = {**{number: mode for mode, number in FILTERS.items()}, 9984: ("nearest", True), 9985: ("bilinear", True)}
     smaller, mipmaps = modes.get(sampler.get("minFilter", LINEAR), ("bilinear", False))
     larger, _ = modes.get(sampler.get("magFilter", -1), (smaller, False))
-    if larger != smaller and "minFilter" in sampler:
+    # With mip-maps a picture made smaller is blended anyway.
+    if larger != smaller and "minFilter" in sampler and not mipmaps:
         lost.append("filters for pictures made smaller (those for enlarging are taken)")
     wrap = tuple(wraps.get(sampler.get(axis, 10497), "repeat") for axis in ("wrapS", "wrapT"))
     return Picture(image, (wrap[0], wrap[1]), larger, mipmaps)

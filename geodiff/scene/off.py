@@ -2,6 +2,7 @@
 """OFF (Geomview's object file format), in ASCII: positions, polygons, and colours of either."""
 
 import pathlib
+import re
 
 import numpy as np
 import torch
@@ -23,13 +24,12 @@ def load_off(path: pathlib.Path, dtype: torch.dtype) -> Mesh:
     """
     text = path.read_bytes().decode("utf-8-sig")
     lines = [line for line in (line.split("#", 1)[0].split() for line in text.splitlines()) if line]
-    head = lines[0][0]
-    prefix = head.upper().removesuffix("OFF")
-    if not head.upper().endswith("OFF") or prefix.replace("ST", "").strip("CN"):
-        raise ValueError(f"it begins with {head[:20]!r}: only OFF, with ST, C or N before, is read")
-    if len(lines[0]) > 1:  # the counts may follow at once
-        lines[0] = lines[0][1:]
-    else:
+    head = re.fullmatch(r"((?:ST)?C?N?)OFF(\d*)", lines[0][0].upper())
+    if head is None:
+        raise ValueError(f"it begins with {lines[0][0][:20]!r}: only OFF, with ST, C or N before, is read")
+    prefix = head.group(1)
+    lines[0] = [*([head.group(2)] if head.group(2) else []), *lines[0][1:]]  # the counts may follow at once
+    if not lines[0]:
         del lines[0]
     if lines and lines[0] == ["BINARY"]:
         raise ValueError("binary OFF is not read")

@@ -226,28 +226,80 @@ class _Binary:
 
 
 class _Text:
-    """Reads the tables of an ASCII file, word after word."""
+    """Reads the tables of an ASCII file: row after row where each is a line, else word after word."""
 
     def __init__(self, path: pathlib.Path, body: bytes, order: str, where: str) -> None:
-        self.path, self.words, self.where, self.place = path, body.split(), where, 0
+        self.path, self.where, self.place = path, where, 0
+        self.lines = [line for line in body.splitlines() if line.strip()]
+        self.words: list[bytes] = []
 
     def tables(self, elements: list[_Element]) -> dict[str, dict[str, Any]]:
+        if len(self.lines) == sum(element.count for element in elements):
+            return {element.name: self._by_line(element) for element in elements}
+        self.words = b" ".join(self.lines).split()
         return {element.name: self._table(element) for element in elements}
+
+    def _by_line(self, element: _Element) -> dict[str, Any]:
+        """Read the next lines; what is in one after the properties of its row is passed over."""
+        rows = [line.split() for line in self.lines[self.place : self.place + element.count]]
+        self.place += element.count
+        alike = self._all_alike(element, rows)
+        if alike is not None:
+            return alike
+        if any(count for _, count in element.properties.values()):
+            self.words = []
+            for row in rows:
+                end = 0
+                for _, count in element.properties.values():
+                    end += 1 + (int(row[end]) if count and end < len(row) else 0)
+                if end > len(row):
+                    raise ValueError(f"a row of {element.name} of {len(row)} words")
+                self.words += row[:end]
+        else:
+            self.words = [word for row in rows for word in row[: len(element.properties)]]
+        before, self.place = self.place, 0
+        table = self._table(element)
+        self.place = before
+        return table
+
+    @staticmethod
+    def _all_alike(element: _Element, rows: list[list[bytes]]) -> dict[str, Any] | None:
+        """Read rows of as many words each, whose lists are as long as those of the first; None if they are not."""
+        width = len(rows[0]) if rows else 0
+        if not rows or any(len(row) != width for row in rows):
+            return None
+        table = np.array(rows, dtype=np.float64)
+        result: dict[str, Any] = {}
+        place = 0
+        for name, (value, count) in element.properties.items():
+            if place >= width:
+                return None
+            if not count:
+                result[name] = _as(table[:, place], value)
+                place += 1
+                continue
+            n = table[0, place]
+            if not (0 < n < width and n == int(n) and (table[:, place] == n).all() and place + n < width):
+                return None
+            flat = table[:, place + 1 : place + 1 + int(n)].reshape(-1)
+            result[name] = _List(_as(flat, value), np.full(len(rows), int(n), np.int64))
+            place += 1 + int(n)
+        return result
 
     def _table(self, element: _Element) -> dict[str, Any]:
         names = list(element.properties)
         if not any(count for _, count in element.properties.values()):
-            words = self._take(element, element.count * len(names), len(names))
+            words = self._take(element, element.count * len(names))
             table = np.array(words, dtype=np.float64).reshape(-1, max(len(names), 1))
             return {name: _as(table[:, i], element.properties[name][0]) for i, name in enumerate(names)}
         values: dict[str, list[bytes]] = {name: [] for name in names}
         sizes: dict[str, list[int]] = {name: [] for name in names}
         for _ in range(element.count):
             for name, (_, count) in element.properties.items():
-                n = int(self._take(element, 1, 1)[0]) if count else 1
+                n = int(self._take(element, 1)[0]) if count else 1
                 if n < 0:
                     raise ValueError(f"a list of {n} in {element.name}")
-                values[name] += self._take(element, n, 1)
+                values[name] += self._take(element, n)
                 sizes[name].append(n)
         result: dict[str, Any] = {}
         for name, (value, count) in element.properties.items():
@@ -255,7 +307,7 @@ class _Text:
             result[name] = _List(flat, np.array(sizes[name], dtype=np.int64)) if count else flat
         return result
 
-    def _take(self, element: _Element, count: int, width: int) -> list[bytes]:
+    def _take(self, element: _Element, count: int) -> list[bytes]:
         words = self.words[self.place : self.place + count]
         if len(words) < count:
             text = f"{self.path}, which ends in its {element.count} rows of {element.name}"

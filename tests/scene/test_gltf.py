@@ -316,6 +316,7 @@ def test_several_textures_that_tile_a_plain_part_and_unused_materials(tmp_path: 
         ({"minFilter": 9984, "magFilter": 9728}, ("nearest", True)),
         ({"magFilter": 9728}, ("nearest", False)),
         ({"minFilter": 9986, "magFilter": 9729}, ("bilinear", True)),
+        ({"minFilter": 9729, "magFilter": 9728}, ("nearest", False)),
     ],
 )
 def test_filters(tmp_path: pathlib.Path, sampler: dict, expected: tuple[str, bool]) -> None:
@@ -323,7 +324,7 @@ def test_filters(tmp_path: pathlib.Path, sampler: dict, expected: tuple[str, boo
     file.tree["samplers"] = [sampler or {"wrapS": 10497}]
     file.shown(file.square(material=material))
     path = file.write(tmp_path / "a.glb")
-    differ = sampler == {"minFilter": 9986, "magFilter": 9729}
+    differ = sampler == {"minFilter": 9729, "magFilter": 9728}
     with pytest.warns(UserWarning, match="filters for pictures made smaller") if differ else contextlib.nullcontext():
         texture = gd.Mesh.load(path).texture
     assert (texture.filter, texture.mipmaps) == expected

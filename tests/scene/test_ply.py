@@ -99,6 +99,15 @@ def test_textures_of_meshlab(tmp_path: pathlib.Path) -> None:
         ply(tmp_path, elements.replace("two.png", "../two.png"), body)
 
 
+def test_rows_with_more_in_them_than_the_heading_says(tmp_path: pathlib.Path) -> None:
+    """As MeshLab has written them: a row ends where its line does; where rows span lines, words count."""
+    body = rows([(*p, 7) for p in POINTS[:3]]) + "3 0 1 2 9 1 1 1\n3 0 2 1\n"
+    elements = TRIANGLE.replace("face 1", "face 2")
+    assert ply(tmp_path, elements, body).faces.tolist() == [[0, 1, 2], [0, 2, 1]]
+    words = "0 0\n0 1 0 0\n0 1 0 3 0\n1 2 3 0 2 1"
+    assert ply(tmp_path, elements, words).faces.tolist() == [[0, 1, 2], [0, 2, 1]]
+
+
 def test_lists_of_another_name(tmp_path: pathlib.Path) -> None:
     elements = f"element vertex 3\n{XYZ}element face 1\nproperty list uchar float texcoord\n"
     mesh = ply(tmp_path, elements + "property list uchar int corners\n", rows(POINTS[:3]) + "6 0 0 1 0 0 1 3 0 1 2\n")
@@ -220,7 +229,7 @@ def off(folder: pathlib.Path, text: str) -> gd.Mesh:
 
 def test_off(tmp_path: pathlib.Path) -> None:
     arrow = "0 0 0\n2 0 0 # a corner\n2 2 0\n1 0.5 0\n"
-    for head in ("OFF\n4 1 0\n", "OFF 4 1 0\n", "# of ours\n\noff\n4 1 4\n"):
+    for head in ("OFF\n4 1 0\n", "OFF 4 1 0\n", " \t OFF4 1 0 # or so\n", "# of ours\n\noff\n4 1 4\n"):
         mesh = off(tmp_path, head + arrow + "4 1 2 3 0\n")
         assert float(mesh.face_areas.sum()) == pytest.approx(1.5) and mesh.face_colors is None
     colored = off(tmp_path, "OFF\n4 2 0\n" + arrow + "4 1 2 3 0 255 0 0\n3 0 1 3 0 51 0 255\n")
