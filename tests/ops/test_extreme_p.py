@@ -153,9 +153,7 @@ def test_slope_in_p_at_large_and_small_p(name: str):
             rule = soft.TCONORMS[name](torch.tensor(sign * p, dtype=torch.float64, requires_grad=True))
             for function in (ops.silhouette, reference.silhouette):
                 by_p = draw(function, x, dtype, rule)[2]
-                assert by_p == pytest.approx(slope, rel=rounding_bound(dtype, 40), abs=1e-30), (
-                    f"{p} {dtype} {function}"
-                )
+                assert by_p == pytest.approx(slope, rel=rounding_bound(dtype, 40), abs=1e-30), f"{p} {dtype} {function}"
 
 
 @given(name=families, order=wild, x=st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=5))
