@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read and write clouds of points, with normals where a file has them."""
 
-import functools
 import itertools
 import os
 import pathlib
@@ -158,18 +157,6 @@ def _ply(where: str, path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]
     values = np.stack([plain[name] for name in "xyz"], 1)
     given = {"nx", "ny", "nz"} <= set(plain)
     return values, np.stack([plain[name] for name in ("nx", "ny", "nz")], 1) if given else None
-
-
-def _counted(path: pathlib.Path) -> int:
-    """Return how many vertices the header of a PLY file says."""
-    with path.open("rb") as file:
-        for line in itertools.islice(file, 1000):
-            words = line.split()
-            if words[:2] == [b"element", b"vertex"]:
-                return int(words[2])
-            if words[:1] == [b"end_header"]:
-                break
-    return 0
 
 
 def _obj(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
