@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read and write clouds of points, with normals where a file has them."""
 
-import itertools
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
