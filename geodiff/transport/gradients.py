@@ -37,6 +37,17 @@ ONCE = (
 )
 
 
+CHANGED = (
+    "sinkhorn: the gradient needs an argument that was changed in place after the call. Change a clone of it, or call "
+    "backward first."
+)
+
+
+def version(tensor: torch.Tensor | None) -> int | None:
+    """How often a tensor was written to, where that is counted."""
+    return None if tensor is None or tensor.is_inference() else tensor._version
+
+
 class Node(torch.autograd.Function):
     """First-order gradients computed without a graph; those with one refuse to be differentiated."""
 
@@ -45,6 +56,8 @@ class Node(torch.autograd.Function):
         """Pull cotangents back through the node."""
         if all(t is None for t in cotangents):
             return ctx.skipped + (None,) * len(ctx.inputs)
+        if ctx.versions != [version(t) for t in ctx.inputs]:
+            raise RuntimeError(CHANGED)
         anchor = next((t for t in cotangents if t is not None and t.requires_grad), None)
         anchor = next((t for t in ctx.inputs if t is not None and t.requires_grad), anchor)
         with torch.no_grad():
@@ -57,6 +70,7 @@ class Node(torch.autograd.Function):
     def remember(cls, ctx: Any, solution: Solution, *inputs: torch.Tensor | None, skipped: int = 1) -> None:
         """Keep what the backward pass reads; `skipped` arguments before the inputs have no gradient."""
         ctx.node, ctx.solution, ctx.inputs, ctx.skipped = cls, solution, inputs, (None,) * skipped
+        ctx.versions = [version(t) for t in inputs]
         ctx.set_materialize_grads(False)
 
 

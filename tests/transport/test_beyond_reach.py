@@ -266,6 +266,16 @@ def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
         ot.f[0].backward()
 
 
+def test_an_argument_changed_before_the_gradient_is_an_error() -> None:
+    cost = torch.rand(5, 4, dtype=torch.float64)
+    held = cost.clone().requires_grad_()
+    ot = gd.sinkhorn(cost_matrix=held, epsilon=0.1)
+    with torch.no_grad():
+        held += 1
+    with pytest.raises(RuntimeError, match="an argument that was changed in place after the call"):
+        ot.transport_cost.backward()
+
+
 def test_larger_clouds_iterate_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = torch.rand(6, 2, dtype=torch.float64), torch.rand(5, 2, dtype=torch.float64) + 2
     wanted = gd.sinkhorn(x, y, epsilon=0.01, reach=0.2)
