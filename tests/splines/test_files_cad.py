@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from geodiff.splines import NURBS, NURBSCurve, NURBSSurface
-from geodiff.splines.files import save_splines
+from geodiff.splines.files import load_splines, save_splines
 from tests.splines import splines
 from tests.splines.splines import CASES, ENDINGS, ROUND_TRIP, assert_same, load_here, make, needs
 
@@ -27,6 +27,19 @@ def test_round_trip(tmp_path: pathlib.Path, ending: str, case: tuple, clamped: b
     assert_same(back, spline, knots=clamped or ending != "3dm")  # Rhino drops two knots, which have no effect
     assert back.is_rational == spline.is_rational
     assert capfd.readouterr() == ("", "")  # Open CASCADE keeps quiet
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_read_apart_is_the_same(tmp_path: pathlib.Path, ending: str) -> None:
+    needs(ending)
+    save_splines(tmp_path / f"a.{ending}", [make((5,), (3,), 2), make((4, 4), (2, 3), 3, True)])
+    apart, here = load_splines(tmp_path / f"a.{ending}"), load_here(tmp_path / f"a.{ending}")
+    for one, other in zip(apart, here, strict=True):
+        assert torch.equal(one.homogeneous, other.homogeneous)
+        assert all(torch.equal(a, b) for a, b in zip(one.knots, other.knots, strict=True))
+    (tmp_path / f"bad.{ending}").write_bytes((tmp_path / f"a.{ending}").read_bytes()[:500])
+    with pytest.raises(ValueError, match=rf"a sound file; got .*bad.{ending} \(.*Is the file damaged"):
+        load_splines(tmp_path / f"bad.{ending}")
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
