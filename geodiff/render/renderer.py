@@ -212,9 +212,7 @@ class Renderer:
             found = self._find(mesh, clip, faces, layout, camera.near, size, reached)
             there = None
         else:
-            found, there = self._find_weighted(
-                mesh, clip, faces, layout, camera.near, size, range_, seen_alpha > 0
-            )
+            found, there = self._find_weighted(mesh, clip, faces, layout, camera.near, size, range_, seen_alpha > 0)
         seen = self._seen(mesh, camera, lights, found, clip, layout, batch, shading, wanted)
         weights, shares, rest = None, None, None
         if self.depth == "softmax":
