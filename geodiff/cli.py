@@ -23,6 +23,7 @@ _EXTRAS = {
     "cad": ("rhino3dm", "OCP"),
     "cuda": ("cuda.bindings",),
     "docs": ("mkdocs",),
+    "draco": ("DracoPy",),
     "las": ("laspy", "lazrs"),
     "open3d": ("open3d",),
     "plot": ("matplotlib",),
