@@ -171,7 +171,10 @@ def _candidates(corners: torch.Tensor, faces: torch.Tensor, polygons: Polygons, 
     first = torch.full((count + len(rows),), len(rows)).scatter_reduce(0, key, torch.arange(len(rows)), "amin")
     rows = rows[first[key] == torch.arange(len(rows))]
     a, b = _ends(rows, polygons)
-    return rows[((b - a) * (b - a)).sum(dim=-1) > _shortest2(polygons.points)[rows[:, 0]]]
+    return rows[
+        ((b - a) * (b - a)).sum(dim=-1)
+        > torch.where(polygons.counts == 4, _shortest2(polygons.points), 0.0)[rows[:, 0]]
+    ]
 
 
 def _ends(rows: torch.Tensor, polygons: Polygons) -> tuple[torch.Tensor, torch.Tensor]:
