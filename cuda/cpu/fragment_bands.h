@@ -39,9 +39,10 @@ struct Scene {
 
     // log F at the signed distance d, from the table over u = d/(|d| + unit) in [−1, 1].
     T log_weight(T d) const {
-        const T u = d / (abs(d) + job.table_unit);
+        const T size = min(abs(d), T(1e30));  // where a square overflowed, d is infinite
+        const T u = (d < T(0) ? -size : size) / (size + job.table_unit);
         const T at = clamp((u + T(1)) * T(0.5) * T(job.table_size - 1), T(0), T(job.table_size - 1));
-        const int i = int(min(at, T(job.table_size - 2)));
+        const int i = at > T(0) ? int(min(at, T(job.table_size - 2))) : 0;  // 0 for NaN, too
         const T part = at - T(i);
         return job.table[i] + part * (job.table[i + 1] - job.table[i]);
     }
@@ -171,7 +172,12 @@ struct Tiles {
         const int top = row - (row - first_row) % kLane, bottom = min(top + kLane, end_row) - 1;
         const T* own = last.get() + i64((row - first_row) / kLane) * across;
         for (int t = 0; t < across; ++t) {
-            const T x0 = scene.grid.x(t * kLane), x1 = scene.grid.x(t * kLane + kLane - 1);
+            const int end = min(t * kLane + kLane, scene.grid.width);
+            if (t * kLane >= end) {  // beyond the image
+                open[t] = 0;
+                continue;
+            }
+            const T x0 = scene.grid.x(t * kLane), x1 = scene.grid.x(end - 1);
             open[t] = least.at(scene, x0, x1, scene.grid.y(bottom), scene.grid.y(top)) < own[t];
         }
     }

@@ -206,16 +206,19 @@ def _images(
     corners: torch.Tensor, pixels: torch.Tensor, near: float, face_id: torch.Tensor, covers: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     pixel, slot = (face_id >= 0).nonzero().unbind(1)
-    own, at, inside = corners[face_id[pixel, slot]], pixels[pixel], covers[pixel, slot]
+    # In float64: of coordinates of all sizes float32 loses the products, and gradients overflow on the way.
+    own, at, inside = corners[face_id[pixel, slot]].double(), pixels[pixel].double(), covers[pixel, slot]
+    near = float(torch.tensor(near, dtype=pixels.dtype))  # the plane that the corners' dtype can say
     edge, distance = _boundary(at, near_clip(own, near), inside)
     barycentric, depth = _interpolate(own, torch.where(inside[:, None], at, edge))
+    distance, barycentric, depth = (part.to(pixels.dtype) for part in (distance, barycentric, depth))
     place = pixel * face_id.shape[1] + slot
     size = face_id.numel()
     return (
         face_id,
-        at.new_full((size,), NOWHERE).index_copy(0, place, distance),
-        at.new_zeros(size, 3).index_copy(0, place, barycentric),
-        at.new_full((size,), torch.inf).index_copy(0, place, depth),
+        pixels.new_full((size,), NOWHERE).index_copy(0, place, distance),
+        pixels.new_zeros(size, 3).index_copy(0, place, barycentric),
+        pixels.new_full((size,), torch.inf).index_copy(0, place, depth),
     )
 
 

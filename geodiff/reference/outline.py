@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from geodiff.modes import outside_autocast
-from geodiff.reference.polygons import Polygons, cross, doubled_area, is_degenerate, near_clip
+from geodiff.reference.polygons import Polygons, contains, cross, doubled_area, is_degenerate, near_clip
 from geodiff.validation import shapes_repr
 
 PUSH = {torch.float32: 4e-6, torch.float64: 1e-10}
@@ -122,14 +122,10 @@ def outline(corners: torch.Tensor, faces: torch.Tensor, near: float, chunk: int 
 def covered(points: torch.Tensor, polygons: Polygons, chunk: int = 2**20) -> torch.Tensor:
     """Say whether each of the points `(M, 2)` is inside of a polygon or on its boundary, `(M,)` bool."""
     with torch.no_grad():
-        own = polygons.points[polygons.counts > 0]
-        along = own.roll(-1, dims=1) - own
-        along = torch.where(((along * along).sum(dim=-1) <= _shortest2(own)[:, None])[..., None], 0.0, along)
-        winding = doubled_area(own).sign()[:, None]
+        own = polygons.select((polygons.counts > 0).nonzero()[:, 0])
         hits = [points.new_zeros(0, dtype=torch.bool)]
-        for some in points.split(max(1, chunk // max(1, len(own)))):
-            side = winding * cross(along, some[:, None, None] - own)
-            hits.append((side >= 0).all(dim=-1).any(dim=-1))
+        for some in points.split(max(1, chunk // max(1, len(own.counts)))):
+            hits.append(contains(some, own).any(dim=-1))
         return torch.cat(hits)
 
 
@@ -181,7 +177,10 @@ def _candidates(corners: torch.Tensor, faces: torch.Tensor, polygons: Polygons, 
     first = torch.full((count + len(rows),), len(rows)).scatter_reduce(0, key, torch.arange(len(rows)), "amin")
     rows = rows[first[key] == torch.arange(len(rows))]
     a, b = _ends(rows, polygons)
-    return rows[((b - a) * (b - a)).sum(dim=-1) > _shortest2(polygons.points)[rows[:, 0]]]
+    return rows[
+        ((b - a) * (b - a)).sum(dim=-1)
+        > torch.where(polygons.counts == 4, _shortest2(polygons.points), 0.0)[rows[:, 0]]
+    ]
 
 
 def _ends(rows: torch.Tensor, polygons: Polygons) -> tuple[torch.Tensor, torch.Tensor]:

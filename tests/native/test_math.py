@@ -11,7 +11,7 @@ import torch
 from geodiff.native import cpu
 
 EXP, LOG, LOG1P, EXPM1, ATAN, ERFCX = range(6)
-LEVELS = ["baseline", cpu.simd_level()]
+LEVELS = cpu.simd_levels()
 by_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 
 
