@@ -6,6 +6,9 @@ import dataclasses
 import difflib
 import math
 import numbers
+import os
+import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -13,6 +16,7 @@ import numpy as np
 import torch
 
 _state = {"checks": False}
+_PACKAGE = os.path.dirname(__file__) + os.sep
 
 
 @contextlib.contextmanager
@@ -60,6 +64,17 @@ def fail(
     """Build the house's error: ``where: `argument` must be EXPECTED; got GOT. FIX``. The caller raises it."""
     text = got if isinstance(got, str) else describe(got)
     return error(f"{where}: `{argument}` must be {expected}; got {text}." + (f" {fix}" if fix else ""))
+
+
+def warn(text: str, category: type[Warning] = UserWarning) -> None:
+    """Warn of the line that called geodiff, however many of our own functions lie between."""
+    if torch.compiler.is_compiling():  # which knows no frames
+        warnings.warn(text, category)  # noqa: B028
+        return
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, category, stacklevel=level)
 
 
 def nearest(name: str, options: Iterable[str]) -> str:

@@ -108,7 +108,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "fragments": lambda: [gd.fragments(MESH, EYES, 24, k=2).distance],
     "training": lambda: trained(silhouette, MESH.vertices),
     "pose": lambda: trained(
-        lambda d: gd.Renderer(24)(MESH, gd.Camera.orbit(d, **ORBIT)).alpha.mean(), torch.tensor(3.0)
+        lambda d: gd.Renderer(24, coverage="contour")(MESH, gd.Camera.orbit(d, **ORBIT)).alpha.mean(), torch.tensor(3.0)
     ),
     "losses": lambda: trained(
         lambda x: gd.losses.laplacian(MESH.with_vertices(x)) + gd.losses.flatness(MESH.with_vertices(x)), MESH.vertices

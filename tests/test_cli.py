@@ -262,7 +262,9 @@ def test_ctrl_c_is_130_and_advice_in_every_command(
         raise KeyboardInterrupt
 
     out = tmp_path / "out"
-    arguments: list[object] = ["FILE"] * sum(isinstance(p, click.Argument) for p in main.commands[command].params)
+    file = tmp_path / "some.obj"
+    file.touch()
+    arguments: list[object] = [file] * sum(isinstance(p, click.Argument) for p in main.commands[command].params)
     if any(option.name == "output" for option in main.commands[command].params):
         arguments += ["-o", out]
     for first in (gd.tasks, gd.Mesh):

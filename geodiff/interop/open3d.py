@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Meshes and point clouds from and to Open3D, which holds float64 and no gradients."""
 
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 
 from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh
-from geodiff.validation import fail, promote, shape_text, shapes_repr
+from geodiff.validation import fail, promote, shape_text, shapes_repr, warn
 
 
 class Points(NamedTuple):
@@ -100,7 +99,7 @@ def to_open3d(mesh: Mesh) -> Any:
         if mesh.texture.wrap != "repeat":
             lost.append(f"the wrap {mesh.texture.wrap!r} of texture")
     if lost:
-        warnings.warn(f"to_open3d: {', '.join(lost)} left out", stacklevel=2)
+        warn(f"to_open3d: {', '.join(lost)} left out")
     return result
 
 
@@ -171,7 +170,7 @@ def _texture(mesh: Any, dtype: torch.dtype) -> torch.Tensor | None:
     named = named if len(named) else np.arange(len(images))
     used = [images[i] for i in named if i < len(images) and images[i].size]
     if len(used) > 1:
-        warnings.warn(f"from_open3d: {len(used)} textures left out; a Mesh holds one", stacklevel=3)
+        warn(f"from_open3d: {len(used)} textures left out; a Mesh holds one")
     return _image(used[0][::-1], dtype) if len(used) == 1 else None
 
 

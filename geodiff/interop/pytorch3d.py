@@ -7,7 +7,6 @@ between its axes and ours, and the rows of images are the same.
 """
 
 import importlib
-import warnings
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from geodiff.scene.camera import Camera
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mesh_batch import MeshBatch
 from geodiff.scene.texture import Texture
-from geodiff.validation import fail, positive
+from geodiff.validation import fail, positive, warn
 
 # Half a turn around y: x right, y up, looking along −z, from x left, y up, looking along +z; its own inverse.
 _TURN = (-1.0, 1.0, -1.0)
@@ -213,10 +212,9 @@ def _looks_from(textures: Any, count: int) -> list[dict[str, Any]]:
             why = f" of {maps[0].shape[-1]} channels"
         else:
             return _from_maps(textures, maps)
-    warnings.warn(
+    warn(
         f"{where}: {type(textures).__name__}{why} left out, only TexturesVertex, TexturesUV of one map a mesh and "
         "TexturesAtlas of one texel a face are taken over",
-        stacklevel=3,
     )
     return [{}] * count
 
@@ -236,8 +234,8 @@ def _from_maps(textures: Any, maps: Any) -> list[dict[str, Any]]:
         looks.append({"texture": texture, "uv": uv, "uv_faces": uv_faces})
     if beyond and (padding == "zeros" or (padding == "reflection" and aligned)):
         instead = "the edge goes on" if padding == "zeros" else "mirrored at the edge, not at the middle of a texel"
-        warnings.warn(
-            f"from_pytorch3d: padding_mode='{padding}' with coordinates beyond the texels: {instead}", stacklevel=4
+        warn(
+            f"from_pytorch3d: padding_mode='{padding}' with coordinates beyond the texels: {instead}",
         )
     return looks
 
@@ -251,7 +249,7 @@ def _looks_to(parts: list[Mesh]) -> Any:
     if kept == "texture" and any(texture.mipmaps for texture in values):
         lost.add("mipmaps")
     if lost:
-        warnings.warn(f"to_pytorch3d: {', '.join(sorted(lost))} left out", stacklevel=3)
+        warn(f"to_pytorch3d: {', '.join(sorted(lost))} left out")
     if kept is None:
         return None
     renderer = _pytorch3d("renderer")
@@ -261,8 +259,8 @@ def _looks_to(parts: list[Mesh]) -> Any:
         return renderer.TexturesAtlas([colors.float()[:, None, None] for colors in values])
     uvs, wrap = [part.uv.float() for part in parts if part.uv is not None], values[0].wrap
     if wrap == "repeat" and any(bool(((uv < 0) | (uv > 1)).any()) for uv in uvs):
-        warnings.warn(
-            "to_pytorch3d: PyTorch3D does not tile textures: beyond [0, 1] their edge goes on instead", stacklevel=3
+        warn(
+            "to_pytorch3d: PyTorch3D does not tile textures: beyond [0, 1] their edge goes on instead",
         )
     return renderer.TexturesUV(
         [texture.image.float() for texture in values],

@@ -63,11 +63,10 @@ class Fragments:
 
         Example:
             >>> import geodiff as gd
-            >>> camera = gd.Camera.orbit(2.0, fov_deg=60)
-            >>> seen = gd.fragments(gd.box(), camera, 1, k=2)
-            >>> seen.interpolate(gd.box().vertices)[0, 0].round(decimals=3) + 0.0
-            tensor([[ 0.0000,  0.0000,  0.5000],
-                    [ 0.0000,  0.0000, -0.5000]])
+            >>> ball, camera = gd.icosphere(3), gd.Camera.orbit(2.0, fov_deg=60)
+            >>> seen = gd.fragments(ball, camera, 2, k=2)
+            >>> seen.interpolate(ball.vertices)[0, 0].norm(dim=-1).round(decimals=1)  # where a ray enters and leaves
+            tensor([1., 1.])
         """
         where = "Fragments.interpolate"
         values = as_tensor(where, "values", values)
@@ -135,7 +134,7 @@ def fragments(
     """
     size = pixel_size("fragments", image_size)
     clip, faces, layout, batch = pack("fragments", mesh, camera)
-    warn_if_behind("fragments", clip, layout, camera.near, stacklevel=3)
+    warn_if_behind("fragments", clip, layout, camera.near)
     found = ops.fragments(clip, faces, layout, k=k, blur=blur, image_size=size, near=camera.near)
     if isinstance(mesh, MeshBatch):
         starts = layout[:, [1, 0]]

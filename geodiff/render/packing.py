@@ -2,14 +2,13 @@
 """From a mesh and a camera to what the kernels take: packed clip coordinates, faces and a layout."""
 
 import math
-import warnings
 
 import torch
 
 from geodiff.scene.camera import Camera
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mesh_batch import MeshBatch
-from geodiff.validation import common_batch, fail, looks_at_values
+from geodiff.validation import common_batch, fail, looks_at_values, warn
 
 
 def pack(
@@ -68,21 +67,20 @@ def depth_range(mesh: Mesh | MeshBatch, clip: torch.Tensor, images: int, near: f
     return torch.stack([depth.amin(dim=1), depth.amax(dim=1)], dim=1)
 
 
-def warn_if_biased(where: str, coverage: str, camera: Camera, stacklevel: int) -> bool:
+def warn_if_biased(where: str, coverage: str, camera: Camera) -> bool:
     """Warn of a camera that is optimised through faces that are soft one by one; return whether it was said."""
     fields = (camera.rotation, camera.translation, camera.focal, camera.principal)
     if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not any(x.requires_grad for x in fields):
         return False
-    warnings.warn(
+    warn(
         f"{where}: the camera has a gradient, and coverage={coverage!r} makes the mesh fatter the finer it is "
         "tessellated, so that an optimised camera ends too far away. Use coverage='contour' for poses; "
         "Renderer.warn_of_bias = False keeps quiet.",
-        stacklevel=stacklevel,
     )
     return True
 
 
-def warn_if_behind(where: str, clip: torch.Tensor, layout: torch.Tensor, near: float, stacklevel: int) -> None:
+def warn_if_behind(where: str, clip: torch.Tensor, layout: torch.Tensor, near: float) -> None:
     """Warn of images whose mesh is wholly behind the near plane: they are empty, and their gradient is zero."""
     if not looks_at_values(clip) or len(clip) == 0 or len(layout) == 0:
         return
@@ -97,8 +95,7 @@ def warn_if_behind(where: str, clip: torch.Tensor, layout: torch.Tensor, near: f
         behind = ((after == before) & (ends > starts) & (layout[:, 2] > 0)).nonzero()[:, 0]
     if len(behind):
         what = "the mesh is" if len(layout) == 1 else f"in {len(behind)} of {len(layout)} images the mesh is"
-        warnings.warn(
+        warn(
             f"{where}: {what} wholly behind the camera (nothing is deeper than near = {near:g}): an empty image with "
             "zero gradient. Turn the camera around, or move it back.",
-            stacklevel=stacklevel,
         )

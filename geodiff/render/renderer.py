@@ -193,9 +193,9 @@ class Renderer:
         A mesh wholly behind the camera gives a warning and an empty image.
         """
         clip, faces, layout, batch = pack("Renderer", mesh, camera)
-        if self.warn_of_bias and warn_if_biased("Renderer", self.coverage, camera, stacklevel=3):
+        if self.warn_of_bias and warn_if_biased("Renderer", self.coverage, camera):
             self.warn_of_bias = False
-        warn_if_behind("Renderer", clip, layout, camera.near, stacklevel=3)
+        warn_if_behind("Renderer", clip, layout, camera.near)
         self._check_backgrounds(batch)
         shading, lights = self._lighting(lights, batch)
         s = self.supersample
@@ -473,7 +473,7 @@ def rasterize(mesh: Mesh | MeshBatch, camera: Camera, image_size: int | tuple[in
     """
     size = pixel_size("rasterize", image_size)
     clip, faces, layout, batch = pack("rasterize", mesh, camera)
-    warn_if_behind("rasterize", clip, layout, camera.near, stacklevel=3)
+    warn_if_behind("rasterize", clip, layout, camera.near)
     with torch.no_grad():
         raster = ops.rasterize(clip, faces, layout, image_size=size, near=camera.near)
     face_id = raster.face_id.reshape(*batch, *size)

@@ -330,7 +330,7 @@ class _Scene:
             uv_faces = np.where(bare[:, None], -1, faces)
         dress = dressed(self.looks, of_face, uv, uv_faces)
         self.lost += dress.lost
-        warn_lost(self.file.path, self.lost, stacklevel=6)
+        warn_lost(self.file.path, self.lost)
         apart = dress.uv_faces is not None and not np.array_equal(dress.uv_faces, faces)
         return Mesh(
             torch.from_numpy(vertices).to(dtype),

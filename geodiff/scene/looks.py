@@ -2,7 +2,6 @@
 """Several materials of a file as the one texture, the colours of faces and the one material that a mesh has."""
 
 import math
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from geodiff.reference.shading import wrapped
 from geodiff.scene.material import Material
 from geodiff.scene.texture import Texture
+from geodiff.validation import warn
 
 # The most texels that pictures and their repetitions may take together, before they are made coarser.
 _MOST_TEXELS = 2**24
@@ -132,11 +132,11 @@ def color_runs(face_colors: torch.Tensor) -> list[tuple[int, int, tuple[float, f
     ]
 
 
-def warn_lost(path: Any, lost: list[str], stacklevel: int) -> None:
+def warn_lost(path: Any, lost: list[str]) -> None:
     """Say once what of a file's looks a mesh does not hold."""
     names = list(dict.fromkeys(lost))
     if names:
-        warnings.warn(f"Mesh.load: left out of {path}: {'; '.join(names)}", stacklevel=stacklevel)
+        warn(f"Mesh.load: left out of {path}: {'; '.join(names)}")
 
 
 def _colors(

@@ -242,7 +242,7 @@ class Mesh(Saved):
             got = f"indices from {int(flat.min())} to {int(flat.max())}"
             raise fail(where, "polygons", f"indices in [0, {points.shape[-2]})", got)
         first = points.detach().reshape(-1, *points.shape[-2:])[:1].reshape(-1, 3).cpu().double().numpy()
-        corners, _ = triangulate(first, flat.cpu().numpy(), sizes.cpu().numpy(), where, stacklevel=3)
+        corners, _ = triangulate(first, flat.cpu().numpy(), sizes.cpu().numpy(), where)
         return cls(vertices, flat[torch.as_tensor(corners, device=flat.device)], **attributes)
 
     @classmethod

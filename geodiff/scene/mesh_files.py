@@ -3,7 +3,6 @@
 
 import os
 import pathlib
-import warnings
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from geodiff.scene.obj import load_obj, write_obj
 from geodiff.scene.off import load_off
 from geodiff.scene.ply import load_ply
 from geodiff.scene.stl import load_stl
-from geodiff.validation import choice, fail
+from geodiff.validation import choice, fail, warn
 
 # What each format can hold besides vertices and faces.
 _HOLDS = {
@@ -117,7 +116,7 @@ def save_mesh(mesh: Mesh, path: str | os.PathLike[str]) -> None:
         if mesh.face_colors.shape[-1] not in (1, 3, 4) or len(color_runs(mesh.face_colors)) > MOST_RUNS:
             lost.append("face_colors")
     if lost:
-        warnings.warn(f"Mesh.save: {ending.upper()} does not hold {', '.join(lost)}: left out of {path}", stacklevel=3)
+        warn(f"Mesh.save: {ending.upper()} does not hold {', '.join(lost)}: left out of {path}")
         mesh = mesh.with_attributes(**dict.fromkeys(lost))
     with replacing(path, "Mesh.save") as part:
         if ending == "obj":
@@ -210,7 +209,7 @@ def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
     if mesh.uv is None and mesh.material is not None and bool((mesh.material.diffuse != 1).any()):
         looks.append("material")
     if len(looks) > 1:
-        warnings.warn(f"to_trimesh: trimesh holds one of {', '.join(looks)}: only {looks[0]} kept", stacklevel=2)
+        warn(f"to_trimesh: trimesh holds one of {', '.join(looks)}: only {looks[0]} kept")
     vertices = mesh.vertices.detach().cpu().double().numpy()
     faces = mesh.faces.cpu().numpy()
     if mesh.material is not None:

@@ -6,7 +6,6 @@ it; this one keeps the vertices and the faces of the file, in its order.
 """
 
 import pathlib
-import warnings
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mtl import IN_PLACE, OURS, decoded, read_looks
 from geodiff.scene.polygons import triangulate
-from geodiff.validation import fail
+from geodiff.validation import fail, warn
 
 
 def load_obj(path: pathlib.Path, dtype: torch.dtype = torch.float32, allow_outside: bool = False) -> Mesh:
@@ -65,7 +64,7 @@ def load_obj(path: pathlib.Path, dtype: torch.dtype = torch.float32, allow_outsi
         corner_uv = _absolute(path, given, kind == "vt", len(uv), line_of_corner, "texture coordinates")
         corner_uv[missing] = -1
         uv = np.concatenate((uv, np.zeros((len(uv), 1))), axis=1)[:, :2]
-    cut, owner = triangulate(positions[:, :3], indices, sizes, f"Mesh.load: {path}", stacklevel=5)
+    cut, owner = triangulate(positions[:, :3], indices, sizes, f"Mesh.load: {path}")
     faces = indices[cut]
     lost: list[str] = []
     looks, of_polygon, moves = read_looks(path, lines, kind, face_lines, allow_outside, lost)
@@ -73,7 +72,7 @@ def load_obj(path: pathlib.Path, dtype: torch.dtype = torch.float32, allow_outsi
     if uv_faces is not None and (moves != IN_PLACE).any():
         uv, uv_faces = _moved(uv, uv_faces, moves[of_polygon[owner]])
     dress = dressed(looks, of_polygon[owner], uv if uv_faces is not None else None, uv_faces)
-    warn_lost(path, lost + dress.lost, stacklevel=5)
+    warn_lost(path, lost + dress.lost)
     uv_faces = dress.uv_faces
     if uv_faces is not None and dress.uv is not None and len(dress.uv) == len(positions):
         uv_faces = None if np.array_equal(uv_faces, faces) else uv_faces
@@ -165,7 +164,7 @@ def write_obj(mesh: Mesh, path: pathlib.Path) -> None:
             expected = "of 1, 3 or 4 channels in OBJ files"
             raise fail("Mesh.save", "vertex_colors", expected, f"{colors.shape[1]} channels")
         if colors.shape[1] == 4 and (colors[:, 3] != 1).any():
-            warnings.warn("Mesh.save: OBJ does not hold the alpha of vertex_colors: left out", stacklevel=4)
+            warn("Mesh.save: OBJ does not hold the alpha of vertex_colors: left out")
         colors = np.broadcast_to(colors[:, :3], (len(colors), 3))
         vertices = np.concatenate((vertices, colors), axis=1)
     parts = []
@@ -178,7 +177,7 @@ def write_obj(mesh: Mesh, path: pathlib.Path) -> None:
             write_image(path.with_suffix(".png"), mesh.texture.image)
             picture = f"map_Kd {'-clamp on ' if mesh.texture.wrap == 'clamp' else ''}{path.stem}.png\n"
             if mesh.texture.wrap == "mirror":
-                warnings.warn("Mesh.save: OBJ does not hold wrap='mirror': it is read as 'repeat'", stacklevel=4)
+                warn("Mesh.save: OBJ does not hold wrap='mirror': it is read as 'repeat'")
         library = f"{OURS}\n"
         for _, _, color in runs:
             if color not in names:

@@ -447,7 +447,7 @@ def _looks(
     if isinstance(number, np.ndarray) and len(looks) > 1:
         of_face[owner < joins] = np.asarray(number)[owner[owner < joins]].astype(np.int64).clip(0, len(looks) - 1)
     dress = dressed(looks, of_face, uv, uv_faces)
-    warn_lost(path, dress.lost, stacklevel=6)
+    warn_lost(path, dress.lost)
     own_faces = None if dress.uv_faces is None or np.array_equal(dress.uv_faces, faces) else dress.uv_faces
     return {"uv": dress.uv, "uv_faces": own_faces, "texture": dress.texture}
 
@@ -456,6 +456,6 @@ def _picture(path: pathlib.Path, name: str, allow_outside: bool) -> Picture | No
     found = inside(path.parent, name, allow_outside)
     if found is None or not found.is_file():
         reason = "outside of its folder: pass allow_outside=True" if found is None else "which is not there"
-        warn_lost(path, [f"the image {name[:200]!r} ({reason})"], stacklevel=7)
+        warn_lost(path, [f"the image {name[:200]!r} ({reason})"])
         return None
     return Picture(read_image(found, "Mesh.load"))

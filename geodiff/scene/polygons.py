@@ -1,19 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Polygons in space as triangles: convex ones as fans, others by ear clipping on their own planes."""
 
-import warnings
-
 import mapbox_earcut
 import numpy as np
+
+from geodiff.validation import warn
 
 # Turns and areas below this part of a polygon's extent squared count as none: corners on a straight line.
 _FLAT = 1e-9
 _MOST_FOR_PAIRS = 1500  # corners of a polygon whose sides are tried pair by pair for crossings
 
 
-def triangulate(
-    points: np.ndarray, flat: np.ndarray, sizes: np.ndarray, where: str, stacklevel: int = 5
-) -> tuple[np.ndarray, np.ndarray]:
+def triangulate(points: np.ndarray, flat: np.ndarray, sizes: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Cut polygons into triangles that cover them once and keep their sense.
 
     Args:
@@ -21,7 +19,6 @@ def triangulate(
         flat: (C,) the points of the corners, polygon after polygon.
         sizes: (n,) how many corners each has. Those of fewer than three are left out with a warning.
         where: for the warnings, such as ``"Mesh.load: a.obj"``.
-        stacklevel: of the warnings.
 
     Returns:
         corners: (F, 3) places in `flat`.
@@ -30,7 +27,7 @@ def triangulate(
     short = int((sizes < 3).sum())
     if short:
         text = f"{short} face{'s' if short > 1 else ''} of fewer than three corners"
-        warnings.warn(f"{where}: left out {text}", stacklevel=stacklevel)
+        warn(f"{where}: left out {text}")
     count = np.maximum(sizes - 2, 0)
     begin = np.cumsum(sizes) - sizes
     owner = np.repeat(np.arange(len(sizes)), count)
@@ -49,7 +46,7 @@ def triangulate(
             rows[len(found) :] = begin[i]  # ears without area that were left out: faces of no area
     if crossing:
         text = f"{crossing} polygon{'s' if crossing > 1 else ''} whose sides cross: what they cover is a guess"
-        warnings.warn(f"{where}: {text}", stacklevel=stacklevel)
+        warn(f"{where}: {text}")
     return corners, owner
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.native import cpu
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mesh_batch import MeshBatch
@@ -29,6 +30,7 @@ class ClosestPoints(NamedTuple):
     distance: torch.Tensor
 
 
+@outside_autocast
 def closest_point(points: torch.Tensor, mesh: Mesh) -> ClosestPoints:
     """Return the point of a mesh nearest to each of N points: exactly, by Euclidean distance to its triangles.
 
@@ -78,6 +80,7 @@ def closest_point(points: torch.Tensor, mesh: Mesh) -> ClosestPoints:
     )
 
 
+@outside_autocast
 def point_mesh_distance(
     points: torch.Tensor, mesh: Mesh | MeshBatch, *, squared: bool = False, signed: bool = False
 ) -> torch.Tensor:

@@ -4,7 +4,6 @@
 import json
 import os
 import pathlib
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ from geodiff.splines.curve import NURBSCurve
 from geodiff.splines.nurbs_volume import NURBSVolume
 from geodiff.splines.spline import AXIS_NAMES, NURBS
 from geodiff.splines.surface import NURBSSurface
-from geodiff.validation import check_finite, choice, fail
+from geodiff.validation import check_finite, choice, fail, warn
 
 _KINDS: dict[str, type[NURBS]] = {"curve": NURBSCurve, "surface": NURBSSurface, "volume": NURBSVolume}
 _NAMES = {kind: name for name, kind in _KINDS.items()}
@@ -97,7 +96,7 @@ def load_splines(
     if not reading.splines and not reading.refused:
         raise fail(_LOAD, "path", "a file with splines", f"{path} without any")
     for text in reading.warnings():
-        warnings.warn(text, stacklevel=2)
+        warn(text)
     return reading.splines
 
 

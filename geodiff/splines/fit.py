@@ -2,7 +2,6 @@
 """Fit curves and surfaces to ordered points: linear least squares, free knots and free weights."""
 
 import math
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +14,7 @@ from geodiff.splines.curve import NURBSCurve
 from geodiff.splines.fit_free import Callback, Diverged, Outcome, Start, minimise, random_starts
 from geodiff.splines.fit_linear import Problem
 from geodiff.splines.surface import NURBSSurface
-from geodiff.validation import shapes_repr
+from geodiff.validation import shapes_repr, warn
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,7 +282,7 @@ def _fit(
         control, rank = problem.solve(full)
         if rank < math.prod(shape):
             text = f"the points determine only {rank} of {math.prod(shape)} control points; the rest have least norm"
-            warnings.warn(f"{where}: {text}. Use fewer control points, or smoothing.", RuntimeWarning, stacklevel=3)
+            warn(f"{where}: {text}. Use fewer control points, or smoothing.", RuntimeWarning)
         with torch.no_grad():
             objective = float(problem.objective(control, full))
         if not math.isfinite(objective):

@@ -3,7 +3,6 @@
 
 import json
 import pathlib
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from geodiff.scene.files import PosedImages
 from geodiff.tasks import pictures
 from geodiff.tasks.animations import write_animation
 from geodiff.tasks.fit_mesh import FitMeshResult
+from geodiff.validation import warn
 
 _CELL = 160  # pixels of the shorter side of a picture in the grid
 _PANEL = 240  # and in the animation
@@ -37,7 +37,7 @@ def write_outputs(
             files[name] = folder / f"mesh.{name}"
             result.mesh.save(files[name])
     else:
-        warnings.warn("fit_mesh: the template has no faces, so no mesh file is written", stacklevel=3)
+        warn("fit_mesh: the template has no faces, so no mesh file is written")
     files["side_by_side"] = folder / "side_by_side.png"
     with replacing(files["side_by_side"], "fit_mesh") as part:
         side_by_side(result, images).save(part, format="PNG")

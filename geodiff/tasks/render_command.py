@@ -11,8 +11,9 @@ from geodiff.scene.light import AmbientLight, DirectionalLight, Light
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks import appearance
 from geodiff.tasks.animations import check_animation
+from geodiff.tasks.descent_settings import LARGEST
 from geodiff.tasks.render_views import animate, render_views
-from geodiff.validation import fail
+from geodiff.validation import fail, number
 
 _WHERE = "render"
 
@@ -42,6 +43,11 @@ def render_command(
         raise fail(_WHERE, "output", "given where there is no --animate", "neither", "Add -o FOLDER.")
     if animate is not None:
         check_animation(_WHERE, "animate", animate)
+    number(_WHERE, "fps", fps, 1e-2, 1000)
+    number(_WHERE, "scale_px", options["scale_px"], 1e-6, 1e6)
+    for name, lit in (("ambient", () if ambient is None else (ambient,)), ("light", [x for one in light for x in one])):
+        for value in lit:
+            number(_WHERE, name, value, -LARGEST, LARGEST)
     options["lights"] = _lights(ambient, light)
     wanted = appearance.extra_outputs(_WHERE, outputs)
     if wanted and output is None:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Robust pooling: the point that a penalty of the distances to many points makes best, and its implicit gradient."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 
 from geodiff.modes import outside_autocast, refuse_transforms
 from geodiff.soft.special import last_derivative
-from geodiff.validation import check_finite, fail, floating, looks_at_values, nearest, positive, promote
+from geodiff.validation import check_finite, fail, floating, looks_at_values, nearest, positive, promote, warn
 
 __all__ = ["PENALTIES", "Penalty", "RobustPool2d", "robust_pool"]
 
@@ -435,11 +434,10 @@ def _solve(
         better = lower < value
         y, late = torch.where(better[:, None], other, y), torch.where(better, slow, late)
     if bool(late.any()):
-        warnings.warn(
+        warn(
             f"robust_pool: {int(late.sum())} of {len(late)} items did not converge in {limit} iterations; "
             "raise max_iterations, or alpha.",
             RuntimeWarning,
-            stacklevel=4,
         )
     return y
 

@@ -2,7 +2,6 @@
 """Checks of a transport problem, and its form with one axis of batches."""
 
 import dataclasses
-import warnings
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import maximum_flow
 
-from geodiff.validation import as_tensor, fail, floating, looks_at_values, positive, promote
+from geodiff.validation import as_tensor, fail, floating, looks_at_values, positive, promote, warn
 
 SMALL_EPSILON = 1e-7
 """ε below this part of the costs is refused: differences of costs are not resolved."""
@@ -299,7 +298,7 @@ def _check_epsilon(where: str, problem: Problem) -> None:
         )
     if value < DOUBTFUL_EPSILON * size:
         text = f"{where}: epsilon = {value:.3g} is below {DOUBTFUL_EPSILON:g} of the costs ({size:.3g})"
-        warnings.warn(f"{text}; expect many iterations and rounding errors.", RuntimeWarning, stacklevel=4)
+        warn(f"{text}; expect many iterations and rounding errors.", RuntimeWarning)
 
 
 def _check_feasible(where: str, problem: Problem) -> None:

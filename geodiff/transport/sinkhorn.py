@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Entropic optimal transport between clouds of points."""
 
-import warnings
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from geodiff.transport.settle import settle
 from geodiff.transport.solver import Solution, solve
 from geodiff.transport.solver import solution as finished
 from geodiff.transport.unrolled import Unrolled
-from geodiff.validation import choice, fail, looks_at_values, positive
+from geodiff.validation import choice, fail, looks_at_values, positive, warn
 
 STORED_ENTRIES = 1 << 24
 """`backend="auto"` stores matrices of up to so many entries in all."""
@@ -263,7 +262,7 @@ def _complain(where: str, result: SinkhornResult, tolerance: float, strict: bool
     text += ", or use float64." if result.f.dtype == torch.float32 else "."
     if strict:
         raise RuntimeError(text)
-    warnings.warn(text, RuntimeWarning, stacklevel=3)
+    warn(text, RuntimeWarning)
 
 
 def _kernel(where: str, problem: Problem, backend: str, solver: str) -> Kernel:

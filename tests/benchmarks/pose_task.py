@@ -174,7 +174,9 @@ def thesis(
         scale = 10 ** (-1 - 6 * step / max(steps - 1, 1))
         distance, elevation, azimuth, fov = parameters.unbind(0)
         camera = gd.Camera.orbit(distance, elevation, azimuth, fov_deg=fov)
-        alpha = gd.Renderer(size, distribution, scale, tconorm)(turned, camera).alpha.clamp(0, 1)
+        render = gd.Renderer(size, distribution, scale, tconorm)
+        render.warn_of_bias = False  # it is what is measured here
+        alpha = render(turned, camera).alpha.clamp(0, 1)
         adam.zero_grad()
         gd.losses.iou(alpha, target, reduction="sum").backward()
         adam.step()
@@ -199,6 +201,7 @@ def speed(mesh: gd.Mesh, count: int = 200, size: int = 64, scale: float = 1e-3, 
     pairs = make_pairs(count)
     target = gd.rasterize(mesh, pairs.truth(), size).mask.float()
     render = gd.Renderer(size, "logistic", scale)
+    render.warn_of_bias = False
     rows = []
     for _ in range(repeats):
         values = torch.stack((pairs.distance, pairs.elevation + 10.0, pairs.azimuth + 10.0)).requires_grad_()

@@ -183,7 +183,7 @@ SURFACE = gd.NURBSSurface(torch.rand(4, 4, 3))
         (torch.rand(40, 3), {"degree": 1}, r"`smoothing` must be 0 below degree 2"),
         (torch.rand(40, 3), {"chamfer": -1.0}, r"`chamfer` must be 0 or more, and finite; got -1"),
         (torch.rand(40, 3), {"control_shape": (3, 8)}, r"`control_shape` must be at least 4 along each axis"),
-        (torch.rand(40, 3), {"max_iterations": 0}, r"`max_iterations` must be an integer of 1 or more"),
+        (torch.rand(40, 3), {"max_iterations": 0}, r"`max_iterations` must be an integer ≥ 1"),
         (torch.rand(40, 3), {"tolerance": 0.0}, r"`tolerance` must be positive"),
         (
             torch.rand(40, 3),

@@ -127,17 +127,22 @@ def test_bad_files(tmp_path: pathlib.Path) -> None:
     head = (
         "ply\nformat ascii 1.0\nelement vertex {}\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
     )
-    for count in (10**12, 3, -1):  # of two
+    says = {
+        10**12: r"as long as its header says; got \S*bad.ply",
+        3: r"a whole PLY file; got \S*bad.ply",
+        -1: "bad.ply",
+    }
+    for count, text in says.items():  # of two
         (tmp_path / "bad.ply").write_text(head.format(count) + "0 0 0\n1 0 0\n")
-        with pytest.raises(ValueError, match=rf"bad.ply \(ValueError: its header says {count} vertices, and it holds"):
+        with pytest.raises(ValueError, match=text):
             read_cloud_file(tmp_path / "bad.ply")
     np.save(tmp_path / "long.npy", np.zeros((2, 3)))
     content = (tmp_path / "long.npy").read_bytes()
     (tmp_path / "long.npy").write_bytes(content.replace(b"(2, 3), }          ", b"(999999999999, 3),}"))
-    with pytest.raises(ValueError, match=r"long.npy \(ValueError: long.npy is too short for its shape \(9+, 3\)\)"):
+    with pytest.raises(ValueError, match=r"long.npy \(long.npy is too short for its shape \(9+, 3\)\)"):
         read_cloud_file(tmp_path / "long.npy")
     (tmp_path / "bad.obj").write_text("v 1 2 x\n")
-    with pytest.raises(ValueError, match=r"must be a readable file; got .*bad.obj \(ValueError: could not convert"):
+    with pytest.raises(ValueError, match=r"must be a readable file; got .*bad.obj \(could not convert"):
         read_cloud_file(tmp_path / "bad.obj")
     for name, content in (("a.xyz", "# nothing\n"), ("b.obj", ""), ("c.csv", "")):
         (tmp_path / name).write_text(content)

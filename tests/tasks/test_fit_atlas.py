@@ -333,9 +333,10 @@ def test_bad_points(tmp_path: pathlib.Path) -> None:
 
 def test_bad_arguments(tmp_path: pathlib.Path) -> None:
     for name, value in (("samples", 5), ("refine", 5), ("depth", 0), ("samples", True)):
-        with pytest.raises(ValueError, match=f"fit_atlas: `{name}` must be an integer [≥≤]"):
+        error = TypeError if value is True else ValueError
+        with pytest.raises(error, match=f"fit_atlas: `{name}` must be an integer [≥≤]"):
             gd.fit_atlas(ball(), **{**SMALL, name: value})
-    with pytest.raises(ValueError, match="`checkpoint_seconds` must be a number ≥ 0"):
+    with pytest.raises(ValueError, match="`checkpoint_seconds` must be finite and ≥ 0"):
         gd.fit_atlas(ball(), checkpoint_seconds=-1, **SMALL)
     with pytest.raises(TypeError, match=r"`stepz` must be a known argument; got an unknown name. Did you mean 'steps'"):
         gd.fit_atlas(ball(), stepz=3, **SMALL)

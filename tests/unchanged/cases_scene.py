@@ -57,6 +57,15 @@ def _moved(t: Arguments) -> Any:
     return [x for x in (*out, *more) if not type(x).__module__.startswith("trimesh")]
 
 
+def _places(t: Arguments) -> Any:
+    points, batch = t.rand(7, 3, array=True), t.hold(gd.MeshBatch([t.mesh(), t.mesh()]))
+    out: list[Any] = []
+    for m in (t.mesh(), t.coloured(), t.textured()):
+        out += [m.sample(5, seed=1), m.closest_point(points), m.subdivided(), gd.point_mesh_distance(points, m)]
+    out += [batch.sample(5, seed=1), gd.point_mesh_distance(points, batch, squared=True)]
+    return [*out, gd.point_mesh_distance(points, t.mesh(), signed=True)]
+
+
 def _camera(t: Arguments) -> Any:
     turn = torch.eye(3, dtype=torch.float64).expand(2, 3, 3)
     matrix = torch.tensor([[10.0, 0, 5], [0, 10, 4], [0, 0, 1]], dtype=torch.float64)
@@ -119,10 +128,13 @@ def _renders(t: Arguments) -> Any:
     everything = ("alpha", "rgb", "depth", "normal", "face_id")
     for coverage in ("faces", "edges", "contour"):
         render = gd.Renderer(IMAGE, scale=t(0.02), coverage=coverage, background=t.rand(3), outputs=everything)
+        render.warn_of_bias = False
         for mesh in (t.coloured(), t.textured(), t.hold(gd.MeshBatch([t.coloured(), t.coloured()]))):
             out.append(render(mesh, t.camera(), lights))
     for name in ("softras", "dibr", "n3mr", "opendr", "rhodin", "pix2vex"):
-        out.append(getattr(gd.presets, name)(IMAGE)(t.mesh(), t.camera()))
+        preset = getattr(gd.presets, name)(IMAGE)
+        preset.warn_of_bias = False
+        out.append(preset(t.mesh(), t.camera()))
     found = t.hold(gd.fragments(t.coloured(), t.camera(), IMAGE, k=2, blur=0.02))
     more = [found.interpolate(t.rand(12, 3), t(gd.icosphere(0).faces)), found.depth]
     return [out, more, gd.rasterize(t.mesh(), t.camera(), IMAGE)]
@@ -162,6 +174,8 @@ CASES: dict[str, Case] = {
     + _methods("Mesh", "clone detach flipped from_trimesh laplacian layout_for load normalized rotated save scaled to")
     + _methods("Mesh", "to_trimesh transformed translated welded with_attributes with_vertices")
     + _methods("MeshBatch", "to with_vertices"): _moved,
+    "scene.closest_point scene.point_mesh_distance MeshBatch.sample"
+    + _methods("Mesh", "closest_point sample subdivided"): _places,
     "scene.Camera"
     + _methods("Camera", "K cat detach from_K from_opencv look_at orbit orthographic project stack to to_clip")
     + _methods("Camera", "to_opencv to_view unproject"): _camera,
