@@ -12,10 +12,10 @@ import sys
 import time
 
 PARTS = {
-    "tests.random_scenes": 0.25,
+    "tests.random_scenes": 0.3,
     "tests.fuzz_ops": 0.25,
-    "tests.fuzz_files": 0.35,
-    "tests.fuzz_cad": 0.15,  # each case starts a process
+    "tests.fuzz_files": 0.33,
+    "tests.fuzz_cad": 0.12,  # each case starts a process
 }
 """Programs, and the share of the cases that each is given."""
 
