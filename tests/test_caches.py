@@ -96,6 +96,15 @@ def test_a_mesh_made_in_inference_mode_trains() -> None:
     assert vertices.grad is not None and bool(vertices.grad.any())
 
 
+def test_a_renderer_made_in_inference_mode_trains() -> None:
+    with torch.inference_mode():
+        renderer = gd.Renderer(12, coverage="contour", outputs="rgb", background=(0.2, 0.4, 0.6))
+    assert sound(renderer)
+    vertices = scene(1).vertices.requires_grad_()
+    renderer(scene(1).with_vertices(vertices), EYES).rgb.mean().backward()
+    assert vertices.grad is not None and bool(vertices.grad.any())
+
+
 def test_batches_too() -> None:
     batch = gd.MeshBatch([scene(1), scene(2)])
     with torch.inference_mode():

@@ -90,6 +90,7 @@ WORKS: dict[str, Case] = {
     "fit_surface": (lambda p: gd.splines.fit_surface(p, (5, 5), (3, 3)).surface.control_points, some(9, 9, 3)),
     "chamfer": (lambda x: gd.chamfer(x, OTHER), CLOUD),
     "hausdorff": (lambda x: gd.transport.hausdorff(x, OTHER), CLOUD),
+    "point_mesh_distance": (lambda x: gd.point_mesh_distance(x, MESH, signed=True), CLOUD),
     "emd": (lambda x: gd.transport.emd(x, OTHER[:6]), CLOUD),
     "lse": (lambda x: ops.lse(x, OTHER, torch.zeros(7, dtype=D), 0.1), CLOUD),
     "apply": (lambda x: ops.apply(x, OTHER, OTHER[:, 0], CLOUD[:, 0], OTHER, 0.5), CLOUD),
@@ -189,7 +190,7 @@ def test_roots_have_tangents() -> None:
         torch.func.jvp(root, (x,), (t,))
 
 
-@pytest.mark.parametrize("name", ["chamfer", "hausdorff", "emd"])
+@pytest.mark.parametrize("name", ["chamfer", "hausdorff", "emd", "point_mesh_distance"])
 def test_searches_refuse_torch_func(name: str) -> None:
     function, x = WORKS[name]
     with pytest.raises(RuntimeError, match=r"does not take part in torch\.func"):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from geodiff import ops, reference, soft
-from geodiff.modes import outside_autocast
+from geodiff.modes import kept, outside_autocast
 from geodiff.ops.culling import MAX_ERROR
 from geodiff.render.aggregation import (
     Found,
@@ -169,7 +169,7 @@ class Renderer:
         if value.shape != (3,) and (value.dim() < 3 or value.shape[-3:] != (*self.image_size, 3)):
             expected = f"a colour (3,) or an image (..., {self.image_size[0]}, {self.image_size[1]}, 3)"
             raise fail("Renderer", "background", f"{expected}, of the size of the images", value, "Resize the image.")
-        return value
+        return kept(value)
 
     def _check_backgrounds(self, batch: tuple[int, ...]) -> None:
         own = self.background.shape[:-3]

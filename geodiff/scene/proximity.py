@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from geodiff.modes import outside_autocast
+from geodiff.modes import outside_autocast, refuse_torch_func
 from geodiff.native import cpu
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mesh_batch import MeshBatch
@@ -68,6 +68,7 @@ def closest_point(points: torch.Tensor, mesh: Mesh) -> ClosestPoints:
     middle, unit = _frame(vertices.detach())
     x, vertices = (x - middle) / unit, (vertices - middle) / unit
     x = x.expand(*batch, *x.shape[-2:])
+    refuse_torch_func("The search for the nearest faces", x, vertices)
     if mesh.batch_shape:
         vertices = vertices.expand(*batch, *vertices.shape[-2:])
     face = _nearest_faces(x.detach(), vertices.detach(), mesh.faces)

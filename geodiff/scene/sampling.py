@@ -70,6 +70,8 @@ def sample_surface(
     if seed is not None and generator is not None:
         raise fail(where, "seed", "left out where `generator` is given", "both", "Give one of them.")
     if seed is not None:
+        if not isinstance(seed, int) or isinstance(seed, bool) or not -(2**63) <= seed < 2**64:
+            raise fail(where, "seed", "an integer of 64 bits", seed)
         generator = torch.Generator().manual_seed(seed)
     elif generator is not None and not isinstance(generator, torch.Generator):
         raise fail(where, "generator", "a torch.Generator", generator, error=TypeError)

@@ -243,6 +243,12 @@ def test_samples_are_uniform_in_area_and_in_random_order():
     torch.testing.assert_close(drawn.barycentric.var(0), torch.full((3,), 1 / 18), atol=3e-3, rtol=0)
 
 
+@pytest.mark.parametrize("seed", [2.5, True, 2**64], ids=str)
+def test_what_is_no_seed_is_refused(seed):
+    with pytest.raises(ValueError, match=r"Mesh\.sample: `seed` must be an integer of 64 bits"):
+        gd.box().sample(5, seed=seed)
+
+
 def test_seeds_and_generators():
     mesh = two_faces()
     assert torch.equal(mesh.sample(50, seed=3).points, mesh.sample(50, seed=3).points)
