@@ -244,7 +244,7 @@ def test_an_output_that_cannot_be_written(views: pathlib.Path, tmp_path: pathlib
     (tmp_path / "file").write_text("in the way")
     message = "must be a folder that can be written to"
     assert f"fit_mesh: `output` {message}" in refused("fit-mesh", views, "-o", tmp_path / "file", *FAST)
-    assert f"PosedImages.save: `folder` {message}" in refused(
+    assert f"render: `output` {message}" in refused(
         "render", tmp_path / "box.obj", "-o", tmp_path / "file" / "below", "--views", 1
     )
 
