@@ -54,7 +54,7 @@ test-asan: .venv/.dev
 	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)" \
 	  -DSKBUILD_SABI_COMPONENT=Development.SABIModule
 	cmake --build build/$(SANITIZE) -j $(WORKERS)
-	for level in baseline v3 v4; do \
+	for level in $$($(BIN)/python -c 'from geodiff.native import cpu; print(*cpu.simd_levels())'); do \
 	  env $(SANITIZED) GEODIFF_SIMD=$$level $(BIN)/python tests/fuzz_ops.py --seed $(SEED) --count $(FUZZ) || exit 1; \
 	  env $(SANITIZED) GEODIFF_SIMD=$$level $(BIN)/python -m pytest -q tests/ops -m "not slow" || exit 1; done
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the commands share: kinds of options, and how errors are told."""
 
+import contextlib
 import functools
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -72,7 +74,8 @@ def clean(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(debug: bool, **options: Any) -> None:
         try:
-            command(**options)
+            with _plain_warnings():
+                command(**options)
         except KeyboardInterrupt:
             if debug:
                 raise
@@ -85,6 +88,17 @@ def clean(command: Callable[..., None]) -> Callable[..., None]:
             sys.exit(2)
 
     return wrapped
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print a warning as one message, like an error: no line of Python's means anything to who typed a command."""
+    former = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"Warning: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = former
 
 
 def _advice(options: dict[str, Any]) -> str:

@@ -183,6 +183,16 @@ def test_bad_meshes(tmp_path: pathlib.Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_warnings_are_messages_of_the_command(tmp_path: pathlib.Path) -> None:
+    """In a process of its own: what pytest makes of warnings is not what users see."""
+    (tmp_path / "mesh.obj").write_text("mtllib none.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\nf 1 2\n")
+    command = [sys.executable, "-m", "geodiff", "render", "mesh.obj", "-o", "views", "--views", "1"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stderr
+    assert "Warning: Mesh.load: mesh.obj: left out 1 face of fewer than three corners\n" in said
+    assert "Warning: Mesh.load: left out of mesh.obj: materials in none.mtl, which is not there\n" in said
+    assert ".py" not in said and "UserWarning" not in said
+
+
 def test_bad_images(views: pathlib.Path, tmp_path: pathlib.Path) -> None:
     out = ("-o", tmp_path / "out", *FAST)
     assert "Error: PosedImages.load: `path` must be a file or folder that exists" in refused(
@@ -234,7 +244,7 @@ def test_an_output_that_cannot_be_written(views: pathlib.Path, tmp_path: pathlib
     (tmp_path / "file").write_text("in the way")
     message = "must be a folder that can be written to"
     assert f"fit_mesh: `output` {message}" in refused("fit-mesh", views, "-o", tmp_path / "file", *FAST)
-    assert f"PosedImages.save: `folder` {message}" in refused(
+    assert f"render: `output` {message}" in refused(
         "render", tmp_path / "box.obj", "-o", tmp_path / "file" / "below", "--views", 1
     )
 

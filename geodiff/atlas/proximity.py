@@ -10,7 +10,7 @@ from geodiff.atlas.watertight import load_open3d
 from geodiff.scene.anchor import anchor
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.proximity import check_faces, closest_point
-from geodiff.validation import fail, integer, promote, seed_number
+from geodiff.validation import fail, integer, promote, seed_number, shapes_repr
 
 
 class Closest(NamedTuple):
@@ -21,6 +21,9 @@ class Closest(NamedTuple):
         face: (N,) index of the face, or of the point where the surface is a cloud.
         point: (N, 3) the place itself.
     """
+
+    def __repr__(self) -> str:
+        return shapes_repr(self)
 
     distance: torch.Tensor
     face: torch.Tensor
@@ -35,6 +38,9 @@ class Samples(NamedTuple):
         normals: (S, 3) unit, of the faces.
         face: (S,) index of the face.
     """
+
+    def __repr__(self) -> str:
+        return shapes_repr(self)
 
     points: torch.Tensor
     normals: torch.Tensor

@@ -529,7 +529,8 @@ class Mesh(Saved):
         v = self.vertices
         # Under a gradient a cached value would hand out a graph that a backward pass has already freed, in forward mode
         # and torch.func a tangent or a level that ends; an inference tensor cannot tell whether it was written to.
-        if v.requires_grad or v.is_inference() or is_transformed(v):
+        # While torch.compile traces, nothing is kept either.
+        if torch.compiler.is_compiling() or v.requires_grad or v.is_inference() or is_transformed(v):
             return compute(v, self.faces)
         if self._cache_version != v._version:
             self._cache.clear()

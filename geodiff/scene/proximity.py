@@ -11,7 +11,7 @@ from geodiff.native import cpu
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mesh_batch import MeshBatch
 from geodiff.scene.quantities import face_normals
-from geodiff.validation import common_batch, fail, promote
+from geodiff.validation import common_batch, fail, promote, shapes_repr
 
 
 class ClosestPoints(NamedTuple):
@@ -23,6 +23,9 @@ class ClosestPoints(NamedTuple):
         barycentric: (..., N, 3) weights of the face's corners: 1 is at a vertex, a 0 on a side.
         distance: (..., N).
     """
+
+    def __repr__(self) -> str:
+        return shapes_repr(self)
 
     point: torch.Tensor
     face: torch.Tensor

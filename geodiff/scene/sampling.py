@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from geodiff.scene.quantities import face_normals
-from geodiff.validation import choice, fail
+from geodiff.validation import choice, fail, shapes_repr
 
 if TYPE_CHECKING:
     from geodiff.scene.mesh import Mesh
@@ -22,6 +22,9 @@ class SurfaceSamples(NamedTuple):
         face: (..., n) int64, the face that each lies on.
         barycentric: (..., n, 3) weights of its corners.
     """
+
+    def __repr__(self) -> str:
+        return shapes_repr(self)
 
     points: torch.Tensor
     normals: torch.Tensor

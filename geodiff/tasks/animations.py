@@ -23,12 +23,15 @@ def check_animation(where: str, argument: str, path: str | os.PathLike[str]) -> 
 
     Raises:
         ValueError: an ending other than .gif and .mp4.
+        IsADirectoryError: a folder of that name.
         ImportError: MP4 without the package that writes it.
     """
     ending = pathlib.Path(path).suffix.lower().removeprefix(".")
     if not ending:
         raise fail(where, argument, "a file name ending in .gif or .mp4", str(path))
     choice(where, argument, ending, ENDINGS)
+    if os.path.isdir(path):
+        raise fail(where, argument, "a file", f"the folder {path}", "Name a file in it.", IsADirectoryError)
     if ending == "mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
         raise ImportError(
             f"{where}: imageio-ffmpeg, which writes MP4, is not installed. Install it with "

@@ -15,7 +15,7 @@ from geodiff.readers import apart
 from geodiff.readers.shapes import Damaged, Missing
 from geodiff.scene.atomic import replacing
 from geodiff.scene.ply import read_tables
-from geodiff.validation import choice, fail
+from geodiff.validation import choice, fail, shapes_repr
 
 ENDINGS = ("ply", "xyz", "csv", "txt", "obj", "npy", "npz", "las", "laz")
 _UNIT = 0.05  # how far from 1 the lengths of normals may be in a table without headings
@@ -28,6 +28,9 @@ class CloudFile(NamedTuple):
         points: (N, 3) float64.
         normals: (N, 3) float64 as they are in the file, of any length; None where it has none.
     """
+
+    def __repr__(self) -> str:
+        return shapes_repr(self)
 
     points: torch.Tensor
     normals: torch.Tensor | None

@@ -12,6 +12,7 @@ from geodiff.scene.mesh import Mesh
 from geodiff.tasks import appearance
 from geodiff.tasks.animations import check_animation
 from geodiff.tasks.descent_settings import LARGEST
+from geodiff.tasks.lock import output_folder
 from geodiff.tasks.render_views import animate, render_views
 from geodiff.validation import fail, number
 
@@ -37,7 +38,7 @@ def render_command(
 
     Raises:
         TypeError, ValueError, OSError, ImportError: as `render_views` and `PosedImages.save`; neither an output nor an
-            animation.
+            animation; another process writes to the folder.
     """
     if output is None and animate is None:
         raise fail(_WHERE, "output", "given where there is no --animate", "neither", "Add -o FOLDER.")
@@ -66,9 +67,11 @@ def render_command(
             **options,
         )
         opaque = appearance.background(_WHERE, background, (1, 1)) is not None
-        path = images.save(output, alpha_bits=16 if opaque else int(alpha_bits))
+        with output_folder(_WHERE, output):  # images and maps are of one run
+            path = images.save(output, alpha_bits=16 if opaque else int(alpha_bits))
+            folders = appearance.write_maps(output, images.names, maps)
         yield f"{len(images)} images of {images.image_size[0]}×{images.image_size[1]}: {path}"
-        for folder in appearance.write_maps(output, images.names, maps):
+        for folder in folders:
             yield f"  {folder.name:13} {folder}"
     if animate is not None:
         yield _animation(given, animate, views, size, background, fps, options)

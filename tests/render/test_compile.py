@@ -64,3 +64,12 @@ def test_another_topology_is_another_graph() -> None:
         assert torch.equal(compiled(mesh), gd.losses.laplacian(mesh))
     cut = gd.Mesh(turned.vertices, torch.cat([turned.faces[:70], turned.faces[:10]]))  # as many faces, other edges
     assert torch.equal(compiled(cut), gd.losses.laplacian(cut))
+
+
+def test_quantities_without_a_gradient() -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(
+        lambda mesh: mesh.face_areas.sum() + mesh.vertex_normals.sum(), fullgraph=True, backend="eager"
+    )
+    for mesh in (gd.icosphere(1), gd.icosphere(1).scaled(2.0)):
+        assert torch.equal(compiled(mesh), mesh.face_areas.sum() + mesh.vertex_normals.sum())

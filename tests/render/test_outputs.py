@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import geodiff as gd
+from geodiff.atlas.proximity import closest_on_mesh, sample_mesh
 from geodiff.render.outputs import NotRequestedError, RenderOutput
 
 EYE = gd.Camera.orbit(3.0, 10.0, 20.0, fov_deg=40.0)
@@ -54,6 +55,10 @@ def test_results_are_shown_by_shapes() -> None:
         gd.ops.visible(clip, MESH.faces, layout, image_size=(4, 4)),
         gd.splines.closest_point(gd.splines.circle(), torch.rand(40, 2)),
         gd.splines.fit_curve(torch.rand(40, 3), 6, 3),
+        MESH.sample(40),
+        MESH.closest_point(torch.rand(40, 3)),
+        closest_on_mesh(torch.rand(40, 3), MESH),
+        sample_mesh(MESH, 40),
         MESH,
         EYE,
     ]

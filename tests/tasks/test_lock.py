@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 import geodiff as gd
+from geodiff.cli import main
 from geodiff.tasks import lock
 from geodiff.tasks.lock import LOCK, output_folder
 
@@ -87,6 +89,19 @@ def test_another_process_is_named(job: str, held: tuple[pathlib.Path, Any]) -> N
                        rf"held by process {holder.pid} on .* \(fit_mesh\)\. Wait for it or end it"):  # fmt: skip
         JOBS[job](folder, **more)
     assert (folder / LOCK).exists() and (folder / "rows.jsonl").read_text() == "theirs"
+
+
+def test_render_keeps_off_too(held: tuple[pathlib.Path, Any], tmp_path: pathlib.Path) -> None:
+    folder, holder = held
+    before = set(folder.iterdir())
+    gd.box().save(tmp_path / "box.obj")
+    command = ["render", str(tmp_path / "box.obj"), "--views", "2", "--size", "8", "-o"]
+    result = CliRunner().invoke(main, [*command, str(folder)])
+    assert result.exit_code == 2
+    assert "Error: render: `output` must be a folder that no other process writes to; got " in result.output
+    assert f"held by process {holder.pid} on " in result.output and set(folder.iterdir()) == before
+    assert CliRunner().invoke(main, [*command, str(tmp_path / "mine")]).exit_code == 0
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"images", "transforms.json"}
 
 
 class Stop(BaseException):

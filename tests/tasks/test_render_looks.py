@@ -228,6 +228,10 @@ def test_errors(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "`outputs` must be one of alpha, rgb" in refused("render", mesh, *out, "--outputs", "deep")
     assert "`animate` must be one of gif, mp4" in refused("render", mesh, "--animate", tmp_path / "a.avi")
     assert "ending in .gif or .mp4" in refused("render", mesh, "--animate", tmp_path / "a")
+    (tmp_path / "folder.gif").mkdir()
+    assert "render: `animate` must be a file; got the folder" in refused(
+        "render", mesh, "--animate", tmp_path / "folder.gif"
+    )
     assert "`outputs` must be left out where there is no -o" in refused(
         "render", mesh, "--animate", tmp_path / "a.gif", "--outputs", "depth"
     )
