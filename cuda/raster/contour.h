@@ -34,25 +34,23 @@ struct Piece {
 struct View {
     double x[4], y[4];
     double orientation;
-    double shortest2;  // squared length up to which an edge has no direction, only rounding
     signed char side[4];
     int n;
 };
 
 // Thinner than `epsilon` of the dtype that the vertices came in: contributes nothing.
 GEODIFF_HD void orient(View& v, double epsilon) {
-    double area = 0, longest = 0;
+    double area = 0, longest = 0, terms = 0;
     for (int k = 0; k < v.n; ++k) {
         const int l = k + 1 == v.n ? 0 : k + 1;
         const double ax = v.x[k] - v.x[0], ay = v.y[k] - v.y[0];
         const double ex = v.x[l] - v.x[k], ey = v.y[l] - v.y[k];
         area += ax * ey - ay * ex;
         longest = max(longest, ex * ex + ey * ey);
+        terms += abs(v.x[k] * ey) + abs(v.y[k] * ex);
     }
     v.orientation = area < 0 ? -1.0 : 1.0;
-    // A corner that lies on the near plane is followed by a cut at the same place, up to rounding.
-    v.shortest2 = v.n == 4 ? 64 * 64 * Real<double>::epsilon * Real<double>::epsilon * longest : 0.0;
-    if (!(abs(area) > 8 * epsilon * longest)) v.n = 0;
+    if (!(abs(area) > 8 * epsilon * min(longest, terms))) v.n = 0;
 }
 
 GEODIFF_HD View clipped_view(const Clip<double> corner[3], double near, double epsilon) {
@@ -83,14 +81,14 @@ GEODIFF_HD Lines make_lines(const View& v) {
     out.n = v.n;
     for (int k = 0; k < v.n; ++k) {
         const int l = k + 1 == v.n ? 0 : k + 1;
-        const bool swap = v.x[l] < v.x[k] || (v.x[l] == v.x[k] && v.y[l] < v.y[k]);
+        const bool swap = comes_first(v.x, v.y, l, k);
         const int s = swap ? l : k, t = swap ? k : l;
         const double sign = swap ? -v.orientation : v.orientation;
         out.ax[k] = v.x[s];
         out.ay[k] = v.y[s];
         out.ex[k] = (v.x[t] - v.x[s]) * sign;
         out.ey[k] = (v.y[t] - v.y[s]) * sign;
-        if (out.ex[k] * out.ex[k] + out.ey[k] * out.ey[k] <= v.shortest2) out.ex[k] = out.ey[k] = 0;
+        if (only_rounding(v.x, v.y, v.n, k, l)) out.ex[k] = out.ey[k] = 0;
     }
     return out;
 }
@@ -108,9 +106,8 @@ GEODIFF_HD bool make_segment(const View& v, int k, int code, double push, Segmen
     s.ay = v.y[k];
     s.ex = v.x[l] - v.x[k];
     s.ey = v.y[l] - v.y[k];
-    const double length2 = s.ex * s.ex + s.ey * s.ey;
-    if (!(length2 > v.shortest2)) return false;
-    s.length = sqrt(length2);
+    if (only_rounding(v.x, v.y, v.n, k, l)) return false;
+    s.length = sqrt(s.ex * s.ex + s.ey * s.ey);
     s.nx = s.ey / s.length * v.orientation;
     s.ny = -s.ex / s.length * v.orientation;
     const double size = max(max(abs(v.x[k]), abs(v.y[k])), max(abs(v.x[l]), abs(v.y[l])));

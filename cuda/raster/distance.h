@@ -10,8 +10,8 @@
 
 namespace gd {
 
-// One edge, prepared: relative to one of its corners, never through an inverse matrix. Its corners are put in one order (by
-// x, then y), so that two faces see a pixel beside their common edge from the same numbers: none falls between them.
+// One edge, prepared: relative to one of its corners, never through an inverse matrix. Its corners are put in one order
+// (comes_first), so that two faces see a pixel beside their common edge from the same numbers: none falls between them.
 template <class T>
 struct Edge {
     T ax, ay;       // first corner
@@ -26,7 +26,7 @@ struct Edge {
 template <class T>
 GEODIFF_HD Edge<T> make_edge(const Polygon<T>& p, int k) {
     const int l = k + 1 == p.n ? 0 : k + 1;
-    const bool swap = p.x[l] < p.x[k] || (p.x[l] == p.x[k] && p.y[l] < p.y[k]);
+    const bool swap = comes_first(p.x, p.y, l, k);
     const int from = swap ? l : k, to = swap ? k : l;
     Edge<T> e;
     e.ax = p.x[from];
@@ -37,7 +37,7 @@ GEODIFF_HD Edge<T> make_edge(const Polygon<T>& p, int k) {
     e.start = swap ? T(1) : T(0);
     e.turn = swap ? T(-1) : T(1);
     T length2 = e.ex * e.ex + e.ey * e.ey;
-    const bool none = length2 <= p.shortest2;
+    const bool none = only_rounding(p.x, p.y, p.n, k, l);
     e.ex = none ? T(0) : e.ex;
     e.ey = none ? T(0) : e.ey;
     length2 = none ? T(0) : length2;

@@ -8,7 +8,7 @@ namespace gd {
 
 template <class T>
 struct HardFace {
-    // Edge k: ex·(y − ay) ≥ ey·(x − ax) inside. The corners of an edge are put in one order (by x, then y), whatever the
+    // Edge k: ex·(y − ay) ≥ ey·(x − ax) inside. The corners of an edge are put in one order (comes_first), whatever the
     // face, and only the sign of (ex, ey) differs between two that share it. Rounded products are compared, not subtracted:
     // a compiler that fused one of them into the difference would see a centre on the edge to one side of it.
     T ax[4], ay[4], ex[4], ey[4];
@@ -25,12 +25,12 @@ GEODIFF_HD void hard_face(const Clip<T> corner[3], const Polygon<T>& p, HardFace
     if (p.n == 0) return;
     for (int k = 0; k < p.n; ++k) {
         const int l = k + 1 == p.n ? 0 : k + 1;
-        const bool swap = p.x[l] < p.x[k] || (p.x[l] == p.x[k] && p.y[l] < p.y[k]);
+        const bool swap = comes_first(p.x, p.y, l, k);
         const int s = swap ? l : k, t = swap ? k : l;
         out.ax[k] = p.x[s];
         out.ay[k] = p.y[s];
         const T ex = p.x[t] - p.x[s], ey = p.y[t] - p.y[s];
-        const bool none = ex * ex + ey * ey <= p.shortest2;
+        const bool none = only_rounding(p.x, p.y, p.n, k, l);
         const T sign = swap ? -p.orientation : p.orientation;
         out.ex[k] = none ? T(0) : ex * sign;
         out.ey[k] = none ? T(0) : ey * sign;

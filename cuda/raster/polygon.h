@@ -20,7 +20,6 @@ struct Polygon {
     signed char from[4], to[4];
     int n;           // 0: contributes nothing
     T orientation;   // +1 or −1, so that cross products are positive inside
-    T shortest2;     // squared length below which an edge has no direction, only rounding; see make_edge
 };
 
 template <class T>
@@ -29,7 +28,33 @@ GEODIFF_HD Clip<T> mix(const Clip<T>& a, const Clip<T>& b, T along) {
             a.w + along * (b.w - a.w)};
 }
 
-// Sutherland–Hodgman against depth > near. Degenerate: twice the area is at most 8 roundings of the longest edge².
+// w at the cut of a → b with the near plane. With w = depth it is the plane's own depth, which a difference of far depths
+// would lose.
+template <class T>
+GEODIFF_HD T cut_w(const Clip<T>& a, const Clip<T>& b, T along, T near) {
+    return a.w == a.depth && b.w == b.depth ? near : a.w + along * (b.w - a.w);
+}
+
+// Whether the edge from corner k to l of n has no direction, only rounding: a corner that lies on the near plane is followed
+// by a cut at the same place. Beside its own two ends: another cut may be a million times as far away.
+template <class T>
+GEODIFF_HD bool only_rounding(const T* x, const T* y, int n, int k, int l) {
+    const T length = max(abs(x[l] - x[k]), abs(y[l] - y[k]));
+    const T far = max(max(abs(x[k]), abs(y[k])), max(abs(x[l]), abs(y[l])));
+    return length <= (n == 4 ? T(64) * Real<T>::epsilon * far : T(0));
+}
+
+// Whether corner l of an edge comes before corner k: two faces that share it agree, and the one that other points are
+// measured from is the nearer to the middle of the image, so that far cuts cost no digits.
+template <class T>
+GEODIFF_HD bool comes_first(const T* x, const T* y, int l, int k) {
+    const T at_l = max(abs(x[l]), abs(y[l])), at_k = max(abs(x[k]), abs(y[k]));
+    if (at_l != at_k) return at_l < at_k;
+    return x[l] < x[k] || (x[l] == x[k] && y[l] < y[k]);
+}
+
+// Sutherland–Hodgman against depth > near. Degenerate: twice the area is at most 8 roundings of the longest edge², or of
+// the products that it is made of, which are fewer where a polygon is far wider than high.
 template <class T>
 GEODIFF_HD Polygon<T> make_polygon(const Clip<T> corner[3], T near) {
     Polygon<T> p;
@@ -53,7 +78,7 @@ GEODIFF_HD Polygon<T> make_polygon(const Clip<T> corner[3], T near) {
             const int a = here ? i : j, b = here ? j : i;
             const T along = (near - corner[a].depth) / (corner[b].depth - corner[a].depth);
             const Clip<T> c = mix(corner[a], corner[b], along);
-            const T inverse = T(1) / c.w;
+            const T inverse = T(1) / cut_w(corner[a], corner[b], along, near);
             p.x[p.n] = c.x * inverse;
             p.y[p.n] = c.y * inverse;
             p.along[p.n] = along;
@@ -62,18 +87,17 @@ GEODIFF_HD Polygon<T> make_polygon(const Clip<T> corner[3], T near) {
             ++p.n;
         }
     }
-    T area = T(0), longest = T(0);
+    T area = T(0), longest = T(0), terms = T(0);
     for (int k = 0; k < p.n; ++k) {
         const int l = k + 1 == p.n ? 0 : k + 1;
         const T ax = p.x[k] - p.x[0], ay = p.y[k] - p.y[0];
         const T ex = p.x[l] - p.x[k], ey = p.y[l] - p.y[k];
         area += ax * ey - ay * ex;
         longest = max(longest, ex * ex + ey * ey);
+        terms += abs(p.x[k] * ey) + abs(p.y[k] * ex);
     }
     p.orientation = area < T(0) ? T(-1) : T(1);
-    // A corner that lies on the near plane is followed by a cut at the same place, up to rounding.
-    p.shortest2 = p.n == 4 ? T(64 * 64) * Real<T>::epsilon * Real<T>::epsilon * longest : T(0);
-    if (!(abs(area) > T(8) * Real<T>::epsilon * longest)) p.n = 0;
+    if (!(abs(area) > T(8) * Real<T>::epsilon * min(longest, terms))) p.n = 0;
     return p;
 }
 
@@ -86,7 +110,7 @@ GEODIFF_HD void polygon_backward(const Clip<T> corner[3], T near, const Polygon<
         const Clip<T>& b = corner[p.to[k]];
         const bool clipped = p.from[k] != p.to[k];
         const T along = p.along[k];
-        const T w = clipped ? a.w + along * (b.w - a.w) : a.w;
+        const T w = clipped ? cut_w(a, b, along, near) : a.w;
         const T cx = gx[k] / w, cy = gy[k] / w;
         const T cw = -(gx[k] * p.x[k] + gy[k] * p.y[k]) / w;
         Clip<T>& ga = grad[p.from[k]];

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from geodiff.modes import outside_autocast
-from geodiff.reference.polygons import Polygons, contains, cross, doubled_area, is_degenerate, near_clip
+from geodiff.reference.polygons import Polygons, contains, cross, doubled_area, is_degenerate, near_clip, only_rounding
 from geodiff.validation import shapes_repr
 
 PUSH = {torch.float32: 4e-6, torch.float64: 1e-10}
@@ -129,19 +129,9 @@ def covered(points: torch.Tensor, polygons: Polygons, chunk: int = 2**20) -> tor
         return torch.cat(hits)
 
 
-def _shortest2(points: torch.Tensor) -> torch.Tensor:
-    """Return the squared length up to which rounding decides the direction of an edge of the polygons, `(P,)`."""
-    along = points.roll(-1, dims=1) - points
-    return (64 * torch.finfo(points.dtype).eps) ** 2 * (along * along).sum(dim=-1).amax(dim=1)
-
-
 def _degenerate(points: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Whether polygons are too thin for the dtype that the vertices came in."""
-    if dtype == torch.float64:
-        return is_degenerate(points)
-    along = points.roll(-1, dims=1) - points
-    longest = (along * along).sum(dim=-1).amax(dim=1)
-    return ~(doubled_area(points).abs() > 8 * torch.finfo(dtype).eps * longest)
+    return is_degenerate(points, torch.finfo(dtype).eps)
 
 
 def _candidates(corners: torch.Tensor, faces: torch.Tensor, polygons: Polygons, near: float) -> torch.Tensor:
@@ -177,10 +167,7 @@ def _candidates(corners: torch.Tensor, faces: torch.Tensor, polygons: Polygons, 
     first = torch.full((count + len(rows),), len(rows)).scatter_reduce(0, key, torch.arange(len(rows)), "amin")
     rows = rows[first[key] == torch.arange(len(rows))]
     a, b = _ends(rows, polygons)
-    return rows[
-        ((b - a) * (b - a)).sum(dim=-1)
-        > torch.where(polygons.counts == 4, _shortest2(polygons.points), 0.0)[rows[:, 0]]
-    ]
+    return rows[~only_rounding(a, b, polygons.counts[rows[:, 0]])]
 
 
 def _ends(rows: torch.Tensor, polygons: Polygons) -> tuple[torch.Tensor, torch.Tensor]:

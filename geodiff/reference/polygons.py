@@ -9,7 +9,9 @@ from geodiff.modes import outside_autocast
 from geodiff.validation import shapes_repr
 
 DEGENERATE = 8.0
-"""A polygon is degenerate where `|2·area| ≤ DEGENERATE·eps·(longest edge)²`, with `eps` of the dtype."""
+"""A polygon is degenerate where `|2·area| ≤ DEGENERATE·eps·m`, with `eps` of the dtype and m the smaller of `(longest
+edge)²` and `Σ |x·Δy| + |y·Δx|` over its edges: what rounding can make of an area, also of one that is far wider than
+high, as the ground under a camera is."""
 
 
 class Polygons(NamedTuple):
@@ -69,6 +71,12 @@ def near_clip(corners: torch.Tensor, near: float) -> Polygons:
     fall = torch.where(crosses, seen[..., 2] - hidden[..., 2], 1.0)
     cut = seen + ((seen[..., 2] - near) / fall)[..., None] * (hidden - seen)
 
+    # With w = depth, both are `near` at the cut: a difference of far depths would lose it.
+    same = (seen[..., 2] == seen[..., 3]) & (hidden[..., 2] == hidden[..., 3])
+    exact = cut.detach().clone()
+    exact[..., 2:] = torch.where(same[..., None], near, exact[..., 2:])
+    cut = cut - cut.detach() + exact
+
     # Walk around the triangle: corner 0, cut 01, corner 1, cut 12, corner 2, cut 20; keep those that exist, in order.
     candidates = torch.stack([corners, cut], dim=2).reshape(-1, 6, 4)
     exists = torch.stack([inside, crosses], dim=2).reshape(-1, 6)
@@ -94,12 +102,15 @@ def doubled_area(points: torch.Tensor) -> torch.Tensor:
     return cross(arms[:, 0], arms[:, 1]) + cross(arms[:, 1], arms[:, 2])
 
 
-def is_degenerate(points: torch.Tensor) -> torch.Tensor:
-    """Whether padded polygons `(P, 4, 2)` are too thin, for their dtype, to have an inside."""
+def is_degenerate(points: torch.Tensor, epsilon: float | None = None) -> torch.Tensor:
+    """Whether padded polygons `(P, 4, 2)` are too thin, for their dtype or an epsilon, to have an inside."""
+    epsilon = torch.finfo(points.dtype).eps if epsilon is None else epsilon
     edges = points.roll(-1, dims=1) - points
     longest = (edges * edges).sum(dim=-1).amax(dim=1)
+    terms = (points * edges.flip(-1)).abs().sum(dim=(-2, -1))
+    longest = torch.minimum(longest, terms)
     # Written so that NaN, from an overflow far outside the image, counts as degenerate.
-    return ~(doubled_area(points).abs() > DEGENERATE * torch.finfo(points.dtype).eps * longest)
+    return ~(doubled_area(points).abs() > DEGENERATE * epsilon * longest)
 
 
 @outside_autocast
@@ -156,16 +167,28 @@ def contains(points: torch.Tensor, polygons: Polygons) -> torch.Tensor:
     """
     a = polygons.points.detach()
     b = a.roll(-1, dims=1)
+    # The nearer to the middle of the image comes first, so that cuts that are far away cost no digits.
+    at_a, at_b = a.abs().amax(dim=-1), b.abs().amax(dim=-1)
     swap = (b[..., 0] < a[..., 0]) | ((b[..., 0] == a[..., 0]) & (b[..., 1] < a[..., 1]))
+    swap = torch.where(at_a == at_b, swap, at_b < at_a)
     first = torch.where(swap[..., None], b, a)
     along = torch.where(swap[..., None], a, b) - first
-    length2 = (along * along).sum(dim=-1)
-    shortest2 = (64 * torch.finfo(a.dtype).eps) ** 2 * length2.amax(dim=1)
-    none = length2 <= torch.where(polygons.counts == 4, shortest2, 0.0)[:, None]
+    none = only_rounding(a, b, polygons.counts[:, None])
     turn = doubled_area(a).sign()[:, None] * torch.where(swap, -1.0, 1.0).to(a)
     along = torch.where(none[..., None], 0.0, along * turn[..., None])
     arm = points[:, None, None] - first
     return (along[..., 0] * arm[..., 1] >= along[..., 1] * arm[..., 0]).all(dim=-1)
+
+
+def only_rounding(a: torch.Tensor, b: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Say which edges from a to b `(..., 2)`, of polygons of `counts` corners, have no direction: without gradients.
+
+    They are the padding, and a corner that lies on the near plane with the cut at its place. The rounding is that of
+    their own two ends: another cut may be a million times as far away.
+    """
+    a, b = a.detach(), b.detach()
+    far = torch.maximum(a.abs().amax(dim=-1), b.abs().amax(dim=-1))
+    return (b - a).abs().amax(dim=-1) <= torch.where(counts == 4, 64 * torch.finfo(a.dtype).eps * far, 0.0)
 
 
 def line_distances(points: torch.Tensor, polygons: Polygons) -> tuple[torch.Tensor, torch.Tensor]:
@@ -189,8 +212,7 @@ def line_distances(points: torch.Tensor, polygons: Polygons) -> tuple[torch.Tens
     a = polygons.points
     along = a.roll(-1, dims=1) - a
     length2 = (along * along).sum(dim=-1)
-    shortest2 = (64 * torch.finfo(a.dtype).eps) ** 2 * length2.detach().amax(dim=1)
-    has_line = length2 > torch.where(polygons.counts == 4, shortest2, 0.0)[:, None]
+    has_line = ~only_rounding(a, a.roll(-1, dims=1), polygons.counts[:, None])
     length = torch.where(has_line, length2, 1.0).sqrt()
     winding = doubled_area(a.detach()).sign()[:, None]
     return winding * cross(along, points[:, None, None] - a) / length, has_line

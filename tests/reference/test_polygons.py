@@ -2,11 +2,13 @@
 """Near clipping against a loop written by hand, signed distance against a sampled boundary."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 import torch
 
+import geodiff as gd
 from geodiff.reference.arguments import face_corners, pixel_centres
 from geodiff.reference.polygons import near_clip, signed_distance
 from tests.helpers import assert_close_relative, assert_gradient_is_derivative, rounding_bound
@@ -235,3 +237,31 @@ def test_a_point_far_from_a_sliver_is_outside_though_rounding_picks_the_edge():
     distance = signed_distance(points, polygons)[:, 0]
     assert_close_relative(distance, -points[:, 1].abs(), rounding_bound(torch.float32))
     assert (signed_distance(points, polygons, squared=True) < 0).all()
+
+
+@pytest.mark.parametrize("size", [1e2, 1e4, 1e6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("backend", ["kernel", "reference"])
+def test_the_ground_under_a_camera(size: float, dtype: torch.dtype, backend: str) -> None:
+    """Its cuts with the near plane are up to 1e8 away, its horizon is an edge in the middle of the image."""
+    corners = torch.tensor([[-1.0, 0, -1], [1, 0, -0.7], [0.8, 0, 1], [-1, 0, 0.9]], dtype=torch.float64)
+    camera = gd.Camera.look_at((0.3, 1.6, 0.2), (3.0, 1.5, -10.0), fov_deg=60.0)
+    vertices = (size * corners).to(dtype).requires_grad_()
+    ground = gd.Mesh(vertices, torch.tensor([[0, 1, 2], [0, 2, 3]]))
+    render = gd.Renderer(64, scale=0.01, tconorm="maximum", backend=backend)
+    alpha = render(ground, camera.to(dtype)).alpha
+    # By hand: a ray through a pixel centre meets the plane y = 0 in front of the camera, within the quadrilateral.
+    eye = camera.to(torch.float64)
+    y, x = torch.meshgrid(*[1 - (2 * torch.arange(64, dtype=torch.float64) + 1) / 64] * 2, indexing="ij")
+    focal = 1 / math.tan(math.radians(30.0))
+    rays = torch.stack((-x / focal, y / focal, -torch.ones_like(x)), -1) @ eye.rotation  # rows: camera to world
+    along = -eye.position[1] / rays[..., 1]
+    hit = (eye.position + along[..., None] * rays)[..., [0, 2]] / size
+    a, b = corners[:, [0, 2]], corners.roll(-1, 0)[:, [0, 2]]
+    side = (b - a)[:, 0] * (hit[..., None, 1] - a[:, 1]) - (b - a)[:, 1] * (hit[..., None, 0] - a[:, 0])
+    inside = (along > 0) & ((side >= 0).all(-1) | (side <= 0).all(-1))
+    assert 0.2 < float(inside.double().mean()) < 0.8
+    assert bool(((alpha > 0.5) == inside).all())  # the outline passes no nearer to a centre than 1e-4 of a pixel
+    assert bool((gd.rasterize(ground, camera.to(dtype), 64).mask == inside).all())
+    (gradient,) = torch.autograd.grad(alpha.sum(), vertices)
+    assert bool(torch.isfinite(gradient).all())
