@@ -8,7 +8,10 @@ import pathlib
 import re
 import sys
 
-import tomllib
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10, where pytest brings it
+    import tomli as tomllib
 
 REQUIREMENT = re.compile(r"([\w-]+(?:\[\w+\])?)>=([\w.]+)")
 
