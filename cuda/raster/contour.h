@@ -108,6 +108,7 @@ GEODIFF_HD bool make_segment(const View& v, int k, int code, double push, Segmen
     s.ey = v.y[l] - v.y[k];
     if (only_rounding(v.x, v.y, v.n, k, l)) return false;
     s.length = sqrt(s.ex * s.ex + s.ey * s.ey);
+    if (!(s.length > 0)) return false;  // its square underflows
     s.nx = s.ey / s.length * v.orientation;
     s.ny = -s.ex / s.length * v.orientation;
     const double size = max(max(abs(v.x[k]), abs(v.y[k])), max(abs(v.x[l]), abs(v.y[l])));

@@ -167,7 +167,8 @@ def _candidates(corners: torch.Tensor, faces: torch.Tensor, polygons: Polygons, 
     first = torch.full((count + len(rows),), len(rows)).scatter_reduce(0, key, torch.arange(len(rows)), "amin")
     rows = rows[first[key] == torch.arange(len(rows))]
     a, b = _ends(rows, polygons)
-    return rows[~only_rounding(a, b, polygons.counts[rows[:, 0]])]
+    there = ~only_rounding(a, b, polygons.counts[rows[:, 0]])
+    return rows[there & (((b - a) * (b - a)).sum(dim=-1) > 0)]
 
 
 def _ends(rows: torch.Tensor, polygons: Polygons) -> tuple[torch.Tensor, torch.Tensor]:

@@ -212,7 +212,7 @@ def line_distances(points: torch.Tensor, polygons: Polygons) -> tuple[torch.Tens
     a = polygons.points
     along = a.roll(-1, dims=1) - a
     length2 = (along * along).sum(dim=-1)
-    has_line = ~only_rounding(a, a.roll(-1, dims=1), polygons.counts[:, None])
+    has_line = ~only_rounding(a, a.roll(-1, dims=1), polygons.counts[:, None]) & (length2 > 0)  # it may underflow
     length = torch.where(has_line, length2, 1.0).sqrt()
     winding = doubled_area(a.detach()).sign()[:, None]
     return winding * cross(along, points[:, None, None] - a) / length, has_line
