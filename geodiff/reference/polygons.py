@@ -167,14 +167,10 @@ def contains(points: torch.Tensor, polygons: Polygons) -> torch.Tensor:
     """
     a = polygons.points.detach()
     b = a.roll(-1, dims=1)
-    # The nearer to the middle of the image comes first, so that cuts that are far away cost no digits.
-    at_a, at_b = a.abs().amax(dim=-1), b.abs().amax(dim=-1)
-    swap = (b[..., 0] < a[..., 0]) | ((b[..., 0] == a[..., 0]) & (b[..., 1] < a[..., 1]))
-    swap = torch.where(at_a == at_b, swap, at_b < at_a)
-    first = torch.where(swap[..., None], b, a)
-    along = torch.where(swap[..., None], a, b) - first
+    first, second, ahead = _in_order(a, b)
+    along = second - first
     none = only_rounding(a, b, polygons.counts[:, None])
-    turn = doubled_area(a).sign()[:, None] * torch.where(swap, -1.0, 1.0).to(a)
+    turn = doubled_area(a).sign()[:, None] * ahead
     along = torch.where(none[..., None], 0.0, along * turn[..., None])
     arm = points[:, None, None] - first
     return (along[..., 0] * arm[..., 1] >= along[..., 1] * arm[..., 0]).all(dim=-1)
@@ -189,6 +185,20 @@ def only_rounding(a: torch.Tensor, b: torch.Tensor, counts: torch.Tensor) -> tor
     a, b = a.detach(), b.detach()
     far = torch.maximum(a.abs().amax(dim=-1), b.abs().amax(dim=-1))
     return (b - a).abs().amax(dim=-1) <= torch.where(counts == 4, 64 * torch.finfo(a.dtype).eps * far, 0.0)
+
+
+def _in_order(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Put the ends `(..., 2)` of edges in one order, whatever the face, and return 1, or −1 where they changed places.
+
+    The nearer to the middle of the image comes first: points are measured from it, and cuts that are far away cost no
+    digits.
+    """
+    with torch.no_grad():
+        at_a, at_b = a.abs().amax(dim=-1), b.abs().amax(dim=-1)
+        swap = (b[..., 0] < a[..., 0]) | ((b[..., 0] == a[..., 0]) & (b[..., 1] < a[..., 1]))
+        swap = torch.where(at_a == at_b, swap, at_b < at_a)
+        ahead = torch.where(swap, -1.0, 1.0).to(a)
+    return torch.where(swap[..., None], b, a), torch.where(swap[..., None], a, b), ahead
 
 
 def line_distances(points: torch.Tensor, polygons: Polygons) -> tuple[torch.Tensor, torch.Tensor]:
@@ -210,12 +220,13 @@ def line_distances(points: torch.Tensor, polygons: Polygons) -> tuple[torch.Tens
         tensor([-0.1250,  0.2500])
     """
     a = polygons.points
-    along = a.roll(-1, dims=1) - a
+    first, second, ahead = _in_order(a, a.roll(-1, dims=1))
+    along = second - first
     length2 = (along * along).sum(dim=-1)
     has_line = ~only_rounding(a, a.roll(-1, dims=1), polygons.counts[:, None]) & (length2 > 0)  # it may underflow
     length = torch.where(has_line, length2, 1.0).sqrt()
-    winding = doubled_area(a.detach()).sign()[:, None]
-    return winding * cross(along, points[:, None, None] - a) / length, has_line
+    winding = doubled_area(a.detach()).sign()[:, None] * ahead
+    return winding * cross(along, points[:, None, None] - first) / length, has_line
 
 
 def _signed_distance(points: torch.Tensor, vertices: torch.Tensor, squared: bool) -> torch.Tensor:
@@ -224,8 +235,7 @@ def _signed_distance(points: torch.Tensor, vertices: torch.Tensor, squared: bool
         edge, inside = _nearest_edge(points, vertices)
         winding = doubled_area(vertices).sign()
     polygon = torch.arange(len(vertices), device=vertices.device)
-    a = vertices[polygon, edge]
-    b = vertices[polygon, (edge + 1) % 4]
+    a, b, ahead = _in_order(vertices[polygon, edge], vertices[polygon, (edge + 1) % 4])
     along = b - a
     arm = points[:, None] - a
     length = torch.linalg.vector_norm(along, dim=-1)
@@ -235,7 +245,7 @@ def _signed_distance(points: torch.Tensor, vertices: torch.Tensor, squared: bool
 
     # The line's distance times the edge's length. Exactly on the line either sign would do for the value, and only this
     # one has the inner normal as its gradient.
-    side = winding * cross(along, arm)
+    side = winding * ahead * cross(along, arm)
     side = torch.where((side != 0) & ((side > 0) != inside), -side, side)
     on_edge = ((t > 0) & (t < 1)) | (vertex2 == 0)
     sign = inside.to(points.dtype) * 2 - 1
@@ -249,14 +259,16 @@ def _nearest_edge(points: torch.Tensor, vertices: torch.Tensor) -> tuple[torch.T
     """Return the index of the nearest edge of each polygon, `(M, P)`, and whether the point is inside."""
     a = vertices
     b = vertices.roll(-1, dims=1)
-    along = b - a
+    first, second, ahead = _in_order(a, b)
+    along = second - first
     length2 = (along * along).sum(dim=-1)
     has_length = length2 > 0  # the padding, and a corner that lies exactly on the near plane, have none
     length2 = torch.where(has_length, length2, 1.0)
     arm = points[:, None, None] - a
     arm_b = points[:, None, None] - b
-    side = cross(along, arm)
-    t = (arm * along).sum(dim=-1) / length2
+    from_first = points[:, None, None] - first
+    side = cross(along, from_first) * ahead
+    t = (from_first * along).sum(dim=-1) / length2
     line2 = side * (side / length2)
     vertex2 = torch.minimum((arm * arm).sum(dim=-1), (arm_b * arm_b).sum(dim=-1))
     distance2 = torch.where((t > 0) & (t < 1), line2, vertex2).masked_fill(~has_length, torch.inf)
