@@ -304,7 +304,7 @@ struct Drawer {
                     const bool inside = side[i] >= T(0);
                     if (!inside && !(measured && scene.blur > T(0) && d2[i] <= scene.blur2)) continue;
                     const T depth = inside ? depth_at(hard, xs[column + i], y)
-                                           : edge_depth(corner, p, int(edge[i]), along[i]);
+                                           : edge_depth(p, int(edge[i]), along[i]);
                     T key = depth;
                     if (job.order == kByWeight) {
                         const T length = sqrt(d2[i]);

@@ -129,6 +129,7 @@ struct Reach {
         right += rounding * abs(right);
         bottom -= rounding * abs(bottom);
         top += rounding * abs(top);
+        cx = cy = T(0);  // the circle is the whole image: mitres reach out of the polygon's own
         reach2 = T(1e30);
         const T half = T(0.5) * T(grid.height) - T(0.5);
         first_row = to_int(half - top * grid.per_step + T(0.98), 0, grid.height);

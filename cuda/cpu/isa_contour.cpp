@@ -242,7 +242,7 @@ void scatter(const Job<T>& job, i64 image, const Share& share, double* grad) {
     gx[l] = share.ends.bx;
     gy[l] = share.ends.by;
     Clip<double> out[3] = {{0, 0, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 0}};
-    polygon_backward(corner, double(job.near), p, gx, gy, out);
+    polygon_backward(corner, p, gx, gy, out);
     for (int i = 0; i < 3; ++i) {
         double* into = grad + 4 * (job.layout[3 * image] + index[i]);
         into[0] += out[i].x;

@@ -372,7 +372,7 @@ struct Gatherer {
             from.y[k] *= setup.inverse_scale;
         }
         for (int k = 0; k < 3; ++k) grad[k] = {T(0), T(0), T(0), T(0)};
-        polygon_backward(from.corner, setup.job.near, from.polygon, from.x, from.y, grad);
+        polygon_backward(from.corner, from.polygon, from.x, from.y, grad);
         sink.put(from.face, grad);
     }
 

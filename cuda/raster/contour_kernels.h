@@ -256,7 +256,7 @@ __global__ void contour_backward(ContourArguments<T> a, const int* codes, const 
         gy[l] += g.by;
     }
     for (int k = 0; k < 3; ++k) grad[k] = {0, 0, 0, 0};
-    polygon_backward(corner, double(a.near), p, gx, gy, grad);
+    polygon_backward(corner, p, gx, gy, grad);
     for (int k = 0; k < 3; ++k) {
         grad_corners[3 * i64(face) + k] = {T(grad[k].x), T(grad[k].y), T(grad[k].depth), T(grad[k].w)};
     }

@@ -24,22 +24,11 @@ GEODIFF_HD Nearest<T> nearest_edge(const Polygon<T>& p, const Edge<T>* edges, T 
     return near;
 }
 
-// Divisor and depth of a polygon's corner.
-template <class T>
-GEODIFF_HD void corner_of(const Clip<T> corner[3], const Polygon<T>& p, int k, T& w, T& depth) {
-    const Clip<T>& a = corner[p.from[k]];
-    const Clip<T>& b = corner[p.to[k]];
-    w = a.w + p.along[k] * (b.w - a.w);
-    depth = a.depth + p.along[k] * (b.depth - a.depth);
-}
-
 // Depth of the point at t of edge k.
 template <class T>
-GEODIFF_HD T edge_depth(const Clip<T> corner[3], const Polygon<T>& p, int k, T t) {
+GEODIFF_HD T edge_depth(const Polygon<T>& p, int k, T t) {
     const int l = k + 1 == p.n ? 0 : k + 1;
-    T wk, wl, zk, zl;
-    corner_of(corner, p, k, wk, zk);
-    corner_of(corner, p, l, wl, zl);
+    const T wk = p.w[k], wl = p.w[l], zk = p.depth[k], zl = p.depth[l];
     const T s = t * wk / (t * wk + (T(1) - t) * wl);
     return zk + s * (zl - zk);
 }
@@ -58,13 +47,11 @@ GEODIFF_HD Fragment<T> fragment_at(const Clip<T> corner[3], const Polygon<T>& p,
         return out;
     }
     const int k = int(near.edge), l = k + 1 == p.n ? 0 : k + 1;
-    T wk, wl, zk, zl;
-    corner_of(corner, p, k, wk, zk);
-    corner_of(corner, p, l, wl, zl);
+    const T wk = p.w[k], wl = p.w[l], zk = p.depth[k], zl = p.depth[l];
     const T s = near.along * wk / (near.along * wk + (T(1) - near.along) * wl);
     for (int i = 0; i < 3; ++i) {
-        const T at_k = (i == p.from[k] ? T(1) - p.along[k] : T(0)) + (i == p.to[k] ? p.along[k] : T(0));
-        const T at_l = (i == p.from[l] ? T(1) - p.along[l] : T(0)) + (i == p.to[l] ? p.along[l] : T(0));
+        const T at_k = (i == p.from[k] ? p.rest[k] : T(0)) + (i == p.to[k] ? p.along[k] : T(0));
+        const T at_l = (i == p.from[l] ? p.rest[l] : T(0)) + (i == p.to[l] ? p.along[l] : T(0));
         out.barycentric[i] = (T(1) - s) * at_k + s * at_l;
     }
     out.depth = zk + s * (zl - zk);
@@ -130,10 +117,7 @@ template <class T>
 GEODIFF_HD void outside_backward(const Clip<T> corner[3], const Polygon<T>& p, const Nearest<T>& near, double x, double y,
                                  const double up[3], double up_depth, FaceGradient& g) {
     const int k = int(near.edge), l = k + 1 == p.n ? 0 : k + 1;
-    T w_k, w_l, z;
-    corner_of(corner, p, k, w_k, z);
-    corner_of(corner, p, l, w_l, z);
-    const double t = near.along, wk = w_k, wl = w_l;
+    const double t = near.along, wk = p.w[k], wl = p.w[l];
     const double den = t * wk + (1 - t) * wl;
     const double s = t * wk / den;
     const int ends[2] = {k, l};
@@ -141,11 +125,11 @@ GEODIFF_HD void outside_backward(const Clip<T> corner[3], const Polygon<T>& p, c
     double by_s = 0;
     for (int e = 0; e < 2; ++e) {
         const int c = ends[e], a = p.from[c], b = p.to[c];
-        const double along = p.along[c];
-        const double here = (1 - along) * up[a] + along * up[b];
+        const double along = p.along[c], rest = p.rest[c];
+        const double here = rest * up[a] + along * up[b];
         by_s += e == 0 ? -here : here;
         g.along[c] += share[e] * (up[b] - up[a]);
-        g.corner[a].depth += up_depth * share[e] * (1 - along);
+        g.corner[a].depth += up_depth * share[e] * rest;
         g.corner[b].depth += up_depth * share[e] * along;
     }
     const double by_den2 = by_s / (den * den);
@@ -199,14 +183,13 @@ GEODIFF_HD void face_backward(const Clip<T> corner[3], const Polygon<T>& p, Face
     for (int k = 0; k < p.n; ++k) {
         const Clip<T>& a = corner[p.from[k]];
         const Clip<T>& b = corner[p.to[k]];
-        const double along = p.along[k];
-        const double w = a.w + along * (double(b.w) - a.w);
+        const double along = p.along[k], rest = p.rest[k], w = p.w[k];
         const double cx = g.x[k] / w, cy = g.y[k] / w;
         const double cw = g.w[k] - (g.x[k] * p.x[k] + g.y[k] * p.y[k]) / w;
         Clip<double>& ga = g.corner[p.from[k]];
-        ga.x += (1 - along) * cx;
-        ga.y += (1 - along) * cy;
-        ga.w += (1 - along) * cw;
+        ga.x += rest * cx;
+        ga.y += rest * cy;
+        ga.w += rest * cw;
         if (p.from[k] == p.to[k]) continue;  // along is 0
         Clip<double>& gb = g.corner[p.to[k]];
         gb.x += along * cx;
@@ -214,7 +197,7 @@ GEODIFF_HD void face_backward(const Clip<T> corner[3], const Polygon<T>& p, Face
         gb.w += along * cw;
         const double by_along = g.along[k] + cx * (double(b.x) - a.x) + cy * (double(b.y) - a.y) + cw * (double(b.w) - a.w);
         const double span = double(b.depth) - a.depth;
-        ga.depth += by_along * (along - 1) / span;
+        ga.depth += -by_along * rest / span;
         gb.depth -= by_along * along / span;
     }
 }

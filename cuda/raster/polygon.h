@@ -12,21 +12,17 @@ struct Clip {
     T x, y, depth, w;
 };
 
-// Corner k lies on the face's edge from[k] → to[k] at `along[k]` (0 for an unclipped corner).
+// Corner k lies on the face's edge from[k] → to[k]: rest[k] times the one end and along[k] times the other (1 and 0 for an
+// unclipped corner). Both are kept, since one less the other has no digits where a corner is far beyond the near plane.
 template <class T>
 struct Polygon {
     T x[4], y[4];
-    T along[4];
+    T along[4], rest[4];
+    T w[4], depth[4];
     signed char from[4], to[4];
     int n;           // 0: contributes nothing
     T orientation;   // +1 or −1, so that cross products are positive inside
 };
-
-template <class T>
-GEODIFF_HD Clip<T> mix(const Clip<T>& a, const Clip<T>& b, T along) {
-    return {a.x + along * (b.x - a.x), a.y + along * (b.y - a.y), a.depth + along * (b.depth - a.depth),
-            a.w + along * (b.w - a.w)};
-}
 
 // w at the cut of a → b with the near plane. With w = depth it is the plane's own depth, which a difference of far depths
 // would lose.
@@ -68,7 +64,10 @@ GEODIFF_HD Polygon<T> make_polygon(const Clip<T> corner[3], T near) {
             const T inverse = T(1) / corner[i].w;
             p.x[p.n] = corner[i].x * inverse;
             p.y[p.n] = corner[i].y * inverse;
+            p.w[p.n] = corner[i].w;
+            p.depth[p.n] = corner[i].depth;
             p.along[p.n] = T(0);
+            p.rest[p.n] = T(1);
             p.from[p.n] = static_cast<signed char>(i);
             p.to[p.n] = static_cast<signed char>(i);
             ++p.n;
@@ -76,12 +75,15 @@ GEODIFF_HD Polygon<T> make_polygon(const Clip<T> corner[3], T near) {
         if (here != there) {
             // Cut from the visible end, so that neighbours cut their common edge at the same point.
             const int a = here ? i : j, b = here ? j : i;
-            const T along = (near - corner[a].depth) / (corner[b].depth - corner[a].depth);
-            const Clip<T> c = mix(corner[a], corner[b], along);
-            const T inverse = T(1) / cut_w(corner[a], corner[b], along, near);
-            p.x[p.n] = c.x * inverse;
-            p.y[p.n] = c.y * inverse;
+            const T span = corner[b].depth - corner[a].depth;
+            const T along = (near - corner[a].depth) / span, rest = (corner[b].depth - near) / span;
+            p.w[p.n] = cut_w(corner[a], corner[b], along, near);
+            p.depth[p.n] = near;
+            const T inverse = T(1) / p.w[p.n];
+            p.x[p.n] = (rest * corner[a].x + along * corner[b].x) * inverse;
+            p.y[p.n] = (rest * corner[a].y + along * corner[b].y) * inverse;
             p.along[p.n] = along;
+            p.rest[p.n] = rest;
             p.from[p.n] = static_cast<signed char>(a);
             p.to[p.n] = static_cast<signed char>(b);
             ++p.n;
@@ -103,14 +105,13 @@ GEODIFF_HD Polygon<T> make_polygon(const Clip<T> corner[3], T near) {
 
 // Adds to grad[3] (one Clip a corner of the face) what the gradient (gx, gy) of the polygon's corners means for it.
 template <class T>
-GEODIFF_HD void polygon_backward(const Clip<T> corner[3], T near, const Polygon<T>& p, const T* gx, const T* gy,
+GEODIFF_HD void polygon_backward(const Clip<T> corner[3], const Polygon<T>& p, const T* gx, const T* gy,
                                  Clip<T> grad[3]) {
     for (int k = 0; k < p.n; ++k) {
         const Clip<T>& a = corner[p.from[k]];
         const Clip<T>& b = corner[p.to[k]];
         const bool clipped = p.from[k] != p.to[k];
-        const T along = p.along[k];
-        const T w = clipped ? cut_w(a, b, along, near) : a.w;
+        const T along = p.along[k], rest = p.rest[k], w = p.w[k];
         const T cx = gx[k] / w, cy = gy[k] / w;
         const T cw = -(gx[k] * p.x[k] + gy[k] * p.y[k]) / w;
         Clip<T>& ga = grad[p.from[k]];
@@ -121,16 +122,16 @@ GEODIFF_HD void polygon_backward(const Clip<T> corner[3], T near, const Polygon<
             continue;
         }
         Clip<T>& gb = grad[p.to[k]];
-        ga.x += (T(1) - along) * cx;
-        ga.y += (T(1) - along) * cy;
-        ga.w += (T(1) - along) * cw;
+        ga.x += rest * cx;
+        ga.y += rest * cy;
+        ga.w += rest * cw;
         gb.x += along * cx;
         gb.y += along * cy;
         gb.w += along * cw;
         // The cut moves along the edge when the corners' depths do.
         const T by_along = cx * (b.x - a.x) + cy * (b.y - a.y) + cw * (b.w - a.w);
         const T span = b.depth - a.depth;
-        ga.depth += by_along * (along - T(1)) / span;
+        ga.depth += -by_along * rest / span;
         gb.depth += -by_along * along / span;
     }
 }

@@ -366,7 +366,7 @@ __global__ void silhouette_backward(SilhouetteArguments<T> a, const T* upstream,
         corner[k] = {c[0], c[1], c[2], c[3]};
         grad[k] = {T(0), T(0), T(0), T(0)};
     }
-    polygon_backward(corner, a.near, p, gx, gy, grad);
+    polygon_backward(corner, p, gx, gy, grad);
     for (int k = 0; k < 3; ++k) out[k] = grad[k];
 }
 

@@ -69,7 +69,12 @@ def near_clip(corners: torch.Tensor, near: float) -> Polygons:
     seen = torch.where(inside[..., None], corners, following)
     hidden = torch.where(inside[..., None], following, corners)
     fall = torch.where(crosses, seen[..., 2] - hidden[..., 2], 1.0)
-    cut = seen + ((seen[..., 2] - near) / fall)[..., None] * (hidden - seen)
+    # The shares of both ends: one less the other has no digits where a corner is far beyond the plane.
+    along = torch.where(crosses, (seen[..., 2] - near) / fall, 0.0)[..., None]
+    rest = torch.where(crosses, (near - hidden[..., 2]) / fall, 1.0)[..., None]
+    cut = torch.cat(
+        [rest * seen[..., :2] + along * hidden[..., :2], seen[..., 2:] + along * (hidden - seen)[..., 2:]], -1
+    )
 
     # With w = depth, both are `near` at the cut: a difference of far depths would lose it.
     same = (seen[..., 2] == seen[..., 3]) & (hidden[..., 2] == hidden[..., 3])
