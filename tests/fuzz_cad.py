@@ -32,6 +32,8 @@ import geodiff as gd
 from geodiff.readers import apart, child
 from geodiff.splines.files import load_splines, save_splines
 from geodiff.tasks.clouds import read_cloud_file
+from tests.damage import KINDS as KINDS_OF_DAMAGE
+from tests.damage import damage
 from tests.splines.splines import make
 
 Make = Callable[[pathlib.Path], pathlib.Path]
@@ -214,38 +216,13 @@ def installed(kinds: list[str]) -> list[str]:
 # Damage --------------------------------------------------------------------------------------------------------------
 
 
-def damage(data: bytes, rng: random.Random) -> bytes:
+def spoil(data: bytes, rng: random.Random) -> bytes:
     """Return bytes with some flipped, cut off, moved or repeated, or with words changed; or an archive of such."""
     if data[:2] == b"PK" and rng.random() < 0.7:
         changed = _archive(data, rng)
         if changed is not None:
             return changed
-    kind = rng.choice(("flip", "flip", "cut", "word", "word", "word", "middle", "twice", "fill", "head"))
-    if not data:
-        return b"\0"
-    i, j = sorted((rng.randrange(len(data)), rng.randrange(len(data))))
-    if kind in ("flip", "head"):
-        out = bytearray(data)
-        for _ in range(rng.choice((1, 1, 2, 8, 32))):
-            out[rng.randrange(len(out) if kind == "flip" else min(len(out), 400))] ^= 1 << rng.randrange(8)
-        return bytes(out)
-    if kind == "cut":
-        return data[:i]
-    if kind == "middle":
-        return data[:i] + data[j:]
-    if kind == "twice":
-        return data[:j] + data[i:]
-    if kind == "fill":
-        n = rng.choice((1, 2, 4, 8))
-        return data[:i] + rng.choice((b"\xff", b"\0", b"\x7f")) * n + data[i + n :]
-    words = list(_WORD.finditer(data))
-    if not words:
-        return data[:i]
-    word = rng.choice(words)
-    token = rng.choice(_TOKENS)
-    if rng.random() < 0.5:  # columns stay where they are
-        token = token.ljust(word.end() - word.start())
-    return data[: word.start()] + token + data[word.end() :]
+    return damage(data, rng, _TOKENS, _WORD, (*KINDS_OF_DAMAGE, "head"), columns=True)
 
 
 def _archive(data: bytes, rng: random.Random) -> bytes | None:
@@ -262,9 +239,9 @@ def _archive(data: bytes, rng: random.Random) -> bytes | None:
                 if what == "drop":
                     continue
                 if what == "bytes":
-                    content = damage(content, rng)
+                    content = spoil(content, rng)
                 elif what == "header":
-                    content = damage(content[:128].ljust(128), rng) + content[128:]
+                    content = spoil(content[:128].ljust(128), rng) + content[128:]
                 elif what == "dtype":
                     buffer, array = io.BytesIO(), np.load(io.BytesIO(content))
                     kinds = ("f4", "f8", "f2", "i4", "i8", "u1", "?", "c8", "U3")
@@ -290,7 +267,7 @@ def damaged(kind: str, number: int, folder: pathlib.Path) -> pathlib.Path:
     rng = random.Random(f"{kind} {number}")
     name, data = whole(kind)
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        data = damage(data, rng)
+        data = spoil(data, rng)
     (folder / name).write_bytes(data)
     return folder / name
 

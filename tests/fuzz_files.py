@@ -22,6 +22,7 @@ from PIL import Image
 
 import geodiff as gd
 from geodiff.scene.images import read_image, write_image
+from tests.damage import damage
 from tests.gltf_files import File
 
 Load = Callable[[pathlib.Path], object]
@@ -238,36 +239,6 @@ KINDS: dict[str, tuple[Callable[[pathlib.Path], pathlib.Path], Load]] = {
 }
 
 
-# --- damage -----------------------------------------------------------------------------------------------------------
-
-
-def damage(data: bytes, rng: random.Random) -> bytes:
-    """Return bytes with some flipped, cut off, repeated, or words changed."""
-    kind = rng.choice(("flip", "flip", "cut", "word", "word", "word", "middle", "twice", "fill"))
-    if not data:
-        return b"\0"
-    i, j = sorted((rng.randrange(len(data)), rng.randrange(len(data))))
-    if kind == "flip":
-        out = bytearray(data)
-        for _ in range(rng.choice((1, 1, 2, 8, 32))):
-            out[rng.randrange(len(out))] ^= 1 << rng.randrange(8)
-        return bytes(out)
-    if kind == "cut":
-        return data[:i]
-    if kind == "middle":
-        return data[:i] + data[j:]
-    if kind == "twice":
-        return data[:j] + data[i:]
-    if kind == "fill":
-        n = rng.choice((1, 2, 4, 8))
-        return data[:i] + rng.choice((b"\xff", b"\0", b"\x7f")) * n + data[i + n :]
-    words = list(_WORD.finditer(data))
-    if not words:
-        return data[:i]
-    word = rng.choice(words)
-    return data[: word.start()] + rng.choice(_TOKENS) + data[word.end() :]
-
-
 def case(kind: str, seed: int, folder: pathlib.Path) -> str | None:
     """Damage one file of a fresh set, load it, and return what is wrong with the answer; None if nothing is."""
     rng = random.Random(f"{kind} {seed}")
@@ -276,7 +247,7 @@ def case(kind: str, seed: int, folder: pathlib.Path) -> str | None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     target = rng.choice([main, main, *files])
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        target.write_bytes(damage(target.read_bytes(), rng))
+        target.write_bytes(damage(target.read_bytes(), rng, _TOKENS, _WORD))
     begin = time.perf_counter()
     try:
         with warnings.catch_warnings():

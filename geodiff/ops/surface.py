@@ -235,39 +235,19 @@ def _autograd(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ..
     return uv, None, frame, None, grads[2], None, rows, None, texture, None, None, None
 
 
-_op.implement(
-    _library,
-    "surface",
-    _forward,
-    {
-        "uv": "T 2",
-        "uv_corners": "int32 P 3",
-        "frame": "V 6",
-        "corners": "int32 P 3",
-        "weight": "P 3",
-        "image": "? int32 P",
-        "rows": "B R",
-        "kinds": "int32 L",
-        "texture": "Q H W 3",
-    },
-)
-_op.implement(
-    _library,
-    "surface_backward",
-    _backward,
-    {
-        "uv": "T 2",
-        "uv_corners": "int32 P 3",
-        "frame": "V 6",
-        "corners": "int32 P 3",
-        "weight": "P 3",
-        "image": "? int32 P",
-        "rows": "B R",
-        "kinds": "int32 L",
-        "texture": "Q H W 3",
-        "upstream": "P 3",
-    },
-)
+_SHAPES = {
+    "uv": "T 2",
+    "uv_corners": "int32 P 3",
+    "frame": "V 6",
+    "corners": "int32 P 3",
+    "weight": "P 3",
+    "image": "? int32 P",
+    "rows": "B R",
+    "kinds": "int32 L",
+    "texture": "Q H W 3",
+}
+_op.implement(_library, "surface", _forward, _SHAPES)
+_op.implement(_library, "surface_backward", _backward, _SHAPES | {"upstream": "P 3"})
 torch.library.register_fake("geodiff::surface", _fake, lib=_library)
 torch.library.register_fake("geodiff::surface_backward", _fake_backward, lib=_library)
 _op.autograd(_library, "surface", _autograd, _setup)

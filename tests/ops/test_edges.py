@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Edge coverage: closed forms, finite differences, the kernel against its twin, and the bound of its culling."""
 
+import math
+from fractions import Fraction
+
 import pytest
 import torch
 
@@ -151,3 +154,26 @@ def test_renderer_and_messages():
     for function in (ops.silhouette, reference.silhouette):
         with pytest.raises(ValueError, match="silhouette: `coverage` must be one of faces, edges"):
             function(clip, index, layout, **(model | {"coverage": "contour"}))
+
+
+@pytest.mark.parametrize("far", [1e3, 1e9, 1e15])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("function", [ops.silhouette, reference.silhouette])
+def test_corners_far_away(function, dtype: torch.dtype, far: float) -> None:
+    """Both lines through a corner in the image count, however far away they end; exact, by fractions."""
+    corners = torch.tensor([[0.078125, 0.0625], [1.5, -1.375], [0.25, -1.25]], dtype=dtype)
+    corners[1:] *= far
+    clip = torch.cat([corners, torch.ones(3, 2, dtype=dtype)], 1)
+    view = {"scale": 0.05, "image_size": (5, 6), "coverage": "edges", "tconorm": "maximum", "distribution": "logistic"}
+    alpha = function(clip, torch.tensor([[0, 1, 2]]), torch.tensor([[0, 0, 1]]), **view)[0]
+    assert float(alpha.max()) > 0.5 and float(alpha.min()) < 1e-3
+    exact = [[Fraction(float(c)) for c in corner] for corner in corners]
+    for row in range(5):
+        for column in range(6):
+            x, y = Fraction(2 * column + 1 - 6, 5), Fraction(4 - 2 * row, 5)
+            inside = 1.0
+            for k in range(3):
+                (ax, ay), (bx, by) = exact[k], exact[(k + 1) % 3]
+                side = (by - ay) * (x - ax) - (bx - ax) * (y - ay)  # the corners go clockwise
+                inside /= 1 + math.exp(min(-float(side) / math.hypot(float(bx - ax), float(by - ay)) / 0.05, 700.0))
+            assert abs(float(alpha[row, column]) - inside) < 64 * torch.finfo(dtype).eps / 0.05 + 1e-4
