@@ -40,6 +40,7 @@ void run(void (*single)(const Job32&), void (*twice)(const Job64&), const Job& j
 
 void bind_nearest(nb::module_& m);
 void bind_raster(nb::module_& m);
+void bind_visibility(nb::module_& m);
 void bind_shading(nb::module_& m);
 void bind_splines_and_transport(nb::module_& m);
 

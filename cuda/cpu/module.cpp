@@ -75,6 +75,7 @@ NB_MODULE(_cpu, m) {
     m.def("parallel_backend", &parallel_backend, "Name what runs the threads: 'openmp' or 'threads'.");
     m.def("set_simd_level", &set_simd_level, "Use another SIMD level that this machine has.");
     bind_nearest(m);
+    bind_visibility(m);
     bind_raster(m);
     bind_shading(m);
     bind_splines_and_transport(m);
