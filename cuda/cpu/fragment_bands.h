@@ -318,7 +318,7 @@ struct Drawer {
     }
 };
 
-// Calls keep(lists, image, first row, row after the last, stride, prepared faces or null) for each band, once drawn.
+// Calls keep(lists, image, first row, row after the last, stride, z-buffer or null) for each band, once drawn.
 template <class T, class Keep>
 void draw_image(const Scene<T>& scene, i64 image, int threads, Keep&& keep) {
     const geodiff::FragmentsJob<T>& job = scene.job;
@@ -329,33 +329,25 @@ void draw_image(const Scene<T>& scene, i64 image, int threads, Keep&& keep) {
     const bool zbuffer = job.order == kVisible || (job.blur == 0 && job.k == 1 && job.order == kByDepth);
     const bool lists_needed = !zbuffer || job.blur > 0;
     Scratch<Polygon<T>> polygons(lists_needed ? count : 1);
-    Scratch<HardFace<T>> faces(zbuffer ? count : 1);
-    Scratch<Reach<T>> reaches(zbuffer ? count : 1);
-    Scratch<Rows> hard_rows(count), rows(count);
-    const i64 blocks = (count + kFaceBlock - 1) / kFaceBlock;
+    Scratch<Rows> rows(lists_needed ? count : 1);
+    const ZBuffer<T> buffer(grid, job.clip + 4 * job.layout[3 * image], job.faces + 3 * job.layout[3 * image + 1],
+                            zbuffer ? count : 0, job.near, threads);
+    const i64 blocks = lists_needed ? (count + kFaceBlock - 1) / kFaceBlock : 0;
     parallel(blocks, blocks > 4 ? threads : 1, [&](i64 block) {
         for (i64 f = block * kFaceBlock; f < min(count, (block + 1) * kFaceBlock); ++f) {
             Clip<T> corner[3];
             scene.corners(image, f, corner);
-            const Polygon<T> p = make_polygon(corner, job.near);
-            hard_rows[f] = rows[f] = {0, 0};
-            if (lists_needed) polygons[f] = p;
-            if (p.n == 0) continue;
+            polygons[f] = make_polygon(corner, job.near);
+            rows[f] = {0, 0};
+            if (polygons[f].n == 0) continue;
             Edge<T> edges[4];
-            for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
-            if (zbuffer) {
-                reaches[f].init(p, edges, T(0), grid);
-                hard_rows[f] = {reaches[f].first_row, reaches[f].end_row};
-                if (hard_rows[f].first < hard_rows[f].end) hard_face(corner, p, faces[f]);
-            }
-            if (lists_needed) {
-                Reach<T> reach;
-                reach.init(p, edges, scene.blur, grid);
-                rows[f] = {reach.first_row, reach.end_row};
-            }
+            for (int k = 0; k < polygons[f].n; ++k) edges[k] = make_edge(polygons[f], k);
+            Reach<T> reach;
+            reach.init(polygons[f], edges, scene.blur, grid);
+            rows[f] = {reach.first_row, reach.end_row};
         }
     });
-    const Bins hard_bins(hard_rows.get(), count, bands), bins(rows.get(), count, bands);
+    const Bins bins(rows.get(), lists_needed ? count : 0, bands);
     parallel(bands, threads, [&](i64 b) {
         const int first = int(b) * kZBandRows;
         const int end = min(first + kZBandRows, job.height);
@@ -363,12 +355,12 @@ void draw_image(const Scene<T>& scene, i64 image, int threads, Keep&& keep) {
         Lists<T> lists(cells, job.k);
         Tiles<T> tiles(scene, lists, first, end, stride);
         Drawer<T> drawer{scene, lists, tiles, image, first, end, stride};
+        const ZBand<T> drawn(buffer, int(b), first, zbuffer ? end : first, job.width);
         if (zbuffer) {
-            Band<T> band{grid, faces.get(), reaches.get(), first, end, stride, lists.key.get(), lists.id.get()};
-            for (i64 i = hard_bins.start[b]; i < hard_bins.start[b + 1]; ++i) band.draw(hard_bins.faces[i]);
+            const int* faces = buffer.faces(int(b));
             for (i64 i = 0; i < cells; ++i) {
-                const bool covered = lists.id[i] >= 0 && i % stride < job.width;
-                lists.id[i] = covered ? 2 * lists.id[i] + 1 : -1;
+                const bool covered = drawn.winner[i] >= 0 && i % stride < job.width;
+                lists.id[i] = covered ? 2 * faces[drawn.winner[i]] + 1 : -1;
                 lists.key[i] = covered ? T(-2) : Real<T>::largest;
             }
         }
@@ -382,7 +374,7 @@ void draw_image(const Scene<T>& scene, i64 image, int threads, Keep&& keep) {
                 drawer.draw(int(f), polygons[f], corner, zbuffer);
             }
         }
-        keep(lists, image, first, end, stride, zbuffer ? faces.get() : nullptr);
+        keep(lists, image, first, end, stride, zbuffer ? &drawn : nullptr);
     });
 }
 

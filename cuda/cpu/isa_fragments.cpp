@@ -10,13 +10,13 @@ using Job = geodiff::FragmentsJob<T>;
 
 template <class T>
 void write_band(const Scene<T>& scene, const Lists<T>& lists, i64 image, int first, int end, int stride,
-                const HardFace<T>* prepared) {
+                const ZBand<T>* drawn) {
     const Job<T>& job = scene.job;
     // What belongs to a face, kept for the next pixel: neighbours mostly share theirs.
     Clip<T> corner[3];
     Polygon<T> p;
     Edge<T> edges[4];
-    HardFace<T> made;
+    HardPlane<T> made;
     int known = -1, hard_known = -1;
     for (int row = first; row < end; ++row) {
         const T y = scene.grid.y(row);
@@ -40,11 +40,11 @@ void write_band(const Scene<T>& scene, const Lists<T>& lists, i64 image, int fir
                     p = make_polygon(corner, job.near);
                     for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
                 }
-                if (inside && !prepared && hard_known != known) {
+                if (inside && !drawn && hard_known != known) {
                     hard_known = known;
-                    hard_face(corner, p, made);
+                    hard_plane(corner, p.x[0], p.y[0], made);
                 }
-                const HardFace<T>& hard = prepared && inside ? prepared[id >> 1] : made;
+                const HardPlane<T>& hard = drawn && inside ? drawn->planes[drawn->winner[cell]] : made;
                 const Fragment<T> fragment = fragment_at(corner, p, edges, hard, scene.grid.x(column), y, inside);
                 job.face[at] = id >> 1;
                 job.distance[at] = fragment.distance;

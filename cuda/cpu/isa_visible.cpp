@@ -17,7 +17,7 @@ void find(const Job<T>& job) {
     const Scene<T> scene(job);
     each_image(job, [&](i64 image, int threads) {
         draw_image(scene, image, threads,
-                   [&](const Lists<T>& lists, i64, int first, int end, int stride, const HardFace<T>*) {
+                   [&](const Lists<T>& lists, i64, int first, int end, int stride, const ZBand<T>*) {
             for (int row = first; row < end; ++row) {
                 const int* from = lists.id.get() + i64(row - first) * stride;
                 int* to = job.winner + (image * job.height + row) * job.width;
@@ -40,7 +40,7 @@ struct Known {
     Clip<T> corner[3];
     Polygon<T> polygon;
     Edge<T> edges[4];
-    HardFace<T> hard;
+    HardPlane<T> hard;
 
     void set(const Scene<T>& scene, i64 i, int f) {
         if (f == face && i == image) return;
@@ -52,7 +52,7 @@ struct Known {
     }
     void barycentric(T x, T y, bool inside, T out[3]) {
         if (inside) {
-            if (!has_planes) hard_face(corner, polygon, hard);
+            if (!has_planes) hard_plane(corner, polygon.x[0], polygon.y[0], hard);
             has_planes = true;
             barycentric_at(hard, x, y, out);
             return;

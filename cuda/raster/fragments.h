@@ -35,7 +35,7 @@ GEODIFF_HD T edge_depth(const Polygon<T>& p, int k, T t) {
 
 template <class T>
 GEODIFF_HD Fragment<T> fragment_at(const Clip<T> corner[3], const Polygon<T>& p, const Edge<T>* edges,
-                                   const HardFace<T>& hard, T x, T y, bool inside) {
+                                   const HardPlane<T>& hard, T x, T y, bool inside) {
     Fragment<T> out;
     const Nearest<T> near = nearest_edge(p, edges, x, y);
     const T length = sqrt(near.d2);
