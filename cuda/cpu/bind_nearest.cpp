@@ -202,7 +202,7 @@ void nearest_triangle(Array<const double, 3> corners, Array<const double, 2> poi
 void bind_nearest(nb::module_& m) {
     using namespace nb::literals;
     m.def("nearest_triangle", &nearest_triangle, "corners"_a.noconvert(), "points"_a.noconvert(),
-          "face"_a.noconvert(), "threads"_a);
+          "face"_a.noconvert(), "threads"_a = 1);
 }
 
 }  // namespace geodiff

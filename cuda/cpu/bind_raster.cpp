@@ -215,35 +215,35 @@ void bind(nb::module_& m) {
     using namespace nb::literals;
     m.def("silhouette_forward", &silhouette_forward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
           "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "model"_a.noconvert(), "alpha"_a.noconvert(),
-          "sum"_a.noconvert(), "best"_a.noconvert(), "pairs"_a.noconvert(), "threads"_a);
+          "sum"_a.noconvert(), "best"_a.noconvert(), "pairs"_a.noconvert().none(), "threads"_a = 1);
     m.def("silhouette_backward", &silhouette_backward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
           "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "model"_a.noconvert(), "sum"_a.noconvert(),
           "best"_a.noconvert(), "upstream"_a.noconvert(), "grad_clip"_a.noconvert(), "grad_params"_a.noconvert(),
-          "want_params"_a, "want_shape"_a, "want_p"_a, "threads"_a);
+          "want_params"_a, "want_shape"_a, "want_p"_a, "threads"_a = 1);
     m.def("rasterize", &rasterize<T>, "clip"_a.noconvert(), "faces"_a.noconvert(), "layout"_a.noconvert(), "height"_a,
-          "width"_a, "near"_a, "face"_a.noconvert(), "depth"_a.noconvert(), "barycentric"_a.noconvert(), "threads"_a);
+          "width"_a, "near"_a, "face"_a.noconvert(), "depth"_a.noconvert(), "barycentric"_a.noconvert(), "threads"_a = 1);
     m.def("contour_forward", &contour_forward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(), "layout"_a.noconvert(),
           "edges"_a.noconvert(), "height"_a, "width"_a, "near"_a, "radius_outside"_a, "radius_inside"_a,
-          "distance"_a.noconvert(), "along"_a.noconvert(), "nearest"_a.noconvert(), "threads"_a);
+          "distance"_a.noconvert(), "along"_a.noconvert(), "nearest"_a.noconvert(), "threads"_a = 1);
     m.def("contour_backward", &contour_backward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
           "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "distance"_a.noconvert(), "along"_a.noconvert(),
-          "nearest"_a.noconvert(), "upstream"_a.noconvert(), "grad_clip"_a.noconvert(), "threads"_a);
+          "nearest"_a.noconvert(), "upstream"_a.noconvert(), "grad_clip"_a.noconvert(), "threads"_a = 1);
     m.def("fragments_forward", &fragments_forward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
           "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "order"_a, "blur"_a, "table"_a.noconvert(),
           "table_unit"_a, "sharpness"_a.noconvert(), "face"_a.noconvert(), "distance"_a.noconvert(),
-          "barycentric"_a.noconvert(), "depth"_a.noconvert(), "threads"_a);
+          "barycentric"_a.noconvert(), "depth"_a.noconvert(), "threads"_a = 1);
     m.def("fragments_backward", &fragments_backward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
           "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "face"_a.noconvert(), "distance"_a.noconvert(),
-          "up_distance"_a.noconvert(), "up_barycentric"_a.noconvert(), "up_depth"_a.noconvert(),
-          "grad_clip"_a.noconvert(), "threads"_a);
+          "up_distance"_a.noconvert().none(), "up_barycentric"_a.noconvert().none(), "up_depth"_a.noconvert().none(),
+          "grad_clip"_a.noconvert(), "threads"_a = 1);
     m.def("visible_find", &visible_find<T>, "clip"_a.noconvert(), "faces"_a.noconvert(), "layout"_a.noconvert(),
-          "height"_a, "width"_a, "near"_a, "blur"_a, "winner"_a.noconvert(), "threads"_a);
+          "height"_a, "width"_a, "near"_a, "blur"_a, "winner"_a.noconvert(), "threads"_a = 1);
     m.def("visible_list", &visible_list<T>, "clip"_a.noconvert(), "faces"_a.noconvert(), "layout"_a.noconvert(),
           "near"_a, "winner"_a.noconvert(), "place"_a.noconvert(), "face"_a.noconvert(), "inside"_a.noconvert(),
-          "barycentric"_a.noconvert(), "threads"_a);
+          "barycentric"_a.noconvert(), "threads"_a = 1);
     m.def("visible_backward", &visible_backward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
           "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "place"_a.noconvert(), "face"_a.noconvert(),
-          "inside"_a.noconvert(), "upstream"_a.noconvert(), "grad_clip"_a.noconvert(), "threads"_a);
+          "inside"_a.noconvert(), "upstream"_a.noconvert(), "grad_clip"_a.noconvert(), "threads"_a = 1);
 }
 
 }  // namespace

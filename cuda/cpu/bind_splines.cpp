@@ -147,19 +147,19 @@ template <class T>
 void bind(nb::module_& m) {
     using namespace nb::literals;
     m.def("spline_basis", &spline_basis<T>, "knots"_a.noconvert(), "parameters"_a.noconvert(), "degree"_a, "order"_a,
-          "span"_a.noconvert(), "values"_a.noconvert(), "threads"_a);
+          "span"_a.noconvert(), "values"_a.noconvert(), "threads"_a = 1);
     m.def("spline_basis_backward", &spline_basis_backward<T>, "knots"_a.noconvert(), "parameters"_a.noconvert(),
           "degree"_a, "order"_a, "upstream"_a.noconvert(), "grad_knots"_a.noconvert(),
-          "grad_parameters"_a.noconvert(), "threads"_a);
+          "grad_parameters"_a.noconvert(), "threads"_a = 1);
     m.def("spline_forward", &spline_forward<T>, "control"_a.noconvert(), "knots"_a.noconvert(),
           "parameters"_a.noconvert(), "degree"_a, "order"_a, "rational"_a, "grid"_a, "value"_a.noconvert(),
-          "inverse_weight"_a.noconvert(), "threads"_a);
+          "inverse_weight"_a.noconvert(), "threads"_a = 1);
     m.def("spline_backward", &spline_backward<T>, "control"_a.noconvert(), "knots"_a.noconvert(),
           "parameters"_a.noconvert(), "degree"_a, "order"_a, "bandwidth"_a, "rational"_a, "grid"_a,
           "value"_a.noconvert(), "inverse_weight"_a.noconvert(), "upstream"_a.noconvert(),
-          "grad_control"_a.noconvert(), "grad_knots"_a.noconvert(), "grad_parameters"_a.noconvert(), "threads"_a);
+          "grad_control"_a.noconvert(), "grad_knots"_a.noconvert(), "grad_parameters"_a.noconvert(), "threads"_a = 1);
     m.def("transport", &transport<T>, "sum"_a, "x"_a.noconvert(), "y"_a.noconvert(), "h"_a.noconvert(),
-          "k"_a.noconvert(), "v"_a.noconvert(), "epsilon"_a, "p"_a, "out"_a.noconvert(), "threads"_a);
+          "k"_a.noconvert().none(), "v"_a.noconvert().none(), "epsilon"_a, "p"_a, "out"_a.noconvert(), "threads"_a = 1);
     m.def("math", &math<T>, "function"_a, "input"_a.noconvert(), "output"_a.noconvert());
 }
 

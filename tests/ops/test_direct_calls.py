@@ -106,7 +106,7 @@ NUMBERS: list[tuple[str, dict[str, Any], str]] = [
     ("basis", {"order": -1}, "`order` must be from 0 to"),
     ("basis", {"degree": 4}, "of at least 10 knots for degree 4"),
     ("basis", {"knots": torch.zeros(3, 8, dtype=torch.float64)}, "of as many rows as the knots"),
-    ("basis_backward", {"wants": [True]}, "`upstream` must be of shape"),
+    ("basis_backward", {"wants": [True]}, "`wants` must be of length 2; got 1"),
     ("spline#1False", {"degree": [2, 2]}, "`degree` must be of 1 entries"),
     ("spline#1False", {"degree": [3]}, r"`knots_0` must be of length K \+ P \+ 1 = 9"),
     ("spline#2False", {"order": [1, 0]}, "0 where rational"),
