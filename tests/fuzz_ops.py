@@ -66,7 +66,14 @@ def bases(dtype: torch.dtype) -> dict[str, list[Any]]:
         model = [params, *size, 0.01, 1e-4, law, False, False, tconorm, name == "silhouette"]
         sound[name] = [*packed, *model]
         _, total, best = ops.silhouette(*sound[name])
-        sound[name.replace("silhouette", "silhouette_backward")] = [some(*images), *packed, *model, total, best, [True, True]]
+        sound[name.replace("silhouette", "silhouette_backward")] = [
+            some(*images),
+            *packed,
+            *model,
+            total,
+            best,
+            [True, True],
+        ]
     edges = reference.outline.edge_cycles(faces, layout)
     params = torch.tensor([0.1, 0.0, 0.0], dtype=torch.float64)
     sound["contour"] = [*packed, edges, params, *size, 0.01, 1e-4, 6, False, False]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One file a kernel: argument checks, torch.library schema, fake and autograd formulas. Twins: geodiff.reference."""
+"""One file an op: its schema, checks and calls of kernels, through the door `_op`. Twins: geodiff.reference."""
 
 from geodiff.ops.basis import basis
 from geodiff.ops.contour import contour

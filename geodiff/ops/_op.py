@@ -67,10 +67,10 @@ def check_devices(op: str, names: Sequence[str], tensors: Sequence[torch.Tensor 
         if first is None:
             first, lead = device, name
             if device.type not in _BACKENDS:
-                fix = f"There are no kernels for others yet: use .cpu(), or geodiff.reference.{_twin_of(op)}."
+                fix = f"Use .cpu(), or geodiff.reference.{_twin_of(op)}: there are no kernels for other devices yet."
                 raise fail(op, name, "on the CPU", str(device), fix, RuntimeError)
         elif device != first:
-            raise fail(op, name, f"on {first} like `{lead}`", str(device), "Use .to(device).", RuntimeError)
+            raise fail(op, name, f"on {first} like {lead}", str(device), "Use .to(device).", RuntimeError)
 
 
 def for_twin(op: str, **tensors: torch.Tensor) -> bool:
@@ -98,6 +98,11 @@ def run(op: str, *arguments: Any) -> Any:
 def buffer(like: torch.Tensor, want: bool = True) -> torch.Tensor:
     """Return the zeros that a kernel adds a gradient to, as large as a tensor; none where it is not wanted."""
     return like.new_zeros(like.shape if want else (0,))
+
+
+def unknown_size() -> Any:
+    """Return a size that depends on numbers, in a fake."""
+    return torch.library.get_ctx().new_dynamic_size()
 
 
 def added_up(gradient: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -154,7 +159,8 @@ def register(
             return [True] * len(gradients)
         if len(arguments[-1]) != len(gradients):
             raise fail(f"{op}_backward", "wants", f"of length {len(gradients)}", str(len(arguments[-1])))
-        return arguments[-1]  # type: ignore[no-any-return]
+        wants: Sequence[bool] = arguments[-1]
+        return wants
 
     def kernel(*arguments: Any) -> Any:
         wants, found = wanted(arguments), backward(*arguments)
@@ -164,7 +170,8 @@ def register(
 
     def fake_backward(*arguments: Any) -> Any:
         real = arguments[_contracts[f"{op}_backward"].real]
-        given = [real if arguments[place] is None else arguments[place] for place in targets]
+        none = real.new_empty(0)
+        given = [none if arguments[place] is None else arguments[place] for place in targets]
         found = tuple(x.new_empty(x.shape if want else (0,)) for x, want in zip(given, wanted(arguments), strict=True))
         return found if len(gradients) > 1 else found[0]
 
@@ -255,7 +262,7 @@ def _formula(
 
 def _twin_of(op: str) -> str:
     base = op.removesuffix("_backward").removeprefix("transport_")
-    return "spline or spline_grid" if base == "spline" else base
+    return {"spline": "spline or spline_grid", "count_pairs": "silhouette"}.get(base, base)
 
 
 def _refuse_gradient(op: str, text: str) -> None:

@@ -92,8 +92,8 @@ def silhouette(
         raise fail("silhouette", "max_error", "in [0, 1)", max_error, "It bounds the error of alpha.")
     edges = choice("silhouette", "coverage", coverage, ("faces", "edges")) == "edges"
     if law.kernel_id is None or rule.kernel_id is None:
-        model: dict[str, Any] = {"scale": scale, "image_size": image_size, "near": near, "coverage": coverage}
-        return reference.silhouette(clip, faces, layout, distribution=law, tconorm=rule, **model)
+        options: dict[str, Any] = {"scale": scale, "image_size": image_size, "near": near, "coverage": coverage}
+        return reference.silhouette(clip, faces, layout, distribution=law, tconorm=rule, **options)
     params = _params(scale=scale, shape=law.shape, shift=law.shift, p=rule.p)
     model = (*image_size, near, max_error, law.kernel_id, law.is_reversed, law.is_squared, rule.kernel_id, edges)
     alpha: torch.Tensor = _op.run("silhouette", clip, faces, layout, params, *model)[0]
@@ -221,11 +221,12 @@ def count_pairs(
     Takes the arguments of `silhouette`; returns integers `(B,)`.
     """
     law, rule = soft.as_distribution(distribution), soft.as_tconorm(tconorm)
+    _op.check_devices("count_pairs", ("clip", "faces", "layout"), (clip, faces, layout))
     check_packed("count_pairs", clip, faces, layout, image_size, near, indices=False)
     if law.kernel_id is None or rule.kernel_id is None:
         raise fail("count_pairs", "distribution", "built in", law, "User-defined ones are evaluated for every pair.")
     params = _params(scale=scale, shape=law.shape, shift=law.shift, p=rule.p).detach()
     model = (*image_size, near, max_error, law.kernel_id, law.is_reversed, law.is_squared, rule.kernel_id, False)
     pairs = torch.zeros(len(layout), dtype=torch.int64)
-    _forward(*_op.ready("silhouette", clip.detach(), faces, layout, params, *model), pairs)
+    _forward(*_op.ready("silhouette", clip.detach(), faces, layout, params, *model), pairs=pairs)
     return pairs

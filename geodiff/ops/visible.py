@@ -125,7 +125,7 @@ def _check_list(layout: torch.Tensor, place: torch.Tensor, face_id: torch.Tensor
 
 
 def _fake(clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, *_: Any) -> tuple[torch.Tensor, ...]:
-    return _outputs(clip, layout, torch.library.get_ctx().new_dynamic_size())
+    return _outputs(clip, layout, _op.unknown_size())
 
 
 _SHAPES = {

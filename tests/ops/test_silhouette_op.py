@@ -96,7 +96,7 @@ def test_opcheck(dtype: torch.dtype):
     )
     with torch.no_grad():
         alpha, total, best = torch.ops.geodiff.silhouette(clip, faces, layout, params, *tail)
-    args = (torch.ones_like(alpha), clip.detach(), faces, layout, params.detach(), *tail, total, best, True)
+    args = (torch.ones_like(alpha), clip.detach(), faces, layout, params.detach(), *tail, total, best, [True, True])
     torch.library.opcheck(torch.ops.geodiff.silhouette_backward.default, args)
     torch.library.opcheck(torch.ops.geodiff.rasterize.default, (clip.detach(), faces, layout, 6, 7, 0.01))
 
