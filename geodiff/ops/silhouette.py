@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The soft silhouette: argument checks, choice of kernel, and its place in autograd and torch.compile."""
 
+import functools
 import math
 from typing import Any
 
@@ -131,9 +132,9 @@ def _model(
 
 
 def _forward(
-    clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, params: torch.Tensor, height: int, width: int,
-    near: float, max_error: float, distribution: int, reversed_: bool, squared: bool, tconorm: int, edges: bool,
-    pairs: torch.Tensor | None = None,
+    pairs: torch.Tensor | None, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, params: torch.Tensor,
+    height: int, width: int, near: float, max_error: float, distribution: int, reversed_: bool, squared: bool,
+    tconorm: int, edges: bool,
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
     check_indices("silhouette", clip, faces, layout)
     alpha, total, best = out = _fake(clip, faces, layout, params, height, width, near, max_error, distribution,
@@ -200,7 +201,7 @@ _SHAPES = {
     "best": "? int32 B height width",
     "upstream": "B height width",
 }
-_op.register("silhouette", _forward, _fake, _SHAPES, _backward)
+_op.register("silhouette", functools.partial(_forward, None), _fake, _SHAPES, _backward)
 
 
 @outside_autocast
@@ -228,5 +229,5 @@ def count_pairs(
     params = _params(scale=scale, shape=law.shape, shift=law.shift, p=rule.p).detach()
     model = (*image_size, near, max_error, law.kernel_id, law.is_reversed, law.is_squared, rule.kernel_id, False)
     pairs = torch.zeros(len(layout), dtype=torch.int64)
-    _forward(*_op.ready("silhouette", clip.detach(), faces, layout, params, *model), pairs=pairs)
+    _forward(pairs, *_op.ready("silhouette", clip.detach(), faces, layout, params, *model))
     return pairs
