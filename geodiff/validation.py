@@ -110,14 +110,15 @@ def common_batch(*shapes: Sequence[int]) -> torch.Size:
 
 def matches(actual: Sequence[int], pattern: Sequence[int | str]) -> bool:
     """Whether a shape fits a pattern of sizes (int), free axes (str) and an optional leading ``"..."``."""
-    wanted = list(pattern)
-    sizes = list(actual)
-    if wanted and wanted[0] == "...":
-        wanted = wanted[1:]
-        if len(sizes) < len(wanted):
+    leading = len(pattern) > 0 and pattern[0] == "..."
+    wanted = pattern[1:] if leading else pattern
+    before = len(actual) - len(wanted)
+    if before < 0 or (before and not leading):
+        return False
+    for size, want in zip(actual[before:] if before else actual, wanted, strict=True):
+        if size != want and not isinstance(want, str):
             return False
-        sizes = sizes[len(sizes) - len(wanted) :]
-    return len(sizes) == len(wanted) and all(isinstance(w, str) or w == s for w, s in zip(wanted, sizes, strict=True))
+    return True
 
 
 def floating(
@@ -148,7 +149,7 @@ def floating(
 
 def looks_at_values(value: torch.Tensor) -> bool:
     """Whether to check the numbers in a tensor: not while compiling, where they are unknown, nor where it is slow."""
-    return (value.device.type == "cpu" or _state["checks"]) and not torch.compiler.is_compiling()
+    return (value.is_cpu or _state["checks"]) and not torch.compiler.is_compiling()
 
 
 def check_finite(where: str, argument: str, value: torch.Tensor) -> None:

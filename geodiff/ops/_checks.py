@@ -6,7 +6,7 @@ Shapes, dtypes and numbers are checked by a `Contract`; indices are, in each op,
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -72,6 +72,7 @@ class Contract:
     Args:
         op: its name.
         schema: its schema.
+        check_devices: raises where tensors, whose names come first, are not on one device that has kernels.
         shapes: what each tensor must be, see `_Tensor`; the first one without a dtype sets the floating dtype. They are
             checked in this order, which must put the one that sets a size first. Others' names are passed over.
         numbers: of this op alone, as `NUMBERS`.
@@ -81,19 +82,21 @@ class Contract:
         self,
         op: str,
         schema: Any,
+        check_devices: Callable[..., None],
         shapes: dict[str, str],
         numbers: dict[str, tuple[float, float, str]] | None = None,
     ) -> None:
-        self.op = op
-        self.names: list[str] = [argument.name for argument in schema.arguments]
+        self.op, self.check_devices = op, check_devices
+        names = [argument.name for argument in schema.arguments]
         kinds = {argument.name: str(argument.type) for argument in schema.arguments}
         limits = {name: limit for name, limit in NUMBERS.items() if kinds.get(name) in ("int", "float")}
         limits |= numbers or {}
-        place = self.names.index
+        place = names.index
         self.limits = [(place(name), name, *limit) for name, limit in limits.items() if name in kinds]
         self.integers = [(place(name), name) for name, kind in kinds.items() if kind == "int"]
         self.image = [place(name) for name in ("height", "width", "k") if kinds.get(name) == "int"]
         self.tensors = [_Tensor(name, place(name), text) for name, text in shapes.items() if name in kinds]
+        self.places = [tensor.place for tensor in self.tensors]
         self.real = next(tensor.place for tensor in self.tensors if tensor.kind is None)
         self.known: set[Any] = set()
 
@@ -104,15 +107,15 @@ class Contract:
             if not least <= given[place] <= most:  # not so for NaN, too
                 raise fail(self.op, name, text, str(given[place]))
         key: list[Any] = [given[place] for place, _ in self.integers]
-        for tensor in self.tensors:
-            value = given[tensor.place]
+        for place in self.places:
+            value = given[place]
             if value is None:
                 key.append(None)
                 continue
-            key += value.shape, value.dtype
+            key += value.shape, value.dtype, value.device
             if value.requires_grad:
                 value = value.detach()
-            given[tensor.place] = value if value.is_contiguous() else value.contiguous()
+            given[place] = value if value.is_contiguous() else value.contiguous()
         signature = tuple(key)
         if signature not in self.known:
             self._check(given)
@@ -125,6 +128,7 @@ class Contract:
         """Check what depends on shapes, dtypes and integers alone."""
         if self.image and math.prod(given[place] for place in self.image) > _MOST:
             raise fail(self.op, "height", "such that an image has fewer than 2³¹ entries", str(given[self.image[0]]))
+        self.check_devices(self.op, [x.name for x in self.tensors], [given[x.place] for x in self.tensors])
         sizes = {name: given[place] for place, name in self.integers}
         for tensor in self.tensors:
             if given[tensor.place] is not None:
@@ -133,16 +137,17 @@ class Contract:
 
 def as_kind(tensor: torch.Tensor, kind: torch.dtype | None) -> torch.Tensor:
     """Return a tensor as the contiguous one that kernels read; indices beyond int32 stay out of every range."""
-    if kind == torch.int32 and tensor.dtype == torch.int64:
-        tensor = tensor.clamp(-1, _MOST)
-    return (tensor if kind is None else tensor.to(kind)).contiguous()
+    if kind is not None and tensor.dtype != kind:
+        tensor = (tensor.clamp(-1, _MOST) if tensor.dtype == torch.int64 else tensor).to(kind)
+    return tensor.contiguous()
 
 
 def check_range(op: str, name: str, index: torch.Tensor, count: int, what: str, least: int = 0) -> None:
     """Raise where an index is not in [least, count)."""
     if not index.numel():
         return
-    low, high = (int(end) for end in index.aminmax())
+    first, last = index.aminmax()
+    low, high = int(first), int(last)
     if low < least or high >= count:
         raise fail(op, name, f"in [{least}, {count})", f"from {low} to {high}", f"It names {what}.")
 

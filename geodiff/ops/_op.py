@@ -5,7 +5,7 @@ No other file of `ops/` looks at a device, makes an array of a tensor or registe
 served as soon as `_BACKENDS` says who runs its kernels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
@@ -37,31 +37,34 @@ _contracts: dict[str, Contract] = {}
 
 
 def _on_cpu(name: str, arguments: dict[str, Any]) -> Any:
-    handed = {key: _array(value) for key, value in arguments.items()}
-    return getattr(cpu.extension(), name)(**handed, threads=cpu.threads())
-
-
-def _array(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.numpy()
-    return [_array(part) for part in value] if isinstance(value, list) else value
+    for key, value in arguments.items():
+        if isinstance(value, torch.Tensor):
+            arguments[key] = value.numpy()
+        elif isinstance(value, list) and value and isinstance(value[0], torch.Tensor):
+            arguments[key] = [part.numpy() for part in value]
+    return getattr(cpu.extension(), name)(**arguments, threads=cpu.threads())
 
 
 _BACKENDS: dict[str, Callable[[str, dict[str, Any]], Any]] = {"cpu": _on_cpu}
 
 
 def call(kernel: Callable[P, R], *_: P.args, **arguments: P.kwargs) -> R:
-    """Run a kernel, with the arguments that its stub names: tensors that a `Contract` checked, lists, numbers, None."""
-    lead = next(value for value in arguments.values() if isinstance(value, torch.Tensor))
+    """Run a kernel, with the arguments that its stub names: a tensor first, whose device counts, all of them checked."""
+    lead: Any = next(iter(arguments.values()))
     result: R = _BACKENDS[lead.device.type](kernel, arguments)  # type: ignore[arg-type]
     return result
 
 
-def check_devices(op: str, names: Sequence[str], tensors: Sequence[torch.Tensor | None]) -> None:
+def check_devices(op: str, names: Iterable[str], tensors: Iterable[torch.Tensor | None]) -> None:
     """Raise where tensors are not on one device, or there are no kernels for it: a twin would be silently slow."""
+    for tensor in tensors:
+        if tensor is not None and not tensor.is_cpu:
+            break
+    else:
+        return  # all the same, and by far the most frequent
     first = None
     for name, tensor in zip(names, tensors, strict=True):
-        if not isinstance(tensor, torch.Tensor):
+        if tensor is None:
             continue
         device = tensor.device
         if first is None:
@@ -75,16 +78,14 @@ def check_devices(op: str, names: Sequence[str], tensors: Sequence[torch.Tensor 
 
 def for_twin(op: str, **tensors: torch.Tensor) -> bool:
     """Check the devices; return whether the twin computes: tensors of forward mode, or of torch.func."""
-    check_devices(op, list(tensors), list(tensors.values()))
+    check_devices(op, tensors, tensors.values())
     return may_be_transformed() and any(is_transformed(tensor) for tensor in tensors.values())
 
 
 def ready(op: str, *arguments: Any) -> list[Any]:
-    """Return an op's arguments on one device, tensors contiguous, indices of the dtype that kernels read."""
-    contract = _contracts[op]
-    check_devices(op, contract.names, arguments)
+    """Return an op's arguments, tensors contiguous, indices of the dtype that kernels read."""
     given = list(arguments)
-    for tensor in contract.tensors:
+    for tensor in _contracts[op].tensors:
         if given[tensor.place] is not None:
             given[tensor.place] = as_kind(given[tensor.place], tensor.kind)
     return given
@@ -164,7 +165,7 @@ def register(
 
     def kernel(*arguments: Any) -> Any:
         wants, found = wanted(arguments), backward(*arguments)
-        if len(gradients) == 1:
+        if False not in wants:
             return found
         return tuple(g if want else g.new_empty(0) for g, want in zip(found, wants, strict=True))
 
@@ -187,11 +188,10 @@ def _implement(
     op: str, kernel: Callable[..., Any], fake: Callable[..., Any], shapes: dict[str, str], numbers: Any
 ) -> None:
     """Put one op into torch, behind the checks, for all devices: those without kernels are an error of ours."""
-    contract = Contract(op, getattr(torch.ops.geodiff, op).default._schema, shapes, numbers)
+    contract = Contract(op, getattr(torch.ops.geodiff, op).default._schema, check_devices, shapes, numbers)
     _contracts[op] = contract
 
     def checked(*arguments: Any) -> Any:
-        check_devices(op, contract.names, arguments)
         return kernel(*contract.checked(arguments))
 
     def refuse_vmap(*_: Any, **__: Any) -> None:
@@ -222,7 +222,8 @@ def _formula(
     is_tensor = {a.name: "Tensor" in str(a.type) for a in schema.arguments} | dict.fromkeys(outputs, True)
     tensors = [pool.index(name) for name in saved if is_tensor[name]]
     numbers = [pool.index(name) for name in saved if not is_tensor[name]]
-    order = [*upstreams, *(pool[i] for i in tensors), *(pool[i] for i in numbers), "wants"]
+    coming = ["" if i in constant else upstreams[followed.index(i)] for i in range(len(outputs))]
+    order = [*coming, *(pool[i] for i in tensors), *(pool[i] for i in numbers), "wants"]
     places = [order.index(name) for name in needed]
     targets = [names.index(name) for name in gradients]
     backward = getattr(torch.ops.geodiff, f"{op}_backward")
@@ -237,8 +238,9 @@ def _formula(
         ctx.numbers = [values[i] for i in numbers]
 
     def autograd(ctx: Any, *upstream: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        wants = [ctx.needs_input_grad[i] for i in targets]
-        values = (*(upstream[i] for i in followed), *ctx.saved_tensors, *ctx.numbers, wants)
+        needs = ctx.needs_input_grad
+        wants = [needs[i] for i in targets]
+        values = [*upstream, *ctx.saved_tensors, *ctx.numbers, wants]
         if twin is not None and torch.is_grad_enabled():
             known = dict(zip(order, values, strict=True))
             leaves = [known[name] for name, want in zip(gradients, wants, strict=True) if want]
@@ -247,7 +249,7 @@ def _formula(
             rest = iter(more)
             found: Any = [next(rest) if want else None for want in wants]
         else:
-            found = backward(*(values[i] for i in places))
+            found = backward(*[values[i] for i in places])
             found = [found] if len(gradients) == 1 else found
         result: list[torch.Tensor | None] = [None] * len(names)
         for place, gradient, want in zip(targets, found, wants, strict=True):

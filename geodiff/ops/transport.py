@@ -212,7 +212,7 @@ def _checked(
     positive(where, "epsilon", epsilon, "It has the units of the cost.")
     if p not in (1, 2):
         raise fail(where, "p", "1 or 2", p, "The cost is the distance to this power.")
-    _op.check_devices(where, list(tensors), list(tensors.values()))
+    _op.check_devices(where, tensors, tensors.values())
     leads = [tensor.shape[: tensor.dim() - tails[name]] for name, tensor in tensors.items()]
     try:
         batch = torch.broadcast_shapes(*leads)
@@ -246,7 +246,7 @@ def _run(
         y = torch.take_along_dim(y, order[..., None], 1)
         h = torch.take_along_dim(h, order, 1)
         v = None if v is None else torch.take_along_dim(v, order[..., None], 1)
-    _op.call(_op.kernels.transport, sum=kind, x=x, y=y, h=h, k=k, v=v, epsilon=epsilon, p=p, out=out)
+    _op.call(_op.kernels.transport, x=x, sum=kind, y=y, h=h, k=k, v=v, epsilon=epsilon, p=p, out=out)
     return out
 
 
