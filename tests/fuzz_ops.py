@@ -63,7 +63,7 @@ def bases(dtype: torch.dtype) -> dict[str, list[Any]]:
     sound: dict[str, list[Any]] = {}
     for name, tconorm, law in (("silhouette", 2, 6), ("silhouette#maximum", 0, 6), ("silhouette#gamma", 5, 13)):
         params = torch.tensor([0.1, 0.7, 0.1, 2.0], dtype=torch.float64)
-        model = [params, *size, 0.01, 1e-4, law, False, False, tconorm, name == "silhouette"]
+        model = [params, *size, 0.01, 1e-4, law, False, False, tconorm, "edges" if name == "silhouette" else "faces"]
         sound[name] = [*packed, *model]
         _, total, best = ops.silhouette(*sound[name])
         sound[name.replace("silhouette", "silhouette_backward")] = [
@@ -136,6 +136,8 @@ def hostile(value: Any, draw: random.Random) -> Any:
         return draw.choice(INTEGERS)
     if isinstance(value, float):
         return draw.choice(FLOATS)
+    if isinstance(value, str):
+        return draw.choice(["", "edges", "faces", "Faces", "x" * 1000, "\0"])
     if isinstance(value, list):
         changes: list[Callable[[], Any]] = [list, lambda: value * 2, lambda: value[:-1], lambda: value * 100]
         if value:

@@ -18,34 +18,14 @@ void fill(RasterJob<T>& job, Array<const T, 2> clip, Array<const int, 2> faces, 
     job.threads = threads;
 }
 
-// (distribution, reversed, squared, scale, shift, shape, log Γ(shape+1), ψ(shape), T-conorm, p, radius, edge coverage)
-using Model = nb::ndarray<const double, nb::shape<12>, nb::c_contig, nb::device::cpu>;
-
-template <class T>
-void set_model(SilhouetteJob<T>& job, const Model& model) {
-    const double* m = model.data();
-    job.distribution = int(m[0]);
-    job.reversed = m[1] != 0;
-    job.squared = m[2] != 0;
-    job.scale = m[3];
-    job.shift = m[4];
-    job.shape = m[5];
-    job.log_gamma_1 = m[6];
-    job.digamma = m[7];
-    job.tconorm = int(m[8]);
-    job.p = m[9];
-    job.radius = m[10];
-    job.edges = m[11] != 0;
-}
-
 template <class T>
 void silhouette_forward(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout, int height,
-                        int width, double near, Model model, Array<T, 3> alpha, Array<T, 3> sum,
+                        int width, double near, const SilhouetteModel& model, Array<T, 3> alpha, Array<T, 3> sum,
                         Flat<int> best,
                         nb::ndarray<int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> pairs, int threads) {
     SilhouetteJob<T> job{};
     fill<T>(job, clip, faces, layout, height, width, near, threads);
-    set_model(job, model);
+    static_cast<SilhouetteModel&>(job) = model;
     job.alpha = alpha.data();
     job.sum = sum.data();
     job.best = or_null(best);
@@ -55,13 +35,13 @@ void silhouette_forward(Array<const T, 2> clip, Array<const int, 2> faces, Array
 
 template <class T>
 void silhouette_backward(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout, int height,
-                         int width, double near, Model model, Array<const T, 3> sum,
+                         int width, double near, const SilhouetteModel& model, Array<const T, 3> sum,
                          Flat<const int> best, Array<const T, 3> upstream,
                          Array<T, 2> grad_clip, nb::ndarray<double, nb::shape<4>, nb::c_contig, nb::device::cpu> grad_params,
                          bool want_params, bool want_shape, bool want_p, int threads) {
     SilhouetteJob<T> job{};
     fill<T>(job, clip, faces, layout, height, width, near, threads);
-    set_model(job, model);
+    static_cast<SilhouetteModel&>(job) = model;
     job.sum = const_cast<T*>(sum.data());
     job.best = best.size() ? const_cast<int*>(best.data()) : nullptr;
     job.upstream = upstream.data();
@@ -213,42 +193,48 @@ void visible_backward(Array<const T, 2> clip, Array<const int, 2> faces, Array<c
 template <class T>
 void bind(nb::module_& m) {
     using namespace nb::literals;
-    m.def("silhouette_forward", &silhouette_forward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
-          "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "model"_a.noconvert(), "alpha"_a.noconvert(),
-          "sum"_a.noconvert(), "best"_a.noconvert(), "pairs"_a.noconvert().none(), "threads"_a = 1);
-    m.def("silhouette_backward", &silhouette_backward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
-          "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "model"_a.noconvert(), "sum"_a.noconvert(),
-          "best"_a.noconvert(), "upstream"_a.noconvert(), "grad_clip"_a.noconvert(), "grad_params"_a.noconvert(),
-          "want_params"_a, "want_shape"_a, "want_p"_a, "threads"_a = 1);
-    m.def("rasterize", &rasterize<T>, "clip"_a.noconvert(), "faces"_a.noconvert(), "layout"_a.noconvert(), "height"_a,
-          "width"_a, "near"_a, "face"_a.noconvert(), "depth"_a.noconvert(), "barycentric"_a.noconvert(), "threads"_a = 1);
-    m.def("contour_forward", &contour_forward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(), "layout"_a.noconvert(),
-          "edges"_a.noconvert(), "height"_a, "width"_a, "near"_a, "radius_outside"_a, "radius_inside"_a,
-          "distance"_a.noconvert(), "along"_a.noconvert(), "nearest"_a.noconvert(), "threads"_a = 1);
-    m.def("contour_backward", &contour_backward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
-          "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "distance"_a.noconvert(), "along"_a.noconvert(),
-          "nearest"_a.noconvert(), "upstream"_a.noconvert(), "grad_clip"_a.noconvert(), "threads"_a = 1);
-    m.def("fragments_forward", &fragments_forward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
-          "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "order"_a, "blur"_a, "table"_a.noconvert(),
-          "table_unit"_a, "sharpness"_a.noconvert(), "face"_a.noconvert(), "distance"_a.noconvert(),
-          "barycentric"_a.noconvert(), "depth"_a.noconvert(), "threads"_a = 1);
-    m.def("fragments_backward", &fragments_backward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
-          "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "face"_a.noconvert(), "distance"_a.noconvert(),
-          "up_distance"_a.noconvert().none(), "up_barycentric"_a.noconvert().none(), "up_depth"_a.noconvert().none(),
-          "grad_clip"_a.noconvert(), "threads"_a = 1);
-    m.def("visible_find", &visible_find<T>, "clip"_a.noconvert(), "faces"_a.noconvert(), "layout"_a.noconvert(),
-          "height"_a, "width"_a, "near"_a, "blur"_a, "winner"_a.noconvert(), "threads"_a = 1);
-    m.def("visible_list", &visible_list<T>, "clip"_a.noconvert(), "faces"_a.noconvert(), "layout"_a.noconvert(),
-          "near"_a, "winner"_a.noconvert(), "place"_a.noconvert(), "face"_a.noconvert(), "inside"_a.noconvert(),
-          "barycentric"_a.noconvert(), "threads"_a = 1);
-    m.def("visible_backward", &visible_backward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
-          "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "place"_a.noconvert(), "face"_a.noconvert(),
-          "inside"_a.noconvert(), "upstream"_a.noconvert(), "grad_clip"_a.noconvert(), "threads"_a = 1);
+    m.def("silhouette_forward", &silhouette_forward<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array,
+          "height"_a, "width"_a, "near"_a, "model"_a, "alpha"_array, "sum"_array, "best"_array, "pairs"_array.none(),
+          "threads"_a = 1);
+    m.def("silhouette_backward", &silhouette_backward<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array,
+          "height"_a, "width"_a, "near"_a, "model"_a, "sum"_array, "best"_array, "upstream"_array, "grad_clip"_array,
+          "grad_params"_array, "want_params"_a, "want_shape"_a, "want_p"_a, "threads"_a = 1);
+    m.def("rasterize", &rasterize<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array, "height"_a, "width"_a,
+          "near"_a, "face"_array, "depth"_array, "barycentric"_array, "threads"_a = 1);
+    m.def("contour_forward", &contour_forward<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array,
+          "edges"_array, "height"_a, "width"_a, "near"_a, "radius_outside"_a, "radius_inside"_a, "distance"_array,
+          "along"_array, "nearest"_array, "threads"_a = 1);
+    m.def("contour_backward", &contour_backward<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array,
+          "height"_a, "width"_a, "near"_a, "distance"_array, "along"_array, "nearest"_array, "upstream"_array,
+          "grad_clip"_array, "threads"_a = 1);
+    m.def("fragments_forward", &fragments_forward<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array,
+          "height"_a, "width"_a, "near"_a, "order"_a, "blur"_a, "table"_array, "table_unit"_a, "sharpness"_array,
+          "face"_array, "distance"_array, "barycentric"_array, "depth"_array, "threads"_a = 1);
+    m.def("fragments_backward", &fragments_backward<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array,
+          "height"_a, "width"_a, "near"_a, "face"_array, "distance"_array, "up_distance"_array.none(),
+          "up_barycentric"_array.none(), "up_depth"_array.none(), "grad_clip"_array, "threads"_a = 1);
+    m.def("visible_find", &visible_find<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array, "height"_a,
+          "width"_a, "near"_a, "blur"_a, "winner"_array, "threads"_a = 1);
+    m.def("visible_list", &visible_list<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array, "near"_a,
+          "winner"_array, "place"_array, "face"_array, "inside"_array, "barycentric"_array, "threads"_a = 1);
+    m.def("visible_backward", &visible_backward<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array,
+          "height"_a, "width"_a, "near"_a, "place"_array, "face"_array, "inside"_array, "upstream"_array,
+          "grad_clip"_array, "threads"_a = 1);
 }
 
 }  // namespace
 
 void bind_raster(nb::module_& m) {
+    using namespace nb::literals;
+    nb::class_<SilhouetteModel>(m, "SilhouetteModel")
+        .def("__init__",
+             [](SilhouetteModel* self, int distribution, bool is_reversed, bool is_squared, double scale, double shift,
+                double shape, double log_gamma_1, double digamma, int tconorm, double p, double radius, bool edges) {
+                 new (self) SilhouetteModel{distribution, is_reversed, is_squared, scale, shift, shape, log_gamma_1,
+                                            digamma, tconorm, p, radius, edges};
+             },
+             nb::kw_only(), "distribution"_a, "is_reversed"_a, "is_squared"_a, "scale"_a, "shift"_a, "shape"_a,
+             "log_gamma_1"_a, "digamma"_a, "tconorm"_a, "p"_a, "radius"_a, "edges"_a);
     bind<float>(m);
     bind<double>(m);
 }

@@ -258,38 +258,34 @@ void vertex_normals_backward(Array<const T, 3> vertices, Array<const int, 2> fac
 template <class T>
 void bind(nb::module_& m) {
     using namespace nb::literals;
-    m.def("blend_forward", &blend_forward<T>, "values"_a.noconvert(), "index"_a.noconvert(), "weight"_a.noconvert(),
-          "out"_a.noconvert(), "threads"_a = 1);
-    m.def("blend_backward", &blend_backward<T>, "values"_a.noconvert(), "index"_a.noconvert(), "weight"_a.noconvert(),
-          "upstream"_a.noconvert(), "grad_values"_a.noconvert(), "grad_weight"_a.noconvert(), "threads"_a = 1);
-    m.def("reflect_forward", &reflect_forward<T>, "rows"_a.noconvert(), "kinds"_a.noconvert(), "image"_a.noconvert(),
-          "normal"_a.noconvert(), "point"_a.noconvert(), "parallel_view"_a, "glossy"_a, "out"_a.noconvert(), "threads"_a = 1);
-    m.def("reflect_backward", &reflect_backward<T>, "rows"_a.noconvert(), "kinds"_a.noconvert(), "image"_a.noconvert(),
-          "normal"_a.noconvert(), "point"_a.noconvert(), "parallel_view"_a, "glossy"_a, "upstream"_a.noconvert(),
-          "grad_normal"_a.noconvert(), "grad_point"_a.noconvert(), "grad_rows"_a.noconvert(), "threads"_a = 1);
-    m.def("texture_forward", &texture_forward<T>, "values"_a.noconvert(), "uv"_a.noconvert(), "image"_a.noconvert(),
-          "height"_a, "width"_a, "wrap"_a, "out"_a.noconvert(), "threads"_a = 1);
-    m.def("texture_backward", &texture_backward<T>, "values"_a.noconvert(), "uv"_a.noconvert(), "image"_a.noconvert(),
-          "height"_a, "width"_a, "wrap"_a, "upstream"_a.noconvert(), "grad_values"_a.noconvert(),
-          "grad_uv"_a.noconvert(), "threads"_a = 1);
-    m.def("surface_forward", &surface_forward<T>, "uv"_a.noconvert(), "uv_corners"_a.noconvert(),
-          "frame"_a.noconvert(), "corners"_a.noconvert(), "weight"_a.noconvert(), "image"_a.noconvert(),
-          "rows"_a.noconvert(), "kinds"_a.noconvert(), "texture"_a.noconvert(), "wrap"_a, "parallel_view"_a, "glossy"_a,
-          "out"_a.noconvert(), "threads"_a = 1);
-    m.def("surface_backward", &surface_backward<T>, "uv"_a.noconvert(), "uv_corners"_a.noconvert(),
-          "frame"_a.noconvert(), "corners"_a.noconvert(), "weight"_a.noconvert(), "image"_a.noconvert(),
-          "rows"_a.noconvert(), "kinds"_a.noconvert(), "texture"_a.noconvert(), "wrap"_a, "parallel_view"_a, "glossy"_a,
-          "upstream"_a.noconvert(), "grad_uv"_a.noconvert(), "grad_frame"_a.noconvert(), "grad_weight"_a.noconvert(),
-          "grad_rows"_a.noconvert(), "grad_texels"_a.noconvert(), "threads"_a = 1);
-    m.def("composite_forward", &composite_forward<T>, "alpha"_a.noconvert(), "color"_a.noconvert(),
-          "place"_a.noconvert(), "background"_a.noconvert(), "out"_a.noconvert(), "threads"_a = 1);
-    m.def("composite_backward", &composite_backward<T>, "alpha"_a.noconvert(), "color"_a.noconvert(),
-          "place"_a.noconvert(), "background"_a.noconvert(), "upstream"_a.noconvert(), "grad_alpha"_a.noconvert(),
-          "grad_color"_a.noconvert(), "threads"_a = 1);
-    m.def("vertex_normals_forward", &vertex_normals_forward<T>, "vertices"_a.noconvert(), "faces"_a.noconvert(),
-          "out"_a.noconvert(), "threads"_a = 1);
-    m.def("vertex_normals_backward", &vertex_normals_backward<T>, "vertices"_a.noconvert(), "faces"_a.noconvert(),
-          "upstream"_a.noconvert(), "grad"_a.noconvert(), "threads"_a = 1);
+    m.def("blend_forward", &blend_forward<T>, nb::kw_only(), "values"_array, "index"_array, "weight"_array, "out"_array,
+          "threads"_a = 1);
+    m.def("blend_backward", &blend_backward<T>, nb::kw_only(), "values"_array, "index"_array, "weight"_array,
+          "upstream"_array, "grad_values"_array, "grad_weight"_array, "threads"_a = 1);
+    m.def("reflect_forward", &reflect_forward<T>, nb::kw_only(), "rows"_array, "kinds"_array, "image"_array,
+          "normal"_array, "point"_array, "parallel_view"_a, "glossy"_a, "out"_array, "threads"_a = 1);
+    m.def("reflect_backward", &reflect_backward<T>, nb::kw_only(), "rows"_array, "kinds"_array, "image"_array,
+          "normal"_array, "point"_array, "parallel_view"_a, "glossy"_a, "upstream"_array, "grad_normal"_array,
+          "grad_point"_array, "grad_rows"_array, "threads"_a = 1);
+    m.def("texture_forward", &texture_forward<T>, nb::kw_only(), "values"_array, "uv"_array, "image"_array, "height"_a,
+          "width"_a, "wrap"_a, "out"_array, "threads"_a = 1);
+    m.def("texture_backward", &texture_backward<T>, nb::kw_only(), "values"_array, "uv"_array, "image"_array,
+          "height"_a, "width"_a, "wrap"_a, "upstream"_array, "grad_values"_array, "grad_uv"_array, "threads"_a = 1);
+    m.def("surface_forward", &surface_forward<T>, nb::kw_only(), "uv"_array, "uv_corners"_array, "frame"_array,
+          "corners"_array, "weight"_array, "image"_array, "rows"_array, "kinds"_array, "texture"_array, "wrap"_a,
+          "parallel_view"_a, "glossy"_a, "out"_array, "threads"_a = 1);
+    m.def("surface_backward", &surface_backward<T>, nb::kw_only(), "uv"_array, "uv_corners"_array, "frame"_array,
+          "corners"_array, "weight"_array, "image"_array, "rows"_array, "kinds"_array, "texture"_array, "wrap"_a,
+          "parallel_view"_a, "glossy"_a, "upstream"_array, "grad_uv"_array, "grad_frame"_array, "grad_weight"_array,
+          "grad_rows"_array, "grad_texels"_array, "threads"_a = 1);
+    m.def("composite_forward", &composite_forward<T>, nb::kw_only(), "alpha"_array, "color"_array, "place"_array,
+          "background"_array, "out"_array, "threads"_a = 1);
+    m.def("composite_backward", &composite_backward<T>, nb::kw_only(), "alpha"_array, "color"_array, "place"_array,
+          "background"_array, "upstream"_array, "grad_alpha"_array, "grad_color"_array, "threads"_a = 1);
+    m.def("vertex_normals_forward", &vertex_normals_forward<T>, nb::kw_only(), "vertices"_array, "faces"_array,
+          "out"_array, "threads"_a = 1);
+    m.def("vertex_normals_backward", &vertex_normals_backward<T>, nb::kw_only(), "vertices"_array, "faces"_array,
+          "upstream"_array, "grad"_array, "threads"_a = 1);
 }
 
 }  // namespace

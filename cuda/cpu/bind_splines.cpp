@@ -146,21 +146,18 @@ void math(int function, Array<const T, 1> in, Array<T, 1> out) {
 template <class T>
 void bind(nb::module_& m) {
     using namespace nb::literals;
-    m.def("spline_basis", &spline_basis<T>, "knots"_a.noconvert(), "parameters"_a.noconvert(), "degree"_a, "order"_a,
-          "span"_a.noconvert(), "values"_a.noconvert(), "threads"_a = 1);
-    m.def("spline_basis_backward", &spline_basis_backward<T>, "knots"_a.noconvert(), "parameters"_a.noconvert(),
-          "degree"_a, "order"_a, "upstream"_a.noconvert(), "grad_knots"_a.noconvert(),
-          "grad_parameters"_a.noconvert(), "threads"_a = 1);
-    m.def("spline_forward", &spline_forward<T>, "control"_a.noconvert(), "knots"_a.noconvert(),
-          "parameters"_a.noconvert(), "degree"_a, "order"_a, "rational"_a, "grid"_a, "value"_a.noconvert(),
-          "inverse_weight"_a.noconvert(), "threads"_a = 1);
-    m.def("spline_backward", &spline_backward<T>, "control"_a.noconvert(), "knots"_a.noconvert(),
-          "parameters"_a.noconvert(), "degree"_a, "order"_a, "bandwidth"_a, "rational"_a, "grid"_a,
-          "value"_a.noconvert(), "inverse_weight"_a.noconvert(), "upstream"_a.noconvert(),
-          "grad_control"_a.noconvert(), "grad_knots"_a.noconvert(), "grad_parameters"_a.noconvert(), "threads"_a = 1);
-    m.def("transport", &transport<T>, "sum"_a, "x"_a.noconvert(), "y"_a.noconvert(), "h"_a.noconvert(),
-          "k"_a.noconvert().none(), "v"_a.noconvert().none(), "epsilon"_a, "p"_a, "out"_a.noconvert(), "threads"_a = 1);
-    m.def("math", &math<T>, "function"_a, "input"_a.noconvert(), "output"_a.noconvert());
+    m.def("spline_basis", &spline_basis<T>, nb::kw_only(), "knots"_array, "parameters"_array, "degree"_a, "order"_a,
+          "span"_array, "values"_array, "threads"_a = 1);
+    m.def("spline_basis_backward", &spline_basis_backward<T>, nb::kw_only(), "knots"_array, "parameters"_array,
+          "degree"_a, "order"_a, "upstream"_array, "grad_knots"_array, "grad_parameters"_array, "threads"_a = 1);
+    m.def("spline_forward", &spline_forward<T>, nb::kw_only(), "control"_array, "knots"_array, "parameters"_array,
+          "degree"_a, "order"_a, "rational"_a, "grid"_a, "value"_array, "inverse_weight"_array, "threads"_a = 1);
+    m.def("spline_backward", &spline_backward<T>, nb::kw_only(), "control"_array, "knots"_array, "parameters"_array,
+          "degree"_a, "order"_a, "bandwidth"_a, "rational"_a, "grid"_a, "value"_array, "inverse_weight"_array,
+          "upstream"_array, "grad_control"_array, "grad_knots"_array, "grad_parameters"_array, "threads"_a = 1);
+    m.def("transport", &transport<T>, nb::kw_only(), "sum"_a, "x"_array, "y"_array, "h"_array, "k"_array.none(),
+          "v"_array.none(), "epsilon"_a, "p"_a, "out"_array, "threads"_a = 1);
+    m.def("math", &math<T>, "function"_a, "input"_array, "output"_array);
 }
 
 }  // namespace

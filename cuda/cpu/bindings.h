@@ -22,6 +22,13 @@ using Array = nb::ndarray<T, nb::ndim<D>, nb::c_contig, nb::device::cpu>;
 template <class T>
 using Flat = nb::ndarray<T, nb::c_contig, nb::device::cpu>;  // of any shape; empty where not asked for
 
+// The name of an argument that is an array: of this dtype and layout, never a converted copy.
+inline nb::arg operator""_array(const char* name, size_t) {
+    nb::arg argument(name);
+    argument.noconvert();
+    return argument;
+}
+
 template <class A>
 auto or_null(const A& array) {
     return array.size() ? array.data() : nullptr;

@@ -18,15 +18,19 @@ struct RasterJob {
     int threads;
 };
 
-template <class T>
-struct SilhouetteJob : RasterJob<T> {
+// Of what a silhouette is made; Python hands it over as it is.
+struct SilhouetteModel {
     int distribution;  // numbers as in geodiff/soft
     bool reversed, squared;
-    bool edges;  // edge coverage: ΠF over the lines of a face's edges, instead of F of the distance to the face
     double scale, shift, shape, log_gamma_1, digamma;
     int tconorm;
     double p;
     double radius;  // NDC; faces farther from a pixel do not count for it
+    bool edges;  // edge coverage: ΠF over the lines of a face's edges, instead of F of the distance to the face
+};
+
+template <class T>
+struct SilhouetteJob : RasterJob<T>, SilhouetteModel {
     T* alpha;       // (B, H, W)
     T* sum;         // (B, H, W) the running sum t (maximum: the largest F)
     int* best;      // (B, H, W) the winning face, for maximum only

@@ -10,7 +10,7 @@ import torch
 
 from geodiff.validation import fail
 
-NO_KERNELS = ("math", "parallel_backend", "set_simd_level", "simd_level", "simd_levels")
+NO_KERNELS = ("SilhouetteModel", "math", "parallel_backend", "set_simd_level", "simd_level", "simd_levels")
 """What else the extension holds."""
 
 

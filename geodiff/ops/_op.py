@@ -55,6 +55,12 @@ def call(kernel: Callable[P, R], *_: P.args, **arguments: P.kwargs) -> R:
     return result
 
 
+def struct(kind: Callable[P, R], *_: P.args, **fields: P.kwargs) -> R:
+    """Make one of the structs that kernels take, from its named fields."""
+    result: R = getattr(cpu.extension(), kind)(**fields)  # type: ignore[call-overload]
+    return result
+
+
 def check_devices(op: str, names: Iterable[str], tensors: Iterable[torch.Tensor | None]) -> None:
     """Raise where tensors are not on one device, or there are no kernels for it: a twin would be silently slow."""
     for tensor in tensors:

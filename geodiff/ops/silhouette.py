@@ -17,7 +17,7 @@ from geodiff.validation import choice, fail, positive
 
 _MODEL = (
     "Tensor params, int height, int width, float near, float max_error, "
-    "int distribution, bool reversed_, bool squared, int tconorm, bool edges"
+    "int distribution, bool reversed_, bool squared, int tconorm, str coverage"
 )
 _op.library.define(
     f"silhouette(Tensor clip, Tensor faces, Tensor layout, {_MODEL}) -> (Tensor alpha, Tensor sum, Tensor best)"
@@ -27,6 +27,7 @@ _op.library.define(
     "Tensor best, bool[] wants) -> (Tensor clip, Tensor params)"
 )
 
+_COVERAGES = ("faces", "edges")
 _GAMMA = 13
 _MAXIMUM = 0
 _PARAMETRIC = frozenset(range(3, 9))
@@ -91,12 +92,12 @@ def silhouette(
     positive("silhouette", "scale", scale, "It is a length in NDC (an area for a squared distribution).")
     if not 0 <= max_error < 1:
         raise fail("silhouette", "max_error", "in [0, 1)", max_error, "It bounds the error of alpha.")
-    edges = choice("silhouette", "coverage", coverage, ("faces", "edges")) == "edges"
+    choice("silhouette", "coverage", coverage, _COVERAGES)
     if law.kernel_id is None or rule.kernel_id is None:
         options: dict[str, Any] = {"scale": scale, "image_size": image_size, "near": near, "coverage": coverage}
         return reference.silhouette(clip, faces, layout, distribution=law, tconorm=rule, **options)
     params = _params(scale=scale, shape=law.shape, shift=law.shift, p=rule.p)
-    model = (*image_size, near, max_error, law.kernel_id, law.is_reversed, law.is_squared, rule.kernel_id, edges)
+    model = (*image_size, near, max_error, law.kernel_id, law.is_reversed, law.is_squared, rule.kernel_id, coverage)
     alpha: torch.Tensor = _op.run("silhouette", clip, faces, layout, params, *model)[0]
     return alpha
 
@@ -113,34 +114,32 @@ def _params(**values: Any) -> torch.Tensor:
 
 
 def _model(
-    params: torch.Tensor,
-    faces: int,
-    max_error: float,
-    distribution: int,
-    reversed_: bool,
-    squared: bool,
-    tconorm: int,
-    edges: bool,
-) -> torch.Tensor:
+    params: torch.Tensor, faces: int, max_error: float, distribution: int, reversed_: bool, squared: bool, tconorm: int,
+    coverage: str,
+) -> "_op.kernels.SilhouetteModel":  # fmt: skip
+    choice("silhouette", "coverage", coverage, _COVERAGES)
     scale, shape, shift, p = numbers = params.tolist()
     if not all(map(math.isfinite, numbers)) or scale <= 0:
         raise fail("silhouette", "params", "finite, with a positive scale", str(numbers))
     radius = cull_radius(distribution, reversed_, squared, scale, shape, shift, tconorm, p, faces, max_error)
     log_gamma, digamma = special_values(shape) if distribution == _GAMMA else (0.0, 0.0)
-    law = (distribution, reversed_, squared, scale, shift, shape, log_gamma, digamma)
-    return torch.tensor([*law, tconorm, p, radius, edges], dtype=torch.float64)
+    return _op.struct(
+        _op.kernels.SilhouetteModel, distribution=distribution, is_reversed=reversed_, is_squared=squared, scale=scale,
+        shift=shift, shape=shape, log_gamma_1=log_gamma, digamma=digamma, tconorm=tconorm, p=p, radius=radius,
+        edges=coverage == "edges",
+    )  # fmt: skip
 
 
 def _forward(
     pairs: torch.Tensor | None, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, params: torch.Tensor,
     height: int, width: int, near: float, max_error: float, distribution: int, reversed_: bool, squared: bool,
-    tconorm: int, edges: bool,
+    tconorm: int, coverage: str,
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
     check_indices("silhouette", clip, faces, layout)
     alpha, total, best = out = _fake(clip, faces, layout, params, height, width, near, max_error, distribution,
                                      reversed_, squared, tconorm)  # fmt: skip
     total.zero_()
-    model = _model(params, _most_faces(layout), max_error, distribution, reversed_, squared, tconorm, edges)
+    model = _model(params, _most_faces(layout), max_error, distribution, reversed_, squared, tconorm, coverage)
     _op.call(
         _op.kernels.silhouette_forward, clip=clip, faces=faces, layout=layout, height=height, width=width, near=near,
         model=model, alpha=alpha, sum=total, best=best, pairs=pairs,
@@ -160,7 +159,7 @@ def _most_faces(layout: torch.Tensor) -> int:
 def _backward(
     upstream: torch.Tensor, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, params: torch.Tensor,
     height: int, width: int, near: float, max_error: float, distribution: int, reversed_: bool, squared: bool,
-    tconorm: int, edges: bool, total: torch.Tensor, best: torch.Tensor, wants: list[bool],
+    tconorm: int, coverage: str, total: torch.Tensor, best: torch.Tensor, wants: list[bool],
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     check_indices("silhouette_backward", clip, faces, layout)
     images = _numbers(tconorm) * layout.shape[0]
@@ -172,7 +171,7 @@ def _backward(
         raise fail("silhouette_backward", "best", f"of shape {tuple(total.shape)} for the maximum", best)
     check_of_image("silhouette_backward", "best", best, layout[:, 2].tolist())
     grad_clip, grad_params = torch.zeros_like(clip), torch.zeros_like(params)
-    model = _model(params, _most_faces(layout), max_error, distribution, reversed_, squared, tconorm, edges)
+    model = _model(params, _most_faces(layout), max_error, distribution, reversed_, squared, tconorm, coverage)
     _op.call(
         _op.kernels.silhouette_backward, clip=clip, faces=faces, layout=layout, height=height, width=width, near=near,
         model=model, sum=total, best=best, upstream=upstream, grad_clip=grad_clip, grad_params=grad_params,
@@ -227,7 +226,7 @@ def count_pairs(
     if law.kernel_id is None or rule.kernel_id is None:
         raise fail("count_pairs", "distribution", "built in", law, "User-defined ones are evaluated for every pair.")
     params = _params(scale=scale, shape=law.shape, shift=law.shift, p=rule.p).detach()
-    model = (*image_size, near, max_error, law.kernel_id, law.is_reversed, law.is_squared, rule.kernel_id, False)
+    model = (*image_size, near, max_error, law.kernel_id, law.is_reversed, law.is_squared, rule.kernel_id, "faces")
     pairs = torch.zeros(len(layout), dtype=torch.int64)
     _forward(pairs, *_op.ready("silhouette", clip.detach(), faces, layout, params, *model))
     return pairs

@@ -98,6 +98,7 @@ NUMBERS: list[tuple[str, dict[str, Any], str]] = [
     ("surface", {"rows": torch.zeros(2, 30, dtype=torch.float64)}, "`rows` must be of shape"),
     ("silhouette", {"params": put("silhouette", "params", 0.0)}, "with a positive scale"),
     ("contour", {"params": put("contour", "params", float("inf"))}, "with a positive scale"),
+    ("silhouette", {"coverage": "Edges"}, "`coverage` must be one of faces, edges; got 'Edges'. Did you mean 'edges'"),
     ("silhouette", {"tconorm": 77}, "`kernel_id` must be from 0 to"),
     ("silhouette", {"distribution": -2}, "`kernel_id` must be from 0 to"),
     ("transport_lse", {"epsilon": 0.0}, "`epsilon` must be positive and finite"),
