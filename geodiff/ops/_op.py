@@ -49,7 +49,7 @@ _BACKENDS: dict[str, Callable[[str, dict[str, Any]], Any]] = {"cpu": _on_cpu}
 
 
 def call(kernel: Callable[P, R], *_: P.args, **arguments: P.kwargs) -> R:
-    """Run a kernel, with the arguments that its stub names: a tensor first, whose device counts, all of them checked."""
+    """Run a kernel with the arguments that its stub names: a tensor first, whose device counts, and all checked."""
     lead: Any = next(iter(arguments.values()))
     result: R = _BACKENDS[lead.device.type](kernel, arguments)  # type: ignore[arg-type]
     return result
