@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Python bindings: silhouettes, contours, the hard rasteriser, fragments.
+#include <stdexcept>
+
 #include "bindings.h"
+#include "members.h"
 
 namespace geodiff {
 namespace {
@@ -35,7 +38,10 @@ void set_model(SilhouetteJob<T>& job, const Model& model) {
     job.tconorm = int(m[8]);
     job.p = m[9];
     job.radius = m[10];
-    job.edges = m[11] != 0;
+    job.coverage = static_cast<Coverage>(int(m[11]));
+    if (gd::kind_of(job.distribution) == gd::Kind::unknown) throw std::invalid_argument("distribution");
+    if (gd::kept_by(job.tconorm) == gd::Keeps::unknown) throw std::invalid_argument("T-conorm");
+    if (job.coverage != Coverage::faces && job.coverage != Coverage::edges) throw std::invalid_argument("coverage");
 }
 
 template <class T>
@@ -50,7 +56,7 @@ void silhouette_forward(Array<const T, 2> clip, Array<const int, 2> faces, Array
     job.sum = sum.data();
     job.best = or_null(best);
     job.pairs = pairs.size() ? reinterpret_cast<long long*>(pairs.data()) : nullptr;
-    run(level->silhouette_forward_f32, level->silhouette_forward_f64, job);
+    run(level->silhouette_forward, job);
 }
 
 template <class T>
@@ -70,7 +76,7 @@ void silhouette_backward(Array<const T, 2> clip, Array<const int, 2> faces, Arra
     job.want_params = want_params;
     job.want_shape = want_shape;
     job.want_p = want_p;
-    run(level->silhouette_backward_f32, level->silhouette_backward_f64, job);
+    run(level->silhouette_backward, job);
 }
 
 template <class T>
@@ -81,7 +87,7 @@ void rasterize(Array<const T, 2> clip, Array<const int, 2> faces, Array<const in
     job.face = reinterpret_cast<long long*>(face.data());
     job.depth = depth.data();
     job.barycentric = barycentric.data();
-    run(level->rasterize_f32, level->rasterize_f64, job);
+    run(level->rasterize, job);
 }
 
 template <class T>
@@ -103,7 +109,7 @@ void contour_forward(Array<const T, 2> clip, Array<const int, 2> faces, Array<co
     job.distance = distance.data();
     job.along = along.data();
     job.nearest = nearest.data();
-    run(level->contour_forward_f32, level->contour_forward_f64, job);
+    run(level->contour_forward, job);
 }
 
 template <class T>
@@ -124,7 +130,7 @@ void fragments_forward(Array<const T, 2> clip, Array<const int, 2> faces, Array<
     job.distance = distance.data();
     job.barycentric = barycentric.data();
     job.depth = depth.data();
-    run(level->fragments_forward_f32, level->fragments_forward_f64, job);
+    run(level->fragments_forward, job);
 }
 
 template <class T>
@@ -139,7 +145,7 @@ void contour_backward(Array<const T, 2> clip, Array<const int, 2> faces, Array<c
     job.nearest = const_cast<int*>(nearest.data());
     job.upstream = upstream.data();
     job.grad_clip = grad_clip.data();
-    run(level->contour_backward_f32, level->contour_backward_f64, job);
+    run(level->contour_backward, job);
 }
 
 template <class T>
@@ -156,7 +162,7 @@ void fragments_backward(Array<const T, 2> clip, Array<const int, 2> faces, Array
     job.up_barycentric = or_null(up_barycentric);
     job.up_depth = or_null(up_depth);
     job.grad_clip = grad_clip.data();
-    run(level->fragments_backward_f32, level->fragments_backward_f64, job);
+    run(level->fragments_backward, job);
 }
 
 template <class T>
@@ -178,7 +184,7 @@ long long visible_find(Array<const T, 2> clip, Array<const int, 2> faces, Array<
     job.blur = blur;
     job.winner = winner.data();
     job.total = &total;
-    run(level->visible_find_f32, level->visible_find_f64, job);
+    run(level->visible_find, job);
     return total;
 }
 
@@ -193,7 +199,7 @@ void visible_list(Array<const T, 2> clip, Array<const int, 2> faces, Array<const
     job.face = reinterpret_cast<long long*>(face.data());
     job.inside = inside.data();
     job.barycentric = barycentric.data();
-    run(level->visible_list_f32, level->visible_list_f64, job);
+    run(level->visible_list, job);
 }
 
 template <class T>
@@ -207,7 +213,7 @@ void visible_backward(Array<const T, 2> clip, Array<const int, 2> faces, Array<c
     job.inside = const_cast<bool*>(inside.data());
     job.up_barycentric = upstream.data();
     job.grad_clip = grad_clip.data();
-    run(level->visible_backward_f32, level->visible_backward_f64, job);
+    run(level->visible_backward, job);
 }
 
 template <class T>

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from geodiff import reference, soft
+from geodiff import members, reference, soft
 from geodiff.modes import outside_autocast
 from geodiff.native import cpu
 from geodiff.ops import _op
@@ -26,11 +26,6 @@ _library.define(
     "silhouette_backward(Tensor upstream, Tensor clip, Tensor faces, Tensor layout, "
     f"{_MODEL}, Tensor sum, Tensor best, bool want_params) -> (Tensor, Tensor)"
 )
-
-_GAMMA = 13
-_MAXIMUM = 0
-_PARAMETRIC = frozenset(range(3, 9))
-_POWERS = frozenset(range(5, 9))  # which may keep two numbers of a pixel, see cuda/power_levels.h
 
 
 @outside_autocast
@@ -146,7 +141,7 @@ def _model(
     if not all(map(math.isfinite, numbers)) or scale <= 0:
         raise fail("silhouette", "params", "finite, with a positive scale", str(numbers))
     radius = cull_radius(distribution, reversed_, squared, scale, shape, shift, tconorm, p, faces, max_error)
-    log_gamma, digamma = special_values(shape) if distribution == _GAMMA else (0.0, 0.0)
+    log_gamma, digamma = special_values(shape) if members.distribution(distribution).parametric else (0.0, 0.0)
     return np.array(
         [distribution, reversed_, squared, scale, shift, shape, log_gamma, digamma, tconorm, p, radius, edges],
         dtype=np.float64,
@@ -173,7 +168,7 @@ def _forward(
     images = layout.shape[0]
     alpha = clip.new_empty((images, height, width))
     total = clip.new_zeros((_numbers(tconorm) * images, height, width))
-    best = torch.empty((images, height, width) if tconorm == _MAXIMUM else (0,), dtype=torch.int32)
+    best = torch.empty((images, height, width) if _keeps(tconorm) == "winner" else (0,), dtype=torch.int32)
     cpu.extension().silhouette_forward(
         clip.detach().numpy(),
         faces.numpy(),
@@ -191,9 +186,14 @@ def _forward(
     return alpha, total, best
 
 
+def _keeps(tconorm: int) -> str:
+    """What a pixel keeps of its faces, see members.def."""
+    return members.tconorm(tconorm).kind
+
+
 def _numbers(tconorm: int) -> int:
     """How many numbers a pixel keeps."""
-    return 2 if tconorm in _POWERS else 1
+    return 2 if _keeps(tconorm) == "levels" else 1
 
 
 def _most_faces(layout: torch.Tensor) -> int:
@@ -223,7 +223,7 @@ def _backward(
     images = _numbers(tconorm) * layout.shape[0]
     if total.shape[0] != images:
         raise fail("silhouette_backward", "sum", f"of {images} images for this T-conorm", total)
-    if tconorm != _MAXIMUM:
+    if _keeps(tconorm) != "winner":
         best = best[:0]
     elif best.shape != total.shape:
         raise fail("silhouette_backward", "best", f"of shape {tuple(total.shape)} for the maximum", best)
@@ -244,8 +244,8 @@ def _backward(
         grad_clip.numpy(),
         grad_params.numpy(),
         want_params,
-        want_params and distribution == _GAMMA,
-        want_params and tconorm in _PARAMETRIC,
+        want_params and members.distribution(distribution).parametric,
+        want_params and members.tconorm(tconorm).parametric,
         cpu.threads(),
     )
     return grad_clip, grad_params
@@ -256,7 +256,7 @@ def _fake_forward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     height, width, tconorm = model[0], model[1], model[7]
     shape = (layout.shape[0], height, width)
-    best = faces.new_empty(shape if tconorm == _MAXIMUM else (0,), dtype=torch.int32)
+    best = faces.new_empty(shape if _keeps(tconorm) == "winner" else (0,), dtype=torch.int32)
     total = clip.new_empty((_numbers(tconorm) * layout.shape[0], height, width))
     return clip.new_empty(shape), total, best
 
