@@ -64,8 +64,8 @@ def kernel_names(full: bool = False) -> Iterator[tuple[str, str]]:
     for direction in ("forward", "backward"):
         for i, tconorm in enumerate(TCONORMS):
             distribution, real = DISTRIBUTIONS[3 * i % len(DISTRIBUTIONS)], ("float", "double")[i % 2]
-            form = {"is_reversed": i % 3 == 0, "squared": i % 2 == 0, "coverage": "EdgeCoverage"}
-            yield _HEADER, silhouette_kernel(direction, distribution, tconorm, real, **form)
+            reverse, square = i % 3 == 0, i % 2 == 0
+            yield _HEADER, silhouette_kernel(direction, distribution, tconorm, real, reverse, square, "EdgeCoverage")
         if full:
             for real in ("float", "double"):
                 for distribution in DISTRIBUTIONS:
