@@ -80,7 +80,7 @@ void backward(const Job<T>& job) {
 
 }  // namespace
 
-const geodiff::Kernel<geodiff::BlendJob> blend_forward = {forward, forward};
-const geodiff::Kernel<geodiff::BlendJob> blend_backward = {backward, backward};
+const geodiff::Kernel<geodiff::BlendJob> kernel::blend_forward = {forward, forward};
+const geodiff::Kernel<geodiff::BlendJob> kernel::blend_backward = {backward, backward};
 
 }  // namespace gd

@@ -69,7 +69,7 @@ void backward(const Job<T>& job) {
 
 }  // namespace
 
-const geodiff::Kernel<geodiff::CompositeJob> composite_forward = {forward, forward};
-const geodiff::Kernel<geodiff::CompositeJob> composite_backward = {backward, backward};
+const geodiff::Kernel<geodiff::CompositeJob> kernel::composite_forward = {forward, forward};
+const geodiff::Kernel<geodiff::CompositeJob> kernel::composite_backward = {backward, backward};
 
 }  // namespace gd

@@ -282,7 +282,7 @@ void backward(const Job<T>& job) {
 
 }  // namespace
 
-const geodiff::Kernel<geodiff::ContourJob> contour_forward = {forward, forward};
-const geodiff::Kernel<geodiff::ContourJob> contour_backward = {backward, backward};
+const geodiff::Kernel<geodiff::ContourJob> kernel::contour_forward = {forward, forward};
+const geodiff::Kernel<geodiff::ContourJob> kernel::contour_backward = {backward, backward};
 
 }  // namespace gd

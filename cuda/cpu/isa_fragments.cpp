@@ -88,7 +88,7 @@ void backward(const Job<T>& job) {
 
 }  // namespace
 
-const geodiff::Kernel<geodiff::FragmentsJob> fragments_forward = {forward, forward};
-const geodiff::Kernel<geodiff::FragmentsJob> fragments_backward = {backward, backward};
+const geodiff::Kernel<geodiff::FragmentsJob> kernel::fragments_forward = {forward, forward};
+const geodiff::Kernel<geodiff::FragmentsJob> kernel::fragments_backward = {backward, backward};
 
 }  // namespace gd

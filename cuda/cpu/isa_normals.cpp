@@ -147,7 +147,7 @@ void backward(const Job<T>& job) {
 
 }  // namespace
 
-const geodiff::Kernel<geodiff::NormalsJob> vertex_normals_forward = {forward, forward};
-const geodiff::Kernel<geodiff::NormalsJob> vertex_normals_backward = {backward, backward};
+const geodiff::Kernel<geodiff::NormalsJob> kernel::vertex_normals_forward = {forward, forward};
+const geodiff::Kernel<geodiff::NormalsJob> kernel::vertex_normals_backward = {backward, backward};
 
 }  // namespace gd

@@ -81,6 +81,6 @@ void draw(const Job<T>& job) {
 
 }  // namespace
 
-const geodiff::Kernel<geodiff::HardJob> rasterize = {draw, draw};
+const geodiff::Kernel<geodiff::HardJob> kernel::rasterize = {draw, draw};
 
 }  // namespace gd

@@ -80,7 +80,7 @@ void backward(const Job<T>& job) {
 
 }  // namespace
 
-const geodiff::Kernel<geodiff::ReflectJob> reflect_forward = {forward, forward};
-const geodiff::Kernel<geodiff::ReflectJob> reflect_backward = {backward, backward};
+const geodiff::Kernel<geodiff::ReflectJob> kernel::reflect_forward = {forward, forward};
+const geodiff::Kernel<geodiff::ReflectJob> kernel::reflect_backward = {backward, backward};
 
 }  // namespace gd

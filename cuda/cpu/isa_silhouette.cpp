@@ -234,6 +234,6 @@ void forward(const Job<T>& job) {
 
 }  // namespace
 
-const geodiff::Kernel<geodiff::SilhouetteJob> silhouette_forward = {forward, forward};
+const geodiff::Kernel<geodiff::SilhouetteJob> kernel::silhouette_forward = {forward, forward};
 
 }  // namespace gd

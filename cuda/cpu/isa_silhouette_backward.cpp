@@ -473,6 +473,6 @@ void backward(const Job<T>& job) {
 
 }  // namespace
 
-const geodiff::Kernel<geodiff::SilhouetteJob> silhouette_backward = {backward, backward};
+const geodiff::Kernel<geodiff::SilhouetteJob> kernel::silhouette_backward = {backward, backward};
 
 }  // namespace gd

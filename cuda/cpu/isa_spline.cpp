@@ -280,7 +280,7 @@ void backward(const SplineJob<T>& job) {
 
 }  // namespace
 
-const geodiff::Kernel<geodiff::SplineJob> spline_forward = {forward, forward};
-const geodiff::Kernel<geodiff::SplineJob> spline_backward = {backward, backward};
+const geodiff::Kernel<geodiff::SplineJob> kernel::spline_forward = {forward, forward};
+const geodiff::Kernel<geodiff::SplineJob> kernel::spline_backward = {backward, backward};
 
 }  // namespace gd

@@ -168,7 +168,7 @@ BasisStages<T> basis_stages(int degree, int order) {
 template BasisStages<float> basis_stages<float>(int, int);
 template BasisStages<double> basis_stages<double>(int, int);
 
-const geodiff::Kernel<geodiff::BasisJob> spline_basis = {forward, forward};
-const geodiff::Kernel<geodiff::BasisJob> spline_basis_backward = {backward, backward};
+const geodiff::Kernel<geodiff::BasisJob> kernel::spline_basis = {forward, forward};
+const geodiff::Kernel<geodiff::BasisJob> kernel::spline_basis_backward = {backward, backward};
 
 }  // namespace gd

@@ -324,7 +324,7 @@ void backward(const SplineJob<T>& job) {
 
 }  // namespace
 
-const geodiff::Kernel<geodiff::SplineJob> spline_grid_forward = {forward, forward};
-const geodiff::Kernel<geodiff::SplineJob> spline_grid_backward = {backward, backward};
+const geodiff::Kernel<geodiff::SplineJob> kernel::spline_grid_forward = {forward, forward};
+const geodiff::Kernel<geodiff::SplineJob> kernel::spline_grid_backward = {backward, backward};
 
 }  // namespace gd

@@ -284,7 +284,7 @@ void backward(const Job<T>& job) {
 
 }  // namespace
 
-const geodiff::Kernel<geodiff::SurfaceJob> surface_forward = {forward, forward};
-const geodiff::Kernel<geodiff::SurfaceJob> surface_backward = {backward, backward};
+const geodiff::Kernel<geodiff::SurfaceJob> kernel::surface_forward = {forward, forward};
+const geodiff::Kernel<geodiff::SurfaceJob> kernel::surface_backward = {backward, backward};
 
 }  // namespace gd

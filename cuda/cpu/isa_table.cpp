@@ -27,7 +27,7 @@ void math(int function, double, const T* __restrict in, T* __restrict out, i64 n
 const geodiff::Kernels& kernels() {
     static const geodiff::Kernels table = {
         GEODIFF_TEXT(GEODIFF_ISA),
-#define KERNEL(name, Job) name,
+#define KERNEL(name, Job) kernel::name,
 #include "kernels.def"
         math<float>,
         math<double>,

@@ -80,7 +80,7 @@ void backward(const Job<T>& job) {
 
 }  // namespace
 
-const geodiff::Kernel<geodiff::TextureJob> texture_forward = {forward, forward};
-const geodiff::Kernel<geodiff::TextureJob> texture_backward = {backward, backward};
+const geodiff::Kernel<geodiff::TextureJob> kernel::texture_forward = {forward, forward};
+const geodiff::Kernel<geodiff::TextureJob> kernel::texture_backward = {backward, backward};
 
 }  // namespace gd

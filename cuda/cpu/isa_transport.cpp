@@ -93,8 +93,8 @@ void run_any(const TransportJob<T>& job) {
 
 }  // namespace
 
-const geodiff::Kernel<geodiff::TransportJob> transport_lse = {run_any<kLse>, run_any<kLse>};
-const geodiff::Kernel<geodiff::TransportJob> transport_apply = {run_any<kApply>, run_any<kApply>};
-const geodiff::Kernel<geodiff::TransportJob> transport_apply_gradient = {run_any<kApplyGradient>, run_any<kApplyGradient>};
+const geodiff::Kernel<geodiff::TransportJob> kernel::transport_lse = {run_any<kLse>, run_any<kLse>};
+const geodiff::Kernel<geodiff::TransportJob> kernel::transport_apply = {run_any<kApply>, run_any<kApply>};
+const geodiff::Kernel<geodiff::TransportJob> kernel::transport_apply_gradient = {run_any<kApplyGradient>, run_any<kApplyGradient>};
 
 }  // namespace gd

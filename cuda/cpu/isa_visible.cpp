@@ -170,8 +170,8 @@ void backward(const Job<T>& job) {
 
 }  // namespace
 
-const geodiff::Kernel<geodiff::VisibleJob> visible_find = {find, find};
-const geodiff::Kernel<geodiff::VisibleJob> visible_list = {list, list};
-const geodiff::Kernel<geodiff::VisibleJob> visible_backward = {backward, backward};
+const geodiff::Kernel<geodiff::VisibleJob> kernel::visible_find = {find, find};
+const geodiff::Kernel<geodiff::VisibleJob> kernel::visible_list = {list, list};
+const geodiff::Kernel<geodiff::VisibleJob> kernel::visible_backward = {backward, backward};
 
 }  // namespace gd

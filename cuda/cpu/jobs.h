@@ -209,9 +209,9 @@ struct Kernels {
 
 }  // namespace geodiff
 
-namespace gd {
+namespace gd::kernel {
 
 #define KERNEL(name, Job) extern const geodiff::Kernel<geodiff::Job> name;
 #include "kernels.def"
 
-}  // namespace gd
+}  // namespace gd::kernel
