@@ -318,7 +318,10 @@ class SugenoWeber(Additive, kernel=True):
             )
             # What the largest lacks of s(1), from its 1 - a: in s itself it may be less than rounding.
             first = log_a.argmax(dim, keepdim=True)
-            lack = c / rise * torch.exp(special.log_log1p_ratio(p * c / rise))
+            near = torch.where(low, 0.0, c / rise)
+            lack = torch.where(
+                low, self.generator(torch.ones_like(s)) - s, near * torch.exp(special.log_log1p_ratio(p * near))
+            )
             lack = lack.gather(dim, first).squeeze(dim) - s.scatter(dim, first, 0.0).sum(dim)
         s = special.known(
             s, (log_a, torch.where(low, a / rise, 0.0)), (log_c, torch.where(low, 0.0, -c / rise)), (p, _by_p(s, p))
