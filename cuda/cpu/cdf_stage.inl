@@ -64,8 +64,10 @@ CdfStage<T> pick(Need need) {
         case kValues: return run<D, Reversed, kValues, T>;
         case kLogSRate: return run<D, Reversed, kLogSRate, T>;
         case kLogFRate: return run<D, Reversed, kLogFRate, T>;
-        default: return run<D, Reversed, kValuesRates, T>;
+        case kValuesRates: return run<D, Reversed, kValuesRates, T>;
+        case kShapeRates: break;
     }
+    return nullptr;
 }
 
 // A symmetric distribution reversed is itself with the shift's sign changed, which the caller sees to.

@@ -290,7 +290,7 @@ struct Gatherer {
         }
         params[0] += scale / job.scale;
         params[2] += job.reversed ? -shift : shift;
-        for (int k = 0; job.want_shape && k < 4; ++k) {
+        for (int k = 0; job.want_shape && setup.shape_cdf && k < 4; ++k) {
             setup.shape_cdf(line.x[k], n, setup.distribution, cdf);
             for (int i = 0; i < n; ++i) {
                 if (pair[i] != T(0) && line.used[k][i / kLane]) params[1] += double(pair[i]) * double(cdf.over_F[i]);
@@ -313,7 +313,7 @@ struct Gatherer {
         }
         params[0] += scale / job.scale;
         params[2] += job.reversed ? -shift : shift;
-        if (job.want_shape) {
+        if (job.want_shape && setup.shape_cdf) {
             setup.shape_cdf(batch.x, n, setup.distribution, cdf);
             pair_stage(n);
             for (int i = 0; i < n; ++i) {
