@@ -25,7 +25,7 @@ DEMO = $(BIN)/geodiff render assets/airplane.obj --views 24 -o out/demo/views &&
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
-SOURCES := pyproject.toml $(shell find cuda -type f)
+SOURCES := pyproject.toml geodiff/members.def $(shell find cuda -type f)
 
 .PHONY: demo test test-levels test-asan fuzz docs lint types kernels stubs wheel clean
 

@@ -49,7 +49,6 @@ def views(tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path / "views"
 
 
-BOUND = re.compile(r'm\.def\(\s*"(\w+)"')
 FAST = ("--steps", 30, "--subdivisions", 2)
 
 
@@ -61,9 +60,11 @@ def test_info() -> None:
     assert facts["geodiff"] == gd.__version__ and facts["torch"] == torch.__version__
     from geodiff.native import cpu
 
-    # Each function that the extension's sources bind but those that are no kernels; each extra that users have use for.
-    bound = {name for path in (ROOT / "cuda" / "cpu").glob("*.cpp") for name in BOUND.findall(path.read_text())}
-    assert len(bound) > 20 and set(facts["kernels"].split(", ")) == bound - set(cpu.NO_KERNELS)
+    # Each kernel of the table, and what the sources define; each extra that users have use for.
+    sources = "\n".join(path.read_text() for path in (ROOT / "cuda" / "cpu").glob("isa_*.cpp"))
+    defined = re.findall(r"^const geodiff::Kernel<geodiff::\w+> kernel::(\w+) =", sources, re.MULTILINE)
+    assert len(defined) > 30 and sorted(facts["kernels"].split(", ")) == sorted([*defined, "nearest_triangle"])
+    assert facts["kernels"].split(", ") == cpu.kernels()
     section = (ROOT / "pyproject.toml").read_text().split("[project.optional-dependencies]\n")[1].split("\n[")[0]
     extras = re.findall(r"^([\w-]+) =", section, re.MULTILINE)
     assert {fact.split()[0] for fact in facts["extras"].split(", ")} == set(extras) - {"dev", "test"}

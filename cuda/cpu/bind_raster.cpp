@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Python bindings: silhouettes, contours, the hard rasteriser, fragments.
+#include <nanobind/stl/string.h>
+
+#include <stdexcept>
+#include <string>
+
 #include "bindings.h"
+#include "members.h"
 
 namespace geodiff {
 namespace {
@@ -30,7 +36,7 @@ void silhouette_forward(Array<const T, 2> clip, Array<const int, 2> faces, Array
     job.sum = sum.data();
     job.best = or_null(best);
     job.pairs = pairs.size() ? reinterpret_cast<long long*>(pairs.data()) : nullptr;
-    run(level->silhouette_forward_f32, level->silhouette_forward_f64, job);
+    run(level->silhouette_forward, job);
 }
 
 template <class T>
@@ -50,7 +56,7 @@ void silhouette_backward(Array<const T, 2> clip, Array<const int, 2> faces, Arra
     job.want_params = want_params;
     job.want_shape = want_shape;
     job.want_p = want_p;
-    run(level->silhouette_backward_f32, level->silhouette_backward_f64, job);
+    run(level->silhouette_backward, job);
 }
 
 template <class T>
@@ -61,7 +67,7 @@ void rasterize(Array<const T, 2> clip, Array<const int, 2> faces, Array<const in
     job.face = reinterpret_cast<long long*>(face.data());
     job.depth = depth.data();
     job.barycentric = barycentric.data();
-    run(level->rasterize_f32, level->rasterize_f64, job);
+    run(level->rasterize, job);
 }
 
 template <class T>
@@ -83,7 +89,7 @@ void contour_forward(Array<const T, 2> clip, Array<const int, 2> faces, Array<co
     job.distance = distance.data();
     job.along = along.data();
     job.nearest = nearest.data();
-    run(level->contour_forward_f32, level->contour_forward_f64, job);
+    run(level->contour_forward, job);
 }
 
 template <class T>
@@ -104,7 +110,7 @@ void fragments_forward(Array<const T, 2> clip, Array<const int, 2> faces, Array<
     job.distance = distance.data();
     job.barycentric = barycentric.data();
     job.depth = depth.data();
-    run(level->fragments_forward_f32, level->fragments_forward_f64, job);
+    run(level->fragments_forward, job);
 }
 
 template <class T>
@@ -119,7 +125,7 @@ void contour_backward(Array<const T, 2> clip, Array<const int, 2> faces, Array<c
     job.nearest = const_cast<int*>(nearest.data());
     job.upstream = upstream.data();
     job.grad_clip = grad_clip.data();
-    run(level->contour_backward_f32, level->contour_backward_f64, job);
+    run(level->contour_backward, job);
 }
 
 template <class T>
@@ -136,7 +142,7 @@ void fragments_backward(Array<const T, 2> clip, Array<const int, 2> faces, Array
     job.up_barycentric = or_null(up_barycentric);
     job.up_depth = or_null(up_depth);
     job.grad_clip = grad_clip.data();
-    run(level->fragments_backward_f32, level->fragments_backward_f64, job);
+    run(level->fragments_backward, job);
 }
 
 template <class T>
@@ -158,7 +164,7 @@ long long visible_find(Array<const T, 2> clip, Array<const int, 2> faces, Array<
     job.blur = blur;
     job.winner = winner.data();
     job.total = &total;
-    run(level->visible_find_f32, level->visible_find_f64, job);
+    run(level->visible_find, job);
     return total;
 }
 
@@ -173,7 +179,7 @@ void visible_list(Array<const T, 2> clip, Array<const int, 2> faces, Array<const
     job.face = reinterpret_cast<long long*>(face.data());
     job.inside = inside.data();
     job.barycentric = barycentric.data();
-    run(level->visible_list_f32, level->visible_list_f64, job);
+    run(level->visible_list, job);
 }
 
 template <class T>
@@ -187,7 +193,7 @@ void visible_backward(Array<const T, 2> clip, Array<const int, 2> faces, Array<c
     job.inside = const_cast<bool*>(inside.data());
     job.up_barycentric = upstream.data();
     job.grad_clip = grad_clip.data();
-    run(level->visible_backward_f32, level->visible_backward_f64, job);
+    run(level->visible_backward, job);
 }
 
 template <class T>
@@ -228,13 +234,18 @@ void bind_raster(nb::module_& m) {
     using namespace nb::literals;
     nb::class_<SilhouetteModel>(m, "SilhouetteModel")
         .def("__init__",
-             [](SilhouetteModel* self, int distribution, bool is_reversed, bool is_squared, double scale, double shift,
-                double shape, double log_gamma_1, double digamma, int tconorm, double p, double radius, bool edges) {
-                 new (self) SilhouetteModel{distribution, is_reversed, is_squared, scale, shift, shape, log_gamma_1,
-                                            digamma, tconorm, p, radius, edges};
+             [](SilhouetteModel* self, int distribution, bool is_reversed, bool is_squared, const std::string& coverage,
+                double scale, double shift, double shape, double log_gamma_1, double digamma, int tconorm, double p,
+                double radius) {
+                 if (gd::kind_of(distribution) == gd::Kind::unknown) throw std::invalid_argument("distribution");
+                 if (gd::kept_by(tconorm) == gd::Keeps::unknown) throw std::invalid_argument("tconorm");
+                 if (coverage != "faces" && coverage != "edges") throw std::invalid_argument("coverage");
+                 const Coverage model = coverage == "edges" ? Coverage::edges : Coverage::faces;
+                 new (self) SilhouetteModel{distribution, is_reversed, is_squared, model,   scale, shift,
+                                            shape,        log_gamma_1, digamma,    tconorm, p,     radius};
              },
-             nb::kw_only(), "distribution"_a, "is_reversed"_a, "is_squared"_a, "scale"_a, "shift"_a, "shape"_a,
-             "log_gamma_1"_a, "digamma"_a, "tconorm"_a, "p"_a, "radius"_a, "edges"_a);
+             nb::kw_only(), "distribution"_a, "is_reversed"_a, "is_squared"_a, "coverage"_a, "scale"_a, "shift"_a,
+             "shape"_a, "log_gamma_1"_a, "digamma"_a, "tconorm"_a, "p"_a, "radius"_a);
     bind<float>(m);
     bind<double>(m);
 }

@@ -25,7 +25,7 @@ void blend_forward(Array<const T, 2> values, Array<const int, 2> index, Array<co
                    int threads) {
     auto job = blend_job<T>(values, index, weight, threads);
     job.out = out.data();
-    run(level->blend_forward_f32, level->blend_forward_f64, job);
+    run(level->blend_forward, job);
 }
 
 template <class T>
@@ -35,7 +35,7 @@ void blend_backward(Array<const T, 2> values, Array<const int, 2> index, Array<c
     job.upstream = upstream.data();
     job.grad_values = or_null(grad_values);
     job.grad_weight = or_null(grad_weight);
-    run(level->blend_backward_f32, level->blend_backward_f64, job);
+    run(level->blend_backward, job);
 }
 
 template <class T>
@@ -63,7 +63,7 @@ void reflect_forward(Array<const T, 2> rows, Array<const int, 1> kinds, Array<co
                      int threads) {
     auto job = reflect_job<T>(rows, kinds, image, normal, point, parallel_view, glossy, threads);
     job.out = out.data();
-    run(level->reflect_forward_f32, level->reflect_forward_f64, job);
+    run(level->reflect_forward, job);
 }
 
 template <class T>
@@ -76,7 +76,7 @@ void reflect_backward(Array<const T, 2> rows, Array<const int, 1> kinds, Array<c
     job.grad_normal = grad_normal.data();
     job.grad_point = grad_point.data();
     job.grad_rows = grad_rows.data();
-    run(level->reflect_backward_f32, level->reflect_backward_f64, job);
+    run(level->reflect_backward, job);
 }
 
 template <class T>
@@ -101,7 +101,7 @@ void texture_forward(Array<const T, 2> values, Array<const T, 2> uv, Array<const
                      int wrap, Array<T, 2> out, int threads) {
     auto job = texture_job<T>(values, uv, image, height, width, wrap, threads);
     job.out = out.data();
-    run(level->texture_forward_f32, level->texture_forward_f64, job);
+    run(level->texture_forward, job);
 }
 
 template <class T>
@@ -112,7 +112,7 @@ void texture_backward(Array<const T, 2> values, Array<const T, 2> uv, Array<cons
     job.upstream = upstream.data();
     job.grad_values = or_null(grad_values);
     job.grad_uv = or_null(grad_uv);
-    run(level->texture_backward_f32, level->texture_backward_f64, job);
+    run(level->texture_backward, job);
 }
 
 // Of both passes: what is seen where, and in which light.
@@ -166,7 +166,7 @@ void surface_forward(Array<const T, 2> uv, Array<const int, 2> uv_corners, Array
     auto job = surface_job<T>({uv, uv_corners, frame, corners, weight, image, rows, kinds, texture}, wrap, parallel_view,
                               glossy, threads);
     job.out = out.data();
-    run(level->surface_forward_f32, level->surface_forward_f64, job);
+    run(level->surface_forward, job);
 }
 
 template <class T>
@@ -183,7 +183,7 @@ void surface_backward(Array<const T, 2> uv, Array<const int, 2> uv_corners, Arra
     job.grad_weight = grad_weight.data();
     job.grad_rows = or_null(grad_rows);
     job.grad_texels = or_null(grad_texels);
-    run(level->surface_backward_f32, level->surface_backward_f64, job);
+    run(level->surface_backward, job);
 }
 
 template <class T>
@@ -209,7 +209,7 @@ long long composite_forward(Array<const T, 1> alpha, Array<const T, 2> color, Ar
     long long met = 0;
     job.out = out.data();
     job.met = &met;
-    run(level->composite_forward_f32, level->composite_forward_f64, job);
+    run(level->composite_forward, job);
     return met;
 }
 
@@ -223,7 +223,7 @@ long long composite_backward(Array<const T, 1> alpha, Array<const T, 2> color, A
     job.upstream = upstream.data();
     job.grad_alpha = grad_alpha.data();
     job.grad_color = grad_color.data();
-    run(level->composite_backward_f32, level->composite_backward_f64, job);
+    run(level->composite_backward, job);
     return met;
 }
 
@@ -243,7 +243,7 @@ template <class T>
 void vertex_normals_forward(Array<const T, 3> vertices, Array<const int, 2> faces, Array<T, 3> out, int threads) {
     auto job = normals_job<T>(vertices, faces, threads);
     job.out = out.data();
-    run(level->vertex_normals_forward_f32, level->vertex_normals_forward_f64, job);
+    run(level->vertex_normals_forward, job);
 }
 
 template <class T>
@@ -252,7 +252,7 @@ void vertex_normals_backward(Array<const T, 3> vertices, Array<const int, 2> fac
     auto job = normals_job<T>(vertices, faces, threads);
     job.upstream = upstream.data();
     job.grad = grad.data();
-    run(level->vertex_normals_backward_f32, level->vertex_normals_backward_f64, job);
+    run(level->vertex_normals_backward, job);
 }
 
 template <class T>

@@ -35,7 +35,7 @@ void spline_basis(Rows<const T> knots, Rows<const T> parameters, int degree, int
     job.span = reinterpret_cast<long long*>(span.data());
     job.values = values.data();
     job.threads = threads;
-    run(level->spline_basis_f32, level->spline_basis_f64, job);
+    run(level->spline_basis, job);
 }
 
 template <class T>
@@ -48,7 +48,7 @@ void spline_basis_backward(Rows<const T> knots, Rows<const T> parameters, int de
     job.batch = static_cast<long long>(upstream.shape(0));
     job.upstream = upstream.data();
     job.threads = threads;
-    run(level->spline_basis_backward_f32, level->spline_basis_backward_f64, job);
+    run(level->spline_basis_backward, job);
 }
 
 // Control points (B or 1, …, D); knots, parameters, degree, order and bandwidth of each axis.
@@ -76,7 +76,9 @@ SplineJob<T> spline_job(const Flat<const T>& control, const std::vector<Rows<con
 
 template <class T>
 void run_spline(const SplineJob<T>& job, bool grid, bool backward) {
-    run(level->spline_f32[grid][backward], level->spline_f64[grid][backward], job);
+    const Kernel<SplineJob>& plain = backward ? level->spline_backward : level->spline_forward;
+    const Kernel<SplineJob>& of_grid = backward ? level->spline_grid_backward : level->spline_grid_forward;
+    run(grid ? of_grid : plain, job);
 }
 
 template <class T>
@@ -130,7 +132,9 @@ void transport(int sum, Array<const T, 3> x, Array<const T, 3> y, Array<const T,
     job.epsilon = epsilon;
     job.out = out.data();
     job.threads = threads;
-    run(level->transport_f32[sum], level->transport_f64[sum], job);
+    const Kernel<TransportJob> sums[] = {level->transport_lse, level->transport_apply, level->transport_apply_gradient};
+    if (sum < 0 || sum > 2) throw std::invalid_argument("sum");
+    run(sums[sum], job);
 }
 
 template <class T>

@@ -7,8 +7,6 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/vector.h>
 
-#include <type_traits>
-
 #include "jobs.h"
 
 namespace geodiff {
@@ -35,13 +33,13 @@ auto or_null(const A& array) {
 }
 
 // The kernel of the job's dtype, without Python's lock.
-template <class Job32, class Job64, class Job>
-void run(void (*single)(const Job32&), void (*twice)(const Job64&), const Job& job) {
+template <template <class> class Job, class T>
+void run(const Kernel<Job>& kernel, const Job<T>& job) {
     nb::gil_scoped_release release;
-    if constexpr (std::is_same_v<Job, Job32>) {
-        single(job);
+    if constexpr (sizeof(T) == 4) {
+        kernel.single(job);
     } else {
-        twice(job);
+        kernel.twice(job);
     }
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from geodiff import reference, soft
+from geodiff import members, reference, soft
 from geodiff.modes import outside_autocast
 from geodiff.ops import _op
 from geodiff.ops._checks import check_of_image
@@ -28,10 +28,6 @@ _op.library.define(
 )
 
 _COVERAGES = ("faces", "edges")
-_GAMMA = 13
-_MAXIMUM = 0
-_PARAMETRIC = frozenset(range(3, 9))
-_POWERS = frozenset(range(5, 9))  # which may keep two numbers of a pixel, see cuda/power_levels.h
 
 
 @outside_autocast
@@ -122,11 +118,11 @@ def _model(
     if not all(map(math.isfinite, numbers)) or scale <= 0:
         raise fail("silhouette", "params", "finite, with a positive scale", str(numbers))
     radius = cull_radius(distribution, reversed_, squared, scale, shape, shift, tconorm, p, faces, max_error)
-    log_gamma, digamma = special_values(shape) if distribution == _GAMMA else (0.0, 0.0)
+    log_gamma, digamma = special_values(shape) if members.distribution(distribution).parametric else (0.0, 0.0)
     return _op.struct(
-        _op.kernels.SilhouetteModel, distribution=distribution, is_reversed=reversed_, is_squared=squared, scale=scale,
-        shift=shift, shape=shape, log_gamma_1=log_gamma, digamma=digamma, tconorm=tconorm, p=p, radius=radius,
-        edges=coverage == "edges",
+        _op.kernels.SilhouetteModel, distribution=distribution, is_reversed=reversed_, is_squared=squared,
+        coverage=coverage, scale=scale, shift=shift, shape=shape, log_gamma_1=log_gamma, digamma=digamma,
+        tconorm=tconorm, p=p, radius=radius,
     )  # fmt: skip
 
 
@@ -147,9 +143,14 @@ def _forward(
     return out
 
 
+def _keeps(tconorm: int) -> str:
+    """What a pixel keeps of its faces, see members.def."""
+    return members.tconorm(tconorm).kind
+
+
 def _numbers(tconorm: int) -> int:
     """How many numbers a pixel keeps."""
-    return 2 if tconorm in _POWERS else 1
+    return 2 if _keeps(tconorm) == "levels" else 1
 
 
 def _most_faces(layout: torch.Tensor) -> int:
@@ -165,7 +166,7 @@ def _backward(
     images = _numbers(tconorm) * layout.shape[0]
     if total.shape[0] != images:
         raise fail("silhouette_backward", "sum", f"of {images} images for this T-conorm", total)
-    if tconorm != _MAXIMUM:
+    if _keeps(tconorm) != "winner":
         best = best[:0]
     elif best.shape != total.shape:
         raise fail("silhouette_backward", "best", f"of shape {tuple(total.shape)} for the maximum", best)
@@ -175,8 +176,8 @@ def _backward(
     _op.call(
         _op.kernels.silhouette_backward, clip=clip, faces=faces, layout=layout, height=height, width=width, near=near,
         model=model, sum=total, best=best, upstream=upstream, grad_clip=grad_clip, grad_params=grad_params,
-        want_params=wants[1], want_shape=wants[1] and distribution == _GAMMA,
-        want_p=wants[1] and tconorm in _PARAMETRIC,
+        want_params=wants[1], want_shape=wants[1] and members.distribution(distribution).parametric,
+        want_p=wants[1] and members.tconorm(tconorm).parametric,
     )  # fmt: skip
     return grad_clip, grad_params
 
@@ -186,7 +187,7 @@ def _fake(
 ) -> tuple[torch.Tensor, ...]:
     height, width, tconorm = model[0], model[1], model[7]
     shape = (layout.shape[0], height, width)
-    best = faces.new_empty(shape if tconorm == _MAXIMUM else (0,), dtype=torch.int32)
+    best = faces.new_empty(shape if _keeps(tconorm) == "winner" else (0,), dtype=torch.int32)
     total = clip.new_empty((_numbers(tconorm) * layout.shape[0], height, width))
     return clip.new_empty(shape), total, best
 
