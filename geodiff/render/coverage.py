@@ -51,7 +51,7 @@ class Coverage:
     """
 
     is_biased: bool = False
-    """Whether it makes a mesh fatter the finer it is tessellated: `Renderer` warns where it is given a camera to fit."""
+    """Whether it makes a mesh fatter the finer it is tessellated: `Renderer` warns where a camera is fitted by it."""
 
     def alpha(self, view: View, softness: Softness) -> torch.Tensor:
         """Return the coverage of all pixels, `(B, H, W)`, in [0, 1].

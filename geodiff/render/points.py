@@ -60,7 +60,7 @@ class SurfacePoints:
     def __len__(self) -> int:
         return len(self.face)
 
-    # --- what a shader asks for -----------------------------------------------------------------------------------------
+    # --- what a shader asks for ---------------------------------------------------------------------------------------
 
     @property
     def position(self) -> torch.Tensor:
@@ -214,7 +214,7 @@ class SurfacePoints:
         return 0.5 * texels.clamp(min=1e-12).log2()
 
     def light_arguments(self, near: bool) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """Return the positions, where the viewer or a light is `near`, and normals of any length; gather colours, too."""
+        """Return positions, where the viewer or a light is `near`, and normals of any length; gather colours, too."""
         self.gather("albedo", "normal", *(["position"] if near else []))
         return self._gathered["position"] if near else None, self._gathered["normal"]
 

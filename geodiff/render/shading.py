@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shaders: from points seen on a surface to their colours. Those built in, by name, and what one of your own is given."""
+"""Shaders, from points seen on a surface to their colours: those built in, by name, and callables of your own."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
