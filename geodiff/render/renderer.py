@@ -50,8 +50,10 @@ class Renderer:
             tessellated, without seams. It takes no T-conorm. **To optimise a camera, take the contour**: soft faces
             make a mesh fatter the finer it is tessellated, and drive the camera away, by 7 % of its distance for a
             teapot at τ = 0.01, edges by 12 %, where the contour is off by 0.4 %. A camera with a gradient is warned of.
+            Or a model of your own, see `geodiff.render.Coverage`.
         shading: `"unlit"`, `"lambert"` (ambient and diffuse light), `"phong"` (highlights too) or `"gouraud"` (as
-            Phong, but lit at the vertices). Left out: Phong where the call gets lights, else unlit.
+            Phong, but lit at the vertices). Left out: Phong where the call gets lights, else unlit. Or a callable from
+            points seen on a surface, see `geodiff.render.SurfacePoints`, to their colours `(P, 3)`.
         normals: `"smooth"` (of the vertices, interpolated) or `"flat"` (of the faces).
         depth: `"hard"` or `"softmax"`.
         gamma: γ > 0, for softmax: a fraction of the depth range; a float or a tensor without axes.
@@ -67,8 +69,8 @@ class Renderer:
         scale_px: τ in pixels instead of `scale` (for a squared distribution, its root).
         max_error: faces far from a pixel are left out as long as alpha changes by no more than this, and the colour,
             too, with softmax (but for what `max_fragments` leaves out).
-        backend: `"kernel"`, or `"reference"` for the slow twin in plain torch. User-defined distributions and
-            T-conorms always go through the twin.
+        backend: `"kernel"`, or `"reference"` for the slow twins in plain torch, which need no compiled extension.
+            User-defined distributions and T-conorms always go through the twin.
 
     Attributes:
         warn_of_bias: whether a camera with a gradient is to be warned of where ``coverage`` is not ``"contour"``; False
@@ -178,7 +180,8 @@ class Renderer:
         Args:
             mesh: `vertices (..., V, 3)`, or a `MeshBatch` of B meshes.
             camera: a camera whose batch broadcasts with the mesh's (for a `MeshBatch`: B cameras, or one).
-            lights: one light or several, for rgb; each with the batch of the images, or without one.
+            lights: one light or several, for rgb; each with the batch of the images, or without one. None for
+                ``"unlit"``; a shader of your own takes them or not.
 
         Returns:
             `RenderOutput` with `alpha (..., H, W)` and what `outputs` names; without a batch, `(H, W)`.
