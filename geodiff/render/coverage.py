@@ -107,7 +107,7 @@ class Contour(Coverage):
 
     def alpha(self, view: View, softness: Softness) -> torch.Tensor:
         """Return the coverage of all pixels, `(B, H, W)`."""
-        result: torch.Tensor = view.ops.contour(
+        return view.ops.contour(
             *view.packed,
             **view.frame,
             distribution=softness.distribution,
@@ -115,7 +115,6 @@ class Contour(Coverage):
             edges=view.edge_cycles,
             max_error=softness.max_error,
         )
-        return result
 
     def reach(self, view: View, softness: Softness) -> float | None:
         """Return that of the faces, which is no shorter."""
@@ -123,7 +122,7 @@ class Contour(Coverage):
 
 
 def _silhouette(view: View, softness: Softness, coverage: str) -> torch.Tensor:
-    result: torch.Tensor = view.ops.silhouette(
+    return view.ops.silhouette(
         *view.packed,
         **view.frame,
         distribution=softness.distribution,
@@ -132,7 +131,6 @@ def _silhouette(view: View, softness: Softness, coverage: str) -> torch.Tensor:
         coverage=coverage,
         max_error=softness.max_error,
     )
-    return result
 
 
 class _Function(Coverage):

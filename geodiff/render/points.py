@@ -2,6 +2,7 @@
 """Points that are seen on the surface of a mesh: what a shader is given, gathered where it asks for it."""
 
 import math
+from collections.abc import Callable
 from types import ModuleType
 
 import torch
@@ -41,7 +42,7 @@ class SurfacePoints:
         image: torch.Tensor,
         face: torch.Tensor,
         barycentric: torch.Tensor,
-        footprint: torch.Tensor | None = None,
+        footprint: Callable[[], torch.Tensor] | None = None,
         *,
         ops: ModuleType,
         normals: str = "smooth",
@@ -49,7 +50,7 @@ class SurfacePoints:
     ) -> None:
         self.mesh, self.camera, self.lights, self.batch, self.ops = mesh, camera, lights, batch, ops
         self.image, self.face, self.barycentric = image, face, barycentric
-        # Twice the area of a face in barycentrics (½) over that of a pixel, for mip-maps; None where not needed.
+        # Twice the area of a face in barycentrics (½) over that of a pixel, for mip-maps.
         self._footprint = footprint
         self.is_smooth = normals == "smooth"
         self._maps = maps  # "normal" and "uv", where they are outputs: gathered with the first that a shader asks for
@@ -111,14 +112,12 @@ class SurfacePoints:
         """
         rows, stride = self.table(values)
         index = self.corners(self.mesh.faces if faces is None else faces, stride)
-        blended: torch.Tensor = self.ops.blend(rows, index, self.barycentric)
-        return blended
+        return self.ops.blend(rows, index, self.barycentric)
 
     def of_face(self, values: torch.Tensor) -> torch.Tensor:
         """Return each point's own of an attribute of the faces, `(..., F, C)`, as `(P, C)`."""
         rows, stride = self.table(values)
-        own: torch.Tensor = self.ops.blend(rows, (self.face + self.image * stride)[:, None], self._ones)
-        return own
+        return self.ops.blend(rows, (self.face + self.image * stride)[:, None], self._ones)
 
     def of_image(self, values: torch.Tensor) -> torch.Tensor:
         """Return each point's own of what images have, `(..., C)`, as `(P, C)`: a camera's position, say."""
@@ -210,7 +209,7 @@ class SurfacePoints:
         a, b, c = rows[self.corners(mesh.uv_faces, stride)].unbind(1)
         ab, ac = b - a, c - a
         height, width = mesh.texture.shape[-3:-1]
-        texels = (ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]).abs() * (height * width) * self._footprint
+        texels = (ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]).abs() * (height * width) * self._footprint()
         return 0.5 * texels.clamp(min=1e-12).log2()
 
     def light_arguments(self, near: bool) -> tuple[torch.Tensor | None, torch.Tensor]:
@@ -286,7 +285,7 @@ class SurfacePoints:
         own_texture = mesh.texture.batch_shape.numel() != 1
         if own_texture:
             texture = texture.expand(*self.batch, *texture.shape[-3:])
-        color: torch.Tensor = self.ops.surface(
+        return self.ops.surface(
             uv,
             corners if same else self.corners(mesh.uv_faces, uv_stride),
             frame,
@@ -300,7 +299,6 @@ class SurfacePoints:
             parallel_view=self.camera.is_orthographic,
             glossy=glossy,
         )
-        return color
 
     # --- tables of vertices, faces and images -----------------------------------------------------------------------
 

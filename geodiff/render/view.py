@@ -4,6 +4,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -26,7 +27,7 @@ class View:
     """What is seen: B images of a mesh, or of the meshes of a batch. Everything that renders takes one.
 
     Attributes:
-        mesh: the mesh, or the batch of meshes.
+        mesh: a `Mesh`, or a `MeshBatch`.
         camera: one camera, or a batch of them.
         image_size: `(H, W)`, in samples: with supersampling, more than pixels.
         batch: the shape of the batch of images, of B in all; `()` for a single image.
@@ -38,7 +39,7 @@ class View:
 
     __repr__ = shapes_repr
 
-    mesh: Mesh | MeshBatch
+    mesh: Any
     camera: Camera
     image_size: tuple[int, int]
     batch: tuple[int, ...]
@@ -65,17 +66,17 @@ class View:
     @property
     def most_faces(self) -> int:
         """How many faces an image has at most."""
-        raise NotImplementedError
+        return len(self.mesh.faces)
 
     @property
     def edge_cycles(self) -> torch.Tensor:
         """For each side of a face the next side on the same edge, see `geodiff.reference.edge_cycles`, `(F, 3)`."""
-        raise NotImplementedError
+        return self.mesh.topology.edge_cycles
 
     @property
     def starts(self) -> torch.Tensor:
         """Where the faces and the vertices of each image begin in those of `mesh`, `(B, 2)`."""
-        raise NotImplementedError
+        return self.layout.new_zeros(self.images, 2)
 
     def depth_ends(self) -> torch.Tensor:
         """Return the least and greatest depth (B, 2) of each image's vertices, from `near` on; 1 and 1 for no mesh.
@@ -87,15 +88,11 @@ class View:
         return self._depth_ends(self.clip[:, 2].clamp(min=self.camera.near))
 
     def _depth_ends(self, depth: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
+        depth = depth.reshape(self.images, -1)
+        return torch.stack([depth.amin(dim=1), depth.amax(dim=1)], dim=1)
 
     def surface_points(
-        self,
-        image: torch.Tensor,
-        face: torch.Tensor,
-        barycentric: torch.Tensor,
-        lights: list[Light],
-        **options: Any,
+        self, image: torch.Tensor, face: torch.Tensor, barycentric: torch.Tensor, lights: list[Light], **options: Any
     ) -> Iterator[SurfacePoints]:
         """Return points seen on the surfaces, mesh by mesh.
 
@@ -106,7 +103,8 @@ class View:
             lights: of all images.
             options: of `SurfacePoints`.
         """
-        raise NotImplementedError
+        seen = image, face, barycentric, partial(self.footprint, image, face, barycentric)
+        yield SurfacePoints(self.mesh, self.camera, lights, self.batch, *seen, ops=self.ops, **options)
 
     def footprint(self, image: torch.Tensor, face: torch.Tensor, barycentric: torch.Tensor) -> torch.Tensor:
         """Return what twice a face's area in the texture is multiplied with for its texels a sample, at each point.
@@ -122,39 +120,8 @@ class View:
             return w**3 / det.clamp(min=torch.finfo(det.dtype).tiny) * step**2
 
 
-class _MeshView(View):
-    """Of one topology: all images share the faces."""
-
-    mesh: Mesh
-
-    @property
-    def most_faces(self) -> int:
-        return len(self.mesh.faces)
-
-    @property
-    def edge_cycles(self) -> torch.Tensor:
-        return self.mesh.topology.edge_cycles
-
-    @property
-    def starts(self) -> torch.Tensor:
-        return self.layout.new_zeros(self.images, 2)
-
-    def _depth_ends(self, depth: torch.Tensor) -> torch.Tensor:
-        depth = depth.reshape(self.images, -1)
-        return torch.stack([depth.amin(dim=1), depth.amax(dim=1)], dim=1)
-
-    def surface_points(
-        self, image: torch.Tensor, face: torch.Tensor, barycentric: torch.Tensor, lights: list[Light], **options: Any
-    ) -> Iterator[SurfacePoints]:
-        footprint = self.footprint(image, face, barycentric) if _has_mipmaps(self.mesh) else None
-        seen = image, face, barycentric, footprint
-        yield SurfacePoints(self.mesh, self.camera, lights, self.batch, *seen, ops=self.ops, **options)
-
-
 class _BatchView(View):
     """Of meshes of their own textures and sizes, each in one image."""
-
-    mesh: MeshBatch
 
     @property
     def most_faces(self) -> int:
@@ -178,20 +145,12 @@ class _BatchView(View):
         self, image: torch.Tensor, face: torch.Tensor, barycentric: torch.Tensor, lights: list[Light], **options: Any
     ) -> Iterator[SurfacePoints]:
         ends = torch.bincount(image, minlength=self.images).tolist()
-        meshes = list(self.mesh)
-        footprints: Any = [None] * self.images
-        if any(map(_has_mipmaps, meshes)):
-            footprints = self.footprint(image, face, barycentric).split(ends)
-        parts = zip(meshes, face.split(ends), barycentric.split(ends), footprints, strict=True)
-        for i, (mesh, own_face, own_barycentric, footprint) in enumerate(parts):
+        parts = zip(self.mesh, *(part.split(ends) for part in (image, face, barycentric)), strict=True)
+        for i, (mesh, own_image, *own) in enumerate(parts):
             eye = self.camera[i if len(self.camera) > 1 else 0] if self.camera.batch_shape else self.camera
             own_lights = [light.select(self.batch, i) for light in lights]
-            seen = torch.zeros_like(own_face), own_face, own_barycentric, footprint
+            seen = torch.zeros_like(own_image), *own, partial(self.footprint, own_image, *own)
             yield SurfacePoints(mesh, eye, own_lights, (), *seen, ops=self.ops, **options)
-
-
-def _has_mipmaps(mesh: Mesh) -> bool:
-    return mesh.texture is not None and mesh.texture.mipmaps
 
 
 def pack(where: str, mesh: Any, camera: Any, image_size: tuple[int, int], backend: str = "kernel") -> View:
@@ -204,7 +163,6 @@ def pack(where: str, mesh: Any, camera: Any, image_size: tuple[int, int], backen
         fix = "Make one with Camera.orbit or Camera.look_at."
         raise fail(where, "camera", "a geodiff.Camera", camera, fix, TypeError)
     who = BACKENDS[choice(where, "backend", backend, tuple(BACKENDS))]
-    view: View
     if isinstance(mesh, MeshBatch):
         count = len(mesh)
         if camera.batch_shape not in ((), (1,), (count,)):
@@ -214,7 +172,7 @@ def pack(where: str, mesh: Any, camera: Any, image_size: tuple[int, int], backen
         own = camera[mesh.vertex_batch] if camera.batch_shape == (count,) and count > 1 else camera
         points = mesh.vertices[:, None] if own.batch_shape not in ((), (1,)) else mesh.vertices
         clip = own.to_clip(points).reshape(-1, 4)
-        view = _BatchView(mesh, camera, image_size, (count,), clip, mesh.faces, mesh.layout, who)
+        view: View = _BatchView(mesh, camera, image_size, (count,), clip, mesh.faces, mesh.layout, who)
     elif isinstance(mesh, Mesh):
         try:
             common_batch(mesh.batch_shape, camera.batch_shape)
@@ -225,7 +183,7 @@ def pack(where: str, mesh: Any, camera: Any, image_size: tuple[int, int], backen
         clip = camera.to_clip(mesh.vertices)
         batch = tuple(clip.shape[:-2])
         packed = clip.reshape(-1, 4), mesh.faces_int32, mesh.layout_for(math.prod(batch))
-        view = _MeshView(mesh, camera, image_size, batch, *packed, who)
+        view = View(mesh, camera, image_size, batch, *packed, who)
     else:
         fix = "Make one with Mesh(vertices, faces)."
         raise fail(where, "mesh", "a geodiff.Mesh or MeshBatch", mesh, fix, TypeError)

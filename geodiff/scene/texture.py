@@ -133,8 +133,7 @@ class Texture(Saved):
         if self.filter == "bilinear" and (not self.mipmaps or lod is None):
             image = self.image.reshape(-1, *self.shape[-3:]).to(uv.dtype)
             which = torch.zeros(0, dtype=torch.int64, device=uv.device) if index is None else index
-            sampled: torch.Tensor = backend.sample(image, uv, which, wrap=self.wrap)
-            return sampled
+            return backend.sample(image, uv, which, wrap=self.wrap)
         if lod is None or not self.mipmaps:
             lod = torch.zeros_like(uv[:, 0])
         # Two levels: texels of both in one table, blended at once.
@@ -149,8 +148,7 @@ class Texture(Saved):
         parts = [self._terms(uv, table[level, 0], table[level, 1], start[level], index) for level in (fine, coarse)]
         rows = torch.cat([level.reshape(-1, self.shape[-1]) for level in levels])
         weight = torch.cat([parts[0][1] * (1 - part), parts[1][1] * part], dim=1)
-        blended: torch.Tensor = backend.blend(rows.to(uv.dtype), torch.cat([parts[0][0], parts[1][0]], dim=1), weight)
-        return blended
+        return backend.blend(rows.to(uv.dtype), torch.cat([parts[0][0], parts[1][0]], dim=1), weight)
 
     def _terms(
         self, uv: torch.Tensor, height: Any, width: Any, start: Any, index: torch.Tensor | None
