@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.render.points import SurfacePoints
 from geodiff.render.view import View
 from geodiff.scene.light import Light, PointLight
@@ -16,6 +17,7 @@ Shader = Callable[[SurfacePoints], torch.Tensor]
 """A shader returns the colours (P, 3) of P points, of the dtype of their barycentrics."""
 
 
+@outside_autocast
 def unlit(points: SurfacePoints) -> torch.Tensor:
     """Return the surface's own colour times the material's diffuse one."""
     color = points.own_color()
@@ -25,11 +27,13 @@ def unlit(points: SurfacePoints) -> torch.Tensor:
     return diffuse if color is None else color * diffuse
 
 
+@outside_autocast
 def lambert(points: SurfacePoints) -> torch.Tensor:
     """Light each point, without highlights."""
     return _by_pixel(points, False)
 
 
+@outside_autocast
 def phong(points: SurfacePoints) -> torch.Tensor:
     """Light each point, with highlights (Phong, "Illumination for computer generated pictures", 1975)."""
     return _by_pixel(points, True)
@@ -49,6 +53,7 @@ def _lit(color: torch.Tensor | None, diffuse: torch.Tensor, specular: torch.Tens
     return color if specular is None else color + specular
 
 
+@outside_autocast
 def gouraud(points: SurfacePoints) -> torch.Tensor:
     """Light the vertices (if flat, each corner of each face), and interpolate that (Gouraud, 1971)."""
     color = points.own_color()

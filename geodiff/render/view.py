@@ -2,7 +2,6 @@
 """What is seen, as one object: a mesh and a camera, packed as the kernels take them, and who computes."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from types import ModuleType
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from geodiff import ops, reference
+from geodiff.modes import outside_autocast
 from geodiff.render.points import SurfacePoints
 from geodiff.scene.camera import Camera
 from geodiff.scene.light import Light
@@ -22,6 +22,7 @@ BACKENDS = {"kernel": ops, "reference": reference}
 """Who computes: the kernels, or their twins in plain torch."""
 
 
+@outside_autocast
 @dataclass(frozen=True, eq=False)
 class View:
     """What is seen: B images of a mesh, or of the meshes of a batch. Everything that renders takes one.
@@ -93,7 +94,7 @@ class View:
 
     def surface_points(
         self, image: torch.Tensor, face: torch.Tensor, barycentric: torch.Tensor, lights: list[Light], **options: Any
-    ) -> Iterator[SurfacePoints]:
+    ) -> list[SurfacePoints]:
         """Return points seen on the surfaces, mesh by mesh.
 
         Args:
@@ -104,7 +105,7 @@ class View:
             options: of `SurfacePoints`.
         """
         seen = image, face, barycentric, partial(self.footprint, image, face, barycentric)
-        yield SurfacePoints(self.mesh, self.camera, lights, self.batch, *seen, ops=self.ops, **options)
+        return [SurfacePoints(self.mesh, self.camera, lights, self.batch, *seen, ops=self.ops, **options)]
 
     def footprint(self, image: torch.Tensor, face: torch.Tensor, barycentric: torch.Tensor) -> torch.Tensor:
         """Return what twice a face's area in the texture is multiplied with for its texels a sample, at each point.
@@ -120,6 +121,7 @@ class View:
             return w**3 / det.clamp(min=torch.finfo(det.dtype).tiny) * step**2
 
 
+@outside_autocast
 class _BatchView(View):
     """Of meshes of their own textures and sizes, each in one image."""
 
@@ -143,14 +145,16 @@ class _BatchView(View):
 
     def surface_points(
         self, image: torch.Tensor, face: torch.Tensor, barycentric: torch.Tensor, lights: list[Light], **options: Any
-    ) -> Iterator[SurfacePoints]:
+    ) -> list[SurfacePoints]:
         ends = torch.bincount(image, minlength=self.images).tolist()
+        points = []
         parts = zip(self.mesh, *(part.split(ends) for part in (image, face, barycentric)), strict=True)
         for i, (mesh, own_image, *own) in enumerate(parts):
             eye = self.camera[i if len(self.camera) > 1 else 0] if self.camera.batch_shape else self.camera
             own_lights = [light.select(self.batch, i) for light in lights]
             seen = torch.zeros_like(own_image), *own, partial(self.footprint, own_image, *own)
-            yield SurfacePoints(mesh, eye, own_lights, (), *seen, ops=self.ops, **options)
+            points.append(SurfacePoints(mesh, eye, own_lights, (), *seen, ops=self.ops, **options))
+        return points
 
 
 def pack(where: str, mesh: Any, camera: Any, image_size: tuple[int, int], backend: str = "kernel") -> View:
