@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from geodiff.modes import outside_autocast
-from geodiff.render.view import View, pack
+from geodiff.render.view import BACKENDS, pack
 from geodiff.scene.camera import Camera
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mesh_batch import MeshBatch
@@ -35,7 +35,9 @@ class Fragments:
     distance: torch.Tensor
     barycentric: torch.Tensor
     depth: torch.Tensor
-    _view: View = field(repr=False)
+    _faces: torch.Tensor = field(repr=False)
+    _starts: torch.Tensor = field(repr=False)
+    _backend: str = field(repr=False)
 
     @property
     def mask(self) -> torch.Tensor:
@@ -71,9 +73,9 @@ class Fragments:
         batch = self.face_id.shape[:-3]
         if not matches(values.shape, ("...", "V", "C")):
             raise fail(where, "values", "of shape (..., V, C)", values)
-        corners = self._view.mesh.faces if faces is None else faces
-        if corners.shape != self._view.mesh.faces.shape:
-            raise fail(where, "faces", f"of shape {tuple(self._view.mesh.faces.shape)}, one row for each face", faces)
+        corners = self._faces if faces is None else faces
+        if corners.shape != self._faces.shape:
+            raise fail(where, "faces", f"of shape {tuple(self._faces.shape)}, one row for each face", faces)
         count = values.shape[-2]
         if values.shape[:-2].numel() != 1:
             try:
@@ -87,11 +89,12 @@ class Fragments:
         mask = self.mask.reshape(-1)
         hit = mask.nonzero()[:, 0]
         image = hit // max(math.prod(self.face_id.shape[-3:]), 1)
-        start = self._view.starts[image]
+        start = self._starts[image]
         index = corners[self.face_id.reshape(-1)[hit] + start[:, 0]] + start[:, 1:] + (image * stride)[:, None]
         if index.numel() and int(index.max()) >= len(rows):
             raise fail(where, "values", "one row for each vertex", values, "Or pass faces=.")
-        mixed = self._view.ops.blend(rows.to(self.barycentric.dtype), index, self.barycentric.reshape(-1, 3)[hit])
+        ops = BACKENDS[self._backend]
+        mixed = ops.blend(rows.to(self.barycentric.dtype), index, self.barycentric.reshape(-1, 3)[hit])
         dense = mixed.new_zeros(len(mask), mixed.shape[1]).index_copy(0, hit, mixed)
         return dense.reshape(*self.face_id.shape, mixed.shape[1])
 
@@ -145,5 +148,7 @@ def fragments(
         distance=found.distance.reshape(*view.batch, *size, k),
         barycentric=found.barycentric.reshape(*view.batch, *size, k, 3),
         depth=found.depth.reshape(*view.batch, *size, k),
-        _view=view,
+        _faces=mesh.faces,
+        _starts=view.starts,
+        _backend=backend,
     )

@@ -2,7 +2,7 @@
 """What is seen, as one object: a mesh and a camera, packed as the kernels take them, and who computes."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -35,7 +35,7 @@ class View:
         clip: vertices of all images `(x·w, y·w, depth, w)`, `(N, 4)`.
         faces: corners of all faces, `(F, 3)`, indices local to the image's mesh.
         layout: one row `[vertex_start, face_start, face_count]` an image, `(B, 3)`.
-        ops: who computes, `geodiff.ops` or `geodiff.reference`: functions of the same names and arguments.
+        backend: who computes, ``"kernel"`` or ``"reference"``.
     """
 
     __repr__ = shapes_repr
@@ -47,7 +47,12 @@ class View:
     clip: torch.Tensor
     faces: torch.Tensor
     layout: torch.Tensor
-    ops: ModuleType = field(repr=False)
+    backend: str
+
+    @property
+    def ops(self) -> ModuleType:
+        """`geodiff.ops` or `geodiff.reference`: functions of the same names and arguments."""
+        return BACKENDS[self.backend]
 
     @property
     def packed(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -166,7 +171,7 @@ def pack(where: str, mesh: Any, camera: Any, image_size: tuple[int, int], backen
     if not isinstance(camera, Camera):
         fix = "Make one with Camera.orbit or Camera.look_at."
         raise fail(where, "camera", "a geodiff.Camera", camera, fix, TypeError)
-    who = BACKENDS[choice(where, "backend", backend, tuple(BACKENDS))]
+    choice(where, "backend", backend, tuple(BACKENDS))
     if isinstance(mesh, MeshBatch):
         count = len(mesh)
         if camera.batch_shape not in ((), (1,), (count,)):
@@ -176,7 +181,7 @@ def pack(where: str, mesh: Any, camera: Any, image_size: tuple[int, int], backen
         own = camera[mesh.vertex_batch] if camera.batch_shape == (count,) and count > 1 else camera
         points = mesh.vertices[:, None] if own.batch_shape not in ((), (1,)) else mesh.vertices
         clip = own.to_clip(points).reshape(-1, 4)
-        view: View = _BatchView(mesh, camera, image_size, (count,), clip, mesh.faces, mesh.layout, who)
+        view: View = _BatchView(mesh, camera, image_size, (count,), clip, mesh.faces, mesh.layout, backend)
     elif isinstance(mesh, Mesh):
         try:
             common_batch(mesh.batch_shape, camera.batch_shape)
@@ -187,7 +192,7 @@ def pack(where: str, mesh: Any, camera: Any, image_size: tuple[int, int], backen
         clip = camera.to_clip(mesh.vertices)
         batch = tuple(clip.shape[:-2])
         packed = clip.reshape(-1, 4), mesh.faces_int32, mesh.layout_for(math.prod(batch))
-        view = View(mesh, camera, image_size, batch, *packed, who)
+        view = View(mesh, camera, image_size, batch, *packed, backend)
     else:
         fix = "Make one with Mesh(vertices, faces)."
         raise fail(where, "mesh", "a geodiff.Mesh or MeshBatch", mesh, fix, TypeError)

@@ -2,6 +2,7 @@
 """Coverage models of one's own: their pictures, gradients, batches and backends, and what is said of wrong ones."""
 
 import math
+import pickle
 from typing import Any
 
 import pytest
@@ -167,7 +168,7 @@ def test_the_view_says_what_is_seen() -> None:
         assert view.mesh is mesh and view.camera is eye and view.batch == images and view.image_size == (12, 12)
         assert view.most_faces == 80 and view.clip.shape == (view.images * 42, 4) and len(view.faces) == 80 * meshes
         assert isinstance(softness.distribution, gd.soft.Cauchy) and softness.scale == 0.1
-        assert "tensor(" not in repr(view)
+        assert "tensor(" not in repr(view) and torch.equal(pickle.loads(pickle.dumps(view)).clip, view.clip)
         assert_close_relative(
             view.ops.contour(*view.packed, **view.frame, distribution="cauchy", scale=0.1, edges=view.edge_cycles),
             Contour().alpha(view, softness),
