@@ -16,6 +16,9 @@ import numpy as np
 import torch
 
 _state = {"checks": False}
+# Tuples, since torch.compile cannot make a union of such types.
+_ARRAYS, _LISTS = (torch.Tensor, np.ndarray), (list, tuple, numbers.Real)
+_NUMBERS = (np.ndarray, *_LISTS)
 _PACKAGE = os.path.dirname(__file__) + os.sep
 
 
@@ -225,7 +228,7 @@ def as_tensor(where: str, argument: str, value: Any) -> torch.Tensor:
     """Return a tensor as it is; copy a NumPy array, list or number into one."""
     if isinstance(value, torch.Tensor):
         return value
-    if isinstance(value, np.ndarray | list | tuple | numbers.Real) and not isinstance(value, bool):
+    if isinstance(value, _NUMBERS) and not isinstance(value, bool):
         try:
             if isinstance(value, np.ndarray):
                 return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
@@ -284,7 +287,7 @@ def promote(where: str, **values: Any) -> dict[str, torch.Tensor]:
             raise fail(where, name, "float32 or float64", tensor, "Convert it with .float().", TypeError)
         if tensor.is_complex() or tensor.dtype == torch.bool:
             raise fail(where, name, "real numbers", tensor, error=TypeError)
-        if isinstance(values[name], torch.Tensor | np.ndarray) and tensor.dtype == torch.float64:
+        if isinstance(values[name], _ARRAYS) and tensor.dtype == torch.float64:
             wide = torch.float64
         if tensor.device.type != "cpu":
             if device.type != "cpu" and device != tensor.device:
@@ -295,7 +298,7 @@ def promote(where: str, **values: Any) -> dict[str, torch.Tensor]:
     # A list or a Python number is read at double precision first, so that 0.1 means 0.1 in a float64 computation.
     result = {}
     for name, tensor in tensors.items():
-        if isinstance(values[name], list | tuple | numbers.Real) and tensor.is_floating_point():
+        if isinstance(values[name], _LISTS) and tensor.is_floating_point():
             tensor = torch.as_tensor(values[name], dtype=torch.float64)
         if tensor.device != device and isinstance(values[name], torch.Tensor) and tensor.dim() > 0:
             raise fail(

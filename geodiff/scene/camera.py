@@ -17,7 +17,18 @@ from geodiff.scene.pose import (
     rotation_from_vector,
     vector,
 )
-from geodiff.validation import Place, common_batch, fail, floating, matches, placement, positive, promote, shape_text
+from geodiff.validation import (
+    Place,
+    common_batch,
+    fail,
+    floating,
+    looks_at_values,
+    matches,
+    placement,
+    positive,
+    promote,
+    shape_text,
+)
 
 # OpenGL's camera axes (x right, y up, z backward) from OpenCV's (x right, y down, z forward), and back.
 _FLIP = (1.0, -1.0, -1.0)
@@ -147,11 +158,7 @@ class Camera(Saved):
         distance, e, a = values["distance"], values["elevation_deg"].deg2rad(), values["azimuth_deg"].deg2rad()
         positive(where, "distance", distance)
         # cos 90° in floating point is not 0 but a rounding error of π/2.
-        if (
-            up is None
-            and e.device.type == "cpu"
-            and bool((e.detach().cos().abs() < 8 * torch.finfo(e.dtype).eps).any())
-        ):
+        if up is None and looks_at_values(e) and bool((e.detach().cos().abs() < 8 * torch.finfo(e.dtype).eps).any()):
             raise fail(
                 where,
                 "elevation_deg",
@@ -239,7 +246,7 @@ class Camera(Saved):
             focal = 2.0 / values["extent"]
         else:
             fov = values["fov_deg"]
-            if fov.device.type == "cpu" and not bool(((fov > 0) & (fov < 180)).all()):
+            if looks_at_values(fov) and not bool(((fov > 0) & (fov < 180)).all()):
                 raise fail(where, "fov_deg", "in (0, 180) degrees", str(fov.detach().tolist()))
             focal = 1.0 / (0.5 * fov.deg2rad()).tan()
         focal = focal[..., None].expand(*focal.shape, 2)
@@ -276,7 +283,7 @@ class Camera(Saved):
         off = torch.stack((K[..., 0, 1], K[..., 1, 0]), dim=-1).detach().abs()
         last = (K[..., 2, :] - K.new_tensor([0.0, 0.0, 1.0])).detach().abs()
         lengths = K[..., (0, 1), (0, 1)].detach().abs()
-        if K.device.type == "cpu" and bool((off > 1e-6 * lengths).any() or (last > 1e-9).any()):
+        if looks_at_values(K) and bool((off > 1e-6 * lengths).any() or (last > 1e-9).any()):
             raise fail(
                 "Camera.from_K",
                 "K",

@@ -5,6 +5,7 @@ import copy
 import functools
 import os
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from geodiff.validation import (
     fail,
     floating,
     integers,
+    looks_at_values,
     matches,
     placement,
     promote,
@@ -459,7 +461,7 @@ class Mesh(Saved):
         """Return the mesh under the affine map x ↦ A x + t with ``matrix`` [[A, t], [0, 1]] of shape (..., 4, 4)."""
         matrix = self._operand("transformed", "matrix", matrix, ("...", 4, 4))
         last = matrix.detach()[..., 3, :]
-        if last.device.type == "cpu" and not torch.equal(last, last.new_tensor([0.0, 0, 0, 1]).expand_as(last)):
+        if looks_at_values(last) and not torch.equal(last, last.new_tensor([0.0, 0, 0, 1]).expand_as(last)):
             raise fail("Mesh.transformed", "matrix", "affine, its last row (0, 0, 0, 1)", str(last.tolist()))
         return self.with_vertices(self.vertices @ matrix[..., :3, :3].mT + matrix[..., None, :3, 3])
 
@@ -483,7 +485,7 @@ class Mesh(Saved):
         low, high = (self.bounds - place).unbind(-2)
         centred = (self.vertices - place) - (0.5 * (low + high))[..., None, :]
         size = (high - low).amax(-1) if kind == "box" else torch.linalg.vector_norm(centred, dim=-1).amax(-1)
-        if size.device.type == "cpu" and not bool((size > 0).all()):
+        if looks_at_values(size) and not bool((size > 0).all()):
             raise fail("Mesh.normalized", "mesh", "of some extent", "all vertices in one point")
         return self.with_vertices(centred / size[..., None, None])
 
@@ -553,7 +555,12 @@ class Mesh(Saved):
     @property
     def vertex_normals(self) -> torch.Tensor:
         """(..., V, 3) unit normals, weighted by area. See ``ops.vertex_normals``."""
-        return self._quantity("vertex_normals", lambda vertices, _: ops.vertex_normals(vertices, self.faces_int32))
+        return self.vertex_normals_by(ops)
+
+    def vertex_normals_by(self, backend: ModuleType) -> torch.Tensor:
+        """Return `vertex_normals` as `geodiff.ops` or its twin `geodiff.reference` computes them."""
+        name = f"{backend.__name__}.vertex_normals"
+        return self._quantity(name, lambda vertices, _: backend.vertex_normals(vertices, self.faces_int32))
 
     @property
     def bounds(self) -> torch.Tensor:

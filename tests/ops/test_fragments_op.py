@@ -21,7 +21,7 @@ def ranking(layout: torch.Tensor, dtype: torch.dtype = torch.float64) -> referen
     )
 
 
-def dense(fragments: reference.Fragments, faces: int) -> tuple[torch.Tensor, torch.Tensor]:
+def dense(fragments: reference.FragmentMaps, faces: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Distance, barycentrics and depth by pixel and face, `(B·H·W, F, 5)`, and which pairs are there.
 
     So that nothing depends on the order of faces that are equally deep: neighbours are, at a common edge.
@@ -74,7 +74,7 @@ def test_the_best_are_kept(scene: Scene, dtype: torch.dtype, order: str):
     got = ops.fragments(clip, faces, layout, k=k, ranking=rank, **options)
     wanted = reference.fragments(clip.double(), faces, layout, k=k, ranking=exact, **options)
 
-    def keys(fragments: reference.Fragments) -> torch.Tensor:
+    def keys(fragments: reference.FragmentMaps) -> torch.Tensor:
         d = fragments.distance.double()
         if order == "depth":
             return fragments.depth
