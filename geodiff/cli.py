@@ -129,7 +129,7 @@ def render(mesh: pathlib.Path, device: str, **options: Any) -> None:
     Writes images and transforms.json, as fit-mesh reads them, to the folder OUT, or an animation, or both.
     """
     on_cpu("render", device)
-    from geodiff.tasks.render_command import render_command
+    from geodiff.tasks.render.command import render_command
 
     for line in render_command(mesh, **options):
         click.echo(line)
@@ -265,7 +265,7 @@ def fit_pose(
     """
     on_cpu("fit-pose", device)
     from geodiff import tasks
-    from geodiff.tasks.pose_input import command_inputs, command_lights
+    from geodiff.tasks.pose.input import command_inputs, command_lights
 
     changes = {name: value for name, value in options.items() if value is not None}
     if loss:
@@ -469,7 +469,7 @@ def view(paths: tuple[pathlib.Path, ...], output: pathlib.Path | None, host: str
     or folders of results.
     """
     from geodiff import tasks
-    from geodiff.tasks.view_files import things_to_see
+    from geodiff.tasks.view.things import things_to_see
 
     found = things_to_see(paths, "view")
     title = ", ".join(str(path) for path in paths)

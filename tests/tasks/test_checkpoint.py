@@ -305,7 +305,7 @@ def test_damaged_rows(tmp_path: pathlib.Path) -> None:
 
 def test_rows_of_another_kind(tmp_path: pathlib.Path) -> None:
     """A line with the right checksum that is no row of the job."""
-    from geodiff.tasks.sweep_files import _signed
+    from geodiff.tasks.sweep.outputs import _signed
 
     sweep(tmp_path)
     path = tmp_path / "rows.jsonl"

@@ -139,12 +139,12 @@ def test_the_lock_is_there_during_a_job_and_gone_afterwards(
     for end in ends:
         with monkeypatch.context() as patch:
             if end is not None:
-                broken = {"fit_mesh": "geodiff.tasks.fit_mesh._Job.run", "fit_pose": "geodiff.tasks.fit_pose._Job.run",
-                          "fit_nurbs": "geodiff.tasks.fit_nurbs.fit_surface",
-                          "fit_atlas": "geodiff.tasks.fit_atlas._Job.run",
-                          "sweep": "geodiff.tasks.sweep.run_case"}[job]  # fmt: skip
-                module, *names = broken.removeprefix("geodiff.tasks.").split(".")
-                target: Any = sys.modules[f"geodiff.tasks.{module}"]
+                broken = {"fit_mesh": "geodiff.tasks.mesh.job._Job.run", "fit_pose": "geodiff.tasks.pose.job._Job.run",
+                          "fit_nurbs": "geodiff.tasks.nurbs.job.fit_surface",
+                          "fit_atlas": "geodiff.tasks.atlas.job._Job.run",
+                          "sweep": "geodiff.tasks.sweep.job.run_case"}[job]  # fmt: skip
+                module, names = ".".join(broken.split(".")[:4]), broken.split(".")[4:]
+                target: Any = sys.modules[module]  # not by attributes: functions have names of folders
                 for name in names[:-1]:
                     target = getattr(target, name)
 

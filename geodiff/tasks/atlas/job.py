@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recover a surface from a cloud of points as an atlas of charts, from file to meshes, pictures and figures."""
+
+import dataclasses
+import math
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+import geodiff
+from geodiff.atlas.atlas import Atlas
+from geodiff.atlas.cloud import Cloud, read_cloud
+from geodiff.atlas.fit import FittedCharts, Fitter, Settings
+from geodiff.modes import outside_autocast
+from geodiff.scene.mesh import Mesh
+from geodiff.tasks.atlas import outputs
+from geodiff.tasks.atlas.result import FitAtlasResult
+from geodiff.tasks.atlas.settings import Outputs
+from geodiff.tasks.checkpoint import (
+    FINITE,
+    Like,
+    Many,
+    Number,
+    fingerprint,
+    load_checkpoint,
+    remove_checkpoint,
+    save_checkpoint,
+)
+from geodiff.tasks.clouds import ENDINGS, read_cloud_file
+from geodiff.tasks.descent import changed
+from geodiff.tasks.lock import output_folder
+from geodiff.tasks.team import Team
+from geodiff.validation import as_tensor, choice, fail, floating, number
+
+_WHERE = "fit_atlas"
+_MESHES = ("ply", "obj", "stl", "glb")
+
+
+@outside_autocast
+def fit_atlas(
+    points: Any,
+    *,
+    normals: Any = None,
+    array: str | None = None,
+    file_normals: bool = True,
+    truth: Mesh | torch.Tensor | str | os.PathLike[str] | None = None,
+    settings: Settings | None = None,
+    output: str | os.PathLike[str] | None = None,
+    samples: int = 200_000,
+    refine: int = 0,
+    watertight: bool = True,
+    depth: int = 8,
+    open_boundaries: bool = False,
+    resume: bool = True,
+    checkpoint_seconds: float = 20.0,
+    callback: Callable[[dict[str, Any]], Any] | None = None,
+    progress: bool = True,
+    command: str | None = None,
+    **changes: Any,
+) -> FitAtlasResult:
+    """Recover a surface from a cloud of points: with noise, without normals, open or closed.
+
+    The cloud is covered by overlapping patches of one sheet each; a small network maps the unit square to each of them
+    and stops at the noise; then neighbouring charts are brought to agree, turned to one side and trimmed to where the
+    points are. Started by ``torchrun``, its processes share the charts and give the same atlas; the first of them
+    writes the files.
+
+    Args:
+        points: (N, 3), or the path of a cloud: see `geodiff.tasks.clouds.read_cloud_file`.
+        normals: (N, 3), pointing to one side, of any length; left out, those of the file, or estimated ones.
+        array: which array of an ``.npz``.
+        file_normals: use the normals of the file, if it has any; False where they do not all point to one side.
+        truth: the true surface, only to be compared with: a mesh, points (T, 3), or the path of either.
+        settings: a `geodiff.atlas.fit.Settings`; left out, the defaults.
+        output: a folder, made where missing, for ``atlas.npz``, ``samples.ply`` (points, normals, confidence),
+            ``charts.obj`` and ``charts.glb`` (all charts in one, with a texture layout), ``watertight.ply`` (where
+            Open3D can be imported), ``pictures.png``, ``errors.png`` (needs Matplotlib) and ``metrics.json``. Files of
+            an earlier fit are replaced, others left alone.
+        samples: how many points to draw of the surface.
+        refine: times that the triangles of ``charts.obj`` are cut into four.
+        watertight: make ``watertight.ply``.
+        depth: of its octree: 8 resolves 1/256 of the extent.
+        open_boundaries: leave its holes and borders open.
+        resume: go on from the checkpoint in ``output``, if there is one, to bitwise the same result as without the
+            interruption; False starts afresh. A finished job removes its checkpoint.
+        checkpoint_seconds: between checkpoints; 0 makes one after each chunk of charts.
+        callback: called with each record of the history.
+        progress: show a progress bar.
+        command: the command line, to be noted in ``metrics.json``.
+        **changes: fields of `geodiff.atlas.fit.Settings`, for instance ``target=60, widths=(128, 128)``.
+
+    Returns:
+        A `FitAtlasResult`.
+
+    Raises:
+        TypeError, ValueError: as each argument's check says; fewer than 16 distinct points, NaN, points on a line; a
+            checkpoint that is damaged or of another job.
+        FileNotFoundError: no such file.
+        ImportError: LAS files without laspy.
+        OSError: ``output`` cannot be written to, or the disk is full; ValueError: another process writes there.
+
+    Example:
+        >>> import torch, geodiff as gd
+        >>> ball = torch.nn.functional.normalize(torch.randn(600, 3), dim=1)
+        >>> fit = gd.fit_atlas(ball + 0.01 * torch.randn(600, 3), steps=30, rounds=1, progress=False)
+        >>> found = fit.atlas.sample(1000)
+        >>> bool((found.points.norm(dim=1) - 1).abs().mean() < 0.01)
+        True
+    """
+    begin = time.perf_counter()
+    settings = changed(_WHERE, Settings, settings, changes, "geodiff.atlas.fit.Settings")
+    wanted = Outputs(samples, refine, watertight, depth, open_boundaries)
+    number(_WHERE, "checkpoint_seconds", checkpoint_seconds, 0, math.inf)
+    source = os.fspath(points) if isinstance(points, str | os.PathLike) else None
+    points, normals = _read(points, normals, array, file_normals)
+    known = None if truth is None else _truth(truth)
+    # After the checks of the arguments, but before the work.
+    with Team.join() as team, output_folder(_WHERE, output if team.leads else None) as folder:
+        with tqdm(desc="cover", unit="chunk", disable=not (progress and team.leads)) as bar:
+            cloud = read_cloud(points, normals, most=settings.max_points, seed=settings.seed)
+            job = _Job(cloud, settings, team, folder, bar, begin)
+            job.resume(resume)
+            fit = job.run(checkpoint_seconds, callback)
+            bar.set_description("orient")
+            atlas = Atlas.from_fit(fit, normals=cloud.normals if cloud.given else None, seed=settings.seed)
+            facts = {"source": source, "command": command, "given": len(points), "processes": team.size}
+            result = FitAtlasResult(
+                atlas=atlas,
+                metrics=fit_metrics(atlas, fit, cloud, job, facts),
+                notes=list(fit.notes),
+                files={},
+                history=job.history,
+                settings=settings,
+                seconds=job.seconds,
+                leads=team.leads,
+            )
+            if team.leads and (folder is not None or known is not None):
+                result = outputs.finish(result, wanted, known, folder, bar.set_description, lambda: job.seconds)
+            if folder is not None:
+                remove_checkpoint(folder / "checkpoint.pt")
+        told = team.union({"metrics": result.metrics, "notes": result.notes} if team.leads else {})
+    return dataclasses.replace(result, **told, seconds=job.seconds)
+
+
+class _Job:
+    """The fit of the charts, and all that a checkpoint must hold of it."""
+
+    def __init__(
+        self, cloud: Cloud, settings: Settings, team: Team, folder: pathlib.Path | None, bar: Any, begin: float
+    ) -> None:
+        self.team, self.bar = team, bar
+        self.checkpoint = None if folder is None else folder / "checkpoint.pt"
+        self.fitter = Fitter(cloud, settings)
+        self.inputs = {
+            **{name: _plain(value) for name, value in dataclasses.asdict(settings).items()},
+            "points_fingerprint": fingerprint([cloud.points, *([cloud.normals] if cloud.given else [])]),
+        }
+        self.history: list[dict[str, Any]] = []
+        self.before, self.begin, self.saved = 0.0, begin, time.monotonic()
+        self.told = 0  # chunks that are in the history
+        self.fitted = self.covered = self.seconds
+
+    @property
+    def seconds(self) -> float:
+        """How long the job has taken so far, over all its parts."""
+        return self.before + time.perf_counter() - self.begin
+
+    def resume(self, wanted: bool) -> None:
+        """Go on from the checkpoint, of whoever leads; or remove it where a fresh start is wanted."""
+        state = None
+        if self.checkpoint is not None:
+            if wanted:
+                state = load_checkpoint(self.checkpoint, _WHERE, self.inputs, self._like())
+            else:
+                remove_checkpoint(self.checkpoint)
+        if self.team.size > 1:
+            state = self.team.union({"state": state} if self.team.leads else {})["state"]
+        if state is not None:
+            self.fitter.restore(state["fitter"])
+            self.history, self.before = state["history"], state["seconds"]
+            self.told = int(self.fitter.done.sum())
+
+    def _like(self) -> dict[str, Any]:
+        """Return what a checkpoint's state must look like."""
+        counts = dict.fromkeys(("chunk", "chunks", "converged"), Number(0, sys.maxsize))
+        seconds = Number(0.0, FINITE.high)
+        return {
+            "fitter": {name: Like.of(tensor) for name, tensor in self.fitter.state().items()},
+            "history": Many({"stage": str, "loss": seconds, "seconds": seconds, **counts}),
+            "seconds": seconds,
+        }
+
+    def run(self, every: float, callback: Callable[[dict[str, Any]], Any] | None) -> FittedCharts:
+        """Fit all charts."""
+        done = self.fitter.done
+        self.bar.reset(total=done.numel())
+
+        def tell(stage: str, finished: int, chunks: int, converged: int, loss: float) -> None:
+            # Chunks that a checkpoint brought along are told again, but belong to the history already.
+            now = int(done.sum())
+            self.bar.set_description(stage, refresh=False)
+            self.bar.set_postfix(converged=f"{converged}/{len(self.fitter.cover)}", loss=f"{loss:.2e}", refresh=False)
+            self.bar.update(now - self.bar.n)
+            if now <= self.told:
+                return
+            self.told = now
+            self.history.append({"stage": stage, "chunk": finished, "chunks": chunks, "converged": converged,
+                                 "loss": loss, "seconds": round(self.seconds, 3)})  # fmt: skip
+            self.save(every)
+            if callback is not None:
+                callback(self.history[-1])
+
+        # One process saves after the record of a chunk, a team after each exchange.
+        exchanged = None if self.team.size == 1 else (lambda fitter: self.save(every))
+        fit = self.fitter.run(tell, exchanged, self.team)
+        self.fitted = self.seconds
+        return fit
+
+    def save(self, every: float) -> None:
+        """Save a checkpoint, if it is time to, and what is known now is something to go on from."""
+        done = self.fitter.done
+        # A process of a team knows what the others did when a stage has ended.
+        whole = self.team.size == 1 or bool(done.all(1)[done.any(1)].all())
+        if self.checkpoint is None or not whole:
+            return
+        if time.monotonic() - self.saved >= every or bool(done.all()):
+            state = {"fitter": self.fitter.state(), "history": self.history, "seconds": self.seconds}
+            save_checkpoint(self.checkpoint, _WHERE, self.inputs, state)
+            self.saved = time.monotonic()
+
+
+def fit_metrics(atlas: Atlas, fit: FittedCharts, cloud: Cloud, job: _Job, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return what is known of a fit without the true surface; distances are relative to the diagonal."""
+    good = ~atlas.outlier
+    off = (atlas.points - atlas.fitted_points()).norm(dim=1)[good].double() / cloud.diagonal
+    steps = int(fit.steps.sum())
+    seconds = max(job.fitted - job.covered, 1e-9)
+    return {
+        "points": {
+            "given": facts["given"],
+            "fitted": int(good.sum()),
+            "duplicates": cloud.duplicates,
+            "outliers": int(atlas.outlier.sum()),
+            "unfitted": fit.unfitted,
+            "normals": "given" if cloud.given else "estimated",
+        },
+        "diagonal": cloud.diagonal,
+        "noise": fit.noise,
+        "noise_over_diagonal": fit.noise / cloud.diagonal,
+        "distances_are": "relative to the diagonal of the points' box",
+        "points_to_surface": {
+            "mean": float(off.mean()),
+            "rms": float(off.square().mean().sqrt()),
+            "p95": float(off.quantile(0.95)) if len(off) < 1 << 24 else None,
+            "max": float(off.max()),
+        },
+        "disagreement": atlas.disagreement / cloud.diagonal,
+        "confidence": float(atlas.confidence[good].mean()),
+        "area": atlas.domain.surface_area,
+        "charts": {
+            "count": len(atlas),
+            "converged": int(fit.converged.sum()),
+            "folded": fit.folded,
+            "memberships": len(atlas.chart),
+            "parameters": sum(p.numel() for p in atlas.charts.parameters()),
+            "steps_mean": steps / len(atlas),
+        },
+        "speed": {
+            "cover_seconds": job.covered,
+            "fit_seconds": seconds,
+            "charts_x_steps_per_second": steps / seconds,
+            "peak_memory_mb": peak_memory_mb(),
+            "threads": torch.get_num_threads(),
+            "processes": facts["processes"],
+        },
+        "settings": {name: _plain(value) for name, value in dataclasses.asdict(job.fitter.settings).items()},
+        "source": facts["source"],
+        "command": facts["command"],
+        "version": geodiff.__version__,
+        "torch": torch.__version__,
+    }
+
+
+def peak_memory_mb() -> float | None:
+    """Return the most memory that this process has held, where the system tells."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(most / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _read(points: Any, normals: Any, array: str | None, file_normals: bool) -> tuple[Any, Any]:
+    """Return points and normals, from a file or as they came."""
+    if not isinstance(points, str | os.PathLike):
+        if array is not None:
+            raise fail(_WHERE, "array", "left out for all but .npz files", repr(array))
+        return as_tensor(_WHERE, "points", points), normals
+    read = read_cloud_file(points, array=array)
+    return read.points, normals if normals is not None or not file_normals else read.normals
+
+
+def _truth(truth: Any) -> Mesh | torch.Tensor:
+    """Return the true surface: a mesh with faces, or points."""
+    if isinstance(truth, str | os.PathLike):
+        path = pathlib.Path(truth)
+        ending = choice(_WHERE, "truth", path.suffix.lower().removeprefix("."), (*dict.fromkeys(_MESHES + ENDINGS),))
+        if not path.is_file():
+            raise fail(_WHERE, "truth", "a file that exists", str(path), error=FileNotFoundError)
+        if ending in _MESHES:
+            truth = Mesh.load(path)
+            truth = truth if truth.num_faces else truth.vertices
+        else:
+            truth = read_cloud_file(path).points
+    if isinstance(truth, Mesh):
+        if truth.batch_shape or not truth.num_faces:
+            raise fail(_WHERE, "truth", "one mesh with faces, or points (T, 3)", truth.vertices)
+        return truth.detach()
+    return floating(_WHERE, "truth", as_tensor(_WHERE, "truth", truth).detach(), ("T", 3))
