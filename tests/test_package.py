@@ -19,7 +19,7 @@ CHECKOUT = pathlib.Path(__file__).parents[1]
 # From the lowest floor up: a file imports from its own room and from lower floors only.
 FLOORS = (
     {"validation", "saving"},
-    {"guard", "modes"},
+    {"guard", "modes", "settings"},
     {"arrays", "readers"},
     {"soft", "native"},
     {"reference"},  # the twins; an op hands user-defined members down to its own

@@ -5,27 +5,35 @@ import sys
 
 from geodiff.tasks.atlas.job import fit_atlas
 from geodiff.tasks.atlas.result import FitAtlasResult
+from geodiff.tasks.atlas.settings import FitAtlasSettings
 from geodiff.tasks.mesh.job import fit_mesh
 from geodiff.tasks.mesh.result import FitMeshResult
 from geodiff.tasks.mesh.settings import FitMeshSettings
 from geodiff.tasks.nurbs.job import fit_nurbs
 from geodiff.tasks.nurbs.result import FitNURBSResult
+from geodiff.tasks.nurbs.settings import FitNURBSSettings
 from geodiff.tasks.pose.job import fit_pose
 from geodiff.tasks.pose.result import FitPoseResult
 from geodiff.tasks.pose.settings import FitPoseSettings
+from geodiff.tasks.progress import Progress
 from geodiff.tasks.render.views import render_views
 from geodiff.tasks.sweep import SweepResult, sweep
+from geodiff.tasks.sweep.settings import SweepSettings
 from geodiff.tasks.view import Display, display, view
 
 __all__ = [
     "Display",
     "FitAtlasResult",
+    "FitAtlasSettings",
     "FitMeshResult",
     "FitMeshSettings",
     "FitNURBSResult",
+    "FitNURBSSettings",
     "FitPoseResult",
     "FitPoseSettings",
+    "Progress",
     "SweepResult",
+    "SweepSettings",
     "display",
     "fit_atlas",
     "fit_mesh",

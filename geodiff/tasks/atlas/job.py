@@ -2,12 +2,11 @@
 """Recover a surface from a cloud of points as an atlas of charts, from file to meshes, pictures and figures."""
 
 import dataclasses
-import math
 import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,27 +15,19 @@ from tqdm import tqdm
 import geodiff
 from geodiff.atlas.atlas import Atlas
 from geodiff.atlas.cloud import Cloud, read_cloud
-from geodiff.atlas.fit import FittedCharts, Fitter, Settings
+from geodiff.atlas.fit import FittedCharts, Fitter
+from geodiff.atlas.settings import Settings
 from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.atlas import outputs
 from geodiff.tasks.atlas.result import FitAtlasResult
-from geodiff.tasks.atlas.settings import Outputs
-from geodiff.tasks.checkpoint import (
-    FINITE,
-    Like,
-    Many,
-    Number,
-    fingerprint,
-    load_checkpoint,
-    remove_checkpoint,
-    save_checkpoint,
-)
+from geodiff.tasks.atlas.settings import FitAtlasSettings
+from geodiff.tasks.checkpoint import FINITE, Checkpoint, Like, Many, Number, fingerprint
 from geodiff.tasks.clouds import ENDINGS, read_cloud_file
-from geodiff.tasks.descent import changed
 from geodiff.tasks.lock import output_folder
+from geodiff.tasks.progress import Callback, Progress, as_callback
 from geodiff.tasks.team import Team
-from geodiff.validation import as_tensor, choice, fail, floating, number
+from geodiff.validation import as_tensor, choice, fail, floating
 
 _WHERE = "fit_atlas"
 _MESHES = ("ply", "obj", "stl", "glb")
@@ -50,16 +41,10 @@ def fit_atlas(
     array: str | None = None,
     file_normals: bool = True,
     truth: Mesh | torch.Tensor | str | os.PathLike[str] | None = None,
-    settings: Settings | None = None,
+    settings: FitAtlasSettings | Settings | Mapping[str, Any] | None = None,
     output: str | os.PathLike[str] | None = None,
-    samples: int = 200_000,
-    refine: int = 0,
-    watertight: bool = True,
-    depth: int = 8,
-    open_boundaries: bool = False,
     resume: bool = True,
-    checkpoint_seconds: float = 20.0,
-    callback: Callable[[dict[str, Any]], Any] | None = None,
+    callback: Callback | None = None,
     progress: bool = True,
     command: str | None = None,
     **changes: Any,
@@ -77,23 +62,18 @@ def fit_atlas(
         array: which array of an ``.npz``.
         file_normals: use the normals of the file, if it has any; False where they do not all point to one side.
         truth: the true surface, only to be compared with: a mesh, points (T, 3), or the path of either.
-        settings: a `geodiff.atlas.fit.Settings`; left out, the defaults.
+        settings: a `FitAtlasSettings`, a `geodiff.atlas.settings.Settings`, or a dictionary of fields; left out, the
+            defaults.
         output: a folder, made where missing, for ``atlas.npz``, ``samples.ply`` (points, normals, confidence),
             ``charts.obj`` and ``charts.glb`` (all charts in one, with a texture layout), ``watertight.ply`` (where
             Open3D can be imported), ``pictures.png``, ``errors.png`` (needs Matplotlib) and ``metrics.json``. Files of
             an earlier fit are replaced, others left alone.
-        samples: how many points to draw of the surface.
-        refine: times that the triangles of ``charts.obj`` are cut into four.
-        watertight: make ``watertight.ply``.
-        depth: of its octree: 8 resolves 1/256 of the extent.
-        open_boundaries: leave its holes and borders open.
         resume: go on from the checkpoint in ``output``, if there is one, to bitwise the same result as without the
             interruption; False starts afresh. A finished job removes its checkpoint.
-        checkpoint_seconds: between checkpoints; 0 makes one after each chunk of charts.
-        callback: called with each record of the history.
+        callback: called after each chunk of charts with a `Progress`.
         progress: show a progress bar.
         command: the command line, to be noted in ``metrics.json``.
-        **changes: fields of `geodiff.atlas.fit.Settings`, for instance ``target=60, widths=(128, 128)``.
+        **changes: fields of `FitAtlasSettings`, for instance ``target=60, widths=(128, 128)``.
 
     Returns:
         A `FitAtlasResult`.
@@ -114,9 +94,8 @@ def fit_atlas(
         True
     """
     begin = time.perf_counter()
-    settings = changed(_WHERE, Settings, settings, changes, "geodiff.atlas.fit.Settings")
-    wanted = Outputs(samples, refine, watertight, depth, open_boundaries)
-    number(_WHERE, "checkpoint_seconds", checkpoint_seconds, 0, math.inf)
+    settings = FitAtlasSettings.of(settings, changes)
+    told = as_callback(_WHERE, callback)
     source = os.fspath(points) if isinstance(points, str | os.PathLike) else None
     points, normals = _read(points, normals, array, file_normals)
     known = None if truth is None else _truth(truth)
@@ -126,7 +105,7 @@ def fit_atlas(
             cloud = read_cloud(points, normals, most=settings.max_points, seed=settings.seed)
             job = _Job(cloud, settings, team, folder, bar, begin)
             job.resume(resume)
-            fit = job.run(checkpoint_seconds, callback)
+            fit = job.run(told)
             bar.set_description("orient")
             atlas = Atlas.from_fit(fit, normals=cloud.normals if cloud.given else None, seed=settings.seed)
             facts = {"source": source, "command": command, "given": len(points), "processes": team.size}
@@ -141,28 +120,25 @@ def fit_atlas(
                 leads=team.leads,
             )
             if team.leads and (folder is not None or known is not None):
-                result = outputs.finish(result, wanted, known, folder, bar.set_description, lambda: job.seconds)
-            if folder is not None:
-                remove_checkpoint(folder / "checkpoint.pt")
-        told = team.union({"metrics": result.metrics, "notes": result.notes} if team.leads else {})
-    return dataclasses.replace(result, **told, seconds=job.seconds)
+                result = outputs.finish(result, settings, known, folder, bar.set_description, lambda: job.seconds)
+            job.checkpoint.remove()
+        shared = team.union({"metrics": result.metrics, "notes": result.notes} if team.leads else {})
+    return dataclasses.replace(result, **shared, seconds=job.seconds)
 
 
 class _Job:
     """The fit of the charts, and all that a checkpoint must hold of it."""
 
     def __init__(
-        self, cloud: Cloud, settings: Settings, team: Team, folder: pathlib.Path | None, bar: Any, begin: float
+        self, cloud: Cloud, settings: FitAtlasSettings, team: Team, folder: pathlib.Path | None, bar: Any, begin: float
     ) -> None:
         self.team, self.bar = team, bar
-        self.checkpoint = None if folder is None else folder / "checkpoint.pt"
         self.fitter = Fitter(cloud, settings)
-        self.inputs = {
-            **{name: _plain(value) for name, value in dataclasses.asdict(settings).items()},
-            "points_fingerprint": fingerprint([cloud.points, *([cloud.normals] if cloud.given else [])]),
-        }
+        points = fingerprint([cloud.points, *([cloud.normals] if cloud.given else [])])
+        inputs = {**settings.inputs(), "points_fingerprint": points}
+        self.checkpoint = Checkpoint(folder, _WHERE, inputs, settings.checkpoint_seconds, {"rate": "lr"})
         self.history: list[dict[str, Any]] = []
-        self.before, self.begin, self.saved = 0.0, begin, time.monotonic()
+        self.before, self.begin = 0.0, begin
         self.told = 0  # chunks that are in the history
         self.fitted = self.covered = self.seconds
 
@@ -173,18 +149,17 @@ class _Job:
 
     def resume(self, wanted: bool) -> None:
         """Go on from the checkpoint, of whoever leads; or remove it where a fresh start is wanted."""
-        state = None
-        if self.checkpoint is not None:
-            if wanted:
-                state = load_checkpoint(self.checkpoint, _WHERE, self.inputs, self._like())
-            else:
-                remove_checkpoint(self.checkpoint)
+        state = self.checkpoint.load(wanted, self._like())
         if self.team.size > 1:
             state = self.team.union({"state": state} if self.team.leads else {})["state"]
         if state is not None:
             self.fitter.restore(state["fitter"])
             self.history, self.before = state["history"], state["seconds"]
             self.told = int(self.fitter.done.sum())
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds."""
+        return {"fitter": self.fitter.state(), "history": self.history, "seconds": self.seconds}
 
     def _like(self) -> dict[str, Any]:
         """Return what a checkpoint's state must look like."""
@@ -196,7 +171,7 @@ class _Job:
             "seconds": seconds,
         }
 
-    def run(self, every: float, callback: Callable[[dict[str, Any]], Any] | None) -> FittedCharts:
+    def run(self, callback: Callback | None) -> FittedCharts:
         """Fit all charts."""
         done = self.fitter.done
         self.bar.reset(total=done.numel())
@@ -212,27 +187,23 @@ class _Job:
             self.told = now
             self.history.append({"stage": stage, "chunk": finished, "chunks": chunks, "converged": converged,
                                  "loss": loss, "seconds": round(self.seconds, 3)})  # fmt: skip
-            self.save(every)
+            self.save()
             if callback is not None:
-                callback(self.history[-1])
+                callback(Progress(now, done.numel(), loss, self.history[-1]))
 
         # One process saves after the record of a chunk, a team after each exchange.
-        exchanged = None if self.team.size == 1 else (lambda fitter: self.save(every))
+        exchanged = None if self.team.size == 1 else (lambda fitter: self.save())
         fit = self.fitter.run(tell, exchanged, self.team)
         self.fitted = self.seconds
         return fit
 
-    def save(self, every: float) -> None:
+    def save(self) -> None:
         """Save a checkpoint, if it is time to, and what is known now is something to go on from."""
         done = self.fitter.done
         # A process of a team knows what the others did when a stage has ended.
         whole = self.team.size == 1 or bool(done.all(1)[done.any(1)].all())
-        if self.checkpoint is None or not whole:
-            return
-        if time.monotonic() - self.saved >= every or bool(done.all()):
-            state = {"fitter": self.fitter.state(), "history": self.history, "seconds": self.seconds}
-            save_checkpoint(self.checkpoint, _WHERE, self.inputs, state)
-            self.saved = time.monotonic()
+        if whole:
+            self.checkpoint.save(self.state, now=bool(done.all()))
 
 
 def fit_metrics(atlas: Atlas, fit: FittedCharts, cloud: Cloud, job: _Job, facts: dict[str, Any]) -> dict[str, Any]:
@@ -279,7 +250,7 @@ def fit_metrics(atlas: Atlas, fit: FittedCharts, cloud: Cloud, job: _Job, facts:
             "threads": torch.get_num_threads(),
             "processes": facts["processes"],
         },
-        "settings": {name: _plain(value) for name, value in dataclasses.asdict(job.fitter.settings).items()},
+        "settings": job.fitter.settings.as_dict(),
         "source": facts["source"],
         "command": facts["command"],
         "version": geodiff.__version__,
@@ -295,10 +266,6 @@ def peak_memory_mb() -> float | None:
         return None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(most / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _read(points: Any, normals: Any, array: str | None, file_normals: bool) -> tuple[Any, Any]:

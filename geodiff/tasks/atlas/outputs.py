@@ -18,7 +18,7 @@ from geodiff.scene.atomic import replacing
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.atlas import pictures
 from geodiff.tasks.atlas.result import FitAtlasResult
-from geodiff.tasks.atlas.settings import Outputs
+from geodiff.tasks.atlas.settings import FitAtlasSettings
 from geodiff.tasks.clouds import write_ply
 
 _WHERE = "fit_atlas"
@@ -47,7 +47,7 @@ class _Surface:
 
 def finish(
     result: FitAtlasResult,
-    wanted: Outputs,
+    wanted: FitAtlasSettings,
     truth: Mesh | torch.Tensor | None,
     folder: pathlib.Path | None,
     stage: Callable[[str], Any],
@@ -72,7 +72,7 @@ def finish(
     return result if folder is None else _write(result, found, folder, stage, seconds)
 
 
-def _surface(atlas: Atlas, wanted: Outputs, files: bool, stage: Callable[[str], Any]) -> _Surface:
+def _surface(atlas: Atlas, wanted: FitAtlasSettings, files: bool, stage: Callable[[str], Any]) -> _Surface:
     stage("samples")
     samples = atlas.sample(wanted.samples, seed=atlas.seed)
     stage("mesh")
@@ -107,7 +107,7 @@ def _facts(found: _Surface) -> dict[str, Any]:
     return facts
 
 
-def _against(truth: Mesh | torch.Tensor, atlas: Atlas, found: _Surface, wanted: Outputs) -> dict[str, Any]:
+def _against(truth: Mesh | torch.Tensor, atlas: Atlas, found: _Surface, wanted: FitAtlasSettings) -> dict[str, Any]:
     """Return the figures of `surface_metrics` for what went in and for all that came out."""
     good = ~atlas.outlier
     outputs: dict[str, tuple[Any, Any]] = {

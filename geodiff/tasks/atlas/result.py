@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from geodiff.atlas.atlas import Atlas
-from geodiff.atlas.fit import Settings
+from geodiff.tasks.atlas.settings import FitAtlasSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +30,6 @@ class FitAtlasResult:
     notes: list[str]
     files: dict[str, pathlib.Path] = field(repr=False)
     history: list[dict[str, Any]] = field(repr=False)
-    settings: Settings = field(repr=False)
+    settings: FitAtlasSettings = field(repr=False)
     seconds: float
     leads: bool = field(default=True, repr=False)

@@ -6,7 +6,7 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,24 +18,16 @@ from geodiff.render.renderer import Renderer
 from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
 from geodiff.scene.mesh import Mesh
-from geodiff.tasks.checkpoint import (
-    FINITE,
-    Like,
-    Many,
-    Number,
-    fingerprint,
-    load_checkpoint,
-    remove_checkpoint,
-    save_checkpoint,
-)
+from geodiff.tasks.checkpoint import FINITE, Checkpoint, Like, Many, Number, fingerprint
 from geodiff.tasks.lock import output_folder
 from geodiff.tasks.mesh import outputs
 from geodiff.tasks.mesh.large_steps import AdamUniform, LaplacianPreconditioner
 from geodiff.tasks.mesh.result import FitMeshResult
-from geodiff.tasks.mesh.settings import FORMATS, FitMeshSettings
+from geodiff.tasks.mesh.settings import FitMeshSettings
 from geodiff.tasks.mesh.start import FAR, check_seen, object_frame, posed_images, split, start_mesh
 from geodiff.tasks.overlap import hard_iou
-from geodiff.validation import choice, fail
+from geodiff.tasks.progress import Callback, Progress, as_callback
+from geodiff.validation import fail
 
 _WHERE = "fit_mesh"
 _VERTICES = 642  # of the default template, for which the weights and λ are written
@@ -49,11 +41,10 @@ def fit_mesh(
     cameras: Camera | None = None,
     *,
     template: str | os.PathLike[str] | Mesh = "sphere",
-    settings: FitMeshSettings | None = None,
+    settings: FitMeshSettings | Mapping[str, Any] | None = None,
     output: str | os.PathLike[str] | None = None,
-    formats: Sequence[str] = ("obj",),
     resume: bool = True,
-    callback: Callable[[int, dict[str, Any], Mesh], Any] | None = None,
+    callback: Callback | None = None,
     progress: bool = True,
     command: str | None = None,
     **changes: Any,
@@ -69,13 +60,11 @@ def fit_mesh(
         images: `PosedImages`, the path of a ``transforms.json`` or its folder, or coverage (B, H, W) in [0, 1].
         cameras: the B cameras that go with a tensor of coverage.
         template: ``"sphere"``, an icosphere where the silhouettes point to; a mesh (V, 3), used as it is; or its file.
-        settings: a `FitMeshSettings`; left out, the defaults.
+        settings: a `FitMeshSettings`, or a dictionary of its fields; left out, the defaults.
         output: a folder, made where missing, for the mesh, pictures, ``metrics.json`` and the checkpoint.
-        formats: of the mesh written there: ``"obj"``, ``"ply"``, ``"glb"``, ``"stl"``.
         resume: go on from the checkpoint in ``output``, if there is one, to bitwise the same result as without the
             interruption; False starts afresh. A finished job removes its checkpoint.
-        callback: called as ``callback(step, record, mesh)`` after each step, with the step's line of the history and
-            the mesh it started from.
+        callback: called after each step with a `Progress`, whose ``state`` is the mesh that the step started from.
         progress: show a progress bar.
         command: the command line, to be noted in ``metrics.json``.
         **changes: fields of `FitMeshSettings`, for instance ``steps=100, lr=0.1``.
@@ -107,15 +96,12 @@ def fit_mesh(
     centre, unit = object_frame(posed)
     start = start_mesh(template, settings, posed, centre)
     check_seen(start, posed[train], centre, unit, template, settings)
-    for name in (formats,) if isinstance(formats, str) else formats:
-        choice(_WHERE, "formats", name, FORMATS)
+    told = as_callback(_WHERE, callback)
     # After all other checks, but before the work.
     with output_folder(_WHERE, output) as folder:
-        job = _Job(start, posed, train, unit, settings)
-        checkpoint = None if folder is None else folder / "checkpoint.pt"
-        if checkpoint is not None:
-            job.resume(checkpoint, resume)
-        job.run(checkpoint, callback, progress)
+        job = _Job(start, posed, train, unit, settings, folder)
+        job.resume(resume)
+        job.run(told, progress)
         mesh = job.best_mesh()
         result = FitMeshResult(
             mesh=mesh,
@@ -130,10 +116,10 @@ def fit_mesh(
             snapshots=torch.stack([*job.snapshots, mesh.vertices]),
             snapshot_steps=[*job.snapshot_steps, job.best_step],
         )
-        if folder is not None and checkpoint is not None:
-            files = outputs.write_outputs(result, posed, folder, formats=formats, command=command)
+        if folder is not None:
+            files = outputs.write_outputs(result, posed, folder, command=command)
             result = dataclasses.replace(result, files=files)
-            remove_checkpoint(checkpoint)
+            job.checkpoint.remove()
     return result
 
 
@@ -141,18 +127,25 @@ class _Job:
     """The optimisation, and all that a checkpoint must hold of it."""
 
     def __init__(
-        self, template: Mesh, posed: PosedImages, train: list[int], unit: float, settings: FitMeshSettings
+        self,
+        template: Mesh,
+        posed: PosedImages,
+        train: list[int],
+        unit: float,
+        settings: FitMeshSettings,
+        folder: pathlib.Path | None,
     ) -> None:
         self.template, self.views, self.unit, self.settings = template, posed[train], unit, settings
         self.density = template.num_vertices / _VERTICES
-        self.inputs = {
-            **{name: value for name, value in settings.as_dict().items() if name != "checkpoint_every"},
+        inputs = {
+            **settings.inputs(),
             "images_fingerprint": fingerprint([posed.alpha]),
             "cameras_fingerprint": fingerprint(
                 [posed.cameras.rotation, posed.cameras.translation, posed.cameras.focal, posed.cameras.principal]
             ),
             "template_fingerprint": fingerprint([template.vertices, template.faces]),
         }
+        self.checkpoint = Checkpoint(folder, _WHERE, inputs, settings.checkpoint_seconds)
         # Lengths in the world's unit make gradients in its inverse, and ε with them.
         lr, eps = settings.lr * unit, 1e-8 / unit
         self.latent = template.vertices.detach().clone()
@@ -187,9 +180,8 @@ class _Job:
         """Return the mesh of the best IoU so far."""
         return self.template.with_vertices(self.best)
 
-    def run(
-        self, checkpoint: pathlib.Path | None, callback: Callable[[int, dict[str, Any], Mesh], Any] | None, show: bool
-    ) -> None:
+    def run(self, callback: Callback | None, show: bool) -> None:
+        """Take the steps that are left."""
         settings = self.settings
         bar = tqdm(total=settings.steps, initial=self.step, desc="fit-mesh", unit="step", disable=not show)
         with bar:
@@ -198,10 +190,9 @@ class _Job:
                 record, mesh = self._advance()
                 self.seconds += time.perf_counter() - begin
                 if callback is not None:
-                    callback(self.step - 1, record, mesh)
-                if checkpoint is not None and settings.checkpoint_every and self.step < settings.steps:
-                    if self.step % settings.checkpoint_every == 0:
-                        save_checkpoint(checkpoint, _WHERE, self.inputs, self.state())
+                    callback(Progress(self.step, settings.steps, record["loss"], record, mesh))
+                if self.step < settings.steps:
+                    self.checkpoint.save(self.state)
                 bar.set_postfix(loss=f"{record['loss']:.4f}", IoU=f"{self.best_iou:.4f}", refresh=False)
                 bar.update()
             with torch.no_grad():
@@ -225,17 +216,15 @@ class _Job:
         laplacian = losses.laplacian(mesh, reduction="sum") * self.density / self.unit**2
         flatness = losses.flatness(mesh, reduction="sum")
         loss = silhouette + settings.laplacian * laplacian + settings.flatness_at(step) * flatness
+        lr = settings.lr_at(step) * self.unit
+        if lr / (1 - settings.betas[0]) > torch.finfo(self.latent.dtype).max:  # the optimisers' longest step
+            raise self._diverged()
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.lr_at(step) * self.unit
+            group["lr"] = lr
         self.optimizer.zero_grad()
         if loss.requires_grad:  # not where the template has no faces: it is a result like any other
             loss.backward()
-            try:
-                self.optimizer.step()
-            except RuntimeError as error:  # a step length beyond the dtype's range
-                if "overflow" not in str(error):
-                    raise
-                raise self._diverged() from error
+            self.optimizer.step()
         record: dict[str, Any] = {
             "step": step,
             "loss": float(loss.detach()),
@@ -298,12 +287,9 @@ class _Job:
             "seconds": Number(0.0, FINITE.high),
         }
 
-    def resume(self, checkpoint: pathlib.Path, wanted: bool) -> None:
+    def resume(self, wanted: bool) -> None:
         """Go on from a checkpoint, or remove it where a fresh start is wanted."""
-        if not wanted:
-            remove_checkpoint(checkpoint)
-            return
-        state = load_checkpoint(checkpoint, _WHERE, self.inputs, self._like())
+        state = self.checkpoint.load(wanted, self._like())
         if state is None:
             return
         with torch.no_grad():

@@ -25,7 +25,7 @@ _TURNS = 24  # frames that turn the finished mesh once around
 
 
 def write_outputs(
-    result: FitMeshResult, images: PosedImages, folder: pathlib.Path, *, formats: Sequence[str], command: str | None
+    result: FitMeshResult, images: PosedImages, folder: pathlib.Path, *, command: str | None
 ) -> dict[str, pathlib.Path]:
     """Write all files of a finished fit, each whole or not at all; return their paths by kind.
 
@@ -33,7 +33,7 @@ def write_outputs(
     """
     files: dict[str, pathlib.Path] = {}
     if result.mesh.num_faces:
-        for name in (formats,) if isinstance(formats, str) else formats:
+        for name in result.settings.formats:
             files[name] = folder / f"mesh.{name}"
             result.mesh.save(files[name])
     else:

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The settings of fit_mesh, all in one place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from geodiff import soft
-from geodiff.tasks.descent import LARGEST, MOST_STEPS, DescentSettings
+from geodiff.settings import LARGEST
+from geodiff.tasks.descent import MOST_STEPS, DescentSettings
 from geodiff.validation import choice, fail, integer, number, positive, seed_number
 
 FORMATS = ("obj", "ply", "glb", "stl")
@@ -46,7 +47,8 @@ class FitMeshSettings(DescentSettings):
         evaluate_every: steps between measurements of the hard IoU; the best mesh so measured is the result.
         subdivisions: of the template ``"sphere"``, an icosphere of 10·4ⁿ + 2 vertices.
         init_radius: its radius in the world's unit; None chooses it so that its image has the targets' mean area.
-        checkpoint_every: steps between checkpoints, where there is an output folder; 0: none.
+        formats: of the mesh written: obj, ply, glb, stl.
+        checkpoint_seconds: between checkpoints, where there is an output folder; 0: after each step; None: never.
         seed: of what is random; the same gives the same mesh bit by bit, on one machine with one number of threads.
 
     Raises:
@@ -76,7 +78,8 @@ class FitMeshSettings(DescentSettings):
     evaluate_every: int = 5
     subdivisions: int = 3
     init_radius: float | None = None
-    checkpoint_every: int = 25
+    formats: str | Sequence[str] = ("obj",)
+    checkpoint_seconds: float | None = 20.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -84,7 +87,6 @@ class FitMeshSettings(DescentSettings):
             ("steps", 1, MOST_STEPS),
             ("evaluate_every", 1, None),
             ("hold_out", 0, None),
-            ("checkpoint_every", 0, None),
             ("subdivisions", 0, _SUBDIVISIONS),
         ):
             integer(_WHERE, name, getattr(self, name), low, high)
@@ -101,6 +103,8 @@ class FitMeshSettings(DescentSettings):
             number(_WHERE, "init_radius", self.init_radius, 0, 1e30)
         for name in ("smoothing", "laplacian", "flatness"):
             number(_WHERE, name, getattr(self, name), 0, LARGEST)
+        formats = (self.formats,) if isinstance(self.formats, str) else tuple(self.formats)
+        object.__setattr__(self, "formats", tuple(choice(_WHERE, "formats", name, FORMATS) for name in formats))
         self._check_descent()
 
     def flatness_at(self, step: int) -> float:

@@ -2,11 +2,10 @@
 """Fit a NURBS surface to a grid of points, a field of heights or an unordered cloud, from file to files."""
 
 import contextlib
-import importlib.util
 import os
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,11 @@ from geodiff.splines.fit_unordered import fit_cloud
 from geodiff.tasks.clouds import load
 from geodiff.tasks.lock import output_folder
 from geodiff.tasks.nurbs import outputs
-from geodiff.tasks.nurbs.outputs import FORMATS
 from geodiff.tasks.nurbs.result import FitNURBSResult
-from geodiff.validation import as_tensor, choice, describe, fail, integer, number, positive, seed_number
+from geodiff.tasks.nurbs.settings import FitNURBSSettings
+from geodiff.tasks.progress import Callback, Progress, as_callback
+from geodiff.validation import as_tensor, describe, fail
 
-KINDS = ("auto", "grid", "heights", "cloud")
-_NEEDS = {"3dm": ("rhino3dm", "cad"), "igs": ("OCP", "cad"), "stp": ("OCP", "cad")}
 _ENDINGS = ("npy", "npz", "ply", "obj", "xyz", "csv", "txt")
 _WHERE = "fit_nurbs"
 
@@ -33,20 +31,13 @@ _WHERE = "fit_nurbs"
 def fit_nurbs(
     points: Any,
     *,
-    kind: str = "auto",
     array: str | None = None,
-    spacing: tuple[float, float] = (1.0, 1.0),
-    control: tuple[int, int] = (8, 8),
-    degree: tuple[int, int] = (3, 3),
-    free_knots: bool = False,
-    rational: bool = False,
-    smoothing: float | None = None,
-    starts: int = 1,
-    seed: int = 0,
+    settings: FitNURBSSettings | Mapping[str, Any] | None = None,
     output: str | os.PathLike[str] | None = None,
-    formats: Sequence[str] = ("json", "obj"),
+    callback: Callback | None = None,
     progress: bool = True,
     command: str | None = None,
+    **changes: Any,
 ) -> FitNURBSResult:
     """Fit a NURBS surface to points by least squares, and write surface, pictures and figures.
 
@@ -58,23 +49,14 @@ def fit_nurbs(
     Args:
         points: a grid (N, M, 3), heights (N, M), a cloud (N, 3); or the path of one: ``.npy``, ``.npz``, ``.ply``,
             ``.obj`` (its vertices), or ``.xyz``, ``.csv``, ``.txt`` with x, y, z first in each row.
-        kind: ``"grid"``, ``"heights"``, ``"cloud"``, or ``"auto"``: by the shape; (N, 3) is a cloud.
         array: which array of a ``.npz``; it may be left out where there is only one, or one named points or elevation.
-        spacing: of heights: the distance of neighbours along the first axis, x, and the second, y, in their unit.
-        control: (K1, K2) control points.
-        degree: (P1, P2).
-        free_knots: let the interior knots move; for grids and heights.
-        rational: let the weights move, within [0.1, 10]; for grids and heights.
-        smoothing: weight of the bending energy, ≥ 0 as `fit_surface` defines it (left out, 0), > 0 as `fit_cloud` does
-            (left out, its own default).
-        starts: of free fits: one from uniform knots, the others random; the best is the result.
-        seed: of the random starts.
+        settings: a `FitNURBSSettings`, or a dictionary of its fields; left out, the defaults.
         output: a folder, made where missing, for ``surface.json`` and other ``formats``, ``surface.png`` (with knot
             lines), ``error.png`` (needs Matplotlib: ``pip install geodiff[plot]``) and ``metrics.json``.
-        formats: ``"json"`` (always written), ``"3dm"``, ``"igs"``, ``"stp"`` (these need ``geodiff[cad]``); and as
-            triangles ``"obj"``, ``"ply"``, ``"stl"``, ``"glb"``.
+        callback: called after each iteration of a free fit or of a cloud's with a `Progress`; what it raises ends it.
         progress: show a progress bar.
         command: the command line, to be noted in ``metrics.json``.
+        **changes: fields of `FitNURBSSettings`, for instance ``control_shape=(5, 6), free_knots=True``.
 
     Returns:
         A `FitNURBSResult`.
@@ -88,34 +70,18 @@ def fit_nurbs(
     Example:
         >>> import torch
         >>> x, y = torch.meshgrid(torch.linspace(0, 1, 20), torch.linspace(0, 2, 30), indexing="ij")
-        >>> fit = fit_nurbs(torch.stack([x, y, x * y], -1), control=(4, 5), progress=False)
+        >>> fit = fit_nurbs(torch.stack([x, y, x * y], -1), control_shape=(4, 5), progress=False)
         >>> fit.kind, fit.max < 1e-6
         ('grid', True)
     """
-    formats = _formats(formats)
-    choice(_WHERE, "kind", kind, KINDS)
-    # Also where the fit has no use for them: what is written into metrics.json has a meaning.
-    starts = integer(_WHERE, "starts", starts, 1, 10**6)
-    seed = seed_number(_WHERE, seed)
-    if smoothing is not None:
-        smoothing = number(_WHERE, "smoothing", smoothing, 0, 1e30)
-    settings = {
-        "kind": kind,
-        "control": list(control),
-        "degree": list(degree),
-        "free_knots": free_knots,
-        "rational": rational,
-        "smoothing": smoothing,
-        "starts": starts,
-        "seed": seed,
-        "spacing": list(spacing),
-    }
+    settings = FitNURBSSettings.of(settings, changes)
+    told = as_callback(_WHERE, callback)
     source = os.fspath(points) if isinstance(points, str | os.PathLike) else None
     data = as_tensor(_WHERE, "points", points) if source is None else read_points(source, array)
-    _spacing(spacing)
-    kind, data = _arranged(data, kind, spacing)
+    kind, data = _arranged(data, settings.kind, settings.spacing)
+    free: dict[str, Any] = {"free_knots": settings.free_knots, "rational": settings.rational}
     if kind == "cloud":
-        for name, asked in (("free_knots", free_knots), ("rational", rational)):
+        for name, asked in free.items():
             if asked:
                 fix = "Clouds are fitted with uniform knots and without weights."
                 raise fail(_WHERE, name, "left out for a cloud", "True", fix)
@@ -126,15 +92,18 @@ def fit_nurbs(
             def tell(iteration: int, objective: float) -> None:
                 bar.set_postfix(objective=f"{objective:.4g}", refresh=False)
                 bar.update()
+                if told is not None:
+                    told(Progress(iteration, None, objective, {"step": iteration, "loss": objective}))
 
-            common: dict[str, Any] = {"degree": degree, "callback": tell}
-            if smoothing is not None:
-                common["smoothing"] = smoothing
+            common: dict[str, Any] = {"degree": settings.degree, "callback": tell}
+            if settings.smoothing is not None:
+                common["smoothing"] = settings.smoothing
             if kind == "cloud":
-                fit = fit_cloud(data, control, **common)
+                fit = fit_cloud(data, settings.control_shape, **common)
             else:
-                more: dict[str, Any] = {"starts": starts, "seed": seed} if free_knots or rational else {}
-                fit = fit_surface(data, control, free_knots=free_knots, rational=rational, **more, **common)
+                if any(free.values()):
+                    common |= {"starts": settings.starts, "seed": settings.seed}
+                fit = fit_surface(data, settings.control_shape, **free, **common)
         seconds = time.perf_counter() - begin
         low, high = data.reshape(-1, 3).amin(0), data.reshape(-1, 3).amax(0)
         result = FitNURBSResult(
@@ -153,7 +122,7 @@ def fit_nurbs(
         )
         if folder is not None:
             facts = {"source": source, "command": command, "message": fit.message, "converged": fit.converged}
-            result = outputs.write_outputs(result, folder, formats, facts)
+            result = outputs.write_outputs(result, folder, facts)
     return result
 
 
@@ -173,14 +142,6 @@ def read_points(path: str | os.PathLike[str], array: str | None = None) -> torch
     """
     values, _ = load(_WHERE, path, array, _ENDINGS)
     return torch.from_numpy(np.array(values, dtype=np.float64, order="C"))
-
-
-def _spacing(spacing: Sequence[float]) -> None:
-    if len(tuple(spacing)) != 2:
-        raise fail(_WHERE, "spacing", "two lengths, along x and along y", repr(tuple(spacing)))
-    for step in spacing:
-        positive(_WHERE, "spacing", step, "It is the distance of neighbouring heights.")
-        number(_WHERE, "spacing", step, 0, 1e100)
 
 
 def _arranged(data: torch.Tensor, kind: str, spacing: Sequence[float]) -> tuple[str, torch.Tensor]:
@@ -205,19 +166,6 @@ def _arranged(data: torch.Tensor, kind: str, spacing: Sequence[float]) -> tuple[
         x, y = (torch.arange(n, dtype=torch.float64) * float(step) for n, step in zip(shape, spacing, strict=True))
         data = torch.stack([*torch.meshgrid(x, y, indexing="ij"), data], -1)
     return kind, data
-
-
-def _formats(formats: Sequence[str]) -> list[str]:
-    names = [formats] if isinstance(formats, str) else list(formats)
-    for name in names:
-        choice(_WHERE, "formats", name, FORMATS)
-        if name in _NEEDS:
-            module, extra = _NEEDS[name]
-            if importlib.util.find_spec(module) is None:
-                got = f"{name!r}, which needs {module}"
-                fix = f'pip install "geodiff[{extra}]", or leave it out.'
-                raise fail(_WHERE, "formats", "of installed libraries", got, fix, ImportError)
-    return list(dict.fromkeys(["json", *names]))
 
 
 @contextlib.contextmanager

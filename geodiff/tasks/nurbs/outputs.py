@@ -14,11 +14,9 @@ from geodiff.scene.atomic import replacing
 from geodiff.splines.files import save_splines
 from geodiff.tasks.nurbs import pictures
 from geodiff.tasks.nurbs.result import FitNURBSResult
+from geodiff.tasks.nurbs.settings import FORMATS
 
 _WHERE = "fit_nurbs"
-
-
-FORMATS = ("json", "3dm", "igs", "stp", "obj", "ply", "stl", "glb")
 
 
 _SAMPLES = (128, 128)  # of the triangles written
@@ -47,7 +45,7 @@ def metrics(result: FitNURBSResult, more: dict[str, Any]) -> dict[str, Any]:
         "converged": more["converged"],
         "message": more["message"],
         "seconds": result.seconds,
-        "settings": result.settings,
+        "settings": result.settings.as_dict(),
         "source": more["source"],
         "version": geodiff.__version__,
         "torch": torch.__version__,
@@ -57,10 +55,9 @@ def metrics(result: FitNURBSResult, more: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def write_outputs(
-    result: FitNURBSResult, folder: pathlib.Path, formats: list[str], more: dict[str, Any]
-) -> FitNURBSResult:
+def write_outputs(result: FitNURBSResult, folder: pathlib.Path, more: dict[str, Any]) -> FitNURBSResult:
     """Write all files into a folder beside the others, then move them, metrics.json last; drop what is out of date."""
+    formats = result.settings.formats
     files = {name: folder / f"surface.{name}" for name in formats}
     files["picture"] = folder / "surface.png"
     notes = list(result.notes)

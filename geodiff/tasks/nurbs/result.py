@@ -3,11 +3,11 @@
 
 import pathlib
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from geodiff.splines import NURBSSurface
+from geodiff.tasks.nurbs.settings import FitNURBSSettings
 from geodiff.validation import shapes_repr
 
 
@@ -45,6 +45,6 @@ class FitNURBSResult:
     diagonal: float
     seconds: float
     iterations: int
-    settings: dict[str, Any] = field(repr=False)
+    settings: FitNURBSSettings = field(repr=False)
     files: dict[str, pathlib.Path] = field(default_factory=dict, repr=False)
     notes: list[str] = field(default_factory=list, repr=False)

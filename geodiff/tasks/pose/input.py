@@ -13,7 +13,7 @@ from geodiff.scene.files import PosedImages
 from geodiff.scene.images import label_scale, read_image
 from geodiff.scene.light import AmbientLight, DirectionalLight, Light
 from geodiff.scene.mesh import Mesh
-from geodiff.tasks.descent import LARGEST
+from geodiff.settings import LARGEST
 from geodiff.tasks.pose.settings import FitPoseSettings
 from geodiff.tasks.pose.target import PoseTargets
 from geodiff.validation import as_tensor, check_finite, fail, floating, number

@@ -7,7 +7,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,16 +17,7 @@ from geodiff.modes import outside_autocast
 from geodiff.scene.camera import Camera
 from geodiff.scene.light import as_lights
 from geodiff.scene.mesh import Mesh
-from geodiff.tasks.checkpoint import (
-    FINITE,
-    Like,
-    Many,
-    Number,
-    fingerprint,
-    load_checkpoint,
-    remove_checkpoint,
-    save_checkpoint,
-)
+from geodiff.tasks.checkpoint import FINITE, Checkpoint, Like, Many, Number, fingerprint
 from geodiff.tasks.lock import output_folder
 from geodiff.tasks.overlap import hard_iou
 from geodiff.tasks.pose import outputs
@@ -45,6 +36,7 @@ from geodiff.tasks.pose.result import FitPoseResult
 from geodiff.tasks.pose.search import Descent, Poses, half_turns, rotation_angle_deg, screen
 from geodiff.tasks.pose.settings import FitPoseSettings
 from geodiff.tasks.pose.target import PoseLoss, PoseTargets
+from geodiff.tasks.progress import Callback, Progress, as_callback
 from geodiff.validation import fail
 
 _WHERE = "fit_pose"
@@ -63,10 +55,10 @@ def fit_pose(
     depth: torch.Tensor | None = None,
     lights: Any = None,
     truth: Camera | None = None,
-    settings: FitPoseSettings | None = None,
+    settings: FitPoseSettings | Mapping[str, Any] | None = None,
     output: str | os.PathLike[str] | None = None,
     resume: bool = True,
-    callback: Callable[[int, dict[str, Any], Camera], Any] | None = None,
+    callback: Callback | None = None,
     progress: bool = True,
     command: str | None = None,
     **changes: Any,
@@ -90,13 +82,12 @@ def fit_pose(
         depth: (H, W) along the viewing direction, for the loss ``"depth"``; 0, infinite or NaN where unknown.
         lights: for the loss ``"color"``, as `Renderer` takes them; without a batch.
         truth: one camera, the answer, only to be compared with.
-        settings: a `FitPoseSettings`; left out, the defaults.
+        settings: a `FitPoseSettings`, or a dictionary of its fields; left out, the defaults.
         output: a folder, made where missing, for ``overlay.png``, ``optimisation.gif``, ``metrics.json`` and the
             checkpoint.
         resume: go on from the checkpoint in ``output``, if there is one, to bitwise the same result as without the
             interruption; False starts afresh. A finished job removes its checkpoint.
-        callback: called as ``callback(step, record, cameras)`` after each step, with the step's line of the history and
-            the cameras it led to.
+        callback: called after each step with a `Progress`, whose ``state`` are the cameras that the step led to.
         progress: show a progress bar.
         command: the command line, to be noted in ``metrics.json``.
         **changes: fields of `FitPoseSettings`, for instance ``starts=30, focal=True``.
@@ -136,18 +127,18 @@ def fit_pose(
     if start is None:
         start = view_of_all(lens, centre, radius, mesh.dtype)
     check_seen(start, truth, settings, centre, radius, targets)
+    told = as_callback(_WHERE, callback)
     # After all other checks, but before the work.
     with output_folder(_WHERE, output) as folder:
-        job = _Job(mesh, targets, Poses.of(as_batch(start), lens, centre, radius), spread, settings, lights)
-        checkpoint = None if folder is None else folder / "checkpoint.pt"
-        if checkpoint is not None:
-            job.resume(checkpoint, resume)
-        job.run(checkpoint, callback, progress)
+        poses = Poses.of(as_batch(start), lens, centre, radius)
+        job = _Job(mesh, targets, poses, spread, settings, lights, folder)
+        job.resume(resume)
+        job.run(told, progress)
         result = _result(job, mesh, targets, start, truth, centre)
-        if folder is not None and checkpoint is not None:
+        if folder is not None:
             files = outputs.write_outputs(result, mesh, targets, folder, command=command)
             result = dataclasses.replace(result, files=files)
-            remove_checkpoint(checkpoint)
+            job.checkpoint.remove()
     return result
 
 
@@ -155,7 +146,14 @@ class _Job:
     """The search, and all that a checkpoint must hold of it."""
 
     def __init__(
-        self, mesh: Mesh, targets: PoseTargets, start: Poses, spread: float, settings: FitPoseSettings, lights: Any
+        self,
+        mesh: Mesh,
+        targets: PoseTargets,
+        start: Poses,
+        spread: float,
+        settings: FitPoseSettings,
+        lights: Any,
+        folder: pathlib.Path | None,
     ) -> None:
         self.mesh, self.targets, self.start, self.spread, self.settings = mesh, targets, start, spread, settings
         self.loss = PoseLoss(mesh, start.radius, settings, lights)
@@ -166,8 +164,8 @@ class _Job:
             looks += vars(mesh.material).values()
         for light in [] if lights is None else as_lights(_WHERE, lights, ()):
             looks += vars(light).values()
-        self.inputs = {
-            **{name: value for name, value in settings.as_dict().items() if name != "checkpoint_every"},
+        inputs = {
+            **settings.inputs(),
             "image_fingerprint": fingerprint(images),
             "start_fingerprint": fingerprint([getattr(start, name) for name in Poses.fields]),
             "lens_fingerprint": fingerprint([start.lens.focal, start.lens.principal]),
@@ -175,6 +173,7 @@ class _Job:
                 [mesh.vertices, mesh.faces, *(x for x in looks if isinstance(x, torch.Tensor))]
             ),
         }
+        self.checkpoint = Checkpoint(folder, _WHERE, inputs, settings.checkpoint_seconds)
         # Twins are far from a guess.
         self.twins = half_turns(mesh) if spread > 90 else None
         self.descent = self._descent(start)
@@ -186,9 +185,8 @@ class _Job:
         image = torch.zeros(len(poses), dtype=torch.long)
         return Descent(poses, image, self.targets, self.settings, self.loss, self.twins)
 
-    def run(
-        self, checkpoint: pathlib.Path | None, callback: Callable[[int, dict[str, Any], Camera], Any] | None, show: bool
-    ) -> None:
+    def run(self, callback: Callback | None, show: bool) -> None:
+        """Take the steps that are left."""
         settings = self.settings
         begin = time.perf_counter()
         if not self.history:
@@ -212,10 +210,10 @@ class _Job:
                 self.history.append(record)
                 self.seconds += time.perf_counter() - begin
                 if callback is not None:
-                    callback(step, record, self.descent.poses.cameras())
-                if checkpoint is not None and settings.checkpoint_every and self.descent.step < settings.steps:
-                    if self.descent.step % settings.checkpoint_every == 0:
-                        save_checkpoint(checkpoint, _WHERE, self.inputs, self.state())
+                    cameras = self.descent.poses.cameras()
+                    callback(Progress(self.descent.step, settings.steps, float(loss.min()), record, cameras))
+                if self.descent.step < settings.steps:
+                    self.checkpoint.save(self.state)
                 bar.set_postfix(loss=f"{record['loss']:.4f}", poses=record["count"], refresh=False)
                 bar.update()
                 begin = time.perf_counter()
@@ -256,12 +254,9 @@ class _Job:
             "seconds": Number(0.0, FINITE.high),
         }
 
-    def resume(self, checkpoint: pathlib.Path, wanted: bool) -> None:
+    def resume(self, wanted: bool) -> None:
         """Go on from a checkpoint, or remove it where a fresh start is wanted."""
-        if not wanted:
-            remove_checkpoint(checkpoint)
-            return
-        state = load_checkpoint(checkpoint, _WHERE, self.inputs, self._like())
+        state = self.checkpoint.load(wanted, self._like())
         if state is None:
             return
         self.history, self.snapshots, self.seconds = state["history"], state["snapshots"], state["seconds"]

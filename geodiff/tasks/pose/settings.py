@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from geodiff import soft
-from geodiff.tasks.descent import MOST_STEPS, DescentSettings, is_number
+from geodiff.settings import is_number
+from geodiff.tasks.descent import MOST_STEPS, DescentSettings
 from geodiff.validation import choice, fail, integer, number, positive, seed_number
 
 LOSSES = ("silhouette", "color", "depth")
@@ -49,7 +50,7 @@ class FitPoseSettings(DescentSettings):
         tconorm: how faces are joined, an object or a name of `geodiff.soft`; the contour needs none.
         search_size: pixels of the shorter side for the candidates and until ``prune_at``; larger images are averaged.
         size: the same afterwards.
-        checkpoint_every: steps between checkpoints, where there is an output folder; 0: none.
+        checkpoint_seconds: between checkpoints, where there is an output folder; 0: after each step; None: never.
         seed: of the candidates.
 
     Raises:
@@ -81,7 +82,7 @@ class FitPoseSettings(DescentSettings):
     tconorm: "soft.TConorm | str | Callable[..., Any]" = "probabilistic"
     search_size: int = 32
     size: int = 64
-    checkpoint_every: int = 25
+    checkpoint_seconds: float | None = 20.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -93,7 +94,6 @@ class FitPoseSettings(DescentSettings):
             ("search_size", 8, None),
             ("size", 8, None),
             ("polish", 0, 10**6),
-            ("checkpoint_every", 0, None),
         ):
             integer(_WHERE, name, getattr(self, name), low, high)
         seed_number(_WHERE, self.seed)

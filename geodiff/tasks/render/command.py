@@ -9,9 +9,9 @@ import numpy as np
 
 from geodiff.scene.light import AmbientLight, DirectionalLight, Light
 from geodiff.scene.mesh import Mesh
+from geodiff.settings import LARGEST
 from geodiff.tasks import appearance
 from geodiff.tasks.animations import check_animation
-from geodiff.tasks.descent import LARGEST
 from geodiff.tasks.lock import output_folder
 from geodiff.tasks.render.views import animate, render_views
 from geodiff.validation import fail, number

@@ -17,9 +17,9 @@ from geodiff.scene.files import PosedImages
 from geodiff.scene.light import Light
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.pose import pixel_size
+from geodiff.settings import is_number
 from geodiff.tasks import appearance
 from geodiff.tasks.animations import check_animation, write_animation
-from geodiff.tasks.descent import is_number
 from geodiff.tasks.pictures import over, shaded, to_image
 from geodiff.validation import choice, describe, fail, integer, number, positive, seed_number
 

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from typing import Any
 
@@ -20,16 +20,16 @@ import geodiff.tasks.sweep.pose  # noqa: F401 - registers the job
 from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.checkpoint import fingerprint
-from geodiff.tasks.descent import LARGEST
 from geodiff.tasks.lock import check_folder, output_folder
+from geodiff.tasks.progress import Callback, Progress, as_callback
 from geodiff.tasks.sweep.kinds import JOBS, Case, Job, select_family
 from geodiff.tasks.sweep.outputs import Journal, write_table
 from geodiff.tasks.sweep.result import SweepResult
+from geodiff.tasks.sweep.settings import SweepSettings
 from geodiff.tasks.team import Team
-from geodiff.validation import choice, fail, integer, nearest, number, positive
+from geodiff.validation import choice, fail, nearest
 
 _WHERE = "sweep"
-_MOST_WORKERS = 4096
 _FAILURES = (ValueError, RuntimeError, ArithmeticError)
 
 
@@ -39,15 +39,13 @@ def sweep(
     mesh: Mesh | str | os.PathLike[str],
     *,
     output: str | os.PathLike[str],
-    family: str | Iterable[str] = "spanning",
-    scales: Sequence[float] | None = None,
-    rates: Sequence[float] | None = None,
     options: dict[str, Any] | None = None,
-    workers: int = 1,
+    settings: SweepSettings | Mapping[str, Any] | None = None,
     resume: bool = True,
-    callback: Callable[[dict[str, Any]], Any] | None = None,
+    callback: Callback | None = None,
     progress: bool = True,
     command: str | None = None,
+    **changes: Any,
 ) -> SweepResult:
     """Run a job with each member of a family, at each τ and learning rate.
 
@@ -57,25 +55,23 @@ def sweep(
     counter, and the first of them writes the files.
 
     Each finished run is a line in ``output/rows.jsonl`` (``rows.1.jsonl``, … in the others of a team) before the next
-    begins. A sweep that was killed goes on from them; so does one with a longer list of members, τ or rates. Machines
-    of a team may share the folder, or have one each.
+    begins. A sweep that was killed goes on from them; so does one with a longer list of members, τ or learning rates.
+    Machines of a team may share the folder, or have one each.
 
     Args:
         kind: ``"shape"``: recover ``mesh`` from its silhouettes with `fit_mesh`; ``"pose"``: find its pose from one
-            silhouette with `fit_pose`, for many pairs; see `geodiff.tasks.sweep.kinds` and `sweep_pose`.
+            silhouette with `fit_pose`, for many pairs; see `geodiff.tasks.sweep.kinds` and `geodiff.tasks.sweep.pose`.
         mesh: the mesh to be recovered, or its file.
         output: a folder, made where missing, for the rows, ``table.csv`` and the heat maps: ``heatmap.csv``, the best
-            score of each distribution and T-conorm over all τ and rates, ``scales.csv``, that of each member and τ, and
-            a PNG of each where Matplotlib is installed.
-        family: see `select_family`.
-        scales: τ, positive; left out, the job's own.
-        rates: learning rates, positive; left out, the job's own.
+            score of each distribution and T-conorm over all τ and learning rates, ``scales.csv``, that of each member
+            and τ, and a PNG of each where Matplotlib is installed.
         options: of the job, by name.
-        workers: how many processes to run in; 1 uses this one.
+        settings: a `SweepSettings`, or a dictionary of its fields; left out, the defaults.
         resume: go on from the rows in ``output``; False removes them first.
-        callback: called with each row that this process finishes.
+        callback: called with a `Progress`, whose ``record`` is the row, for each run that this process finishes.
         progress: show a progress bar, in the first process of a team.
         command: the command line, to be noted in ``sweep.json``.
+        **changes: fields of `SweepSettings`, for instance ``family="logistic+*", lrs=[0.1, 0.3]``.
 
     Returns:
         A `SweepResult`.
@@ -89,19 +85,16 @@ def sweep(
         >>> quick = {"views": 4, "size": 16, "steps": 3, "subdivisions": 1}
         >>> where = tempfile.mkdtemp()
         >>> result = sweep("shape", gd.box(), output=where, family="logistic+probabilistic", scales=[0.01, 0.03],
-        ...                rates=[0.2], options=quick, progress=False)
+        ...                lrs=[0.2], options=quick, progress=False)
         >>> len(result.rows), result.failed
         (2, 0)
     """
     job = JOBS[choice(_WHERE, "kind", kind, tuple(JOBS))]
-    members = select_family(family)
-    cases = [
-        Case(member.name, scale, lr)
-        for member in members
-        for scale in _numbers("scales", scales, job.scales)
-        for lr in _numbers("rates", rates, job.rates)
-    ]
-    workers = integer(_WHERE, "workers", workers, 1, _MOST_WORKERS)
+    settings = SweepSettings.of(settings, changes)
+    told = as_callback(_WHERE, callback)
+    members = select_family(settings.family)
+    scales, lrs = settings.scales or job.scales, settings.lrs or job.lrs
+    cases = [Case(member.name, scale, lr) for member in members for scale in scales for lr in lrs]
     mesh = _mesh(mesh)
     options = _options(job, options)
     prepared = job.prepare(mesh, options)
@@ -117,13 +110,13 @@ def sweep(
         mine: dict[Case, dict[str, Any]] = {}
         bar = tqdm(total=len(todo), desc=_WHERE, unit="run", disable=not (progress and team.leads))
         claims = (todo[i] for i in team.claims(len(todo)))
-        fresh = _finished(job, prepared, mesh, options, claims, min(workers, max(len(todo), 1)))
+        fresh = _finished(job, prepared, mesh, options, claims, min(settings.workers, max(len(todo), 1)))
         with bar, Journal(folder, team.rank, inputs) as journal, contextlib.closing(fresh):
             for row in fresh:
                 journal.append(row)
                 mine[_case(row)] = row
-                if callback is not None:
-                    callback(row)
+                if told is not None:
+                    told(Progress(len(mine), len(todo), None, row))
                 bar.update(team.finished() - bar.n)
         known = team.union(known | mine)
         bar.close()
@@ -137,6 +130,7 @@ def sweep(
             run=len(todo),
             leads=team.leads,
             files={},
+            settings=settings,
         )
         if team.leads:
             Journal.rewrite(folder, inputs, known)
@@ -233,16 +227,6 @@ def _run_here(case: Case) -> dict[str, Any]:
 
 def _case(row: dict[str, Any]) -> Case:
     return Case(row["member"], row["scale"], row["lr"])
-
-
-def _numbers(argument: str, given: Sequence[float] | None, default: tuple[float, ...]) -> list[float]:
-    values = list(default if given is None else given)
-    if not values:
-        raise fail(_WHERE, argument, "one number or more", "none")
-    for value in values:
-        positive(_WHERE, argument, value)
-        number(_WHERE, argument, value, 0, LARGEST)
-    return list(dict.fromkeys(float(value) for value in values))
 
 
 def _mesh(mesh: Any) -> Mesh:

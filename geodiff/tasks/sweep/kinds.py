@@ -4,12 +4,12 @@
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from geodiff.scene.files import PosedImages
 from geodiff.scene.mesh import Mesh
+from geodiff.settings import LARGEST, Renamed, Renaming
 from geodiff.soft.family import Member, family, member
-from geodiff.tasks.descent import LARGEST
 from geodiff.tasks.mesh.job import fit_mesh
 from geodiff.tasks.mesh.settings import FitMeshSettings
 from geodiff.tasks.render.views import render_views
@@ -37,14 +37,14 @@ class Case(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(Renaming):
     """A kind of job. Its functions must be importable, since other processes run them.
 
     Attributes:
         name: what it is called on the command line.
         options: what can be set besides family, τ and learning rate, with the defaults; plain values.
         scales: τ where the user gives none.
-        rates: learning rates where the user gives none.
+        lrs: learning rates where the user gives none.
         columns: the names of its results, in the order of the table.
         score: the column that the heat maps show.
         prepare: ``prepare(mesh, options)`` checks the options and returns what all runs share.
@@ -53,10 +53,13 @@ class Job:
         highest: whether the highest score is best.
     """
 
+    _where = "Job"
+    _renamed: ClassVar[Renamed] = {"rates": "lrs"}
+
     name: str
     options: Mapping[str, Any]
     scales: tuple[float, ...]
-    rates: tuple[float, ...]
+    lrs: tuple[float, ...]
     columns: tuple[str, ...]
     score: str
     prepare: Callable[[Mesh, dict[str, Any]], Any]
@@ -119,20 +122,11 @@ def select_family(names: str | Iterable[str]) -> tuple[Member, ...]:
     return tuple(chosen.values())
 
 
+# Those of the fit are its own, unless told.
+_OF_FIT = "steps optimizer lr_decay laplacian flatness subdivisions hold_out evaluate_every seed".split()
 _SHAPE_OPTIONS = {
-    "views": 24,
-    "elevation": [30.0],
-    "size": 64,
-    "steps": 100,
-    "optimizer": "large_steps",
-    "lr_decay": 0.3,
-    "scale_decay": 1.0,
-    "laplacian": 0.016,
-    "flatness": 3e-4,
-    "subdivisions": 3,
-    "hold_out": 6,
-    "evaluate_every": 5,
-    "seed": 0,
+    **{"views": 24, "elevation": [30.0], "size": 64, "scale_decay": 1.0},
+    **{name: getattr(FitMeshSettings(), name) for name in _OF_FIT},
 }
 
 
@@ -174,7 +168,7 @@ SHAPE = register_job(
         name="shape",
         options=_SHAPE_OPTIONS,
         scales=tuple(10 ** (-1 - 0.5 * n) for n in range(7)),
-        rates=(0.06, 0.18, 0.54),
+        lrs=(0.06, 0.18, 0.54),
         columns=("iou", "iou_train", "best_step"),
         score="iou",
         prepare=_prepare_shape,

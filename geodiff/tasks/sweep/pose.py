@@ -9,8 +9,8 @@ import torch
 from geodiff.render.renderer import rasterize
 from geodiff.scene.camera import Camera
 from geodiff.scene.mesh import Mesh
+from geodiff.settings import LARGEST
 from geodiff.soft.family import member
-from geodiff.tasks.descent import LARGEST
 from geodiff.tasks.pose.job import fit_pose
 from geodiff.tasks.pose.settings import FitPoseSettings
 from geodiff.tasks.sweep.kinds import Case, Job, register_job
@@ -101,7 +101,7 @@ POSE = register_job(
         name="pose",
         options=_OPTIONS,
         scales=tuple(10 ** (-0.5 - 0.5 * n) for n in range(6)),
-        rates=(0.03, 0.1, 0.3),
+        lrs=(0.03, 0.1, 0.3),
         columns=("found", "angle_median", "iou"),
         score="found",
         prepare=_prepare,

@@ -5,6 +5,8 @@ import pathlib
 from dataclasses import dataclass, field
 from typing import Any
 
+from geodiff.tasks.sweep.settings import SweepSettings
+
 
 @dataclass(frozen=True)
 class SweepResult:
@@ -18,6 +20,7 @@ class SweepResult:
         run: how many ran now, in all processes; the others were there already.
         leads: whether this process wrote the files: the first of a team, and one that is alone.
         files: what was written, by kind.
+        settings: what it was made with.
     """
 
     rows: list[dict[str, Any]] = field(repr=False)
@@ -26,3 +29,4 @@ class SweepResult:
     run: int
     leads: bool
     files: dict[str, pathlib.Path] = field(repr=False)
+    settings: SweepSettings = field(repr=False)

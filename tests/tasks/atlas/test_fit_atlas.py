@@ -207,8 +207,8 @@ def test_resumed_is_bitwise_the_same(after: int, tmp_path: pathlib.Path, whole: 
     assert 2 < chunks < 8 < 2 * chunks  # or the stops are elsewhere
     seen = []
 
-    def stop(record: dict) -> None:
-        seen.append(record)
+    def stop(progress: gd.tasks.Progress) -> None:
+        seen.append(progress)
         if len(seen) == after:
             raise Stop
 
@@ -219,7 +219,7 @@ def test_resumed_is_bitwise_the_same(after: int, tmp_path: pathlib.Path, whole: 
         gd.fit_atlas(ball(), output=tmp_path, **{**SMALL, "steps": 61})
     with pytest.raises(ValueError, match="made with other points"):
         gd.fit_atlas(1.5 * ball(), output=tmp_path, **SMALL)
-    rest: list[dict] = []
+    rest: list[gd.tasks.Progress] = []
     fit = gd.fit_atlas(ball(), output=tmp_path, watertight=False, callback=rest.append, **SMALL)
     assert same(fit.atlas, whole.atlas) and len(rest) == len(whole.history) - after
     timeless = [[{k: v for k, v in r.items() if k != "seconds"} for r in h] for h in (fit.history, whole.history)]
@@ -259,8 +259,8 @@ def test_killed_and_resumed(tmp_path: pathlib.Path) -> None:
     reached = len(read_checkpoint(checkpoint.read_bytes())["state"]["history"])
     records: list[dict] = []
 
-    def few(record: dict) -> None:
-        records.append(record)
+    def few(progress: gd.tasks.Progress) -> None:
+        records.append(progress.record)
         if len(records) == 3:
             raise Stop
 
@@ -340,8 +340,8 @@ def test_bad_arguments(tmp_path: pathlib.Path) -> None:
         gd.fit_atlas(ball(), checkpoint_seconds=-1, **SMALL)
     with pytest.raises(TypeError, match=r"`stepz` must be a known argument; got an unknown name. Did you mean 'steps'"):
         gd.fit_atlas(ball(), stepz=3, **SMALL)
-    with pytest.raises(TypeError, match=r"`settings` must be a geodiff.atlas.fit.Settings"):
-        gd.fit_atlas(ball(), settings={"steps": 3}, **QUIET)
+    with pytest.raises(TypeError, match=r"`settings` must be a FitAtlasSettings or a dictionary of its fields"):
+        gd.fit_atlas(ball(), settings=gd.tasks.FitMeshSettings(), **QUIET)
     with pytest.raises(ValueError, match=r"`array` must be left out for all but .npz files"):
         gd.fit_atlas(ball(), array="points", **SMALL)
     with pytest.raises(FileNotFoundError, match="`truth` must be a file that exists"):

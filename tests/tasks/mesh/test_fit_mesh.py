@@ -17,7 +17,7 @@ import torch
 
 import geodiff as gd
 from geodiff.scene.files import PosedImages
-from geodiff.tasks import FitMeshSettings, fit_mesh
+from geodiff.tasks import FitMeshSettings, Progress, fit_mesh
 from geodiff.tasks.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from geodiff.tasks.mesh.start import object_frame
 from geodiff.tasks.overlap import hard_iou
@@ -152,19 +152,21 @@ class Stop(Exception):
 @pytest.mark.parametrize("optimizer", ["large_steps", "adam"])
 def test_resumed_is_bitwise_the_same(optimizer: str, tmp_path: pathlib.Path) -> None:
     images = targets(box(), orbit())
-    options = {"steps": 20, "optimizer": optimizer, "views_per_step": 5, "checkpoint_every": 10, **QUICK}
+    options = {"steps": 20, "optimizer": optimizer, "views_per_step": 5, "checkpoint_seconds": 0, **QUICK}
     whole = fit_mesh(images, **options)
 
-    def stop(step: int, record: dict, mesh: gd.Mesh) -> None:
-        if step == 12:
+    def stop(progress: Progress) -> None:
+        assert progress.record["step"] == progress.step - 1 and progress.loss == progress.record["loss"]
+        assert progress.total == 20 and isinstance(progress.state, gd.Mesh)
+        if progress.step == 12:
             raise Stop
 
     with pytest.raises(Stop):
         fit_mesh(images, output=tmp_path, callback=stop, **options)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
     steps = []
-    rest = fit_mesh(images, output=tmp_path, callback=lambda step, record, mesh: steps.append(step), **options)
-    assert steps == list(range(10, 20))
+    rest = fit_mesh(images, output=tmp_path, callback=lambda progress: steps.append(progress.step), **options)
+    assert steps == list(range(12, 21))
     assert torch.equal(rest.mesh.vertices, whole.mesh.vertices)
     assert torch.equal(rest.snapshots, whole.snapshots)
     assert rest.history == whole.history
@@ -177,8 +179,8 @@ import sys, torch, geodiff as gd
 from geodiff.scene.files import PosedImages
 cameras = gd.Camera.orbit(2.732, 20.0, torch.arange(8) * (360.0 / 8), fov_deg=30)
 alpha = gd.rasterize(gd.box((0.7, 0.35, 0.5)), cameras, 32).mask.float()
-gd.tasks.fit_mesh(PosedImages(None, alpha, cameras), output=sys.argv[1], steps=400, checkpoint_every=1, subdivisions=2,
-                  progress=False)
+gd.tasks.fit_mesh(PosedImages(None, alpha, cameras), output=sys.argv[1], steps=400, checkpoint_seconds=0,
+                  subdivisions=2, progress=False)
 """
 
 
@@ -197,14 +199,14 @@ def test_killed_and_resumed(tmp_path: pathlib.Path) -> None:
     images = targets(box(), orbit())
     steps: list[int] = []
 
-    def few(step: int, record: dict, mesh: gd.Mesh) -> None:
-        steps.append(step)
+    def few(progress: Progress) -> None:
+        steps.append(progress.step)
         if len(steps) == 3:
             raise Stop
 
     with pytest.raises(Stop):
-        fit_mesh(images, output=tmp_path, steps=400, checkpoint_every=1, callback=few, **QUICK)
-    assert steps == [reached, reached + 1, reached + 2]
+        fit_mesh(images, output=tmp_path, steps=400, checkpoint_seconds=0, callback=few, **QUICK)
+    assert steps == [reached + 1, reached + 2, reached + 3]
 
 
 def test_fresh_forgets_the_checkpoint(tmp_path: pathlib.Path) -> None:
@@ -218,7 +220,7 @@ def test_foreign_checkpoints_are_refused(tmp_path: pathlib.Path) -> None:
     images, path = targets(box(), orbit()), tmp_path / "checkpoint.pt"
 
     def fit(**more: object) -> None:
-        fit_mesh(more.pop("images", images), output=tmp_path, **{"steps": 4, "checkpoint_every": 1, **QUICK, **more})
+        fit_mesh(more.pop("images", images), output=tmp_path, **{"steps": 4, "checkpoint_seconds": 0, **QUICK, **more})
 
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(
@@ -230,8 +232,8 @@ def test_foreign_checkpoints_are_refused(tmp_path: pathlib.Path) -> None:
         fit()
     path.unlink()
 
-    def stop(step: int, record: dict, mesh: gd.Mesh) -> None:
-        if step == 2:
+    def stop(progress: Progress) -> None:
+        if progress.step == 3:
             raise Stop
 
     with pytest.raises(Stop):
@@ -247,7 +249,7 @@ def test_foreign_checkpoints_are_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match="damaged: its checksum is another"):
         fit()
     path.write_bytes(whole)
-    fit(checkpoint_every=3)  # how often it is written does not matter
+    fit(checkpoint_seconds=3)  # how often it is written does not matter
 
 
 def test_a_checkpoint_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
@@ -297,7 +299,7 @@ def test_outputs(tmp_path: pathlib.Path) -> None:
 
 def test_no_output_no_files(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert fit_mesh(targets(box(), orbit()), steps=2, checkpoint_every=1, **QUICK).files == {}
+    assert fit_mesh(targets(box(), orbit()), steps=2, checkpoint_seconds=0, **QUICK).files == {}
     assert not list(tmp_path.iterdir())
 
 
@@ -341,7 +343,7 @@ def test_steps_so_long_that_the_mesh_leaves_the_image() -> None:
         ({"hold_out": 1}, ValueError, "`hold_out` must be 0 .none. or at least 2"),
         ({"hold_out": -3}, ValueError, "`hold_out` must be an integer ≥ 0"),
         ({"evaluate_every": 0}, ValueError, "`evaluate_every` must be an integer ≥ 1"),
-        ({"checkpoint_every": -1}, ValueError, "`checkpoint_every` must be an integer ≥ 0"),
+        ({"checkpoint_seconds": -1}, ValueError, "`checkpoint_seconds` must be finite and ≥ 0"),
         ({"subdivisions": -1}, ValueError, "`subdivisions` must be an integer ≥ 0"),
         ({"subdivisions": 12, "steps": 1}, ValueError, "`subdivisions` must be an integer ≤ 8"),
         ({"seed": -1}, ValueError, "`seed` must be an integer ≥ 0"),
@@ -361,7 +363,8 @@ def test_steps_so_long_that_the_mesh_leaves_the_image() -> None:
         ({"distribution": "logistik"}, ValueError, "`distribution` must be .* Did you mean 'logistic'"),
         ({"tconorm": "probabilistc"}, ValueError, "`tconorm` must be .* Did you mean 'probabilistic'"),
         ({"stps": 3}, TypeError, "`stps` must be a known argument; .* Did you mean 'steps'"),
-        ({"settings": {"steps": 3}}, TypeError, "`settings` must be a FitMeshSettings"),
+        ({"settings": 3}, TypeError, "`settings` must be a FitMeshSettings or a dictionary of its fields"),
+        ({"settings": {"stps": 3}}, TypeError, "`stps` must be a known argument; .* Did you mean 'steps'"),
         ({"template": "spher"}, ValueError, "`template` must be .* Did you mean 'sphere'"),
         ({"template": "missing.obj"}, FileNotFoundError, "Mesh.load: `path` must be a file that exists"),
         ({"template": 3}, TypeError, "`template` must be 'sphere', a Mesh or the path of one"),

@@ -50,7 +50,7 @@ def names(folder: pathlib.Path) -> set[str]:
 
 
 def test_a_grid() -> None:
-    fit = fit_nurbs(grid(), control=(5, 6), **QUIET)
+    fit = fit_nurbs(grid(), control_shape=(5, 6), **QUIET)
     assert fit.kind == "grid" and fit.surface.shape == (5, 6) and fit.max < EXACT
     # Measured anew, on the surface that came out.
     distance = (fit.surface.grid(12, 15) - grid()).norm(dim=-1)
@@ -58,7 +58,7 @@ def test_a_grid() -> None:
 
 
 def test_the_figures_are_those_of_the_surface() -> None:
-    fit = fit_nurbs(bent(), control=(4, 4), **QUIET)
+    fit = fit_nurbs(bent(), control_shape=(4, 4), **QUIET)
     left = fit.surface.grid(12, 15) - bent()
     assert fit.mse == pytest.approx(float(left.square().mean()), rel=1e-9)
     assert fit.rms == pytest.approx(float(left.norm(dim=-1).square().mean().sqrt()), rel=1e-9)
@@ -69,7 +69,7 @@ def test_the_figures_are_those_of_the_surface() -> None:
 
 def test_heights_stand_over_their_spacing() -> None:
     points = grid()
-    fit = fit_nurbs(points[..., 2], spacing=(1 / 11, 2 / 14), control=(4, 4), **QUIET)
+    fit = fit_nurbs(points[..., 2], spacing=(1 / 11, 2 / 14), control_shape=(4, 4), **QUIET)
     assert fit.kind == "heights" and fit.max < EXACT
     torch.testing.assert_close(fit.points, points)
 
@@ -78,7 +78,7 @@ def test_free_knots_and_weights_help() -> None:
     points = bent(12, 12)
     points[..., 2] += (points[..., 0] - 0.3).abs()
     fits = [
-        fit_nurbs(points, control=(6, 4), degree=(2, 2), **QUIET, **options)
+        fit_nurbs(points, control_shape=(6, 4), degree=(2, 2), **QUIET, **options)
         for options in ({}, {"free_knots": True}, {"rational": True})
     ]
     assert fits[1].mse < 0.5 * fits[0].mse and fits[1].iterations > 0 and fits[0].iterations == 0
@@ -86,8 +86,8 @@ def test_free_knots_and_weights_help() -> None:
 
 
 def test_smoothing_flattens() -> None:
-    rough = fit_nurbs(bent(), control=(8, 8), **QUIET)
-    smooth = fit_nurbs(bent(), control=(8, 8), smoothing=1e3, **QUIET)
+    rough = fit_nurbs(bent(), control_shape=(8, 8), **QUIET)
+    smooth = fit_nurbs(bent(), control_shape=(8, 8), smoothing=1e3, **QUIET)
     assert smooth.rms > 10 * rough.rms
 
 
@@ -102,7 +102,7 @@ def test_a_cloud() -> None:
     generator = torch.Generator().manual_seed(0)
     uv = torch.rand(800, 2, generator=generator, dtype=torch.float64)
     cloud = torch.stack([2 * uv[:, 0], uv[:, 1], 0.3 * (3 * uv[:, 0]).sin() * uv[:, 1]], -1)
-    fit = fit_nurbs(cloud, control=(7, 6), **QUIET)
+    fit = fit_nurbs(cloud, control_shape=(7, 6), **QUIET)
     assert fit.kind == "cloud" and fit.errors.shape == (800,)
     assert fit.rms < 1e-3 * fit.diagonal  # a seventh-order wave by seven cubics, through alternating parameters
     # The distance to the surface, found without its parameters, is no larger than to the point at the parameters.
@@ -114,7 +114,7 @@ def test_a_cloud() -> None:
 
 
 def test_everything_is_written(tmp_path: pathlib.Path) -> None:
-    fit = fit_nurbs(bent(), control=(5, 6), output=tmp_path / "out", formats=("obj", "ply"), command="x", **QUIET)
+    fit = fit_nurbs(bent(), control_shape=(5, 6), output=tmp_path / "out", formats=("obj", "ply"), command="x", **QUIET)
     assert names(tmp_path / "out") == {
         "surface.json", "surface.obj", "surface.ply", "surface.png", "error.png", "metrics.json"
     }  # fmt: skip
@@ -130,7 +130,7 @@ def test_everything_is_written(tmp_path: pathlib.Path) -> None:
 
 
 def test_the_pictures_show_something(tmp_path: pathlib.Path) -> None:
-    fit_nurbs(bent(), control=(5, 6), output=tmp_path, **QUIET)
+    fit_nurbs(bent(), control_shape=(5, 6), output=tmp_path, **QUIET)
     with Image.open(tmp_path / "surface.png") as page:
         pixels = np.asarray(page.convert("RGB")).astype(int)
     red, blue = pixels[..., 0], pixels[..., 2]

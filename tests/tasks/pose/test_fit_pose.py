@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 import geodiff as gd
 from geodiff.cli import main
 from geodiff.render.renderer import RenderOutput
-from geodiff.tasks import FitPoseResult, FitPoseSettings, fit_pose
+from geodiff.tasks import FitPoseResult, FitPoseSettings, Progress, fit_pose
 from geodiff.tasks.pose import target as pose_target
 from geodiff.tasks.pose.search import half_turns, rotation_angle_deg, rotation_from_vector, rotations_near
 from geodiff.tasks.pose.target import PoseTargets
@@ -253,15 +253,15 @@ class Interrupted(Exception):
 
 
 def run_in(folder: pathlib.Path, **more: object) -> FitPoseResult:
-    options = {**LOCAL, "checkpoint_every": 5, "output": folder, "size": 32, **more}
+    options = {**LOCAL, "checkpoint_seconds": 0, "output": folder, "size": 32, **more}
     box = gd.box((0.9, 0.6, 0.4))  # of three planes of symmetry, so that there are twins
     return fit_pose(box, picture(box), TRUTH, truth=TRUTH, **options)
 
 
 def stop_at(step: int):
-    def callback(at: int, record: dict, cameras: gd.Camera) -> None:
-        assert record["step"] == at and len(cameras) == record["count"]
-        if at == step:
+    def callback(progress: Progress) -> None:
+        assert progress.record["step"] == progress.step - 1 and len(progress.state) == progress.record["count"]
+        if progress.step == step + 1:
             raise Interrupted
 
     return callback
@@ -274,8 +274,8 @@ def test_resumed_is_bitwise_the_same(at: int, tmp_path: pathlib.Path) -> None:
         run_in(tmp_path / "parts", callback=stop_at(at))
     assert (tmp_path / "parts" / "checkpoint.pt").exists()
     steps = []
-    resumed = run_in(tmp_path / "parts", callback=lambda step, *_: steps.append(step))
-    assert steps == list(range(at // 5 * 5, 24))
+    resumed = run_in(tmp_path / "parts", callback=lambda progress: steps.append(progress.step))
+    assert steps == list(range(at + 1, 25))
     assert torch.equal(whole.cameras.rotation, resumed.cameras.rotation)
     assert torch.equal(whole.snapshots.translation, resumed.snapshots.translation)
     assert whole.history == resumed.history
@@ -464,7 +464,7 @@ def test_command_refuses(views: pathlib.Path) -> None:
 def test_documented_defaults_are_the_true_ones() -> None:
     text = re.sub(r"\s+", " ", call("fit-pose", "--help"))
     values = FitPoseSettings()
-    for option in ("steps", "polish", "candidates", "starts", "finalists", "lr", "size", "checkpoint-every", "seed"):
+    for option in ("steps", "polish", "candidates", "starts", "finalists", "lr", "size", "checkpoint-seconds", "seed"):
         value = getattr(values, option.replace("-", "_"))
         assert re.search(rf"--{option} [A-Z]+ [^\[]*\[default: {value:g}\]", text), option
     for option, value in (("scale-start", values.scale[0]), ("scale-end", values.scale[1])):

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import geodiff as gd
+from geodiff.tasks import Progress
 from geodiff.tasks.sweep import kinds
 from geodiff.tasks.sweep.job import sweep
 from geodiff.tasks.sweep.kinds import JOBS, SHAPE, Case, Job, register_job, select_family
@@ -24,7 +25,7 @@ QUICK = {"views": 4, "size": 16, "steps": 3, "subdivisions": 1, "hold_out": 2}
 GRID: dict[str, Any] = {
     "family": "logistic+probabilistic, gaussian.squared+yager(2)",
     "scales": [0.03, 0.01],
-    "rates": [0.1, 0.2],
+    "lrs": [0.1, 0.2],
     "options": QUICK,
     "progress": False,
 }
@@ -92,8 +93,8 @@ def test_shape(tmp_path: pathlib.Path, table: bytes) -> None:
 def test_goes_on_after_a_kill(tmp_path: pathlib.Path, table: bytes) -> None:
     done = []
 
-    def stop(row: dict) -> None:
-        done.append(row)
+    def stop(progress: Progress) -> None:
+        done.append(progress.record)
         if len(done) == 3:
             raise KeyboardInterrupt
 
@@ -110,7 +111,7 @@ def test_goes_on_after_a_kill(tmp_path: pathlib.Path, table: bytes) -> None:
     assert len(lines) == 4 and not (tmp_path / "table.csv").exists()
     # Killed in the middle of a line; the run of that line is done again.
     journal.write_bytes(b"".join(lines)[:-20])
-    again: list[dict] = []
+    again: list[Progress] = []
     result = sweep("shape", box(), output=tmp_path, callback=again.append, **GRID)
     assert result.run == len(again) == 6 and (tmp_path / "table.csv").read_bytes() == table
     # Once all is there, nothing is run, and nothing changes.
@@ -130,7 +131,7 @@ def test_two_processes_of_torchrun_make_the_same_table(tmp_path: pathlib.Path, t
     (tmp_path / "out" / "rows.jsonl").rename(tmp_path / "out" / "rows.5.jsonl")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "geodiff.cli"]
     command += ["sweep", "shape", str(tmp_path / "box.obj"), "-o", str(tmp_path / "out"), "--family", GRID["family"]]
-    command += ["--scales", "0.03,0.01", "--rates", "0.1,0.2"]
+    command += ["--scales", "0.03,0.01", "--lrs", "0.1,0.2"]
     command += [f"--set={name}={value}" for name, value in QUICK.items()]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
@@ -150,7 +151,7 @@ def test_a_process_group_of_the_caller_serves(tmp_path: pathlib.Path, known: Job
 
 
 def test_failures_are_rows(tmp_path: pathlib.Path, known: Job) -> None:
-    grid = {"family": "logistic+probabilistic", "rates": [0.5], "output": tmp_path, "progress": False}
+    grid = {"family": "logistic+probabilistic", "lrs": [0.5], "output": tmp_path, "progress": False}
     result = sweep("known", box(), scales=[7, 8, 2, 1], **grid)
     assert [row["error"] for row in result.rows] == ["seven is too much", "score not finite", None, None]
     assert result.failed == 2 and result.best is not None and result.best["score"] == 1.5  # the lowest is best here
@@ -220,7 +221,7 @@ def test_messages(tmp_path: pathlib.Path, known: Job) -> None:
     refused(TypeError, "sweep: `mesh` must be a Mesh or the path of one", mesh=3)
     refused(ValueError, "sweep: `mesh` must be one mesh with faces", mesh=box().with_vertices(torch.rand(2, 8, 3)))
     refused(ValueError, "sweep: `scales` must be positive", scales=[0.1, -1])
-    refused(ValueError, "sweep: `rates` must be one number or more", rates=[])
+    refused(ValueError, "sweep: `lrs` must be one number or more", lrs=[])
     refused(ValueError, "sweep: `workers` must be an integer ≥ 1", workers=0)
     refused(ValueError, "`options` must be those of known; got 'sed'. Did you mean 'seed'", options={"sed": 1})
     refused(TypeError, "`options` must be plain numbers", options={"seed": object()})
@@ -249,14 +250,14 @@ def test_command(tmp_path: pathlib.Path) -> None:
     box().save(tmp_path / "box.obj")
     call = ["sweep", "shape", str(tmp_path / "box.obj"), "-o", str(tmp_path / "out"), "--family", "logistic+average"]
     call += [f"--set={name}={value}" for name, value in QUICK.items()]
-    done = CliRunner().invoke(main, [*call, "--scales", "1e-1:1e-3:3", "--rates", "0.2", "--set", "optimizer=adam"])
+    done = CliRunner().invoke(main, [*call, "--scales", "1e-1:1e-3:3", "--lrs", "0.2", "--set", "optimizer=adam"])
     assert done.exit_code == 0, done.output
     assert "3 runs, 3 of them now, 0 failed" in done.output and "best: member logistic+average" in done.output
     rows = list(csv.DictReader((tmp_path / "out" / "table.csv").read_text().splitlines()))
     assert [float(row["scale"]) for row in rows] == pytest.approx([0.1, 0.01, 0.001])
     for wrong, message in (
         (["--scales", "1:2"], "neither positive numbers such as"),
-        (["--rates=-1"], "neither positive numbers such as"),
+        (["--lrs=-1"], "neither positive numbers such as"),
         (["--scales", "0:1:3"], "neither positive numbers such as"),
         (["--set", "steps"], "`--set` must be of the form NAME=VALUE"),
         (["--device", "cuda"], "`device` must be cpu"),

@@ -37,7 +37,7 @@ def test_pairs_are_off_by_the_angle() -> None:
 
 
 def test_sweep(tmp_path: pathlib.Path) -> None:
-    grid: dict[str, Any] = {"family": "logistic+probabilistic", "rates": [0.1], "options": QUICK, "progress": False}
+    grid: dict[str, Any] = {"family": "logistic+probabilistic", "lrs": [0.1], "options": QUICK, "progress": False}
     result = sweep("pose", mesh(), output=tmp_path, scales=[0.03, 1e-6], **grid)
     good, blind = result.rows
     assert result.failed == 0
