@@ -38,7 +38,7 @@ def sound(*owners: Any) -> bool:
 
 
 def cached_names(kind: type) -> list[str]:
-    return [name for name, value in vars(kind).items() if isinstance(value, cached)]
+    return [name for base in kind.__mro__ for name, value in vars(base).items() if isinstance(value, cached)]
 
 
 def scene(count: int = 2) -> gd.Mesh:

@@ -41,7 +41,7 @@ def quick(name: str, folder: pathlib.Path, **more: Any) -> Any:
         settings = {"steps": 2, "candidates": 4, "starts": 2, "size": 16, "search_size": 16, "polish": 0}
         return gd.tasks.fit_pose(box, alpha[0], camera[0], settings=settings, **common, **more)
     if name == "fit_nurbs":
-        settings = {"control_shape": (4, 4), "free_knots": True}
+        settings = {"control_shape": (5, 5), "free_knots": True}
         x, y = torch.meshgrid(torch.linspace(0, 1, 9), torch.linspace(0, 1, 9), indexing="ij")
         return gd.tasks.fit_nurbs((3 * x).sin() * y, settings=settings, **common, **more)
     if name == "fit_atlas":
