@@ -96,7 +96,10 @@ def _plain_warnings() -> Iterator[None]:
     former = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"Warning: {message}\n"
     try:
-        yield
+        with warnings.catch_warnings():
+            # Old names of options, which Python tells to those alone who write programs.
+            warnings.filterwarnings("default", r"\w+: `\w+` is now `", DeprecationWarning)
+            yield
     finally:
         warnings.formatwarning = former
 

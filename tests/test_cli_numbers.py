@@ -28,8 +28,8 @@ TEXTS = ("-1", "0", "nan", "inf", "1e308", "", "1x", "1x1x1x0", "0.1,nan", "1:2:
 # that say at most so many, or every so many steps.
 _GOOD = {
     "-1": "elevation start light ambient",
-    "0": "seed elevation smoothing laplacian flatness hold_out subdivisions checkpoint_every betas polish spread start "
-    "light ambient noise consistency rounds refine degree",
+    "0": "seed elevation smoothing laplacian flatness hold_out subdivisions checkpoint_every checkpoint_seconds betas "
+    "polish spread start light ambient noise consistency rounds refine degree",
     str(10**30): "views_per_step hold_out evaluate_every checkpoint_every size search_size chunk max_points target",
 }
 GOOD = {wrong: set(names.split()) for wrong, names in _GOOD.items()}

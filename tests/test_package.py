@@ -31,6 +31,7 @@ FLOORS = (
     {"atlas", "interop"},
     {"tasks"},
     {"cli_options"},
+    {"cli_fields"},
     {"cli"},
     {"__main__"},
 )

@@ -20,24 +20,25 @@ class Settings(_Settings):
 
     Attributes:
         target: points a patch, on average; doubled as long as the noise exceeds 0.12 radii.
-        radius: of all patches, relative to the diagonal; None: each has its own, with `target` points.
+        radius: of all patches, relative to the diagonal; None: each its own, with ``target`` points.
         spacing: of centres, in radii.
-        widths: of the hidden layers.
+        widths: of a chart's hidden layers.
         activation: ``"relu"``, ``"softplus"`` or ``"tanh"``.
         residual: charts start at their patch's plane.
-        matching: of points with places in the square, see `geodiff.atlas.matching`: ``"projection"`` to the plane,
-            ``"exact"`` or ``"sinkhorn"`` transport, or ``"hybrid"``: exact where a patch folds over its plane, else
-            projection.
+        matching: of points with places in the square: projection, exact, sinkhorn or hybrid. By projection to the
+            plane; by exact or entropic transport, see `geodiff.atlas.matching`; or exact where a patch folds over its
+            plane, else by projection.
         move_uv: let the places move with the weights, towards the closest points of the chart.
         steps: at most so many in the local fits.
         lr: step length of Adam, falling to 0 along a cosine.
-        noise: σ in world units, at which a chart stops; None estimates it; 0 never stops early.
+        noise: known σ of the points across the surface, in their unit, at which a chart stops; 0: never early; None:
+            estimated.
         stop: residual at which a chart has converged, in units of σ.
         consistency: λ ≥ 0, how much agreement of the charts counts beside the points.
         rounds: of the stage of agreement.
         robust: points far off the surface count less.
         chunk: charts held in training at once: it bounds the memory. Results depend on it by rounding only.
-        max_points: larger clouds are thinned to so many; None for no bound.
+        max_points: larger clouds are thinned to so many. None for no bound.
         seed: of all that is random.
     """
 

@@ -8,8 +8,6 @@ from typing import Any
 
 from geodiff.validation import fail, shapes_repr, warn
 
-Callback = Callable[["Progress"], Any]
-
 
 @dataclass(frozen=True)
 class Progress:
@@ -35,6 +33,9 @@ class Progress:
     def __getitem__(self, name: str) -> Any:
         warn("callback: `progress[name]` is now `progress.record[name]`", DeprecationWarning)
         return self.record[name]
+
+
+Callback = Callable[[Progress], Any]
 
 
 def as_callback(where: str, callback: Any) -> Callback | None:

@@ -60,7 +60,7 @@ def fit_atlas(
         points: (N, 3), or the path of a cloud: see `geodiff.tasks.clouds.read_cloud_file`.
         normals: (N, 3), pointing to one side, of any length; left out, those of the file, or estimated ones.
         array: which array of an ``.npz``.
-        file_normals: use the normals of the file, if it has any; False where they do not all point to one side.
+        file_normals: use the normals of the file, if it has any; not where they do not all point to one side.
         truth: the true surface, only to be compared with: a mesh, points (T, 3), or the path of either.
         settings: a `FitAtlasSettings`, a `geodiff.atlas.settings.Settings`, or a dictionary of fields; left out, the
             defaults.

@@ -16,9 +16,10 @@ class FitAtlasSettings(Settings):
         samples: how many points to draw of the surface, for samples.ply, ≥ 100.
         refine: times to cut the triangles of charts.obj into four.
         watertight: make watertight.ply, by Open3D.
-        depth: of its octree; 8 resolves 1/256 of the extent.
-        open_boundaries: leave its holes and borders open.
-        checkpoint_seconds: between checkpoints, where there is an output folder; 0: after each chunk; None: never.
+        depth: of the octree of watertight.ply; 8 resolves 1/256 of the extent.
+        open_boundaries: leave holes and borders of watertight.ply open.
+        checkpoint_seconds: seconds between checkpoints, where there is an output folder; 0: after each chunk; None:
+            never.
 
     Raises:
         TypeError, ValueError: a value of another type or out of its range.

@@ -25,30 +25,32 @@ class FitMeshSettings(DescentSettings):
 
     Attributes:
         steps: how many gradient steps, ≥ 1.
-        optimizer: ``"large_steps"``: Laplacian-preconditioned steps in ``u = (I + λL) v`` (Nicolet, Jacobson and Jakob
-            2021); ``"adam"``: Adam on the vertices themselves.
+        optimizer: ``"large_steps"``, Laplacian-preconditioned, or ``"adam"``, on the vertices themselves. The former
+            steps in ``u = (I + λL) v`` (Nicolet, Jacobson and Jakob 2021).
         lr: step length at the first step, in units of the picture, > 0.
-        lr_decay: what is left of it at the last step, in (0, 1], geometric in between.
+        lr_decay: what is left of the step length at the last step, in (0, 1], geometric in between.
         betas: decay of the optimiser's first and second moments, each in [0, 1).
-        smoothing: λ ≥ 0 of the preconditioner, for 642 vertices; larger moves wider surroundings along. It is
+        smoothing: λ ≥ 0 of large_steps, for 642 vertices; larger moves wider surroundings along. It is
             multiplied by V/642, since λ is in squares of the edges' length: so fine meshes move as coarse ones do.
             Unused by ``"adam"``.
-        distribution: the soft edge, an object or a name of `geodiff.soft`.
-        tconorm: how faces are joined, an object or a name of `geodiff.soft`.
-        scale: τ at the first and at the last step, geometric in between: soft edges first, to be drawn from afar, hard
+        distribution: the soft edge, such as logistic or 'gamma(0.5).reversed'. An object or a name of `geodiff.soft`.
+        tconorm: how faces are joined, such as probabilistic or 'yager(2)'. An object or a name of `geodiff.soft`.
+        scale: τ at the first and at the last step, geometric in between. Soft edges first, to be drawn from afar, hard
             ones last, to be exact. In NDC (NDC² for a squared distribution).
-        laplacian: weight of `geodiff.losses.laplacian`, the sum over the vertices, ≥ 0, for 642 vertices. It is
+        laplacian: weight of the Laplacian, ≥ 0, for 642 vertices. Of `geodiff.losses.laplacian`, summed. It is
             multiplied by V/642, since the sum of a smooth surface falls as 1/V.
-        flatness: weight of `geodiff.losses.flatness`, the sum over the edges, at the first step, ≥ 0. Silhouettes do
+        flatness: weight of the flatness at the first step, ≥ 0. Of `geodiff.losses.flatness`, summed. Silhouettes do
             not tell inside from outside: without it, early steps turn parts of the surface inside out.
-        flatness_decay: what is left of it at the last step, in (0, 1], geometric in between.
+        flatness_decay: what is left of that weight at the last step, in (0, 1], geometric in between.
         views_per_step: how many views each step looks at, drawn at random by ``seed``; None: all of them.
         hold_out: every n-th view is kept out of the fit and used to measure it; 0: none.
         evaluate_every: steps between measurements of the hard IoU; the best mesh so measured is the result.
         subdivisions: of the template ``"sphere"``, an icosphere of 10·4ⁿ + 2 vertices.
-        init_radius: its radius in the world's unit; None chooses it so that its image has the targets' mean area.
-        formats: of the mesh written: obj, ply, glb, stl.
-        checkpoint_seconds: between checkpoints, where there is an output folder; 0: after each step; None: never.
+        init_radius: of that sphere, in the world's unit; None: by the size of the silhouettes. Its image then has their
+            mean area.
+        formats: of the mesh written: obj, ply, glb or stl, or several.
+        checkpoint_seconds: seconds between checkpoints, where there is an output folder; 0: after each step; None:
+            never.
         seed: of what is random; the same gives the same mesh bit by bit, on one machine with one number of threads.
 
     Raises:

@@ -3,6 +3,7 @@
 
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -215,12 +216,21 @@ def as_batch(camera: Camera) -> Camera:
 def command_inputs(
     mesh: pathlib.Path,
     image: pathlib.Path,
-    cameras: pathlib.Path | None,
-    fov: float | None,
-    start: tuple[float, float, float] | None,
-    depth: pathlib.Path | None,
+    *,
+    cameras: pathlib.Path | None = None,
+    fov: float | None = None,
+    start: tuple[float, float, float] | None = None,
+    depth: pathlib.Path | None = None,
 ) -> dict[str, Any]:
     """Read what the command line names; return it as arguments of `fit_pose`.
+
+    Args:
+        mesh: the file of the mesh.
+        image: the file of the image.
+        cameras: a transforms.json that lists IMAGE: gives the lens and the true pose to compare with.
+        fov: full field of view of the shorter side, degrees; None: 40.
+        start: a guess to search around: elevation and azimuth (degrees) and distance from the mesh.
+        depth: depth map, .npy, for --loss depth.
 
     Raises:
         FileNotFoundError, ValueError: files that are missing or not what they should be; no view, or several, of the
@@ -253,14 +263,14 @@ def command_inputs(
 
 
 def command_lights(
-    ambient: float | None, light: tuple[tuple[float, float, float, float], ...], loss: tuple[str, ...]
+    loss: tuple[str, ...], *, ambient: float | None = None, light: Sequence[tuple[float, float, float, float]] = ()
 ) -> list[Light] | None:
     """Return the lights that the command line names, None for colours as they are.
 
     Args:
-        ambient: brightness from everywhere.
-        light: direction towards a distant light, and its brightness, of each.
         loss: what is compared.
+        ambient: brightness from everywhere, for --loss color.
+        light: direction towards a distant light, for --loss color, several times; None: unlit.
 
     Raises:
         ValueError: lights where colours are not compared, or a direction of length zero.

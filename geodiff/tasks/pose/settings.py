@@ -23,34 +23,35 @@ class FitPoseSettings(DescentSettings):
 
     Attributes:
         steps: gradient steps of each start that is followed to the end, ≥ 1.
-        polish: Gauss–Newton steps at each of four τ after them, ≥ 0. Their Jacobian, of up to seven numbers, is by
-            central differences of renders.
-        loss: what is compared, one or several of ``"silhouette"`` (1 − IoU of the coverage), ``"color"`` (squared
-            difference, over black) and ``"depth"`` (squared difference in radii of the mesh, where both show it); the
-            terms are added.
-        translation: ``"free"``; ``"distance"``: the middle of the mesh stays where it is in the image; ``"fixed"``:
+        polish: Gauss–Newton steps at each of four τ after the descent, ≥ 0. Their Jacobian, of up to seven
+            numbers, is by central differences of renders.
+        loss: what is compared, ``"silhouette"``, ``"color"`` or ``"depth"``; several are added. 1 − IoU of the
+            coverage, squared difference over black, and squared difference in radii of the mesh, where both show it.
+        translation: ``"free"``; ``"distance"``, the middle of the mesh stays where it is in the image; or ``"fixed"``,
             only the rotation moves.
         focal: let the focal length move, too. From one silhouette it is told apart from the distance only by how
             strong the perspective is.
         candidates: how many rotations are looked at before the descent, ≥ 1. The first is the start itself.
         starts: how many of them, the best that are well apart, are followed by gradient descent, ≥ 1.
-        finalists: how many of those go on after ``prune_at`` of the steps, ≥ 1.
-        prune_at: in (0, 1).
-        spread: candidates lie within this angle of the start, in degrees, in [0, 180]; None: 60 where there is a
-            start, else 180, which is all rotations. 0 follows the start alone.
-        scale: τ at the first and at the last step, geometric in between: wide edges first, which see far, and narrow
+        finalists: how many of those are followed to the end, ≥ 1.
+        prune_at: share of the steps after which only the finalists go on, in (0, 1).
+        spread: candidates lie within this angle of the start, in degrees, in [0, 180]; None: 60 where there is a start,
+            else 180, which is all rotations. 0 follows the start alone.
+        scale: τ at the first and at the last step, geometric in between. Wide edges first, which see far, and narrow
             ones last, which are exact. In NDC (NDC² for a squared distribution).
-        lr: first step length: radians for rotations; half of it in NDC for the image position, and relative for
-            distance and focal length; > 0.
-        lr_decay: what is left of it at the last step, in (0, 1], geometric in between.
+        lr: step length at the first step, in radians, > 0. Half of it in NDC for the image position, and relative for
+            distance and focal length.
+        lr_decay: what is left of the step length at the last step, in (0, 1], geometric in between.
         betas: decay of the first and second moments of the gradient, each in [0, 1).
-        distribution: the soft edge, an object or a name of `geodiff.soft`.
+        distribution: the soft edge, such as logistic or 'gamma(0.5).reversed'. An object or a name of `geodiff.soft`.
         coverage: ``"contour"``, ``"faces"`` or ``"edges"``, as `Renderer` has them. The contour is not fattened by
             faces smaller than τ, which the others are, so wide edges do not pull at distance and focal length.
-        tconorm: how faces are joined, an object or a name of `geodiff.soft`; the contour needs none.
+        tconorm: how faces are joined, such as probabilistic or 'yager(2)'; the contour needs none. An object or a name
+            of `geodiff.soft`.
         search_size: pixels of the shorter side for the candidates and until ``prune_at``; larger images are averaged.
-        size: the same afterwards.
-        checkpoint_seconds: between checkpoints, where there is an output folder; 0: after each step; None: never.
+        size: pixels of the shorter side afterwards, at most.
+        checkpoint_seconds: seconds between checkpoints, where there is an output folder; 0: after each step; None:
+            never.
         seed: of the candidates.
 
     Raises:

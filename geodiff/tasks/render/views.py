@@ -57,21 +57,21 @@ def render_views(
     Args:
         mesh: one mesh (V, 3).
         views: how many images, ≥ 1.
-        placement: ``"orbit"``: evenly around, azimuth k·360°/views; ``"random"``: anywhere on the sphere up to 80°.
-        elevation: degrees over the horizon in (−90, 90), for ``"orbit"``; of several, view k takes the (k mod n)-th.
-        distance: of the cameras; None: so far that the bounding sphere fits in the image.
+        placement: ``"orbit"``, evenly around, at azimuth k·360°/views; or ``"random"``, anywhere up to 80°.
+        elevation: degrees over the horizon in (−90, 90), for ``"orbit"``; of several, the views take turns.
+        distance: of the cameras from the middle of the mesh; None: so far that all of it fits in the image.
         fov: full field of view of the shorter side, degrees.
         size: (H, W), or one number for a square.
-        hard: alpha is 1 where the pixel's centre is covered; else the mean over the samples of a pixel.
+        hard: alpha is 0 or 1 by the pixel's centre; else the mean over the samples of a pixel.
         shading: ``"unlit"``, ``"lambert"``, ``"phong"`` or ``"gouraud"``; None: Phong where the mesh has a material,
             else Lambert.
         lights: a light or several; None: two that follow the viewer, and some from everywhere.
-        background: a colour (a name, ``"#rrggbb"``, ``"r,g,b"`` or three numbers in [0, 1]), an image or the file of
-            one, which the colours are laid over; None: they are not multiplied by alpha.
-        coverage: ``"hard"``, ``"faces"``, ``"edges"`` or ``"contour"``; see `Renderer`.
-        scale_px: how soft the soft ones are, in pixels.
+        background: what is laid under the colours: a name, ``"#rrggbb"``, ``"r,g,b"`` or the file of an image; None:
+            nothing. Three numbers in [0, 1] or an image, too. Without, colours are not multiplied by alpha.
+        coverage: ``"hard"``, ``"faces"``, ``"edges"`` or ``"contour"``: the soft ones blur edges. See `Renderer`.
+        scale_px: how soft the soft coverages are, in pixels.
         supersample: samples a side of each pixel; None: 4, or 1 if ``hard``.
-        seed: of the random placement.
+        seed: of the placement ``"random"``.
         progress: show a progress bar.
         maps: gets, for each name of the renderer's outputs that is in it, the arrays of all views.
 

@@ -17,10 +17,10 @@ class SweepSettings(Settings):
     """What is swept over. The settings of the job that is swept are its ``options``.
 
     Attributes:
-        family: spanning, thesis, all, members such as logistic+probabilistic, patterns such as 'gaussian+*'; with
-            commas between, or several. See `select_family`.
-        scales: τ, positive; None: the job's own.
-        lrs: learning rates, positive; None: the job's own.
+        family: of renderers: spanning, thesis, all, members such as logistic+probabilistic, patterns such as
+            'gaussian+*'; with commas between, or several. See `select_family`.
+        scales: τ: 0.1,0.03 or FIRST:LAST:COUNT; None: the job's own.
+        lrs: learning rates, likewise; None: the job's own.
         workers: processes to run in, of one thread each; 1 uses this one.
 
     Raises:

@@ -113,7 +113,7 @@ def view(
 
     Args:
         meshes: a mesh, a batch of either kind, meshes by name; or a file or a folder that geodiff has written.
-        host: the address to serve at; ``"0.0.0.0"`` lets other machines look, too.
+        host: the address to serve at; 0.0.0.0 lets other machines look, too.
         port: the first one to try; the next free one is taken.
         block: serve until interrupted (Ctrl-C). False returns at once.
         title: shown above the meshes; None: the first name.
@@ -232,8 +232,6 @@ def glb(scene: trimesh.Scene) -> bytes:
         materials = tree.setdefault("materials", [])
         for material in materials:
             surface = material.setdefault("pbrMetallicRoughness", {})
-            if "baseColorTexture" in surface and surface.get("baseColorFactor", [0.4])[0] == 0.4:  # trimesh's default
-                surface["baseColorFactor"] = [1.0, 1.0, 1.0, 1.0]
             surface.setdefault("metallicFactor", 0.0)
             surface.setdefault("roughnessFactor", 0.8)
             material["doubleSided"] = True

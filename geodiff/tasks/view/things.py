@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything that geodiff writes, as meshes to look at: points as little solids, curves as tubes."""
 
+import collections
 import os
 import pathlib
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ CLOUDS = ("xyz", "csv", "txt", "npy", "npz", "las", "laz")
 # What lies beside results and is none to look at, and which of several files of one name is taken.
 _OTHERS = ("metrics.json", "transforms.json", "settings.json", "checkpoint.json")
 _ORDER = ("npz", "json", "glb", "gltf", "ply", "obj", "stl", "off", "3dm", "step", "stp", "iges", "igs")
+_PICTURES = (".png", ".gif", ".mp4", ".jpg", ".jpeg")
 _POINTS = 20_000  # of a cloud are shown, evenly
 _SAMPLES = 200  # along a curve
 _BLUE, _ORANGE = (0.22, 0.43, 0.72), (0.85, 0.42, 0.16)
@@ -78,8 +80,20 @@ def _of_folder(folder: pathlib.Path, where: str) -> list[pathlib.Path]:
         del best["atlas"]
     if not best:
         expected = f"a folder with files to see, of .{', .'.join(_ORDER)}"
-        raise fail(where, "path", expected, f"{folder}, which has none", "Name a file, or the folder of a result.")
+        there = collections.Counter(_kind_of(path) for path in folder.iterdir() if not path.name.startswith("."))
+        found = ", ".join(f"{count} {kind}" for kind, count in sorted(there.items())) or "nothing"
+        fix = "Name a file, or the folder of a result."
+        if any(kind in there for kind in _PICTURES):
+            fix += " Pictures are for a viewer of images."
+        raise fail(where, "path", expected, f"{folder}, in which there is {found}", fix)
     return list(best.values())
+
+
+def _kind_of(path: pathlib.Path) -> str:
+    """Name what a folder holds: a folder, one of the files beside results, or a file by its ending."""
+    if path.is_dir():
+        return "folders"
+    return path.name if path.name in _OTHERS else path.suffix.lower() or "files without ending"
 
 
 def _of_file(path: pathlib.Path, where: str) -> dict[str, Mesh]:
