@@ -253,3 +253,29 @@ def test_errors(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"imageio-ffmpeg, which writes MP4, is not installed.*geodiff\[video\]"):
         animate(gd.box(), tmp_path / "a.mp4")
+
+
+def test_files_of_a_former_run_are_told(tmp_path: pathlib.Path) -> None:
+    """They stay where they are: nobody knows whether a set of images is ours."""
+    gd.box().save(tmp_path / "box.ply")
+    out = tmp_path / "out"
+    call = ("render", tmp_path / "box.ply", "--size", 8, "-o", out)
+    said = run(*call, "--views", 4, "--outputs", "depth,normal", "--alpha-bits", 16)
+    assert "Of a former" not in said
+    assert "Of a former" not in run(*call, "--views", 4, "--outputs", "depth,normal", "--alpha-bits", 16)
+    (out / "images" / "own.png").write_bytes(b"of somebody else's")
+    said = run(*call, "--views", 3, "--outputs", "depth")
+    # An image, its mask and its depth, twice; all normals; and the masks of the other three.
+    assert (
+        f"Of a former run, and no longer in transforms.json: {2 + 2 + 8 + 3} files such as {out / 'normal' / '003.png'}"
+        in said
+    )
+    assert (out / "images" / "003.png").exists() and len(gd.PosedImages.load(out)) == 3
+    (out / "transforms.json").write_text("{}")
+    assert "Of a former" not in run(*call, "--views", 1)
+
+
+def test_alpha_bits_are_checked_before_the_work(tmp_path: pathlib.Path) -> None:
+    gd.box().save(tmp_path / "box.ply")
+    told = refused("render", tmp_path / "box.ply", "-o", tmp_path / "out", "--alpha-bits", 12)
+    assert "render: `alpha_bits` must be 8 or 16; got 12" in told and not (tmp_path / "out").exists()

@@ -73,7 +73,7 @@ def test_ports_that_are_none(tmp_path: pathlib.Path) -> None:
     gd.box().save(tmp_path / "box.obj")
     for port in ("0", "65536"):
         done = CliRunner().invoke(main, ["view", str(tmp_path / "box.obj"), "--port", port])
-        assert done.exit_code == 2 and "--port" in done.output
+        assert done.exit_code == 2 and "`port` must be an integer in [1, 65535]" in done.output
     with pytest.raises(ValueError, match=r"`port` must be an integer in \[1, 65535\]"):
         view(gd.box(), port=65536)
 
@@ -215,6 +215,14 @@ def test_what_cannot_be_seen(tmp_path: pathlib.Path) -> None:
     ):
         done = CliRunner().invoke(main, ["view", str(path)])
         assert done.exit_code == 2 and message in done.output and "Traceback" not in done.output
+    # A folder of pictures: what is looked for, and what there is.
+    cameras = gd.Camera.orbit(3.0, 30, torch.arange(0, 360, 180))
+    gd.PosedImages(None, torch.ones(2, 8, 8), cameras).save(tmp_path / "seen")
+    (tmp_path / "seen" / "optimisation.gif").write_bytes(b"")
+    found = r"in which there is 1 \.gif, 1 folders, 1 transforms\.json\. .* Pictures are for a viewer of images\."
+    for folder, message in (("seen", found), ("empty", r"in which there is nothing\. Name a file, or the folder of a")):
+        with pytest.raises(ValueError, match=rf"of \.npz, \.json.*; got .*{folder}, {message}"):
+            things_to_see([tmp_path / folder], "view")
     volume = gd.NURBSVolume(torch.rand(4, 4, 4, 3))
     save_splines(tmp_path / "volume.json", volume)
     with pytest.raises(ValueError, match="`path` must be a file of surfaces or curves"):
