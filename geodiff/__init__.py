@@ -40,6 +40,9 @@ _EXPORTS = {
     "display": "geodiff.tasks.view",
     "Atlas": "geodiff.atlas.atlas",
     "fit_atlas": "geodiff.tasks.atlas.job",
+    "fit_mesh": "geodiff.tasks.mesh.job",
+    "fit_nurbs": "geodiff.tasks.nurbs.job",
+    "fit_pose": "geodiff.tasks.pose.job",
     "chamfer": "geodiff.transport.chamfer",
     "sinkhorn": "geodiff.transport.sinkhorn",
     "sinkhorn_divergence": "geodiff.transport.divergence",
@@ -84,6 +87,9 @@ if TYPE_CHECKING:
     from geodiff.splines.nurbs_volume import NURBSVolume
     from geodiff.splines.surface import NURBSSurface
     from geodiff.tasks.atlas.job import fit_atlas
+    from geodiff.tasks.mesh.job import fit_mesh
+    from geodiff.tasks.nurbs.job import fit_nurbs
+    from geodiff.tasks.pose.job import fit_pose
     from geodiff.tasks.view.page import display
     from geodiff.transport.chamfer import chamfer
     from geodiff.transport.divergence import SinkhornLoss, sinkhorn_divergence

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `geodiff` command. Whatever needs torch is imported by the command that needs it, so that --help is quick."""
 
+import functools
 import importlib.util
 import json
 import os
@@ -13,8 +14,8 @@ from typing import Any
 import click
 
 import geodiff
-from geodiff.cli_fields import given, options_of
-from geodiff.cli_options import clean, on_cpu
+from geodiff.cli_fields import given, options_of, source_of
+from geodiff.cli_options import clean
 
 # OpenMP reads it when torch is loaded. Where other programs share the cores, threads that spin while they wait for one
 # another make a step several times as slow as one thread alone; asleep, they cost next to nothing.
@@ -33,10 +34,6 @@ _EXTRAS = {
     "video": ("imageio_ffmpeg",),
     "view": ("viser",),
 }
-
-
-# What fit-pose reads beside mesh and image.
-_SEEN = ("cameras", "fov", "start", "depth")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -104,21 +101,30 @@ _resume = click.option(
 _device = click.option("--device", default="cpu", show_default=True, help="Only cpu so far.")
 
 
-def _scale_ends(command: Callable[..., Any]) -> Callable[..., Any]:
+def _scale_ends(settings: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Take --scale-start and --scale-end, too, each of which leaves the other as it is."""
-    for end in ("--scale-end", "--scale-start"):
-        command = click.option(end, type=float, hidden=True)(command)
-    return command
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @click.option("--scale-start", type=float, hidden=True)
+        @click.option("--scale-end", type=float, hidden=True)
+        @functools.wraps(command)
+        def wrapped(scale_start: float | None, scale_end: float | None, **options: Any) -> None:
+            if scale_start is not None or scale_end is not None:
+                first, last = options["scale"] or source_of(settings).fields["scale"].default
+                options["scale"] = (
+                    first if scale_start is None else scale_start,
+                    last if scale_end is None else scale_end,
+                )
+            command(**options)
+
+        return wrapped
+
+    return decorate
 
 
-def _settings(options: dict[str, Any], defaults: Any = None) -> dict[str, Any]:
-    """Return the settings that were given, and the command line; ``defaults`` has the other end of a scale."""
-    chosen = given(options)
-    ends = [chosen.pop(name, None) for name in ("scale_start", "scale_end")]
-    if any(end is not None for end in ends):
-        both = chosen.get("scale", defaults and defaults.scale)
-        chosen["scale"] = tuple(old if new is None else new for old, new in zip(both, ends, strict=True))
-    return {**chosen, "command": shlex.join(["geodiff", *sys.argv[1:]])}
+def _settings(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that were given, and the command line."""
+    return {**given(options), "command": shlex.join(["geodiff", *sys.argv[1:]])}
 
 
 def _tell(files: dict[str, pathlib.Path], notes: Iterable[str] = ()) -> None:
@@ -139,12 +145,11 @@ def _tell(files: dict[str, pathlib.Path], notes: Iterable[str] = ()) -> None:
 @options_of("tasks.render.views.render_views", "seed")
 @_device
 @clean
-def render(mesh: pathlib.Path, output: pathlib.Path | None, device: str, **options: Any) -> None:
+def render(mesh: pathlib.Path, output: pathlib.Path | None, **options: Any) -> None:
     """Render MESH (OBJ, PLY, STL, GLB) from around it, in its own colours or else in grey.
 
     Writes images and transforms.json, as fit-mesh reads them, to the folder OUT, or an animation, or both.
     """
-    on_cpu("render", device)
     from geodiff.tasks.render.command import render_command
 
     for line in render_command(mesh, output=output, **given(options)):
@@ -156,20 +161,18 @@ def render(mesh: pathlib.Path, output: pathlib.Path | None, device: str, **optio
 @_output
 @options_of("tasks.mesh.job.fit_mesh", "template")
 @options_of("tasks.mesh.settings.FitMeshSettings", formats="--format --formats")
-@_scale_ends
+@_scale_ends("tasks.mesh.settings.FitMeshSettings")
 @_resume
 @_device
 @clean
-def fit_mesh(images: pathlib.Path, output: pathlib.Path, resume: bool, device: str, **options: Any) -> None:
+def fit_mesh(images: pathlib.Path, output: pathlib.Path, resume: bool, **options: Any) -> None:
     """Recover a mesh from IMAGES, a transforms.json or the folder it is in.
 
     Writes mesh.obj, side_by_side.png, optimisation.gif and metrics.json to OUT.
     """
-    on_cpu("fit-mesh", device)
     from geodiff import tasks
 
-    chosen = _settings(options, tasks.FitMeshSettings())
-    result = tasks.fit_mesh(images, output=output, resume=resume, **chosen)
+    result = tasks.fit_mesh(images, output=output, resume=resume, **_settings(options))
     held_out = "" if result.iou_held_out is None else f", {result.iou_held_out:.3f} in {len(result.held_out)} held out"
     click.echo(f"\nIoU {result.iou_train:.3f} in {len(result.train)} views fitted{held_out}; "
                f"{len(result.history)} steps in {result.seconds:.1f} s")  # fmt: skip
@@ -185,26 +188,21 @@ def fit_mesh(images: pathlib.Path, output: pathlib.Path, resume: bool, device: s
 @options_of("tasks.pose.input.command_inputs", "depth")
 @options_of("tasks.pose.input.command_lights", "ambient", "light")
 @options_of("tasks.pose.settings.FitPoseSettings")
-@_scale_ends
+@_scale_ends("tasks.pose.settings.FitPoseSettings")
 @_resume
 @_device
 @clean
-def fit_pose(
-    mesh: pathlib.Path, image: pathlib.Path, output: pathlib.Path, resume: bool, device: str, **options: Any
-) -> None:
+def fit_pose(mesh: pathlib.Path, image: pathlib.Path, output: pathlib.Path, resume: bool, **options: Any) -> None:
     """Recover the pose of the camera that saw MESH in IMAGE, a silhouette or an image with alpha.
 
     Writes overlay.png, optimisation.gif and metrics.json to OUT.
     """
-    on_cpu("fit-pose", device)
     from geodiff import tasks
     from geodiff.tasks.pose.input import command_inputs, command_lights
 
-    chosen = _settings(options, tasks.FitPoseSettings())
-    lit, seen = ({k: chosen.pop(k) for k in names if k in chosen} for names in (("ambient", "light"), _SEEN))
-    lights = command_lights(chosen.get("loss", ()), **lit)
-    inputs = command_inputs(mesh, image, **seen)
-    result = tasks.fit_pose(**inputs, lights=lights, output=output, resume=resume, **chosen)
+    lights = command_lights(options["loss"], ambient=options.pop("ambient"), light=options.pop("light"))
+    inputs = command_inputs(mesh, image, **{name: options.pop(name) for name in ("cameras", "fov", "start", "depth")})
+    result = tasks.fit_pose(**inputs, lights=lights, output=output, resume=resume, **_settings(options))
     position = ", ".join(f"{x:.4g}" for x in result.camera.position.tolist())
     click.echo(f"\nCamera at ({position}), IoU {result.iou:.3f}; {len(result.history)} steps in {result.seconds:.1f} s")
     if result.error is not None:
@@ -221,14 +219,13 @@ def fit_pose(
             free_knots="--free-knots/--fixed-knots")  # fmt: skip
 @_device
 @clean
-def fit_nurbs(points: pathlib.Path, output: pathlib.Path, device: str, **options: Any) -> None:
+def fit_nurbs(points: pathlib.Path, output: pathlib.Path, **options: Any) -> None:
     """Fit a NURBS surface to POINTS: a grid (N, M, 3), heights (N, M), or a cloud.
 
     Reads .npy and .npz; clouds also from .ply, .obj, .xyz, .csv and .txt. Writes surface.json, surface.obj,
     surface.png, error.png (with Matplotlib) and metrics.json to OUT, all of them when the fit is done: it takes seconds
     to minutes, so an interrupted one leaves nothing behind and starts anew.
     """
-    on_cpu("fit-nurbs", device)
     from geodiff import tasks
 
     result = tasks.fit_nurbs(points, output=output, **_settings(options))
@@ -249,16 +246,13 @@ def fit_nurbs(points: pathlib.Path, output: pathlib.Path, device: str, **options
 @_resume
 @_device
 @clean
-def fit_atlas(
-    cloud: pathlib.Path, output: pathlib.Path, ignore_normals: bool, resume: bool, device: str, **options: Any
-) -> None:
+def fit_atlas(cloud: pathlib.Path, output: pathlib.Path, ignore_normals: bool, resume: bool, **options: Any) -> None:
     """Recover the surface of CLOUD: points with noise, open or closed, with or without normals.
 
     Reads .ply, .xyz, .csv, .txt, .obj, .npy, .npz, .las and .laz. Writes the atlas, samples with normals, meshes,
     pictures and metrics.json to OUT. Over several processes with torchrun: torchrun --nproc-per-node 2 --no-python
     geodiff fit-atlas CLOUD -o OUT.
     """
-    on_cpu("fit-atlas", device)
     from geodiff import tasks
 
     if ignore_normals:
@@ -296,7 +290,6 @@ def sweep(
     settings: tuple[str, ...],
     seed: int | None,
     resume: bool,
-    device: str,
     **options: Any,
 ) -> None:
     """Run a job of KIND (shape or pose) for MESH with many renderers, τ and learning rates.
@@ -305,7 +298,6 @@ def sweep(
     several machines with torchrun: torchrun --nnodes 2 … --no-python geodiff sweep shape MESH -o OUT. Writes table.csv,
     sweep.json, and the heat maps heatmap.csv and scales.csv, as PNG too with Matplotlib.
     """
-    on_cpu("sweep", device)
     from geodiff import tasks
     from geodiff.validation import fail
 

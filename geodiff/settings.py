@@ -2,6 +2,7 @@
 """The grammar of settings: frozen dataclasses, given as such, as dictionaries or as keywords; and fields' old names."""
 
 import dataclasses
+import inspect
 import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
@@ -46,6 +47,11 @@ class _Renames(type):
 
     def __call__(cls, *arguments: Any, **fields: Any) -> Any:
         return super().__call__(*arguments, **with_new_names(cls._where, fields, cls._renamed))
+
+    @property
+    def __signature__(cls) -> inspect.Signature:  # of the fields, for those who look it up
+        own = inspect.signature(cls.__init__)  # type: ignore[misc]
+        return own.replace(parameters=list(own.parameters.values())[1:])
 
 
 class Renaming(metaclass=_Renames):

@@ -3,6 +3,7 @@
 
 import copy
 import dataclasses
+import inspect
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -54,6 +55,7 @@ def test_an_instance_a_dictionary_and_keywords_are_the_same(kind: type[Settings]
         setattr(made, field, 1)
     with pytest.raises(TypeError, match=rf"`settings` must be a {kind.__name__} or a dictionary of its fields; got"):
         kind.of(3, {})
+    assert list(inspect.signature(kind).parameters) == [one.name for one in dataclasses.fields(kind)]
     nearly = field[:-1]
     for given in (({nearly: 1}, {}), (None, {nearly: 1})):
         with pytest.raises(TypeError, match=rf"`{nearly}` must be a known argument; .* Did you mean '{field}'"):

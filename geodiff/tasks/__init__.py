@@ -57,3 +57,4 @@ _FORMER = {
 }
 for _old, _new in _FORMER.items():
     sys.modules[f"{__name__}.{_old}"] = sys.modules[f"{__name__}.{_new}"]
+del _old, _new

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """All jobs are told and tell in one way: settings, callbacks, checkpoints."""
 
+import importlib
 import inspect
 import pathlib
 import sys
@@ -167,3 +168,14 @@ def test_checkpoints_written_before_are_read(tmp_path: pathlib.Path) -> None:
     assert load_checkpoint(path, "j", {"lr": 1}, {}, {"rate": "lr"}) == {}
     with pytest.raises(ValueError, match=r"made with lr None \(now 1\)"):
         load_checkpoint(path, "j", {"lr": 1}, {})
+
+
+def test_modules_are_found_under_the_names_that_the_documentation_had() -> None:
+    for name in ("fit_mesh", "fit_pose", "fit_nurbs", "fit_atlas", "sweep", "render_views", "view"):
+        module = importlib.import_module(f"geodiff.tasks.{name}")
+        assert inspect.ismodule(module) and getattr(module, name) is getattr(gd.tasks, name)
+        assert callable(getattr(gd.tasks, name))
+    assert importlib.import_module("geodiff.tasks.settings").FitMeshSettings is gd.tasks.FitMeshSettings
+    assert importlib.import_module("geodiff.tasks.pose_settings").FitPoseSettings is gd.tasks.FitPoseSettings
+    assert importlib.import_module("geodiff.tasks.sweep_jobs").JOBS
+    assert importlib.import_module("geodiff.tasks.clouds").read_cloud_file
