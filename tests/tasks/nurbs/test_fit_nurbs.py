@@ -126,7 +126,7 @@ def test_everything_is_written(tmp_path: pathlib.Path) -> None:
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["mse"] == fit.mse and metrics["control"] == [5, 6] and metrics["points"] == [12, 15]
     assert metrics["rms_over_diagonal"] == fit.rms / fit.diagonal and metrics["command"] == "x"
-    assert metrics["knots_u"] == fit.surface.knots_u.tolist() and metrics["settings"]["control"] == [5, 6]
+    assert metrics["knots_u"] == fit.surface.knots_u.tolist() and metrics["settings"]["control_shape"] == [5, 6]
 
 
 def test_the_pictures_show_something(tmp_path: pathlib.Path) -> None:

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import math
 import pathlib
-import re
 import runpy
 import sys
 
@@ -19,7 +18,7 @@ from scipy.spatial.transform import Rotation
 import geodiff as gd
 from geodiff.cli import main
 from geodiff.render.renderer import RenderOutput
-from geodiff.tasks import FitPoseResult, FitPoseSettings, Progress, fit_pose
+from geodiff.tasks import FitPoseResult, Progress, fit_pose
 from geodiff.tasks.pose import target as pose_target
 from geodiff.tasks.pose.search import half_turns, rotation_angle_deg, rotation_from_vector, rotations_near
 from geodiff.tasks.pose.target import PoseTargets
@@ -459,16 +458,6 @@ def test_command_refuses(views: pathlib.Path) -> None:
     ):
         text = call("fit-pose", *arguments, *out, *FAST)
         assert message in text and text.startswith("2 ") and "Traceback" not in text
-
-
-def test_documented_defaults_are_the_true_ones() -> None:
-    text = re.sub(r"\s+", " ", call("fit-pose", "--help"))
-    values = FitPoseSettings()
-    for option in ("steps", "polish", "candidates", "starts", "finalists", "lr", "size", "checkpoint-seconds", "seed"):
-        value = getattr(values, option.replace("-", "_"))
-        assert re.search(rf"--{option} [A-Z]+ [^\[]*\[default: {value:g}\]", text), option
-    for option, value in (("scale-start", values.scale[0]), ("scale-end", values.scale[1])):
-        assert re.search(rf"--{option} FLOAT [^\[]*\[default: {value:g}\]", text), option
 
 
 def test_demo(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
