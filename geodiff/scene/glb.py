@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from geodiff.scene.images import write_image
+from geodiff.scene.images import as_bytes, write_image
 from geodiff.scene.looks import color_runs
 from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
@@ -155,7 +155,7 @@ def _bytes(colors: torch.Tensor) -> np.ndarray:
     """Return colours as (V, 4) bytes, grey in all three and opaque where they have no alpha."""
     if colors.shape[-1] not in (1, 3, 4):
         raise fail("Mesh.save", "vertex_colors", "of 1, 3 or 4 channels in GLB files", f"{colors.shape[-1]} channels")
-    rows = np.rint(colors.detach().cpu().double().clamp(0.0, 1.0).numpy() * 255.0).astype(np.uint8)
+    rows = as_bytes(colors)
     rgb = np.broadcast_to(rows[:, :3], (len(rows), 3)) if rows.shape[1] == 1 else rows[:, :3]
     alpha = rows[:, 3:] if rows.shape[1] == 4 else np.full((len(rows), 1), 255, np.uint8)
     return np.concatenate((rgb, alpha), axis=1)

@@ -5,6 +5,7 @@ import contextlib
 import math
 import os
 import pathlib
+import sys
 
 import numpy as np
 import torch
@@ -107,12 +108,12 @@ def _number(words: list[str] | None, default: float = 1.0) -> float:
     return default
 
 
-def _color(words: list[str] | None) -> tuple[float, ...] | None:
+def _color(words: list[str] | None, least: float = 0.0) -> tuple[float, ...] | None:
     """Return three numbers; None for spectral curves and other rarities."""
     with contextlib.suppress(ValueError):
         numbers = [float(word) for word in (words or [])[:3]]
         numbers = numbers * 3 if len(numbers) == 1 else numbers
-        if len(numbers) == 3 and all(0 <= x < math.inf for x in numbers):
+        if len(numbers) == 3 and all(least <= x < math.inf for x in numbers):
             return tuple(numbers)
     return None
 
@@ -167,7 +168,8 @@ def _options(text: str) -> tuple[dict[str, list[str]], str]:
 
 def _look(entry: dict[str, list[str]], maps: _Maps) -> tuple[Look, tuple[float, ...]]:
     """Return the look that statements of an MTL file describe, and the scale and offset of its picture."""
-    ambient, color, specular = (_color(entry.get(word)) for word in ("Ka", "Kd", "Ks"))
+    least = -sys.float_info.max if "ours" in entry else 0.0
+    ambient, color, specular = (_color(entry.get(word), least) for word in ("Ka", "Kd", "Ks"))
     picture: Picture | None = None
     place: tuple[float, ...] = IN_PLACE
     if entry.get("map_Kd", [""])[0]:
