@@ -74,14 +74,28 @@ def closest_point(points: torch.Tensor, mesh: Mesh) -> ClosestPoints:
     refuse_torch_func("The search for the nearest faces", x, vertices)
     if mesh.batch_shape:
         vertices = vertices.expand(*batch, *vertices.shape[-2:])
-    face = _nearest_faces(x.detach(), vertices.detach(), mesh.faces)
-    a, b, c = _corners(vertices, mesh.faces, face).unbind(-2)
-    weights = _barycentric(x, a, b, c)
-    place = weights[..., 0:1] * a + weights[..., 1:2] * b + weights[..., 2:3] * c
-    distance = _length(x - place)
+    found = on_faces(x, vertices, mesh.faces, _nearest_faces(x.detach(), vertices.detach(), mesh.faces))
     return ClosestPoints(
-        (place * unit + middle).to(dtype), face, weights.to(dtype), (distance * unit[..., 0]).to(dtype)
+        (found.point * unit + middle).to(dtype),
+        found.face,
+        found.barycentric.to(dtype),
+        (found.distance * unit[..., 0]).to(dtype),
     )
+
+
+def on_faces(x: torch.Tensor, vertices: torch.Tensor, faces: torch.Tensor, face: torch.Tensor) -> ClosestPoints:
+    """Return the nearest point of a given face for each of N points.
+
+    Args:
+        x: (..., N, 3).
+        vertices: (V, 3) or (..., V, 3).
+        faces: (F, 3).
+        face: (..., N) indices of faces.
+    """
+    a, b, c = _corners(vertices, faces, face).unbind(-2)
+    weights = _barycentric(x, a, b, c)
+    point = weights[..., 0:1] * a + weights[..., 1:2] * b + weights[..., 2:3] * c
+    return ClosestPoints(point, face, weights, _length(x - point))
 
 
 @outside_autocast
