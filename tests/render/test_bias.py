@@ -46,7 +46,7 @@ def test_nobody_else_is_warned() -> None:
     assert not plain.requires_grad and not watched.requires_grad
     for alpha in (shape, watched, silenced):
         assert torch.equal(alpha, plain)
-    assert plain[3:5, 3:5].min() > 0.99 > 0.01 > plain[0].max()  # the ball in the middle
+    assert plain[3:5, 3:5].min() > 0.9 > 0.1 > plain[0].max()  # a ball in the middle
 
 
 def test_what_it_is_about() -> None:
