@@ -60,7 +60,7 @@ def _check_directory(lines: list[bytes], delimiters: bytes) -> None:
     entries = [line for line in lines if line[72:73] == b"D"]
     rows = [line for line in lines if line[72:73] == b"P"]
     kind_at = re.compile(rb" *(\d+) *[" + re.escape(delimiters) + rb"]")
-    known = set()
+    known: set[int] = set()
     if len(entries) % 2:
         raise Damaged("its directory has half an entry")
     for number, (one, two) in enumerate(zip(entries[::2], entries[1::2], strict=True)):
