@@ -13,6 +13,7 @@ from PIL import Image
 from geodiff.guard import reading
 from geodiff.modes import outside_autocast
 from geodiff.scene.atomic import replacing
+from geodiff.scene.attributes import AXES
 from geodiff.scene.glb import write_glb
 from geodiff.scene.gltf_scene import load_gltf
 from geodiff.scene.images import as_bytes, warn_clipped
@@ -301,9 +302,9 @@ def _ending(where: str, path: pathlib.Path, known: tuple[str, ...]) -> str:
 def _single(where: str, mesh: Mesh) -> None:
     if mesh.batch_shape:
         raise fail(where, "mesh", "one mesh", f"a batch of {tuple(mesh.batch_shape)}", "Take mesh[i].")
-    for name, trailing in (("vertex_colors", 2), ("uv", 2), ("face_colors", 2), ("texture", 3)):
+    for name, axes in AXES.items():
         value = getattr(mesh, name)
-        if value is not None and len(value.shape) > trailing:
+        if value is not None and len(value.shape) > axes:
             raise fail(where, name, "without a batch", str(tuple(value.shape)))
 
 
