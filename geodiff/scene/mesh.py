@@ -174,7 +174,7 @@ class Mesh(Saved):
         return to_trimesh(self)
 
     def welded(self) -> "Mesh":
-        """Return the mesh with vertices at the very same place joined; see ``mesh_files.welded``."""
+        """Return the mesh with vertices at the very same position joined; see ``mesh_files.welded``."""
         from geodiff.scene.mesh_files import welded
 
         return welded(self)
@@ -377,7 +377,7 @@ class Mesh(Saved):
         return sample_surface(self, count, seed=seed, generator=generator, normals=normals)
 
     def closest_point(self, points: Any) -> "ClosestPoints":
-        """Return the places nearest to points (..., N, 3), with gradients; see ``proximity.closest_point``."""
+        """Return the nearest to points (..., N, 3) on the surface, with gradients; see ``proximity.closest_point``."""
         from geodiff.scene.proximity import closest_point
 
         return closest_point(points, self)

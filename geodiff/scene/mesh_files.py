@@ -51,8 +51,8 @@ def load_mesh(
 
     Args:
         path: the file; its ending says its format.
-        weld: join vertices at the very same place. None joins them where the format had to tear vertices apart: in STL,
-            in PLY with texture coordinates, and in GLB with those, with normals, or without indices.
+        weld: join vertices at the very same position. None joins them where the format had to tear vertices apart: in
+            STL, in PLY with texture coordinates, and in GLB with those, with normals, or without indices.
         dtype: torch.float32 or torch.float64.
         allow_outside: let the file name others (materials, pictures, buffers) outside of its folder.
 
@@ -258,7 +258,7 @@ def _single_material(material: Material) -> None:
 
 
 def welded(mesh: Mesh) -> Mesh:
-    """Return the mesh with vertices at the very same place joined, in the order of their first appearance.
+    """Return the mesh with vertices at the very same position joined, in the order of their first appearance.
 
     Texture coordinates stay with the corners (``uv_faces``). Vertices of different colours are not joined.
 

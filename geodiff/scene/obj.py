@@ -14,7 +14,7 @@ from geodiff.scene.images import write_image
 from geodiff.scene.looks import color_runs, dressed, warn_lost
 from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
-from geodiff.scene.mtl import IN_PLACE, OURS, decoded, read_looks
+from geodiff.scene.mtl import OURS, UNMOVED, decoded, read_looks
 from geodiff.scene.polygons import triangulate
 from geodiff.validation import fail, warn
 
@@ -72,7 +72,7 @@ def load_obj(path: pathlib.Path, dtype: torch.dtype = torch.float32, allow_outsi
     lost: list[str] = []
     looks, of_polygon, moves = read_looks(path, lines, kind, face_lines, allow_outside, lost)
     uv_faces = None if corner_uv is None else corner_uv[cut]
-    if uv_faces is not None and (moves != IN_PLACE).any():
+    if uv_faces is not None and (moves != UNMOVED).any():
         uv, uv_faces = _moved(uv, uv_faces, moves[of_polygon[owner]])
     dress = dressed(looks, of_polygon[owner], uv if uv_faces is not None else None, uv_faces)
     warn_lost(path, lost + dress.lost)

@@ -52,7 +52,7 @@ def triangulate(points: np.ndarray, flat: np.ndarray, sizes: np.ndarray, where: 
         where: for the warnings, such as ``"Mesh.load: a.obj"``.
 
     Returns:
-        corners: (F, 3) places in `flat`.
+        corners: (F, 3) indices into `flat`.
         owner: (F,) the polygon of each triangle.
     """
     short = int((sizes < 3).sum())

@@ -15,10 +15,10 @@ from geodiff.validation import common_batch, fail, promote, shapes_repr
 
 
 class ClosestPoints(NamedTuple):
-    """The nearest places of a mesh.
+    """The nearest points of a mesh.
 
     Attributes:
-        point: (..., N, 3) the places themselves.
+        point: (..., N, 3) the points themselves.
         face: (..., N) int64, the face that each lies on; where several are as near, one of them.
         barycentric: (..., N, 3) weights of the face's corners: 1 is at a vertex, a 0 on a side.
         distance: (..., N).
@@ -44,9 +44,9 @@ def closest_point(points: torch.Tensor, mesh: Mesh) -> ClosestPoints:
         points: (..., N, 3).
         mesh: of a face or more; its batch broadcasts with the leading axes of ``points``.
 
-    Gradients: of all but ``face``, in points and vertices, to any order. They are exact wherever one place is the
+    Gradients: of all but ``face``, in points and vertices, to any order. They are exact wherever one point is the
     nearest; where two are as near (on the medial axis), that of the one found. The gradient of a distance is the unit
-    vector from the nearest place; at distance 0 it is 0.
+    vector from the nearest point; at distance 0 it is 0.
 
     Raises:
         TypeError: something other than a ``Mesh``, or points that are not numbers.
@@ -110,7 +110,7 @@ def point_mesh_distance(
         squared: return the squared distance, which is smooth at the surface.
         signed: negative inside. The mesh must be closed, and its faces alike in winding, counter-clockwise as seen
             from outside. By pseudonormals (Bærentzen and Aanæs, "Signed distance computation using the angle weighted
-            pseudonormal", 2005), so it is right where the nearest place is an edge or a vertex, too.
+            pseudonormal", 2005), so it is right where the nearest point is on an edge or a vertex, too.
 
     Returns:
         (..., N), in the unit of the mesh or its square.
@@ -259,7 +259,7 @@ def _check_closed(where: str, mesh: Mesh) -> None:
     balance = balance.index_add(0, row, way)
     odd = int((balance != 0).sum())
     if odd:
-        fix = "Join vertices at the same place with mesh.welded(), and close the holes."
+        fix = "Join vertices at the same position with mesh.welded(), and close the holes."
         raise fail(where, "mesh", "closed and wound alike where `signed`", f"{odd} edges without a counterpart", fix)
 
 
@@ -290,7 +290,7 @@ def _sign(x: torch.Tensor, mesh: Mesh, found: ClosestPoints) -> torch.Tensor:
             -2, edge.reshape(-1), normals.repeat_interleave(3, dim=-2)
         )
         weights = _barycentric(x, *_corners(vertices, mesh.faces, found.face).unbind(-2))
-        place = (weights[..., None] * _corners(vertices, mesh.faces, found.face)).sum(-2)
+        nearest = (weights[..., None] * _corners(vertices, mesh.faces, found.face)).sum(-2)
         zeros = (weights == 0).sum(-1)
         of_face = _corners(normals, torch.arange(mesh.num_faces, device=mesh.device)[:, None], found.face)[..., 0, :]
         of_edge = _corners(at_edge, edge, found.face)
@@ -299,4 +299,4 @@ def _sign(x: torch.Tensor, mesh: Mesh, found: ClosestPoints) -> torch.Tensor:
         of_vertex = of_vertex.gather(-2, weights.argmax(-1)[..., None, None].expand(*weights.shape[:-1], 1, 3))
         normal = torch.where((zeros == 0)[..., None], of_face, of_edge)
         normal = torch.where((zeros == 2)[..., None], of_vertex[..., 0, :], normal)
-        return torch.where(_dot(x - place, normal) < 0, -1.0, 1.0).to(found.distance.dtype)
+        return torch.where(_dot(x - nearest, normal) < 0, -1.0, 1.0).to(found.distance.dtype)

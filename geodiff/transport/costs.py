@@ -93,13 +93,13 @@ class Kernel(abc.ABC):
             cost.clamp_(min=0)
         return cost if self.p == 2 else cost.sqrt_()
 
-    def some(self, item: int, places: torch.Tensor, transposed: bool = False) -> torch.Tensor:
+    def some(self, item: int, index: torch.Tensor, transposed: bool = False) -> torch.Tensor:
         """Costs of some rows (or columns) of one item, float64."""
         if self.matrix is not None:
-            return (self.matrix[item].mT if transposed else self.matrix[item])[places].double()
+            return (self.matrix[item].mT if transposed else self.matrix[item])[index].double()
         assert self.points is not None
         x, y = self.points[::-1] if transposed else self.points
-        cost = torch.cdist(x[item, places].double(), y[item].double(), compute_mode="donot_use_mm_for_euclid_dist")
+        cost = torch.cdist(x[item, index].double(), y[item].double(), compute_mode="donot_use_mm_for_euclid_dist")
         return cost.square() if self.p == 2 else cost
 
     def blocks(self) -> Iterator[tuple[slice, slice]]:

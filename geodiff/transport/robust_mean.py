@@ -120,8 +120,8 @@ def median(x: torch.Tensor, mass: torch.Tensor, weighted: bool) -> torch.Tensor:
     values, order = x.sort(-1)
     below = mass[:, None, :].expand_as(x).gather(-1, order).cumsum_(-1)
     half = 0.5 - torch.finfo(x.dtype).eps ** 0.75  # with equal weights, the same as without, whatever their rounding
-    place = (below < half * below[..., -1:]).sum(-1, keepdim=True)
-    return values.gather(-1, place)[..., 0]
+    rank = (below < half * below[..., -1:]).sum(-1, keepdim=True)
+    return values.gather(-1, rank)[..., 0]
 
 
 def descend(
