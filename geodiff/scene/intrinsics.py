@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from geodiff.scene.pose import pixel_size, rotation_from_vector
-from geodiff.validation import fail, matches, promote, shape_text
+from geodiff.validation import fail, looks_at_values, matches, promote, shape_text
 
 # OpenGL's camera axes (x right, y up, z backward) from OpenCV's (x right, y down, z forward), and back.
 _FLIP = (1.0, -1.0, -1.0)
@@ -20,7 +20,7 @@ def to_ndc(where: str, K: torch.Tensor, image_size: Any) -> tuple[torch.Tensor, 
     off = torch.stack((K[..., 0, 1], K[..., 1, 0]), dim=-1).detach().abs()
     last = (K[..., 2, :] - K.new_tensor([0.0, 0.0, 1.0])).detach().abs()
     lengths = K[..., (0, 1), (0, 1)].detach().abs()
-    if K.device.type == "cpu" and bool((off > 1e-6 * lengths).any() or (last > 1e-9).any()):
+    if looks_at_values(K) and bool((off > 1e-6 * lengths).any() or (last > 1e-9).any()):
         fix = "Skew is not supported: undistort and rectify the images first."
         raise fail(where, "K", "[[fx, 0, cx], [0, fy, cy], [0, 0, 1]]", str(K.detach().tolist()), fix)
     height, width = pixel_size(where, image_size)

@@ -7,7 +7,7 @@ import torch
 
 from geodiff.scene.anchor import anchor
 from geodiff.scene.topology import Topology
-from geodiff.validation import choice, fail, matches, promote, shape_text
+from geodiff.validation import choice, fail, looks_at_values, matches, promote, shape_text
 
 if TYPE_CHECKING:
     from geodiff.scene.mesh import Mesh
@@ -36,7 +36,7 @@ def transformed(mesh: "Mesh", matrix: Any) -> "Mesh":
     """Apply an affine map (..., 4, 4)."""
     matrix = _operand(mesh, "transformed", "matrix", matrix, ("...", 4, 4))
     last = matrix.detach()[..., 3, :]
-    if last.device.type == "cpu" and not torch.equal(last, last.new_tensor([0.0, 0, 0, 1]).expand_as(last)):
+    if looks_at_values(last) and not torch.equal(last, last.new_tensor([0.0, 0, 0, 1]).expand_as(last)):
         raise fail("Mesh.transformed", "matrix", "affine, its last row (0, 0, 0, 1)", str(last.tolist()))
     return mesh.with_vertices(mesh.vertices @ matrix[..., :3, :3].mT + matrix[..., None, :3, 3])
 
@@ -48,7 +48,7 @@ def normalized(mesh: "Mesh", kind: str) -> "Mesh":
     low, high = (mesh.bounds - near).unbind(-2)
     centred = (mesh.vertices - near) - (0.5 * (low + high))[..., None, :]
     size = (high - low).amax(-1) if kind == "box" else torch.linalg.vector_norm(centred, dim=-1).amax(-1)
-    if size.device.type == "cpu" and not bool((size > 0).all()):
+    if looks_at_values(size) and not bool((size > 0).all()):
         raise fail("Mesh.normalized", "mesh", "of some extent", "all vertices in one point")
     return mesh.with_vertices(centred / size[..., None, None])
 
