@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from geodiff.scene.material import Material
@@ -81,6 +82,13 @@ def mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
 def selected(value: Any, axes: int, batch: torch.Size, index: Any) -> Any:
     """Return an attribute of some meshes of a batch."""
     return mapped(value, lambda tensor: tensor.expand(*batch, *tensor.shape[-axes:])[index])
+
+
+def seams_split(faces: np.ndarray, uv_faces: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Make one vertex of each pair of a vertex and a texture coordinate in use: return both, and the faces of pairs."""
+    pairs = np.stack((faces, uv_faces.cpu().numpy()), axis=-1).reshape(-1, 2)
+    unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
+    return unique[:, 0], unique[:, 1], inverse.reshape(-1, 3)
 
 
 def same_device(name: str, value: Any, vertices: torch.Tensor) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from geodiff.guard import reading
 from geodiff.modes import outside_autocast
 from geodiff.scene.atomic import replacing
-from geodiff.scene.attributes import AXES
+from geodiff.scene.attributes import AXES, seams_split
 from geodiff.scene.glb import write_glb
 from geodiff.scene.gltf_scene import load_gltf
 from geodiff.scene.images import as_bytes, warn_clipped
@@ -230,10 +230,8 @@ def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
         return trimesh.Trimesh(vertices, faces, process=False, validate=False, **colors)
     uv = mesh.uv.detach().cpu().double().numpy()
     if mesh.uv_faces is not None and mesh.uv_faces is not mesh.faces:
-        # One vertex for each pair of position and texture coordinate in use.
-        pairs = np.stack((faces, mesh.uv_faces.cpu().numpy()), axis=-1).reshape(-1, 2)
-        unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
-        vertices, uv, faces = vertices[unique[:, 0]], uv[unique[:, 1]], inverse.reshape(-1, 3)
+        vertex, corner, faces = seams_split(faces, mesh.uv_faces)
+        vertices, uv = vertices[vertex], uv[corner]
     visual: Any = trimesh.visual.TextureVisuals(uv=uv, material=_surface(mesh))
     return trimesh.Trimesh(vertices, faces, visual=visual, process=False, validate=False)
 

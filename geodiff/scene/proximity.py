@@ -10,7 +10,7 @@ from geodiff.modes import outside_autocast, refuse_torch_func
 from geodiff.native import cpu
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mesh_batch import MeshBatch
-from geodiff.scene.quantities import face_normals
+from geodiff.scene.quantities import face_normals, safe_length
 from geodiff.validation import common_batch, fail, promote, shapes_repr
 
 
@@ -95,7 +95,7 @@ def on_faces(x: torch.Tensor, vertices: torch.Tensor, faces: torch.Tensor, face:
     a, b, c = _corners(vertices, faces, face).unbind(-2)
     weights = _barycentric(x, a, b, c)
     point = weights[..., 0:1] * a + weights[..., 1:2] * b + weights[..., 2:3] * c
-    return ClosestPoints(point, face, weights, _length(x - point))
+    return ClosestPoints(point, face, weights, safe_length(x - point))
 
 
 @outside_autocast
@@ -209,12 +209,6 @@ def _corners(values: torch.Tensor, faces: torch.Tensor, face: torch.Tensor) -> t
         start = torch.arange(face.shape[:-1].numel(), device=face.device) * values.shape[-2]
         index = index + start.reshape(*face.shape[:-1], 1, 1)
     return values.reshape(-1, values.shape[-1])[index]
-
-
-def _length(vector: torch.Tensor) -> torch.Tensor:
-    """Return the Euclidean length, whose derivatives of any order are 0 at the zero vector."""
-    square = (vector * vector).sum(-1)
-    return torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 0.0)
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
