@@ -228,10 +228,10 @@ def _barycentric(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, c: torch.Ten
     sides, gaps = [], []
     zero = torch.zeros_like(v)
     for i, (start, end) in enumerate(((a, b), (b, c), (c, a))):
-        way = end - start
-        length = _dot(way, way)
-        t = (_dot(x - start, way) / torch.where(length > 0, length, 1.0)).clamp(0.0, 1.0)
-        gaps.append((start + t[..., None] * way - x).detach().square().sum(-1))
+        along = end - start
+        length = _dot(along, along)
+        t = (_dot(x - start, along) / torch.where(length > 0, length, 1.0)).clamp(0.0, 1.0)
+        gaps.append((start + t[..., None] * along - x).detach().square().sum(-1))
         weights = [1 - t, t, zero]
         sides.append(torch.stack(weights[-i:] + weights[:-i] if i else weights, dim=-1))
     best = torch.stack(gaps).argmin(0)
@@ -248,9 +248,9 @@ def _check_closed(where: str, mesh: Mesh) -> None:
     ends = ends[ends[:, 0] != ends[:, 1]]
     key = ends.amin(-1) * mesh.num_vertices + ends.amax(-1)
     _, row = torch.unique(key, return_inverse=True)
-    way = torch.where(ends[:, 0] < ends[:, 1], 1, -1)
-    balance = torch.zeros(int(row.max()) + 1 if len(row) else 0, dtype=way.dtype, device=way.device)
-    balance = balance.index_add(0, row, way)
+    sense = torch.where(ends[:, 0] < ends[:, 1], 1, -1)
+    balance = torch.zeros(int(row.max()) + 1 if len(row) else 0, dtype=sense.dtype, device=sense.device)
+    balance = balance.index_add(0, row, sense)
     odd = int((balance != 0).sum())
     if odd:
         fix = "Join vertices at the same position with mesh.welded(), and close the holes."
@@ -269,9 +269,9 @@ def _sign(x: torch.Tensor, mesh: Mesh, found: ClosestPoints) -> torch.Tensor:
             vertices = vertices.expand(*found.face.shape[:-1], *vertices.shape[-2:])
         corners = vertices[..., mesh.faces, :]
         normals = face_normals(vertices, mesh.faces)
-        ways = torch.stack([corners.roll(-1, -2) - corners, corners.roll(1, -2) - corners])
+        sides = torch.stack([corners.roll(-1, -2) - corners, corners.roll(1, -2) - corners])
         angle = torch.atan2(
-            torch.linalg.cross(ways[0], ways[1]).norm(dim=-1), (ways[0] * ways[1]).sum(-1)
+            torch.linalg.cross(sides[0], sides[1]).norm(dim=-1), (sides[0] * sides[1]).sum(-1)
         )  # at each corner
         at_vertex = torch.zeros_like(vertices).index_add(
             -2, mesh.faces.reshape(-1), (angle[..., None] * normals[..., None, :]).flatten(-3, -2)
