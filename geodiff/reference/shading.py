@@ -61,9 +61,8 @@ def reflect(
     v = own[:, :3] if parallel_view else unit(own[:, :3] - point)
     diffuse, specular = own[:, 4:7], torch.zeros_like(normal)
     for number, kind in enumerate(kinds.tolist()):
-        light_direction, by_diffuse, by_specular, attenuation = own[:, HEAD + LIGHT * number :][:, :LIGHT].split(
-            3, dim=1
-        )
+        table = own[:, HEAD + LIGHT * number :][:, :LIGHT]
+        light_direction, by_diffuse, by_specular, attenuation = table.split(3, dim=1)
         falloff = torch.ones_like(light_direction[:, :1])
         if kind:
             light_direction = light_direction - point
