@@ -21,7 +21,7 @@ is turned away counts a thousandth more, and to all is added a ten-thousandth of
 ORDERS = ("depth", "visible", "weight")
 
 
-class Fragments(NamedTuple):
+class FragmentMaps(NamedTuple):
     """What a pixel sees, k faces of it.
 
     Attributes:
@@ -40,6 +40,9 @@ class Fragments(NamedTuple):
     distance: torch.Tensor
     barycentric: torch.Tensor
     depth: torch.Tensor
+
+
+Fragments = FragmentMaps  # what `ops.fragments` still calls it
 
 
 class Ranking(NamedTuple):
@@ -91,7 +94,7 @@ def fragments(
     order: str = "depth",
     ranking: Ranking | None = None,
     chunk: int = 2**20,
-) -> Fragments:
+) -> FragmentMaps:
     """Find k faces for every pixel: those that cover its centre, and those at most `blur` away from it in the image.
 
     A face is seen in the point of it that is nearest to the pixel centre in the image: where the face covers the
@@ -114,7 +117,7 @@ def fragments(
         chunk: the most (pixel, face) pairs held at a time; changes memory, not the result.
 
     Returns:
-        `Fragments`.
+        `FragmentMaps`.
 
     Gradients: of distance, barycentrics and depth in `clip`, at fixed `face_id`. Distances are differentiable as said
     in `signed_distance`; barycentrics and depth bend where the nearest point passes from an edge to a corner. Fragments
@@ -145,9 +148,11 @@ def fragments(
     shape = (len(images), *image_size, k)
     if not images:
         empty = clip.new_empty(shape)
-        return Fragments(faces.new_empty(shape, dtype=torch.int64), empty, clip.new_empty((*shape, 3)), empty.clone())
+        return FragmentMaps(
+            faces.new_empty(shape, dtype=torch.int64), empty, clip.new_empty((*shape, 3)), empty.clone()
+        )
     face_id, distance, barycentric, depth = (torch.stack(parts) for parts in zip(*images, strict=True))
-    return Fragments(
+    return FragmentMaps(
         face_id.reshape(shape), distance.reshape(shape), barycentric.reshape(*shape, 3), depth.reshape(shape)
     )
 
@@ -196,10 +201,10 @@ def _choose(
     key = torch.where(counts, key, torch.inf)
     if key.shape[1] < k:
         key = torch.cat([key, key.new_full((len(key), k - key.shape[1]), torch.inf)], dim=1)
-    best, place = key.sort(dim=1, stable=True)
-    best, place = best[:, :k], place[:, :k].clamp(max=len(drawn) - 1)
+    best, rank = key.sort(dim=1, stable=True)
+    best, rank = best[:, :k], rank[:, :k].clamp(max=len(drawn) - 1)
     there = torch.isfinite(best)
-    return torch.where(there, drawn[place], -1), there & covers.gather(1, place)
+    return torch.where(there, drawn[rank], -1), there & covers.gather(1, rank)
 
 
 def _images(
@@ -212,13 +217,13 @@ def _images(
     edge, distance = _boundary(at, near_clip(own, near), inside)
     barycentric, depth = _interpolate(own, torch.where(inside[:, None], at, edge))
     distance, barycentric, depth = (part.to(pixels.dtype) for part in (distance, barycentric, depth))
-    place = pixel * face_id.shape[1] + slot
+    row = pixel * face_id.shape[1] + slot
     size = face_id.numel()
     return (
         face_id,
-        pixels.new_full((size,), NOWHERE).index_copy(0, place, distance),
-        pixels.new_zeros(size, 3).index_copy(0, place, barycentric),
-        pixels.new_full((size,), torch.inf).index_copy(0, place, depth),
+        pixels.new_full((size,), NOWHERE).index_copy(0, row, distance),
+        pixels.new_zeros(size, 3).index_copy(0, row, barycentric),
+        pixels.new_full((size,), torch.inf).index_copy(0, row, depth),
     )
 
 

@@ -6,7 +6,7 @@ import torch
 from geodiff.modes import cached, kept
 from geodiff.reference.outline import edge_cycles
 from geodiff.saving import Saved
-from geodiff.validation import fail, integers
+from geodiff.validation import fail, integers, looks_at_values
 
 
 class Topology(Saved):
@@ -39,7 +39,7 @@ class Topology(Saved):
         fix = "Triangulate quads with Mesh.triangulated()." if faces.dim() == 2 and faces.shape[-1] > 3 else ""
         self.faces = kept(integers("Mesh", "faces", faces.detach(), ("F", 3), fix))
         self.num_vertices = num_vertices
-        if self.faces.numel():
+        if self.faces.numel() and looks_at_values(self.faces):
             low, high = (int(x) for x in torch.aminmax(self.faces))
             if low < 0 or high >= num_vertices:
                 where = int(((self.faces < 0) | (self.faces >= num_vertices)).any(dim=1).nonzero()[0, 0])
@@ -71,7 +71,7 @@ class Topology(Saved):
 
     @cached
     def _sides(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Sides of proper triangles: key low·V + high (sorted), face of each, and the places where a new key starts."""
+        """Sides of proper triangles: key low·V + high (sorted), face of each, and whether a new key starts there."""
         f = self.faces
         proper = ((f[:, 0] != f[:, 1]) & (f[:, 1] != f[:, 2]) & (f[:, 2] != f[:, 0])).nonzero()[:, 0]
         ends = f[proper][:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
@@ -117,9 +117,9 @@ class Topology(Saved):
         start = first.nonzero()[:, 0]
         # The k-th face of an edge with n faces is paired with the n - 1 - k that come after it.
         edge = torch.arange(len(count), device=face.device).repeat_interleave(count)
-        place = torch.arange(len(face), device=face.device)
-        later = count[edge] - 1 - (place - start[edge])
-        one = place.repeat_interleave(later)
+        row = torch.arange(len(face), device=face.device)
+        later = count[edge] - 1 - (row - start[edge])
+        one = row.repeat_interleave(later)
         begin = (later.cumsum(0) - later).repeat_interleave(later)
         other = one + 1 + torch.arange(len(one), device=face.device) - begin
         return torch.stack((face[one], face[other]), dim=-1), edge[one]
