@@ -43,7 +43,7 @@ class Search {
           near_(near), creases_(creases), threads_(threads), seen_(face_id + image * i64(height) * width),
           orientation_(count_), planes_(count_) {
         const i64 first = layout[3 * image + 1];
-        sheet_ = {clip + 4 * vertex_start_, faces + 3 * first, edges + 3 * first, int(3 * first), orientation_.data()};
+        sheet_ = {clip + 4 * vertex_start_, faces + 3 * first, edges + 3 * first, int(3 * first), int(3 * count_), orientation_.data()};
     }
 
     void find(std::vector<Lists>& out) {
@@ -274,11 +274,18 @@ nb::tuple jumps(Array<const T, 2> clip, Array<const int, 2> faces, Array<const i
                           handed(meeting_pixels, {meetings, 2}), handed(corners, {meetings, 2, 3}));
 }
 
+template <class T>
+void bind(nb::module_& m) {
+    using namespace nb::literals;
+    m.def("jumps", &jumps<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array, "edges"_array, "face_id"_array,
+          "near"_a, "creases"_a, "threads"_a = 1);
+}
+
 }  // namespace
 
 void bind_visibility(nb::module_& m) {
-    m.def("jumps", &jumps<float>);
-    m.def("jumps", &jumps<double>);
+    bind<float>(m);
+    bind<double>(m);
 }
 
 }  // namespace geodiff

@@ -58,7 +58,7 @@ struct Sheet {
     const T* clip;             // of the image
     const int* faces;          // of the image, (F, 3)
     const int* edges;          // (F, 3), cycles of sides; numbers count from `first_side`
-    int first_side;
+    int first_side, sides;     // of the image
     const signed char* orientation;  // (F) sign of the determinant
 
     GEODIFF_HD void load(int f, Clip<T> corner[3]) const {
@@ -74,20 +74,12 @@ struct Sheet {
         sheet_face(corner, out);
     }
 
-    GEODIFF_HD SheetPlane plane(int f) const {
-        Clip<T> corner[3];
-        SheetFace own;
-        load(f, corner);
-        sheet_face(corner, own);
-        return sheet_plane(own, corner);
-    }
-
     // The face on which the surface goes on across line k of f, −1 if there is none; `line` is that line's number there.
     GEODIFF_HD int beyond(int f, int k, int& line) const {
         const int side = k == 2 ? 0 : k + 1;
         const int own = 3 * f + side;
         int at = edges[own] - first_side;
-        for (int i = 0; i < kSheetFans && at != own; ++i) {
+        for (int i = 0; i < kSheetFans && at != own && at >= 0 && at < sides; ++i) {
             const int h = at / 3, s = at % 3;
             const bool same_way = faces[own] == faces[at];
             if (orientation[f] * orientation[h] * (same_way ? -1 : 1) > 0) {

@@ -25,6 +25,17 @@ def set_simd_level(arg: str, /) -> None:
     """Use another SIMD level that this machine has."""
 
 def nearest_triangle(*, corners: Array, points: Array, face: Array, threads: int = 1) -> None: ...
+def jumps(
+    *,
+    clip: Array,
+    faces: Array,
+    layout: Array,
+    edges: Array,
+    face_id: Array,
+    near: float,
+    creases: bool,
+    threads: int = 1,
+) -> tuple: ...
 
 class SilhouetteModel:
     def __init__(

@@ -4,6 +4,7 @@
 from geodiff.ops.basis import basis
 from geodiff.ops.contour import contour
 from geodiff.ops.fragments import blend, fragments
+from geodiff.ops.jumps import jumps
 from geodiff.ops.normals import vertex_normals
 from geodiff.ops.rasterize import rasterize
 from geodiff.ops.shading import composite, reflect, sample
@@ -22,6 +23,7 @@ __all__ = [
     "contour",
     "count_pairs",
     "fragments",
+    "jumps",
     "lse",
     "rasterize",
     "reflect",

@@ -42,7 +42,8 @@ def _on_cpu(name: str, arguments: dict[str, Any]) -> Any:
             arguments[key] = value.numpy()
         elif isinstance(value, list) and value and isinstance(value[0], torch.Tensor):
             arguments[key] = [part.numpy() for part in value]
-    return getattr(cpu.extension(), name)(**arguments, threads=cpu.threads())
+    result = getattr(cpu.extension(), name)(**arguments, threads=cpu.threads())
+    return tuple(map(torch.from_numpy, result)) if isinstance(result, tuple) else result
 
 
 _BACKENDS: dict[str, Callable[[str, dict[str, Any]], Any]] = {"cpu": _on_cpu}

@@ -3,6 +3,7 @@
 
 from geodiff.reference.contour import contour, contour_distance
 from geodiff.reference.fragments import FragmentMaps, Ranking, blend, fragments
+from geodiff.reference.jumps import jumps
 from geodiff.reference.normals import vertex_normals
 from geodiff.reference.outline import edge_cycles
 from geodiff.reference.polygons import Polygons, near_clip, signed_distance
@@ -31,6 +32,7 @@ __all__ = [
     "edge_cycles",
     "find_span",
     "fragments",
+    "jumps",
     "lse",
     "near_clip",
     "pair_cost",

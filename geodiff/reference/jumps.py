@@ -108,14 +108,16 @@ def check_jumps(
     face_id: torch.Tensor,
     near: float,
     edges: torch.Tensor | None,
+    *,
+    indices: bool = True,
 ) -> None:
     """Raise where the arguments of `jumps` do not fit each other."""
     if not isinstance(face_id, torch.Tensor) or face_id.dtype != torch.int64:
         raise fail(where, "face_id", "int64, as rasterize returns it", face_id, error=TypeError)
     if face_id.dim() != 3 or len(face_id) != len(layout):
         raise fail(where, "face_id", f"of shape ({len(layout)}, H, W), one image a row of layout", face_id)
-    check_packed(where, clip, faces, layout, tuple(face_id.shape[1:]), near)
-    if face_id.numel() and not bool(((face_id >= -1) & (face_id < layout[:, 2, None, None])).all()):
+    check_packed(where, clip, faces, layout, tuple(face_id.shape[1:]), near, indices=indices)
+    if indices and face_id.numel() and not bool(((face_id >= -1) & (face_id < layout[:, 2, None, None])).all()):
         got = f"from {int(face_id.min())} to {int(face_id.max())}"
         raise fail(where, "face_id", "at least −1, and less than the number of faces of its image", got)
     if edges is not None and (edges.shape != faces.shape or edges.dtype != torch.int32):
