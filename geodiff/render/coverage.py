@@ -70,7 +70,8 @@ class Coverage:
     def reach(self, view: View, softness: Softness) -> float | None:
         """Return how far (NDC) outside all faces alpha may exceed `max_error`, which is how far colours are looked for.
 
-        None, as here: it is not known; then the search goes on until all pixels of such an alpha have a colour.
+        None, as here: it is not known; then the search goes on until all pixels of such an alpha have a colour (which
+        `torch.compile` cannot trace).
         """
         return None
 
