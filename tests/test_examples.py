@@ -131,7 +131,7 @@ def test_sweep() -> None:
     page = (ROOT / "docs" / "sweep.md").read_text(encoding="utf-8")
     names: dict = {}
     (block,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    from geodiff.tasks.sweep_jobs import JOBS, SHAPE
+    from geodiff.tasks.sweep.kinds import JOBS, SHAPE
 
     try:
         exec(block, names)

@@ -61,7 +61,8 @@ def check_indices(where: str, clip: torch.Tensor, faces: torch.Tensor, layout: t
         if face_count == 0:
             continue
         own = faces[face_start : face_start + face_count]
-        low, high, count = int(own.min()), int(own.max()), len(clip) - vertex_start
+        least, most = own.aminmax()
+        low, high, count = int(least), int(most), len(clip) - vertex_start
         if low < 0 or high >= count:
             got = f"{low if low < 0 else high} in image {image}"
             raise fail(where, "faces", f"indices from 0 to {count - 1}", got, "Indices count from 0.")
@@ -100,7 +101,7 @@ def pixel_centres(image_size: Sequence[int], like: torch.Tensor) -> torch.Tensor
     """Return the pixel centres of an image in NDC, row by row from the top left.
 
     Pixel (row i, column j) of an `H × W` image is at `((2j + 1 − W)/s, (H − 1 − 2i)/s)` with `s = min(H, W)`: whole
-    numbers divided once, so each is the number of its dtype nearest to the exact place, as in the kernels.
+    numbers divided once, so each is the number of its dtype nearest to the exact position, as in the kernels.
 
     Args:
         image_size: `(H, W)`.

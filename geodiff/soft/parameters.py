@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from geodiff.members import Row
 from geodiff.validation import describe, fail, floating
 
 Tensor = torch.Tensor
@@ -64,6 +65,18 @@ class Frozen:
         raise AttributeError(f"{self!r} is frozen: cannot delete '{name}'. Build a new one instead.")
 
 
+BUILT_IN: dict[str, Any] = {}
+"""The classes that have kernels, by their structs' names."""
+
+
+def built_in(cls: Any, rows: tuple[Row, ...]) -> Row:
+    """Give a class its kernel: the one whose struct has its name. Returns the row of the table."""
+    (row,) = (row for row in rows if row.struct == cls.__name__)
+    cls.kernel_id, cls.parametric = row.number, row.parametric
+    BUILT_IN[row.struct] = cls
+    return row
+
+
 def keep_consistent(cls: type, root: type, source: str, followers: tuple[str, ...], demanding: tuple[str, ...]) -> None:
     """Make a subclass of a distribution or T-conorm mean what it says, not what its parent says.
 
@@ -86,15 +99,15 @@ def keep_consistent(cls: type, root: type, source: str, followers: tuple[str, ..
         cls.name = root.name  # type: ignore[attr-defined]  # the parent's would read back as the parent
     cls.kernel_id = None  # type: ignore[attr-defined]
     line = cls.__mro__
-    place = {name: next(i for i, c in enumerate(line) if name in vars(c)) for name in (source, *followers)}
-    at, top = place[source], line.index(root)
+    rank = {name: next(i for i, c in enumerate(line) if name in vars(c)) for name in (source, *followers)}
+    at, top = rank[source], line.index(root)
     # A class with a kernel has all of it in order, whichever of its bases each part comes from.
     whole = next((i for i, c in enumerate(line) if isinstance(vars(c).get("kernel_id"), int)), top)
     for name in demanding:
-        if place[name] < min(at, whole) and at < top:
+        if rank[name] < min(at, whole) and at < top:
             fix = f"Define {source}(), or subclass {root.__name__}."
             got = f"that of {line[min(at, whole)].__name__}"
             raise fail(cls.__name__, source, f"defined where {name}() is", got, fix, TypeError)
     for name in followers:
-        if at < min(place[name], whole) and place[name] < top and issubclass(line[place[name]], root):
+        if at < min(rank[name], whole) and rank[name] < top and issubclass(line[rank[name]], root):
             setattr(cls, name, vars(root)[name])
