@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from geodiff.atlas.proximity import Closest, check_mesh, closest_on_mesh, sample_mesh
+from geodiff.atlas.proximity import check_mesh, closest_on_mesh, sample_mesh
 from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh
+from geodiff.scene.proximity import ClosestPoints
 from geodiff.validation import fail, promote
 
 THRESHOLDS = (0.001, 0.002, 0.005, 0.01)  # of the F-score, relative to the scale
@@ -168,7 +169,12 @@ def surface_metrics(
 
 
 def boundary_metrics(
-    true_places: torch.Tensor, to_output: Closest, to_truth: Closest, truth: Mesh, width: float, scale: float
+    true_places: torch.Tensor,
+    to_output: ClosestPoints,
+    to_truth: ClosestPoints,
+    truth: Mesh,
+    width: float,
+    scale: float,
 ) -> dict[str, float]:
     """Measure what happens along the open boundaries of the true surface, in a strip of `width`·`scale`.
 
@@ -217,7 +223,7 @@ def boundary_metrics(
     return {**result, "worse": max(result["completeness"], result["accuracy"])}
 
 
-def closest_of(points: torch.Tensor, cloud: torch.Tensor) -> Closest:
+def closest_of(points: torch.Tensor, cloud: torch.Tensor) -> ClosestPoints:
     """Return the nearest of a cloud's T points to each of N points.
 
     Args:
@@ -227,7 +233,9 @@ def closest_of(points: torch.Tensor, cloud: torch.Tensor) -> Closest:
     tree = cKDTree(cloud.detach().cpu().double().numpy())
     distance, index = tree.query(points.detach().cpu().double().numpy())
     index = torch.from_numpy(index)
-    return Closest(torch.from_numpy(distance).to(points), index, cloud.detach()[index.to(cloud.device)])
+    corner = points.new_tensor([1.0, 0.0, 0.0]).expand(len(index), 3)  # a point is a face of three such corners
+    nearest = cloud.detach()[index.to(cloud.device)]
+    return ClosestPoints(nearest, index, corner, torch.from_numpy(distance).to(points))
 
 
 def _places(

@@ -392,47 +392,47 @@ def _picture(
     )
 
 
-def _number(lens: dict[str, Any], key: str, place: str) -> float | None:
+def _number(lens: dict[str, Any], key: str, file: str) -> float | None:
     value = lens.get(key)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:  # nor NaN
-        raise fail("PosedImages.load", key, "a finite number", f"{reprlib.repr(value)} in {place}")
+        raise fail("PosedImages.load", key, "a finite number", f"{reprlib.repr(value)} in {file}")
     return float(value)
 
 
-def _intrinsics(lens: dict[str, Any], size: tuple[int, int], place: str) -> torch.Tensor:
+def _intrinsics(lens: dict[str, Any], size: tuple[int, int], file: str) -> torch.Tensor:
     """Return K (3, 3) in float64 from the keys of a frame and of the file."""
     where = "PosedImages.load"
     model = lens.get("camera_model", "PINHOLE")
     if not isinstance(model, str) or model not in _PINHOLE or lens.get("is_fisheye"):
         named = "a fisheye" if lens.get("is_fisheye") else repr(model)
         raise fail(
-            where, "camera_model", f"one of {', '.join(_PINHOLE)}", f"{named} in {place}", "Rectify the images first."
+            where, "camera_model", f"one of {', '.join(_PINHOLE)}", f"{named} in {file}", "Rectify the images first."
         )
-    bent = [key for key in _DISTORTION if _number(lens, key, place)]
+    bent = [key for key in _DISTORTION if _number(lens, key, file)]
     if bent:
         raise fail(
             where,
             ", ".join(bent),
             "0, as lens distortion is not modelled",
-            f"{', '.join(str(lens[key]) for key in bent)} in {place}",
+            f"{', '.join(str(lens[key]) for key in bent)} in {file}",
             "Undistort the images first, for example with COLMAP's image_undistorter.",
         )
     height, width = size
     for key, side in (("w", width), ("h", height)):
-        stated = _number(lens, key, place)
+        stated = _number(lens, key, file)
         if stated is not None and stated != side:
             raise fail(
                 where,
                 key,
                 f"{side}, the size of the images",
-                f"{stated:g} in {place}",
+                f"{stated:g} in {file}",
                 "Were the images resized? Scale fl_x, fl_y, cx, cy, w and h too.",
             )
 
     def focal(length: str, angle: str, side: int) -> float | None:
-        pixels, radians = _number(lens, length, place), _number(lens, angle, place)
+        pixels, radians = _number(lens, length, file), _number(lens, angle, file)
         if pixels is None and radians is not None and 0 < radians < math.pi:
             pixels = 0.5 * side / math.tan(0.5 * radians)
         return pixels
@@ -444,24 +444,24 @@ def _intrinsics(lens: dict[str, Any], size: tuple[int, int], place: str) -> torc
             where,
             "path",
             "a transforms.json with positive `fl_x` (pixels) or `camera_angle_x` (radians, in (0, π))",
-            f"{place} without",
+            f"{file} without",
         )
-    cx, cy = _number(lens, "cx", place), _number(lens, "cy", place)
+    cx, cy = _number(lens, "cx", file), _number(lens, "cy", file)
     cx, cy = 0.5 * width if cx is None else cx, 0.5 * height if cy is None else cy
     return torch.tensor([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]], dtype=torch.float64)
 
 
-def _matrix(value: Any, place: str) -> torch.Tensor:
+def _matrix(value: Any, file: str) -> torch.Tensor:
     """Return the camera-to-world matrix (4, 4) in float64, which must be a rotation and a translation."""
     where = "PosedImages.load"
     try:
         matrix = torch.tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise fail(where, "transform_matrix", "4×4 numbers", f"{reprlib.repr(value)} in {place}") from error
+        raise fail(where, "transform_matrix", "4×4 numbers", f"{reprlib.repr(value)} in {file}") from error
     if matrix.shape == (3, 4):
         matrix = torch.cat((matrix, matrix.new_tensor([[0.0, 0.0, 0.0, 1.0]])))
     if matrix.shape != (4, 4) or not bool(torch.isfinite(matrix).all()):
-        raise fail(where, "transform_matrix", "4×4 finite numbers", f"{reprlib.repr(value)} in {place}")
+        raise fail(where, "transform_matrix", "4×4 finite numbers", f"{reprlib.repr(value)} in {file}")
     r = matrix[:3, :3]
     error_size = float((r @ r.mT - torch.eye(3, dtype=torch.float64)).abs().max())
     last_row = matrix[3].tolist()
@@ -470,7 +470,7 @@ def _matrix(value: Any, place: str) -> torch.Tensor:
             where,
             "transform_matrix",
             "rigid: a rotation (determinant +1) and a translation",
-            f"{place}: R Rᵀ off by {error_size:.3g}, determinant {float(torch.linalg.det(r)):.3g}, last row {last_row}",
+            f"{file}: R Rᵀ off by {error_size:.3g}, determinant {float(torch.linalg.det(r)):.3g}, last row {last_row}",
             "Divide scales out, and mirror left-handed poses together with their images.",
         )
     return matrix

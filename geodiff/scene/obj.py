@@ -14,9 +14,12 @@ from geodiff.scene.images import write_image
 from geodiff.scene.looks import color_runs, dressed, warn_lost
 from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
-from geodiff.scene.mtl import IN_PLACE, OURS, decoded, read_looks
+from geodiff.scene.mtl import OURS, UNMOVED, decoded, read_looks
 from geodiff.scene.polygons import triangulate
 from geodiff.validation import fail, warn
+
+# The first line of files of ours with colours above 1, which are taken for bytes elsewhere.
+_NO_BYTES = "# geodiff: colours are in [0, 1] or beyond"
 
 
 def load_obj(path: pathlib.Path, dtype: torch.dtype = torch.float32, allow_outside: bool = False) -> Mesh:
@@ -69,7 +72,7 @@ def load_obj(path: pathlib.Path, dtype: torch.dtype = torch.float32, allow_outsi
     lost: list[str] = []
     looks, of_polygon, moves = read_looks(path, lines, kind, face_lines, allow_outside, lost)
     uv_faces = None if corner_uv is None else corner_uv[cut]
-    if uv_faces is not None and (moves != IN_PLACE).any():
+    if uv_faces is not None and (moves != UNMOVED).any():
         uv, uv_faces = _moved(uv, uv_faces, moves[of_polygon[owner]])
     dress = dressed(looks, of_polygon[owner], uv if uv_faces is not None else None, uv_faces)
     warn_lost(path, lost + dress.lost)
@@ -78,7 +81,8 @@ def load_obj(path: pathlib.Path, dtype: torch.dtype = torch.float32, allow_outsi
         uv_faces = None if np.array_equal(uv_faces, faces) else uv_faces
     colors = positions[:, 3:] if positions.shape[1] >= 6 else None
     if colors is not None:
-        colors = colors[:, :4] / 255.0 if colors[:, :3].max(initial=0.0) > 1.0 else colors[:, :4]
+        bytes_ = colors[:, :3].max(initial=0.0) > 1.0 and not text.startswith(_NO_BYTES)
+        colors = colors[:, :4] / 255.0 if bytes_ else colors[:, :4]
         if colors.shape[1] < 4 or (colors[:, 3] == colors[0, 3]).all():  # alpha, if it says anything
             colors = colors[:, :3]
     return Mesh(
@@ -158,6 +162,7 @@ def write_obj(mesh: Mesh, path: pathlib.Path) -> None:
     """
     number = "%.9g" if mesh.dtype == torch.float32 else "%.17g"
     vertices = mesh.vertices.detach().cpu().numpy()
+    parts = []
     if mesh.vertex_colors is not None:
         colors = mesh.vertex_colors.detach().cpu().numpy()
         if colors.shape[1] not in (1, 3, 4):
@@ -167,7 +172,8 @@ def write_obj(mesh: Mesh, path: pathlib.Path) -> None:
             warn("Mesh.save: OBJ does not hold the alpha of vertex_colors: left out")
         colors = np.broadcast_to(colors[:, :3], (len(colors), 3))
         vertices = np.concatenate((vertices, colors), axis=1)
-    parts = []
+        if colors.max(initial=0.0) > 1:
+            parts.append(f"{_NO_BYTES}\n")
     runs = [(0, mesh.num_faces, (1.0, 1.0, 1.0))] if mesh.face_colors is None else color_runs(mesh.face_colors)
     names: dict[tuple[float, float, float], str] = {}
     dressed_up = mesh.texture is not None or mesh.material is not None or mesh.face_colors is not None

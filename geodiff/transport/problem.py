@@ -230,8 +230,8 @@ def _weights(
         return weight / weight.sum(-1, keepdim=True) if balanced else weight
     held = weight.detach()
     if bool((held < 0).any()):
-        place = tuple(int(i) for i in (held < 0).nonzero()[0])
-        raise fail(where, name, "weights ≥ 0", f"{float(held[place]):.6g} at index {place[1]} of item {place[0]}")
+        at = tuple(int(i) for i in (held < 0).nonzero()[0])
+        raise fail(where, name, "weights ≥ 0", f"{float(held[at]):.6g} at index {at[1]} of item {at[0]}")
     total = held.double().sum(-1)
     if bool((total == 0).any()):
         item = int((total == 0).nonzero()[0])
@@ -312,8 +312,8 @@ def _check_feasible(where: str, problem: Problem) -> None:
         for axis, weight, side in ((1, a, "row"), (0, b, "column")):
             alone = (weight > 0) & ~allowed.any(axis)
             if alone.any():
-                place = int(alone.argmax())
-                text = f"infinite in all of {side} {place} of item {item}, which has a weight"
+                at = int(alone.argmax())
+                text = f"infinite in all of {side} {at} of item {item}, which has a weight"
                 raise fail(where, "cost_matrix", "finite somewhere in each row and column", text)
         if problem.rho is not None:
             continue
