@@ -265,6 +265,13 @@ class Mesh(Saved):
         fields.update(changes)
         return Mesh(faces=fields.pop("topology", self.topology), **fields)
 
+    def _changed(self, **changes: Any) -> "Mesh":
+        """Do as `_replace`; the rest was checked when it came in, and training loops come here at every step."""
+        mesh = copy.copy(self)
+        vars(mesh).update(changes)
+        attributes.check_batch(mesh)
+        return mesh
+
     def with_vertices(self, vertices: Any) -> "Mesh":
         """Return the mesh with other positions (..., V, 3), which keeps its faces, its attributes and their caches."""
         vertices = as_tensor("Mesh.with_vertices", "vertices", vertices)
@@ -272,12 +279,7 @@ class Mesh(Saved):
         attributes.same_device("vertices", vertices, self.vertices)
         if vertices.dtype != self.dtype:
             return self._replace(vertices=vertices)
-        # The rest was checked when it came in; training loops come here at every step.
-        mesh = copy.copy(self)
-        mesh.vertices = vertices
-        mesh._cache, mesh._cache_version = {}, -1
-        attributes.check_batch(mesh)
-        return mesh
+        return self._changed(vertices=vertices, _cache={}, _cache_version=-1)
 
     def with_attributes(self, **changes: Any) -> "Mesh":
         """Return the mesh with some of vertex_colors, uv, uv_faces, face_colors, texture and material replaced.
@@ -291,12 +293,7 @@ class Mesh(Saved):
         if list(changes) == ["texture"] and changes["texture"] is not None and self.uv is not None:
             texture = attributes.checked(self.topology, self.vertices, changes)["texture"]
             if texture.dtype == self.dtype:
-                # As in `with_vertices`: the rest was checked when it came in.
-                mesh = copy.copy(self)
-                mesh.texture = texture
-                mesh._cache = dict(self._cache)
-                attributes.check_batch(mesh)
-                return mesh
+                return self._changed(texture=texture, _cache=dict(self._cache))
         return self._replace(**changes)
 
     def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:
