@@ -4,6 +4,7 @@
 # make docs    build the site in out/site
 # make test-levels  run the tests of the kernels at every SIMD level of this machine but the widest, which make test runs
 # make test-asan  run them, and hostile calls, with the address and undefined-behaviour sanitizers
+# make stubs   write geodiff/native/_cpu.pyi, the types of the extension, after a binding has changed
 # make lint types kernels wheel clean
 #
 # On Linux, torch from the default index comes with gigabytes of CUDA, which this release does not use. For its CPU build,
@@ -24,9 +25,9 @@ DEMO = $(BIN)/geodiff render assets/airplane.obj --views 24 -o out/demo/views &&
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
-SOURCES := pyproject.toml $(shell find cuda -type f)
+SOURCES := pyproject.toml geodiff/members.def $(shell find cuda -type f)
 
-.PHONY: demo test test-levels test-asan fuzz docs lint types kernels wheel clean
+.PHONY: demo test test-levels test-asan fuzz docs lint types kernels stubs wheel clean
 
 demo: .venv/.run
 	$(DEMO)
@@ -67,6 +68,9 @@ types: .venv/.dev
 
 kernels: .venv/.dev
 	$(BIN)/python .ci/compile_kernels.py
+
+stubs: .venv/.dev
+	$(BIN)/python .ci/stubs.py
 
 wheel: .venv/.dev
 	$(BIN)/python -m build

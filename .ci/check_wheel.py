@@ -15,7 +15,7 @@ def problems(wheel: pathlib.Path, checkout: pathlib.Path) -> list[str]:
     headers = {path.relative_to(cuda).as_posix() for path in cuda.rglob("*.h")}
     wanted = {f"geodiff/native/cuda/{header}" for header in headers if not header.startswith("cpu/")}
     wanted |= {path.relative_to(checkout).as_posix() for path in (checkout / "geodiff").rglob("*.py")}
-    wanted |= {"geodiff/py.typed", "geodiff/native/_cpu.abi3.so"}
+    wanted |= {"geodiff/members.def", "geodiff/py.typed", "geodiff/native/_cpu.abi3.so"}
     found = [f"lacks {name}" for name in sorted(wanted - names)]
     if not any(name.endswith(".dist-info/licenses/LICENSE") for name in names):
         found.append("lacks the licence")

@@ -68,8 +68,22 @@ GEODIFF_HD Cdf<T> product_cdf(T log_f) {
     return c;
 }
 
+template <class T>
+GEODIFF_HD Cdf<T> reversed(const Cdf<T>& c) {
+    Cdf<T> r;
+    r.F = c.S;
+    r.S = c.F;
+    r.log_F = c.log_S;
+    r.log_S = c.log_F;
+    r.over_S = c.over_F;
+    r.over_F = c.over_S;
+    return r;
+}
+
+// What of them a T-conorm reads, and with which rates.
+enum Need { kLogS, kLogF, kValues, kLogSRate, kLogFRate, kValuesRates, kShapeRates };
+
 struct Heaviside {
-    static constexpr bool one_sided = false;
     template <class T>
     GEODIFF_HD static Cdf<T> at(T x) {
         const bool in = x >= T(0);
@@ -85,7 +99,6 @@ struct Heaviside {
 };
 
 struct Uniform {
-    static constexpr bool one_sided = false;
     template <class T>
     GEODIFF_HD static Cdf<T> at(T x) {
         const T t = abs(x);
@@ -96,7 +109,6 @@ struct Uniform {
 };
 
 struct CubicHermite {
-    static constexpr bool one_sided = false;
     template <class T>
     GEODIFF_HD static Cdf<T> at(T x) {
         const T t = abs(x);
@@ -110,7 +122,6 @@ struct CubicHermite {
 };
 
 struct WignerSemicircle {
-    static constexpr bool one_sided = false;
     // q = (θ − sin θ cos θ)/π with cos θ = |x|; for small θ by the series of ½(w − sin w), w = 2θ.
     template <class T>
     GEODIFF_HD static Cdf<T> at(T x) {
@@ -146,7 +157,6 @@ struct WignerSemicircle {
 };
 
 struct Gaussian {
-    static constexpr bool one_sided = false;
     template <class T>
     GEODIFF_HD static Cdf<T> at(T x) {
         const T t = min(abs(x), T(1e9)) * T(0.7071067811865476);
@@ -157,7 +167,6 @@ struct Gaussian {
 };
 
 struct Laplace {
-    static constexpr bool one_sided = false;
     template <class T>
     GEODIFF_HD static Cdf<T> at(T x) {
         const T t = abs(x);
@@ -166,7 +175,6 @@ struct Laplace {
 };
 
 struct Logistic {
-    static constexpr bool one_sided = false;
     template <class T>
     GEODIFF_HD static Cdf<T> at(T x) {
         const T t = abs(x);
@@ -187,7 +195,6 @@ struct Logistic {
 };
 
 struct HyperbolicSecant {
-    static constexpr bool one_sided = false;
     // q = (2/π)·atan e^(−π|x|/2)
     template <class T>
     GEODIFF_HD static Cdf<T> at(T x) {
@@ -201,7 +208,6 @@ struct HyperbolicSecant {
 };
 
 struct Cauchy {
-    static constexpr bool one_sided = false;
     template <class T>
     GEODIFF_HD static Cdf<T> at(T x) {
         const T t = abs(x);
@@ -215,7 +221,6 @@ struct Cauchy {
 };
 
 struct Reciprocal {
-    static constexpr bool one_sided = false;
     template <class T>
     GEODIFF_HD static Cdf<T> at(T x) {
         const T u = T(1) + abs(x);
@@ -223,9 +228,20 @@ struct Reciprocal {
     }
 };
 
+struct Algebraic {
+    // q = ½(1 − t/√(1 + t²)) with t = |x|; as v/u, of which the larger is 1, no square of it overflows.
+    template <class T>
+    GEODIFF_HD static Cdf<T> at(T x) {
+        const T t = abs(x);
+        const T u = T(1) / max(t, T(1)), v = min(t, T(1));
+        const T w = sqrt(u * u + v * v), sum = w + v;
+        const T log_q = T(2) * log(u) - log(T(2) * w * sum);
+        return detail::from_tail(x, T(0.5) * u * u / (w * sum), log_q, u * sum / (w * w));
+    }
+};
+
 struct GumbelMax {
-    static constexpr bool one_sided = true;
-    // F = exp(−e), e = e⁻ˣ. (Gumbel-min is the reversed form.)
+    // F = exp(−e), e = e⁻ˣ
     template <class T>
     GEODIFF_HD static Cdf<T> at(T x) {
         const T e = min(exp(-x), rate_limit<T>());
@@ -241,8 +257,15 @@ struct GumbelMax {
     }
 };
 
+struct GumbelMin {
+    // Gumbel-max of the other sign
+    template <class T>
+    GEODIFF_HD static Cdf<T> at(T x) {
+        return reversed(GumbelMax::at(-x));
+    }
+};
+
 struct Exponential {
-    static constexpr bool one_sided = true;
     template <class T>
     GEODIFF_HD static Cdf<T> at(T v) {
         const T u = max(v, Real<T>::least);
@@ -258,7 +281,6 @@ struct Exponential {
 };
 
 struct Levy {
-    static constexpr bool one_sided = true;
     // F = erfc q, S = erf q with q = 1/√(2v).
     template <class T>
     GEODIFF_HD static Cdf<T> at(T v) {
@@ -292,7 +314,6 @@ struct CdfBlock {
 
 // Gamma(k): evaluated N at a time, see math/gamma.h.
 struct Gamma {
-    static constexpr bool one_sided = true;
     template <bool WithShape, class T, int N>
     GEODIFF_HD static void at(const GammaTable<T>& table, const T* v, CdfBlock<T, N>& out) {
         T positive[N];
@@ -310,17 +331,5 @@ struct Gamma {
         }
     }
 };
-
-template <class T>
-GEODIFF_HD Cdf<T> reversed(const Cdf<T>& c) {
-    Cdf<T> r;
-    r.F = c.S;
-    r.S = c.F;
-    r.log_F = c.log_S;
-    r.log_S = c.log_F;
-    r.over_S = c.over_F;
-    r.over_F = c.over_S;
-    return r;
-}
 
 }  // namespace gd

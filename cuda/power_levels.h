@@ -4,6 +4,8 @@
 // raised to the power q = |p|, a pixel keeps the highest level `top` of its faces and the sum of powers relative to it,
 //   sum = Σ e^(q(wᵢ − top)),
 // as log-sum-exp does: one exponential a pair, nothing that overflows, and one face gives F whatever p. Each has
+//   kNeed                    what level and pair read of c
+//   least()                  |p| from where on less makes no difference, as more does not beyond 1e30: two faces are certain
 //   level(c), rate(c)        w and ∂w/∂x
 //   none()                   the level of nothing, which is also where `top` starts
 //   add(w, q, top, sum)      one more face
@@ -18,23 +20,19 @@
 namespace gd {
 
 // Whether a p is this file's business.
-GEODIFF_HD bool uses_levels(int tconorm, double p) {
+GEODIFF_HD bool beyond_powers(double p) {
     const double q = p < 0 ? -p : p;
-    return tconorm >= 5 && tconorm <= 8 && (q < 0.25 || q > 4);
-}
-
-// |p|, from where on it makes no difference: beyond 1e30 all but the maximum is 0; below 1e-30 two faces are certain,
-// and Schweizer–Sklar's (least) is the probabilistic sum.
-template <class T>
-GEODIFF_HD T power_of_levels(int tconorm, double p) {
-    const double q = p < 0 ? -p : p;
-    const double least = tconorm == 8 ? (sizeof(T) == 4 ? 1e-12 : 1e-20) : 1e-30;
-    return T(clamp(q, least, 1e30));
+    return q < 0.25 || q > 4;
 }
 
 // The three that are norms: ⊥ = G(N), N = log ‖v‖_q = top + log(sum)/q.
 template <class G>
 struct NormLevels {
+    static constexpr Need kNeed = G::kNeed;
+    template <class T>
+    GEODIFF_HD static T least() {
+        return T(1e-30);
+    }
     template <class T>
     GEODIFF_HD static T none() {
         return log_zero<T>();
@@ -94,6 +92,7 @@ struct NormLevels {
 namespace detail {
 
 struct YagerNorm {  // min(1, e^N), v = a
+    static constexpr Need kNeed = kLogF;
     template <class T>
     GEODIFF_HD static T level(const Cdf<T>& c) {
         return c.log_F;
@@ -117,6 +116,7 @@ struct YagerNorm {  // min(1, e^N), v = a
 };
 
 struct AczelAlsinaNorm {  // 1 − e^(−e^N), v = −log(1 − a)
+    static constexpr Need kNeed = kValues;
     template <class T>
     GEODIFF_HD static T level(const Cdf<T>& c) {
         // log(−log(1 − a)) = log a + a/2 + …: where a is tiny, of which −log(1 − a) might underflow
@@ -142,6 +142,7 @@ struct AczelAlsinaNorm {  // 1 − e^(−e^N), v = −log(1 − a)
 };
 
 struct DombiNorm {  // e^N/(1 + e^N), v = a/(1 − a)
+    static constexpr Need kNeed = kValues;
     template <class T>
     GEODIFF_HD static T level(const Cdf<T>& c) {
         return c.log_F - c.log_S;
@@ -174,6 +175,11 @@ using DombiLevels = NormLevels<detail::DombiNorm>;
 
 // 1 − A^(−1/q), A = 1 + Σ (e^(q·wᵢ) − 1) with w = −log(1 − a) ≥ 0. Here sum = Σ (e^(q·wᵢ) − 1)·e^(−q·top).
 struct SchweizerSklarLevels {
+    static constexpr Need kNeed = kLogS;
+    template <class T>
+    GEODIFF_HD static T least() {  // where it is the probabilistic sum
+        return T(sizeof(T) == 4 ? 1e-12 : 1e-20);
+    }
     template <class T>
     GEODIFF_HD static T none() {
         return T(0);

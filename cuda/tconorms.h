@@ -3,13 +3,14 @@
 // no list of faces, and ∂⊥/∂aᵢ = s′(aᵢ)/s′(⊥). Formulas: Petersen 2022, App. B, with its misprints mended.
 //
 // Each family is given by
+//   kNeed, kUsesE    what term and pair read of c; whether pair reads e
 //   term(c)            s(a), from F, 1 − F and their logarithms in c
 //   value(t)           s⁻¹(t)
 //   pixel(t, m, e)     two numbers of the pixel, and
 //   pair(c, e)         one of the pair, with ∂⊥/∂x = m · pair: e holds a logarithm that tames a large factor in pair
 //   slope(t)           (s⁻¹)′(t)
 //   by_p(t)            ∂s/∂p at fixed a, written in t = s(a); ∂⊥/∂p = slope(t)·(Σ by_p(tᵢ) − by_p(t))
-// Maximum and average are not additive in this sense and are handled where they are used.
+// Maximum and average are not additive in this sense: structs without anything, handled where they are used.
 //
 // Powers overflow: Dombi and Schweizer–Sklar are taken to have reached 1, with no gradient, where t passes
 // Real<T>::plateau, and a term too small for T is 0. In float32 that changes alpha by at most e^(−87/|p|), 4e-10 at
@@ -23,15 +24,22 @@ namespace gd {
 template <class T>
 struct TConormParams {
     T p;
-    T log_p, gap;  // Frank: log p and p − 1, rounded each for itself, since p may be close to 1
+    T log_p, gap;    // Frank: log p and p − 1, rounded each for itself, since p may be close to 1
+    T above, limit;  // Sugeno–Weber: p + 1, likewise, and s(1)
 };
 
 template <class T>
 GEODIFF_HD TConormParams<T> tconorm_params(double p) {
-    return {T(p), T(log(p > 0 ? p : 1.0)), T(p - 1)};
+    const double above = max(p + 1, 0.0), rise = p < -0.5 ? log(above) : log1p(p);
+    return {T(p), T(log(p > 0 ? p : 1.0)), T(p - 1), T(above), T(abs(p) < 1e-16 ? 1.0 : rise / p)};
 }
 
+struct Maximum {};
+struct Average {};
+
 struct Probabilistic {  // a + b − ab;  s = −log(1 − a)
+    static constexpr Need kNeed = kLogS;
+    static constexpr bool kUsesE = false;
     template <class T>
     GEODIFF_HD static T term(const Cdf<T>& c, const TConormParams<T>&) {
         return -c.log_S;
@@ -60,6 +68,8 @@ struct Probabilistic {  // a + b − ab;  s = −log(1 − a)
 };
 
 struct Einstein {  // (a + b)/(1 + ab);  s = artanh a
+    static constexpr Need kNeed = kValues;
+    static constexpr bool kUsesE = false;
     template <class T>
     GEODIFF_HD static T term(const Cdf<T>& c, const TConormParams<T>&) {
         return T(0.5) * (log1p(c.F) - c.log_S);
@@ -89,6 +99,8 @@ struct Einstein {  // (a + b)/(1 + ab);  s = artanh a
 };
 
 struct Hamacher {  // s = log(1 + p·a/(1−a))/p;  p = 0: a/(1 − a)
+    static constexpr Need kNeed = kValues;
+    static constexpr bool kUsesE = true;
     template <class T>
     GEODIFF_HD static T term(const Cdf<T>& c, const TConormParams<T>& par) {
         const T p = par.p;
@@ -136,11 +148,13 @@ struct Hamacher {  // s = log(1 + p·a/(1−a))/p;  p = 0: a/(1 − a)
         t = min(t, sqrt(Real<T>::largest));  // its square is used
         const T z = par.p * t;
         const T series = -t * t * (T(0.5) - z / T(6) + z * z / T(24) - z * z * z / T(120) + z * z * z * z / T(720));
-        return z < T(0.01) ? series : -(expm1(-z) + z) / (par.p * par.p);
+        return abs(z) < T(0.01) ? series : -(expm1(-z) + z) / (par.p * par.p);
     }
 };
 
 struct Frank {  // s = −log((p^(1−a) − 1)/(p − 1));  p = 1: probabilistic
+    static constexpr Need kNeed = kValues;
+    static constexpr bool kUsesE = false;
     // log(p)/(p − 1), 1 at p = 1
     template <class T>
     GEODIFF_HD static T ratio(const TConormParams<T>& par) {
@@ -211,6 +225,8 @@ struct Frank {  // s = −log((p^(1−a) − 1)/(p − 1));  p = 1: probabilisti
 };
 
 struct Yager {  // min(1, (aᵖ + bᵖ)^(1/p));  s = aᵖ, s(1) = 1
+    static constexpr Need kNeed = kLogF;
+    static constexpr bool kUsesE = true;
     template <class T>
     GEODIFF_HD static T term(const Cdf<T>& c, const TConormParams<T>& par) {
         return power_of_log(c.log_F, par.p);
@@ -240,6 +256,8 @@ struct Yager {  // min(1, (aᵖ + bᵖ)^(1/p));  s = aᵖ, s(1) = 1
 };
 
 struct AczelAlsina {  // s = (−log(1 − a))ᵖ
+    static constexpr Need kNeed = kLogS;
+    static constexpr bool kUsesE = true;
     template <class T>
     GEODIFF_HD static T term(const Cdf<T>& c, const TConormParams<T>& par) {
         return c.log_S < T(0) ? power_of_log(log(-c.log_S), par.p) : T(0);
@@ -272,6 +290,8 @@ struct AczelAlsina {  // s = (−log(1 − a))ᵖ
 };
 
 struct Dombi {  // s = (a/(1 − a))ᵖ
+    static constexpr Need kNeed = kValues;
+    static constexpr bool kUsesE = true;
     template <class T>
     GEODIFF_HD static T term(const Cdf<T>& c, const TConormParams<T>& par) {
         return power_of_log(c.log_F - c.log_S, par.p);
@@ -306,6 +326,8 @@ struct Dombi {  // s = (a/(1 − a))ᵖ
 };
 
 struct SchweizerSklar {  // p < 0;  s = (1 − a)ᵖ − 1
+    static constexpr Need kNeed = kLogS;
+    static constexpr bool kUsesE = true;
     template <class T>
     GEODIFF_HD static T term(const Cdf<T>& c, const TConormParams<T>& par) {
         return expm1(clamp(par.p * c.log_S, T(0), T(1e30)));
@@ -332,6 +354,45 @@ struct SchweizerSklar {  // p < 0;  s = (1 − a)ᵖ − 1
     GEODIFF_HD static T by_p(T t, const TConormParams<T>& par) {
         const T inside = min(t, Real<T>::plateau);
         return (T(1) + inside) * log1p(inside) / par.p;
+    }
+};
+
+struct SugenoWeber {  // min(1, a + b + p·ab), p > −1;  s = log(1 + p·a)/p, its limit a at p = 0;  s(1) = log(1 + p)/p
+    static constexpr Need kNeed = kValues;
+    static constexpr bool kUsesE = true;
+    // log(1 + p·a)
+    template <class T>
+    GEODIFF_HD static T rise(const Cdf<T>& c, const TConormParams<T>& par) {
+        const T z = par.p * c.F;
+        return z < T(-0.5) ? log(max(c.S + par.above * c.F, Real<T>::least)) : log1p(max(z, T(-0.5)));
+    }
+    template <class T>
+    GEODIFF_HD static T term(const Cdf<T>& c, const TConormParams<T>& par) {
+        const T s = abs(par.p * c.F) < Real<T>::epsilon ? c.F : rise(c, par) / par.p;
+        return c.S > T(0) ? s : par.limit;
+    }
+    template <class T>
+    GEODIFF_HD static T value(T t, const TConormParams<T>& par) {
+        const T z = par.p * min(t, par.limit);
+        const T value = abs(z) < Real<T>::epsilon ? t : expm1(z) / par.p;
+        return t < par.limit ? min(value, T(1)) : T(1);
+    }
+    template <class T>
+    GEODIFF_HD static void pixel(T t, const TConormParams<T>& par, T& m, T& e) {
+        m = t < par.limit ? T(1) : T(0);  // no gradient on the plateau
+        e = par.p * min(t, par.limit);
+    }
+    template <class T>
+    GEODIFF_HD static T pair(const Cdf<T>& c, T e, const TConormParams<T>& par) {
+        return c.over_S * c.S * exp(e - rise(c, par));
+    }
+    template <class T>
+    GEODIFF_HD static T slope(T t, const TConormParams<T>& par) {
+        return t < par.limit ? exp(par.p * t) : T(0);
+    }
+    template <class T>
+    GEODIFF_HD static T by_p(T t, const TConormParams<T>& par) {
+        return Hamacher::by_p(t, par);  // whose s is the same of a/(1 − a)
     }
 };
 

@@ -18,7 +18,8 @@ import torch
 
 import geodiff as gd
 from geodiff.atlas.proximity import sample_mesh
-from geodiff.tasks import atlas_pictures, nurbs_pictures, pictures
+from geodiff.tasks import pictures
+from geodiff.tasks.atlas import pictures as atlas_pictures
 
 SIZE = (330, 440)
 
@@ -99,7 +100,7 @@ def picture(atlas: gd.Atlas):  # type: ignore[no-untyped-def]
     chart, sure = atlas_pictures.face_facts(atlas, mesh.vertices, mesh.faces)
     mesh = gd.Mesh((mesh.vertices - middle).float(), mesh.faces)
     above, below = (
-        nurbs_pictures.looking_at(points, 30, tilt, (0, 1, 0), aspect=SIZE[1] / SIZE[0]).to(dtype=torch.float32)
+        pictures.looking_at(points, 30, tilt, (0, 1, 0), aspect=SIZE[1] / SIZE[0]).to(dtype=torch.float32)
         for tilt in (32, -25)
     )
     colors = atlas_pictures.chart_colors(len(atlas))[chart]

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 
 import geodiff as gd
 from geodiff.splines.fit import fit_surface
-from geodiff.tasks import nurbs_pictures
+from geodiff.tasks import pictures as general
+from geodiff.tasks.nurbs import pictures as nurbs_pictures
 
 FITS = {
     "uniform knots": {},
@@ -76,7 +77,7 @@ def picture(fits, points: torch.Tensor, diagonal: float) -> Figure:  # type: ign
     low, high = points.amin((0, 1)), points.amax((0, 1))
     box = torch.tensor([1.0, 1.0, 0.5], dtype=torch.float64) / (high - low)
     drawn = (points - low) * box
-    view = nurbs_pictures.looking_at(drawn, azimuth_deg=-125, elevation_deg=38)
+    view = general.looking_at(drawn, azimuth_deg=-125, elevation_deg=38)
     size = (300, 300)
     figure = Figure(figsize=(16, 6.6), layout="constrained")
     axes = figure.subplots(2, len(fits) + 1)

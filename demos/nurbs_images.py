@@ -16,7 +16,8 @@ import torch
 
 import geodiff as gd
 from geodiff.splines import knots_to_logits, logits_to_knots
-from geodiff.tasks import nurbs_pictures, pictures
+from geodiff.tasks import pictures
+from geodiff.tasks.nurbs import pictures as nurbs_pictures
 
 
 def vase(rows: int = 96, columns: int = 144) -> gd.Mesh:

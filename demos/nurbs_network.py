@@ -23,7 +23,8 @@ import torch
 from scipy.spatial import cKDTree
 
 import geodiff as gd
-from geodiff.tasks import nurbs_pictures, pictures
+from geodiff.tasks import pictures
+from geodiff.tasks.nurbs import pictures as nurbs_pictures
 from geodiff.transport import chamfer
 
 POINTS, NEIGHBOURS, SAMPLES = 700, 10, 36
@@ -212,7 +213,7 @@ def picture(truth, shown):  # type: ignore[no-untyped-def]
     """Draw the first four held-out patches, and below them what was predicted and fitted, with knot lines."""
     size = (150, 210)
     rows, titles = [[]], ["true patch"]
-    views = [nurbs_pictures.looking_at(truth.control_points[i].reshape(-1, 3)) for i in range(4)]
+    views = [pictures.looking_at(truth.control_points[i].reshape(-1, 3)) for i in range(4)]
     for i, view in enumerate(views):
         rows[0].append(nurbs_pictures.draw_surface(truth[i], view, size, knot_lines=False))
     for count, nets in shown.items():

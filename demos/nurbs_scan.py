@@ -31,8 +31,8 @@ from scipy.spatial import cKDTree
 
 from geodiff.splines.fit import fit_surface
 from geodiff.splines.fit_unordered import fit_cloud
-from geodiff.tasks import nurbs_pictures
-from geodiff.tasks.fit_nurbs import read_points
+from geodiff.tasks.nurbs import pictures as nurbs_pictures
+from geodiff.tasks.nurbs.job import read_points
 
 
 def landscape(quick: bool) -> torch.Tensor:

@@ -7,6 +7,7 @@ Makes distributions.png and tconorms.png; needs matplotlib (the extra `plot`).
 """
 
 import argparse
+import math
 import pathlib
 
 import matplotlib
@@ -24,8 +25,9 @@ EYE = gd.Camera.orbit(2.7, 25, 30, fov_deg=40)
 def distributions(path: pathlib.Path) -> None:
     """Draw each F and its density, and a box through it; red: where the gradient of a pixel's alpha lies."""
     x = torch.linspace(-4, 4, 801, dtype=torch.float64)
-    columns = 5
-    figure, panels = plt.subplots(6, columns, figsize=(11, 10.5), layout="constrained")
+    columns = 6
+    rows = 2 * math.ceil(len(gd.soft.DISTRIBUTIONS) / columns)
+    figure, panels = plt.subplots(rows, columns, figsize=(2.2 * columns, 1.75 * rows), layout="constrained")
     box = gd.box((0.9, 0.6, 0.5))
     for i, (name, law) in enumerate(gd.soft.DISTRIBUTIONS.items()):
         law = law()
@@ -39,6 +41,8 @@ def distributions(path: pathlib.Path) -> None:
         alpha = gd.Renderer(96, law, 0.03)(box, EYE).alpha
         below.imshow(alpha.numpy(), cmap="gray_r", vmin=0, vmax=1)
         below.set(xticks=(), yticks=())
+    for panel in panels.flat:
+        panel.set_visible(panel.has_data())
     figure.savefig(path, dpi=90)
     plt.close(figure)
 

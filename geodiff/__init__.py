@@ -39,7 +39,10 @@ _EXPORTS = {
     "presets": "geodiff.render",
     "display": "geodiff.tasks.view",
     "Atlas": "geodiff.atlas.atlas",
-    "fit_atlas": "geodiff.tasks.fit_atlas",
+    "fit_atlas": "geodiff.tasks.atlas.job",
+    "fit_mesh": "geodiff.tasks.mesh.job",
+    "fit_nurbs": "geodiff.tasks.nurbs.job",
+    "fit_pose": "geodiff.tasks.pose.job",
     "chamfer": "geodiff.transport.chamfer",
     "sinkhorn": "geodiff.transport.sinkhorn",
     "sinkhorn_divergence": "geodiff.transport.divergence",
@@ -83,8 +86,11 @@ if TYPE_CHECKING:
     from geodiff.splines.curve import NURBSCurve
     from geodiff.splines.nurbs_volume import NURBSVolume
     from geodiff.splines.surface import NURBSSurface
-    from geodiff.tasks.fit_atlas import fit_atlas
-    from geodiff.tasks.view import display
+    from geodiff.tasks.atlas.job import fit_atlas
+    from geodiff.tasks.mesh.job import fit_mesh
+    from geodiff.tasks.nurbs.job import fit_nurbs
+    from geodiff.tasks.pose.job import fit_pose
+    from geodiff.tasks.view.page import display
     from geodiff.transport.chamfer import chamfer
     from geodiff.transport.divergence import SinkhornLoss, sinkhorn_divergence
     from geodiff.transport.pooling import robust_pool

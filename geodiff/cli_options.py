@@ -67,14 +67,19 @@ class Numbers(click.ParamType):
 def clean(command: Callable[..., None]) -> Callable[..., None]:
     """Print an error of geodiff's as one message and exit with code 2; --debug shows where it came from.
 
-    Ctrl-C exits with code 130 and says how to go on.
+    Ctrl-C exits with code 130 and says how to go on. Devices that this release does not use are refused.
     """
 
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @functools.wraps(command)
-    def wrapped(debug: bool, **options: Any) -> None:
+    def wrapped(debug: bool, device: str = "cpu", **options: Any) -> None:
         try:
             with _plain_warnings():
+                if device != "cpu":
+                    from geodiff.validation import fail
+
+                    where, fix = click.get_current_context().info_name, "The GPU comes in a later release."
+                    raise fail(str(where), "device", "cpu", repr(device), fix, RuntimeError)
                 command(**options)
         except KeyboardInterrupt:
             if debug:
@@ -96,7 +101,10 @@ def _plain_warnings() -> Iterator[None]:
     former = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"Warning: {message}\n"
     try:
-        yield
+        with warnings.catch_warnings():
+            # Old names of options, which Python tells to those alone who write programs.
+            warnings.filterwarnings("default", r"\w+: `\w+` is now `", DeprecationWarning)
+            yield
     finally:
         warnings.formatwarning = former
 
@@ -109,14 +117,6 @@ def _advice(options: dict[str, Any]) -> str:
     if "resume" in options:
         return f"The same command goes on from what is in {output}, if a checkpoint or rows are there yet."
     return f"Nothing in {output} was changed, unless it was done; the same command starts anew."
-
-
-def on_cpu(where: str, device: str) -> None:
-    """Refuse devices that this release does not use."""
-    if device != "cpu":
-        from geodiff.validation import fail
-
-        raise fail(where, "device", "cpu", repr(device), "The GPU comes in a later release.", RuntimeError)
 
 
 class Widths(click.ParamType):

@@ -158,7 +158,7 @@ def lasting() -> Iterator[None]:
 
 def kept(value: T) -> T:
     """Return a value that may be kept: inference tensors in it, also in tuples, are copied to ordinary ones."""
-    if isinstance(value, torch.Tensor) and value.is_inference():
+    if isinstance(value, torch.Tensor) and not torch.compiler.is_compiling() and value.is_inference():
         with torch.inference_mode(False):
             return value.clone()  # type: ignore[return-value]
     if isinstance(value, tuple) and not hasattr(value, "_fields"):

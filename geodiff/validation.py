@@ -17,6 +17,9 @@ import numpy as np
 import torch
 
 _checks = contextvars.ContextVar("geodiff.checks", default=False)
+# Tuples, since torch.compile cannot make a union of such types.
+_ARRAYS, _LISTS = (torch.Tensor, np.ndarray), (list, tuple, numbers.Real)
+_NUMBERS = (np.ndarray, *_LISTS)
 _PACKAGE = os.path.dirname(__file__) + os.sep
 
 
@@ -113,14 +116,15 @@ def common_batch(*shapes: Sequence[int]) -> torch.Size:
 
 def matches(actual: Sequence[int], pattern: Sequence[int | str]) -> bool:
     """Whether a shape fits a pattern of sizes (int), free axes (str) and an optional leading ``"..."``."""
-    wanted = list(pattern)
-    sizes = list(actual)
-    if wanted and wanted[0] == "...":
-        wanted = wanted[1:]
-        if len(sizes) < len(wanted):
+    leading = len(pattern) > 0 and pattern[0] == "..."
+    wanted = pattern[1:] if leading else pattern
+    before = len(actual) - len(wanted)
+    if before < 0 or (before and not leading):
+        return False
+    for size, want in zip(actual[before:] if before else actual, wanted, strict=True):
+        if size != want and not isinstance(want, str):
             return False
-        sizes = sizes[len(sizes) - len(wanted) :]
-    return len(sizes) == len(wanted) and all(isinstance(w, str) or w == s for w, s in zip(wanted, sizes, strict=True))
+    return True
 
 
 def floating(
@@ -151,7 +155,7 @@ def floating(
 
 def looks_at_values(value: torch.Tensor) -> bool:
     """Whether to check the numbers in a tensor: not while compiling, where they are unknown, nor where it is slow."""
-    return not torch.compiler.is_compiling() and (value.device.type == "cpu" or _checks.get())
+    return not torch.compiler.is_compiling() and (value.is_cpu or _checks.get())
 
 
 def check_finite(where: str, argument: str, value: torch.Tensor) -> None:
@@ -227,7 +231,7 @@ def as_tensor(where: str, argument: str, value: Any) -> torch.Tensor:
     """Return a tensor as it is; copy a NumPy array, list or number into one."""
     if isinstance(value, torch.Tensor):
         return value
-    if isinstance(value, np.ndarray | list | tuple | numbers.Real) and not isinstance(value, bool):
+    if isinstance(value, _NUMBERS) and not isinstance(value, bool):
         try:
             if isinstance(value, np.ndarray):
                 return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
@@ -286,7 +290,7 @@ def promote(where: str, **values: Any) -> dict[str, torch.Tensor]:
             raise fail(where, name, "float32 or float64", tensor, "Convert it with .float().", TypeError)
         if tensor.is_complex() or tensor.dtype == torch.bool:
             raise fail(where, name, "real numbers", tensor, error=TypeError)
-        if isinstance(values[name], torch.Tensor | np.ndarray) and tensor.dtype == torch.float64:
+        if isinstance(values[name], _ARRAYS) and tensor.dtype == torch.float64:
             wide = torch.float64
         if tensor.device.type != "cpu":
             if device.type != "cpu" and device != tensor.device:
@@ -297,7 +301,7 @@ def promote(where: str, **values: Any) -> dict[str, torch.Tensor]:
     # A list or a Python number is read at double precision first, so that 0.1 means 0.1 in a float64 computation.
     result = {}
     for name, tensor in tensors.items():
-        if isinstance(values[name], list | tuple | numbers.Real) and tensor.is_floating_point():
+        if isinstance(values[name], _LISTS) and tensor.is_floating_point():
             tensor = torch.as_tensor(values[name], dtype=torch.float64)
         if tensor.device != device and isinstance(values[name], torch.Tensor) and tensor.dim() > 0:
             raise fail(

@@ -63,10 +63,17 @@ def bases(dtype: torch.dtype) -> dict[str, list[Any]]:
     sound: dict[str, list[Any]] = {}
     for name, tconorm, law in (("silhouette", 2, 6), ("silhouette#maximum", 0, 6), ("silhouette#gamma", 5, 13)):
         params = torch.tensor([0.1, 0.7, 0.1, 2.0], dtype=torch.float64)
-        model = [params, *size, 0.01, 1e-4, law, False, False, tconorm, name == "silhouette"]
+        model = [params, *size, 0.01, 1e-4, law, False, False, tconorm, "edges" if name == "silhouette" else "faces"]
         sound[name] = [*packed, *model]
         _, total, best = ops.silhouette(*sound[name])
-        sound[name.replace("silhouette", "silhouette_backward")] = [some(*images), *packed, *model, total, best, True]
+        sound[name.replace("silhouette", "silhouette_backward")] = [
+            some(*images),
+            *packed,
+            *model,
+            total,
+            best,
+            [True, True],
+        ]
     edges = reference.outline.edge_cycles(faces, layout)
     params = torch.tensor([0.1, 0.0, 0.0], dtype=torch.float64)
     sound["contour"] = [*packed, edges, params, *size, 0.01, 1e-4, 6, False, False]
@@ -84,20 +91,20 @@ def bases(dtype: torch.dtype) -> dict[str, list[Any]]:
     for terms in (3, 4):
         rows = [some(7, 3), torch.randint(0, 7, (11, terms), generator=draw, dtype=torch.int32), some(11, terms)]
         sound[f"blend#{terms}"] = rows
-        sound[f"blend_backward#{terms}"] = [some(11, 3), *rows, True, True]
+        sound[f"blend_backward#{terms}"] = [some(11, 3), *rows, [True, True]]
     image = torch.tensor([0] * 5 + [1] * 6, dtype=torch.int32)
     lights = [some(2, 31), torch.tensor([0, 1], dtype=torch.int32), image]
     sound["reflect"] = [*lights, some(11, 3), some(11, 3), False, True]
     sound["reflect_backward"] = [some(11, 6), *sound["reflect"]]
     sound["sample"] = [some(2, 5, 4, 3), 3 * some(11, 2) - 1, image, 0]
-    sound["sample_backward"] = [some(11, 3), *sound["sample"], True, True]
+    sound["sample_backward"] = [some(11, 3), *sound["sample"], [True, True]]
     place = torch.tensor([0, 3, 4, 9, 21])
     sound["composite"] = [some(24), some(5, 3), place, some(12, 3)]
-    sound["composite_backward"] = [some(24, 3), *sound["composite"]]
+    sound["composite_backward"] = [some(24, 3), *sound["composite"], [True, True, True]]
     corners = torch.randint(0, 7, (11, 3), generator=draw, dtype=torch.int32)
     seen = [some(7, 2), corners, some(7, 6), corners.clone(), some(11, 3), image, *lights[:2], some(2, 5, 4, 3)]
     sound["surface"] = [*seen, 0, False, True]
-    sound["surface_backward"] = [some(11, 3), *sound["surface"], True, True, True, True]
+    sound["surface_backward"] = [some(11, 3), *sound["surface"], [True] * 5]
     sound["vertex_normals"] = [some(2, 5, 3), faces]
     sound["vertex_normals_backward"] = [some(2, 5, 3), some(2, 5, 3), faces]
     knots = torch.tensor([0.0, 0, 0, 0.3, 0.6, 1, 1, 1], dtype=dtype).expand(2, 8)
@@ -129,6 +136,8 @@ def hostile(value: Any, draw: random.Random) -> Any:
         return draw.choice(INTEGERS)
     if isinstance(value, float):
         return draw.choice(FLOATS)
+    if isinstance(value, str):
+        return draw.choice(["", "edges", "faces", "Faces", "x" * 1000, "\0"])
     if isinstance(value, list):
         changes: list[Callable[[], Any]] = [list, lambda: value * 2, lambda: value[:-1], lambda: value * 100]
         if value:

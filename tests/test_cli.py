@@ -49,7 +49,6 @@ def views(tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path / "views"
 
 
-BOUND = re.compile(r'm\.def\(\s*"(\w+)"')
 FAST = ("--steps", 30, "--subdivisions", 2)
 
 
@@ -61,9 +60,11 @@ def test_info() -> None:
     assert facts["geodiff"] == gd.__version__ and facts["torch"] == torch.__version__
     from geodiff.native import cpu
 
-    # Each function that the extension's sources bind but those that are no kernels; each extra that users have use for.
-    bound = {name for path in (ROOT / "cuda" / "cpu").glob("*.cpp") for name in BOUND.findall(path.read_text())}
-    assert len(bound) > 20 and set(facts["kernels"].split(", ")) == bound - set(cpu.NO_KERNELS)
+    # Each kernel of the table, and what the sources define; each extra that users have use for.
+    sources = "\n".join(path.read_text() for path in (ROOT / "cuda" / "cpu").glob("isa_*.cpp"))
+    defined = re.findall(r"^const geodiff::Kernel<geodiff::\w+> kernel::(\w+) =", sources, re.MULTILINE)
+    assert len(defined) > 30 and sorted(facts["kernels"].split(", ")) == sorted([*defined, "nearest_triangle"])
+    assert facts["kernels"].split(", ") == cpu.kernels()
     section = (ROOT / "pyproject.toml").read_text().split("[project.optional-dependencies]\n")[1].split("\n[")[0]
     extras = re.findall(r"^([\w-]+) =", section, re.MULTILINE)
     assert {fact.split()[0] for fact in facts["extras"].split(", ")} == set(extras) - {"dev", "test"}
@@ -85,7 +86,7 @@ def test_info_without_kernels_says_how_to_get_them(monkeypatch: pytest.MonkeyPat
 def test_help_is_quick_and_complete() -> None:
     code = (
         "import sys; from click.testing import CliRunner; from geodiff.cli import main\n"
-        "for command in ('info', 'render', 'fit-mesh', 'fit-pose', 'fit-nurbs', 'sweep', 'view'):\n"
+        "for command in ('info', 'render', 'fit-mesh', 'fit-pose', 'fit-nurbs', 'fit-atlas', 'sweep', 'view'):\n"
         "    assert CliRunner().invoke(main, [command, '--help']).exit_code == 0\n"
         "assert not {'torch', 'scipy', 'trimesh'} & set(sys.modules)"
     )
@@ -107,27 +108,6 @@ def test_threads_wait_asleep_unless_the_user_says_otherwise() -> None:
         environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
         assert done.stdout.strip() == expected, done.stderr
-
-
-def test_documented_defaults_are_the_true_ones() -> None:
-    """Defaults of fit-mesh are written in --help by hand, so that it need not import torch."""
-    settings = gd.tasks.FitMeshSettings()
-    shown = {option.name: option.help for option in main.commands["fit-mesh"].params if getattr(option, "help", None)}
-    values = settings.as_dict() | {"scale_start": settings.scale[0], "scale_end": settings.scale[1]}
-    values |= {"distribution": settings.distribution.name, "tconorm": settings.tconorm.name}
-    special = {
-        "views_per_step": "all",
-        "init_radius": "by the size of the silhouettes",
-        "subdivisions": "3, 642 vertices",
-    }
-    special["betas"] = "{:g} {:g}".format(*settings.betas)
-    checked = 0
-    for name, value in values.items():
-        if name in shown:
-            text = special.get(name) or (f"{value:g}" if isinstance(value, float) else str(value))
-            assert f"[default: {text}]" in shown[name], name
-            checked += 1
-    assert checked >= 18
 
 
 def test_render_and_fit_make_a_round_trip(
@@ -308,7 +288,7 @@ def cloud(tmp_path: pathlib.Path) -> pathlib.Path:
 def test_fit_nurbs(cloud: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["/somewhere/bin/geodiff", "fit-nurbs", "my grid.npy"])
     kinds = ["ply", "3dm"] if importlib.util.find_spec("rhino3dm") else ["ply"]
-    text = succeed("fit-nurbs", cloud / "grid.npy", "-o", cloud / "out", "--control", "6x5", "--degree", "3x2",
+    text = succeed("fit-nurbs", cloud / "grid.npy", "-o", cloud / "out", "--control-shape", "6x5", "--degree", "3x2",
                    "--free-knots", *(word for kind in kinds for word in ("--save", kind)))  # fmt: skip
     metrics = json.loads((cloud / "out" / "metrics.json").read_text())
     assert metrics["control"] == [6, 5] and metrics["degree"] == [3, 2] and metrics["settings"]["free_knots"] is True
@@ -324,8 +304,8 @@ def test_fit_nurbs_takes_heights_and_clouds(cloud: pathlib.Path) -> None:
     assert "heights of 14×16 points, 8×8" in succeed("fit-nurbs", cloud / "heights.npz", "--array", "two", "-o",
                                                      cloud / "a", "--spacing", 0.1, 0.2)  # fmt: skip
     assert json.loads((cloud / "a" / "metrics.json").read_text())["settings"]["spacing"] == [0.1, 0.2]
-    assert "cloud of 224 points, 4×4" in succeed("fit-nurbs", cloud / "cloud.npy", "--control", 4, "--smoothing", 1e-6,
-                                                 "-o", cloud / "b")  # fmt: skip
+    assert "cloud of 224 points, 4×4" in succeed("fit-nurbs", cloud / "cloud.npy", "--control-shape", 4, "-o",
+                                                 cloud / "b", "--smoothing", 1e-6)  # fmt: skip
 
 
 def test_fit_nurbs_refuses(cloud: pathlib.Path) -> None:
@@ -334,9 +314,10 @@ def test_fit_nurbs_refuses(cloud: pathlib.Path) -> None:
     assert "`array` must be given where a file has several; got one, two" in refused(
         "fit-nurbs", cloud / "heights.npz", *out
     )
-    assert "Error: fit_surface: " in refused("fit-nurbs", grid, *out, "--control", "40x40", "--free-knots")
-    assert "Error: fit_surface: " in refused("fit-nurbs", grid, *out, "--control", "3x8")
-    assert "neither a number such as 8 nor a pair such as 8x12" in refused("fit-nurbs", grid, *out, "--control", "8by8")
+    assert "Error: fit_surface: " in refused("fit-nurbs", grid, *out, "--control-shape", "40x40", "--free-knots")
+    assert "Error: fit_surface: " in refused("fit-nurbs", grid, *out, "--control-shape", "3x8")
+    text = refused("fit-nurbs", grid, *out, "--control-shape", "8by8")
+    assert "neither a number such as 8 nor a pair such as 8x12" in text
     assert "`formats` must be one of json, 3dm" in refused("fit-nurbs", grid, *out, "--save", "dwg")
     assert "Did you mean 'heights'?" in refused("fit-nurbs", grid, *out, "--kind", "height")
     assert "`rational` must be left out for a cloud" in refused("fit-nurbs", cloud / "cloud.npy", *out, "--rational")

@@ -3,7 +3,6 @@
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +15,11 @@ from click.testing import CliRunner
 import geodiff as gd
 from geodiff.cli import main
 from geodiff.cli_options import Numbers, Pair, Size, Widths
-from geodiff.tasks import atlas_outputs, outputs, pose_outputs
+from geodiff.tasks.atlas import outputs as atlas_outputs
+from geodiff.tasks.mesh import outputs as mesh_outputs
+from geodiff.tasks.nurbs import outputs as nurbs_outputs
+from geodiff.tasks.pose import outputs as pose_outputs
+from geodiff.tasks.sweep import job as sweep_job
 
 INTEGERS = ("-1", "0", str(10**30), str(-(10**30)), "1.5", "nan")
 REALS = ("-1", "0", "nan", "inf", "-inf", "1e308", "-1e308")
@@ -25,8 +28,8 @@ TEXTS = ("-1", "0", "nan", "inf", "1e308", "", "1x", "1x1x1x0", "0.1,nan", "1:2:
 # that say at most so many, or every so many steps.
 _GOOD = {
     "-1": "elevation start light ambient",
-    "0": "seed elevation smoothing laplacian flatness hold_out subdivisions checkpoint_every betas polish spread start "
-    "light ambient noise consistency rounds refine degree",
+    "0": "seed elevation smoothing laplacian flatness hold_out subdivisions checkpoint_every checkpoint_seconds betas "
+    "polish spread start light ambient noise consistency rounds refine degree",
     str(10**30): "views_per_step hold_out evaluate_every checkpoint_every size search_size chunk max_points target",
 }
 GOOD = {wrong: set(names.split()) for wrong, names in _GOOD.items()}
@@ -68,12 +71,11 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes most of the time, and reads none of these numbers."""
-    for module in (outputs, pose_outputs):
+    for module in (mesh_outputs, pose_outputs):
         monkeypatch.setattr(module, "write_outputs", lambda *_, **__: {})
     monkeypatch.setattr(atlas_outputs, "_write", lambda result, *_: result)
-    # By their modules: in the package, the functions have taken their names.
-    monkeypatch.setattr(sys.modules["geodiff.tasks.fit_nurbs"], "_write", lambda result, *_: result)
-    monkeypatch.setattr(sys.modules["geodiff.tasks.sweep"], "write_table", lambda *_: {})
+    monkeypatch.setattr(nurbs_outputs, "write_outputs", lambda result, *_: result)
+    monkeypatch.setattr(sweep_job, "write_table", lambda *_: {})
 
 
 def cases(command: str) -> Iterator[tuple[click.Option, list[str], str]]:
@@ -114,7 +116,7 @@ def test_numbers(command: str, commands: dict[str, list[str]]) -> None:
 
 def test_numbers_of_a_sweeps_job(commands: dict[str, list[str]]) -> None:
     """They are options of another kind: --set NAME=VALUE."""
-    from geodiff.tasks.sweep_jobs import JOBS
+    from geodiff.tasks.sweep.kinds import JOBS
 
     faults = []
     for kind, job in {name: JOBS[name] for name in ("shape", "pose")}.items():

@@ -14,6 +14,7 @@ import geodiff as gd
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "geodiff"
+EYE = gd.Camera.orbit(2.7)
 # Those of native/ need a compiler for the GPU, and have tests of their own.
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -56,6 +57,21 @@ def test_soft() -> None:
     for name in re.findall(r"^\| `\w+\(.*?\)` \| `(\w+)", page, re.MULTILINE):
         assert name in gd.soft.DISTRIBUTIONS or name in gd.soft.TCONORMS
     assert gd.soft.member("levy.reversed.squared+frank(0.3)").name == "levy.reversed.squared+frank(0.3)"
+
+
+def test_render() -> None:
+    page = (ROOT / "docs" / "render.md").read_text(encoding="utf-8")
+    names: dict = {"gd": gd}
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, names)
+    # The shader's picture has its four levels of grey, mixed with the background along the outline alone.
+    picture, alpha = names["picture"], gd.Renderer(128, scale_px=0.5, coverage="contour")(gd.icosphere(3), EYE).alpha
+    inside = picture[alpha > 0.9999]
+    assert {round(float(value), 2) for value in inside.unique()} == {0.0, 0.33, 0.67, 1.0} and len(inside) > 3000
+    parts = [gd.Renderer(128, scale=3e-3, coverage=name)(gd.icosphere(3), EYE).alpha for name in ("faces", "contour")]
+    torch.testing.assert_close(names["image"], (parts[0] + parts[1]) / 2)
 
 
 def test_splines() -> None:
@@ -115,7 +131,7 @@ def test_sweep() -> None:
     page = (ROOT / "docs" / "sweep.md").read_text(encoding="utf-8")
     names: dict = {}
     (block,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    from geodiff.tasks.sweep_jobs import JOBS, SHAPE
+    from geodiff.tasks.sweep.kinds import JOBS, SHAPE
 
     try:
         exec(block, names)

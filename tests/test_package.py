@@ -2,6 +2,7 @@
 """The package as a whole: a light import, one version, and nothing of one machine in its files."""
 
 import ast
+import functools
 import importlib.metadata
 import importlib.util
 import pathlib
@@ -18,7 +19,7 @@ CHECKOUT = pathlib.Path(__file__).parents[1]
 # From the lowest floor up: a file imports from its own room and from lower floors only.
 FLOORS = (
     {"validation", "saving"},
-    {"guard", "modes"},
+    {"guard", "modes", "members", "settings"},
     {"arrays", "readers"},
     {"soft", "native"},
     {"reference"},  # the twins; an op hands user-defined members down to its own
@@ -30,9 +31,16 @@ FLOORS = (
     {"atlas", "interop"},
     {"tasks"},
     {"cli_options"},
+    {"cli_fields"},
     {"cli"},
     {"__main__"},
 )
+# What may import, when asked for it or for its types, what is made of it; all other modules import downwards only.
+FACADES = {
+    "geodiff": "hands out names of all rooms",
+    "geodiff.scene.mesh": "reads, writes, samples and subdivides itself by functions that take and return meshes",
+    "geodiff.transport.plan": "is made of a result of sinkhorn, which hands it out",
+}
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # Folders of somebody's machine, and hosts of package registries.
@@ -100,6 +108,66 @@ def test_rooms_import_from_lower_floors_only() -> None:
         for path in files
         for other in imported_rooms(path)
         if other != room_of(path) and FLOOR.get(other, len(FLOORS)) >= FLOOR[room_of(path)]
+    ]
+    assert not wrong
+
+
+@functools.cache
+def imports() -> dict[str, set[str]]:
+    """Name for each module of the package those that it imports, in functions and for types too, but for façades."""
+    paths = {}
+    for path in (CHECKOUT / "geodiff").rglob("*.py"):
+        parts = path.relative_to(CHECKOUT).with_suffix("").parts
+        paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    found: dict[str, set[str]] = {}
+    for module, path in paths.items():
+        tree = ast.parse(path.read_text())
+        nodes = tree.body if module in FACADES else ast.walk(tree)
+        found[module] = set()
+        for node in nodes:
+            if isinstance(node, ast.Import):
+                found[module] |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                # A name is a module, or one that the module has.
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+                found[module] |= {name if name in paths else str(node.module) for name in names}
+        found[module] = found[module] & set(paths) - {module, "geodiff"}
+    return found
+
+
+def circles(graph: dict[str, set[str]]) -> list[str]:
+    """List one circle for each module that is on some, as a chain of names."""
+    found = []
+    for start in sorted(graph):
+        trails, seen = [[start]], set()
+        while trails:
+            trail = trails.pop(0)
+            for following in sorted(graph[trail[-1]] - seen):
+                if following == start:
+                    found.append(" -> ".join([*trail, start]))
+                    trails = []
+                    break
+                seen.add(following)
+                trails.append([*trail, following])
+    return found
+
+
+def test_modules_import_in_no_circle() -> None:
+    graph = imports()
+    assert len(graph) > 200 and set(FACADES) <= set(graph)
+    assert graph["geodiff.tasks.mesh.job"] >= {"geodiff.tasks.mesh.outputs", "geodiff.scene.mesh"}
+    assert not circles(graph)
+    # It finds circles where there are some.
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == ["b -> c -> b", "c -> b -> c"]
+
+
+def test_no_task_imports_what_another_writes() -> None:
+    wrong = [
+        f"{module} imports {other}"
+        for module, others in imports().items()
+        for other in others
+        if re.fullmatch(r"geodiff\.tasks\.\w+\.(outputs|pictures)", other)
+        and module.split(".")[2] != other.split(".")[2]
     ]
     assert not wrong
 

@@ -201,8 +201,8 @@ void nearest_triangle(Array<const double, 3> corners, Array<const double, 2> poi
 
 void bind_nearest(nb::module_& m) {
     using namespace nb::literals;
-    m.def("nearest_triangle", &nearest_triangle, "corners"_a.noconvert(), "points"_a.noconvert(),
-          "face"_a.noconvert(), "threads"_a);
+    m.def("nearest_triangle", &nearest_triangle, nb::kw_only(), "corners"_array, "points"_array, "face"_array,
+          "threads"_a = 1);
 }
 
 }  // namespace geodiff

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Python bindings: silhouettes, contours, the hard rasteriser, fragments.
+#include <nanobind/stl/string.h>
+
+#include <stdexcept>
+#include <string>
+
 #include "bindings.h"
+#include "members.h"
 
 namespace geodiff {
 namespace {
@@ -18,50 +24,30 @@ void fill(RasterJob<T>& job, Array<const T, 2> clip, Array<const int, 2> faces, 
     job.threads = threads;
 }
 
-// (distribution, reversed, squared, scale, shift, shape, log Γ(shape+1), ψ(shape), T-conorm, p, radius, edge coverage)
-using Model = nb::ndarray<const double, nb::shape<12>, nb::c_contig, nb::device::cpu>;
-
-template <class T>
-void set_model(SilhouetteJob<T>& job, const Model& model) {
-    const double* m = model.data();
-    job.distribution = int(m[0]);
-    job.reversed = m[1] != 0;
-    job.squared = m[2] != 0;
-    job.scale = m[3];
-    job.shift = m[4];
-    job.shape = m[5];
-    job.log_gamma_1 = m[6];
-    job.digamma = m[7];
-    job.tconorm = int(m[8]);
-    job.p = m[9];
-    job.radius = m[10];
-    job.edges = m[11] != 0;
-}
-
 template <class T>
 void silhouette_forward(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout, int height,
-                        int width, double near, Model model, Array<T, 3> alpha, Array<T, 3> sum,
+                        int width, double near, const SilhouetteModel& model, Array<T, 3> alpha, Array<T, 3> sum,
                         Flat<int> best,
                         nb::ndarray<int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> pairs, int threads) {
     SilhouetteJob<T> job{};
     fill<T>(job, clip, faces, layout, height, width, near, threads);
-    set_model(job, model);
+    static_cast<SilhouetteModel&>(job) = model;
     job.alpha = alpha.data();
     job.sum = sum.data();
     job.best = or_null(best);
     job.pairs = pairs.size() ? reinterpret_cast<long long*>(pairs.data()) : nullptr;
-    run(level->silhouette_forward_f32, level->silhouette_forward_f64, job);
+    run(level->silhouette_forward, job);
 }
 
 template <class T>
 void silhouette_backward(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout, int height,
-                         int width, double near, Model model, Array<const T, 3> sum,
+                         int width, double near, const SilhouetteModel& model, Array<const T, 3> sum,
                          Flat<const int> best, Array<const T, 3> upstream,
                          Array<T, 2> grad_clip, nb::ndarray<double, nb::shape<4>, nb::c_contig, nb::device::cpu> grad_params,
                          bool want_params, bool want_shape, bool want_p, int threads) {
     SilhouetteJob<T> job{};
     fill<T>(job, clip, faces, layout, height, width, near, threads);
-    set_model(job, model);
+    static_cast<SilhouetteModel&>(job) = model;
     job.sum = const_cast<T*>(sum.data());
     job.best = best.size() ? const_cast<int*>(best.data()) : nullptr;
     job.upstream = upstream.data();
@@ -70,7 +56,7 @@ void silhouette_backward(Array<const T, 2> clip, Array<const int, 2> faces, Arra
     job.want_params = want_params;
     job.want_shape = want_shape;
     job.want_p = want_p;
-    run(level->silhouette_backward_f32, level->silhouette_backward_f64, job);
+    run(level->silhouette_backward, job);
 }
 
 template <class T>
@@ -81,7 +67,7 @@ void rasterize(Array<const T, 2> clip, Array<const int, 2> faces, Array<const in
     job.face = reinterpret_cast<long long*>(face.data());
     job.depth = depth.data();
     job.barycentric = barycentric.data();
-    run(level->rasterize_f32, level->rasterize_f64, job);
+    run(level->rasterize, job);
 }
 
 template <class T>
@@ -103,7 +89,7 @@ void contour_forward(Array<const T, 2> clip, Array<const int, 2> faces, Array<co
     job.distance = distance.data();
     job.along = along.data();
     job.nearest = nearest.data();
-    run(level->contour_forward_f32, level->contour_forward_f64, job);
+    run(level->contour_forward, job);
 }
 
 template <class T>
@@ -124,7 +110,7 @@ void fragments_forward(Array<const T, 2> clip, Array<const int, 2> faces, Array<
     job.distance = distance.data();
     job.barycentric = barycentric.data();
     job.depth = depth.data();
-    run(level->fragments_forward_f32, level->fragments_forward_f64, job);
+    run(level->fragments_forward, job);
 }
 
 template <class T>
@@ -139,7 +125,7 @@ void contour_backward(Array<const T, 2> clip, Array<const int, 2> faces, Array<c
     job.nearest = const_cast<int*>(nearest.data());
     job.upstream = upstream.data();
     job.grad_clip = grad_clip.data();
-    run(level->contour_backward_f32, level->contour_backward_f64, job);
+    run(level->contour_backward, job);
 }
 
 template <class T>
@@ -156,7 +142,7 @@ void fragments_backward(Array<const T, 2> clip, Array<const int, 2> faces, Array
     job.up_barycentric = or_null(up_barycentric);
     job.up_depth = or_null(up_depth);
     job.grad_clip = grad_clip.data();
-    run(level->fragments_backward_f32, level->fragments_backward_f64, job);
+    run(level->fragments_backward, job);
 }
 
 template <class T>
@@ -178,7 +164,7 @@ long long visible_find(Array<const T, 2> clip, Array<const int, 2> faces, Array<
     job.blur = blur;
     job.winner = winner.data();
     job.total = &total;
-    run(level->visible_find_f32, level->visible_find_f64, job);
+    run(level->visible_find, job);
     return total;
 }
 
@@ -193,7 +179,7 @@ void visible_list(Array<const T, 2> clip, Array<const int, 2> faces, Array<const
     job.face = reinterpret_cast<long long*>(face.data());
     job.inside = inside.data();
     job.barycentric = barycentric.data();
-    run(level->visible_list_f32, level->visible_list_f64, job);
+    run(level->visible_list, job);
 }
 
 template <class T>
@@ -207,48 +193,59 @@ void visible_backward(Array<const T, 2> clip, Array<const int, 2> faces, Array<c
     job.inside = const_cast<bool*>(inside.data());
     job.up_barycentric = upstream.data();
     job.grad_clip = grad_clip.data();
-    run(level->visible_backward_f32, level->visible_backward_f64, job);
+    run(level->visible_backward, job);
 }
 
 template <class T>
 void bind(nb::module_& m) {
     using namespace nb::literals;
-    m.def("silhouette_forward", &silhouette_forward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
-          "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "model"_a.noconvert(), "alpha"_a.noconvert(),
-          "sum"_a.noconvert(), "best"_a.noconvert(), "pairs"_a.noconvert(), "threads"_a);
-    m.def("silhouette_backward", &silhouette_backward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
-          "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "model"_a.noconvert(), "sum"_a.noconvert(),
-          "best"_a.noconvert(), "upstream"_a.noconvert(), "grad_clip"_a.noconvert(), "grad_params"_a.noconvert(),
-          "want_params"_a, "want_shape"_a, "want_p"_a, "threads"_a);
-    m.def("rasterize", &rasterize<T>, "clip"_a.noconvert(), "faces"_a.noconvert(), "layout"_a.noconvert(), "height"_a,
-          "width"_a, "near"_a, "face"_a.noconvert(), "depth"_a.noconvert(), "barycentric"_a.noconvert(), "threads"_a);
-    m.def("contour_forward", &contour_forward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(), "layout"_a.noconvert(),
-          "edges"_a.noconvert(), "height"_a, "width"_a, "near"_a, "radius_outside"_a, "radius_inside"_a,
-          "distance"_a.noconvert(), "along"_a.noconvert(), "nearest"_a.noconvert(), "threads"_a);
-    m.def("contour_backward", &contour_backward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
-          "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "distance"_a.noconvert(), "along"_a.noconvert(),
-          "nearest"_a.noconvert(), "upstream"_a.noconvert(), "grad_clip"_a.noconvert(), "threads"_a);
-    m.def("fragments_forward", &fragments_forward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
-          "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "order"_a, "blur"_a, "table"_a.noconvert(),
-          "table_unit"_a, "sharpness"_a.noconvert(), "face"_a.noconvert(), "distance"_a.noconvert(),
-          "barycentric"_a.noconvert(), "depth"_a.noconvert(), "threads"_a);
-    m.def("fragments_backward", &fragments_backward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
-          "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "face"_a.noconvert(), "distance"_a.noconvert(),
-          "up_distance"_a.noconvert(), "up_barycentric"_a.noconvert(), "up_depth"_a.noconvert(),
-          "grad_clip"_a.noconvert(), "threads"_a);
-    m.def("visible_find", &visible_find<T>, "clip"_a.noconvert(), "faces"_a.noconvert(), "layout"_a.noconvert(),
-          "height"_a, "width"_a, "near"_a, "blur"_a, "winner"_a.noconvert(), "threads"_a);
-    m.def("visible_list", &visible_list<T>, "clip"_a.noconvert(), "faces"_a.noconvert(), "layout"_a.noconvert(),
-          "near"_a, "winner"_a.noconvert(), "place"_a.noconvert(), "face"_a.noconvert(), "inside"_a.noconvert(),
-          "barycentric"_a.noconvert(), "threads"_a);
-    m.def("visible_backward", &visible_backward<T>, "clip"_a.noconvert(), "faces"_a.noconvert(),
-          "layout"_a.noconvert(), "height"_a, "width"_a, "near"_a, "place"_a.noconvert(), "face"_a.noconvert(),
-          "inside"_a.noconvert(), "upstream"_a.noconvert(), "grad_clip"_a.noconvert(), "threads"_a);
+    m.def("silhouette_forward", &silhouette_forward<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array,
+          "height"_a, "width"_a, "near"_a, "model"_a, "alpha"_array, "sum"_array, "best"_array, "pairs"_array.none(),
+          "threads"_a = 1);
+    m.def("silhouette_backward", &silhouette_backward<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array,
+          "height"_a, "width"_a, "near"_a, "model"_a, "sum"_array, "best"_array, "upstream"_array, "grad_clip"_array,
+          "grad_params"_array, "want_params"_a, "want_shape"_a, "want_p"_a, "threads"_a = 1);
+    m.def("rasterize", &rasterize<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array, "height"_a, "width"_a,
+          "near"_a, "face"_array, "depth"_array, "barycentric"_array, "threads"_a = 1);
+    m.def("contour_forward", &contour_forward<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array,
+          "edges"_array, "height"_a, "width"_a, "near"_a, "radius_outside"_a, "radius_inside"_a, "distance"_array,
+          "along"_array, "nearest"_array, "threads"_a = 1);
+    m.def("contour_backward", &contour_backward<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array,
+          "height"_a, "width"_a, "near"_a, "distance"_array, "along"_array, "nearest"_array, "upstream"_array,
+          "grad_clip"_array, "threads"_a = 1);
+    m.def("fragments_forward", &fragments_forward<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array,
+          "height"_a, "width"_a, "near"_a, "order"_a, "blur"_a, "table"_array, "table_unit"_a, "sharpness"_array,
+          "face"_array, "distance"_array, "barycentric"_array, "depth"_array, "threads"_a = 1);
+    m.def("fragments_backward", &fragments_backward<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array,
+          "height"_a, "width"_a, "near"_a, "face"_array, "distance"_array, "up_distance"_array.none(),
+          "up_barycentric"_array.none(), "up_depth"_array.none(), "grad_clip"_array, "threads"_a = 1);
+    m.def("visible_find", &visible_find<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array, "height"_a,
+          "width"_a, "near"_a, "blur"_a, "winner"_array, "threads"_a = 1);
+    m.def("visible_list", &visible_list<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array, "near"_a,
+          "winner"_array, "place"_array, "face"_array, "inside"_array, "barycentric"_array, "threads"_a = 1);
+    m.def("visible_backward", &visible_backward<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array,
+          "height"_a, "width"_a, "near"_a, "place"_array, "face"_array, "inside"_array, "upstream"_array,
+          "grad_clip"_array, "threads"_a = 1);
 }
 
 }  // namespace
 
 void bind_raster(nb::module_& m) {
+    using namespace nb::literals;
+    nb::class_<SilhouetteModel>(m, "SilhouetteModel")
+        .def("__init__",
+             [](SilhouetteModel* self, int distribution, bool is_reversed, bool is_squared, const std::string& coverage,
+                double scale, double shift, double shape, double log_gamma_1, double digamma, int tconorm, double p,
+                double radius) {
+                 if (gd::kind_of(distribution) == gd::Kind::unknown) throw std::invalid_argument("distribution");
+                 if (gd::kept_by(tconorm) == gd::Keeps::unknown) throw std::invalid_argument("tconorm");
+                 if (coverage != "faces" && coverage != "edges") throw std::invalid_argument("coverage");
+                 const Coverage model = coverage == "edges" ? Coverage::edges : Coverage::faces;
+                 new (self) SilhouetteModel{distribution, is_reversed, is_squared, model,   scale, shift,
+                                            shape,        log_gamma_1, digamma,    tconorm, p,     radius};
+             },
+             nb::kw_only(), "distribution"_a, "is_reversed"_a, "is_squared"_a, "coverage"_a, "scale"_a, "shift"_a,
+             "shape"_a, "log_gamma_1"_a, "digamma"_a, "tconorm"_a, "p"_a, "radius"_a);
     bind<float>(m);
     bind<double>(m);
 }

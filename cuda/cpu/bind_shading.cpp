@@ -25,7 +25,7 @@ void blend_forward(Array<const T, 2> values, Array<const int, 2> index, Array<co
                    int threads) {
     auto job = blend_job<T>(values, index, weight, threads);
     job.out = out.data();
-    run(level->blend_forward_f32, level->blend_forward_f64, job);
+    run(level->blend_forward, job);
 }
 
 template <class T>
@@ -35,7 +35,7 @@ void blend_backward(Array<const T, 2> values, Array<const int, 2> index, Array<c
     job.upstream = upstream.data();
     job.grad_values = or_null(grad_values);
     job.grad_weight = or_null(grad_weight);
-    run(level->blend_backward_f32, level->blend_backward_f64, job);
+    run(level->blend_backward, job);
 }
 
 template <class T>
@@ -63,7 +63,7 @@ void reflect_forward(Array<const T, 2> rows, Array<const int, 1> kinds, Array<co
                      int threads) {
     auto job = reflect_job<T>(rows, kinds, image, normal, point, parallel_view, glossy, threads);
     job.out = out.data();
-    run(level->reflect_forward_f32, level->reflect_forward_f64, job);
+    run(level->reflect_forward, job);
 }
 
 template <class T>
@@ -76,7 +76,7 @@ void reflect_backward(Array<const T, 2> rows, Array<const int, 1> kinds, Array<c
     job.grad_normal = grad_normal.data();
     job.grad_point = grad_point.data();
     job.grad_rows = grad_rows.data();
-    run(level->reflect_backward_f32, level->reflect_backward_f64, job);
+    run(level->reflect_backward, job);
 }
 
 template <class T>
@@ -101,7 +101,7 @@ void texture_forward(Array<const T, 2> values, Array<const T, 2> uv, Array<const
                      int wrap, Array<T, 2> out, int threads) {
     auto job = texture_job<T>(values, uv, image, height, width, wrap, threads);
     job.out = out.data();
-    run(level->texture_forward_f32, level->texture_forward_f64, job);
+    run(level->texture_forward, job);
 }
 
 template <class T>
@@ -112,7 +112,7 @@ void texture_backward(Array<const T, 2> values, Array<const T, 2> uv, Array<cons
     job.upstream = upstream.data();
     job.grad_values = or_null(grad_values);
     job.grad_uv = or_null(grad_uv);
-    run(level->texture_backward_f32, level->texture_backward_f64, job);
+    run(level->texture_backward, job);
 }
 
 // Of both passes: what is seen where, and in which light.
@@ -166,7 +166,7 @@ void surface_forward(Array<const T, 2> uv, Array<const int, 2> uv_corners, Array
     auto job = surface_job<T>({uv, uv_corners, frame, corners, weight, image, rows, kinds, texture}, wrap, parallel_view,
                               glossy, threads);
     job.out = out.data();
-    run(level->surface_forward_f32, level->surface_forward_f64, job);
+    run(level->surface_forward, job);
 }
 
 template <class T>
@@ -183,7 +183,7 @@ void surface_backward(Array<const T, 2> uv, Array<const int, 2> uv_corners, Arra
     job.grad_weight = grad_weight.data();
     job.grad_rows = or_null(grad_rows);
     job.grad_texels = or_null(grad_texels);
-    run(level->surface_backward_f32, level->surface_backward_f64, job);
+    run(level->surface_backward, job);
 }
 
 template <class T>
@@ -209,7 +209,7 @@ long long composite_forward(Array<const T, 1> alpha, Array<const T, 2> color, Ar
     long long met = 0;
     job.out = out.data();
     job.met = &met;
-    run(level->composite_forward_f32, level->composite_forward_f64, job);
+    run(level->composite_forward, job);
     return met;
 }
 
@@ -223,7 +223,7 @@ long long composite_backward(Array<const T, 1> alpha, Array<const T, 2> color, A
     job.upstream = upstream.data();
     job.grad_alpha = grad_alpha.data();
     job.grad_color = grad_color.data();
-    run(level->composite_backward_f32, level->composite_backward_f64, job);
+    run(level->composite_backward, job);
     return met;
 }
 
@@ -243,7 +243,7 @@ template <class T>
 void vertex_normals_forward(Array<const T, 3> vertices, Array<const int, 2> faces, Array<T, 3> out, int threads) {
     auto job = normals_job<T>(vertices, faces, threads);
     job.out = out.data();
-    run(level->vertex_normals_forward_f32, level->vertex_normals_forward_f64, job);
+    run(level->vertex_normals_forward, job);
 }
 
 template <class T>
@@ -252,44 +252,40 @@ void vertex_normals_backward(Array<const T, 3> vertices, Array<const int, 2> fac
     auto job = normals_job<T>(vertices, faces, threads);
     job.upstream = upstream.data();
     job.grad = grad.data();
-    run(level->vertex_normals_backward_f32, level->vertex_normals_backward_f64, job);
+    run(level->vertex_normals_backward, job);
 }
 
 template <class T>
 void bind(nb::module_& m) {
     using namespace nb::literals;
-    m.def("blend_forward", &blend_forward<T>, "values"_a.noconvert(), "index"_a.noconvert(), "weight"_a.noconvert(),
-          "out"_a.noconvert(), "threads"_a);
-    m.def("blend_backward", &blend_backward<T>, "values"_a.noconvert(), "index"_a.noconvert(), "weight"_a.noconvert(),
-          "upstream"_a.noconvert(), "grad_values"_a.noconvert(), "grad_weight"_a.noconvert(), "threads"_a);
-    m.def("reflect_forward", &reflect_forward<T>, "rows"_a.noconvert(), "kinds"_a.noconvert(), "image"_a.noconvert(),
-          "normal"_a.noconvert(), "point"_a.noconvert(), "parallel_view"_a, "glossy"_a, "out"_a.noconvert(), "threads"_a);
-    m.def("reflect_backward", &reflect_backward<T>, "rows"_a.noconvert(), "kinds"_a.noconvert(), "image"_a.noconvert(),
-          "normal"_a.noconvert(), "point"_a.noconvert(), "parallel_view"_a, "glossy"_a, "upstream"_a.noconvert(),
-          "grad_normal"_a.noconvert(), "grad_point"_a.noconvert(), "grad_rows"_a.noconvert(), "threads"_a);
-    m.def("texture_forward", &texture_forward<T>, "values"_a.noconvert(), "uv"_a.noconvert(), "image"_a.noconvert(),
-          "height"_a, "width"_a, "wrap"_a, "out"_a.noconvert(), "threads"_a);
-    m.def("texture_backward", &texture_backward<T>, "values"_a.noconvert(), "uv"_a.noconvert(), "image"_a.noconvert(),
-          "height"_a, "width"_a, "wrap"_a, "upstream"_a.noconvert(), "grad_values"_a.noconvert(),
-          "grad_uv"_a.noconvert(), "threads"_a);
-    m.def("surface_forward", &surface_forward<T>, "uv"_a.noconvert(), "uv_corners"_a.noconvert(),
-          "frame"_a.noconvert(), "corners"_a.noconvert(), "weight"_a.noconvert(), "image"_a.noconvert(),
-          "rows"_a.noconvert(), "kinds"_a.noconvert(), "texture"_a.noconvert(), "wrap"_a, "parallel_view"_a, "glossy"_a,
-          "out"_a.noconvert(), "threads"_a);
-    m.def("surface_backward", &surface_backward<T>, "uv"_a.noconvert(), "uv_corners"_a.noconvert(),
-          "frame"_a.noconvert(), "corners"_a.noconvert(), "weight"_a.noconvert(), "image"_a.noconvert(),
-          "rows"_a.noconvert(), "kinds"_a.noconvert(), "texture"_a.noconvert(), "wrap"_a, "parallel_view"_a, "glossy"_a,
-          "upstream"_a.noconvert(), "grad_uv"_a.noconvert(), "grad_frame"_a.noconvert(), "grad_weight"_a.noconvert(),
-          "grad_rows"_a.noconvert(), "grad_texels"_a.noconvert(), "threads"_a);
-    m.def("composite_forward", &composite_forward<T>, "alpha"_a.noconvert(), "color"_a.noconvert(),
-          "place"_a.noconvert(), "background"_a.noconvert(), "out"_a.noconvert(), "threads"_a);
-    m.def("composite_backward", &composite_backward<T>, "alpha"_a.noconvert(), "color"_a.noconvert(),
-          "place"_a.noconvert(), "background"_a.noconvert(), "upstream"_a.noconvert(), "grad_alpha"_a.noconvert(),
-          "grad_color"_a.noconvert(), "threads"_a);
-    m.def("vertex_normals_forward", &vertex_normals_forward<T>, "vertices"_a.noconvert(), "faces"_a.noconvert(),
-          "out"_a.noconvert(), "threads"_a);
-    m.def("vertex_normals_backward", &vertex_normals_backward<T>, "vertices"_a.noconvert(), "faces"_a.noconvert(),
-          "upstream"_a.noconvert(), "grad"_a.noconvert(), "threads"_a);
+    m.def("blend_forward", &blend_forward<T>, nb::kw_only(), "values"_array, "index"_array, "weight"_array, "out"_array,
+          "threads"_a = 1);
+    m.def("blend_backward", &blend_backward<T>, nb::kw_only(), "values"_array, "index"_array, "weight"_array,
+          "upstream"_array, "grad_values"_array, "grad_weight"_array, "threads"_a = 1);
+    m.def("reflect_forward", &reflect_forward<T>, nb::kw_only(), "rows"_array, "kinds"_array, "image"_array,
+          "normal"_array, "point"_array, "parallel_view"_a, "glossy"_a, "out"_array, "threads"_a = 1);
+    m.def("reflect_backward", &reflect_backward<T>, nb::kw_only(), "rows"_array, "kinds"_array, "image"_array,
+          "normal"_array, "point"_array, "parallel_view"_a, "glossy"_a, "upstream"_array, "grad_normal"_array,
+          "grad_point"_array, "grad_rows"_array, "threads"_a = 1);
+    m.def("texture_forward", &texture_forward<T>, nb::kw_only(), "values"_array, "uv"_array, "image"_array, "height"_a,
+          "width"_a, "wrap"_a, "out"_array, "threads"_a = 1);
+    m.def("texture_backward", &texture_backward<T>, nb::kw_only(), "values"_array, "uv"_array, "image"_array,
+          "height"_a, "width"_a, "wrap"_a, "upstream"_array, "grad_values"_array, "grad_uv"_array, "threads"_a = 1);
+    m.def("surface_forward", &surface_forward<T>, nb::kw_only(), "uv"_array, "uv_corners"_array, "frame"_array,
+          "corners"_array, "weight"_array, "image"_array, "rows"_array, "kinds"_array, "texture"_array, "wrap"_a,
+          "parallel_view"_a, "glossy"_a, "out"_array, "threads"_a = 1);
+    m.def("surface_backward", &surface_backward<T>, nb::kw_only(), "uv"_array, "uv_corners"_array, "frame"_array,
+          "corners"_array, "weight"_array, "image"_array, "rows"_array, "kinds"_array, "texture"_array, "wrap"_a,
+          "parallel_view"_a, "glossy"_a, "upstream"_array, "grad_uv"_array, "grad_frame"_array, "grad_weight"_array,
+          "grad_rows"_array, "grad_texels"_array, "threads"_a = 1);
+    m.def("composite_forward", &composite_forward<T>, nb::kw_only(), "alpha"_array, "color"_array, "place"_array,
+          "background"_array, "out"_array, "threads"_a = 1);
+    m.def("composite_backward", &composite_backward<T>, nb::kw_only(), "alpha"_array, "color"_array, "place"_array,
+          "background"_array, "upstream"_array, "grad_alpha"_array, "grad_color"_array, "threads"_a = 1);
+    m.def("vertex_normals_forward", &vertex_normals_forward<T>, nb::kw_only(), "vertices"_array, "faces"_array,
+          "out"_array, "threads"_a = 1);
+    m.def("vertex_normals_backward", &vertex_normals_backward<T>, nb::kw_only(), "vertices"_array, "faces"_array,
+          "upstream"_array, "grad"_array, "threads"_a = 1);
 }
 
 }  // namespace

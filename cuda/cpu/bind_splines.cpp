@@ -35,7 +35,7 @@ void spline_basis(Rows<const T> knots, Rows<const T> parameters, int degree, int
     job.span = reinterpret_cast<long long*>(span.data());
     job.values = values.data();
     job.threads = threads;
-    run(level->spline_basis_f32, level->spline_basis_f64, job);
+    run(level->spline_basis, job);
 }
 
 template <class T>
@@ -48,7 +48,7 @@ void spline_basis_backward(Rows<const T> knots, Rows<const T> parameters, int de
     job.batch = static_cast<long long>(upstream.shape(0));
     job.upstream = upstream.data();
     job.threads = threads;
-    run(level->spline_basis_backward_f32, level->spline_basis_backward_f64, job);
+    run(level->spline_basis_backward, job);
 }
 
 // Control points (B or 1, …, D); knots, parameters, degree, order and bandwidth of each axis.
@@ -76,7 +76,9 @@ SplineJob<T> spline_job(const Flat<const T>& control, const std::vector<Rows<con
 
 template <class T>
 void run_spline(const SplineJob<T>& job, bool grid, bool backward) {
-    run(level->spline_f32[grid][backward], level->spline_f64[grid][backward], job);
+    const Kernel<SplineJob>& plain = backward ? level->spline_backward : level->spline_forward;
+    const Kernel<SplineJob>& of_grid = backward ? level->spline_grid_backward : level->spline_grid_forward;
+    run(grid ? of_grid : plain, job);
 }
 
 template <class T>
@@ -130,7 +132,9 @@ void transport(int sum, Array<const T, 3> x, Array<const T, 3> y, Array<const T,
     job.epsilon = epsilon;
     job.out = out.data();
     job.threads = threads;
-    run(level->transport_f32[sum], level->transport_f64[sum], job);
+    const Kernel<TransportJob> sums[] = {level->transport_lse, level->transport_apply, level->transport_apply_gradient};
+    if (sum < 0 || sum > 2) throw std::invalid_argument("sum");
+    run(sums[sum], job);
 }
 
 template <class T>
@@ -146,21 +150,18 @@ void math(int function, Array<const T, 1> in, Array<T, 1> out) {
 template <class T>
 void bind(nb::module_& m) {
     using namespace nb::literals;
-    m.def("spline_basis", &spline_basis<T>, "knots"_a.noconvert(), "parameters"_a.noconvert(), "degree"_a, "order"_a,
-          "span"_a.noconvert(), "values"_a.noconvert(), "threads"_a);
-    m.def("spline_basis_backward", &spline_basis_backward<T>, "knots"_a.noconvert(), "parameters"_a.noconvert(),
-          "degree"_a, "order"_a, "upstream"_a.noconvert(), "grad_knots"_a.noconvert(),
-          "grad_parameters"_a.noconvert(), "threads"_a);
-    m.def("spline_forward", &spline_forward<T>, "control"_a.noconvert(), "knots"_a.noconvert(),
-          "parameters"_a.noconvert(), "degree"_a, "order"_a, "rational"_a, "grid"_a, "value"_a.noconvert(),
-          "inverse_weight"_a.noconvert(), "threads"_a);
-    m.def("spline_backward", &spline_backward<T>, "control"_a.noconvert(), "knots"_a.noconvert(),
-          "parameters"_a.noconvert(), "degree"_a, "order"_a, "bandwidth"_a, "rational"_a, "grid"_a,
-          "value"_a.noconvert(), "inverse_weight"_a.noconvert(), "upstream"_a.noconvert(),
-          "grad_control"_a.noconvert(), "grad_knots"_a.noconvert(), "grad_parameters"_a.noconvert(), "threads"_a);
-    m.def("transport", &transport<T>, "sum"_a, "x"_a.noconvert(), "y"_a.noconvert(), "h"_a.noconvert(),
-          "k"_a.noconvert(), "v"_a.noconvert(), "epsilon"_a, "p"_a, "out"_a.noconvert(), "threads"_a);
-    m.def("math", &math<T>, "function"_a, "input"_a.noconvert(), "output"_a.noconvert());
+    m.def("spline_basis", &spline_basis<T>, nb::kw_only(), "knots"_array, "parameters"_array, "degree"_a, "order"_a,
+          "span"_array, "values"_array, "threads"_a = 1);
+    m.def("spline_basis_backward", &spline_basis_backward<T>, nb::kw_only(), "knots"_array, "parameters"_array,
+          "degree"_a, "order"_a, "upstream"_array, "grad_knots"_array, "grad_parameters"_array, "threads"_a = 1);
+    m.def("spline_forward", &spline_forward<T>, nb::kw_only(), "control"_array, "knots"_array, "parameters"_array,
+          "degree"_a, "order"_a, "rational"_a, "grid"_a, "value"_array, "inverse_weight"_array, "threads"_a = 1);
+    m.def("spline_backward", &spline_backward<T>, nb::kw_only(), "control"_array, "knots"_array, "parameters"_array,
+          "degree"_a, "order"_a, "bandwidth"_a, "rational"_a, "grid"_a, "value"_array, "inverse_weight"_array,
+          "upstream"_array, "grad_control"_array, "grad_knots"_array, "grad_parameters"_array, "threads"_a = 1);
+    m.def("transport", &transport<T>, nb::kw_only(), "sum"_a, "x"_array, "y"_array, "h"_array, "k"_array.none(),
+          "v"_array.none(), "epsilon"_a, "p"_a, "out"_array, "threads"_a = 1);
+    m.def("math", &math<T>, "function"_a, "input"_array, "output"_array);
 }
 
 }  // namespace

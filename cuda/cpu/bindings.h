@@ -7,8 +7,6 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/vector.h>
 
-#include <type_traits>
-
 #include "jobs.h"
 
 namespace geodiff {
@@ -22,19 +20,26 @@ using Array = nb::ndarray<T, nb::ndim<D>, nb::c_contig, nb::device::cpu>;
 template <class T>
 using Flat = nb::ndarray<T, nb::c_contig, nb::device::cpu>;  // of any shape; empty where not asked for
 
+// The name of an argument that is an array: of this dtype and layout, never a converted copy.
+inline nb::arg operator""_array(const char* name, size_t) {
+    nb::arg argument(name);
+    argument.noconvert();
+    return argument;
+}
+
 template <class A>
 auto or_null(const A& array) {
     return array.size() ? array.data() : nullptr;
 }
 
 // The kernel of the job's dtype, without Python's lock.
-template <class Job32, class Job64, class Job>
-void run(void (*single)(const Job32&), void (*twice)(const Job64&), const Job& job) {
+template <template <class> class Job, class T>
+void run(const Kernel<Job>& kernel, const Job<T>& job) {
     nb::gil_scoped_release release;
-    if constexpr (std::is_same_v<Job, Job32>) {
-        single(job);
+    if constexpr (sizeof(T) == 4) {
+        kernel.single(job);
     } else {
-        twice(job);
+        kernel.twice(job);
     }
 }
 

@@ -64,24 +64,23 @@ CdfStage<T> pick(Need need) {
         case kValues: return run<D, Reversed, kValues, T>;
         case kLogSRate: return run<D, Reversed, kLogSRate, T>;
         case kLogFRate: return run<D, Reversed, kLogFRate, T>;
-        default: return run<D, Reversed, kValuesRates, T>;
+        case kValuesRates: return run<D, Reversed, kValuesRates, T>;
+        case kShapeRates: break;
     }
+    return nullptr;
 }
 
-// A symmetric law's reversed form is the law itself with the shift's sign changed, which the caller sees to.
-template <class D, class T>
+// A symmetric distribution reversed is itself with the shift's sign changed, which the caller sees to.
+template <class D, Kind kind, Parameter parameter, class T>
 CdfStage<T> pick(bool reversed, Need need) {
-    if constexpr (D::one_sided) {
+    if constexpr (parameter == Parameter::shape) {
+        if (need == kShapeRates) return reversed ? run_gamma<true, true, T> : run_gamma<false, true, T>;
+        return reversed ? run_gamma<true, false, T> : run_gamma<false, false, T>;
+    } else if constexpr (kind == Kind::skewed) {
         return reversed ? pick<D, true, T>(need) : pick<D, false, T>(need);
     } else {
         return pick<D, false, T>(need);
     }
-}
-
-template <class T>
-CdfStage<T> pick_gamma(bool reversed, Need need) {
-    if (need == kShapeRates) return reversed ? run_gamma<true, true, T> : run_gamma<false, true, T>;
-    return reversed ? run_gamma<true, false, T> : run_gamma<false, false, T>;
 }
 
 }  // namespace
@@ -89,23 +88,11 @@ CdfStage<T> pick_gamma(bool reversed, Need need) {
 template <class T>
 CdfStage<T> cdf_stage(int distribution, bool reversed, Need need) {
     switch (distribution) {
-        case 0: return pick<Heaviside, T>(reversed, need);
-        case 1: return pick<Uniform, T>(reversed, need);
-        case 2: return pick<CubicHermite, T>(reversed, need);
-        case 3: return pick<WignerSemicircle, T>(reversed, need);
-        case 4: return pick<Gaussian, T>(reversed, need);
-        case 5: return pick<Laplace, T>(reversed, need);
-        case 6: return pick<Logistic, T>(reversed, need);
-        case 7: return pick<HyperbolicSecant, T>(reversed, need);
-        case 8: return pick<Cauchy, T>(reversed, need);
-        case 9: return pick<Reciprocal, T>(reversed, need);
-        case 10: return pick<GumbelMax, T>(reversed, need);
-        case 11: return pick<GumbelMax, T>(!reversed, need);  // Gumbel-min is Gumbel-max reversed
-        case 12: return pick<Exponential, T>(reversed, need);
-        case 13: return pick_gamma<T>(reversed, need);
-        case 14: return pick<Levy, T>(reversed, need);
-        default: return nullptr;
+#define DISTRIBUTION(number, Struct, kind, parameter) \
+    case number: return pick<Struct, Kind::kind, Parameter::parameter, T>(reversed, need);
+#include "../../geodiff/members.def"
     }
+    return nullptr;
 }
 
 }  // namespace gd

@@ -80,9 +80,7 @@ void backward(const Job<T>& job) {
 
 }  // namespace
 
-void blend_forward_f32(const Job<float>& job) { forward(job); }
-void blend_forward_f64(const Job<double>& job) { forward(job); }
-void blend_backward_f32(const Job<float>& job) { backward(job); }
-void blend_backward_f64(const Job<double>& job) { backward(job); }
+const geodiff::Kernel<geodiff::BlendJob> kernel::blend_forward = {forward, forward};
+const geodiff::Kernel<geodiff::BlendJob> kernel::blend_backward = {backward, backward};
 
 }  // namespace gd

@@ -69,9 +69,7 @@ void backward(const Job<T>& job) {
 
 }  // namespace
 
-void composite_forward_f32(const Job<float>& job) { forward(job); }
-void composite_forward_f64(const Job<double>& job) { forward(job); }
-void composite_backward_f32(const Job<float>& job) { backward(job); }
-void composite_backward_f64(const Job<double>& job) { backward(job); }
+const geodiff::Kernel<geodiff::CompositeJob> kernel::composite_forward = {forward, forward};
+const geodiff::Kernel<geodiff::CompositeJob> kernel::composite_backward = {backward, backward};
 
 }  // namespace gd

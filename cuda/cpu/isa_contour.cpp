@@ -282,9 +282,7 @@ void backward(const Job<T>& job) {
 
 }  // namespace
 
-void contour_forward_f32(const Job<float>& job) { forward(job); }
-void contour_forward_f64(const Job<double>& job) { forward(job); }
-void contour_backward_f32(const Job<float>& job) { backward(job); }
-void contour_backward_f64(const Job<double>& job) { backward(job); }
+const geodiff::Kernel<geodiff::ContourJob> kernel::contour_forward = {forward, forward};
+const geodiff::Kernel<geodiff::ContourJob> kernel::contour_backward = {backward, backward};
 
 }  // namespace gd

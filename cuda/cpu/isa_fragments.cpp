@@ -88,9 +88,7 @@ void backward(const Job<T>& job) {
 
 }  // namespace
 
-void fragments_forward_f32(const Job<float>& job) { forward(job); }
-void fragments_forward_f64(const Job<double>& job) { forward(job); }
-void fragments_backward_f32(const Job<float>& job) { backward(job); }
-void fragments_backward_f64(const Job<double>& job) { backward(job); }
+const geodiff::Kernel<geodiff::FragmentsJob> kernel::fragments_forward = {forward, forward};
+const geodiff::Kernel<geodiff::FragmentsJob> kernel::fragments_backward = {backward, backward};
 
 }  // namespace gd

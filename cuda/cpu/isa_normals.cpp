@@ -136,11 +136,18 @@ void each_mesh(const Job<T>& job, void (*mesh)(const Job<T>&, const Around&, i64
     }
 }
 
+template <class T>
+void forward(const Job<T>& job) {
+    each_mesh(job, mesh_forward<T>);
+}
+template <class T>
+void backward(const Job<T>& job) {
+    each_mesh(job, mesh_backward<T>);
+}
+
 }  // namespace
 
-void vertex_normals_forward_f32(const Job<float>& job) { each_mesh(job, mesh_forward<float>); }
-void vertex_normals_forward_f64(const Job<double>& job) { each_mesh(job, mesh_forward<double>); }
-void vertex_normals_backward_f32(const Job<float>& job) { each_mesh(job, mesh_backward<float>); }
-void vertex_normals_backward_f64(const Job<double>& job) { each_mesh(job, mesh_backward<double>); }
+const geodiff::Kernel<geodiff::NormalsJob> kernel::vertex_normals_forward = {forward, forward};
+const geodiff::Kernel<geodiff::NormalsJob> kernel::vertex_normals_backward = {backward, backward};
 
 }  // namespace gd

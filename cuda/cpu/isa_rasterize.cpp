@@ -67,7 +67,7 @@ void draw_image(const Job<T>& job, const Grid<T>& grid, i64 image, int threads) 
 
 // Few images: bands of rows are spread over the threads; many: whole images are.
 template <class T>
-void rasterize(const Job<T>& job) {
+void draw(const Job<T>& job) {
     const Grid<T> grid(job.height, job.width);
     i64 work = job.images * job.height * job.width;
     for (i64 image = 0; image < job.images; ++image) work += 4 * job.layout[3 * image + 2];
@@ -81,7 +81,6 @@ void rasterize(const Job<T>& job) {
 
 }  // namespace
 
-void rasterize_f32(const Job<float>& job) { rasterize(job); }
-void rasterize_f64(const Job<double>& job) { rasterize(job); }
+const geodiff::Kernel<geodiff::HardJob> kernel::rasterize = {draw, draw};
 
 }  // namespace gd

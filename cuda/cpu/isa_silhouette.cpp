@@ -55,7 +55,7 @@ struct Painter {
         const int n = batch.n;
         batch.start = batch.n = 0;
         if (n == 0) return;
-        if (setup.job.edges) {
+        if (setup.job.coverage == Coverage::edges) {
             combine(line, n, setup.log_cdf, false, setup.distribution, cdf);
         } else {
             setup.forward_cdf(batch.x, n, setup.distribution, cdf);
@@ -98,7 +98,7 @@ struct Painter {
     void measure(const Polygon<T>& p, const Edge<T>* edges, int face) {
         if (batch.start == batch.n) return;
         const bool squared = setup.job.squared;
-        if (setup.job.edges) {
+        if (setup.job.coverage == Coverage::edges) {
             const auto stage = squared ? lines<true, T, PairBatch<T>> : lines<false, T, PairBatch<T>>;
             stage(batch, line, edges, p.n, setup.radius, setup.inverse_scale);
         } else {
@@ -184,7 +184,7 @@ void paint_band(const SilhouetteSetup<T>& setup, i64 image, int first, int end, 
             setup.polygon(image, f, corner, made);
         }
         if (p->n == 0) continue;
-        if (job.edges) {
+        if (job.coverage == Coverage::edges) {
             painter.draw(*p, int(f), end);
             continue;
         }
@@ -234,7 +234,6 @@ void forward(const Job<T>& job) {
 
 }  // namespace
 
-void silhouette_forward_f32(const Job<float>& job) { forward(job); }
-void silhouette_forward_f64(const Job<double>& job) { forward(job); }
+const geodiff::Kernel<geodiff::SilhouetteJob> kernel::silhouette_forward = {forward, forward};
 
 }  // namespace gd

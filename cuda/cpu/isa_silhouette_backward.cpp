@@ -290,7 +290,7 @@ struct Gatherer {
         }
         params[0] += scale / job.scale;
         params[2] += job.reversed ? -shift : shift;
-        for (int k = 0; job.want_shape && k < 4; ++k) {
+        for (int k = 0; job.want_shape && setup.shape_cdf && k < 4; ++k) {
             setup.shape_cdf(line.x[k], n, setup.distribution, cdf);
             for (int i = 0; i < n; ++i) {
                 if (pair[i] != T(0) && line.used[k][i / kLane]) params[1] += double(pair[i]) * double(cdf.over_F[i]);
@@ -313,7 +313,7 @@ struct Gatherer {
         }
         params[0] += scale / job.scale;
         params[2] += job.reversed ? -shift : shift;
-        if (job.want_shape) {
+        if (job.want_shape && setup.shape_cdf) {
             setup.shape_cdf(batch.x, n, setup.distribution, cdf);
             pair_stage(n);
             for (int i = 0; i < n; ++i) {
@@ -343,14 +343,14 @@ struct Gatherer {
             }
         }
         for (int i = 0; i < n; ++i) weight[i] = batch.keep[i] > T(0) ? weight[i] : T(0);
-        if (job.edges) {
+        if (job.coverage == Coverage::edges) {
             combine(line, n, setup.log_rate_cdf, true, setup.distribution, cdf);
         } else {
             setup.backward_cdf(batch.x, n, setup.distribution, cdf);
         }
         pair_stage(n);
         for (int i = 0; i < n; ++i) pair[i] = weight[i] != T(0) ? weight[i] * pair[i] : T(0);
-        if (job.edges) {
+        if (job.coverage == Coverage::edges) {
             for (int k = 0; k < count; ++k) reduce_lines(pending[k]);
             if (job.want_params) add_line_params(n);
         } else {
@@ -379,7 +379,7 @@ struct Gatherer {
     void measure(const Edge<T>* edges) {
         Pending& current = pending[count - 1];
         const Polygon<T>& p = current.polygon;
-        if (setup.job.edges) {
+        if (setup.job.coverage == Coverage::edges) {
             const auto stage = setup.job.squared ? lines<true, T, PairBatch<T>> : lines<false, T, PairBatch<T>>;
             stage(batch, line, edges, p.n, setup.radius, setup.inverse_scale);
         } else if (setup.job.squared) {
@@ -473,7 +473,6 @@ void backward(const Job<T>& job) {
 
 }  // namespace
 
-void silhouette_backward_f32(const Job<float>& job) { backward(job); }
-void silhouette_backward_f64(const Job<double>& job) { backward(job); }
+const geodiff::Kernel<geodiff::SilhouetteJob> kernel::silhouette_backward = {backward, backward};
 
 }  // namespace gd

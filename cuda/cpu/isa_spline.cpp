@@ -193,7 +193,7 @@ struct Evaluator {
 };
 
 template <class T>
-void spline_forward(const SplineJob<T>& job) {
+void forward(const SplineJob<T>& job) {
     const Evaluator<T> evaluator(job);
     const i64 chunks = (evaluator.points + kChunk - 1) / kChunk;
     const int threads = job.batch * evaluator.points < 2 * kChunk ? 1 : job.threads;
@@ -264,7 +264,7 @@ void backward_in_chunks(const Evaluator<T>& e, int threads) {
 }
 
 template <class T>
-void spline_backward(const SplineJob<T>& job) {
+void backward(const SplineJob<T>& job) {
     const Evaluator<T> e(job);
     const int threads = job.batch * e.points < 2 * kChunk ? 1 : job.threads;
     if (job.batch < kManyItems) {
@@ -280,9 +280,7 @@ void spline_backward(const SplineJob<T>& job) {
 
 }  // namespace
 
-void spline_forward_f32(const SplineJob<float>& job) { spline_forward(job); }
-void spline_forward_f64(const SplineJob<double>& job) { spline_forward(job); }
-void spline_backward_f32(const SplineJob<float>& job) { spline_backward(job); }
-void spline_backward_f64(const SplineJob<double>& job) { spline_backward(job); }
+const geodiff::Kernel<geodiff::SplineJob> kernel::spline_forward = {forward, forward};
+const geodiff::Kernel<geodiff::SplineJob> kernel::spline_backward = {backward, backward};
 
 }  // namespace gd

@@ -94,7 +94,7 @@ void zero_adjoint(const T*, int degree, int, int, AxisBlock<T>& block) {
 constexpr i64 kChunk = 1024;  // points a thread takes at a time
 
 template <class T>
-void basis_op(const Job<T>& job) {
+void forward(const Job<T>& job) {
     const SplineAxis<T>& axis = job.axis;
     const int functions = axis.degree + 1;
     const BasisStages<T> stages = basis_stages<T>(axis.degree, axis.order);
@@ -120,7 +120,7 @@ void basis_op(const Job<T>& job) {
 
 // A thread owns an item of the batch: the points of one item meet in its knots.
 template <class T>
-void basis_backward_op(const Job<T>& job) {
+void backward(const Job<T>& job) {
     const SplineAxis<T>& axis = job.axis;
     const int functions = axis.degree + 1, total = axis.count + axis.degree + 1;
     const BasisStages<T> stages = basis_stages<T>(axis.degree, axis.order);
@@ -168,9 +168,7 @@ BasisStages<T> basis_stages(int degree, int order) {
 template BasisStages<float> basis_stages<float>(int, int);
 template BasisStages<double> basis_stages<double>(int, int);
 
-void spline_basis_f32(const Job<float>& job) { basis_op(job); }
-void spline_basis_f64(const Job<double>& job) { basis_op(job); }
-void spline_basis_backward_f32(const Job<float>& job) { basis_backward_op(job); }
-void spline_basis_backward_f64(const Job<double>& job) { basis_backward_op(job); }
+const geodiff::Kernel<geodiff::BasisJob> kernel::spline_basis = {forward, forward};
+const geodiff::Kernel<geodiff::BasisJob> kernel::spline_basis_backward = {backward, backward};
 
 }  // namespace gd

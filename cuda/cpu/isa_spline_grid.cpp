@@ -314,19 +314,17 @@ void each_item(const SplineJob<T>& job, Body&& body) {
 }
 
 template <class T>
-void spline_grid_forward(const SplineJob<T>& job) {
+void forward(const SplineJob<T>& job) {
     each_item(job, [&](i64 b, int threads) { Grid3<T>(job, b, threads).forward(); });
 }
 template <class T>
-void spline_grid_backward(const SplineJob<T>& job) {
+void backward(const SplineJob<T>& job) {
     each_item(job, [&](i64 b, int threads) { Grid3<T>(job, b, threads).backward(); });
 }
 
 }  // namespace
 
-void spline_grid_forward_f32(const SplineJob<float>& job) { spline_grid_forward(job); }
-void spline_grid_forward_f64(const SplineJob<double>& job) { spline_grid_forward(job); }
-void spline_grid_backward_f32(const SplineJob<float>& job) { spline_grid_backward(job); }
-void spline_grid_backward_f64(const SplineJob<double>& job) { spline_grid_backward(job); }
+const geodiff::Kernel<geodiff::SplineJob> kernel::spline_grid_forward = {forward, forward};
+const geodiff::Kernel<geodiff::SplineJob> kernel::spline_grid_backward = {backward, backward};
 
 }  // namespace gd

@@ -284,9 +284,7 @@ void backward(const Job<T>& job) {
 
 }  // namespace
 
-void surface_forward_f32(const Job<float>& job) { forward(job); }
-void surface_forward_f64(const Job<double>& job) { forward(job); }
-void surface_backward_f32(const Job<float>& job) { backward(job); }
-void surface_backward_f64(const Job<double>& job) { backward(job); }
+const geodiff::Kernel<geodiff::SurfaceJob> kernel::surface_forward = {forward, forward};
+const geodiff::Kernel<geodiff::SurfaceJob> kernel::surface_backward = {backward, backward};
 
 }  // namespace gd

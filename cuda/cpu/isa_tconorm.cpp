@@ -57,12 +57,6 @@ double by_p_at(double t, double p) {
     return C::by_p(t, tconorm_params<double>(p));
 }
 
-template <class C, class T>
-TConormStages<T> family(Need forward, Need backward, bool uses_e) {
-    return {forward,     backward,    uses_e,     term<C, T>, pair<C, T>,
-            value<C, T>, pixel<C, T>, by_p<C, T>, slope<C>,   by_p_at<C>};
-}
-
 // Maximum and average: the term is F and the rate f, taken from the smaller of F and S so that neither loses digits.
 template <class T>
 void plain_term(const CdfBatch<T>& batch, int n, const TConormParams<T>&, T* __restrict out) {
@@ -125,22 +119,38 @@ LevelSlope level_slope(double top, double sum, double q) {
     return {C::slope(top, sum, q), C::by_p_at(top, rest, q), rest};
 }
 
+Need with_rates(Need need) { return need == kLogS ? kLogSRate : need == kLogF ? kLogFRate : kValuesRates; }
+
 template <class C, class T>
-LevelStages<T> levels(Need forward, Need backward) {
-    return {forward,           backward,          C::template none<T>(), level<C, T>,      gather<C, T>,
-            level_pair<C, T>,  level_value<C, T>, level_pixel<C, T>,     level_by_p<C, T>, level_slope<C>};
+LevelStages<T> levels() {
+    return {C::kNeed,         with_rates(C::kNeed), C::template none<T>(), C::template least<T>(), level<C, T>,   gather<C, T>,
+            level_pair<C, T>, level_value<C, T>,    level_pixel<C, T>,     level_by_p<C, T>,       level_slope<C>};
+}
+
+template <class C, Keeps keeps, class T>
+TConormStages<T> family() {
+    if constexpr (keeps == Keeps::sum || keeps == Keeps::levels) {
+        return {C::kNeed,    with_rates(C::kNeed), C::kUsesE,  term<C, T>, pair<C, T>,
+                value<C, T>, pixel<C, T>,          by_p<C, T>, slope<C>,   by_p_at<C>};
+    } else {
+        return {kValues, kValuesRates, false, plain_term<T>, density<T>, nullptr, nullptr, nullptr, nullptr, nullptr};
+    }
 }
 
 }  // namespace
 
+// Of the others, nothing.
 template <class T>
 LevelStages<T> level_stages(int tconorm) {
     switch (tconorm) {
-        case 5: return levels<YagerLevels, T>(kLogF, kLogFRate);
-        case 6: return levels<AczelAlsinaLevels, T>(kValues, kValuesRates);
-        case 7: return levels<DombiLevels, T>(kValues, kValuesRates);
-        default: return levels<SchweizerSklarLevels, T>(kLogS, kLogSRate);
+#define OF_levels(number, Struct) case number: return levels<Struct##Levels, T>();
+#define OF_sum(number, Struct)
+#define OF_winner(number, Struct)
+#define OF_mean(number, Struct)
+#define TCONORM(number, Struct, keeps, parameter) OF_##keeps(number, Struct)
+#include "../../geodiff/members.def"
     }
+    return {};
 }
 
 template LevelStages<float> level_stages<float>(int);
@@ -149,17 +159,10 @@ template LevelStages<double> level_stages<double>(int);
 template <class T>
 TConormStages<T> tconorm_stages(int tconorm) {
     switch (tconorm) {
-        case 1: return family<Probabilistic, T>(kLogS, kLogSRate, false);
-        case 2: return family<Einstein, T>(kValues, kValuesRates, false);
-        case 3: return family<Hamacher, T>(kValues, kValuesRates, true);
-        case 4: return family<Frank, T>(kValues, kValuesRates, false);
-        case 5: return family<Yager, T>(kLogF, kLogFRate, true);
-        case 6: return family<AczelAlsina, T>(kLogS, kLogSRate, true);
-        case 7: return family<Dombi, T>(kValues, kValuesRates, true);
-        case 8: return family<SchweizerSklar, T>(kLogS, kLogSRate, true);
-        default:
-            return {kValues, kValuesRates, false, plain_term<T>, density<T>, nullptr, nullptr, nullptr, nullptr, nullptr};
+#define TCONORM(number, Struct, keeps, parameter) case number: return family<Struct, Keeps::keeps, T>();
+#include "../../geodiff/members.def"
     }
+    return {};
 }
 
 template TConormStages<float> tconorm_stages<float>(int);

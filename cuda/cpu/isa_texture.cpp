@@ -80,9 +80,7 @@ void backward(const Job<T>& job) {
 
 }  // namespace
 
-void texture_forward_f32(const Job<float>& job) { forward(job); }
-void texture_forward_f64(const Job<double>& job) { forward(job); }
-void texture_backward_f32(const Job<float>& job) { backward(job); }
-void texture_backward_f64(const Job<double>& job) { backward(job); }
+const geodiff::Kernel<geodiff::TextureJob> kernel::texture_forward = {forward, forward};
+const geodiff::Kernel<geodiff::TextureJob> kernel::texture_backward = {backward, backward};
 
 }  // namespace gd

@@ -93,11 +93,8 @@ void run_any(const TransportJob<T>& job) {
 
 }  // namespace
 
-void transport_lse_f32(const TransportJob<float>& job) { run_any<kLse>(job); }
-void transport_lse_f64(const TransportJob<double>& job) { run_any<kLse>(job); }
-void transport_apply_f32(const TransportJob<float>& job) { run_any<kApply>(job); }
-void transport_apply_f64(const TransportJob<double>& job) { run_any<kApply>(job); }
-void transport_apply_gradient_f32(const TransportJob<float>& job) { run_any<kApplyGradient>(job); }
-void transport_apply_gradient_f64(const TransportJob<double>& job) { run_any<kApplyGradient>(job); }
+const geodiff::Kernel<geodiff::TransportJob> kernel::transport_lse = {run_any<kLse>, run_any<kLse>};
+const geodiff::Kernel<geodiff::TransportJob> kernel::transport_apply = {run_any<kApply>, run_any<kApply>};
+const geodiff::Kernel<geodiff::TransportJob> kernel::transport_apply_gradient = {run_any<kApplyGradient>, run_any<kApplyGradient>};
 
 }  // namespace gd

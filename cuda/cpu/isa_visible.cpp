@@ -170,11 +170,8 @@ void backward(const Job<T>& job) {
 
 }  // namespace
 
-void visible_find_f32(const Job<float>& job) { find(job); }
-void visible_find_f64(const Job<double>& job) { find(job); }
-void visible_list_f32(const Job<float>& job) { list(job); }
-void visible_list_f64(const Job<double>& job) { list(job); }
-void visible_backward_f32(const Job<float>& job) { backward(job); }
-void visible_backward_f64(const Job<double>& job) { backward(job); }
+const geodiff::Kernel<geodiff::VisibleJob> kernel::visible_find = {find, find};
+const geodiff::Kernel<geodiff::VisibleJob> kernel::visible_list = {list, list};
+const geodiff::Kernel<geodiff::VisibleJob> kernel::visible_backward = {backward, backward};
 
 }  // namespace gd

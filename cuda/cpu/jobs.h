@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the bindings hand to the kernels of one SIMD level: plain pointers and numbers, checked in Python.
 #pragma once
+#include "../portability.h"
 #include "../spline/arguments.h"
 #include "../transport/arguments.h"
 
@@ -18,15 +19,22 @@ struct RasterJob {
     int threads;
 };
 
-template <class T>
-struct SilhouetteJob : RasterJob<T> {
-    int distribution;  // numbers as in geodiff/soft
+// What of a face covers a pixel: F of the signed distance to it, or ΠF over the lines of its edges.
+enum class Coverage { faces, edges };
+
+// Of what a silhouette is made; Python hands it over as it is.
+struct SilhouetteModel {
+    int distribution;  // numbers of geodiff/members.def
     bool reversed, squared;
-    bool edges;  // edge coverage: ΠF over the lines of a face's edges, instead of F of the distance to the face
+    Coverage coverage;
     double scale, shift, shape, log_gamma_1, digamma;
     int tconorm;
     double p;
     double radius;  // NDC; faces farther from a pixel do not count for it
+};
+
+template <class T>
+struct SilhouetteJob : RasterJob<T>, SilhouetteModel {
     T* alpha;       // (B, H, W)
     T* sum;         // (B, H, W) the running sum t (maximum: the largest F)
     int* best;      // (B, H, W) the winning face, for maximum only
@@ -187,65 +195,27 @@ struct NormalsJob {
     T* grad;            // (batch, num_vertices, 3)
 };
 
+// One kernel, for both real types.
+template <template <class> class Job>
+struct Kernel {
+    void (*single)(const Job<float>&);
+    void (*twice)(const Job<double>&);
+};
+
 // One SIMD level's kernels.
 struct Kernels {
     const char* name;
-    void (*silhouette_forward_f32)(const SilhouetteJob<float>&);
-    void (*silhouette_forward_f64)(const SilhouetteJob<double>&);
-    void (*silhouette_backward_f32)(const SilhouetteJob<float>&);
-    void (*silhouette_backward_f64)(const SilhouetteJob<double>&);
-    void (*rasterize_f32)(const HardJob<float>&);
-    void (*rasterize_f64)(const HardJob<double>&);
-    void (*contour_forward_f32)(const ContourJob<float>&);
-    void (*contour_forward_f64)(const ContourJob<double>&);
-    void (*contour_backward_f32)(const ContourJob<float>&);
-    void (*contour_backward_f64)(const ContourJob<double>&);
-    void (*fragments_forward_f32)(const FragmentsJob<float>&);
-    void (*fragments_forward_f64)(const FragmentsJob<double>&);
-    void (*fragments_backward_f32)(const FragmentsJob<float>&);
-    void (*fragments_backward_f64)(const FragmentsJob<double>&);
-    void (*visible_find_f32)(const VisibleJob<float>&);
-    void (*visible_find_f64)(const VisibleJob<double>&);
-    void (*visible_list_f32)(const VisibleJob<float>&);
-    void (*visible_list_f64)(const VisibleJob<double>&);
-    void (*visible_backward_f32)(const VisibleJob<float>&);
-    void (*visible_backward_f64)(const VisibleJob<double>&);
-    void (*blend_forward_f32)(const BlendJob<float>&);
-    void (*blend_forward_f64)(const BlendJob<double>&);
-    void (*blend_backward_f32)(const BlendJob<float>&);
-    void (*blend_backward_f64)(const BlendJob<double>&);
-    void (*reflect_forward_f32)(const ReflectJob<float>&);
-    void (*reflect_forward_f64)(const ReflectJob<double>&);
-    void (*reflect_backward_f32)(const ReflectJob<float>&);
-    void (*reflect_backward_f64)(const ReflectJob<double>&);
-    void (*texture_forward_f32)(const TextureJob<float>&);
-    void (*texture_forward_f64)(const TextureJob<double>&);
-    void (*texture_backward_f32)(const TextureJob<float>&);
-    void (*texture_backward_f64)(const TextureJob<double>&);
-    void (*surface_forward_f32)(const SurfaceJob<float>&);
-    void (*surface_forward_f64)(const SurfaceJob<double>&);
-    void (*surface_backward_f32)(const SurfaceJob<float>&);
-    void (*surface_backward_f64)(const SurfaceJob<double>&);
-    void (*composite_forward_f32)(const CompositeJob<float>&);
-    void (*composite_forward_f64)(const CompositeJob<double>&);
-    void (*composite_backward_f32)(const CompositeJob<float>&);
-    void (*composite_backward_f64)(const CompositeJob<double>&);
-    void (*vertex_normals_forward_f32)(const NormalsJob<float>&);
-    void (*vertex_normals_forward_f64)(const NormalsJob<double>&);
-    void (*vertex_normals_backward_f32)(const NormalsJob<float>&);
-    void (*vertex_normals_backward_f64)(const NormalsJob<double>&);
-    void (*spline_basis_f32)(const BasisJob<float>&);
-    void (*spline_basis_f64)(const BasisJob<double>&);
-    void (*spline_basis_backward_f32)(const BasisJob<float>&);
-    void (*spline_basis_backward_f64)(const BasisJob<double>&);
-    // [grid][backward]
-    void (*spline_f32[2][2])(const SplineJob<float>&);
-    void (*spline_f64[2][2])(const SplineJob<double>&);
-    // lse, apply, apply_gradient
-    void (*transport_f32[3])(const TransportJob<float>&);
-    void (*transport_f64[3])(const TransportJob<double>&);
+#define KERNEL(name, Job) Kernel<Job> name;
+#include "kernels.def"
     void (*math_f32)(int function, double parameter, const float* in, float* out, long long n);
     void (*math_f64)(int function, double parameter, const double* in, double* out, long long n);
 };
 
 }  // namespace geodiff
+
+namespace gd::kernel {
+
+#define KERNEL(name, Job) extern const geodiff::Kernel<geodiff::Job> name;
+#include "kernels.def"
+
+}  // namespace gd::kernel

@@ -49,6 +49,14 @@ const Kernels* level = levels().back();
 
 namespace {
 
+std::vector<std::string> kernels() {
+    return {
+#define KERNEL(name, Job) #name,
+#include "kernels.def"
+        "nearest_triangle",  // compiled once, for all levels
+    };
+}
+
 std::vector<std::string> simd_levels() {
     std::vector<std::string> names;
     for (const Kernels* k : levels()) names.push_back(k->name);
@@ -70,6 +78,7 @@ void set_simd_level(const char* name) {
 
 NB_MODULE(_cpu, m) {
     using namespace geodiff;
+    m.def("kernels", &kernels, "Name the kernels.");
     m.def("simd_level", [] { return level->name; }, "Name the SIMD level that the kernels use.");
     m.def("simd_levels", &simd_levels, "Name those that this machine has, the widest last.");
     m.def("parallel_backend", &parallel_backend, "Name what runs the threads: 'openmp' or 'threads'.");

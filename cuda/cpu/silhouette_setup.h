@@ -8,6 +8,8 @@
 
 namespace gd {
 
+using geodiff::Coverage;
+
 // Few images: bands of rows and blocks of faces are spread over the threads; many: whole images are.
 constexpr int kSilhouetteRows = 16;
 constexpr i64 kSilhouetteFaces = 64;
@@ -30,18 +32,18 @@ struct SilhouetteSetup {
     int threads;
 
     explicit SilhouetteSetup(const geodiff::SilhouetteJob<T>& j)
-        : job(j), grid(j.height, j.width), levelled(uses_levels(j.tconorm, j.p)) {
+        : job(j), grid(j.height, j.width), levelled(kept_by(j.tconorm) == Keeps::levels && beyond_powers(j.p)) {
         inverse_scale = T(1 / j.scale);
         radius = T(j.radius < 1e6 ? j.radius : 1e6);
         radius2 = j.radius < 1e6 ? radius * radius : Real<T>::largest;
-        const bool mirrored = j.distribution == 11 || (j.reversed && j.distribution < 10);  // see cdf_stage
+        const bool mirrored = j.reversed && kind_of(j.distribution) == Kind::symmetric;  // see cdf_stage
         distribution.shift = T(mirrored ? -j.shift : j.shift);
         distribution.gamma = &gamma;
-        if (j.distribution == 13) gamma_table(j.shape, j.log_gamma_1, j.digamma, gamma);
+        if (j.distribution == kGamma) gamma_table(j.shape, j.log_gamma_1, j.digamma, gamma);
         tconorm = tconorm_params<T>(j.p);
         stages = tconorm_stages<T>(j.tconorm);
         levels = level_stages<T>(j.tconorm);
-        q = power_of_levels<T>(j.tconorm, j.p);
+        q = T(clamp(abs(j.p), double(levels.least), 1e30));
         forward_cdf = cdf_stage<T>(j.distribution, j.reversed, levelled ? levels.forward_need : stages.forward_need);
         backward_cdf = cdf_stage<T>(j.distribution, j.reversed, levelled ? levels.backward_need : stages.backward_need);
         shape_cdf = cdf_stage<T>(j.distribution, j.reversed, kShapeRates);
@@ -67,7 +69,7 @@ struct SilhouetteSetup {
 
     Reach<T> reach_of(const Polygon<T>& p, const Edge<T>* edges) const {
         Reach<T> reach;
-        if (job.edges) {
+        if (job.coverage == Coverage::edges) {
             reach.init_lines(p, edges, radius, grid);
         } else {
             reach.init(p, edges, radius, grid);

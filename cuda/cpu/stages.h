@@ -5,6 +5,7 @@
 #pragma once
 #include "../power_levels.h"
 #include "grid.h"
+#include "members.h"
 
 namespace gd {
 
@@ -15,9 +16,6 @@ template <class T>
 struct CdfBatch {
     alignas(64) T F[kBatch], S[kBatch], log_F[kBatch], log_S[kBatch], over_S[kBatch], over_F[kBatch];
 };
-
-// Which of them a T-conorm reads.
-enum Need { kLogS, kLogF, kValues, kLogSRate, kLogFRate, kValuesRates, kShapeRates, kNeeds };
 
 template <class T>
 struct DistributionParams {
@@ -66,7 +64,8 @@ struct LevelSlope {
 template <class T>
 struct LevelStages {
     Need forward_need, backward_need;
-    T none;  // the level of nothing
+    T none;   // the level of nothing
+    T least;  // |p| below which it makes no difference
     LevelStage<T> level;
     GatherStage<T> gather;
     LevelPairStage<T> pair;
@@ -90,10 +89,8 @@ struct TConormStages {
     double (*slope)(double t, double p);
     double (*by_p_at)(double t, double p);
 };
-// Maximum and average come with term = F and pair = f; their sums are the caller's business.
+// Maximum and average have no more than term = F and pair = f; their sums are the caller's business.
 template <class T>
 TConormStages<T> tconorm_stages(int tconorm);
-
-enum TConormId { kMaximum = 0, kAverage = 9 };
 
 }  // namespace gd

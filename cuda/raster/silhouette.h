@@ -42,10 +42,6 @@ struct Law<Gamma, Reversed> {
     }
 };
 
-// The two rules without a generator. Maximum keeps the winning face beside its value.
-struct Maximum {};
-struct Average {};
-
 template <class A, class B>
 struct Same {
     static constexpr bool value = false;
@@ -88,64 +84,128 @@ GEODIFF_HD void pixel_centre(int height, int width, int row, int column, T& x, T
     y = pixel_y<T>(height, width, row);
 }
 
+// What the tiles and the pixels of a face are compared with.
 template <class T>
-GEODIFF_HD Nearest<T> nearest(const Polygon<T>& p, T x, T y) {
-    Nearest<T> near = no_edge<T>();
-    for (int k = 0; k < p.n; ++k) meet(near, make_edge(p, k), T(k), x, y);
-    return near;
-}
-
-template <bool Squared, class T>
-GEODIFF_HD T scaled_distance(const Nearest<T>& near, T inverse_scale) {
-    const T size = Squared ? near.d2 : sqrt(near.d2);
-    return (near.side >= T(0) ? size : -size) * inverse_scale;
-}
-
-template <class T>
-GEODIFF_HD bool within(const Nearest<T>& near, T radius) {
-    return near.side >= T(0) || near.d2 <= radius * radius;
-}
-
-// Edge coverage: ΠF over the lines of a face's edges; see cpu/edge_stage.h. `rate` gets f/F of each edge.
-template <class T>
-struct Factors {
-    T x[4], along[4], by_d[4], rate[4];
-    Cdf<T> product;
-    bool near;  // every d_k is at least −radius
+struct Box {
+    T left, right, bottom, top;
 };
 
-template <class L, bool Squared, class T>
-GEODIFF_HD Factors<T> factors(const SilhouetteArguments<T>& a, const Polygon<T>& p, T x, T y) {
-    Factors<T> out;
-    out.near = true;
-    T sum = T(0);
-    for (int k = 0; k < p.n; ++k) {
-        const Edge<T> e = make_edge(p, k);
-        out.rate[k] = T(0);
-        if (!(e.inverse > T(0))) continue;
-        T d;
-        line_distance(e, x, y, d, out.along[k]);
-        out.x[k] = (Squared ? d * abs(d) : d) * a.inverse_scale;
-        out.by_d[k] = Squared ? T(2) * abs(d) : T(1);
-        out.near = out.near && d >= -a.radius;
-        const Cdf<T> c = L::at(out.x[k], a.shift, a.gamma);
-        sum += c.log_F;
-        out.rate[k] = c.over_F;
+template <class T>
+GEODIFF_HD Box<T> box_of(const Polygon<T>& p, T margin) {
+    Box<T> box = {p.x[0], p.x[0], p.y[0], p.y[0]};
+    for (int k = 1; k < p.n; ++k) {
+        box.left = min(box.left, p.x[k]);
+        box.right = max(box.right, p.x[k]);
+        box.bottom = min(box.bottom, p.y[k]);
+        box.top = max(box.top, p.y[k]);
     }
-    out.product = product_cdf(sum);
-    return out;
+    return {box.left - margin, box.right + margin, box.bottom - margin, box.top + margin};
 }
 
-// Whether a rectangle has a point where every d_k is at least −radius, as far as one line at a time can tell.
-template <class T>
-GEODIFF_HD bool lines_reach(const Polygon<T>& p, T radius, T left, T right, T bottom, T top) {
-    for (int k = 0; k < p.n; ++k) {
-        const Edge<T> e = make_edge(p, k);
-        const T x = e.nx > T(0) ? left : right, y = e.ny > T(0) ? bottom : top;
-        if (-((x - e.ax) * e.nx + (y - e.ay) * e.ny) < -radius) return false;
+// A coverage says what of a face covers a pixel:
+//   touches(p, radius, tile)  whether it may reach a pixel of the tile
+//   reach(p, radius)          a box around the pixels that it reaches
+//   Pair at(a, p, x, y)       c, the CDF at a pixel, and whether the face `counts` there
+//   add(p, pair, w, gx, gy)   w·∂x/∂corner
+
+// F of the signed distance to the face.
+struct FaceCoverage {
+    template <class T>
+    struct Pair {
+        Nearest<T> near;
+        Cdf<T> c;
+        bool counts;
+    };
+    template <class T>
+    GEODIFF_HD static bool touches(const Polygon<T>& p, T radius, const Box<T>& tile) {
+        const Box<T> box = box_of(p, radius);
+        return box.left <= tile.right && box.right >= tile.left && box.bottom <= tile.top && box.top >= tile.bottom;
     }
-    return true;
-}
+    template <class T>
+    GEODIFF_HD static Box<T> reach(const Polygon<T>& p, T radius) {
+        return box_of(p, radius);
+    }
+    template <class L, bool Squared, class T>
+    GEODIFF_HD static Pair<T> at(const SilhouetteArguments<T>& a, const Polygon<T>& p, T x, T y) {
+        Pair<T> out;
+        out.near = no_edge<T>();
+        for (int k = 0; k < p.n; ++k) meet(out.near, make_edge(p, k), T(k), x, y);
+        out.counts = out.near.side >= T(0) || out.near.d2 <= a.radius * a.radius;
+        if (!out.counts) return out;
+        const T size = Squared ? out.near.d2 : sqrt(out.near.d2);
+        out.c = L::at((out.near.side >= T(0) ? size : -size) * a.inverse_scale, a.shift, a.gamma);
+        return out;
+    }
+    template <bool Squared, class T>
+    GEODIFF_HD static void add(const Polygon<T>& p, const Pair<T>& pair, T weight, T gx[4], T gy[4]) {
+        T dx, dy;
+        direction<Squared>(pair.near, dx, dy);
+        const int k = int(pair.near.edge), l = k + 1 == p.n ? 0 : k + 1;
+        for (int j = 0; j < 4; ++j) {
+            const T b = j == k ? T(1) - pair.near.along : (j == l ? pair.near.along : T(0));
+            gx[j] += b * weight * dx;
+            gy[j] += b * weight * dy;
+        }
+    }
+};
+
+// ΠF over the lines of the face's edges; see cpu/edge_stage.h.
+struct EdgeCoverage {
+    template <class T>
+    struct Pair {
+        T along[4], by_d[4], rate[4];  // rate: f/F of each edge
+        Cdf<T> c;
+        bool counts;  // every d_k is at least −radius
+    };
+    // As far as one line at a time can tell.
+    template <class T>
+    GEODIFF_HD static bool touches(const Polygon<T>& p, T radius, const Box<T>& tile) {
+        for (int k = 0; k < p.n; ++k) {
+            const Edge<T> e = make_edge(p, k);
+            const T x = e.nx > T(0) ? tile.left : tile.right, y = e.ny > T(0) ? tile.bottom : tile.top;
+            if (-((x - e.ax) * e.nx + (y - e.ay) * e.ny) < -radius) return false;
+        }
+        return true;
+    }
+    // As far as its mitres: a face looks at every pixel.
+    template <class T>
+    GEODIFF_HD static Box<T> reach(const Polygon<T>&, T) {
+        return {T(-1e6), T(1e6), T(-1e6), T(1e6)};
+    }
+    template <class L, bool Squared, class T>
+    GEODIFF_HD static Pair<T> at(const SilhouetteArguments<T>& a, const Polygon<T>& p, T x, T y) {
+        Pair<T> out;
+        out.counts = true;
+        T sum = T(0);
+        for (int k = 0; k < p.n; ++k) {
+            const Edge<T> e = make_edge(p, k);
+            out.rate[k] = T(0);
+            if (!(e.inverse > T(0))) continue;
+            T d;
+            line_distance(e, x, y, d, out.along[k]);
+            out.by_d[k] = Squared ? T(2) * abs(d) : T(1);
+            out.counts = out.counts && d >= -a.radius;
+            const Cdf<T> c = L::at((Squared ? d * abs(d) : d) * a.inverse_scale, a.shift, a.gamma);
+            sum += c.log_F;
+            out.rate[k] = c.over_F;
+        }
+        out.c = product_cdf(sum);
+        return out;
+    }
+    template <bool Squared, class T>
+    GEODIFF_HD static void add(const Polygon<T>& p, const Pair<T>& pair, T weight, T gx[4], T gy[4]) {
+        for (int k = 0; k < p.n; ++k) {
+            if (!(pair.rate[k] != T(0)) || weight == T(0)) continue;
+            const Edge<T> e = make_edge(p, k);
+            const int l = k + 1 == p.n ? 0 : k + 1;
+            const T w = weight * (pair.rate[k] * pair.by_d[k]);
+            gx[k] += w * (T(1) - pair.along[k]) * e.nx;
+            gy[k] += w * (T(1) - pair.along[k]) * e.ny;
+            gx[l] += w * pair.along[k] * e.nx;
+            gy[l] += w * pair.along[k] * e.ny;
+        }
+    }
+};
 
 template <class T>
 __global__ void silhouette_setup(SilhouetteArguments<T> a, Polygon<T>* polygons) {
@@ -165,7 +225,7 @@ __global__ void silhouette_setup(SilhouetteArguments<T> a, Polygon<T>* polygons)
 }
 
 // Block: 16 × 16 pixels. Grid: tiles across, tiles down, images.
-template <class T, class L, class C, bool Squared, bool Edges = false>
+template <class T, class L, class C, bool Squared, class Coverage = FaceCoverage>
 __global__ void silhouette_forward(SilhouetteArguments<T> a, T* alpha, T* sum, int* best) {
     constexpr int kTile = 16, kThreads = kTile * kTile;
     __shared__ int hits[kThreads];
@@ -174,10 +234,12 @@ __global__ void silhouette_forward(SilhouetteArguments<T> a, T* alpha, T* sum, i
     const i64 image = blockIdx.z;
     const int count = int(a.layout[3 * image + 2]);
     const int row = blockIdx.y * kTile + threadIdx.y, column = blockIdx.x * kTile + threadIdx.x;
-    T x, y, left, right, top, bottom;
+    T x, y;
+    Box<T> tile;
     pixel_centre(a.height, a.width, row, column, x, y);
-    pixel_centre(a.height, a.width, int(blockIdx.y) * kTile, int(blockIdx.x) * kTile, left, top);
-    pixel_centre(a.height, a.width, int(blockIdx.y) * kTile + kTile - 1, int(blockIdx.x) * kTile + kTile - 1, right, bottom);
+    pixel_centre(a.height, a.width, int(blockIdx.y) * kTile, int(blockIdx.x) * kTile, tile.left, tile.top);
+    pixel_centre(a.height, a.width, int(blockIdx.y) * kTile + kTile - 1, int(blockIdx.x) * kTile + kTile - 1, tile.right,
+                 tile.bottom);
     T total = T(0), power = T(0);
     if constexpr (KeepsLevels<C>::value) total = C::template none<T>();
     int winner = -1;
@@ -186,18 +248,7 @@ __global__ void silhouette_forward(SilhouetteArguments<T> a, T* alpha, T* sum, i
         bool touches = false;
         if (face < count) {
             const Polygon<T>& p = a.polygons[image * a.most_faces + face];
-            if (p.n != 0) {
-                T low_x = p.x[0], high_x = p.x[0], low_y = p.y[0], high_y = p.y[0];
-                for (int k = 1; k < p.n; ++k) {
-                    low_x = min(low_x, p.x[k]);
-                    high_x = max(high_x, p.x[k]);
-                    low_y = min(low_y, p.y[k]);
-                    high_y = max(high_y, p.y[k]);
-                }
-                if constexpr (Edges) touches = lines_reach(p, a.radius, left, right, bottom, top);
-                else touches = low_x - a.radius <= right && high_x + a.radius >= left && low_y - a.radius <= top &&
-                          high_y + a.radius >= bottom;
-            }
+            touches = p.n != 0 && Coverage::touches(p, a.radius, tile);
         }
         // Positions by a prefix sum, so that faces keep their order and sums their bits.
         counts[thread] = touches ? 1 : 0;
@@ -213,16 +264,9 @@ __global__ void silhouette_forward(SilhouetteArguments<T> a, T* alpha, T* sum, i
         const int found = counts[kThreads - 1];
         for (int i = 0; i < found; ++i) {
             const Polygon<T>& p = a.polygons[image * a.most_faces + hits[i]];
-            Cdf<T> c;
-            if constexpr (Edges) {
-                const Factors<T> f = factors<L, Squared>(a, p, x, y);
-                if (!f.near) continue;
-                c = f.product;
-            } else {
-                const Nearest<T> near = nearest(p, x, y);
-                if (!within(near, a.radius)) continue;
-                c = L::at(scaled_distance<Squared>(near, a.inverse_scale), a.shift, a.gamma);
-            }
+            const auto pair = Coverage::template at<L, Squared>(a, p, x, y);
+            if (!pair.counts) continue;
+            const Cdf<T>& c = pair.c;
             if constexpr (Same<C, Maximum>::value) {
                 if (c.F > total) {
                     total = c.F;
@@ -255,7 +299,7 @@ __global__ void silhouette_forward(SilhouetteArguments<T> a, T* alpha, T* sum, i
 }
 
 // Block: 128 threads. Grid: faces, images. Writes the gradient of the face's corners (B, most faces, 3).
-template <class T, class L, class C, bool Squared, bool Edges = false>
+template <class T, class L, class C, bool Squared, class Coverage = FaceCoverage>
 __global__ void silhouette_backward(SilhouetteArguments<T> a, const T* upstream, const T* sum, const int* best,
                                     Clip<T>* grad_corners) {
     constexpr int kThreads = 128;
@@ -270,24 +314,13 @@ __global__ void silhouette_backward(SilhouetteArguments<T> a, const T* upstream,
         if (threadIdx.x < 3) out[threadIdx.x] = {T(0), T(0), T(0), T(0)};
         return;
     }
-    T low_x = p.x[0], high_x = p.x[0], low_y = p.y[0], high_y = p.y[0];
-    for (int k = 1; k < p.n; ++k) {
-        low_x = min(low_x, p.x[k]);
-        high_x = max(high_x, p.x[k]);
-        low_y = min(low_y, p.y[k]);
-        high_y = max(high_y, p.y[k]);
-    }
     const T step = T(2) / T(a.height < a.width ? a.height : a.width);
     const T half_w = T(0.5) * T(a.width) - T(0.5), half_h = T(0.5) * T(a.height) - T(0.5);
-    // Edge coverage reaches as far as its mitres: a face looks at every pixel.
-    if constexpr (Edges) {
-        low_x = low_y = T(-1e6);
-        high_x = high_y = T(1e6);
-    }
-    const int first_column = int(clamp((low_x - a.radius) / step + half_w - T(1), T(0), T(a.width)));
-    const int end_column = int(clamp((high_x + a.radius) / step + half_w + T(2), T(0), T(a.width)));
-    const int first_row = int(clamp(half_h - (high_y + a.radius) / step - T(1), T(0), T(a.height)));
-    const int end_row = int(clamp(half_h - (low_y - a.radius) / step + T(2), T(0), T(a.height)));
+    const Box<T> reach = Coverage::reach(p, a.radius);
+    const int first_column = int(clamp(reach.left / step + half_w - T(1), T(0), T(a.width)));
+    const int end_column = int(clamp(reach.right / step + half_w + T(2), T(0), T(a.width)));
+    const int first_row = int(clamp(half_h - reach.top / step - T(1), T(0), T(a.height)));
+    const int end_row = int(clamp(half_h - reach.bottom / step + T(2), T(0), T(a.height)));
     const int columns = end_column - first_column;
     const i64 cells = i64(max(columns, 0)) * max(end_row - first_row, 0);
     T gx[4] = {T(0), T(0), T(0), T(0)}, gy[4] = {T(0), T(0), T(0), T(0)};
@@ -296,18 +329,9 @@ __global__ void silhouette_backward(SilhouetteArguments<T> a, const T* upstream,
         const i64 at = (image * a.height + row) * a.width + column;
         T x, y;
         pixel_centre(a.height, a.width, row, column, x, y);
-        Factors<T> lines;
-        Nearest<T> near;
-        Cdf<T> c;
-        if constexpr (Edges) {
-            lines = factors<L, Squared>(a, p, x, y);
-            if (!lines.near) continue;
-            c = lines.product;
-        } else {
-            near = nearest(p, x, y);
-            if (!within(near, a.radius)) continue;
-            c = L::at(scaled_distance<Squared>(near, a.inverse_scale), a.shift, a.gamma);
-        }
+        const auto pair = Coverage::template at<L, Squared>(a, p, x, y);
+        if (!pair.counts) continue;
+        const Cdf<T>& c = pair.c;
         const T density = c.F < c.S ? c.F * c.over_F : c.S * c.over_S;
         T weight;
         if constexpr (Same<C, Maximum>::value) {
@@ -325,27 +349,7 @@ __global__ void silhouette_backward(SilhouetteArguments<T> a, const T* upstream,
             weight = upstream[at] * m;
             weight = weight != T(0) ? weight * C::pair(c, e, a.tconorm) : T(0);
         }
-        if constexpr (Edges) {
-            for (int k = 0; k < p.n; ++k) {
-                if (!(lines.rate[k] != T(0)) || weight == T(0)) continue;
-                const Edge<T> e = make_edge(p, k);
-                const int l = k + 1 == p.n ? 0 : k + 1;
-                const T w = weight * (lines.rate[k] * lines.by_d[k]);
-                gx[k] += w * (T(1) - lines.along[k]) * e.nx;
-                gy[k] += w * (T(1) - lines.along[k]) * e.ny;
-                gx[l] += w * lines.along[k] * e.nx;
-                gy[l] += w * lines.along[k] * e.ny;
-            }
-            continue;
-        }
-        T dx, dy;
-        direction<Squared>(near, dx, dy);
-        const int k = int(near.edge), l = k + 1 == p.n ? 0 : k + 1;
-        for (int j = 0; j < 4; ++j) {
-            const T b = j == k ? T(1) - near.along : (j == l ? near.along : T(0));
-            gx[j] += b * weight * dx;
-            gy[j] += b * weight * dy;
-        }
+        Coverage::template add<Squared>(p, pair, weight, gx, gy);
     }
     for (int j = 0; j < 8; ++j) {
         T& value = j < 4 ? gx[j] : gy[j - 4];

@@ -4,9 +4,10 @@
 from geodiff.atlas.atlas import Atlas
 from geodiff.atlas.charts import PAPER_WIDTHS, WIDTHS, Charts
 from geodiff.atlas.cover import Cover, cover
-from geodiff.atlas.fit import FittedCharts, Settings, fit_charts
+from geodiff.atlas.fit import FittedCharts, fit_charts
 from geodiff.atlas.metrics import SurfaceMetrics, surface_metrics
 from geodiff.atlas.sample import Samples
+from geodiff.atlas.settings import Settings
 from geodiff.atlas.watertight import poisson_mesh
 
 __all__ = [

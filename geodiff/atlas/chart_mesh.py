@@ -1,22 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Meshes of an atlas: one for each chart, or all in one with a layout for a texture."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 
+from geodiff.atlas.members import Members, evaluate
 from geodiff.atlas.packing import pack_rectangles
 from geodiff.scene.mesh import Mesh
 from geodiff.validation import fail
 
-if TYPE_CHECKING:
-    from geodiff.atlas.atlas import Atlas
-
 _MOST = 4  # times to refine: each has four times the triangles
 
 
-def chart_meshes(atlas: "Atlas", refine: int = 0) -> list[Mesh]:
+def chart_meshes(atlas: Members, refine: int = 0) -> list[Mesh]:
     """Return a mesh for each of Q charts, trimmed to where its points are: see `Atlas.meshes`.
 
     Raises:
@@ -46,7 +42,7 @@ def chart_meshes(atlas: "Atlas", refine: int = 0) -> list[Mesh]:
     return meshes
 
 
-def atlas_mesh(atlas: "Atlas", refine: int = 0, *, gap: float = 0.002) -> Mesh:
+def atlas_mesh(atlas: Members, refine: int = 0, *, gap: float = 0.002) -> Mesh:
     """Return all charts as one mesh in which each place appears once, with texture coordinates.
 
     The vertices are points of the cloud where the surface has them (`Atlas.fitted_points`), shared by all charts, so
@@ -95,24 +91,12 @@ def atlas_mesh(atlas: "Atlas", refine: int = 0, *, gap: float = 0.002) -> Mesh:
     return Mesh(vertices, vertex[corner_uv], uv=layout, uv_faces=corner_uv)
 
 
-def evaluate(atlas: "Atlas", chart: torch.Tensor, uv: torch.Tensor) -> torch.Tensor:
-    """Return points (S, 3) of charts (S,), in any order, at uv (S, 2), in parts that bound the memory."""
-    from geodiff.atlas.sample import step
-
-    if len(chart) == 0:
-        return atlas.points.new_zeros(0, 3)
-    order = torch.argsort(chart, stable=True)
-    with torch.no_grad():
-        parts = [atlas.charts.flat(uv[part], chart[part]) for part in order.split(step(atlas))]
-    return torch.cat(parts)[torch.argsort(order)]
-
-
 def _check(where: str, refine: int) -> None:
     if isinstance(refine, bool) or not isinstance(refine, int) or not 0 <= refine <= _MOST:
         raise fail(where, "refine", f"an integer from 0 to {_MOST}", repr(refine), "It has 4^refine times the faces.")
 
 
-def _once(atlas: "Atlas") -> torch.Tensor:
+def _once(atlas: Members) -> torch.Tensor:
     """Return the triangles to show: those with an owned corner, each three points once, from whom owns most of them."""
     domain = atlas.domain
     score = domain.owned.sum(1)
@@ -135,7 +119,7 @@ def _quarter(corners: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Ten
 
 
 def _layout(
-    atlas: "Atlas",
+    atlas: Members,
     uv: torch.Tensor,
     of: torch.Tensor,
     corners: torch.Tensor,

@@ -9,14 +9,15 @@ from typing import Any, Protocol
 import torch
 
 from geodiff.atlas import matching
-from geodiff.atlas.charts import ACTIVATIONS, WIDTHS, Charts, Placement
-from geodiff.atlas.cloud import LEAST_POINTS, MOST_POINTS, Cloud, read_cloud
-from geodiff.atlas.cover import LEAST_MEMBERS, WELL_INSIDE, Cover, cover
+from geodiff.atlas.charts import Charts, Placement
+from geodiff.atlas.cloud import Cloud, read_cloud
+from geodiff.atlas.cover import Cover, cover
 from geodiff.atlas.noise import estimate_noise
 from geodiff.atlas.ragged import Ragged
+from geodiff.atlas.settings import Settings
 from geodiff.atlas.training import Batch
 from geodiff.modes import outside_autocast
-from geodiff.validation import choice, fail, integer, number, positive, seed_number, shapes_repr
+from geodiff.validation import fail, shapes_repr
 
 CHECK = 5  # steps between looks at the residuals
 LEAST_STEPS = 20
@@ -39,78 +40,6 @@ class Team(Protocol):
 
     def union(self, mine: dict[int, Any]) -> dict[int, Any]:
         """Return what all know together."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How to fit.
-
-    Attributes:
-        target: points a patch, on average; doubled as long as the noise exceeds 0.12 radii.
-        radius: of all patches, relative to the diagonal; None: each has its own, with `target` points.
-        spacing: of centres, in radii.
-        widths: of the hidden layers.
-        activation: ``"relu"``, ``"softplus"`` or ``"tanh"``.
-        residual: charts start at their patch's plane.
-        matching: of points with places in the square, see `geodiff.atlas.matching`: ``"projection"`` to the plane,
-            ``"exact"`` or ``"sinkhorn"`` transport, or ``"hybrid"``: exact where a patch folds over its plane, else
-            projection.
-        move_uv: let the places move with the weights, towards the closest points of the chart.
-        steps: at most so many in the local fits.
-        rate: of Adam, falling to 0 along a cosine.
-        noise: σ in world units, at which a chart stops; None estimates it; 0 never stops early.
-        stop: residual at which a chart has converged, in units of σ.
-        consistency: λ ≥ 0, how much agreement of the charts counts beside the points.
-        rounds: of the stage of agreement.
-        robust: points far off the surface count less.
-        chunk: charts held in training at once: it bounds the memory. Results depend on it by rounding only.
-        max_points: larger clouds are thinned to so many; None for no bound.
-        seed: of all that is random.
-    """
-
-    target: int = 100
-    radius: float | None = None
-    spacing: float = WELL_INSIDE
-    widths: tuple[int, ...] = WIDTHS
-    activation: str = "relu"
-    residual: bool = True
-    matching: str = "hybrid"
-    move_uv: bool = True
-    steps: int = 60
-    rate: float = 5e-3
-    noise: float | None = None
-    stop: float = 1.0
-    consistency: float = 2.0
-    rounds: int = 3
-    robust: bool = True
-    chunk: int = 256
-    max_points: int | None = MOST_POINTS
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        where = "fit_atlas"
-        choice(where, "activation", self.activation, ACTIVATIONS)
-        choice(where, "matching", self.matching, matching.MATCHINGS)
-        for name, least, most in (
-            ("target", LEAST_MEMBERS, None),
-            ("steps", 1, 10**6),
-            ("rounds", 0, 10**4),
-            ("chunk", 1, None),
-        ):
-            integer(where, name, getattr(self, name), least, most)
-        if self.max_points is not None:
-            integer(where, "max_points", self.max_points, LEAST_POINTS)
-        seed_number(where, self.seed)
-        for name in ("rate", "stop"):
-            positive(where, name, getattr(self, name))
-        number(where, "rate", self.rate, 0, 1)
-        number(where, "stop", self.stop, 0, 1e9)
-        if self.radius is not None:
-            positive(where, "radius", self.radius, "It is relative to the diagonal: say 0.05.")
-            number(where, "radius", self.radius, 0, 1, "It is relative to the diagonal: say 0.05.")
-        if self.noise is not None:
-            number(where, "noise", self.noise, 0, math.inf)
-        number(where, "consistency", self.consistency, 0, 1e9)
 
 
 @outside_autocast
@@ -321,7 +250,7 @@ class Fitter:
                 goal = x[block.slots] if found.soft is None else found.soft[i]
                 batch = self._batch(index[block.charts], place, goal, block.mask.to(x), False)
                 for _ in range(MATCH_STEPS):
-                    batch.step(self.settings.rate)
+                    batch.step(self.settings.lr)
                 self._store(batch)
         if found is not None:
             self.uv[rows] = found.uv
@@ -339,7 +268,7 @@ class Fitter:
             goal = (s.stop * self.noise / self.placement.scale[batch.index]).float().square()
             here = torch.ones(len(batch), dtype=torch.bool)
             for k in range(s.steps):
-                loss = batch.step(s.rate * 0.5 * (1 + math.cos(math.pi * k / s.steps)))
+                loss = batch.step(s.lr * 0.5 * (1 + math.cos(math.pi * k / s.steps)))
                 ends = k + 1 == s.steps
                 if not ends and ((k + 1) % CHECK or k + 1 < LEAST_STEPS):
                     continue
@@ -404,7 +333,7 @@ class Fitter:
             slots = block.slots + base
             batch = self._batch(block.charts + first, self.uv[slots], target[slots], weight[slots] * block.mask)
             for k in range(ROUND_STEPS):
-                batch.step(self.settings.rate * 0.2 * (1 - k / ROUND_STEPS))
+                batch.step(self.settings.lr * 0.2 * (1 - k / ROUND_STEPS))
             out = batch.forward()[0]
             self._store(batch)
             rows = slots[block.mask]
@@ -462,7 +391,7 @@ def fit_charts(
     points: Any,
     *,
     normals: Any = None,
-    settings: Settings | None = None,
+    settings: Settings | Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     checkpoint: Callable[[Fitter], None] | None = None,
     state: Mapping[str, torch.Tensor] | None = None,
@@ -474,7 +403,7 @@ def fit_charts(
     Args:
         points: (N, 3).
         normals: (N, 3) pointing to one side, or nothing.
-        settings: how to fit; or give its fields as keywords.
+        settings: how to fit, or a dictionary of fields; or give them as keywords.
         progress: see `Fitter.run`.
         checkpoint: see `Fitter.run`.
         state: of an earlier run, to go on from.
@@ -493,11 +422,7 @@ def fit_charts(
         >>> bool((fit.fitted_points().norm(dim=1) - 1).abs().mean() < 0.6 * before)
         True
     """
-    known = {f.name for f in dataclasses.fields(Settings)}
-    for name in options:
-        if name not in known:
-            raise fail("fit_atlas", name, f"one of {', '.join(sorted(known))}", "an unknown option", error=TypeError)
-    settings = dataclasses.replace(settings or Settings(), **options)
+    settings = Settings.of(settings, options)
     cloud = read_cloud(points, normals, most=settings.max_points, seed=settings.seed)
     fitter = Fitter(cloud, settings)
     if state is not None:

@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many points of an atlas, uniform in area, with normals."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from geodiff.atlas import consensus
+from geodiff.atlas.members import Members, step
 from geodiff.validation import fail, integer, seed_number, shapes_repr
 
-if TYPE_CHECKING:
-    from geodiff.atlas.atlas import Atlas
-
-_NUMBERS = 3 << 23  # rows times the widest layer at once: bounds the memory to some hundred MB
 _MOST = 5  # charts asked about a place, the deepest first
 _NEGLIGIBLE = 0.05  # share of the say below which a chart is not asked
 
@@ -39,7 +36,7 @@ class Samples(NamedTuple):
     uv: torch.Tensor
 
 
-def sample(atlas: "Atlas", count: int, *, seed: int = 0, blend: bool = True) -> Samples:
+def sample(atlas: Members, count: int, *, seed: int = 0, blend: bool = True) -> Samples:
     """Draw points of the trimmed atlas, uniform in area.
 
     A place belongs to the chart that owns the nearest point of the cloud, which is the one in which that point lies
@@ -80,11 +77,6 @@ def sample(atlas: "Atlas", count: int, *, seed: int = 0, blend: bool = True) -> 
     return Samples(torch.cat(points), torch.cat(normals), trust, chart, uv)
 
 
-def step(atlas: "Atlas") -> int:
-    """Return how many rows to evaluate at once."""
-    return max(1024, _NUMBERS // (3 * max(3, *atlas.charts.widths, 3)))
-
-
 def _draw(area: torch.Tensor, owned: torch.Tensor, count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw cells (S,), a third of a triangle about a corner each, sorted, and barycentric coordinates (S, 3) there."""
     random = np.random.default_rng(seed)
@@ -105,7 +97,7 @@ def _draw(area: torch.Tensor, owned: torch.Tensor, count: int, seed: int) -> tup
 
 
 def _blend(
-    atlas: "Atlas", x: torch.Tensor, normal: torch.Tensor, chart: torch.Tensor, point: torch.Tensor
+    atlas: Members, x: torch.Tensor, normal: torch.Tensor, chart: torch.Tensor, point: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mix what all charts of the nearest point say about places `x` (S, 3) that chart (S,) has given."""
     charts = atlas.charts

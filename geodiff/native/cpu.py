@@ -10,9 +10,6 @@ import torch
 
 from geodiff.validation import fail
 
-NO_KERNELS = ("math", "parallel_backend", "set_simd_level", "simd_level", "simd_levels")
-"""What else the extension holds."""
-
 
 @functools.cache
 def extension() -> ModuleType:
@@ -48,8 +45,8 @@ def simd_levels() -> tuple[str, ...]:
 
 
 def kernels() -> list[str]:
-    """List the compiled kernels by name."""
-    return [name for name in sorted(vars(extension())) if not name.startswith("_") and name not in NO_KERNELS]
+    """Name the compiled kernels."""
+    return list(extension().kernels())
 
 
 def simd_level() -> str:

@@ -3,41 +3,15 @@
 
 from collections.abc import Iterator
 
-DISTRIBUTIONS = (
-    "Heaviside",
-    "Uniform",
-    "CubicHermite",
-    "WignerSemicircle",
-    "Gaussian",
-    "Laplace",
-    "Logistic",
-    "HyperbolicSecant",
-    "Cauchy",
-    "Reciprocal",
-    "GumbelMax",
-    "Exponential",
-    "Gamma",
-    "Levy",
-)
-"""Structs of cuda/distributions.h; Gumbel-min is GumbelMax reversed."""
+from geodiff import members
 
-TCONORMS = (
-    "Probabilistic",
-    "Maximum",
-    "Einstein",
-    "Hamacher",
-    "Frank",
-    "Yager",
-    "AczelAlsina",
-    "Dombi",
-    "SchweizerSklar",
-    "Average",
-    "YagerLevels",
-    "AczelAlsinaLevels",
-    "DombiLevels",
-    "SchweizerSklarLevels",
+DISTRIBUTIONS = tuple(row.struct for row in members.DISTRIBUTIONS)
+"""Structs of cuda/distributions.h."""
+
+TCONORMS = tuple(row.struct for row in members.TCONORMS) + tuple(
+    f"{row.struct}Levels" for row in members.TCONORMS if row.kind == "levels"
 )
-"""Structs of cuda/tconorms.h, cuda/raster/silhouette.h and, for a p whose powers overflow, cuda/power_levels.h."""
+"""Structs of cuda/tconorms.h and, for a p whose powers overflow, cuda/power_levels.h."""
 
 _HEADER = "raster/silhouette.h"
 _CONTOUR_HEADER = "raster/contour_kernels.h"
@@ -52,14 +26,14 @@ def silhouette_kernel(
     real: str = "float",
     is_reversed: bool = False,
     squared: bool = False,
-    edges: bool = False,
+    coverage: str = "FaceCoverage",
 ) -> str:
     """Return the C++ name of a silhouette kernel.
 
-    `direction` is ``"forward"`` or ``"backward"``; `edges` stands for edge coverage.
+    `direction` is ``"forward"`` or ``"backward"``; `coverage` is FaceCoverage or EdgeCoverage.
     """
     law = f"gd::Law<gd::{distribution}, {str(is_reversed).lower()}>"
-    return f"gd::silhouette_{direction}<{real}, {law}, gd::{tconorm}, {str(squared).lower()}, {str(edges).lower()}>"
+    return f"gd::silhouette_{direction}<{real}, {law}, gd::{tconorm}, {str(squared).lower()}, gd::{coverage}>"
 
 
 def kernel_names(full: bool = False) -> Iterator[tuple[str, str]]:
@@ -90,7 +64,8 @@ def kernel_names(full: bool = False) -> Iterator[tuple[str, str]]:
     for direction in ("forward", "backward"):
         for i, tconorm in enumerate(TCONORMS):
             distribution, real = DISTRIBUTIONS[3 * i % len(DISTRIBUTIONS)], ("float", "double")[i % 2]
-            yield _HEADER, silhouette_kernel(direction, distribution, tconorm, real, i % 3 == 0, i % 2 == 0, True)
+            reverse, square = i % 3 == 0, i % 2 == 0
+            yield _HEADER, silhouette_kernel(direction, distribution, tconorm, real, reverse, square, "EdgeCoverage")
         if full:
             for real in ("float", "double"):
                 for distribution in DISTRIBUTIONS:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One file a kernel: argument checks, torch.library schema, fake and autograd formulas. Twins: geodiff.reference."""
+"""One file an op: its schema, checks and calls of kernels, through the door `_op`. Twins: geodiff.reference."""
 
+from geodiff.ops.basis import basis
 from geodiff.ops.contour import contour
 from geodiff.ops.fragments import blend, fragments
 from geodiff.ops.normals import vertex_normals
 from geodiff.ops.rasterize import rasterize
 from geodiff.ops.shading import composite, reflect, sample
 from geodiff.ops.silhouette import count_pairs, silhouette
-from geodiff.ops.spline import basis, spline, spline_grid
+from geodiff.ops.spline import spline, spline_grid
 from geodiff.ops.surface import surface
 from geodiff.ops.transport import apply, apply_gradient, lse
 from geodiff.ops.visible import visible

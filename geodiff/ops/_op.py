@@ -1,202 +1,299 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands between torch and every kernel: checks of what is handed over, and the derivatives that are refused.
+"""The one door between torch and the kernels: devices, what is handed over, autograd, and what is refused.
 
-A kernel is given plain pointers. `torch.ops.geodiff` lies open (torch.compile and torch.export hand it out), so shapes,
-dtypes and numbers are checked here, whoever calls; indices are, in each op, by the functions at the end.
+No other file of `ops/` looks at a device, makes an array of a tensor or registers anything with torch. A device is
+served as soon as `_BACKENDS` says who runs its kernels.
 """
 
-import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
 
 from geodiff.modes import is_transformed, may_be_transformed, refuse_transforms
-from geodiff.validation import fail, shape_text
+from geodiff.native import cpu
+from geodiff.ops._checks import Contract, as_kind
+from geodiff.validation import fail
 
-_KINDS = {"int32": torch.int32, "int64": torch.int64, "float64": torch.float64, "bool": torch.bool}
-_MOST = 2**31 - 1
-NUMBERS: dict[str, tuple[float, float, str]] = {
-    "height": (1, _MOST, "from 1 to 2³¹ − 1"),
-    "width": (1, _MOST, "from 1 to 2³¹ − 1"),
-    "k": (1, _MOST, "from 1 to 2³¹ − 1"),
-    "near": (5e-324, math.nextafter(math.inf, 0), "positive and finite"),
-    "epsilon": (5e-324, math.nextafter(math.inf, 0), "positive and finite"),
-    "unit": (5e-324, math.nextafter(math.inf, 0), "positive and finite"),
-    "blur": (0, math.inf, "0 or more"),
-    "max_error": (0, math.nextafter(1, 0), "in [0, 1)"),
-    "wrap": (0, 2, "0, 1 or 2"),
-    "p": (1, 2, "1 or 2"),
-}
-"""What numbers of these names may be, in every op: the least, the most, and how to say it."""
+if TYPE_CHECKING:
+    from geodiff.native import _cpu as kernels
+else:
 
+    class _Names:
+        """Kernels by name: which code that is depends on the device, and is looked up when one is called."""
 
-class _Tensor:
-    """What one argument must be: ``"int32 F 3"`` is an int32 tensor `(F, 3)`.
+        def __getattr__(self, name: str) -> str:
+            return name
 
-    Without a dtype, it is of the op's floating dtype, float32 or float64. A letter is a size that is the same wherever
-    it occurs, the name of a number among the arguments that number, ``_`` any size, ``*`` any shape; ``?`` first lets
-    it be empty.
-    """
+    kernels = _Names()
 
-    def __init__(self, name: str, place: int, text: str) -> None:
-        words = text.split()
-        self.name, self.place = name, place
-        self.may_be_empty = words[0] == "?"
-        words = words[self.may_be_empty :]
-        self.kind = _KINDS.get(words[0])
-        self.shape = [int(w) if w.isdigit() else w for w in words[self.kind is not None :]]
-
-    def checked(self, op: str, tensor: torch.Tensor, real: torch.dtype, sizes: dict[str, int]) -> torch.Tensor:
-        if not tensor.is_cpu:
-            raise fail(op, self.name, "on the CPU", str(tensor.device), "Use .cpu().", RuntimeError)
-        kind = self.kind or real
-        if tensor.dtype != kind or kind not in (self.kind, torch.float32, torch.float64):
-            expected = f"of dtype {str(kind).removeprefix('torch.')}" if kind != tensor.dtype else "float32 or float64"
-            raise fail(op, self.name, expected, tensor, error=TypeError)
-        shape = tensor.shape
-        if not (self.shape == ["*"] or (self.may_be_empty and tensor.numel() == 0)):
-            fits = len(shape) == len(self.shape)
-            for size, wanted in zip(shape, self.shape, strict=False):
-                if isinstance(wanted, str):
-                    wanted = size if wanted == "_" else sizes.setdefault(wanted, size)
-                fits = fits and size == wanted
-            if not fits:
-                text = shape_text(self.shape)
-                known = ", ".join(f"{w} = {sizes[w]}" for w in self.shape if isinstance(w, str) and w in sizes)
-                raise fail(op, self.name, f"of shape {text}" + (f" with {known}" if known else ""), tensor)
-        tensor = tensor.detach() if tensor.requires_grad else tensor
-        return tensor if tensor.is_contiguous() else tensor.contiguous()
+P = ParamSpec("P")
+R = TypeVar("R")
+library = torch.library.Library("geodiff", "FRAGMENT")
+_contracts: dict[str, Contract] = {}
 
 
-def implement(
-    library: torch.library.Library,
+# --- devices, and what kernels are handed
+
+
+def _on_cpu(name: str, arguments: dict[str, Any]) -> Any:
+    for key, value in arguments.items():
+        if isinstance(value, torch.Tensor):
+            arguments[key] = value.numpy()
+        elif isinstance(value, list) and value and isinstance(value[0], torch.Tensor):
+            arguments[key] = [part.numpy() for part in value]
+    return getattr(cpu.extension(), name)(**arguments, threads=cpu.threads())
+
+
+_BACKENDS: dict[str, Callable[[str, dict[str, Any]], Any]] = {"cpu": _on_cpu}
+
+
+def call(kernel: Callable[P, R], *_: P.args, **arguments: P.kwargs) -> R:
+    """Run a kernel with the arguments that its stub names: a tensor first, whose device counts, and all checked."""
+    lead: Any = next(iter(arguments.values()))
+    result: R = _BACKENDS[lead.device.type](kernel, arguments)  # type: ignore[arg-type]
+    return result
+
+
+def struct(kind: Callable[P, R], *_: P.args, **fields: P.kwargs) -> R:
+    """Make one of the structs that kernels take, from its named fields."""
+    result: R = getattr(cpu.extension(), kind)(**fields)  # type: ignore[call-overload]
+    return result
+
+
+def check_devices(op: str, names: Iterable[str], tensors: Iterable[torch.Tensor | None]) -> None:
+    """Raise where tensors are not on one device, or there are no kernels for it: a twin would be silently slow."""
+    for tensor in tensors:
+        if tensor is not None and not tensor.is_cpu:
+            break
+    else:
+        return  # all the same, and by far the most frequent
+    first = None
+    for name, tensor in zip(names, tensors, strict=True):
+        if tensor is None:
+            continue
+        device = tensor.device
+        if first is None:
+            first, lead = device, name
+            if device.type not in _BACKENDS:
+                fix = f"Use .cpu(), or geodiff.reference.{_twin_of(op)}: there are no kernels for other devices yet."
+                raise fail(op, name, "on the CPU", str(device), fix, RuntimeError)
+        elif device != first:
+            raise fail(op, name, f"on {first} like {lead}", str(device), "Use .to(device).", RuntimeError)
+
+
+def for_twin(op: str, **tensors: torch.Tensor) -> bool:
+    """Check the devices; return whether the twin computes: tensors of forward mode, or of torch.func."""
+    check_devices(op, tensors, tensors.values())
+    return may_be_transformed() and any(is_transformed(tensor) for tensor in tensors.values())
+
+
+def ready(op: str, *arguments: Any) -> list[Any]:
+    """Return an op's arguments, tensors contiguous, indices of the dtype that kernels read."""
+    given = list(arguments)
+    for tensor in _contracts[op].tensors:
+        if given[tensor.place] is not None:
+            given[tensor.place] = as_kind(given[tensor.place], tensor.kind)
+    return given
+
+
+def run(op: str, *arguments: Any) -> Any:
+    """Call ``torch.ops.geodiff.<op>`` with arguments made `ready`."""
+    return getattr(torch.ops.geodiff, op)(*ready(op, *arguments))
+
+
+def buffer(like: torch.Tensor, want: bool = True) -> torch.Tensor:
+    """Return the zeros that a kernel adds a gradient to, as large as a tensor; none where it is not wanted."""
+    return like.new_zeros(like.shape if want else (0,))
+
+
+def unknown_size() -> Any:
+    """Return a size that depends on numbers, in a fake."""
+    return torch.library.get_ctx().new_dynamic_size()
+
+
+def added_up(gradient: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Add up what the batch gave to an input that it shares, item after item whatever the threads."""
+    if gradient.numel() == 0 or gradient.shape[0] == like.shape[0]:
+        return gradient
+    return torch.from_numpy(gradient.numpy().sum(axis=0, keepdims=True))
+
+
+# --- registration
+
+
+def register(
     op: str,
-    kernel: Callable[..., Any],
+    forward: Callable[..., Any],
+    fake: Callable[..., Any],
     shapes: dict[str, str],
+    backward: Callable[..., Any] | None = None,
+    *,
+    twin: Callable[..., torch.Tensor] | None = None,
     numbers: dict[str, tuple[float, float, str]] | None = None,
+    advice: str = "",
 ) -> None:
-    """Give ``geodiff::<op>`` its kernel, behind the checks.
+    """Put an op and its gradient into torch: checks, kernels, fakes, autograd, and what is refused.
+
+    The schemas are defined before, and name what autograd needs. An argument of ``<op>_backward`` is one of the op's
+    arguments or outputs, as named there; ``upstream`` is the gradient of the first output and ``up_NAME`` that of
+    another, None where the loss does not look; ``wants`` says of each gradient that it returns whether it is wanted.
+    What it returns is named after arguments of the op. An output without an upstream is a constant.
 
     Args:
-        library: where the op was defined.
         op: its name.
-        kernel: called with the op's arguments, tensors contiguous and detached.
-        shapes: what each tensor must be, see `_Tensor`; the first one without a dtype sets the floating dtype. They are
-            checked in this order, which must put the one that sets a size first.
-        numbers: of this op alone, as `NUMBERS`.
+        forward: called with the op's arguments, checked, tensors contiguous and detached.
+        fake: the outputs, empty, of the same arguments: what torch.compile sees.
+        shapes: what each tensor must be, of the op and of its gradient, see `Contract`.
+        backward: called with the gradient's arguments, as `forward`; None for an op without one.
+        twin: of the op's arguments, the first output in plain torch: gradients that are differentiated once more are
+            its own. Without it that is an error.
+        numbers: of this op alone, see `Contract`.
+        advice: what to use, in the errors of an op without a gradient.
     """
-    schema = getattr(torch.ops.geodiff, op).default._schema.arguments
-    names = [argument.name for argument in schema]
-    scalar = [argument.name for argument in schema if str(argument.type) in ("int", "float")]
-    known = {name: limit for name, limit in NUMBERS.items() if name in scalar} | (numbers or {})
-    tensors = [_Tensor(name, names.index(name), text) for name, text in shapes.items()]
-    real = next(tensor.place for tensor in tensors if tensor.kind is None)
-    limits = [(names.index(name), name, *limit) for name, limit in known.items()]
-    integers = [(i, argument.name) for i, argument in enumerate(schema) if str(argument.type) == "int"]
-    image = [names.index(name) for name in ("height", "width", "k") if name in scalar]
+    _implement(op, forward, fake, shapes, numbers)
+    if backward is None:
+        _refuse_gradient(op, f"geodiff::{op} has no gradient. {advice}")
+        return
+    schema = getattr(torch.ops.geodiff, op).default._schema
+    of_gradient = getattr(torch.ops.geodiff, f"{op}_backward").default._schema
+    gradients = [value.name for value in of_gradient.returns]
+    names = [argument.name for argument in of_gradient.arguments]
+    targets = [names.index(name) for name in gradients]
 
-    def call(*arguments: Any) -> Any:
-        given = list(arguments)
-        for place, name, least, most, text in limits:
-            if not least <= given[place] <= most:  # not so for NaN, too
-                raise fail(op, name, text, str(given[place]))
-        if image and math.prod(given[place] for place in image) > _MOST:
-            raise fail(op, "height", "such that an image has fewer than 2³¹ entries", str(given[image[0]]))
-        sizes = {name: given[place] for place, name in integers}
-        for tensor in tensors:
-            value = given[tensor.place]
-            if value is not None:
-                given[tensor.place] = tensor.checked(op, value, given[real].dtype, sizes)
-        return kernel(*given)
+    def wanted(arguments: Sequence[Any]) -> Sequence[bool]:
+        if names[-1] != "wants":
+            return [True] * len(gradients)
+        if len(arguments[-1]) != len(gradients):
+            raise fail(f"{op}_backward", "wants", f"of length {len(gradients)}", str(len(arguments[-1])))
+        wants: Sequence[bool] = arguments[-1]
+        return wants
 
-    library.impl(op, call, "CPU")
-    refuse_vmap(library, op)
+    def kernel(*arguments: Any) -> Any:
+        wants, found = wanted(arguments), backward(*arguments)
+        if False not in wants:
+            return found
+        return tuple(g if want else g.new_empty(0) for g, want in zip(found, wants, strict=True))
+
+    def fake_backward(*arguments: Any) -> Any:
+        real = arguments[_contracts[f"{op}_backward"].real]
+        none = real.new_empty(0)
+        given = [none if arguments[place] is None else arguments[place] for place in targets]
+        found = tuple(x.new_empty(x.shape if want else (0,)) for x, want in zip(given, wanted(arguments), strict=True))
+        return found if len(gradients) > 1 else found[0]
+
+    _implement(f"{op}_backward", kernel, fake_backward, shapes, numbers)
+    base = _twin_of(op)
+    text = f"For second derivatives use geodiff.reference.{base}, which is plain torch."
+    _refuse_gradient(f"{op}_backward", f"geodiff::{op} is not twice differentiable. {text}")
+    setup, autograd = _formula(op, schema, of_gradient, twin)
+    torch.library.register_autograd(f"geodiff::{op}", autograd, setup_context=setup, lib=_Guarded())
 
 
-def autograd(
-    library: torch.library.Library,
-    op: str,
-    backward: Callable[..., Any],
-    setup_context: Callable[..., Any] | None = None,
+def _implement(
+    op: str, kernel: Callable[..., Any], fake: Callable[..., Any], shapes: dict[str, str], numbers: Any
 ) -> None:
-    """Give ``geodiff::<op>`` its gradient, as `torch.library.register_autograd`, and no zeros where it has none.
+    """Put one op into torch, behind the checks, for all devices: those without kernels are an error of ours."""
+    contract = Contract(op, getattr(torch.ops.geodiff, op).default._schema, check_devices, shapes, numbers)
+    _contracts[op] = contract
 
-    That function's kernel takes what has a tangent for a constant, and what torch.func wraps for a riddle.
-    """
-    torch.library.register_autograd(
-        f"geodiff::{op}",
-        backward,
-        setup_context=setup_context,
-        lib=_Guarded(library),
-    )
+    def checked(*arguments: Any) -> Any:
+        return kernel(*contract.checked(arguments))
 
-
-class _Guarded:
-    """A library whose kernels for autograd refuse forward mode and torch.func."""
-
-    def __init__(self, library: torch.library.Library) -> None:
-        self.library = library
-
-    def impl(self, op: str, kernel: Callable[..., Any], key: str, with_keyset: bool) -> None:
-        """Implement an op as `torch.library.Library.impl`."""
-
-        def guarded(keys: Any, *arguments: Any) -> Any:
-            if may_be_transformed():
-                tensors = [argument for argument in arguments if isinstance(argument, torch.Tensor)]
-                refuse_transforms(f"geodiff::{op}", advice(op), *tensors)
-            return kernel(keys, *arguments)
-
-        self.library.impl(op, guarded, key, with_keyset=with_keyset)
-
-
-def advice(op: str) -> str:
-    """What to use where an op cannot be differentiated so."""
-    base = op.removesuffix("_backward").removeprefix("transport_")
-    name = "spline or spline_grid" if base == "spline" else base
-    ways = "torch.autograd.grad or .backward()"
-    return f"Take gradients with {ways}, or use geodiff.reference.{name} (Renderer: backend='reference')."
-
-
-def refuse_vmap(library: torch.library.Library, op: str) -> None:
-    """Make it an error of ours to map ``geodiff::<op>`` with torch.func.vmap."""
-
-    def refuse(*_: Any, **__: Any) -> None:
+    def refuse_vmap(*_: Any, **__: Any) -> None:
         text = "Leading axes are a batch: pass the whole of it at once, or loop over its items"
         raise RuntimeError(f"geodiff::{op} does not take part in torch.func.vmap. {text}.")
 
-    library.impl(op, refuse, "FuncTorchBatched")
+    library.impl(op, checked, "CompositeExplicitAutograd")
+    library.impl(op, refuse_vmap, "FuncTorchBatched")
+    torch.library.register_fake(f"geodiff::{op}", fake, lib=library)
 
 
-def for_twin(*tensors: torch.Tensor) -> bool:
-    """Whether the twin computes: tensors that are not on the CPU, of forward mode, or of torch.func."""
-    if not all(tensor.is_cpu for tensor in tensors):
-        return True
-    return may_be_transformed() and any(is_transformed(tensor) for tensor in tensors)
+def _formula(
+    op: str, schema: Any, of_gradient: Any, twin: Callable[..., torch.Tensor] | None
+) -> tuple[Callable[..., None], Callable[..., Any]]:
+    """Return the two halves of an op's place in autograd, from its schemas: what is saved, and how it is used."""
+    names = [argument.name for argument in schema.arguments]
+    outputs = [value.name for value in schema.returns]
+    needed = [argument.name for argument in of_gradient.arguments]
+    gradients = [value.name for value in of_gradient.returns]
+    upstreams = [name for name in needed if name == "upstream" or name.startswith("up_")]
+    followed = [0 if name == "upstream" else outputs.index(name.removeprefix("up_")) for name in upstreams]
+    constant = [i for i in range(len(outputs)) if i not in followed]
+    # What is saved are tensors and numbers: of the op's arguments first, then of its outputs, by their places.
+    pool = names + outputs
+    saved = (
+        [name for name in needed if name in pool] if twin is None else [*names, *(n for n in needed if n in outputs)]
+    )
+    is_tensor = {a.name: "Tensor" in str(a.type) for a in schema.arguments} | dict.fromkeys(outputs, True)
+    tensors = [pool.index(name) for name in saved if is_tensor[name]]
+    numbers = [pool.index(name) for name in saved if not is_tensor[name]]
+    coming = ["" if i in constant else upstreams[followed.index(i)] for i in range(len(outputs))]
+    order = [*coming, *(pool[i] for i in tensors), *(pool[i] for i in numbers), "wants"]
+    places = [order.index(name) for name in needed]
+    targets = [names.index(name) for name in gradients]
+    backward = getattr(torch.ops.geodiff, f"{op}_backward")
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        values = (*inputs, output) if len(outputs) == 1 else (*inputs, *output)
+        if constant:
+            ctx.mark_non_differentiable(*(values[len(names) + i] for i in constant))
+        if len(upstreams) > 1:
+            ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*(values[i] for i in tensors))
+        ctx.numbers = [values[i] for i in numbers]
+
+    def autograd(ctx: Any, *upstream: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        needs = ctx.needs_input_grad
+        wants = [needs[i] for i in targets]
+        values = [*upstream, *ctx.saved_tensors, *ctx.numbers, wants]
+        if twin is not None and torch.is_grad_enabled():
+            known = dict(zip(order, values, strict=True))
+            leaves = [known[name] for name, want in zip(gradients, wants, strict=True) if want]
+            value = twin(*(known[name] for name in names))
+            more = torch.autograd.grad(value, leaves, values[0], create_graph=True, materialize_grads=True)
+            rest = iter(more)
+            found: Any = [next(rest) if want else None for want in wants]
+        else:
+            found = backward(*[values[i] for i in places])
+            found = [found] if len(gradients) == 1 else found
+        result: list[torch.Tensor | None] = [None] * len(names)
+        for place, gradient, want in zip(targets, found, wants, strict=True):
+            result[place] = gradient if want else None
+        return tuple(result)
+
+    return setup, autograd
 
 
-def int32(index: torch.Tensor) -> torch.Tensor:
-    """Return indices as the contiguous int32 that kernels read; those beyond its range stay out of every range."""
-    if index.dtype == torch.int64:
-        index = index.clamp(-1, _MOST)
-    return index.to(torch.int32).contiguous()
+# --- what is refused
 
 
-def check_range(op: str, name: str, index: torch.Tensor, count: int, what: str, least: int = 0) -> None:
-    """Raise where an index is not in [least, count)."""
-    if not index.numel():
-        return
-    low, high = (int(end) for end in index.aminmax())
-    if low < least or high >= count:
-        raise fail(op, name, f"in [{least}, {count})", f"from {low} to {high}", f"It names {what}.")
+def _twin_of(op: str) -> str:
+    base = op.removesuffix("_backward").removeprefix("transport_")
+    return {"spline": "spline or spline_grid", "count_pairs": "silhouette"}.get(base, base)
 
 
-def check_of_image(op: str, name: str, index: torch.Tensor, counts: Sequence[int], least: int = -1) -> None:
-    """Raise where an index `(B, …)` is not in [least, count) of its image."""
-    if not index.numel():
-        return
-    low, high = torch.aminmax(index.reshape(len(counts), -1), dim=1)
-    for image, (first, last, count) in enumerate(zip(low.tolist(), high.tolist(), counts, strict=True)):
-        if first < least or last >= count:
-            got = f"from {first} to {last} in image {image}"
-            raise fail(op, name, f"in [{least}, {count})", got, "It names faces of the image.")
+def _refuse_gradient(op: str, text: str) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError(text)
+
+    torch.library.register_autograd(f"geodiff::{op}", refuse, lib=_Guarded())
+
+
+class _Guarded:
+    """The library, but for kernels for autograd, which refuse forward mode and torch.func.
+
+    Torch's own take what has a tangent for a constant, and what torch.func wraps for a riddle.
+    """
+
+    def impl(self, op: str, kernel: Callable[..., Any], key: str, with_keyset: bool) -> None:
+        """Implement an op as `torch.library.Library.impl`."""
+        ways = "torch.autograd.grad or .backward()"
+        advice = f"Take gradients with {ways}, or use geodiff.reference.{_twin_of(op)} (Renderer: backend='reference')."
+
+        def guarded(keys: Any, *arguments: Any) -> Any:
+            if may_be_transformed():
+                refuse_transforms(f"geodiff::{op}", advice, *arguments)
+            return kernel(keys, *arguments)
+
+        library.impl(op, guarded, key, with_keyset=with_keyset)

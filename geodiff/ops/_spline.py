@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What direct calls of the spline ops hand over: found among the arguments, and checked."""
+"""What is handed to the spline ops, by users and by direct calls: found among the arguments, and checked."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from geodiff.validation import fail, positive
+from geodiff.validation import fail, floating, positive
 
 MAX_DEGREE = 15
 """The most that the kernels take; above it the twin computes."""
@@ -61,5 +61,82 @@ def check_packed(op: str, arguments: Sequence[Any]) -> None:
         raise fail(op, "order", "0 where rational; no bandwidth on a grid", f"{order}")
 
 
-def meta(value: Any) -> Any:
-    return value.to("meta") if isinstance(value, torch.Tensor) else value
+def check_spline(
+    where: str,
+    control_points: torch.Tensor,
+    knots: Sequence[torch.Tensor],
+    parameters: Sequence[torch.Tensor],
+    degree: Sequence[int],
+    order: Sequence[int] | None,
+    rational: bool,
+    bandwidth: Sequence[float] | None,
+) -> int:
+    """Check what scattered and grid evaluation have in common; return the number of axes."""
+    lists = {"knots": knots, "parameters": parameters, "degree": degree, "order": order, "bandwidth": bandwidth}
+    for name, value in lists.items():
+        if value is None and name in ("order", "bandwidth"):
+            continue
+        if not isinstance(value, list | tuple):
+            raise fail(where, name, "a list or tuple, one entry an axis", value, error=TypeError)
+        if len(value) != len(knots) or not value:
+            expected = f"of length {len(knots)}, one entry an axis" if knots else "one to an axis, at least one"
+            raise fail(where, name, expected, f"length {len(value)}", "Curves have one axis, surfaces two.")
+    axes = len(knots)
+    for number in degree:
+        count(where, "degree", number)
+    for number in order or []:
+        count(where, "order", number)
+    for sigma in bandwidth or []:
+        positive(where, "bandwidth", sigma, "It is σ in the units of the knots; leave it out for exact gradients.")
+    shape = ("...", *(f"K{a + 1}" for a in range(axes)), "D")
+    floating(where, "control_points", control_points, shape, "Control axes come before the coordinates.")
+    for a in range(axes):
+        floating(where, f"knots[{a}]", knots[a], ("...", "M"))
+        floating(where, f"parameters[{a}]", parameters[a], ("...", "N"))
+        points = control_points.shape[a - axes - 1]
+        if points <= degree[a]:
+            fix = "Add control points, or lower the degree."
+            expected = f"of at least {degree[a] + 1} points along axis {a}, for degree {degree[a]}"
+            raise fail(where, "control_points", expected, control_points, fix)
+        if knots[a].shape[-1] != points + degree[a] + 1:
+            expected = f"of length K + P + 1 = {points} + {degree[a]} + 1 = {points + degree[a] + 1}"
+            raise fail(where, f"knots[{a}]", expected, knots[a], "K is the number of control points along the axis.")
+    if rational and control_points.shape[-1] < 2:
+        fix = "Homogeneous points are (w·x, w)."
+        raise fail(where, "control_points", "of at least two coordinates where rational", control_points, fix)
+    if rational and any(order or []):
+        fix = "Differentiate the homogeneous spline, and apply the quotient rule."
+        raise fail(where, "order", "0 where rational", str(list(order or [])), fix)
+    return axes
+
+
+def count(where: str, name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise fail(where, name, "an integer, 0 or more", value, error=TypeError)
+    if value < 0:
+        raise fail(where, name, "an integer, 0 or more", value)
+
+
+def broadcast(where: str, tensors: Sequence[torch.Tensor], tails: Sequence[int], names: Sequence[str]) -> torch.Size:
+    leads = [tensor.shape[: tensor.dim() - tail] for tensor, tail in zip(tensors, tails, strict=True)]
+    try:
+        return torch.broadcast_shapes(*leads)
+    except RuntimeError as error:
+        text = ", ".join(f"{name} {tuple(lead)}" for name, lead in zip(names, leads, strict=True))
+        fix = "Insert axes of length 1."
+        raise fail(where, names[0], "of leading axes that broadcast with the others'", text, fix) from error
+
+
+def same(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Bring tensors to the widest dtype among them."""
+    wide = torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+    return [tensor.to(wide) for tensor in tensors]
+
+
+def flat(tensor: torch.Tensor, tail: int, batch: torch.Size) -> torch.Tensor:
+    """Make one axis of the leading ones, of length 1 where the whole batch shares the tensor: then it is not copied."""
+    shape = tensor.shape[tensor.dim() - tail :]
+    lead = tensor.shape[: tensor.dim() - tail]
+    if lead.numel() == 1:
+        return tensor.reshape(1, *shape).contiguous()
+    return tensor.expand(*batch, *shape).reshape(batch.numel(), *shape).contiguous()

@@ -9,23 +9,22 @@ import torch
 
 from geodiff import soft
 from geodiff.modes import outside_autocast
-from geodiff.native import cpu
 from geodiff.ops import _op
+from geodiff.ops._checks import check_of_image
 from geodiff.ops.culling import MAX_ERROR, contour_radii
-from geodiff.ops.derivatives import refuse_second
 from geodiff.reference.arguments import check_indices, check_packed
 from geodiff.reference.contour import coverage_of
 from geodiff.reference.outline import edge_cycles
 from geodiff.validation import fail, positive
 
-_library = torch.library.Library("geodiff", "FRAGMENT")
-_library.define(
+_op.library.define(
     "contour(Tensor clip, Tensor faces, Tensor layout, Tensor edges, Tensor params, int height, int width, float near, "
-    "float max_error, int distribution, bool reversed_, bool squared) -> (Tensor, Tensor, Tensor)"
+    "float max_error, int distribution, bool reversed_, bool squared) "
+    "-> (Tensor distance, Tensor along, Tensor nearest)"
 )
-_library.define(
+_op.library.define(
     "contour_backward(Tensor upstream, Tensor clip, Tensor faces, Tensor layout, int height, int width, float near, "
-    "Tensor distance, Tensor along, Tensor nearest) -> Tensor"
+    "Tensor distance, Tensor along, Tensor nearest) -> Tensor clip"
 )
 
 
@@ -81,36 +80,18 @@ def contour(
         tensor([[[0.9360]]])
     """
     law = soft.as_distribution(distribution)
+    _op.check_devices("contour", ("clip", "faces", "layout"), (clip, faces, layout))
     check_packed("contour", clip, faces, layout, image_size, near, indices=False)
     positive("contour", "scale", scale, "It is a length in NDC (an area for a squared distribution).")
     if not 0 <= max_error < 1:
         raise fail("contour", "max_error", "in [0, 1)", max_error, "It bounds the error of alpha.")
-    if clip.device.type != "cpu":
-        raise fail(
-            "contour",
-            "clip",
-            "on the CPU (GPU kernels are not released yet)",
-            clip.device,
-            "Use .cpu().",
-            RuntimeError,
-        )
     if edges is None:
         edges = edge_cycles(faces, layout)
     elif edges.shape != faces.shape or edges.dtype != torch.int32:
         raise fail("contour", "edges", f"int32 of shape {tuple(faces.shape)}", edges, "Use reference.edge_cycles.")
-    distance, _, _ = torch.ops.geodiff.contour(
-        clip.contiguous(),
-        _op.int32(faces),
-        layout.to(torch.int64).contiguous(),
-        edges.contiguous(),
-        _params(law, scale),
-        *image_size,
-        near,
-        max_error,
-        -1 if law.kernel_id is None else law.kernel_id,
-        law.is_reversed,
-        law.is_squared,
-    )
+    number = -1 if law.kernel_id is None else law.kernel_id
+    model = (_params(law, scale), *image_size, near, max_error, number, law.is_reversed, law.is_squared)
+    distance, _, _ = _op.run("contour", clip, faces, layout, edges, *model)
     return coverage_of(distance, law, scale)
 
 
@@ -122,128 +103,53 @@ def _params(law: soft.Distribution, scale: Any) -> torch.Tensor:
 
 
 def _forward(
-    clip: torch.Tensor,
-    faces: torch.Tensor,
-    layout: torch.Tensor,
-    edges: torch.Tensor,
-    params: torch.Tensor,
-    height: int,
-    width: int,
-    near: float,
-    max_error: float,
-    distribution: int,
-    reversed_: bool,
-    squared: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, edges: torch.Tensor, params: torch.Tensor,
+    height: int, width: int, near: float, max_error: float, distribution: int, reversed_: bool, squared: bool,
+) -> tuple[torch.Tensor, ...]:  # fmt: skip
     check_indices("contour", clip, faces, layout)
-    distance, along, nearest = _fake_forward(clip, faces, layout, edges, params, height, width)
+    distance, along, nearest = out = _fake(clip, faces, layout, edges, params, height, width)
     numbers = params.tolist()
     if not all(map(math.isfinite, numbers)) or numbers[0] <= 0:
         raise fail("contour", "params", "finite, with a positive scale", str(numbers))
     outside, inside = contour_radii(distribution, reversed_, squared, *numbers, max_error)
-    cpu.extension().contour_forward(
-        clip.detach().numpy(),
-        faces.numpy(),
-        layout.numpy(),
-        edges.numpy(),
-        height,
-        width,
-        near,
-        outside,
-        inside,
-        distance.numpy(),
-        along.numpy(),
-        nearest.numpy(),
-        cpu.threads(),
-    )
-    return distance, along, nearest
+    _op.call(
+        _op.kernels.contour_forward, clip=clip, faces=faces, layout=layout, edges=edges, height=height, width=width,
+        near=near, radius_outside=outside, radius_inside=inside, distance=distance, along=along, nearest=nearest,
+    )  # fmt: skip
+    return out
 
 
 def _backward(
-    upstream: torch.Tensor,
-    clip: torch.Tensor,
-    faces: torch.Tensor,
-    layout: torch.Tensor,
-    height: int,
-    width: int,
-    near: float,
-    distance: torch.Tensor,
-    along: torch.Tensor,
-    nearest: torch.Tensor,
-) -> torch.Tensor:
+    upstream: torch.Tensor, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int,
+    near: float, distance: torch.Tensor, along: torch.Tensor, nearest: torch.Tensor,
+) -> torch.Tensor:  # fmt: skip
     check_indices("contour_backward", clip, faces, layout)
-    _op.check_of_image("contour_backward", "nearest", nearest, (4 * layout[:, 2]).tolist(), least=-2)
+    check_of_image("contour_backward", "nearest", nearest, (4 * layout[:, 2]).tolist(), least=-2)
     grad_clip = torch.empty_like(clip)
-    cpu.extension().contour_backward(
-        clip.detach().numpy(),
-        faces.numpy(),
-        layout.numpy(),
-        height,
-        width,
-        near,
-        distance.detach().numpy(),
-        along.numpy(),
-        nearest.numpy(),
-        upstream.detach().contiguous().numpy(),
-        grad_clip.numpy(),
-        cpu.threads(),
-    )
+    _op.call(
+        _op.kernels.contour_backward, clip=clip, faces=faces, layout=layout, height=height, width=width, near=near,
+        distance=distance, along=along, nearest=nearest, upstream=upstream, grad_clip=grad_clip,
+    )  # fmt: skip
     return grad_clip
 
 
-def _fake_forward(
-    clip: torch.Tensor,
-    faces: torch.Tensor,
-    layout: torch.Tensor,
-    edges: torch.Tensor,
-    params: torch.Tensor,
-    height: int,
-    width: int,
+def _fake(
+    clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, edges: Any, params: Any, height: int, width: int,
     *_: Any,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, ...]:  # fmt: skip
     shape = (layout.shape[0], height, width)
     return clip.new_empty(shape), clip.new_empty(shape), faces.new_empty((*shape, 2), dtype=torch.int32)
 
 
-def _fake_backward(upstream: torch.Tensor, clip: torch.Tensor, *_: Any) -> torch.Tensor:
-    return torch.empty_like(clip)
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-    clip, faces, layout, _, _, height, width, near, *_ = inputs
-    distance, along, nearest = output
-    ctx.mark_non_differentiable(along, nearest)
-    ctx.save_for_backward(clip, faces, layout, distance, along, nearest)
-    ctx.model = (height, width, near)
-
-
-def _autograd(ctx: Any, upstream: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
-    clip, faces, layout, *saved = ctx.saved_tensors
-    grad_clip = torch.ops.geodiff.contour_backward(upstream, clip, faces, layout, *ctx.model, *saved)
-    return (grad_clip, *(None,) * 11)
-
-
-_op.implement(
-    _library,
-    "contour",
-    _forward,
-    {"clip": "N 4", "faces": "int32 F 3", "layout": "int64 B 3", "edges": "int32 F 3", "params": "float64 3"},
-)
-_op.implement(
-    _library,
-    "contour_backward",
-    _backward,
-    {
-        "clip": "N 4",
-        "faces": "int32 F 3",
-        "layout": "int64 B 3",
-        "upstream": "B height width",
-        "distance": "B height width",
-        "along": "B height width",
-        "nearest": "int32 B height width 2",
-    },
-)
-torch.library.register_fake("geodiff::contour", _fake_forward, lib=_library)
-torch.library.register_fake("geodiff::contour_backward", _fake_backward, lib=_library)
-_op.autograd(_library, "contour", _autograd, _setup)
-refuse_second(_library, "contour")
+_SHAPES = {
+    "clip": "N 4",
+    "faces": "int32 F 3",
+    "layout": "int64 B 3",
+    "edges": "int32 F 3",
+    "params": "float64 3",
+    "upstream": "B height width",
+    "distance": "B height width",
+    "along": "B height width",
+    "nearest": "int32 B height width 2",
+}
+_op.register("contour", _forward, _fake, _SHAPES, _backward)

@@ -7,27 +7,26 @@ import torch
 
 from geodiff import reference
 from geodiff.modes import outside_autocast
-from geodiff.native import cpu
 from geodiff.ops import _op
-from geodiff.ops.derivatives import refuse_second
+from geodiff.ops._checks import check_of_image, check_range
 from geodiff.reference.arguments import check_indices, check_packed
 from geodiff.reference.fragments import ORDERS, Fragments, Ranking, check_blend, check_fragments
 from geodiff.validation import fail
 
 _WEIGHT = ORDERS.index("weight")
-_library = torch.library.Library("geodiff", "FRAGMENT")
-_library.define(
+_op.library.define(
     "fragments(Tensor clip, Tensor faces, Tensor layout, Tensor table, Tensor sharpness, int k, int height, int width, "
-    "float near, float blur, int order, float unit) -> (Tensor, Tensor, Tensor, Tensor)"
+    "float near, float blur, int order, float unit) "
+    "-> (Tensor distance, Tensor barycentric, Tensor depth, Tensor face_id)"
 )
-_library.define(
-    "fragments_backward(Tensor up_distance, Tensor up_barycentric, Tensor up_depth, Tensor clip, Tensor faces, "
-    "Tensor layout, Tensor face_id, Tensor distance, int height, int width, float near) -> Tensor"
+_op.library.define(
+    "fragments_backward(Tensor? up_distance, Tensor? up_barycentric, Tensor? up_depth, Tensor clip, Tensor faces, "
+    "Tensor layout, Tensor face_id, Tensor distance, int height, int width, float near) -> Tensor clip"
 )
-_library.define("blend(Tensor values, Tensor index, Tensor weight) -> Tensor")
-_library.define(
-    "blend_backward(Tensor upstream, Tensor values, Tensor index, Tensor weight, bool want_values, bool want_weight) "
-    "-> (Tensor, Tensor)"
+_op.library.define("blend(Tensor values, Tensor index, Tensor weight) -> Tensor")
+_op.library.define(
+    "blend_backward(Tensor upstream, Tensor values, Tensor index, Tensor weight, bool[] wants) "
+    "-> (Tensor values, Tensor weight)"
 )
 
 
@@ -79,139 +78,60 @@ def fragments(
         >>> fragments(clip, *one, blur=0.5, image_size=(1, 1)).barycentric
         tensor([[[[[0.0000, 0.6000, 0.4000]]]]])
     """
+    _op.check_devices("fragments", ("clip", "faces", "layout"), (clip, faces, layout))
     check_packed("fragments", clip, faces, layout, image_size, near, indices=False)
     check_fragments("fragments", clip, layout, k, blur, order, ranking)
-    if clip.device.type != "cpu":
-        fix = "Use .cpu()."
-        raise fail("fragments", "clip", "on the CPU (GPU kernels are not released yet)", clip.device, fix, RuntimeError)
     if image_size[0] * image_size[1] * k >= 2**31:
         raise fail("fragments", "k", "such that H·W·k < 2³¹", k, "Keep fewer fragments, or render smaller images.")
-    table = clip.new_zeros(2) if ranking is None else ranking.table.detach().to(clip.dtype).contiguous()
-    sharpness = clip.new_zeros(0) if ranking is None else ranking.sharpness.detach().to(clip.dtype).contiguous()
-    distance, barycentric, depth, face_id = torch.ops.geodiff.fragments(
-        clip.contiguous(),
-        _op.int32(faces),
-        layout.to(torch.int64).contiguous(),
-        table,
-        sharpness,
-        k,
-        *image_size,
-        near,
-        float(blur),
-        ORDERS.index(order),
-        1.0 if ranking is None else float(ranking.unit),
-    )
+    table = clip.new_zeros(2) if ranking is None else ranking.table.detach().to(clip.dtype)
+    sharpness = clip.new_zeros(0) if ranking is None else ranking.sharpness.detach().to(clip.dtype)
+    unit = 1.0 if ranking is None else float(ranking.unit)
+    model = (table, sharpness, k, *image_size, near, float(blur), ORDERS.index(order), unit)
+    distance, barycentric, depth, face_id = _op.run("fragments", clip, faces, layout, *model)
     return Fragments(face_id, distance, barycentric, depth)
 
 
 def _forward(
-    clip: torch.Tensor,
-    faces: torch.Tensor,
-    layout: torch.Tensor,
-    table: torch.Tensor,
-    sharpness: torch.Tensor,
-    k: int,
-    height: int,
-    width: int,
-    near: float,
-    blur: float,
-    order: int,
-    unit: float,
-) -> tuple[torch.Tensor, ...]:
+    clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, table: torch.Tensor, sharpness: torch.Tensor,
+    k: int, height: int, width: int, near: float, blur: float, order: int, unit: float,
+) -> tuple[torch.Tensor, ...]:  # fmt: skip
     check_indices("fragments", clip, faces, layout)
-    check_fragments(
-        "fragments", clip, layout, k, blur, ORDERS[order], None if order != _WEIGHT else Ranking(table, unit, sharpness)
-    )
+    ranking = Ranking(table, unit, sharpness) if order == _WEIGHT else None
+    check_fragments("fragments", clip, layout, k, blur, ORDERS[order], ranking)
     if len(table) < 2:
         raise fail("fragments", "table", "of two entries or more", table)
-    distance, barycentric, depth, face_id = _fake(clip, faces, layout, table, sharpness, k, height, width)
-    cpu.extension().fragments_forward(
-        clip.detach().numpy(),
-        faces.numpy(),
-        layout.numpy(),
-        height,
-        width,
-        near,
-        order,
-        blur,
-        table.numpy(),
-        unit,
-        sharpness.numpy(),
-        face_id.numpy(),
-        distance.numpy(),
-        barycentric.numpy(),
-        depth.numpy(),
-        cpu.threads(),
-    )
-    return distance, barycentric, depth, face_id
+    distance, barycentric, depth, face_id = out = _fake(clip, faces, layout, table, sharpness, k, height, width)
+    _op.call(
+        _op.kernels.fragments_forward, clip=clip, faces=faces, layout=layout, height=height, width=width, near=near,
+        order=order, blur=blur, table=table, table_unit=unit, sharpness=sharpness, face=face_id, distance=distance,
+        barycentric=barycentric, depth=depth,
+    )  # fmt: skip
+    return out
 
 
 def _backward(
-    up_distance: torch.Tensor,
-    up_barycentric: torch.Tensor,
-    up_depth: torch.Tensor,
-    clip: torch.Tensor,
-    faces: torch.Tensor,
-    layout: torch.Tensor,
-    face_id: torch.Tensor,
-    distance: torch.Tensor,
-    height: int,
-    width: int,
-    near: float,
-) -> torch.Tensor:
+    up_distance: torch.Tensor | None, up_barycentric: torch.Tensor | None, up_depth: torch.Tensor | None,
+    clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, face_id: torch.Tensor, distance: torch.Tensor,
+    height: int, width: int, near: float,
+) -> torch.Tensor:  # fmt: skip
     check_indices("fragments_backward", clip, faces, layout)
-    _op.check_of_image("fragments_backward", "face_id", face_id, layout[:, 2].tolist())
+    check_of_image("fragments_backward", "face_id", face_id, layout[:, 2].tolist())
     grad_clip = torch.zeros_like(clip)
-    cpu.extension().fragments_backward(
-        clip.detach().numpy(),
-        faces.numpy(),
-        layout.numpy(),
-        height,
-        width,
-        near,
-        face_id.numpy(),
-        distance.detach().numpy(),
-        *(up.detach().contiguous().numpy() for up in (up_distance, up_barycentric, up_depth)),
-        grad_clip.numpy(),
-        cpu.threads(),
-    )
+    _op.call(
+        _op.kernels.fragments_backward, clip=clip, faces=faces, layout=layout, height=height, width=width, near=near,
+        face=face_id, distance=distance, up_distance=up_distance, up_barycentric=up_barycentric, up_depth=up_depth,
+        grad_clip=grad_clip,
+    )  # fmt: skip
     return grad_clip
 
 
 def _fake(
-    clip: torch.Tensor,
-    faces: torch.Tensor,
-    layout: torch.Tensor,
-    table: torch.Tensor,
-    sharpness: torch.Tensor,
-    k: int,
-    height: int,
-    width: int,
+    clip: torch.Tensor, faces: Any, layout: torch.Tensor, table: Any, sharpness: Any, k: int, height: int, width: int,
     *_: Any,
-) -> tuple[torch.Tensor, ...]:
+) -> tuple[torch.Tensor, ...]:  # fmt: skip
     shape = (layout.shape[0], height, width, k)
     face_id = layout.new_empty(shape, dtype=torch.int64)
     return clip.new_empty(shape), clip.new_empty((*shape, 3)), clip.new_empty(shape), face_id
-
-
-def _fake_backward(up_distance: Any, up_barycentric: Any, up_depth: Any, clip: torch.Tensor, *_: Any) -> torch.Tensor:
-    return torch.empty_like(clip)
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-    clip, faces, layout, _, _, _, height, width, near, *_ = inputs
-    distance, _, _, face_id = output
-    ctx.mark_non_differentiable(face_id)
-    ctx.save_for_backward(clip, faces, layout, face_id, distance)
-    ctx.size = (height, width, near)
-    ctx.set_materialize_grads(False)
-
-
-def _autograd(ctx: Any, *upstream: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-    none = ctx.saved_tensors[0].new_zeros(0)  # where the loss does not look
-    given = (none if up is None else up for up in upstream[:3])
-    grad_clip = torch.ops.geodiff.fragments_backward(*given, *ctx.saved_tensors, *ctx.size)
-    return (grad_clip, *(None,) * 11)
 
 
 @outside_autocast
@@ -230,116 +150,57 @@ def blend(values: torch.Tensor, index: torch.Tensor, weight: torch.Tensor) -> to
         `(P, C)`.
 
     Gradients: in `values` and `weight`; the same bits on any number of threads. Not twice differentiable.
-    Tensors that are not on the CPU are passed on to the twin.
 
     Raises:
         TypeError, ValueError: wrong dtypes or shapes, or an index out of range.
+        RuntimeError: for tensors that are not on the CPU.
 
     Example:
         >>> blend(torch.tensor([[0.0], [8.0]]), torch.tensor([[0, 1]]), torch.tensor([[0.75, 0.25]]))
         tensor([[2.]])
     """
     check_blend(values, index, weight)
-    if _op.for_twin(values, weight):
+    if _op.for_twin("blend", values=values, index=index, weight=weight):
         return reference.blend(values, index, weight)
-    result: torch.Tensor = torch.ops.geodiff.blend(values.contiguous(), _op.int32(index), weight.contiguous())
+    result: torch.Tensor = _op.run("blend", values, index, weight)
     return result
 
 
 def _blend(values: torch.Tensor, index: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    _op.check_range("blend", "index", index, len(values), "rows of `values`")
+    check_range("blend", "index", index, len(values), "rows of `values`")
     out = _fake_blend(values, index, weight)
-    cpu.extension().blend_forward(
-        values.detach().numpy(), index.numpy(), weight.detach().numpy(), out.numpy(), cpu.threads()
-    )
+    _op.call(_op.kernels.blend_forward, values=values, index=index, weight=weight, out=out)
     return out
+
+
+def _blend_backward(
+    upstream: torch.Tensor, values: torch.Tensor, index: torch.Tensor, weight: torch.Tensor, wants: list[bool]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    check_range("blend_backward", "index", index, len(values), "rows of `values`")
+    grad_values, grad_weight = _op.buffer(values, wants[0]), _op.buffer(weight, wants[1])
+    _op.call(
+        _op.kernels.blend_backward, values=values, index=index, weight=weight, upstream=upstream,
+        grad_values=grad_values, grad_weight=grad_weight,
+    )  # fmt: skip
+    return grad_values, grad_weight
 
 
 def _fake_blend(values: torch.Tensor, index: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return values.new_empty((index.shape[0], values.shape[1]))
 
 
-def _blend_backward(
-    upstream: torch.Tensor,
-    values: torch.Tensor,
-    index: torch.Tensor,
-    weight: torch.Tensor,
-    want_values: bool,
-    want_weight: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    _op.check_range("blend_backward", "index", index, len(values), "rows of `values`")
-    grad_values, grad_weight = _fake_blend_backward(upstream, values, index, weight, want_values, want_weight)
-    grad_values.zero_()
-    cpu.extension().blend_backward(
-        values.detach().numpy(),
-        index.numpy(),
-        weight.detach().numpy(),
-        upstream.detach().contiguous().numpy(),
-        grad_values.numpy(),
-        grad_weight.numpy(),
-        cpu.threads(),
-    )
-    return grad_values, grad_weight
-
-
-def _fake_blend_backward(
-    upstream: torch.Tensor,
-    values: torch.Tensor,
-    index: torch.Tensor,
-    weight: torch.Tensor,
-    want_values: bool,
-    want_weight: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return (
-        values.new_empty(values.shape if want_values else (0,)),
-        weight.new_empty(weight.shape if want_weight else (0,)),
-    )
-
-
-def _setup_blend(ctx: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _autograd_blend(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    want = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
-    values, weight = torch.ops.geodiff.blend_backward(upstream, *ctx.saved_tensors, *want)
-    return values if want[0] else None, None, weight if want[1] else None
-
-
-_op.implement(
-    _library,
-    "fragments",
-    _forward,
-    {"clip": "N 4", "faces": "int32 F 3", "layout": "int64 B 3", "table": "S", "sharpness": "? B"},
-    {"order": (0, 2, "0, 1 or 2")},
-)
-_op.implement(
-    _library,
-    "fragments_backward",
-    _backward,
-    {
-        "clip": "N 4",
-        "faces": "int32 F 3",
-        "layout": "int64 B 3",
-        "face_id": "int64 B height width K",
-        "distance": "B height width K",
-        "up_distance": "? B height width K",
-        "up_barycentric": "? B height width K 3",
-        "up_depth": "? B height width K",
-    },
-)
-_op.implement(_library, "blend", _blend, {"values": "N C", "index": "int32 P J", "weight": "P J"})
-_op.implement(
-    _library,
-    "blend_backward",
-    _blend_backward,
-    {"values": "N C", "index": "int32 P J", "weight": "P J", "upstream": "P C"},
-)
-torch.library.register_fake("geodiff::fragments", _fake, lib=_library)
-torch.library.register_fake("geodiff::fragments_backward", _fake_backward, lib=_library)
-torch.library.register_fake("geodiff::blend", _fake_blend, lib=_library)
-torch.library.register_fake("geodiff::blend_backward", _fake_blend_backward, lib=_library)
-_op.autograd(_library, "fragments", _autograd, _setup)
-refuse_second(_library, "fragments")
-_op.autograd(_library, "blend", _autograd_blend, _setup_blend)
-refuse_second(_library, "blend")
+_SHAPES = {
+    "clip": "N 4",
+    "faces": "int32 F 3",
+    "layout": "int64 B 3",
+    "table": "S",
+    "sharpness": "? B",
+    "face_id": "int64 B height width K",
+    "distance": "B height width K",
+    "up_distance": "? B height width K",
+    "up_barycentric": "? B height width K 3",
+    "up_depth": "? B height width K",
+}
+_op.register("fragments", _forward, _fake, _SHAPES, _backward, numbers={"order": (0, 2, "0, 1 or 2")})
+_OF_BLEND = {"values": "N C", "index": "int32 P J", "weight": "P J", "upstream": "P C"}
+_op.register("blend", _blend, _fake_blend, _OF_BLEND, _blend_backward)

@@ -1,20 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The hard rasteriser: argument checks, and its place in torch.compile."""
 
-from typing import Any
-
 import torch
 
 from geodiff.modes import outside_autocast, refuse_transforms
-from geodiff.native import cpu
 from geodiff.ops import _op
 from geodiff.reference.arguments import check_indices, check_packed
 from geodiff.reference.rasterize import Raster
-from geodiff.validation import fail
 
-_library = torch.library.Library("geodiff", "FRAGMENT")
-_library.define(
-    "rasterize(Tensor clip, Tensor faces, Tensor layout, int height, int width, float near) -> (Tensor, Tensor, Tensor)"
+_op.library.define(
+    "rasterize(Tensor clip, Tensor faces, Tensor layout, int height, int width, float near) "
+    "-> (Tensor face_id, Tensor depth, Tensor barycentric)"
 )
 
 
@@ -56,49 +52,22 @@ def rasterize(
         >>> rasterize(clip, torch.tensor([[0, 1, 2]]), torch.tensor([[0, 0, 1]]), image_size=(1, 1)).depth
         tensor([[[2.]]])
     """
+    _op.check_devices("rasterize", ("clip", "faces", "layout"), (clip, faces, layout))
     check_packed("rasterize", clip, faces, layout, image_size, near, indices=False)
     refuse_transforms("rasterize", "Use geodiff.reference.rasterize, or clip.detach() for constants.", clip)
-    if clip.device.type != "cpu":
-        raise fail(
-            "rasterize",
-            "clip",
-            "on the CPU (GPU kernels are not released yet)",
-            clip.device,
-            "Use .cpu().",
-            RuntimeError,
-        )
-    face_id, depth, barycentric = torch.ops.geodiff.rasterize(
-        clip.detach().contiguous(),
-        _op.int32(faces),
-        layout.to(torch.int64).contiguous(),
-        *image_size,
-        near,
-    )
-    return Raster(face_id, depth, barycentric)
+    return Raster(*_op.run("rasterize", clip.detach(), faces, layout, *image_size, near))
 
 
 def _forward(
     clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     check_indices("rasterize", clip, faces, layout)
-    face_id, depth, barycentric = _fake(clip, faces, layout, height, width, near)
-    cpu.extension().rasterize(
-        clip.numpy(),
-        faces.numpy(),
-        layout.numpy(),
-        height,
-        width,
-        near,
-        face_id.numpy(),
-        depth.numpy(),
-        barycentric.numpy(),
-        cpu.threads(),
-    )
-    return face_id, depth, barycentric
-
-
-def _refuse(ctx: Any, *_: Any) -> None:
-    raise RuntimeError("geodiff::rasterize has no gradient. Use geodiff.reference.rasterize, which has.")
+    face_id, depth, barycentric = out = _fake(clip, faces, layout, height, width, near)
+    _op.call(
+        _op.kernels.rasterize, clip=clip, faces=faces, layout=layout, height=height, width=width, near=near,
+        face=face_id, depth=depth, barycentric=barycentric,
+    )  # fmt: skip
+    return out
 
 
 def _fake(
@@ -108,6 +77,6 @@ def _fake(
     return layout.new_empty(shape, dtype=torch.int64), clip.new_empty(shape), clip.new_empty((*shape, 3))
 
 
-_op.implement(_library, "rasterize", _forward, {"clip": "N 4", "faces": "int32 F 3", "layout": "int64 B 3"})
-_op.autograd(_library, "rasterize", _refuse)
-torch.library.register_fake("geodiff::rasterize", _fake, lib=_library)
+_SHAPES = {"clip": "N 4", "faces": "int32 F 3", "layout": "int64 B 3"}
+_ADVICE = "Use geodiff.reference.rasterize, which has."
+_op.register("rasterize", _forward, _fake, _SHAPES, advice=_ADVICE)

@@ -7,25 +7,23 @@ import torch
 
 from geodiff import reference
 from geodiff.modes import outside_autocast
-from geodiff.native import cpu
 from geodiff.ops import _op
-from geodiff.ops.derivatives import refuse_second
+from geodiff.ops._checks import check_range
 from geodiff.reference.shading import HEAD, LIGHT, WRAPS, check_composite, check_places, check_reflect, check_sample
 from geodiff.validation import fail
 
-_library = torch.library.Library("geodiff", "FRAGMENT")
 _ARGUMENTS = "Tensor rows, Tensor kinds, Tensor image, Tensor normal, Tensor point, bool parallel_view, bool glossy"
-_library.define(f"reflect({_ARGUMENTS}) -> Tensor")
-_library.define(f"reflect_backward(Tensor upstream, {_ARGUMENTS}) -> (Tensor, Tensor, Tensor)")
-_library.define("sample(Tensor image, Tensor uv, Tensor index, int wrap) -> Tensor")
-_library.define(
-    "sample_backward(Tensor upstream, Tensor image, Tensor uv, Tensor index, int wrap, bool want_image, bool want_uv) "
-    "-> (Tensor, Tensor)"
+_op.library.define(f"reflect({_ARGUMENTS}) -> Tensor")
+_op.library.define(f"reflect_backward(Tensor upstream, {_ARGUMENTS}) -> (Tensor rows, Tensor normal, Tensor point)")
+_op.library.define("sample(Tensor image, Tensor uv, Tensor index, int wrap) -> Tensor")
+_op.library.define(
+    "sample_backward(Tensor upstream, Tensor image, Tensor uv, Tensor index, int wrap, bool[] wants) "
+    "-> (Tensor image, Tensor uv)"
 )
-_library.define("composite(Tensor alpha, Tensor color, Tensor place, Tensor background) -> Tensor")
-_library.define(
-    "composite_backward(Tensor upstream, Tensor alpha, Tensor color, Tensor place, Tensor background) "
-    "-> (Tensor, Tensor)"
+_op.library.define("composite(Tensor alpha, Tensor color, Tensor place, Tensor background) -> Tensor")
+_op.library.define(
+    "composite_backward(Tensor upstream, Tensor alpha, Tensor color, Tensor place, Tensor background, bool[] wants) "
+    "-> (Tensor alpha, Tensor color, Tensor background)"
 )
 
 
@@ -57,10 +55,10 @@ def reflect(
         `(P, 6)`: diffuse and highlight.
 
     Gradients: in `rows`, `normal` and `point`; the same bits on any number of threads. Not twice differentiable.
-    Tensors that are not on the CPU are passed on to the twin.
 
     Raises:
         TypeError, ValueError: wrong dtypes or shapes, or an image out of range.
+        RuntimeError: for tensors that are not on the CPU.
 
     Example:
         >>> row = torch.tensor([[0.0, 0, 1, 8, 0.1, 0.1, 0.1, 0, 0, 1, 0.5, 0.5, 0.5, 1, 1, 1, 1, 0, 0]])
@@ -70,72 +68,37 @@ def reflect(
         tensor([[0.6000, 0.6000, 0.6000, 1.0000, 1.0000, 1.0000]])
     """
     check_reflect(rows, kinds, image, normal, point)
-    if _op.for_twin(rows, normal, point):
+    if _op.for_twin("reflect", rows=rows, kinds=kinds, image=image, normal=normal, point=point):
         return reference.reflect(rows, kinds, image, normal, point, parallel_view=parallel_view, glossy=glossy)
-    result: torch.Tensor = torch.ops.geodiff.reflect(
-        rows.contiguous(),
-        _op.int32(kinds),
-        _op.int32(image),
-        normal.contiguous(),
-        point.contiguous(),
-        parallel_view,
-        glossy,
-    )
+    result: torch.Tensor = _op.run("reflect", rows, kinds, image, normal, point, parallel_view, glossy)
     return result
 
 
-def _forward(
-    rows: torch.Tensor,
-    kinds: torch.Tensor,
-    image: torch.Tensor,
-    normal: torch.Tensor,
-    point: torch.Tensor,
-    parallel_view: bool,
-    glossy: bool,
-) -> torch.Tensor:
+def _reflect(
+    rows: torch.Tensor, kinds: torch.Tensor, image: torch.Tensor, normal: torch.Tensor, point: torch.Tensor,
+    parallel_view: bool, glossy: bool,
+) -> torch.Tensor:  # fmt: skip
     _check_lights("reflect", rows, kinds, image, len(normal))
-    out = normal.new_empty((len(normal), 6))
-    cpu.extension().reflect_forward(
-        rows.detach().numpy(),
-        kinds.numpy(),
-        image.numpy(),
-        normal.detach().numpy(),
-        point.detach().numpy(),
-        parallel_view,
-        glossy,
-        out.numpy(),
-        cpu.threads(),
-    )
+    out = _fake_reflect(rows, kinds, image, normal)
+    _op.call(
+        _op.kernels.reflect_forward, rows=rows, kinds=kinds, image=image, normal=normal, point=point,
+        parallel_view=parallel_view, glossy=glossy, out=out,
+    )  # fmt: skip
     return out
 
 
-def _backward(
-    upstream: torch.Tensor,
-    rows: torch.Tensor,
-    kinds: torch.Tensor,
-    image: torch.Tensor,
-    normal: torch.Tensor,
-    point: torch.Tensor,
-    parallel_view: bool,
-    glossy: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _reflect_backward(
+    upstream: torch.Tensor, rows: torch.Tensor, kinds: torch.Tensor, image: torch.Tensor, normal: torch.Tensor,
+    point: torch.Tensor, parallel_view: bool, glossy: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     _check_lights("reflect_backward", rows, kinds, image, len(normal))
     grad_rows = torch.zeros(rows.shape, dtype=torch.float64)
     grad_normal, grad_point = torch.empty_like(normal), torch.empty_like(point)
-    cpu.extension().reflect_backward(
-        rows.detach().numpy(),
-        kinds.numpy(),
-        image.numpy(),
-        normal.detach().numpy(),
-        point.detach().numpy(),
-        parallel_view,
-        glossy,
-        upstream.detach().contiguous().numpy(),
-        grad_normal.numpy(),
-        grad_point.numpy(),
-        grad_rows.numpy(),
-        cpu.threads(),
-    )
+    _op.call(
+        _op.kernels.reflect_backward, rows=rows, kinds=kinds, image=image, normal=normal, point=point,
+        parallel_view=parallel_view, glossy=glossy, upstream=upstream, grad_normal=grad_normal, grad_point=grad_point,
+        grad_rows=grad_rows,
+    )  # fmt: skip
     return grad_rows.to(rows.dtype), grad_normal, grad_point
 
 
@@ -144,27 +107,11 @@ def _check_lights(op: str, rows: torch.Tensor, kinds: torch.Tensor, image: torch
         raise fail(op, "rows", f"of {HEAD + LIGHT * len(kinds)} columns for {len(kinds)} lights", rows)
     if len(image) != points and (len(rows) != 1 or len(image)):
         raise fail(op, "image", f"({points},), one a point, or empty with one row", image)
-    _op.check_range(op, "image", image, len(rows), "rows")
+    check_range(op, "image", image, len(rows), "rows")
 
 
-def _fake(rows: torch.Tensor, kinds: Any, image: Any, normal: torch.Tensor, *_: Any) -> torch.Tensor:
+def _fake_reflect(rows: torch.Tensor, kinds: Any, image: Any, normal: torch.Tensor, *_: Any) -> torch.Tensor:
     return normal.new_empty((normal.shape[0], 6))
-
-
-def _fake_backward(
-    upstream: Any, rows: torch.Tensor, kinds: Any, image: Any, normal: torch.Tensor, point: torch.Tensor, *_: Any
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return torch.empty_like(rows), torch.empty_like(normal), torch.empty_like(point)
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    *tensors, ctx.parallel_view, ctx.glossy = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _autograd(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    grads = torch.ops.geodiff.reflect_backward(upstream, *ctx.saved_tensors, ctx.parallel_view, ctx.glossy)
-    return grads[0], None, None, grads[1], grads[2], None, None
 
 
 @outside_autocast
@@ -182,11 +129,11 @@ def sample(image: torch.Tensor, uv: torch.Tensor, index: torch.Tensor, *, wrap: 
     Returns:
         `(P, C)`.
 
-    Gradients: in `image` and `uv`; the same bits on any number of threads. Not twice differentiable. Tensors that are
-    not on the CPU are passed on to the twin.
+    Gradients: in `image` and `uv`; the same bits on any number of threads. Not twice differentiable.
 
     Raises:
         TypeError, ValueError: wrong dtypes or shapes, or an index out of range.
+        RuntimeError: for tensors that are not on the CPU.
 
     Example:
         >>> image = torch.tensor([[[[0.0], [1.0]]]])
@@ -194,47 +141,33 @@ def sample(image: torch.Tensor, uv: torch.Tensor, index: torch.Tensor, *, wrap: 
         tensor([[0.5000]])
     """
     check_sample(image, uv, index, wrap)
-    if _op.for_twin(image, uv):
+    if _op.for_twin("sample", image=image, uv=uv, index=index):
         return reference.sample(image, uv, index, wrap=wrap)
-    result: torch.Tensor = torch.ops.geodiff.sample(
-        image.contiguous(), uv.contiguous(), _op.int32(index), WRAPS.index(wrap)
-    )
+    result: torch.Tensor = _op.run("sample", image, uv, index, WRAPS.index(wrap))
     return result
 
 
 def _sample(image: torch.Tensor, uv: torch.Tensor, index: torch.Tensor, wrap: int) -> torch.Tensor:
     _check_texels("sample", image, uv, index)
     out = _fake_sample(image, uv)
-    rows = image.detach().reshape(-1, image.shape[3])
-    size = (image.shape[1], image.shape[2], wrap)
-    cpu.extension().texture_forward(rows.numpy(), uv.detach().numpy(), index.numpy(), *size, out.numpy(), cpu.threads())
+    _, height, width, channels = image.shape
+    _op.call(
+        _op.kernels.texture_forward, values=image.reshape(-1, channels), uv=uv, image=index, height=height, width=width,
+        wrap=wrap, out=out,
+    )  # fmt: skip
     return out
 
 
 def _sample_backward(
-    upstream: torch.Tensor,
-    image: torch.Tensor,
-    uv: torch.Tensor,
-    index: torch.Tensor,
-    wrap: int,
-    want_image: bool,
-    want_uv: bool,
+    upstream: torch.Tensor, image: torch.Tensor, uv: torch.Tensor, index: torch.Tensor, wrap: int, wants: list[bool]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     _check_texels("sample_backward", image, uv, index)
-    grad_image = image.new_zeros(image.shape if want_image else (0,))
-    grad_uv = uv.new_empty(uv.shape if want_uv else (0,))
-    cpu.extension().texture_backward(
-        image.detach().reshape(-1, image.shape[3]).numpy(),
-        uv.detach().numpy(),
-        index.numpy(),
-        image.shape[1],
-        image.shape[2],
-        wrap,
-        upstream.detach().contiguous().numpy(),
-        grad_image.numpy(),
-        grad_uv.numpy(),
-        cpu.threads(),
-    )
+    grad_image, grad_uv = _op.buffer(image, wants[0]), _op.buffer(uv, wants[1])
+    _, height, width, channels = image.shape
+    _op.call(
+        _op.kernels.texture_backward, values=image.reshape(-1, channels), uv=uv, image=index, height=height,
+        width=width, wrap=wrap, upstream=upstream, grad_values=grad_image, grad_uv=grad_uv,
+    )  # fmt: skip
     return grad_image, grad_uv
 
 
@@ -243,28 +176,11 @@ def _check_texels(op: str, image: torch.Tensor, uv: torch.Tensor, index: torch.T
         raise fail(op, "image", "of one or more images of one or more texels", image)
     if max(image.shape[1:3]) >= 2**31 or len(index) not in (0, len(uv)):
         raise fail(op, "index", f"({len(uv)},), one a point, or empty for the first image", index)
-    _op.check_range(op, "index", index, len(image), "images")
+    check_range(op, "index", index, len(image), "images")
 
 
 def _fake_sample(image: torch.Tensor, uv: torch.Tensor, *_: Any) -> torch.Tensor:
     return image.new_empty((uv.shape[0], image.shape[3]))
-
-
-def _fake_sample_backward(
-    upstream: Any, image: torch.Tensor, uv: torch.Tensor, index: Any, wrap: int, want_image: bool, want_uv: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return image.new_empty(image.shape if want_image else (0,)), uv.new_empty(uv.shape if want_uv else (0,))
-
-
-def _setup_sample(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    *tensors, ctx.wrap = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _autograd_sample(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    want = ctx.needs_input_grad[:2]
-    image, uv = torch.ops.geodiff.sample_backward(upstream, *ctx.saved_tensors, ctx.wrap, *want)
-    return image if want[0] else None, uv if want[1] else None, None, None
 
 
 @outside_autocast
@@ -283,10 +199,10 @@ def composite(alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, bac
         `(N, C)`.
 
     Gradients: in `alpha`, `color` and `background`; the same bits on any number of threads. Not twice differentiable.
-    Tensors that are not on the CPU are passed on to the twin.
 
     Raises:
         TypeError, ValueError: wrong dtypes or shapes, or places out of order or range.
+        RuntimeError: for tensors that are not on the CPU.
 
     Example:
         >>> white = torch.ones(1, 3)
@@ -295,33 +211,36 @@ def composite(alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, bac
                 [1.0000, 0.7500, 0.7500]])
     """
     check_composite(alpha, color, place, background)
-    if _op.for_twin(alpha, color, background):
+    if _op.for_twin("composite", alpha=alpha, color=color, place=place, background=background):
         return reference.composite(alpha, color, place, background)
-    tensors = (alpha.contiguous(), color.contiguous(), place.contiguous(), background.contiguous())
-    result: torch.Tensor = torch.ops.geodiff.composite(*tensors)
+    result: torch.Tensor = _op.run("composite", alpha, color, place, background)
     return result
 
 
 def _composite(alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
     _check_background("composite", alpha, background)
     out = _fake_composite(alpha, color)
-    tensors = (alpha.detach().numpy(), color.detach().numpy(), place.numpy(), background.detach().numpy())
-    if cpu.extension().composite_forward(*tensors, out.numpy(), cpu.threads()) != len(place):
+    met = _op.call(_op.kernels.composite_forward, alpha=alpha, color=color, place=place, background=background, out=out)
+    if met != len(place):
         check_places(place, len(alpha))
     return out
 
 
 def _composite_backward(
-    upstream: torch.Tensor, alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, background: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+    upstream: torch.Tensor, alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, background: torch.Tensor,
+    wants: list[bool],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     _check_background("composite_backward", alpha, background)
-    grads = _fake_composite_backward(upstream, alpha, color)
-    tensors = (alpha.detach().numpy(), color.detach().numpy(), place.numpy(), background.detach().numpy())
-    up = upstream.detach().contiguous().numpy()
-    met = cpu.extension().composite_backward(*tensors, up, grads[0].numpy(), grads[1].numpy(), cpu.threads())
+    grad_alpha, grad_color, grad_background = torch.empty_like(alpha), torch.empty_like(color), background
+    met = _op.call(
+        _op.kernels.composite_backward, alpha=alpha, color=color, place=place, background=background,
+        upstream=upstream, grad_alpha=grad_alpha, grad_color=grad_color,
+    )  # fmt: skip
     if met != len(place):
         check_places(place, len(alpha))
-    return grads
+    if wants[2]:
+        grad_background = ((1 - alpha)[:, None] * upstream).reshape(-1, *background.shape).sum(dim=0)
+    return grad_alpha, grad_color, grad_background
 
 
 def _check_background(op: str, alpha: torch.Tensor, background: torch.Tensor) -> None:
@@ -333,62 +252,16 @@ def _fake_composite(alpha: torch.Tensor, color: torch.Tensor, *_: Any) -> torch.
     return color.new_empty((alpha.shape[0], color.shape[1]))
 
 
-def _fake_composite_backward(
-    upstream: Any, alpha: torch.Tensor, color: torch.Tensor, *_: Any
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.empty_like(alpha), torch.empty_like(color)
-
-
-def _setup_composite(ctx: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _autograd_composite(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    alpha, color, place, background = ctx.saved_tensors
-    of_background = None
-    if ctx.needs_input_grad[3]:
-        of_background = ((1 - alpha)[:, None] * upstream).reshape(-1, *background.shape).sum(dim=0)
-    grads = torch.ops.geodiff.composite_backward(upstream, alpha, color, place, background)
-    return grads[0], grads[1], None, of_background
-
-
-_op.implement(
-    _library,
-    "reflect",
-    _forward,
-    {"rows": "B R", "kinds": "int32 L", "normal": "P 3", "point": "P 3", "image": "? int32 P"},
-)
-_op.implement(
-    _library,
-    "reflect_backward",
-    _backward,
-    {"rows": "B R", "kinds": "int32 L", "normal": "P 3", "point": "P 3", "image": "? int32 P", "upstream": "P 6"},
-)
-torch.library.register_fake("geodiff::reflect", _fake, lib=_library)
-torch.library.register_fake("geodiff::reflect_backward", _fake_backward, lib=_library)
-_op.autograd(_library, "reflect", _autograd, _setup)
-refuse_second(_library, "reflect")
-_op.implement(_library, "sample", _sample, {"image": "B H W C", "uv": "P 2", "index": "? int32 P"})
-_op.implement(
-    _library,
-    "sample_backward",
-    _sample_backward,
-    {"image": "B H W C", "uv": "P 2", "index": "? int32 P", "upstream": "P C"},
-)
-torch.library.register_fake("geodiff::sample", _fake_sample, lib=_library)
-torch.library.register_fake("geodiff::sample_backward", _fake_sample_backward, lib=_library)
-_op.autograd(_library, "sample", _autograd_sample, _setup_sample)
-refuse_second(_library, "sample")
-_op.implement(
-    _library, "composite", _composite, {"alpha": "N", "color": "P C", "place": "int64 P", "background": "K C"}
-)
-_op.implement(
-    _library,
-    "composite_backward",
-    _composite_backward,
-    {"alpha": "N", "color": "P C", "place": "int64 P", "background": "K C", "upstream": "N C"},
-)
-torch.library.register_fake("geodiff::composite", _fake_composite, lib=_library)
-torch.library.register_fake("geodiff::composite_backward", _fake_composite_backward, lib=_library)
-_op.autograd(_library, "composite", _autograd_composite, _setup_composite)
-refuse_second(_library, "composite")
+_OF_REFLECT = {
+    "rows": "B R",
+    "kinds": "int32 L",
+    "normal": "P 3",
+    "point": "P 3",
+    "image": "? int32 P",
+    "upstream": "P 6",
+}
+_OF_SAMPLE = {"image": "B H W C", "uv": "P 2", "index": "? int32 P", "upstream": "P C"}
+_OF_COMPOSITE = {"alpha": "N", "color": "P C", "place": "int64 P", "background": "K C", "upstream": "N C"}
+_op.register("reflect", _reflect, _fake_reflect, _OF_REFLECT, _reflect_backward)
+_op.register("sample", _sample, _fake_sample, _OF_SAMPLE, _sample_backward)
+_op.register("composite", _composite, _fake_composite, _OF_COMPOSITE, _composite_backward)

@@ -1,36 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """The soft silhouette: argument checks, choice of kernel, and its place in autograd and torch.compile."""
 
+import functools
 import math
 from typing import Any
 
-import numpy as np
 import torch
 
-from geodiff import reference, soft
+from geodiff import members, reference, soft
 from geodiff.modes import outside_autocast
-from geodiff.native import cpu
 from geodiff.ops import _op
+from geodiff.ops._checks import check_of_image
 from geodiff.ops.culling import MAX_ERROR, cull_radius, special_values
-from geodiff.ops.derivatives import refuse_second
 from geodiff.reference.arguments import check_indices, check_packed
 from geodiff.validation import choice, fail, positive
 
 _MODEL = (
     "Tensor params, int height, int width, float near, float max_error, "
-    "int distribution, bool reversed_, bool squared, int tconorm, bool edges"
+    "int distribution, bool reversed_, bool squared, int tconorm, str coverage"
 )
-_library = torch.library.Library("geodiff", "FRAGMENT")
-_library.define(f"silhouette(Tensor clip, Tensor faces, Tensor layout, {_MODEL}) -> (Tensor, Tensor, Tensor)")
-_library.define(
-    "silhouette_backward(Tensor upstream, Tensor clip, Tensor faces, Tensor layout, "
-    f"{_MODEL}, Tensor sum, Tensor best, bool want_params) -> (Tensor, Tensor)"
+_op.library.define(
+    f"silhouette(Tensor clip, Tensor faces, Tensor layout, {_MODEL}) -> (Tensor alpha, Tensor sum, Tensor best)"
+)
+_op.library.define(
+    f"silhouette_backward(Tensor upstream, Tensor clip, Tensor faces, Tensor layout, {_MODEL}, Tensor sum, "
+    "Tensor best, bool[] wants) -> (Tensor clip, Tensor params)"
 )
 
-_GAMMA = 13
-_MAXIMUM = 0
-_PARAMETRIC = frozenset(range(3, 9))
-_POWERS = frozenset(range(5, 9))  # which may keep two numbers of a pixel, see cuda/power_levels.h
+_COVERAGES = ("faces", "edges")
 
 
 @outside_autocast
@@ -86,38 +83,18 @@ def silhouette(
         tensor([[[1.0000]]])
     """
     law, rule = soft.as_distribution(distribution), soft.as_tconorm(tconorm)
+    _op.check_devices("silhouette", ("clip", "faces", "layout"), (clip, faces, layout))
     check_packed("silhouette", clip, faces, layout, image_size, near, indices=False)
     positive("silhouette", "scale", scale, "It is a length in NDC (an area for a squared distribution).")
     if not 0 <= max_error < 1:
         raise fail("silhouette", "max_error", "in [0, 1)", max_error, "It bounds the error of alpha.")
-    edges = choice("silhouette", "coverage", coverage, ("faces", "edges")) == "edges"
+    choice("silhouette", "coverage", coverage, _COVERAGES)
     if law.kernel_id is None or rule.kernel_id is None:
-        model: dict[str, Any] = {"scale": scale, "image_size": image_size, "near": near, "coverage": coverage}
-        return reference.silhouette(clip, faces, layout, distribution=law, tconorm=rule, **model)
-    if clip.device.type != "cpu":
-        raise fail(
-            "silhouette",
-            "clip",
-            "on the CPU (GPU kernels are not released yet)",
-            clip.device,
-            "Use .cpu().",
-            RuntimeError,
-        )
+        options: dict[str, Any] = {"scale": scale, "image_size": image_size, "near": near, "coverage": coverage}
+        return reference.silhouette(clip, faces, layout, distribution=law, tconorm=rule, **options)
     params = _params(scale=scale, shape=law.shape, shift=law.shift, p=rule.p)
-    alpha, _, _ = torch.ops.geodiff.silhouette(
-        clip.contiguous(),
-        _op.int32(faces),
-        layout.to(torch.int64).contiguous(),
-        params,
-        *image_size,
-        near,
-        max_error,
-        law.kernel_id,
-        law.is_reversed,
-        law.is_squared,
-        rule.kernel_id,
-        edges,
-    )
+    model = (*image_size, near, max_error, law.kernel_id, law.is_reversed, law.is_squared, rule.kernel_id, coverage)
+    alpha: torch.Tensor = _op.run("silhouette", clip, faces, layout, params, *model)[0]
     return alpha
 
 
@@ -133,67 +110,47 @@ def _params(**values: Any) -> torch.Tensor:
 
 
 def _model(
-    params: torch.Tensor,
-    faces: int,
-    max_error: float,
-    distribution: int,
-    reversed_: bool,
-    squared: bool,
-    tconorm: int,
-    edges: bool,
-) -> np.ndarray:
+    params: torch.Tensor, faces: int, max_error: float, distribution: int, reversed_: bool, squared: bool, tconorm: int,
+    coverage: str,
+) -> "_op.kernels.SilhouetteModel":  # fmt: skip
+    choice("silhouette", "coverage", coverage, _COVERAGES)
     scale, shape, shift, p = numbers = params.tolist()
     if not all(map(math.isfinite, numbers)) or scale <= 0:
         raise fail("silhouette", "params", "finite, with a positive scale", str(numbers))
     radius = cull_radius(distribution, reversed_, squared, scale, shape, shift, tconorm, p, faces, max_error)
-    log_gamma, digamma = special_values(shape) if distribution == _GAMMA else (0.0, 0.0)
-    return np.array(
-        [distribution, reversed_, squared, scale, shift, shape, log_gamma, digamma, tconorm, p, radius, edges],
-        dtype=np.float64,
-    )
+    log_gamma, digamma = special_values(shape) if members.distribution(distribution).parametric else (0.0, 0.0)
+    return _op.struct(
+        _op.kernels.SilhouetteModel, distribution=distribution, is_reversed=reversed_, is_squared=squared,
+        coverage=coverage, scale=scale, shift=shift, shape=shape, log_gamma_1=log_gamma, digamma=digamma,
+        tconorm=tconorm, p=p, radius=radius,
+    )  # fmt: skip
 
 
 def _forward(
-    clip: torch.Tensor,
-    faces: torch.Tensor,
-    layout: torch.Tensor,
-    params: torch.Tensor,
-    height: int,
-    width: int,
-    near: float,
-    max_error: float,
-    distribution: int,
-    reversed_: bool,
-    squared: bool,
-    tconorm: int,
-    edges: bool = False,
-    pairs: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    pairs: torch.Tensor | None, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, params: torch.Tensor,
+    height: int, width: int, near: float, max_error: float, distribution: int, reversed_: bool, squared: bool,
+    tconorm: int, coverage: str,
+) -> tuple[torch.Tensor, ...]:  # fmt: skip
     check_indices("silhouette", clip, faces, layout)
-    images = layout.shape[0]
-    alpha = clip.new_empty((images, height, width))
-    total = clip.new_zeros((_numbers(tconorm) * images, height, width))
-    best = torch.empty((images, height, width) if tconorm == _MAXIMUM else (0,), dtype=torch.int32)
-    cpu.extension().silhouette_forward(
-        clip.detach().numpy(),
-        faces.numpy(),
-        layout.numpy(),
-        height,
-        width,
-        near,
-        _model(params, _most_faces(layout), max_error, distribution, reversed_, squared, tconorm, edges),
-        alpha.numpy(),
-        total.numpy(),
-        best.numpy(),
-        (torch.empty(0, dtype=torch.int64) if pairs is None else pairs).numpy(),
-        cpu.threads(),
-    )
-    return alpha, total, best
+    alpha, total, best = out = _fake(clip, faces, layout, params, height, width, near, max_error, distribution,
+                                     reversed_, squared, tconorm)  # fmt: skip
+    total.zero_()
+    model = _model(params, _most_faces(layout), max_error, distribution, reversed_, squared, tconorm, coverage)
+    _op.call(
+        _op.kernels.silhouette_forward, clip=clip, faces=faces, layout=layout, height=height, width=width, near=near,
+        model=model, alpha=alpha, sum=total, best=best, pairs=pairs,
+    )  # fmt: skip
+    return out
+
+
+def _keeps(tconorm: int) -> str:
+    """What a pixel keeps of its faces, see members.def."""
+    return members.tconorm(tconorm).kind
 
 
 def _numbers(tconorm: int) -> int:
     """How many numbers a pixel keeps."""
-    return 2 if tconorm in _POWERS else 1
+    return 2 if _keeps(tconorm) == "levels" else 1
 
 
 def _most_faces(layout: torch.Tensor) -> int:
@@ -201,118 +158,50 @@ def _most_faces(layout: torch.Tensor) -> int:
 
 
 def _backward(
-    upstream: torch.Tensor,
-    clip: torch.Tensor,
-    faces: torch.Tensor,
-    layout: torch.Tensor,
-    params: torch.Tensor,
-    height: int,
-    width: int,
-    near: float,
-    max_error: float,
-    distribution: int,
-    reversed_: bool,
-    squared: bool,
-    tconorm: int,
-    edges: bool,
-    total: torch.Tensor,
-    best: torch.Tensor,
-    want_params: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    upstream: torch.Tensor, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, params: torch.Tensor,
+    height: int, width: int, near: float, max_error: float, distribution: int, reversed_: bool, squared: bool,
+    tconorm: int, coverage: str, total: torch.Tensor, best: torch.Tensor, wants: list[bool],
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     check_indices("silhouette_backward", clip, faces, layout)
     images = _numbers(tconorm) * layout.shape[0]
     if total.shape[0] != images:
         raise fail("silhouette_backward", "sum", f"of {images} images for this T-conorm", total)
-    if tconorm != _MAXIMUM:
+    if _keeps(tconorm) != "winner":
         best = best[:0]
     elif best.shape != total.shape:
         raise fail("silhouette_backward", "best", f"of shape {tuple(total.shape)} for the maximum", best)
-    _op.check_of_image("silhouette_backward", "best", best, layout[:, 2].tolist())
-    grad_clip = torch.zeros_like(clip)
-    grad_params = torch.zeros(4, dtype=torch.float64)
-    cpu.extension().silhouette_backward(
-        clip.detach().numpy(),
-        faces.numpy(),
-        layout.numpy(),
-        height,
-        width,
-        near,
-        _model(params, _most_faces(layout), max_error, distribution, reversed_, squared, tconorm, edges),
-        total.numpy(),
-        best.numpy(),
-        upstream.detach().contiguous().numpy(),
-        grad_clip.numpy(),
-        grad_params.numpy(),
-        want_params,
-        want_params and distribution == _GAMMA,
-        want_params and tconorm in _PARAMETRIC,
-        cpu.threads(),
-    )
+    check_of_image("silhouette_backward", "best", best, layout[:, 2].tolist())
+    grad_clip, grad_params = torch.zeros_like(clip), torch.zeros_like(params)
+    model = _model(params, _most_faces(layout), max_error, distribution, reversed_, squared, tconorm, coverage)
+    _op.call(
+        _op.kernels.silhouette_backward, clip=clip, faces=faces, layout=layout, height=height, width=width, near=near,
+        model=model, sum=total, best=best, upstream=upstream, grad_clip=grad_clip, grad_params=grad_params,
+        want_params=wants[1], want_shape=wants[1] and members.distribution(distribution).parametric,
+        want_p=wants[1] and members.tconorm(tconorm).parametric,
+    )  # fmt: skip
     return grad_clip, grad_params
 
 
-def _fake_forward(
+def _fake(
     clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, params: torch.Tensor, *model: Any
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, ...]:
     height, width, tconorm = model[0], model[1], model[7]
     shape = (layout.shape[0], height, width)
-    best = faces.new_empty(shape if tconorm == _MAXIMUM else (0,), dtype=torch.int32)
+    best = faces.new_empty(shape if _keeps(tconorm) == "winner" else (0,), dtype=torch.int32)
     total = clip.new_empty((_numbers(tconorm) * layout.shape[0], height, width))
     return clip.new_empty(shape), total, best
 
 
-def _fake_backward(
-    upstream: torch.Tensor,
-    clip: torch.Tensor,
-    faces: torch.Tensor,
-    layout: torch.Tensor,
-    params: torch.Tensor,
-    *rest: Any,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.empty_like(clip), torch.empty_like(params)
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-    clip, faces, layout, params, *model = inputs
-    _, total, best = output
-    ctx.mark_non_differentiable(total, best)
-    ctx.save_for_backward(clip, faces, layout, params, total, best)
-    ctx.model = model
-
-
-def _autograd(ctx: Any, upstream: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
-    clip, faces, layout, params, total, best = ctx.saved_tensors
-    want_params = ctx.needs_input_grad[3]
-    grad_clip, grad_params = torch.ops.geodiff.silhouette_backward(
-        upstream, clip, faces, layout, params, *ctx.model, total, best, want_params
-    )
-    return (grad_clip, None, None, grad_params if want_params else None, *(None,) * len(ctx.model))
-
-
-_op.implement(
-    _library,
-    "silhouette",
-    _forward,
-    {"clip": "N 4", "faces": "int32 F 3", "layout": "int64 B 3", "params": "float64 4"},
-)
-_op.implement(
-    _library,
-    "silhouette_backward",
-    _backward,
-    {
-        "clip": "N 4",
-        "faces": "int32 F 3",
-        "layout": "int64 B 3",
-        "params": "float64 4",
-        "sum": "_ height width",
-        "best": "? int32 B height width",
-        "upstream": "B height width",
-    },
-)
-torch.library.register_fake("geodiff::silhouette", _fake_forward, lib=_library)
-torch.library.register_fake("geodiff::silhouette_backward", _fake_backward, lib=_library)
-_op.autograd(_library, "silhouette", _autograd, _setup)
-refuse_second(_library, "silhouette")
+_SHAPES = {
+    "clip": "N 4",
+    "faces": "int32 F 3",
+    "layout": "int64 B 3",
+    "params": "float64 4",
+    "sum": "_ height width",
+    "best": "? int32 B height width",
+    "upstream": "B height width",
+}
+_op.register("silhouette", functools.partial(_forward, None), _fake, _SHAPES, _backward)
 
 
 @outside_autocast
@@ -333,23 +222,12 @@ def count_pairs(
     Takes the arguments of `silhouette`; returns integers `(B,)`.
     """
     law, rule = soft.as_distribution(distribution), soft.as_tconorm(tconorm)
+    _op.check_devices("count_pairs", ("clip", "faces", "layout"), (clip, faces, layout))
     check_packed("count_pairs", clip, faces, layout, image_size, near, indices=False)
     if law.kernel_id is None or rule.kernel_id is None:
         raise fail("count_pairs", "distribution", "built in", law, "User-defined ones are evaluated for every pair.")
-    pairs = torch.zeros(len(layout), dtype=torch.int64)
     params = _params(scale=scale, shape=law.shape, shift=law.shift, p=rule.p).detach()
-    _forward(
-        clip.detach().contiguous(),
-        _op.int32(faces),
-        layout.to(torch.int64).contiguous(),
-        params,
-        *image_size,
-        near,
-        max_error,
-        law.kernel_id,
-        law.is_reversed,
-        law.is_squared,
-        rule.kernel_id,
-        pairs=pairs,
-    )
+    model = (*image_size, near, max_error, law.kernel_id, law.is_reversed, law.is_squared, rule.kernel_id, "faces")
+    pairs = torch.zeros(len(layout), dtype=torch.int64)
+    _forward(pairs, *_op.ready("silhouette", clip.detach(), faces, layout, params, *model))
     return pairs

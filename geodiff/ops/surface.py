@@ -7,22 +7,19 @@ import torch
 
 from geodiff import reference
 from geodiff.modes import outside_autocast
-from geodiff.native import cpu
 from geodiff.ops import _op
-from geodiff.ops.derivatives import refuse_second
 from geodiff.reference.shading import HEAD, LIGHT, WRAPS
 from geodiff.reference.surface import check_surface
 from geodiff.validation import fail
 
-_library = torch.library.Library("geodiff", "FRAGMENT")
 _ARGUMENTS = (
     "Tensor uv, Tensor uv_corners, Tensor frame, Tensor corners, Tensor weight, Tensor image, Tensor rows, "
     "Tensor kinds, Tensor texture, int wrap, bool parallel_view, bool glossy"
 )
-_library.define(f"surface({_ARGUMENTS}) -> Tensor")
-_library.define(
-    f"surface_backward(Tensor upstream, {_ARGUMENTS}, bool want_uv, bool want_frame, bool want_rows, "
-    "bool want_texture) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+_op.library.define(f"surface({_ARGUMENTS}) -> Tensor")
+_op.library.define(
+    f"surface_backward(Tensor upstream, {_ARGUMENTS}, bool[] wants) "
+    "-> (Tensor uv, Tensor frame, Tensor weight, Tensor rows, Tensor texture)"
 )
 
 
@@ -64,10 +61,11 @@ def surface(
         `(P, 3)`.
 
     Gradients: in `uv`, `frame`, `weight`, `rows` and `texture`; the same bits on any number of threads. Not twice
-    differentiable. Tensors that are not on the CPU are passed on to the twin.
+    differentiable.
 
     Raises:
         TypeError, ValueError: wrong dtypes or shapes, or an index out of range.
+        RuntimeError: for tensors that are not on the CPU.
 
     Example:
         >>> frame, weight = torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0, 1.0]]), torch.full((1, 3), 1 / 3)
@@ -79,44 +77,25 @@ def surface(
         tensor([[0.6000, 0.0000, 0.0000]])
     """
     check_surface(uv, uv_corners, frame, corners, weight, image, rows, kinds, texture, wrap)
-    if _op.for_twin(uv, frame, weight, rows, texture):
-        options: dict[str, Any] = {"wrap": wrap, "parallel_view": parallel_view, "glossy": glossy}
-        return reference.surface(uv, uv_corners, frame, corners, weight, image, rows, kinds, texture, **options)
-    result: torch.Tensor = torch.ops.geodiff.surface(
-        uv.contiguous(),
-        _op.int32(uv_corners),
-        frame.contiguous(),
-        _op.int32(corners),
-        weight.contiguous(),
-        _op.int32(image),
-        rows.contiguous(),
-        _op.int32(kinds),
-        texture.contiguous(),
-        WRAPS.index(wrap),
-        parallel_view,
-        glossy,
-    )
+    tensors = (uv, uv_corners, frame, corners, weight, image, rows, kinds, texture)
+    if _op.for_twin("surface", **dict(zip(_SHAPES, tensors, strict=False))):
+        return reference.surface(*tensors, wrap=wrap, parallel_view=parallel_view, glossy=glossy)
+    result: torch.Tensor = _op.run("surface", *tensors, WRAPS.index(wrap), parallel_view, glossy)
     return result
 
 
 def _forward(
-    uv: torch.Tensor,
-    uv_corners: torch.Tensor,
-    frame: torch.Tensor,
-    corners: torch.Tensor,
-    weight: torch.Tensor,
-    image: torch.Tensor,
-    rows: torch.Tensor,
-    kinds: torch.Tensor,
-    texture: torch.Tensor,
-    wrap: int,
-    parallel_view: bool,
-    glossy: bool,
-) -> torch.Tensor:
+    uv: torch.Tensor, uv_corners: torch.Tensor, frame: torch.Tensor, corners: torch.Tensor, weight: torch.Tensor,
+    image: torch.Tensor, rows: torch.Tensor, kinds: torch.Tensor, texture: torch.Tensor, wrap: int,
+    parallel_view: bool, glossy: bool,
+) -> torch.Tensor:  # fmt: skip
     _check("surface", uv, uv_corners, frame, corners, image, rows, kinds, texture)
     out = _fake(uv, uv_corners)
-    tensors = [t.numpy() for t in (uv, uv_corners, frame, corners, weight, image, rows, kinds, texture)]
-    cpu.extension().surface_forward(*tensors, wrap, parallel_view, glossy, out.numpy(), cpu.threads())
+    _op.call(
+        _op.kernels.surface_forward, uv=uv, uv_corners=uv_corners, frame=frame, corners=corners, weight=weight,
+        image=image, rows=rows, kinds=kinds, texture=texture, wrap=wrap, parallel_view=parallel_view, glossy=glossy,
+        out=out,
+    )  # fmt: skip
     return out
 
 
@@ -152,87 +131,28 @@ def _check(
 
 
 def _backward(
-    upstream: torch.Tensor,
-    uv: torch.Tensor,
-    uv_corners: torch.Tensor,
-    frame: torch.Tensor,
-    corners: torch.Tensor,
-    weight: torch.Tensor,
-    image: torch.Tensor,
-    rows: torch.Tensor,
-    kinds: torch.Tensor,
-    texture: torch.Tensor,
-    wrap: int,
-    parallel_view: bool,
-    glossy: bool,
-    want_uv: bool,
-    want_frame: bool,
-    want_rows: bool,
-    want_texture: bool,
-) -> tuple[torch.Tensor, ...]:
+    upstream: torch.Tensor, uv: torch.Tensor, uv_corners: torch.Tensor, frame: torch.Tensor, corners: torch.Tensor,
+    weight: torch.Tensor, image: torch.Tensor, rows: torch.Tensor, kinds: torch.Tensor, texture: torch.Tensor,
+    wrap: int, parallel_view: bool, glossy: bool, wants: list[bool],
+) -> tuple[torch.Tensor, ...]:  # fmt: skip
     _check("surface_backward", uv, uv_corners, frame, corners, image, rows, kinds, texture)
-    grad_uv = uv.new_zeros(uv.shape if want_uv else (0,))
-    grad_frame = frame.new_zeros(frame.shape if want_frame else (0,))
-    grad_texture = texture.new_zeros(texture.shape if want_texture else (0,))
-    grad_weight = torch.empty_like(weight)
-    grad_rows = torch.zeros(rows.shape if want_rows else (0,), dtype=torch.float64)
-    tensors = [t.detach().numpy() for t in (uv, uv_corners, frame, corners, weight, image, rows, kinds, texture)]
-    cpu.extension().surface_backward(
-        *tensors,
-        wrap,
-        parallel_view,
-        glossy,
-        upstream.detach().contiguous().numpy(),
-        grad_uv.numpy(),
-        grad_frame.numpy(),
-        grad_weight.numpy(),
-        grad_rows.numpy(),
-        grad_texture.numpy(),
-        cpu.threads(),
+    grad_uv, grad_frame, grad_texture = (
+        _op.buffer(uv, wants[0]),
+        _op.buffer(frame, wants[1]),
+        _op.buffer(texture, wants[4]),
     )
+    grad_weight, grad_rows = torch.empty_like(weight), _op.buffer(rows, wants[3]).double()
+    _op.call(
+        _op.kernels.surface_backward, uv=uv, uv_corners=uv_corners, frame=frame, corners=corners, weight=weight,
+        image=image, rows=rows, kinds=kinds, texture=texture, wrap=wrap, parallel_view=parallel_view, glossy=glossy,
+        upstream=upstream, grad_uv=grad_uv, grad_frame=grad_frame, grad_weight=grad_weight, grad_rows=grad_rows,
+        grad_texels=grad_texture,
+    )  # fmt: skip
     return grad_uv, grad_frame, grad_weight, grad_rows.to(rows.dtype), grad_texture
 
 
 def _fake(uv: torch.Tensor, uv_corners: torch.Tensor, *_: Any) -> torch.Tensor:
     return uv.new_empty((uv_corners.shape[0], 3))
-
-
-def _fake_backward(
-    upstream: Any,
-    uv: torch.Tensor,
-    uv_corners: Any,
-    frame: torch.Tensor,
-    corners: Any,
-    weight: torch.Tensor,
-    image: Any,
-    rows: torch.Tensor,
-    kinds: Any,
-    texture: torch.Tensor,
-    wrap: Any,
-    parallel_view: Any,
-    glossy: Any,
-    want_uv: bool,
-    want_frame: bool,
-    want_rows: bool,
-    want_texture: bool,
-) -> tuple[torch.Tensor, ...]:
-    grad_uv = uv.new_empty(uv.shape if want_uv else (0,))
-    grad_frame = frame.new_empty(frame.shape if want_frame else (0,))
-    grad_texture = texture.new_empty(texture.shape if want_texture else (0,))
-    grad_rows = rows.new_empty(rows.shape if want_rows else (0,))
-    return grad_uv, grad_frame, torch.empty_like(weight), grad_rows, grad_texture
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    ctx.save_for_backward(*inputs[:9])
-    ctx.options = inputs[9:]
-
-
-def _autograd(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    want = tuple(ctx.needs_input_grad[i] for i in (0, 2, 6, 8))
-    grads = torch.ops.geodiff.surface_backward(upstream, *ctx.saved_tensors, *ctx.options, *want)
-    uv, frame, rows, texture = (grads[i] if wanted else None for i, wanted in zip((0, 1, 3, 4), want, strict=True))
-    return uv, None, frame, None, grads[2], None, rows, None, texture, None, None, None
 
 
 _SHAPES = {
@@ -245,10 +165,6 @@ _SHAPES = {
     "rows": "B R",
     "kinds": "int32 L",
     "texture": "Q H W 3",
+    "upstream": "P 3",
 }
-_op.implement(_library, "surface", _forward, _SHAPES)
-_op.implement(_library, "surface_backward", _backward, _SHAPES | {"upstream": "P 3"})
-torch.library.register_fake("geodiff::surface", _fake, lib=_library)
-torch.library.register_fake("geodiff::surface_backward", _fake_backward, lib=_library)
-_op.autograd(_library, "surface", _autograd, _setup)
-refuse_second(_library, "surface")
+_op.register("surface", _forward, _fake, _SHAPES, _backward)

@@ -5,25 +5,20 @@ Where the checks cost more than the sums, as in a loop over small clouds, call `
 `transport_apply` and `transport_apply_gradient`: the same arguments, of one dtype, with one leading axis, on the CPU.
 """
 
-from typing import Any
-
 import torch
 
 from geodiff import reference
 from geodiff.modes import outside_autocast
-from geodiff.native import cpu
 from geodiff.ops import _op
 from geodiff.validation import fail, floating, looks_at_values, positive
 
 _LSE, _APPLY, _APPLY_GRADIENT = range(3)
 _MANY = 1024  # columns, from which on sorting them pays
 
-_library = torch.library.Library("geodiff", "FRAGMENT")
-_library.define("transport_lse(Tensor x, Tensor y, Tensor h, float epsilon, int p) -> Tensor")
-_library.define("transport_apply(Tensor x, Tensor y, Tensor h, Tensor k, Tensor v, float epsilon, int p) -> Tensor")
-_library.define(
-    "transport_apply_gradient(Tensor x, Tensor y, Tensor h, Tensor k, Tensor v, float epsilon, int p) -> Tensor"
-)
+_op.library.define("transport_lse(Tensor x, Tensor y, Tensor h, float epsilon, int p) -> Tensor")
+_ARGUMENTS = "Tensor x, Tensor y, Tensor h, Tensor k, Tensor v, float epsilon, int p"
+_op.library.define(f"transport_apply({_ARGUMENTS}) -> Tensor")
+_op.library.define(f"transport_apply_gradient({_ARGUMENTS}) -> Tensor")
 
 
 @outside_autocast
@@ -56,7 +51,7 @@ def lse(x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, epsilon: float, p: in
         tensor([0.3133])
     """
     batch, (x, y, h) = _checked("lse", x, y, h, None, None, epsilon, p)
-    if _op.for_twin(x, y, h):
+    if _op.for_twin("lse", x=x, y=y, h=h):
         return reference.lse(x, y, h, epsilon, p).reshape(*batch, x.shape[1])
     value = torch.ops.geodiff.transport_lse(x, y, h, float(epsilon), p)
     return value.reshape(*batch, value.shape[-1])
@@ -103,7 +98,7 @@ def apply(
                 [1.3679]])
     """
     batch, (x, y, h, k, v) = _checked("apply", x, y, h, k, v, epsilon, p)
-    if _op.for_twin(x, y, h, k, v):
+    if _op.for_twin("apply", x=x, y=y, h=h, k=k, v=v):
         value = reference.apply(x, y, h, k, v, epsilon, p)
         return value.reshape(*batch, *value.shape[1:])
     value = torch.ops.geodiff.transport_apply(x, y, h, k, v, float(epsilon), p)
@@ -149,7 +144,7 @@ def apply_gradient(
         tensor([[[-0.7358]]])
     """
     batch, (x, y, h, k, v) = _checked("apply_gradient", x, y, h, k, v, epsilon, p)
-    if _op.for_twin(x, y, h, k, v):
+    if _op.for_twin("apply_gradient", x=x, y=y, h=h, k=k, v=v):
         value = reference.apply_gradient(x, y, h, k, v, epsilon, p)
         return value.reshape(*batch, *value.shape[1:])
     value = torch.ops.geodiff.transport_apply_gradient(x, y, h, k, v, float(epsilon), p)
@@ -217,9 +212,7 @@ def _checked(
     positive(where, "epsilon", epsilon, "It has the units of the cost.")
     if p not in (1, 2):
         raise fail(where, "p", "1 or 2", p, "The cost is the distance to this power.")
-    for name, tensor in tensors.items():
-        if tensor.device != x.device:
-            raise fail(where, name, f"on {x.device} like x", str(tensor.device), "Use .to(device).", RuntimeError)
+    _op.check_devices(where, tensors, tensors.values())
     leads = [tensor.shape[: tensor.dim() - tails[name]] for name, tensor in tensors.items()]
     try:
         batch = torch.broadcast_shapes(*leads)
@@ -253,9 +246,7 @@ def _run(
         y = torch.take_along_dim(y, order[..., None], 1)
         h = torch.take_along_dim(h, order, 1)
         v = None if v is None else torch.take_along_dim(v, order[..., None], 1)
-    none = x.new_empty(0)
-    arrays = [(none if tensor is None else tensor.detach().contiguous()).numpy() for tensor in (x, y, h, k, v)]
-    cpu.extension().transport(kind, *arrays, epsilon, p, out.numpy(), cpu.threads())
+    _op.call(_op.kernels.transport, x=x, sum=kind, y=y, h=h, k=k, v=v, epsilon=epsilon, p=p, out=out)
     return out
 
 
@@ -291,19 +282,8 @@ def _apply_gradient(
     return _run(_APPLY_GRADIENT, x, y, h, k, v, epsilon, p, _apply_gradient_fake(x, y, h, k, v, epsilon, p))
 
 
-def _refuse(ctx: Any, *_: Any) -> None:
-    raise RuntimeError(
-        "geodiff: the sums of optimal transport (lse, apply, apply_gradient) have no gradient. Use geodiff.sinkhorn, "
-        "which has, or geodiff.reference, which is plain torch."
-    )
-
-
 _SHAPES = {"x": "B N D", "y": "B M D", "h": "B M", "k": "B N", "v": "B M E"}
-for _name, _implementation, _fake in (
-    ("transport_lse", _lse, _lse_fake),
-    ("transport_apply", _apply, _apply_fake),
-    ("transport_apply_gradient", _apply_gradient, _apply_gradient_fake),
-):
-    _op.implement(_library, _name, _implementation, _SHAPES if "apply" in _name else {n: _SHAPES[n] for n in "xyh"})
-    torch.library.register_fake(f"geodiff::{_name}", _fake, lib=_library)
-    _op.autograd(_library, _name, _refuse)
+_ADVICE = "Use geodiff.sinkhorn, which has, or geodiff.reference, which is plain torch."
+_op.register("transport_lse", _lse, _lse_fake, _SHAPES, advice=_ADVICE)
+_op.register("transport_apply", _apply, _apply_fake, _SHAPES, advice=_ADVICE)
+_op.register("transport_apply_gradient", _apply_gradient, _apply_gradient_fake, _SHAPES, advice=_ADVICE)

@@ -6,22 +6,20 @@ from typing import Any
 import torch
 
 from geodiff.modes import outside_autocast
-from geodiff.native import cpu
 from geodiff.ops import _op
-from geodiff.ops.derivatives import refuse_second
+from geodiff.ops._checks import check_range
 from geodiff.reference.arguments import check_indices, check_packed
 from geodiff.reference.fragments import check_fragments
 from geodiff.reference.visible import Visible
 from geodiff.validation import fail
 
-_library = torch.library.Library("geodiff", "FRAGMENT")
-_library.define(
+_op.library.define(
     "visible(Tensor clip, Tensor faces, Tensor layout, int height, int width, float near, float blur) "
-    "-> (Tensor, Tensor, Tensor, Tensor)"
+    "-> (Tensor barycentric, Tensor place, Tensor face_id, Tensor inside)"
 )
-_library.define(
+_op.library.define(
     "visible_backward(Tensor upstream, Tensor clip, Tensor faces, Tensor layout, Tensor place, Tensor face_id, "
-    "Tensor inside, int height, int width, float near) -> Tensor"
+    "Tensor inside, int height, int width, float near) -> Tensor clip"
 )
 
 
@@ -67,15 +65,13 @@ def visible(
         >>> visible(clip, *one, blur=0.5, image_size=(1, 1)).barycentric
         tensor([[0.0000, 0.6000, 0.4000]])
     """
+    _op.check_devices("visible", ("clip", "faces", "layout"), (clip, faces, layout))
     check_packed("visible", clip, faces, layout, image_size, near, indices=False)
     check_fragments("visible", clip, layout, 1, blur, "visible", None)
-    if clip.device.type != "cpu":
-        fix = "Use .cpu()."
-        raise fail("visible", "clip", "on the CPU (GPU kernels are not released yet)", clip.device, fix, RuntimeError)
     if image_size[0] * image_size[1] >= 2**31:
         raise fail("visible", "image_size", "such that H·W < 2³¹", image_size, "Render in parts.")
-    packed = clip.contiguous(), _op.int32(faces), layout.to(torch.int64).contiguous()
-    barycentric, place, face_id, inside = torch.ops.geodiff.visible(*packed, *image_size, near, float(blur))
+    size = (*image_size, near, float(blur))
+    barycentric, place, face_id, inside = _op.run("visible", clip, faces, layout, *size)
     return Visible(place, face_id, inside, barycentric)
 
 
@@ -83,13 +79,16 @@ def _forward(
     clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, blur: float
 ) -> tuple[torch.Tensor, ...]:
     check_indices("visible", clip, faces, layout)
-    packed = clip.detach().numpy(), faces.numpy(), layout.numpy()
-    winner = faces.new_empty(len(layout), height, width).numpy()
-    native, threads = cpu.extension(), cpu.threads()
-    points = native.visible_find(*packed, height, width, near, blur, winner, threads)
-    out = _outputs(clip, layout, points)
-    barycentric, place, face_id, inside = (part.numpy() for part in out)
-    native.visible_list(*packed, near, winner, place, face_id, inside, barycentric, threads)
+    winner = faces.new_empty(len(layout), height, width)
+    points = _op.call(
+        _op.kernels.visible_find, clip=clip, faces=faces, layout=layout, height=height, width=width, near=near,
+        blur=blur, winner=winner,
+    )  # fmt: skip
+    barycentric, place, face_id, inside = out = _outputs(clip, layout, points)
+    _op.call(
+        _op.kernels.visible_list, clip=clip, faces=faces, layout=layout, near=near, winner=winner, place=place,
+        face=face_id, inside=inside, barycentric=barycentric,
+    )  # fmt: skip
     return out
 
 
@@ -99,34 +98,16 @@ def _outputs(clip: torch.Tensor, layout: torch.Tensor, points: Any) -> tuple[tor
 
 
 def _backward(
-    upstream: torch.Tensor,
-    clip: torch.Tensor,
-    faces: torch.Tensor,
-    layout: torch.Tensor,
-    place: torch.Tensor,
-    face_id: torch.Tensor,
-    inside: torch.Tensor,
-    height: int,
-    width: int,
-    near: float,
-) -> torch.Tensor:
+    upstream: torch.Tensor, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, place: torch.Tensor,
+    face_id: torch.Tensor, inside: torch.Tensor, height: int, width: int, near: float,
+) -> torch.Tensor:  # fmt: skip
     check_indices("visible_backward", clip, faces, layout)
     _check_list(layout, place, face_id, height * width)
     grad_clip = torch.zeros_like(clip)
-    cpu.extension().visible_backward(
-        clip.detach().numpy(),
-        faces.numpy(),
-        layout.numpy(),
-        height,
-        width,
-        near,
-        place.numpy(),
-        face_id.numpy(),
-        inside.numpy(),
-        upstream.detach().contiguous().numpy(),
-        grad_clip.numpy(),
-        cpu.threads(),
-    )
+    _op.call(
+        _op.kernels.visible_backward, clip=clip, faces=faces, layout=layout, height=height, width=width, near=near,
+        place=place, face=face_id, inside=inside, upstream=upstream, grad_clip=grad_clip,
+    )  # fmt: skip
     return grad_clip
 
 
@@ -140,45 +121,20 @@ def _check_list(layout: torch.Tensor, place: torch.Tensor, face_id: torch.Tensor
     ends = torch.searchsorted(place, torch.arange(len(layout) + 1) * pixels).tolist()
     for image, count in enumerate(layout[:, 2].tolist()):
         own = face_id[ends[image] : ends[image + 1]]
-        _op.check_range("visible_backward", "face_id", own, count, f"faces of image {image}")
+        check_range("visible_backward", "face_id", own, count, f"faces of image {image}")
 
 
 def _fake(clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, *_: Any) -> tuple[torch.Tensor, ...]:
-    return _outputs(clip, layout, torch.library.get_ctx().new_dynamic_size())
+    return _outputs(clip, layout, _op.unknown_size())
 
 
-def _fake_backward(upstream: torch.Tensor, clip: torch.Tensor, *_: Any) -> torch.Tensor:
-    return torch.empty_like(clip)
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-    clip, faces, layout, height, width, near, _ = inputs
-    ctx.mark_non_differentiable(*output[1:])
-    ctx.save_for_backward(clip, faces, layout, *output[1:])
-    ctx.size = (height, width, near)
-
-
-def _autograd(ctx: Any, upstream: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
-    grad_clip = torch.ops.geodiff.visible_backward(upstream, *ctx.saved_tensors, *ctx.size)
-    return (grad_clip, *(None,) * 6)
-
-
-_op.implement(_library, "visible", _forward, {"clip": "N 4", "faces": "int32 F 3", "layout": "int64 B 3"})
-_op.implement(
-    _library,
-    "visible_backward",
-    _backward,
-    {
-        "clip": "N 4",
-        "faces": "int32 F 3",
-        "layout": "int64 B 3",
-        "place": "int64 P",
-        "face_id": "int64 P",
-        "inside": "bool P",
-        "upstream": "P 3",
-    },
-)
-torch.library.register_fake("geodiff::visible", _fake, lib=_library)
-torch.library.register_fake("geodiff::visible_backward", _fake_backward, lib=_library)
-_op.autograd(_library, "visible", _autograd, _setup)
-refuse_second(_library, "visible")
+_SHAPES = {
+    "clip": "N 4",
+    "faces": "int32 F 3",
+    "layout": "int64 B 3",
+    "place": "int64 P",
+    "face_id": "int64 P",
+    "inside": "bool P",
+    "upstream": "P 3",
+}
+_op.register("visible", _forward, _fake, _SHAPES, _backward)

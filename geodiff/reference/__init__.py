@@ -2,7 +2,7 @@
 """The pure-torch twin of every op, same name and arguments: slow, plain, any dtype, any plug-in."""
 
 from geodiff.reference.contour import contour, contour_distance
-from geodiff.reference.fragments import Fragments, Ranking, blend, fragments
+from geodiff.reference.fragments import FragmentMaps, Ranking, blend, fragments
 from geodiff.reference.normals import vertex_normals
 from geodiff.reference.outline import edge_cycles
 from geodiff.reference.polygons import Polygons, near_clip, signed_distance
@@ -15,7 +15,7 @@ from geodiff.reference.transport import apply, apply_gradient, lse, pair_cost
 from geodiff.reference.visible import Visible, visible
 
 __all__ = [
-    "Fragments",
+    "FragmentMaps",
     "Polygons",
     "Ranking",
     "Raster",

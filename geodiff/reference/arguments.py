@@ -61,7 +61,8 @@ def check_indices(where: str, clip: torch.Tensor, faces: torch.Tensor, layout: t
         if face_count == 0:
             continue
         own = faces[face_start : face_start + face_count]
-        low, high, count = int(own.min()), int(own.max()), len(clip) - vertex_start
+        least, most = own.aminmax()
+        low, high, count = int(least), int(most), len(clip) - vertex_start
         if low < 0 or high >= count:
             got = f"{low if low < 0 else high} in image {image}"
             raise fail(where, "faces", f"indices from 0 to {count - 1}", got, "Indices count from 0.")

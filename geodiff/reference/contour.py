@@ -25,6 +25,7 @@ def contour(
     image_size: tuple[int, int],
     near: float = 1e-2,
     edges: torch.Tensor | None = None,
+    max_error: float = 1e-4,
     chunk: int = 2**20,
 ) -> torch.Tensor:
     """Render soft silhouettes from the outline: at each pixel the distribution of the distance to it.
@@ -43,6 +44,7 @@ def contour(
         image_size: `(H, W)`.
         near: depth of the near plane, positive.
         edges: not needed here; the op's table of neighbours.
+        max_error: of the op; all pixels are evaluated here.
         chunk: the most pairs held at a time.
 
     Returns:

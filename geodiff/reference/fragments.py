@@ -21,7 +21,7 @@ is turned away counts a thousandth more, and to all is added a ten-thousandth of
 ORDERS = ("depth", "visible", "weight")
 
 
-class Fragments(NamedTuple):
+class FragmentMaps(NamedTuple):
     """What a pixel sees, k faces of it.
 
     Attributes:
@@ -40,6 +40,9 @@ class Fragments(NamedTuple):
     distance: torch.Tensor
     barycentric: torch.Tensor
     depth: torch.Tensor
+
+
+Fragments = FragmentMaps  # what `ops.fragments` still calls it
 
 
 class Ranking(NamedTuple):
@@ -91,7 +94,7 @@ def fragments(
     order: str = "depth",
     ranking: Ranking | None = None,
     chunk: int = 2**20,
-) -> Fragments:
+) -> FragmentMaps:
     """Find k faces for every pixel: those that cover its centre, and those at most `blur` away from it in the image.
 
     A face is seen in the point of it that is nearest to the pixel centre in the image: where the face covers the
@@ -114,7 +117,7 @@ def fragments(
         chunk: the most (pixel, face) pairs held at a time; changes memory, not the result.
 
     Returns:
-        `Fragments`.
+        `FragmentMaps`.
 
     Gradients: of distance, barycentrics and depth in `clip`, at fixed `face_id`. Distances are differentiable as said
     in `signed_distance`; barycentrics and depth bend where the nearest point passes from an edge to a corner. Fragments
@@ -145,9 +148,11 @@ def fragments(
     shape = (len(images), *image_size, k)
     if not images:
         empty = clip.new_empty(shape)
-        return Fragments(faces.new_empty(shape, dtype=torch.int64), empty, clip.new_empty((*shape, 3)), empty.clone())
+        return FragmentMaps(
+            faces.new_empty(shape, dtype=torch.int64), empty, clip.new_empty((*shape, 3)), empty.clone()
+        )
     face_id, distance, barycentric, depth = (torch.stack(parts) for parts in zip(*images, strict=True))
-    return Fragments(
+    return FragmentMaps(
         face_id.reshape(shape), distance.reshape(shape), barycentric.reshape(*shape, 3), depth.reshape(shape)
     )
 

@@ -24,6 +24,7 @@ def silhouette(
     scale: float | torch.Tensor,
     image_size: tuple[int, int],
     near: float = 1e-2,
+    max_error: float = 1e-4,
     coverage: str = "faces",
     chunk: int = 2**20,
 ) -> torch.Tensor:
@@ -49,6 +50,7 @@ def silhouette(
         scale: the scale τ > 0, NDC, or NDC² for a squared distribution; a number or a tensor without axes.
         image_size: `(H, W)`.
         near: depth of the near plane, positive.
+        max_error: of the op; no face is left out here.
         coverage: `"faces"` or `"edges"`.
         chunk: the most (pixel, face) pairs held at a time. If there are more, the backward pass computes each chunk
             again instead of storing it. Changes memory and time, not the result (but for rounding).

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from geodiff import ops
 from geodiff.modes import outside_autocast
-from geodiff.render.packing import pack, warn_if_behind
+from geodiff.render.view import BACKENDS, pack
 from geodiff.scene.camera import Camera
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mesh_batch import MeshBatch
@@ -38,6 +37,7 @@ class Fragments:
     depth: torch.Tensor
     _faces: torch.Tensor = field(repr=False)
     _starts: torch.Tensor = field(repr=False)
+    _backend: str = field(repr=False)
 
     @property
     def mask(self) -> torch.Tensor:
@@ -73,7 +73,8 @@ class Fragments:
         batch = self.face_id.shape[:-3]
         if not matches(values.shape, ("...", "V", "C")):
             raise fail(where, "values", "of shape (..., V, C)", values)
-        if faces is not None and faces.shape != self._faces.shape:
+        corners = self._faces if faces is None else faces
+        if corners.shape != self._faces.shape:
             raise fail(where, "faces", f"of shape {tuple(self._faces.shape)}, one row for each face", faces)
         count = values.shape[-2]
         if values.shape[:-2].numel() != 1:
@@ -88,11 +89,11 @@ class Fragments:
         mask = self.mask.reshape(-1)
         hit = mask.nonzero()[:, 0]
         image = hit // max(math.prod(self.face_id.shape[-3:]), 1)
-        corners = self._faces if faces is None else faces
         start = self._starts[image]
         index = corners[self.face_id.reshape(-1)[hit] + start[:, 0]] + start[:, 1:] + (image * stride)[:, None]
         if index.numel() and int(index.max()) >= len(rows):
             raise fail(where, "values", "one row for each vertex", values, "Or pass faces=.")
+        ops = BACKENDS[self._backend]
         mixed = ops.blend(rows.to(self.barycentric.dtype), index, self.barycentric.reshape(-1, 3)[hit])
         dense = mixed.new_zeros(len(mask), mixed.shape[1]).index_copy(0, hit, mixed)
         return dense.reshape(*self.face_id.shape, mixed.shape[1])
@@ -100,7 +101,13 @@ class Fragments:
 
 @outside_autocast
 def fragments(
-    mesh: Mesh | MeshBatch, camera: Camera, image_size: int | tuple[int, int], k: int = 8, *, blur: float = 0.0
+    mesh: Mesh | MeshBatch,
+    camera: Camera,
+    image_size: int | tuple[int, int],
+    k: int = 8,
+    *,
+    blur: float = 0.0,
+    backend: str = "kernel",
 ) -> Fragments:
     """Find the k nearest faces (in depth) of every pixel, for a shader of one's own.
 
@@ -111,6 +118,7 @@ def fragments(
         k: how many faces a pixel keeps.
         blur: NDC: also faces that miss the pixel centre by no more than this; 0 for hard images. A face of
             distribution F and scale τ counts up to about `τ·F.cull_radius(ε)`.
+        backend: `"kernel"`, or `"reference"` for the slow twin in plain torch.
 
     Returns:
         `Fragments`.
@@ -133,18 +141,14 @@ def fragments(
         True
     """
     size = pixel_size("fragments", image_size)
-    clip, faces, layout, batch = pack("fragments", mesh, camera)
-    warn_if_behind("fragments", clip, layout, camera.near)
-    found = ops.fragments(clip, faces, layout, k=k, blur=blur, image_size=size, near=camera.near)
-    if isinstance(mesh, MeshBatch):
-        starts = layout[:, [1, 0]]
-    else:
-        starts = layout.new_zeros(len(layout), 2)
+    view = pack("fragments", mesh, camera, size, backend)
+    found = view.ops.fragments(*view.packed, **view.frame, k=k, blur=blur)
     return Fragments(
-        face_id=found.face_id.reshape(*batch, *size, k),
-        distance=found.distance.reshape(*batch, *size, k),
-        barycentric=found.barycentric.reshape(*batch, *size, k, 3),
-        depth=found.depth.reshape(*batch, *size, k),
+        face_id=found.face_id.reshape(*view.batch, *size, k),
+        distance=found.distance.reshape(*view.batch, *size, k),
+        barycentric=found.barycentric.reshape(*view.batch, *size, k, 3),
+        depth=found.depth.reshape(*view.batch, *size, k),
         _faces=mesh.faces,
-        _starts=starts,
+        _starts=view.starts,
+        _backend=backend,
     )

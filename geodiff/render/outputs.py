@@ -65,6 +65,19 @@ def _absent() -> torch.Tensor:
     raise TypeError("RenderOutput has its own constructor")
 
 
+class _FieldsThere:
+    """The fields of a class, and of an object those that it has: for `asdict` and `replace` of `dataclasses`."""
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self.fields = fields
+
+    def __get__(self, output: RenderOutput | None, kind: type) -> dict[str, Any]:
+        return {n: f for n, f in self.fields.items() if output is None or n in output.__dict__}
+
+
+RenderOutput.__dataclass_fields__ = _FieldsThere(RenderOutput.__dataclass_fields__)  # type: ignore[assignment]
+
+
 @dataclass(frozen=True)
 class HardOutput:
     """What the hard rasteriser returns; the batch is that of mesh and camera, broadcast.

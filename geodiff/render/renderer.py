@@ -1,29 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a mesh and a camera to images: the soft renderer and the hard rasteriser."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from geodiff import ops, reference, soft
+from geodiff import soft
 from geodiff.modes import kept, outside_autocast
 from geodiff.ops.culling import MAX_ERROR
-from geodiff.render.aggregation import (
-    Found,
-    blur_for,
-    find,
-    find_visible,
-    heaviest,
-    ranking_for,
-    softmax_blur,
-    softmax_weights,
-)
-from geodiff.render.maps import footprint, mixed, needs_footprint, pooled, pooled_maps
+from geodiff.render.coverage import Coverage, Softness, alpha_of, as_coverage
+from geodiff.render.depth import HardDepth, SoftmaxDepth
+from geodiff.render.fragment_list import FragmentList
+from geodiff.render.maps import pooled, pooled_maps
 from geodiff.render.outputs import OUTPUTS, HardOutput, RenderOutput
-from geodiff.render.packing import depth_range, pack, warn_if_behind, warn_if_biased
-from geodiff.render.shading import SHADINGS, Hits, Seen, shade
+from geodiff.render.shading import Shader, as_shader, shade, unlit
+from geodiff.render.view import BACKENDS, View, pack, warn_if_biased
 from geodiff.scene.camera import Camera
 from geodiff.scene.light import Light, as_lights
 from geodiff.scene.mesh import Mesh
@@ -58,8 +50,10 @@ class Renderer:
             tessellated, without seams. It takes no T-conorm. **To optimise a camera, take the contour**: soft faces
             make a mesh fatter the finer it is tessellated, and drive the camera away, by 7 % of its distance for a
             teapot at τ = 0.01, edges by 12 %, where the contour is off by 0.4 %. A camera with a gradient is warned of.
+            Or a model of your own, see `geodiff.render.Coverage`.
         shading: `"unlit"`, `"lambert"` (ambient and diffuse light), `"phong"` (highlights too) or `"gouraud"` (as
-            Phong, but lit at the vertices). Left out: Phong where the call gets lights, else unlit.
+            Phong, but lit at the vertices). Left out: Phong where the call gets lights, else unlit. Or a callable from
+            points seen on a surface, see `geodiff.render.SurfacePoints`, to their colours `(P, 3)`.
         normals: `"smooth"` (of the vertices, interpolated) or `"flat"` (of the faces).
         depth: `"hard"` or `"softmax"`.
         gamma: γ > 0, for softmax: a fraction of the depth range; a float or a tensor without axes.
@@ -75,8 +69,8 @@ class Renderer:
         scale_px: τ in pixels instead of `scale` (for a squared distribution, its root).
         max_error: faces far from a pixel are left out as long as alpha changes by no more than this, and the colour,
             too, with softmax (but for what `max_fragments` leaves out).
-        backend: `"kernel"`, or `"reference"` for the slow twin in plain torch. User-defined distributions and
-            T-conorms always go through the twin.
+        backend: `"kernel"`, or `"reference"` for the slow twins in plain torch, which need no compiled extension.
+            User-defined distributions and T-conorms always go through the twin.
 
     Attributes:
         warn_of_bias: whether a camera with a gradient is to be warned of where ``coverage`` is not ``"contour"``; False
@@ -107,9 +101,9 @@ class Renderer:
         distribution: "soft.Distribution | str | Callable[..., Any]" = "logistic",
         scale: float | torch.Tensor | None = None,
         tconorm: "soft.TConorm | str | Callable[..., Any]" = "probabilistic",
-        coverage: str = "faces",
+        coverage: "str | Coverage | type[Coverage] | Callable[..., Any]" = "faces",
         *,
-        shading: str | None = None,
+        shading: "str | Shader | None" = None,
         normals: str = "smooth",
         depth: str = "hard",
         gamma: float | torch.Tensor = 1e-2,
@@ -126,9 +120,9 @@ class Renderer:
         self.image_size = pixel_size("Renderer", image_size)
         self.distribution = soft.as_distribution(distribution)
         self.tconorm = soft.as_tconorm(tconorm)
-        self.coverage = choice("Renderer", "coverage", coverage, ("faces", "edges", "contour"))
-        self.warn_of_bias = self.coverage != "contour"
-        self.backend = choice("Renderer", "backend", backend, ("kernel", "reference"))
+        self.coverage = coverage
+        self.warn_of_bias = as_coverage("Renderer", coverage).is_biased
+        self.backend = choice("Renderer", "backend", backend, tuple(BACKENDS))
         if scale is not None and scale_px is not None:
             raise fail("Renderer", "scale_px", "given instead of `scale`", "both", "Leave one of them out.")
         if scale_px is not None:
@@ -140,7 +134,8 @@ class Renderer:
         if not isinstance(max_error, int | float) or not 0 <= max_error < 1:
             raise fail("Renderer", "max_error", "in [0, 1)", describe(max_error), "It bounds the error of alpha.")
         self.max_error = max_error
-        self.shading = None if shading is None else choice("Renderer", "shading", shading, SHADINGS)
+        self.shading = shading
+        as_shader("Renderer", "unlit" if shading is None else shading)
         self.normals = choice("Renderer", "normals", normals, ("smooth", "flat"))
         self.depth = choice("Renderer", "depth", depth, ("hard", "softmax"))
         self.gamma = gamma
@@ -185,240 +180,92 @@ class Renderer:
         Args:
             mesh: `vertices (..., V, 3)`, or a `MeshBatch` of B meshes.
             camera: a camera whose batch broadcasts with the mesh's (for a `MeshBatch`: B cameras, or one).
-            lights: one light or several, for rgb; each with the batch of the images, or without one.
+            lights: one light or several, for rgb; each with the batch of the images, or without one. None for
+                ``"unlit"``; a shader of your own takes them or not.
 
         Returns:
             `RenderOutput` with `alpha (..., H, W)` and what `outputs` names; without a batch, `(H, W)`.
 
         A mesh wholly behind the camera gives a warning and an empty image.
         """
-        clip, faces, layout, batch = pack("Renderer", mesh, camera)
-        if self.warn_of_bias and warn_if_biased("Renderer", self.coverage, camera):
-            self.warn_of_bias = False
-        warn_if_behind("Renderer", clip, layout, camera.near)
-        self._check_backgrounds(batch)
-        shading, lights = self._lighting(lights, batch)
         s = self.supersample
         size = (self.image_size[0] * s, self.image_size[1] * s)
-        alpha = self._alpha(clip, faces, layout, mesh, camera.near, size).reshape(*batch, *size)
+        view = pack("Renderer", mesh, camera, size, self.backend)
+        coverage = as_coverage("Renderer", self.coverage)
+        if self.warn_of_bias and coverage.is_biased and warn_if_biased("Renderer", self.coverage, camera):
+            self.warn_of_bias = False
+        self._check_backgrounds(view.batch)
+        shader, lights = self._lighting(lights, view.batch)
+        softness = Softness(self.distribution, self.scale, self.tconorm, self.max_error)
+        flat_alpha = alpha_of(coverage, view, softness)
+        alpha = flat_alpha.reshape(*view.batch, *size)
         wanted = tuple(name for name in self.outputs if name != "alpha")
         if not wanted:
             return RenderOutput(alpha=pooled(alpha, s))
-        images = len(layout)
-        range_ = self._range(mesh, clip, images, camera.near)
-        seen_alpha = alpha.detach().reshape(images, *size)
+        depth: HardDepth | SoftmaxDepth
         if self.depth == "hard":
-            reached = seen_alpha > self.max_error if self.coverage == "edges" else None
-            found = self._find(mesh, clip, faces, layout, camera.near, size, reached)
-            there = None
+            depth = HardDepth(view, coverage, softness)
         else:
-            found, there = self._find_weighted(mesh, clip, faces, layout, camera.near, size, range_, seen_alpha > 0)
-        seen = self._seen(mesh, camera, lights, found, clip, layout, batch, shading, wanted)
-        weights, shares, rest = None, None, None
-        if self.depth == "softmax":
-            weights, shares, rest = self._weights(found, range_)
-        maps = mixed(found, seen, weights, shares, there, wanted)
+            weighing = self.gamma, self.depth_range, self.background_depth, self.max_fragments
+            depth = SoftmaxDepth(view, coverage, softness, *weighing)
+        found = depth.find(flat_alpha.detach(), wanted)
+        colors = shade(view, lights, *found.points, shader=shader, normals=self.normals, wanted=wanted)
+        mixed = depth.mix(found, colors, wanted)
+        maps = {name: value.reshape(*view.batch, *value.shape[1:]) for name, value in mixed.items()}
         result: dict[str, torch.Tensor] = {}
         if "rgb" in wanted:
-            background = self.background.to(device=alpha.device, dtype=alpha.dtype)
-            if weights is None and s == 1:
-                result["rgb"] = self._over(background, alpha, seen, found)
-            else:
-                if weights is None:
-                    color = self._over(alpha.new_zeros(3), alpha, seen, found)
-                else:
-                    color = maps["rgb"].reshape(*batch, *size, 3)
-                    color = alpha[..., None] * color if rest is None else color
-                rest = 1 - alpha if rest is None else rest.reshape(*batch, *size)
-                result["rgb"] = pooled(color, s, 1) + pooled(rest, s)[..., None] * background
-        result.update(pooled_maps({n: m.reshape(*batch, *m.shape[1:]) for n, m in maps.items() if n != "rgb"}, s))
+            result["rgb"] = self._rgb(view, alpha, maps.pop("rgb", None), maps.pop("rest", None), colors.color, found)
+        result.update(pooled_maps(maps, s))
         return RenderOutput(alpha=pooled(alpha, s), **{name: result[name] for name in wanted})
 
-    def _alpha(
-        self,
-        clip: torch.Tensor,
-        faces: torch.Tensor,
-        layout: torch.Tensor,
-        mesh: Mesh | MeshBatch,
-        near: float,
-        size: tuple[int, int],
-    ) -> torch.Tensor:
-        """Return the coverage (B, H, W)."""
-        if self.coverage == "contour":
-            return self._contour(clip, faces, layout, mesh, near, size)
-        model: dict[str, Any] = {
-            "distribution": self.distribution,
-            "tconorm": self.tconorm,
-            "scale": self.scale,
-            "image_size": size,
-            "near": near,
-            "coverage": self.coverage,
-        }
-        if self.backend == "reference":
-            return reference.silhouette(clip, faces, layout, **model)
-        return ops.silhouette(clip, faces, layout, max_error=self.max_error, **model)
-
-    def _lighting(self, lights: Any, batch: tuple[int, ...]) -> tuple[str, list[Light]]:
-        """Return the shading in use and the lights, checked."""
+    def _lighting(self, lights: Any, batch: tuple[int, ...]) -> tuple[Shader, list[Light]]:
+        """Return the shader in use and the lights, checked."""
         if lights is not None and "rgb" not in self.outputs:
             raise fail("Renderer", "outputs", "with 'rgb' where lights are given", str(self.outputs), "Add 'rgb'.")
         shading = self.shading or ("unlit" if lights is None else "phong")
-        if (lights is None) != (shading == "unlit") and "rgb" in self.outputs:
+        shader = as_shader("Renderer", shading)
+        if isinstance(shading, str) and (lights is None) != (shader is unlit) and "rgb" in self.outputs:
             got = "None" if lights is None else "lights"
             expected = f"{'given' if lights is None else 'None'} with shading='{shading}'"
             raise fail("Renderer", "lights", expected, got, "Call render(mesh, camera, lights), or change the shading.")
-        return shading, [] if lights is None else as_lights("Renderer", lights, batch)
+        return shader, [] if lights is None else as_lights("Renderer", lights, batch)
 
-    def _range(self, mesh: Mesh | MeshBatch, clip: torch.Tensor, images: int, near: float) -> torch.Tensor:
-        """Return the near and far depth of each image (B, 2), between which z goes from 1 to 0."""
-        if self.depth == "hard":
-            return clip.new_ones(images, 2)
-        if self.depth_range is not None:
-            return clip.new_tensor(self.depth_range).expand(images, 2)
-        return depth_range(mesh, clip, images, near)
-
-    def _find(
+    def _rgb(
         self,
-        mesh: Mesh | MeshBatch,
-        clip: torch.Tensor,
-        faces: torch.Tensor,
-        layout: torch.Tensor,
-        near: float,
-        size: tuple[int, int],
-        reached: torch.Tensor | None,
-    ) -> Found:
-        """Return the faces that are seen; `reached` (B, H, W) pixels must have one, if there are faces."""
-        twin = self.backend == "reference"
-        options: dict[str, Any] = {"image_size": size, "near": near, "twin": twin}
-        if "rgb" not in self.outputs:
-            return find(clip, faces, layout, **options)  # no map but rgb has a rim
-        blur = blur_for(self.distribution, self.tconorm, self.scale, mesh, self.max_error)
-        if reached is None and not set(self.outputs) - {"rgb", "alpha"}:
-            return find_visible(clip, faces, layout, blur=blur, **options)
-        found = find(clip, faces, layout, blur=blur, **options)
-        # Beyond an acute corner the product over three lines reaches farther than the distance to the face.
-        while reached is not None and math.isfinite(blur):
-            if not bool((reached & (found.fragments.face_id[..., 0] < 0)).any()):
-                break
-            blur = 2 * blur if blur < 2 * max(size) / min(size) else math.inf
-            found = find(clip, faces, layout, blur=blur, **options)
-        return found
-
-    def _find_weighted(
-        self,
-        mesh: Mesh | MeshBatch,
-        clip: torch.Tensor,
-        faces: torch.Tensor,
-        layout: torch.Tensor,
-        near: float,
-        size: tuple[int, int],
-        range_: torch.Tensor,
-        covered: torch.Tensor,
-    ) -> tuple[Found, torch.Tensor | None]:
-        """Return the faces of largest weight, and where some face is near enough for alpha (if not only rgb is wanted).
-
-        `covered` (B, H, W) says where alpha is not 0: without a background among the faces, nothing else has a colour.
-        """
-        options: dict[str, Any] = {"image_size": size, "near": near, "twin": self.backend == "reference"}
-        there = None
-        if set(self.outputs) - {"rgb", "alpha"}:
-            blur = blur_for(self.distribution, self.tconorm, self.scale, mesh, self.max_error)
-            with torch.no_grad():
-                seen = find_visible(clip, faces, layout, blur=blur, **options)
-                there = seen.dense(torch.ones_like(seen.barycentric[:, 0]))[..., 0] > 0
-            covered = covered | there
-        ranking = ranking_for(self.distribution, self.scale, self.gamma, range_)
-        options |= {"ranking": ranking, "within": covered if self.background_depth is None else None}
-        options["blur"] = math.inf  # beyond an acute corner, alpha of edges has no face near it
-        if self.coverage != "edges" or self.background_depth is not None:
-            depths, rule = clip[:, 2].detach().clamp(min=near), self.tconorm
-            options["blur"] = softmax_blur(
-                ranking, rule, self.gamma, self.depth_range, depths, self.background_depth, layout, self.max_error
-            )
-        if self.max_fragments is not None:
-            return find(clip, faces, layout, k=self.max_fragments, **options), there
-        k, kept = 32, None
-        while kept is None:
-            found = find(clip, faces, layout, k=k, **options)
-            with torch.no_grad():
-                kept = heaviest(found, self._weights(found, range_)[0], layout, self.max_error)
-            k *= 2
-        return kept, there
-
-    def _weights(self, found: Found, range_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        return softmax_weights(found, self.distribution, self.scale, self.gamma, range_, self.background_depth)
-
-    def _seen(
-        self,
-        mesh: Mesh | MeshBatch,
-        camera: Camera,
-        lights: list[Light],
-        found: Found,
-        clip: torch.Tensor,
-        layout: torch.Tensor,
-        batch: tuple[int, ...],
-        shading: str,
-        wanted: tuple[str, ...],
-    ) -> Seen:
-        """Return colour, normal and texture coordinates of each fragment that is there."""
-        options: dict[str, Any] = {"shading": shading, "normals": self.normals, "wanted": wanted}
-        shorter = min(self.image_size) * self.supersample
-        footprints = footprint(found, clip, mesh.faces, layout, shorter) if needs_footprint(mesh, wanted) else None
-        if isinstance(mesh, Mesh):
-            hits = Hits(found.image, found.face, found.barycentric, footprints)
-            return shade(mesh, camera, lights, hits, batch, **options)
-        # Meshes of their own textures and sizes: one after another. The fragments come image by image.
-        ends = torch.bincount(found.image, minlength=len(mesh)).tolist()
-        pieces = [None] * len(mesh) if footprints is None else list(footprints.split(ends))
-        parts = []
-        for i, (face, barycentric, piece) in enumerate(
-            zip(found.face.split(ends), found.barycentric.split(ends), pieces, strict=True)
-        ):
-            eye = camera[i if len(camera) > 1 else 0] if camera.batch_shape else camera
-            own = [light.select(batch, i) for light in lights]
-            hits = Hits(torch.zeros_like(face), face, barycentric, piece)
-            parts.append(shade(mesh[i], eye, own, hits, (), **options))
-        joined = (
-            None if any(v is None for v in values) else torch.cat([v for v in values if v is not None])
-            for values in zip(*parts, strict=True)
-        )
-        return Seen(*joined)
-
-    def _over(self, background: torch.Tensor, alpha: torch.Tensor, seen: Seen, found: Found) -> torch.Tensor:
-        """Return the colours of a hard image (..., H, W, 3) over a colour or an image."""
-        assert seen.color is not None
-        module = reference if self.backend == "reference" else ops
-        if background.dim() > 1 and background.shape[:-3].numel() != 1:
-            background = background.expand(*alpha.shape, 3)
-        color = module.composite(alpha.reshape(-1), seen.color, found.place, background.reshape(-1, 3))
-        return color.reshape(*alpha.shape, 3)
-
-    def _contour(
-        self,
-        clip: torch.Tensor,
-        faces: torch.Tensor,
-        layout: torch.Tensor,
-        mesh: Mesh | MeshBatch,
-        near: float,
-        size: tuple[int, int],
+        view: View,
+        alpha: torch.Tensor,
+        mixed: torch.Tensor | None,
+        rest: torch.Tensor | None,
+        color: torch.Tensor | None,
+        found: FragmentList,
     ) -> torch.Tensor:
-        model: dict[str, Any] = {
-            "distribution": self.distribution,
-            "scale": self.scale,
-            "image_size": size,
-            "near": near,
-        }
-        if self.backend == "reference":
-            return reference.contour(clip, faces, layout, **model)
-        edges = mesh.edge_cycles if isinstance(mesh, MeshBatch) else mesh.topology.edge_cycles
-        return ops.contour(clip, faces, layout, edges=edges, max_error=self.max_error, **model)
+        """Return the colours over the background: `mixed` ones (..., H, W, 3), or else those of the visible faces."""
+        s, background = self.supersample, self.background.to(device=alpha.device, dtype=alpha.dtype)
+        if mixed is None:
+            assert color is not None
+            if s == 1:
+                return _over(view, background, alpha, color, found)
+            mixed = _over(view, alpha.new_zeros(3), alpha, color, found)
+        elif rest is None:
+            mixed = alpha[..., None] * mixed
+        return pooled(mixed, s, 1) + pooled(1 - alpha if rest is None else rest, s)[..., None] * background
 
     def __repr__(self) -> str:
         scale = float(self.scale)
         return (
             f"Renderer({self.image_size[0]}×{self.image_size[1]}, {self.distribution!r}, scale={scale:g}, "
-            f"{self.tconorm!r}, coverage='{self.coverage}')"
+            f"{self.tconorm!r}, coverage={self.coverage!r})"
         )
+
+
+def _over(
+    view: View, background: torch.Tensor, alpha: torch.Tensor, color: torch.Tensor, found: FragmentList
+) -> torch.Tensor:
+    """Return the colours of a hard image (..., H, W, 3) over a colour or an image."""
+    if background.dim() > 1 and background.shape[:-3].numel() != 1:
+        background = background.expand(*alpha.shape, 3)
+    rgb: torch.Tensor = view.ops.composite(alpha.reshape(-1), color, found.place, background.reshape(-1, 3))
+    return rgb.reshape(*alpha.shape, 3)
 
 
 def _number(name: str, value: Any, fix: str) -> None:
@@ -446,7 +293,9 @@ def _checked_range(value: Any) -> tuple[float, float] | None:
 
 
 @outside_autocast
-def rasterize(mesh: Mesh | MeshBatch, camera: Camera, image_size: int | tuple[int, int]) -> HardOutput:
+def rasterize(
+    mesh: Mesh | MeshBatch, camera: Camera, image_size: int | tuple[int, int], *, backend: str = "kernel"
+) -> HardOutput:
     """Rasterise without softness: a z-buffer, for targets and metrics.
 
     A pixel whose centre is inside a face or on its edge is covered, whatever the face's winding; the nearest face wins,
@@ -456,6 +305,7 @@ def rasterize(mesh: Mesh | MeshBatch, camera: Camera, image_size: int | tuple[in
         mesh: `vertices (..., V, 3)`, or a `MeshBatch` of B meshes.
         camera: a camera whose batch broadcasts with the mesh's.
         image_size: `H` for a square image, or `(H, W)`.
+        backend: `"kernel"`, or `"reference"` for the slow twin in plain torch.
 
     Returns:
         `HardOutput` with `mask`, `depth`, `face_id` (within its own mesh) and `barycentric`.
@@ -472,14 +322,13 @@ def rasterize(mesh: Mesh | MeshBatch, camera: Camera, image_size: int | tuple[in
         tensor([[1.5000]])
     """
     size = pixel_size("rasterize", image_size)
-    clip, faces, layout, batch = pack("rasterize", mesh, camera)
-    warn_if_behind("rasterize", clip, layout, camera.near)
+    view = pack("rasterize", mesh, camera, size, backend)
     with torch.no_grad():
-        raster = ops.rasterize(clip, faces, layout, image_size=size, near=camera.near)
-    face_id = raster.face_id.reshape(*batch, *size)
+        raster = view.ops.rasterize(*view.packed, **view.frame)
+    face_id = raster.face_id.reshape(*view.batch, *size)
     return HardOutput(
         mask=face_id >= 0,
-        depth=raster.depth.reshape(*batch, *size),
+        depth=raster.depth.reshape(*view.batch, *size),
         face_id=face_id,
-        barycentric=raster.barycentric.reshape(*batch, *size, 3),
+        barycentric=raster.barycentric.reshape(*view.batch, *size, 3),
     )

@@ -10,7 +10,18 @@ from geodiff.modes import outside_autocast
 from geodiff.saving import Saved
 from geodiff.scene import intrinsics
 from geodiff.scene.pose import check_batches, check_rotation, line_of_sight, pixel_size, pose, vector
-from geodiff.validation import Place, common_batch, fail, floating, matches, placement, positive, promote, shape_text
+from geodiff.validation import (
+    Place,
+    common_batch,
+    fail,
+    floating,
+    looks_at_values,
+    matches,
+    placement,
+    positive,
+    promote,
+    shape_text,
+)
 
 _FIELDS = ("rotation", "translation", "focal", "principal")
 
@@ -136,7 +147,7 @@ class Camera(Saved):
         positive(where, "distance", distance)
         # cos 90° in floating point is not 0 but a rounding error of π/2.
         rounding = 8 * torch.finfo(e.dtype).eps
-        if up is None and e.device.type == "cpu" and bool((e.detach().cos().abs() < rounding).any()):
+        if up is None and looks_at_values(e) and bool((e.detach().cos().abs() < rounding).any()):
             expected = "other than ±90 where `up` is left out"
             got = "a camera at the pole, where +y has no direction in the image"
             raise fail(
@@ -222,7 +233,7 @@ class Camera(Saved):
             focal = 2.0 / values["extent"]
         else:
             fov = values["fov_deg"]
-            if fov.device.type == "cpu" and not bool(((fov > 0) & (fov < 180)).all()):
+            if looks_at_values(fov) and not bool(((fov > 0) & (fov < 180)).all()):
                 raise fail(where, "fov_deg", "in (0, 180) degrees", str(fov.detach().tolist()))
             focal = 1.0 / (0.5 * fov.deg2rad()).tan()
         focal = focal[..., None].expand(*focal.shape, 2)

@@ -10,7 +10,7 @@ import torch
 from geodiff.modes import outside_autocast
 from geodiff.saving import Saved
 from geodiff.scene.pose import vector
-from geodiff.validation import broadcasts_to, common_batch, fail, matches, promote
+from geodiff.validation import broadcasts_to, common_batch, fail, looks_at_values, matches, promote
 
 
 class Light(Saved):
@@ -100,7 +100,7 @@ class DirectionalLight(Light):
 
     def __init__(self, direction: Any, color: Any = (1.0, 1.0, 1.0)) -> None:
         self._set(direction=direction, color=color)
-        if self.direction.device.type == "cpu" and bool((self.direction.detach() == 0).all(dim=-1).any()):
+        if looks_at_values(self.direction) and bool((self.direction.detach() == 0).all(dim=-1).any()):
             raise fail("DirectionalLight", "direction", "other than zero", "(0, 0, 0)", "Point it towards the light.")
 
 
@@ -132,7 +132,7 @@ class PointLight(Light):
     def __init__(self, position: Any, color: Any = (1.0, 1.0, 1.0), attenuation: Any = (1.0, 0.0, 0.0)) -> None:
         self._set(position=position, color=color, attenuation=attenuation)
         at = self.attenuation.detach()
-        if at.device.type == "cpu" and bool(((at < 0).any(dim=-1) | (at == 0).all(dim=-1)).any()):
+        if looks_at_values(at) and bool(((at < 0).any(dim=-1) | (at == 0).all(dim=-1)).any()):
             fix = "(1, 0, 0) does not fade."
             raise fail("PointLight", "attenuation", "three numbers ≥ 0, not all 0", str(at.tolist()), fix)
 
@@ -167,6 +167,6 @@ def check_reflection(where: str, name: str, value: torch.Tensor) -> torch.Tensor
         value = value.expand(3)
     if not matches(value.shape, ("...", 3)):
         raise fail(where, name, "a number or of shape (..., 3)", value)
-    if value.device.type == "cpu" and bool((value.detach() < 0).any()):
+    if looks_at_values(value) and bool((value.detach() < 0).any()):
         raise fail(where, name, "0 or more", f"{float(value.detach().min()):g}")
     return value

@@ -4,6 +4,7 @@
 import copy
 import os
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -409,7 +410,12 @@ class Mesh(Saved):
     @property
     def vertex_normals(self) -> torch.Tensor:
         """(..., V, 3) unit normals, weighted by area. See ``ops.vertex_normals``."""
-        return self._quantity("vertex_normals", lambda vertices, _: ops.vertex_normals(vertices, self.faces_int32))
+        return self.vertex_normals_by(ops)
+
+    def vertex_normals_by(self, backend: ModuleType) -> torch.Tensor:
+        """Return `vertex_normals` as `geodiff.ops` or its twin `geodiff.reference` computes them."""
+        name = f"{backend.__name__}.vertex_normals"
+        return self._quantity(name, lambda vertices, _: backend.vertex_normals(vertices, self.faces_int32))
 
     @property
     def bounds(self) -> torch.Tensor:

@@ -3,11 +3,10 @@
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from geodiff.modes import outside_autocast, refuse_torch_func
-from geodiff.native import cpu
+from geodiff.ops import _op
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mesh_batch import MeshBatch
 from geodiff.scene.quantities import face_normals, safe_length
@@ -186,20 +185,10 @@ def _nearest_faces(x: torch.Tensor, vertices: torch.Tensor, faces: torch.Tensor)
             for one, mesh in zip(x.flatten(0, -3), vertices.flatten(0, -3), strict=True)
         ]
         return torch.stack(parts).reshape(x.shape[:-1]) if parts else faces.new_zeros(x.shape[:-1])
-    found = nearest_triangle(x.reshape(-1, 3).cpu().numpy(), vertices[faces].cpu().numpy())
-    return torch.from_numpy(found).to(x.device).reshape(x.shape[:-1])
-
-
-def nearest_triangle(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Return the index (N,) of the triangle nearest to each point, exactly, by a tree of boxes.
-
-    Args:
-        points: (N, 3) float64.
-        corners: (F, 3, 3) float64, F ≥ 1, about the origin and of a size near 1.
-    """
-    face = np.empty(len(points), dtype=np.int64)
-    cpu.extension().nearest_triangle(np.ascontiguousarray(corners), np.ascontiguousarray(points), face, cpu.threads())
-    return face
+    queries, corners = x.reshape(-1, 3).cpu().contiguous(), vertices[faces].cpu().contiguous()
+    face = torch.empty(len(queries), dtype=torch.int64)
+    _op.call(_op.kernels.nearest_triangle, corners=corners, points=queries, face=face)
+    return face.to(x.device).reshape(x.shape[:-1])
 
 
 def _corners(values: torch.Tensor, faces: torch.Tensor, face: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 """Images on surfaces: what a texture is, and its colour at texture coordinates."""
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -120,13 +121,19 @@ class Texture(Saved):
         Raises:
             ValueError: `uv` of the wrong shape, or a batch without `index`.
         """
+        return self.sample_by(ops, uv, lod, index)
+
+    def sample_by(
+        self, backend: ModuleType, uv: torch.Tensor, lod: torch.Tensor | None, index: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return `sample` as `geodiff.ops` or its twin `geodiff.reference` computes it."""
         floating("Texture.sample", "uv", uv, ("P", 2), finite=False)
         if index is None and self.batch_shape.numel() != 1:
             raise fail("Texture.sample", "index", "given for a batch of textures", "None", "Say which one each has.")
         if self.filter == "bilinear" and (not self.mipmaps or lod is None):
             image = self.image.reshape(-1, *self.shape[-3:]).to(uv.dtype)
             which = torch.zeros(0, dtype=torch.int64, device=uv.device) if index is None else index
-            return ops.sample(image, uv, which, wrap=self.wrap)
+            return backend.sample(image, uv, which, wrap=self.wrap)
         if lod is None or not self.mipmaps:
             lod = torch.zeros_like(uv[:, 0])
         # Two levels: texels of both in one table, blended at once.
@@ -141,7 +148,7 @@ class Texture(Saved):
         parts = [self._terms(uv, table[level, 0], table[level, 1], start[level], index) for level in (fine, coarse)]
         rows = torch.cat([level.reshape(-1, self.shape[-1]) for level in levels])
         weight = torch.cat([parts[0][1] * (1 - part), parts[1][1] * part], dim=1)
-        return ops.blend(rows.to(uv.dtype), torch.cat([parts[0][0], parts[1][0]], dim=1), weight)
+        return backend.blend(rows.to(uv.dtype), torch.cat([parts[0][0], parts[1][0]], dim=1), weight)
 
     def _terms(
         self, uv: torch.Tensor, height: Any, width: Any, start: Any, index: torch.Tensor | None

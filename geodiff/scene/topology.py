@@ -6,7 +6,7 @@ import torch
 from geodiff.modes import cached, kept
 from geodiff.reference.outline import edge_cycles
 from geodiff.saving import Saved
-from geodiff.validation import fail, integers
+from geodiff.validation import fail, integers, looks_at_values
 
 
 class Topology(Saved):
@@ -39,7 +39,7 @@ class Topology(Saved):
         fix = "Triangulate quads with Mesh.triangulated()." if faces.dim() == 2 and faces.shape[-1] > 3 else ""
         self.faces = kept(integers("Mesh", "faces", faces.detach(), ("F", 3), fix))
         self.num_vertices = num_vertices
-        if self.faces.numel():
+        if self.faces.numel() and looks_at_values(self.faces):
             low, high = (int(x) for x in torch.aminmax(self.faces))
             if low < 0 or high >= num_vertices:
                 where = int(((self.faces < 0) | (self.faces >= num_vertices)).any(dim=1).nonzero()[0, 0])

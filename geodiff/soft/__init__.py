@@ -1,62 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Relaxed primitives: distributions that soften a step, T-conorms that soften an "or", and the family they span."""
 
+from geodiff.soft import distributions, skewed, tconorm_powers, tconorms
 from geodiff.soft.distribution_base import Distribution
-from geodiff.soft.distributions import (
-    Cauchy,
-    CubicHermite,
-    Exponential,
-    Gamma,
-    Gaussian,
-    GumbelMax,
-    GumbelMin,
-    Heaviside,
-    HyperbolicSecant,
-    Laplace,
-    Levy,
-    Logistic,
-    Reciprocal,
-    Uniform,
-    WignerSemicircle,
-)
+from geodiff.soft.distributions import *  # noqa: F403
 from geodiff.soft.family import Member, family, member
 from geodiff.soft.names import DISTRIBUTIONS, TCONORMS, as_distribution, as_tconorm, from_kernel, tconorm_from_kernel
+from geodiff.soft.skewed import *  # noqa: F403
 from geodiff.soft.tconorm_base import TConorm, TNorm
-from geodiff.soft.tconorm_powers import AczelAlsina, Dombi, SchweizerSklar, Yager
-from geodiff.soft.tconorms import Average, Einstein, Frank, Hamacher, Maximum, Probabilistic
+from geodiff.soft.tconorm_powers import *  # noqa: F403
+from geodiff.soft.tconorms import *  # noqa: F403
 
 __all__ = [
     "DISTRIBUTIONS",
     "TCONORMS",
-    "AczelAlsina",
-    "Average",
-    "Cauchy",
-    "CubicHermite",
     "Distribution",
-    "Dombi",
-    "Einstein",
-    "Exponential",
-    "Frank",
-    "Gamma",
-    "Gaussian",
-    "GumbelMax",
-    "GumbelMin",
-    "Hamacher",
-    "Heaviside",
-    "HyperbolicSecant",
-    "Laplace",
-    "Levy",
-    "Logistic",
-    "Maximum",
     "Member",
-    "Probabilistic",
-    "Reciprocal",
-    "SchweizerSklar",
     "TConorm",
     "TNorm",
-    "Uniform",
-    "WignerSemicircle",
-    "Yager",
     "as_distribution",
     "as_tconorm",
     "family",
@@ -64,3 +25,7 @@ __all__ = [
     "member",
     "tconorm_from_kernel",
 ]
+__all__ += distributions.__all__
+__all__ += skewed.__all__
+__all__ += tconorms.__all__
+__all__ += tconorm_powers.__all__

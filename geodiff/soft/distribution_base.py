@@ -7,8 +7,18 @@ from typing import Any
 
 import torch
 
+from geodiff import members
 from geodiff.soft import special
-from geodiff.soft.parameters import Frozen, Parameter, Tensor, keep_consistent, number_repr, number_text, parameter
+from geodiff.soft.parameters import (
+    Frozen,
+    Parameter,
+    Tensor,
+    built_in,
+    keep_consistent,
+    number_repr,
+    number_text,
+    parameter,
+)
 from geodiff.validation import fail, floating
 
 _OF_CDF = ("pdf", "survival", "log_cdf", "log_survival", "quantile", "upper_quantile")
@@ -35,6 +45,7 @@ class Distribution:
             exponential), "exponential" or "polynomial"; "unknown" for user-defined ones.
         symmetric: whether F(-x) = 1 - F(x) for every x.
         parametric: whether the constructor takes a shape parameter.
+        samples: shapes that the family lists and tests take; () where there is no parameter.
         shape: the shape parameter, or None.
         shift: h in the canonical form F(x + h), and 1 - F(h - x) if reversed.
         is_reversed: whether the canonical form is the reversed one.
@@ -57,13 +68,18 @@ class Distribution:
     tail: tuple[str, str] = ("unknown", "unknown")
     symmetric: bool = False
     parametric: bool = False
+    samples: tuple[float, ...] = ()
     shape: Parameter | None = None
     shift: Parameter = 0.0
     is_reversed: bool = False
     is_squared: bool = False
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    # With `kernel`, as for each class of the table members.def: what is written there.
+    def __init_subclass__(cls, kernel: bool = False, **options: Any) -> None:
         super().__init_subclass__(**options)
+        if kernel:
+            cls.symmetric = built_in(cls, members.DISTRIBUTIONS).kind == "symmetric"
+            return
         facts = "support", "tail", "symmetric", "formula"
         keep_consistent(cls, Distribution, "cdf", (*_OF_CDF, *facts), ("survival", "log_cdf", "log_survival"))
 
@@ -388,8 +404,6 @@ class ClosedForm(Frozen, Distribution):
 
 class Symmetric(ClosedForm):
     """A distribution with F(-x) = 1 - F(x), given by its lower half: ``_low`` and friends see only z <= 0, q <= ½."""
-
-    symmetric = True
 
     def _low(self, z: Tensor) -> Tensor:
         raise NotImplementedError

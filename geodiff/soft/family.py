@@ -2,10 +2,11 @@
 """The family of silhouette renderers: every distribution and form with every T-conorm, by name."""
 
 import functools
+import re
 from typing import NamedTuple
 
 from geodiff.soft.distribution_base import Distribution
-from geodiff.soft.names import as_distribution, as_tconorm
+from geodiff.soft.names import DISTRIBUTIONS, TCONORMS, as_distribution, as_tconorm, samples_of
 from geodiff.soft.tconorm_base import TConorm
 from geodiff.validation import fail
 
@@ -30,11 +31,6 @@ _THESIS_DISTRIBUTIONS = (
     *(f"gamma({k}){form}" for k in ("0.5", "2") for form in _FORMS[:2]),
     *(f"levy{form}" for form in _FORMS),
 )
-_MORE_DISTRIBUTIONS = (
-    *(f"gamma({k}){form}" for k in ("0.5", "2") for form in _FORMS[2:]),
-    *(f"gamma(4){form}" for form in _FORMS),
-)
-
 _THESIS_TCONORMS = (
     "average",
     "maximum",
@@ -44,12 +40,27 @@ _THESIS_TCONORMS = (
     *(f"frank({p})" for p in ("0.5", "2", "4")),
     *(f"schweizer_sklar({p})" for p in ("-0.5", "-1", "-2", "-4")),
 )
+_OF_THESIS = {"heaviside", *(re.split(r"[.(]", name)[0] for name in (*_THESIS_DISTRIBUTIONS, *_THESIS_TCONORMS))}
+# Other parameters, and members that the source does not have. Heaviside has no gradient.
+_MORE_DISTRIBUTIONS = (
+    *(f"gamma({k}){form}" for k in ("0.5", "2") for form in _FORMS[2:]),
+    *(f"gamma(4){form}" for form in _FORMS),
+    *(
+        f"{made}{form}"
+        for name, cls in DISTRIBUTIONS.items()
+        if name not in _OF_THESIS
+        for made in map(str, samples_of(cls))
+        for form in (_FORMS[:1] if cls.symmetric else _FORMS)
+    ),
+)
+
 _MORE_TCONORMS = (
     "hamacher(0)",
     *(f"{name}(8)" for name in ("hamacher", "yager", "aczel_alsina", "dombi")),
     "frank(0.1)",
     "frank(10)",
     "schweizer_sklar(-8)",
+    *(str(made) for name, cls in TCONORMS.items() if name not in _OF_THESIS for made in samples_of(cls)),
 )
 
 

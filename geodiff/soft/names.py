@@ -7,49 +7,19 @@ from typing import Any
 
 import torch
 
-from geodiff.soft import distributions, tconorm_powers, tconorms
+from geodiff import members
+from geodiff.soft import distributions, skewed, tconorm_powers, tconorms  # noqa: F401 (they fill BUILT_IN)
 from geodiff.soft.distribution_base import Custom, Distribution
-from geodiff.soft.parameters import Parameter
+from geodiff.soft.parameters import BUILT_IN, Parameter
 from geodiff.soft.tconorm_base import CustomTConorm, TConorm
 from geodiff.validation import describe, fail, nearest
 
 DISTRIBUTIONS: dict[str, type[Distribution]] = {
-    cls.name: cls
-    for cls in (
-        distributions.Heaviside,
-        distributions.Uniform,
-        distributions.CubicHermite,
-        distributions.WignerSemicircle,
-        distributions.Gaussian,
-        distributions.Laplace,
-        distributions.Logistic,
-        distributions.HyperbolicSecant,
-        distributions.Cauchy,
-        distributions.Reciprocal,
-        distributions.GumbelMax,
-        distributions.GumbelMin,
-        distributions.Exponential,
-        distributions.Gamma,
-        distributions.Levy,
-    )
+    BUILT_IN[r.struct].name: BUILT_IN[r.struct] for r in members.DISTRIBUTIONS
 }
 """The distributions by name, in the order of their kernel numbers."""
 
-TCONORMS: dict[str, type[TConorm]] = {
-    cls.name: cls
-    for cls in (
-        tconorms.Maximum,
-        tconorms.Probabilistic,
-        tconorms.Einstein,
-        tconorms.Hamacher,
-        tconorms.Frank,
-        tconorm_powers.Yager,
-        tconorm_powers.AczelAlsina,
-        tconorm_powers.Dombi,
-        tconorm_powers.SchweizerSklar,
-        tconorms.Average,
-    )
-}
+TCONORMS: dict[str, type[TConorm]] = {BUILT_IN[r.struct].name: BUILT_IN[r.struct] for r in members.TCONORMS}
 """The T-conorms by name, in the order of their kernel numbers."""
 
 _MODIFIERS = ("shifted", "reversed", "squared")
@@ -124,6 +94,11 @@ def as_tconorm(value: TConorm | type[TConorm] | str | Callable[..., Any]) -> TCo
     raise fail(where, "tconorm", expected, value, error=TypeError)
 
 
+def samples_of(cls: Any) -> list[Any]:
+    """Make one of each of the parameters that a built-in distribution or T-conorm names as its samples."""
+    return [cls(p) for p in cls.samples] if cls.parametric else [cls()]
+
+
 def from_kernel(
     kernel_id: int,
     shape: Parameter = 0.5,
@@ -134,7 +109,7 @@ def from_kernel(
     """Build a distribution from its kernel number and canonical form.
 
     Args:
-        kernel_id: 0 to 14.
+        kernel_id: the number, of `Distribution.kernel_id`.
         shape: the gamma distribution's shape; ignored by the others.
         shift: h in F(x + h), and 1 - F(h - x) if reversed.
         is_reversed: whether it is the reversed form.
@@ -143,10 +118,7 @@ def from_kernel(
     Raises:
         ValueError: for an unknown number.
     """
-    classes = list(DISTRIBUTIONS.values())
-    if not 0 <= kernel_id < len(classes):
-        raise fail("from_kernel", "kernel_id", f"from 0 to {len(classes) - 1}", kernel_id)
-    cls: Any = classes[kernel_id]
+    cls: Any = BUILT_IN[members.distribution(kernel_id).struct]
     result: Distribution = cls(shape) if cls.parametric else cls()
     if isinstance(shift, torch.Tensor) or shift != 0:
         result = result.shifted(shift)
@@ -158,16 +130,13 @@ def tconorm_from_kernel(kernel_id: int, p: Parameter = 0.0) -> TConorm:
     """Build a T-conorm from its kernel number and parameter.
 
     Args:
-        kernel_id: 0 to 9.
+        kernel_id: the number, of `TConorm.kernel_id`.
         p: the parameter; ignored by those without.
 
     Raises:
         ValueError: for an unknown number or a parameter out of range.
     """
-    classes = list(TCONORMS.values())
-    if not 0 <= kernel_id < len(classes):
-        raise fail("tconorm_from_kernel", "kernel_id", f"from 0 to {len(classes) - 1}", kernel_id)
-    cls: Any = classes[kernel_id]
+    cls: Any = BUILT_IN[members.tconorm(kernel_id).struct]
     result: TConorm = cls(p) if cls.parametric else cls()
     return result
 

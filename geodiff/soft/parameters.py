@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from geodiff.members import Row
 from geodiff.validation import describe, fail, floating
 
 Tensor = torch.Tensor
@@ -62,6 +63,18 @@ class Frozen:
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"{self!r} is frozen: cannot delete '{name}'. Build a new one instead.")
+
+
+BUILT_IN: dict[str, Any] = {}
+"""The classes that have kernels, by their structs' names."""
+
+
+def built_in(cls: Any, rows: tuple[Row, ...]) -> Row:
+    """Give a class its kernel: the one whose struct has its name. Returns the row of the table."""
+    (row,) = (row for row in rows if row.struct == cls.__name__)
+    cls.kernel_id, cls.parametric = row.number, row.parametric
+    BUILT_IN[row.struct] = cls
+    return row
 
 
 def keep_consistent(cls: type, root: type, source: str, followers: tuple[str, ...], demanding: tuple[str, ...]) -> None:

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from geodiff import members
 from geodiff.soft import special
-from geodiff.soft.parameters import Frozen, Parameter, Tensor, keep_consistent, number_repr, number_text
+from geodiff.soft.parameters import Frozen, Parameter, Tensor, built_in, keep_consistent, number_repr, number_text
 from geodiff.validation import fail, floating
 
 
@@ -37,6 +38,7 @@ class TConorm:
         name: snake_case name.
         formula: ⊥(a, b) in text.
         parametric: whether the constructor takes a parameter p.
+        samples: parameters that the family lists and tests take; () where there is none.
         p: the parameter, or None.
 
     Example:
@@ -52,10 +54,15 @@ class TConorm:
     name: str = "custom"
     formula: str = ""
     parametric: bool = False
+    samples: tuple[float, ...] = ()
     p: Parameter | None = None
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    # With `kernel`, as for each class of the table members.def: what is written there.
+    def __init_subclass__(cls, kernel: bool = False, **options: Any) -> None:
         super().__init_subclass__(**options)
+        if kernel:
+            built_in(cls, members.TCONORMS)
+            return
         keep_consistent(cls, TConorm, "combine", (*_OF_COMBINE, "_reduce", "_cull_threshold", "formula"), _OF_COMBINE)
 
     def combine(self, a: Tensor, b: Tensor) -> Tensor:

@@ -16,6 +16,13 @@ from geodiff.soft.parameters import Parameter, Tensor
 from geodiff.soft.tconorm_base import Reduced
 from geodiff.soft.tconorms import Additive, from_log_odds
 
+__all__ = [
+    "AczelAlsina",
+    "Dombi",
+    "SchweizerSklar",
+    "Yager",
+]
+
 
 class Power(Additive):
     """A T-conorm that is a p-norm ‖v‖_p of some monotone v(a): s = v^p.
@@ -23,7 +30,6 @@ class Power(Additive):
     The norm is computed from log v with the largest one taken out, so that no power overflows: any p > 0 will do.
     """
 
-    parametric = True
     _range = ("positive and finite", lambda p: p > 0)
 
     def __init__(self, p: Parameter = 2.0) -> None:
@@ -47,7 +53,7 @@ class Power(Additive):
         return torch.as_tensor(self.p).detach() < 1
 
 
-class Yager(Power):
+class Yager(Power, kernel=True):
     """Yager's family min(1, (a^p + b^p)^(1/p)), p > 0; the bounded sum at p = 1. Generator s(a) = a^p, s(1) = 1.
 
     Nilpotent: several values below 1 may reach 1, and there the gradient is 0.
@@ -56,8 +62,8 @@ class Yager(Power):
         p: the parameter, > 0, a number or a tensor with one element. Default 2.
     """
 
-    kernel_id = 5
     name = "yager"
+    samples = (0.5, 1.0, 2.0, 4.0, 8.0)
     formula = "min(1, (a^p + b^p)^(1/p))"
 
     def generator(self, a: Tensor) -> Tensor:
@@ -88,7 +94,7 @@ class Yager(Power):
         return self._number()
 
 
-class AczelAlsina(Power):
+class AczelAlsina(Power, kernel=True):
     """Aczél and Alsina's family 1 - exp(-(L(a)^p + L(b)^p)^(1/p)) with L(a) = -log(1 - a), p > 0.
 
     Generator s(a) = L(a)^p. Probabilistic for p = 1.
@@ -97,8 +103,8 @@ class AczelAlsina(Power):
         p: the parameter, > 0, a number or a tensor with one element. Default 2.
     """
 
-    kernel_id = 6
     name = "aczel_alsina"
+    samples = (0.5, 1.0, 2.0, 4.0, 8.0)
     formula = "1 - exp(-(L(a)^p + L(b)^p)^(1/p)), L(a) = -log(1 - a)"
 
     def generator(self, a: Tensor) -> Tensor:
@@ -135,7 +141,7 @@ class AczelAlsina(Power):
         return p * length ** (p - 1) / (1 - a)
 
 
-class Dombi(Power):
+class Dombi(Power, kernel=True):
     """Dombi's family o/(1 + o), o = (o(a)^p + o(b)^p)^(1/p) with the odds o(a) = a/(1 - a), p > 0.
 
     Generator s(a) = (a/(1 - a))^p. Hamacher's with p = 0 for p = 1.
@@ -144,8 +150,8 @@ class Dombi(Power):
         p: the parameter, > 0, a number or a tensor with one element. Default 2.
     """
 
-    kernel_id = 7
     name = "dombi"
+    samples = (0.5, 1.0, 2.0, 4.0, 8.0)
     formula = "1 / (1 + ((a/(1-a))^p + (b/(1-b))^p)^(-1/p))"
 
     def generator(self, a: Tensor) -> Tensor:
@@ -174,7 +180,7 @@ class Dombi(Power):
         return p * a ** (p - 1) * (1 - a) ** (-p - 1)
 
 
-class SchweizerSklar(Additive):
+class SchweizerSklar(Additive, kernel=True):
     """Schweizer and Sklar's family 1 - ((1 - a)^p + (1 - b)^p - 1)^(1/p), p < 0.
 
     Generator s(a) = (1 - a)^p - 1. Hamacher's with p = 0 for p = -1.
@@ -183,9 +189,8 @@ class SchweizerSklar(Additive):
         p: the parameter, < 0, a number or a tensor with one element. Default -2.
     """
 
-    kernel_id = 8
     name = "schweizer_sklar"
-    parametric = True
+    samples = (-0.5, -1.0, -2.0, -4.0, -8.0)
     formula = "1 - ((1 - a)^p + (1 - b)^p - 1)^(1/p)"
     _range = ("negative and finite", lambda p: p < 0)
     _kept = (-1e30, -1e-30)

@@ -18,13 +18,22 @@ from geodiff.soft.parameters import Parameter, Tensor, parameter
 from geodiff.soft.tconorm_base import LogSpaceTConorm, Reduced, probabilities_of
 from geodiff.validation import fail
 
+__all__ = [
+    "Average",
+    "Einstein",
+    "Frank",
+    "Hamacher",
+    "Maximum",
+    "Probabilistic",
+    "SugenoWeber",
+]
+
 _MOST = 1e30 * (1 + 1e-6)  # 1e30 in float32 is a little more
 
 
-class Maximum(LogSpaceTConorm):
+class Maximum(LogSpaceTConorm, kernel=True):
     """The least T-conorm: max(a, b). Among equal largest values the first one gets the gradient."""
 
-    kernel_id = 0
     name = "maximum"
     formula = "max(a, b)"
 
@@ -47,10 +56,9 @@ class Maximum(LogSpaceTConorm):
         return max_error
 
 
-class Average(LogSpaceTConorm):
+class Average(LogSpaceTConorm, kernel=True):
     """The mean of all values: a baseline, not a T-conorm (neither associative nor with neutral element 0)."""
 
-    kernel_id = 9
     name = "average"
     formula = "(a + b) / 2, and the mean of many"
 
@@ -115,10 +123,9 @@ class Additive(LogSpaceTConorm):
         return float(plain.inverse_generator(room / n))
 
 
-class Probabilistic(Additive):
+class Probabilistic(Additive, kernel=True):
     """The probabilistic sum a + b - ab, with generator s(a) = -log(1 - a)."""
 
-    kernel_id = 1
     name = "probabilistic"
     formula = "a + b - ab"
 
@@ -141,10 +148,9 @@ class Probabilistic(Additive):
         return Reduced(-special.expm1(total), special.log1mexp(-total), total)
 
 
-class Einstein(Additive):
+class Einstein(Additive, kernel=True):
     """The Einstein sum (a + b) / (1 + ab), with generator s(a) = artanh(a); it is Hamacher's with p = 2."""
 
-    kernel_id = 2
     name = "einstein"
     formula = "(a + b) / (1 + ab)"
 
@@ -171,7 +177,7 @@ class Einstein(Additive):
         return Reduced(value, special.log1mexp(-total) - log_one, log_rest)
 
 
-class Hamacher(Additive):
+class Hamacher(Additive, kernel=True):
     """Hamacher's family (a + b + (p - 2)ab) / (1 + (p - 1)ab), p >= 0.
 
     Generator s(a) = log(1 + p·a/(1 - a)) / p, its limit a/(1 - a) at p = 0. Probabilistic for p = 1, Einstein for 2.
@@ -180,9 +186,8 @@ class Hamacher(Additive):
         p: the parameter, from 0 to 1e30, a number or a tensor with one element. Default ½.
     """
 
-    kernel_id = 3
     name = "hamacher"
-    parametric = True
+    samples = (0.5, 1.0, 2.0, 4.0, 0.0, 8.0)
     formula = "(a + b + (p - 2)ab) / (1 + (p - 1)ab)"
     _range = ("from 0 to 1e30", lambda p: (p >= 0) & (p <= _MOST))
     _kept = (0.0, 1e30)
@@ -218,7 +223,7 @@ class Hamacher(Additive):
         return 1 / ((1 - a) * (1 + (self._number() - 1) * a))
 
 
-class Frank(Additive):
+class Frank(Additive, kernel=True):
     """Frank's family 1 - log_p(1 + (p^(1-a) - 1)(p^(1-b) - 1)/(p - 1)), p > 0; probabilistic at p = 1.
 
     Generator s(a) = -log((p^(1-a) - 1)/(p - 1)), continuous in p.
@@ -227,9 +232,8 @@ class Frank(Additive):
         p: the parameter, from 1e-30 to 1e30, a number or a tensor with one element. Default 2.
     """
 
-    kernel_id = 4
     name = "frank"
-    parametric = True
+    samples = (0.5, 1.0, 2.0, 4.0, 0.1, 1 + 1e-7, 10.0)
     formula = "1 - log_p(1 + (p^(1-a) - 1)(p^(1-b) - 1)/(p - 1))"
     _range = ("from 1e-30 to 1e30", lambda p: (p >= 1e-30) & (p <= _MOST))
 
@@ -267,6 +271,86 @@ class Frank(Additive):
         value = torch.where(low, torch.exp(log_a), -special.expm1(log_c))
         log_rest = torch.log1p(-torch.exp(torch.where(low, log_a, log_c)))
         return Reduced(value, torch.where(low, log_a, log_rest), torch.where(low, log_rest, log_c))
+
+
+class SugenoWeber(Additive, kernel=True):
+    """Sugeno and Weber's family min(1, a + b + p·ab), p > -1: an extra, in none of the family's sources.
+
+    Generator s(a) = log(1 + p·a) / p, its limit a at p = 0; s(1) = log(1 + p) / p. The bounded sum at p = 0; it tends
+    to the probabilistic sum as p tends to -1. Nilpotent: several values below 1 may reach 1, and there the gradient is
+    0. (Klement, Mesiar and Pap's λ is -p / (1 + p).)
+
+    Args:
+        p: the parameter, above -1 and up to 1e30, a number or a tensor with one element. Default -½.
+    """
+
+    name = "sugeno_weber"
+    samples = (-0.99, -0.5, 0.0, 1.0, 8.0)
+    formula = "min(1, a + b + p·ab)"
+    _range = ("above -1 and up to 1e30", lambda p: (p > -1) & (p <= _MOST))
+    _kept = (math.nextafter(-1, 0), 1e30)
+
+    def __init__(self, p: Parameter = -0.5) -> None:
+        super().__init__(p)
+
+    def _combine(self, a: Tensor, b: Tensor) -> Tensor:
+        value = a + b + self._p(a) * a * b
+        return torch.where(value < 1, value, 1.0)
+
+    def generator(self, a: Tensor) -> Tensor:
+        """log(1 + p·a) / p."""
+        return a * torch.exp(special.log_log1p_ratio(self._p(a) * a))
+
+    def inverse_generator(self, s: Tensor) -> Tensor:
+        """(exp(p·s) - 1) / p, at most 1."""
+        p, limit = self._p(s), self.generator(torch.ones_like(s))
+        low = torch.minimum(s, limit)
+        return torch.where(s < limit, low * torch.exp(special.log_expm1_ratio(p * low)), 1.0)
+
+    def _reduce_finite(self, log_a: Tensor, log_c: Tensor, dim: int) -> Reduced:
+        given, p = log_a.dtype, self._p(log_a.double())  # float32 has nothing between -1 and -1 + 6e-8
+        log_a, log_c = log_a.double(), log_c.double()
+        with torch.no_grad():
+            a, c = torch.exp(log_a), torch.exp(log_c)
+            low, rise = log_a < -0.7, torch.where(p * a < -0.5, c + (1 + p) * a, 1 + p * a)
+            s = torch.where(
+                p * a < -0.5, torch.log(rise) / p, a * torch.exp(special.log_log1p_ratio((p * a).clamp(-0.5)))
+            )
+            # What the largest lacks of s(1), from its 1 - a: in s itself it may be less than rounding.
+            first = log_a.argmax(dim, keepdim=True)
+            near = torch.where(low, 0.0, c / rise)
+            lack = torch.where(
+                low, self.generator(torch.ones_like(s)) - s, near * torch.exp(special.log_log1p_ratio(p * near))
+            )
+            lack = lack.gather(dim, first).squeeze(dim) - s.scatter(dim, first, 0.0).sum(dim)
+        s = special.known(
+            s, (log_a, torch.where(low, a / rise, 0.0)), (log_c, torch.where(low, 0.0, -c / rise)), (p, _by_p(s, p))
+        )
+        t = s.sum(dim)
+        with torch.no_grad():
+            z, free = p * t, lack > 0
+            lack = torch.where(free, lack, 1.0)
+            log_rest = z + torch.log(lack) + special.log_expm1_ratio(p * lack)
+            log_value = torch.log(t) + special.log_expm1_ratio(z)
+            low = log_value < -0.7
+            log_rest = torch.where(low, torch.log1p(-torch.exp(log_value.clamp(max=-0.7))), log_rest)
+            log_value = torch.where(low, log_value, torch.log1p(-torch.exp(log_rest)))
+            value = torch.exp(log_value)
+            slope = torch.where(free, torch.exp(z), 0.0)
+            log_value, log_rest = log_value.clamp(min=-special.BIG), torch.where(free, log_rest, -special.BIG)
+            value, log_value = torch.where(free, value, 1.0), torch.where(free, log_value, 0.0)
+        by_p = -slope * _by_p(t.detach(), p.detach())
+        results = []
+        for result, factor in ((value, torch.ones_like(t)), (log_value, 1 / value), (log_rest, -torch.exp(-log_rest))):
+            factor = torch.where((slope == 0) | (value == 0), 0.0, factor)
+            results.append(special.known(result, (t, slope * factor), (p, by_p * factor)).to(given))
+        return Reduced(*results)
+
+    def _flattest(self) -> float:
+        return 1.0 if self._number() > 0 else 0.0
+
+    def _slope(self, a: float) -> float:
+        return 1 / (1 + self._number() * a)
 
 
 # Helpers --------------------------------------------------------------------------------------------------------------
@@ -312,6 +396,16 @@ def _log_odds_total(s: Tensor, p: Tensor) -> Tensor:
         full = torch.log(most) > math.log(torch.finfo(s.dtype).max) - 1.5  # ⊥ = 1, whatever p
         by_p = torch.where(full, 0.0, most * special.log_expm1_ratio_slope(v))
     return special.known(value.clamp(min=-special.BIG), (s, by_s), (p, by_p))
+
+
+def _by_p(s: Tensor, p: Tensor) -> Tensor:
+    """Slope in p of Sugeno and Weber's generator log(1 + p·a)/p at fixed a, written in s."""
+    z = p * s
+    series = torch.zeros_like(z)
+    for n in range(20, 1, -1):  # (exp(-z) - 1 + z)/z² = Σ (-z)^(n-2)/n!
+        series = 1 / math.factorial(n) - z * series
+    far = (torch.expm1(-z) + z) / (p * p)
+    return -torch.where(z.abs() < 1, s * s * series, far)
 
 
 def _log1p_over(t: Tensor) -> Tensor:

@@ -16,14 +16,12 @@ from geodiff.readers import apart
 from geodiff.readers.shapes import UNITS, Damaged, Missing
 from geodiff.scene.atomic import replacing
 from geodiff.scene.mesh import Mesh
-from geodiff.splines.curve import NURBSCurve
-from geodiff.splines.nurbs_volume import NURBSVolume
+from geodiff.splines.reading import KINDS, Reading, needed
 from geodiff.splines.spline import AXIS_NAMES, NURBS
 from geodiff.splines.surface import NURBSSurface
 from geodiff.validation import check_finite, choice, fail, warn
 
-_KINDS: dict[str, type[NURBS]] = {"curve": NURBSCurve, "surface": NURBSSurface, "volume": NURBSVolume}
-_NAMES = {kind: name for name, kind in _KINDS.items()}
+_NAMES = {kind: name for name, kind in KINDS.items()}
 _SPLINES = ("json", "3dm", "igs", "iges", "stp", "step")
 _MESHES = ("obj", "ply", "stl", "glb")
 _LOAD, _SAVE = "load_splines", "save_splines"
@@ -178,64 +176,6 @@ def save_splines(
             write_occ(part, [_in_space(spline, path) for spline in plain], kind, unit)
 
 
-class Reading:
-    """What has been read of one file so far, and what happens to what cannot be read.
-
-    Args:
-        path: the file, for messages.
-        dtype: of the splines.
-        skip: pass over what is unsupported, with a warning, rather than raise.
-    """
-
-    def __init__(self, path: pathlib.Path, dtype: torch.dtype, skip: bool) -> None:
-        self.path = path
-        self.dtype = dtype
-        self.skip = skip
-        self.splines: list[NURBS] = []
-        self.refused: list[tuple[str, str, str]] = []
-        self.notes: list[str] = []
-
-    def add(self, label: str, points: Any, weights: Any, knots: Sequence[Any], degree: Sequence[int]) -> None:
-        """Keep a spline: control points `(K…, D)`, weights `(K…)` or None; the number of knot vectors says its kind."""
-        kind: Any = tuple(_KINDS.values())[len(knots) - 1]
-        try:
-            tensors = [torch.as_tensor(np.asarray(k, dtype=np.float64)) for k in knots]
-            weights = None if weights is None else torch.as_tensor(np.asarray(weights, dtype=np.float64))
-            points = torch.as_tensor(np.asarray(points, dtype=np.float64))
-            vectors: Any = {1: tensors[:1], 2: tensors, 3: [tensors]}[len(tensors)]
-            spline = kind(points, *vectors, weights=weights, degree=tuple(degree)).to(dtype=self.dtype)
-        except (ValueError, TypeError) as error:
-            raise self.damaged(f"{label}: {error}") from error
-        self.splines.append(spline)
-
-    def refuse(self, what: str, label: str, fix: str) -> None:
-        """Pass over something unsupported, or raise: what it is, where it is, what to do about it."""
-        if not self.skip:
-            hint = f'{fix} Or pass unsupported="skip" to leave it out.'
-            got = f"{self.path} with {label}: {what}"
-            raise fail(_LOAD, "path", "a file of NURBS curves, surfaces and volumes", got, hint)
-        self.refused.append((what, label, fix))
-
-    def warnings(self) -> list[str]:
-        """Return what is to be said about the file: one text about all that was left out."""
-        texts = [f"{_LOAD}: of {self.path}: {note}." for note in self.notes]
-        if self.refused:
-            labels_of: dict[tuple[str, str], list[str]] = {}
-            for what, label, fix in self.refused:
-                labels_of.setdefault((what, fix), []).append(label)
-            kinds = [
-                f"{what} ({labels[0]}{f', and {len(labels) - 1} more' if labels[1:] else ''}). {fix}"
-                for (what, fix), labels in labels_of.items()
-            ]
-            total = len(self.refused) + len(self.splines)
-            texts.append(f"{_LOAD}: left out {len(self.refused)} of {total} parts of {self.path}: {' '.join(kinds)}")
-        return texts
-
-    def damaged(self, reason: str) -> Exception:
-        """Build the error for a file that is not sound."""
-        return fail(_LOAD, "path", "a sound file", f"{self.path} ({reason})", "Is the file damaged?")
-
-
 def _read_cad(reading: Reading, ending: str, unit: str, trusted: bool) -> None:
     options: dict[str, Any] = {"skip": reading.skip, "unit": unit}
     if ending != "3dm":
@@ -254,13 +194,6 @@ def _read_cad(reading: Reading, ending: str, unit: str, trusted: bool) -> None:
         reading.add(label, points, weights, [next(rest) for _ in degree], degree)
     for what, label, fix in facts["refused"]:
         reading.refuse(what, label, fix)
-
-
-def needed(missing: Missing, path: pathlib.Path) -> Exception:
-    """Build the error for a library that is missing."""
-    distribution, module = missing.needs
-    text = f'{path.suffix} files need {distribution} ({module}), which is not installed: pip install "geodiff[cad]"'
-    return ImportError(f"geodiff.splines: {text}, or use .json.")
 
 
 def _ending(where: str, path: pathlib.Path, known: tuple[str, ...]) -> str:
@@ -353,7 +286,7 @@ def _read_json(reading: Reading) -> None:
     except (ValueError, RecursionError, OSError) as error:
         raise reading.damaged(f"not JSON: {error}") from error
     shape = content.get("shape") if isinstance(content, dict) else None
-    if not isinstance(shape, dict) or shape.get("type") not in _KINDS or not isinstance(shape.get("data"), list):
+    if not isinstance(shape, dict) or shape.get("type") not in KINDS or not isinstance(shape.get("data"), list):
         expected = 'no "shape" with "type" curve, surface or volume and a list "data", as geomdl writes it'
         raise reading.damaged(expected)
     for i, entry in enumerate(shape["data"]):
@@ -367,7 +300,7 @@ def _read_json(reading: Reading) -> None:
         if trims and (not isinstance(trims, dict) or trims.get("data", True)):
             reading.refuse("trim curves", label, "Delete its trims in the file to read the whole surface.")
             continue
-        _add_json(reading, label, entry, _KINDS[shape["type"]].axes)
+        _add_json(reading, label, entry, KINDS[shape["type"]].axes)
 
 
 def _add_json(reading: Reading, label: str, entry: dict[str, Any], axes: int) -> None:

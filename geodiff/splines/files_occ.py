@@ -10,7 +10,7 @@ import numpy as np
 
 from geodiff.readers.occ import own, quiet
 from geodiff.readers.shapes import Missing
-from geodiff.splines.files import needed
+from geodiff.splines.reading import needed
 from geodiff.splines.spline import NURBS
 from geodiff.validation import fail
 

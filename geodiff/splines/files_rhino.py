@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from geodiff.readers.rhino import RHINO_UNITS, library
 from geodiff.readers.shapes import UNITS, Missing
-from geodiff.splines.files import needed
+from geodiff.splines.reading import needed
 from geodiff.splines.spline import NURBS
 from geodiff.validation import fail
 

@@ -74,6 +74,30 @@ class SplineFit:
         return self.spline
 
 
+@dataclass(frozen=True)
+class FitOptions:
+    """How a curve or a surface is fitted, as `fit_curve` and `fit_surface` have it, with one entry an axis."""
+
+    where: str
+    shape: tuple[int, ...]
+    degree: tuple[int, ...]
+    parameters: Any
+    knots: tuple[Any, ...]
+    free: tuple[bool, ...]
+    rational: bool
+    weight_bounds: tuple[float, float]
+    point_weights: Any
+    smoothing: float
+    ends: str
+    periodic: tuple[bool, ...]
+    starts: int
+    seed: int
+    max_iterations: int
+    tolerance: float
+    callback: Callback | None
+    tangents: tuple[Any, Any] = (None, None)
+
+
 @outside_autocast
 def fit_curve(
     points: Any,
@@ -142,22 +166,27 @@ def fit_curve(
         True
     """
     return _fit(
-        "fit_curve",
         points,
-        (control_count,),
-        (degree,),
-        parameters,
-        (knots,),
-        (free_knots,),
-        rational,
-        weight_bounds,
-        point_weights,
-        smoothing,
-        ends,
-        tangents,
-        (periodic,),
-        (starts, seed, max_iterations, tolerance),
-        callback,
+        FitOptions(
+            where="fit_curve",
+            shape=(control_count,),
+            degree=(degree,),
+            parameters=parameters,
+            knots=(knots,),
+            free=(free_knots,),
+            rational=rational,
+            weight_bounds=weight_bounds,
+            point_weights=point_weights,
+            smoothing=smoothing,
+            ends=ends,
+            tangents=tangents,
+            periodic=(periodic,),
+            starts=starts,
+            seed=seed,
+            max_iterations=max_iterations,
+            tolerance=tolerance,
+            callback=callback,
+        ),
     )
 
 
@@ -227,56 +256,45 @@ def fit_surface(
     """
     where = "fit_surface"
     return _fit(
-        where,
         points,
-        fit_input.pair(where, "control_shape", control_shape, int),
-        fit_input.pair(where, "degree", degree, int),
-        parameters,
-        (None, None) if knots is None else fit_input.pair(where, "knots", knots, object),
-        fit_input.pair(where, "free_knots", free_knots, bool),
-        rational,
-        weight_bounds,
-        point_weights,
-        smoothing,
-        ends,
-        (None, None),
-        fit_input.pair(where, "periodic", periodic, bool),
-        (starts, seed, max_iterations, tolerance),
-        callback,
+        FitOptions(
+            where=where,
+            shape=fit_input.pair(where, "control_shape", control_shape, int),
+            degree=fit_input.pair(where, "degree", degree, int),
+            parameters=parameters,
+            knots=(None, None) if knots is None else fit_input.pair(where, "knots", knots, object),
+            free=fit_input.pair(where, "free_knots", free_knots, bool),
+            rational=rational,
+            weight_bounds=weight_bounds,
+            point_weights=point_weights,
+            smoothing=smoothing,
+            ends=ends,
+            periodic=fit_input.pair(where, "periodic", periodic, bool),
+            starts=starts,
+            seed=seed,
+            max_iterations=max_iterations,
+            tolerance=tolerance,
+            callback=callback,
+        ),
     )
 
 
-def _fit(
-    where: str,
-    points: Any,
-    shape: tuple[int, ...],
-    degree: tuple[int, ...],
-    parameters: Any,
-    knots: tuple[Any, ...],
-    free: tuple[bool, ...],
-    rational: bool,
-    weight_bounds: tuple[float, float],
-    point_weights: Any,
-    smoothing: float,
-    ends: str,
-    tangents: tuple[Any, Any],
-    periodic: tuple[bool, ...],
-    settings: tuple[int, int, int, float],
-    callback: Callback | None,
-) -> SplineFit:
+def _fit(points: Any, options: FitOptions) -> SplineFit:
+    where, shape, degree, periodic = options.where, options.shape, options.degree, options.periodic
+    free, rational = options.free, options.rational
     data = fit_input.read_points(where, points, len(shape))
     fit_input.check_shape(where, shape, degree, periodic)
     own = data.to("cpu", torch.float64)
     grid = data.dim() == len(shape) + 1
-    vectors, domains = fit_input.read_knots(where, knots, shape, degree, periodic)
-    at = fit_input.read_parameters(where, parameters, own, len(shape), grid, periodic, domains)
+    vectors, domains = fit_input.read_knots(where, options.knots, shape, degree, periodic)
+    at = fit_input.read_parameters(where, options.parameters, own, len(shape), grid, periodic, domains)
     full = fit_input.fill_knots(where, vectors, at, shape, degree, periodic)
     origin = anchor(own.reshape(-1, own.shape[-1]))
     own = own - origin
     problem = Problem(own, at, degree, periodic, grid)
-    problem.point_weights = fit_input.read_point_weights(where, point_weights, data)
-    problem.smoothing = fit_input.read_smoothing(where, smoothing, degree, rational)
-    problem.pins = fit_input.read_ends(where, problem, full, ends, tangents, any(free) or rational)
+    problem.point_weights = fit_input.read_point_weights(where, options.point_weights, data)
+    problem.smoothing = fit_input.read_smoothing(where, options.smoothing, degree, rational)
+    problem.pins = fit_input.read_ends(where, problem, full, options.ends, options.tangents, any(free) or rational)
     fit_input.check_enough(where, problem, full, shape)
     if not any(free) and not rational:
         control, rank = problem.solve(full)
@@ -290,8 +308,10 @@ def _fit(
         best = Outcome(control, tuple(full), None, objective, rank, history=[objective])
         return result(problem, best, data, origin, [objective])
     fit_input.check_clamped(where, full, degree, free, periodic)
-    count, seed, most, tolerance = fit_input.read_settings(where, *settings)
-    low, high = fit_input.read_bounds(where, weight_bounds)
+    count, seed, most, tolerance = fit_input.read_settings(
+        where, options.starts, options.seed, options.max_iterations, options.tolerance
+    )
+    low, high = fit_input.read_bounds(where, options.weight_bounds)
     logs = torch.zeros(shape, dtype=torch.float64) if rational else None
     problem.points, problem.parameters = own.detach(), tuple(u.detach() for u in at)
     start = Start(tuple(k.detach() for k in full), free, logs)
@@ -299,8 +319,8 @@ def _fit(
     past = 0
 
     def report(iteration: int, objective: float) -> None:
-        if callback is not None:
-            callback(past + iteration, objective)
+        if options.callback is not None:
+            options.callback(past + iteration, objective)
 
     try:
         for one in random_starts(start, count, seed, (low, high)):

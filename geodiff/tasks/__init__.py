@@ -1,25 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole jobs, from files to files: what the command line runs."""
+"""Whole jobs, from files to files: what the command line runs. Each has a folder; what they share is beside those."""
 
-from geodiff.tasks.fit_atlas import FitAtlasResult, fit_atlas
-from geodiff.tasks.fit_mesh import FitMeshResult, fit_mesh
-from geodiff.tasks.fit_nurbs import FitNURBSResult, fit_nurbs
-from geodiff.tasks.fit_pose import FitPoseResult, fit_pose
-from geodiff.tasks.pose_settings import FitPoseSettings
-from geodiff.tasks.render_views import render_views
-from geodiff.tasks.settings import FitMeshSettings
+import sys
+
+from geodiff.tasks.atlas.job import fit_atlas
+from geodiff.tasks.atlas.result import FitAtlasResult
+from geodiff.tasks.atlas.settings import FitAtlasSettings
+from geodiff.tasks.mesh.job import fit_mesh
+from geodiff.tasks.mesh.result import FitMeshResult
+from geodiff.tasks.mesh.settings import FitMeshSettings
+from geodiff.tasks.nurbs.job import fit_nurbs
+from geodiff.tasks.nurbs.result import FitNURBSResult
+from geodiff.tasks.nurbs.settings import FitNURBSSettings
+from geodiff.tasks.pose.job import fit_pose
+from geodiff.tasks.pose.result import FitPoseResult
+from geodiff.tasks.pose.settings import FitPoseSettings
+from geodiff.tasks.progress import Progress
+from geodiff.tasks.render.views import render_views
 from geodiff.tasks.sweep import SweepResult, sweep
+from geodiff.tasks.sweep.settings import SweepSettings
 from geodiff.tasks.view import Display, display, view
 
 __all__ = [
     "Display",
     "FitAtlasResult",
+    "FitAtlasSettings",
     "FitMeshResult",
     "FitMeshSettings",
     "FitNURBSResult",
+    "FitNURBSSettings",
     "FitPoseResult",
     "FitPoseSettings",
+    "Progress",
     "SweepResult",
+    "SweepSettings",
     "display",
     "fit_atlas",
     "fit_mesh",
@@ -29,3 +43,18 @@ __all__ = [
     "sweep",
     "view",
 ]
+
+# The modules that documentation named before each task had a folder are found under those names, too.
+_FORMER = {
+    "fit_atlas": "atlas.job",
+    "fit_mesh": "mesh.job",
+    "fit_nurbs": "nurbs.job",
+    "fit_pose": "pose.job",
+    "pose_settings": "pose.settings",
+    "render_views": "render.views",
+    "settings": "mesh.settings",
+    "sweep_jobs": "sweep.kinds",
+}
+for _old, _new in _FORMER.items():
+    sys.modules[f"{__name__}.{_old}"] = sys.modules[f"{__name__}.{_new}"]
+del _old, _new

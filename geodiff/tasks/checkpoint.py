@@ -12,7 +12,8 @@ import math
 import os
 import pathlib
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,7 +121,9 @@ def _part(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(f".{path.name}.part")
 
 
-def load_checkpoint(path: pathlib.Path, job: str, inputs: dict[str, Any], like: Any) -> dict[str, Any] | None:
+def load_checkpoint(
+    path: pathlib.Path, job: str, inputs: dict[str, Any], like: Any, former: Mapping[str, str] | None = None
+) -> dict[str, Any] | None:
     """Read a checkpoint's state; None where there is no such file.
 
     Args:
@@ -128,6 +131,7 @@ def load_checkpoint(path: pathlib.Path, job: str, inputs: dict[str, Any], like: 
         job: the name of the task.
         inputs: as for `save_checkpoint`.
         like: what the state must be: a tree of the same form with `Like`, `Number` and `Many` for its values.
+        former: old names of inputs, and the new ones: checkpoints of releases before are read.
 
     Raises:
         ValueError: the file is damaged, no checkpoint of this job, or of other inputs; says which.
@@ -145,7 +149,7 @@ def load_checkpoint(path: pathlib.Path, job: str, inputs: dict[str, Any], like: 
             raise _Damage(f"of the job {content['job']}")
     except _Damage as damage:
         raise _refused(job, path, str(damage)) from None
-    theirs = content["inputs"]
+    theirs = {(former or {}).get(name, name): value for name, value in content["inputs"].items()}
     changed = [
         f"{name} {theirs.get(name)!r} (now {value!r})"
         if not str(name).endswith("fingerprint")
@@ -165,6 +169,53 @@ def load_checkpoint(path: pathlib.Path, job: str, inputs: dict[str, Any], like: 
 
 def _refused(job: str, path: pathlib.Path, reason: str) -> Exception:
     return fail(job, "resume", f"given a sound checkpoint of {job}", f"{path}, which is {reason}", FRESH)
+
+
+class Checkpoint:
+    """The checkpoint of a job in its output folder; without a folder, there is none, and nothing is done.
+
+    Args:
+        folder: of the job, or None.
+        job: the name of the task.
+        inputs: as for `save_checkpoint`.
+        seconds: between checkpoints; None: none are written.
+        former: as for `load_checkpoint`.
+    """
+
+    def __init__(
+        self,
+        folder: pathlib.Path | None,
+        job: str,
+        inputs: dict[str, Any],
+        seconds: float | None,
+        former: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path = None if folder is None else folder / "checkpoint.pt"
+        self.job, self.inputs, self.former = job, inputs, former
+        self.seconds = math.inf if seconds is None else seconds
+        self._saved = time.monotonic()
+
+    def load(self, wanted: bool, like: Any) -> dict[str, Any] | None:
+        """Return the state to go on from, None where there is none; or remove it where a fresh start is wanted."""
+        if self.path is None:
+            return None
+        if wanted:
+            return load_checkpoint(self.path, self.job, self.inputs, like, self.former)
+        remove_checkpoint(self.path)
+        return None
+
+    def save(self, state: Callable[[], dict[str, Any]], now: bool = False) -> None:
+        """Write what ``state()`` returns, if it is time to, or at once."""
+        if self.path is None or self.seconds == math.inf:
+            return
+        if now or time.monotonic() - self._saved >= self.seconds:
+            save_checkpoint(self.path, self.job, self.inputs, state())
+            self._saved = time.monotonic()
+
+    def remove(self) -> None:
+        """Remove it, when the job is done."""
+        if self.path is not None:
+            remove_checkpoint(self.path)
 
 
 class _Damage(ValueError):

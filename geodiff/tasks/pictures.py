@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plain pictures of a mesh, for people to look at: shaded in soft grey by the hard rasteriser, and captioned."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ _KEY, _FILL = (-0.42, 0.60, 0.68), (0.75, 0.10, 0.45)
 _GREY = (0.62, 0.63, 0.65)
 _CREASE = 0.83  # corners whose face turns away from the vertex normal by more than this cosine are shaded flat
 _BLOCK = 1 << 20  # pixels shaded at once
+_MARGIN = 1.04
 
 
 def shaded(
@@ -185,3 +187,37 @@ def turntable(cameras: Camera, centre: torch.Tensor, azimuths_deg: Sequence[floa
         orthographic=cameras.is_orthographic,
         near=cameras.near,
     )
+
+
+def looking_at(
+    points: torch.Tensor,
+    azimuth_deg: float = -60.0,
+    elevation_deg: float = 35.0,
+    up: Sequence[float] = (0.0, 0.0, 1.0),
+    fov_deg: float = 25.0,
+    aspect: float = 1.0,
+) -> Camera:
+    """Return a camera that sees all points (N, 3), from a direction around the axis `up`.
+
+    It is as near as an image allows that is `aspect` >= 1 times as wide as high.
+
+    Azimuth is measured from x towards y where up is z, from z towards x where up is y: as the axes follow each other.
+    """
+    points = points.detach().double().reshape(-1, 3)
+    axis = torch.nn.functional.normalize(torch.tensor(up, dtype=torch.float64), dim=0)
+    follows = torch.eye(3, dtype=torch.float64)[(int(axis.abs().argmax()) + 1) % 3]
+    side = torch.nn.functional.normalize(follows - (follows @ axis) * axis, dim=0)
+    azimuth, elevation = math.radians(azimuth_deg), math.radians(elevation_deg)
+    flat = math.cos(azimuth) * side + math.sin(azimuth) * torch.linalg.cross(axis, side)
+    backward = math.cos(elevation) * flat + math.sin(elevation) * axis
+    middle = 0.5 * (points.amin(0) + points.amax(0))
+    radius = float((points - middle).norm(dim=-1).max()) or 1.0
+    # As near as all points allow: each must lie in the cone of the lens.
+    right = torch.nn.functional.normalize(torch.linalg.cross(axis, backward), dim=0)
+    across = torch.stack([right, torch.linalg.cross(backward, right)])
+    offset = points - middle
+    reach = (offset @ across.mT / torch.tensor([aspect, 1.0])).abs().amax(-1) / math.tan(
+        math.radians(0.5 * fov_deg)
+    ) + offset @ backward
+    distance = _MARGIN * float(reach.max()) + 0.02 * radius
+    return Camera.look_at(middle + distance * backward, middle, axis, fov_deg=fov_deg, near=1e-3 * radius)

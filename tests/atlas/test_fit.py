@@ -188,18 +188,18 @@ def test_a_step_is_adams(activation: str, residual: bool) -> None:
 
 def test_bad_settings() -> None:
     points = sphere(100)
-    with pytest.raises(TypeError, match=r"`step` must be one of activation, chunk, .*; got an unknown option"):
+    with pytest.raises(TypeError, match=r"`step` must be a known argument; got an unknown name. Did you mean 'steps'"):
         fit_charts(points, step=3)
     for name, value in (("target", 3), ("steps", 0), ("rounds", -1), ("chunk", True), ("max_points", 9)):
         with pytest.raises((ValueError, TypeError), match=rf"fit_atlas: `{name}` must be an integer ≥"):
             fit_charts(points, **{name: value})
-    for name in ("rate", "stop"):
+    for name in ("lr", "stop"):
         with pytest.raises(ValueError, match=f"`{name}` must be positive"):
             fit_charts(points, **{name: -1.0})
     for name in ("noise", "consistency"):
         with pytest.raises(ValueError, match=f"`{name}` must be finite and ≥ 0; got -1"):
             fit_charts(points, **{name: -1.0})
-    for name, value in (("noise", 1e9), ("rate", 2.0), ("radius", 5.0), ("consistency", 1e12)):
+    for name, value in (("noise", 1e9), ("lr", 2.0), ("radius", 5.0), ("consistency", 1e12)):
         with pytest.raises(ValueError, match=f"fit_atlas: `{name}` must be (less than the cloud is wide|at most 1)"):
             fit_charts(points, **{name: value})
     with pytest.raises(ValueError, match=r"`matching` must be one of hybrid.*Did you mean 'sinkhorn'"):

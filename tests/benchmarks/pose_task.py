@@ -32,9 +32,9 @@ from typing import Any
 import torch
 
 import geodiff as gd
-from geodiff.tasks.pose_search import Descent, Poses, half_turns, rotation_angle_deg, screen
-from geodiff.tasks.pose_settings import FitPoseSettings
-from geodiff.tasks.pose_target import PoseLoss, PoseTargets
+from geodiff.tasks.pose.search import Descent, Poses, half_turns, rotation_angle_deg, screen
+from geodiff.tasks.pose.settings import FitPoseSettings
+from geodiff.tasks.pose.target import PoseLoss, PoseTargets
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"

@@ -24,7 +24,7 @@ import torch
 import geodiff as gd
 from geodiff import ops
 from geodiff.native import cpu
-from geodiff.render.packing import pack
+from geodiff.render.view import pack
 
 SIZE = 256
 MODELS = (("logistic", 1e-2), ("logistic", 1e-3), ("logistic.squared", 1e-4))
@@ -108,7 +108,7 @@ def hard(threads: int) -> list[dict]:
     rows = []
     eye = gd.Camera.orbit(2.7, 30, 20, fov_deg=60)
     for mesh in (gd.torus(nu=400, nv=125), gd.icosphere(6)):
-        clip, faces, layout, _ = pack("benchmark", mesh, eye)
+        clip, faces, layout = pack("benchmark", mesh, eye, (1, 1)).packed
         calls = {
             "rasterize_ms": lambda mesh=mesh: gd.rasterize(mesh, eye, 1024),
             "kernel_ms": lambda packed=(clip, faces, layout): ops.rasterize(*packed, image_size=(1024, 1024)),
@@ -124,7 +124,7 @@ def stages(threads: int) -> list[dict]:
     """Where the time of the hard Phong image goes, forward and backward."""
     torch.set_num_threads(threads)
     mesh, eye = textured(3), gd.Camera.orbit(2.7, 30, 20, fov_deg=60)
-    clip, faces, layout, _ = pack("benchmark", mesh, eye)
+    clip, faces, layout = pack("benchmark", mesh, eye, (1, 1)).packed
     size = (SIZE, SIZE)
     found = ops.visible(clip, faces, layout, blur=0.016, image_size=size)
     corners = mesh.faces[found.face_id]

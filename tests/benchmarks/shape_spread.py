@@ -9,7 +9,6 @@ So a single run says little, and two figures are different only if they differ b
 """
 
 import argparse
-import importlib
 import json
 import pathlib
 import statistics
@@ -19,6 +18,7 @@ import torch
 
 import geodiff as gd
 from geodiff.native import cpu
+from geodiff.tasks.mesh.start import object_frame, start_mesh
 
 ASSETS = pathlib.Path(__file__).resolve().parents[2] / "assets"
 LEVELS = ("baseline", "v3", "v4")
@@ -38,8 +38,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:  # through files, as the job goes: alpha in 8 bits
         gd.tasks.render_views(gd.Mesh.load(options.mesh), views=24).save(folder)
         images = gd.PosedImages.load(folder)
-    module = importlib.import_module("geodiff.tasks.fit_mesh")
-    ball = module._template("sphere", gd.tasks.FitMeshSettings(), images, module._object_frame(images)[0])
+    ball = start_mesh("sphere", gd.tasks.FitMeshSettings(), images, object_frame(images)[0])
     print(f"| SIMD level ({torch.get_num_threads()} threads) | fitted: least, median, greatest | held out |")
     print("|---|---|---|")
     extension = cpu.extension()

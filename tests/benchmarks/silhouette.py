@@ -25,7 +25,7 @@ import torch
 import geodiff as gd
 from geodiff import ops, reference
 from geodiff.native import cpu
-from geodiff.render.packing import pack
+from geodiff.render.view import pack
 
 TAU = 1e-4
 DENSE_PAIRS = 6e6  # the most the twin is asked for; --dense raises it (1e8 pairs: a minute a call)
@@ -66,7 +66,7 @@ def kernel_row(level: int, size: int, views: int, threads: int, distribution: st
     render = gd.Renderer(size, distribution=distribution, scale=tau, tconorm=tconorm)
     torch.set_num_threads(threads)
     forward, both = timings(lambda v: render(mesh.with_vertices(v), camera).alpha, mesh.vertices)
-    clip, faces, layout, _ = pack("benchmark", mesh, camera)
+    clip, faces, layout = pack("benchmark", mesh, camera, (1, 1)).packed
     pairs = ops.count_pairs(
         clip, faces, layout, distribution=distribution, tconorm=tconorm, scale=tau, image_size=(size, size)
     )
@@ -91,7 +91,7 @@ def dense_ms(level: int, size: int, views: int, threads: int) -> tuple[float, fl
     model = {"distribution": "logistic.squared", "tconorm": "probabilistic", "scale": TAU, "image_size": (size, size)}
 
     def alpha(v: torch.Tensor) -> torch.Tensor:
-        clip, faces, layout, _ = pack("benchmark", mesh.with_vertices(v), camera)
+        clip, faces, layout = pack("benchmark", mesh.with_vertices(v), camera, (1, 1)).packed
         return reference.silhouette(clip, faces, layout, **model)
 
     return timings(alpha, mesh.vertices, budget=0.0)
@@ -152,7 +152,7 @@ def growth(threads: list[int]) -> list[dict]:
 def matching_scale(distribution: str, tconorm: str, pairs: int) -> float:
     """Bisect for the τ at which a member evaluates about so many pairs."""
     mesh, camera = scene(3, 1)
-    clip, faces, layout, _ = pack("benchmark", mesh, camera)
+    clip, faces, layout = pack("benchmark", mesh, camera, (1, 1)).packed
     low, high = 1e-6, 1.0
     for _ in range(16):
         middle = (low * high) ** 0.5

@@ -6,50 +6,30 @@ from collections.abc import Callable
 import torch
 
 from geodiff import soft
-from geodiff.soft.names import median
-
-TWO_SIDED = (
-    soft.Uniform,
-    soft.CubicHermite,
-    soft.WignerSemicircle,
-    soft.Gaussian,
-    soft.Laplace,
-    soft.Logistic,
-    soft.HyperbolicSecant,
-    soft.Cauchy,
-    soft.Reciprocal,
-    soft.GumbelMax,
-    soft.GumbelMin,
-)
-ONE_SIDED: tuple[Callable[[], soft.Distribution], ...] = (
-    lambda: soft.Exponential(),
-    lambda: soft.Gamma(0.5),
-    lambda: soft.Gamma(2.0),
-    lambda: soft.Gamma(3.7),
-    soft.Levy,
-)
-PARAMETRIC = (soft.Hamacher, soft.Frank, soft.Yager, soft.AczelAlsina, soft.Dombi)
+from geodiff.soft.names import median, samples_of
 
 
 def distributions() -> list[soft.Distribution]:
-    """List every distribution in every form: plain and squared; one-sided ones reversed, shifted and both."""
-    plain: list[soft.Distribution] = [soft.Heaviside(), *(law() for law in TWO_SIDED)]
-    plain += [soft.Logistic().shifted(0.3), soft.Cauchy().shifted(-0.4).reversed()]
-    plain += [soft.GumbelMax().shifted(0.2).reversed(), soft.GumbelMin().shifted(0.2).reversed()]
-    for make in ONE_SIDED:
-        law = make()
-        plain += [law, law.reversed(), law.shifted(median(law)), law.shifted(median(law)).reversed()]
+    """List every distribution that has a kernel in its eight forms: shifted or not, reversed or not, squared or not."""
+    plain: list[soft.Distribution] = []
+    for law in (law for cls in soft.DISTRIBUTIONS.values() for law in samples_of(cls)):
+        shift = median(law) if abs(median(law)) > 1e-9 else 0.3
+        plain += [law, law.reversed(), law.shifted(shift), law.shifted(shift).reversed()]
     return plain + [law.squared() for law in plain]
 
 
 def tconorms() -> list[soft.TConorm]:
-    """List every T-conorm, at the parameters of the thesis, at the special ones and at general ones."""
-    rules: list[soft.TConorm] = [soft.Maximum(), soft.Average(), soft.Probabilistic(), soft.Einstein()]
-    rules += [family(p) for family in PARAMETRIC for p in (0.5, 1.0, 2.0, 4.0)]
-    rules += [soft.SchweizerSklar(-p) for p in (0.5, 1.0, 2.0, 4.0)]
-    rules += [soft.Hamacher(0.0), soft.Hamacher(8.0), soft.Frank(0.1), soft.Frank(1 + 1e-7), soft.Frank(10.0)]
-    rules += [soft.Yager(8.0), soft.AczelAlsina(8.0), soft.Dombi(8.0), soft.SchweizerSklar(-8.0)]
-    return rules
+    """List every T-conorm that has a kernel, at the parameters that it names."""
+    return [rule for cls in soft.TCONORMS.values() for rule in samples_of(cls)]
+
+
+def some(rules: list[soft.TConorm], law: soft.Distribution, share: int) -> list[soft.TConorm]:
+    """All for a distribution as it is; one in `share`, another one for each, in other forms: stages do not multiply."""
+    if law is law.base:
+        return rules
+    assert law.kernel_id is not None
+    form = 4 * law.is_squared + 2 * law.is_reversed + bool(law.shift)
+    return rules[(law.kernel_id + form) % share :: share]
 
 
 class Tap(soft.TConorm):

@@ -12,8 +12,9 @@ from tests.helpers import assert_close_relative, random_cotangent, vjp
 
 RULES = ["probabilistic", "maximum", "average", "einstein", "hamacher(0)", "hamacher(4)", "frank(0.5)", "yager(0.5)"]
 RULES += ["yager(2)", "aczel_alsina(0.5)", "aczel_alsina(2)", "dombi(0.5)", "dombi(2)", "schweizer_sklar(-2)"]
+RULES += ["sugeno_weber(-0.5)", "sugeno_weber(2)"]
 LIGHT = ["logistic", "logistic.squared", "gaussian", "uniform", "gamma(2).reversed", "exponential.reversed.squared"]
-HEAVY = ["cauchy", "reciprocal.squared", "levy.reversed"]
+HEAVY = ["cauchy", "reciprocal.squared", "levy.reversed", "algebraic"]
 
 
 def ball() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

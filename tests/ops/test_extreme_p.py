@@ -18,12 +18,15 @@ DTYPES = (torch.float32, torch.float64)
 
 orders = st.floats(-30, 30)  # log10 |p|; all that lies beyond is like the ends
 wild = st.floats(-300, 300) | orders | st.floats(-3, 3)
-families = st.sampled_from([*POWERS, "hamacher", "frank"])
+families = st.sampled_from([*POWERS, "hamacher", "frank", "sugeno_weber"])
 
 
 def rule_of(name: str, order: float) -> tuple[float, soft.TConorm]:
     if name in ("hamacher", "frank"):
         order = max(-29.9, min(29.9, order))
+    if name == "sugeno_weber":
+        p = 10.0 ** max(-15.5, min(29.9, order)) - 1
+        return p, soft.SugenoWeber(torch.tensor(p, dtype=torch.float64, requires_grad=True))
     p = (-1.0 if name == "schweizer_sklar" else 1.0) * 10.0**order
     return p, soft.TCONORMS[name](torch.tensor(p, dtype=torch.float64, requires_grad=True))
 
@@ -52,6 +55,8 @@ def exact(name: str, p: float, x: list[mpmath.mpf]) -> mpmath.mpf:
     if name == "hamacher":
         odds = (m.fprod(1 + p * a / c for a, c in zip(f, s, strict=True)) - 1) / p
         return odds / (1 + odds)
+    if name == "sugeno_weber":
+        return min(m.mpf(1), (m.fprod(1 + p * a for a in f) - 1) / p if p else m.fsum(f))
     if name == "frank" and p == 1:
         return 1 - m.fprod(s)
     if name == "frank":
@@ -98,7 +103,7 @@ def test_values_and_slopes_are_the_exact_ones_at_any_p(name, order, x):
             assert abs(alpha - value) <= bound * value + floor, f"{where}: {alpha} instead of {value}"
             # Where F(x) are all but equal, p times a rounding decides between them, so the slopes count by their sum.
             off = (got - slopes).abs().max() if abs(p) <= 64 else (got.sum() - slopes.sum()).abs()
-            plateau = name == "yager" and value > 1 - 4 * bound
+            plateau = name in ("yager", "sugeno_weber") and value > 1 - 4 * bound
             assert plateau or off <= 4 * bound * slopes.sum() * max(1.0, min(abs(p), 64)) + floor, where
             assert math.isfinite(by_p)
 

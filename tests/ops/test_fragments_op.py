@@ -21,7 +21,7 @@ def ranking(layout: torch.Tensor, dtype: torch.dtype = torch.float64) -> referen
     )
 
 
-def dense(fragments: reference.Fragments, faces: int) -> tuple[torch.Tensor, torch.Tensor]:
+def dense(fragments: reference.FragmentMaps, faces: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Distance, barycentrics and depth by pixel and face, `(B·H·W, F, 5)`, and which pairs are there.
 
     So that nothing depends on the order of faces that are equally deep: neighbours are, at a common edge.
@@ -74,7 +74,7 @@ def test_the_best_are_kept(scene: Scene, dtype: torch.dtype, order: str):
     got = ops.fragments(clip, faces, layout, k=k, ranking=rank, **options)
     wanted = reference.fragments(clip.double(), faces, layout, k=k, ranking=exact, **options)
 
-    def keys(fragments: reference.Fragments) -> torch.Tensor:
+    def keys(fragments: reference.FragmentMaps) -> torch.Tensor:
         d = fragments.distance.double()
         if order == "depth":
             return fragments.depth
@@ -297,14 +297,6 @@ def test_too_many_fragments_are_named():
     clip, faces, layout = BY_NAME["octahedron"].tensors()
     with pytest.raises(ValueError, match="fragments: `k` must be such that H·W·k < 2³¹"):
         ops.fragments(clip, faces, layout, k=2**20, image_size=(64, 64))
-
-
-def test_other_devices_are_refused():
-    clip, faces, layout = BY_NAME["octahedron"].tensors(device="meta")
-    with pytest.raises(RuntimeError, match="fragments: `clip` must be on the CPU"):
-        ops.fragments(clip, faces, layout, image_size=(4, 4))
-    # What blends is not tied to the CPU: elsewhere its twin does it.
-    assert ops.blend(clip, faces, clip.new_zeros(faces.shape)).device.type == "meta"
 
 
 @pytest.mark.parametrize("module", [ops, reference], ids=["kernel", "twin"])

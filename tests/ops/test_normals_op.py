@@ -100,10 +100,9 @@ def test_the_same_bits_on_any_number_of_threads():
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-def test_opcheck_and_meta():
+def test_opcheck():
     vertices, faces = bumpy((2,), 0)
     torch.library.opcheck(torch.ops.geodiff.vertex_normals, (vertices.requires_grad_(), faces.int()))
-    assert ops.vertex_normals(vertices.to("meta"), faces.to("meta")).shape == vertices.shape
 
 
 @BOTH

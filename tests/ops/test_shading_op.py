@@ -66,8 +66,6 @@ def test_opcheck_and_no_points():
     torch.library.opcheck(torch.ops.geodiff.reflect, (leaves[0], KINDS, image, leaves[1], leaves[2], False, True))
     assert ops.reflect(rows, KINDS, image[:0], normal[:0], point[:0]).shape == (0, 6)
     assert ops.reflect(rows[:1, :7], KINDS[:0], image[:0], normal, point)[:, :3].allclose(rows[:1, 4:7])
-    meta = [x.detach().to("meta") for x in (rows[:1], normal, point)]
-    assert ops.reflect(meta[0][:, :7], KINDS[:0], image[:0], meta[1], meta[2]).device.type == "meta"
 
 
 def test_the_same_bits_on_any_number_of_threads():
@@ -173,7 +171,6 @@ def test_opcheck_and_threads_of_samples():
     (first,) = torch.autograd.grad(ops.sample(image, uv, index).square().sum(), image, create_graph=True)
     with pytest.raises(RuntimeError, match="geodiff::sample is not twice differentiable"):
         first.sum().backward()
-    assert ops.sample(image.detach().to("meta"), uv.detach().to("meta"), index.to("meta")).device.type == "meta"
 
 
 def test_bad_samples_are_named():
@@ -254,7 +251,6 @@ def test_opcheck_and_threads_of_compositions():
     )
     with pytest.raises(RuntimeError, match="geodiff::composite is not twice differentiable"):
         first.sum().backward()
-    assert ops.composite(*(x.detach().to("meta") for x in (*leaves[:2], place, leaves[2]))).device.type == "meta"
     assert torch.equal(ops.composite(leaves[0], leaves[1][:0], place[:0], torch.zeros(1, 3)), torch.zeros(20000, 3))
 
 

@@ -84,7 +84,7 @@ def test_gradcheck(law: str, rule: str, squared: bool):
 def arguments(dtype=torch.float64):
     clip, faces, layout = spheres(2, 0, dtype)
     params = torch.tensor([0.1, 2.0, 0.0, 2.0], dtype=torch.float64)
-    tail = (6, 7, 0.01, 1e-4, 13, True, False, 5, False)
+    tail = (6, 7, 0.01, 1e-4, 13, True, False, 5, "faces")
     return clip, faces.to(torch.int32), layout, params, *tail
 
 
@@ -96,7 +96,7 @@ def test_opcheck(dtype: torch.dtype):
     )
     with torch.no_grad():
         alpha, total, best = torch.ops.geodiff.silhouette(clip, faces, layout, params, *tail)
-    args = (torch.ones_like(alpha), clip.detach(), faces, layout, params.detach(), *tail, total, best, True)
+    args = (torch.ones_like(alpha), clip.detach(), faces, layout, params.detach(), *tail, total, best, [True, True])
     torch.library.opcheck(torch.ops.geodiff.silhouette_backward.default, args)
     torch.library.opcheck(torch.ops.geodiff.rasterize.default, (clip.detach(), faces, layout, 6, 7, 0.01))
 

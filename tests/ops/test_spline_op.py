@@ -365,9 +365,9 @@ BAD = [
         "leading axes that broadcast",
     ),
     (
-        {"parameters": [torch.ones(6, device="meta"), torch.ones(6)]},
+        {"parameters": [torch.ones(6), torch.ones(6, device="meta")]},
         RuntimeError,
-        "`parameters` must be on cpu like control_points",
+        r"`parameters\[1\]` must be on cpu like control_points",
     ),
 ]
 

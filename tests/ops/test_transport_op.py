@@ -261,7 +261,7 @@ def test_compile(name):
 @pytest.mark.parametrize("name", SUMS)
 def test_gradients_are_refused(name):
     x, *rest = problem(5, 6, 3, torch.float64)
-    with pytest.raises(RuntimeError, match=r"have no gradient\. Use geodiff\.sinkhorn"):
+    with pytest.raises(RuntimeError, match=r"has no gradient\. Use geodiff\.sinkhorn"):
         call(ops, name, x.requires_grad_(), *rest, 0.1).nan_to_num(0.0, 0.0, 0.0).sum().backward()
 
 

@@ -73,3 +73,23 @@ def test_quantities_without_a_gradient() -> None:
     )
     for mesh in (gd.icosphere(1), gd.icosphere(1).scaled(2.0)):
         assert torch.equal(compiled(mesh), mesh.face_areas.sum() + mesh.vertex_normals.sum())
+
+
+def test_cameras_and_lights_may_be_made_inside() -> None:
+    torch.compiler.reset()
+    ball = gd.icosphere(1)
+    render = gd.Renderer(8, coverage="contour", outputs="rgb")
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        mesh = gd.Mesh(ball.vertices * x, ball.topology)  # the topology is known outside
+        lights = [gd.AmbientLight(x), gd.PointLight(x * torch.ones(3)), gd.DirectionalLight(x * torch.ones(3))]
+        return render(mesh, gd.Camera.orbit(2 + x, 10 * x, fov_deg=60 * x), lights).rgb.square().sum()
+
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    results = []
+    for function in (compiled, loss):
+        x = torch.tensor(0.7, requires_grad=True)
+        value = function(x)
+        results.append((value.detach(), *torch.autograd.grad(value, x)))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fragments for shaders of one's own: built-in shaders rebuilt from them, interpolation, batches, bad input."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 
@@ -69,6 +72,13 @@ def test_batches():
         points = alone.interpolate(batch[i].vertices)
         assert_close_relative(whole[i], points, 1e-9)
         assert_close_relative(packed.interpolate(batch.vertices.reshape(-1, 3))[i], points, 1e-9)
+
+
+@pytest.mark.parametrize("backend", ["kernel", "reference"])
+def test_they_stay_plain_objects(backend: str):
+    seen = gd.fragments(BALL, EYES, (7, 9), k=2, backend=backend)
+    for other in (copy.deepcopy(seen), pickle.loads(pickle.dumps(seen))):
+        assert torch.equal(other.interpolate(BALL.vertices), seen.interpolate(BALL.vertices))
 
 
 def test_bad_arguments_are_named():

@@ -35,6 +35,11 @@ def test_outputs_stay_plain_objects() -> None:
         out.alpha = out.rgb  # type: ignore[misc]
     assert {field.name for field in dataclasses.fields(RenderOutput)} >= {"alpha", "rgb", "uv"}
     assert out == out and out != copy.copy(out)
+    assert (
+        dataclasses.asdict(out).keys() == {"alpha", "rgb", "depth"} == {field.name for field in dataclasses.fields(out)}
+    )
+    other = dataclasses.replace(out, alpha=out.depth, uv=out.rgb[..., :2])
+    assert other.alpha is out.depth and other.rgb is out.rgb and "uv" in other and "normal" not in other
     assert RenderOutput(alpha=out.alpha, rgb=None).alpha is out.alpha
     with pytest.raises(ValueError, match="`outputs` must be one of alpha, rgb"):
         RenderOutput(alpha=out.alpha, colour=out.rgb)

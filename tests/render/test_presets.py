@@ -7,7 +7,7 @@ import torch
 import geodiff as gd
 from geodiff.reference.arguments import pixel_centres
 from geodiff.reference.polygons import near_clip, signed_distance
-from geodiff.render.packing import pack
+from geodiff.render.view import pack
 
 SIZE = (14, 17)
 EYE = gd.Camera.orbit(distance=2.7, elevation_deg=20.0, azimuth_deg=30.0, fov_deg=60.0)
@@ -15,7 +15,7 @@ EYE = gd.Camera.orbit(distance=2.7, elevation_deg=20.0, azimuth_deg=30.0, fov_de
 
 def pairs(mesh: gd.Mesh) -> tuple[torch.Tensor, torch.Tensor]:
     """Signed distance and depth of the nearest point for all pixels and faces, `(H·W, F)`."""
-    clip, faces, _, _ = pack("test", mesh, EYE)
+    clip, faces, _ = pack("test", mesh, EYE, SIZE).packed
     corners = clip[faces.long()]
     distance = signed_distance(pixel_centres(SIZE, clip), near_clip(corners, EYE.near))
     seen = gd.fragments(mesh, EYE, SIZE, k=mesh.num_faces, blur=10.0)

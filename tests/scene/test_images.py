@@ -16,7 +16,7 @@ from PIL import Image
 
 import geodiff as gd
 from geodiff.scene.images import label_scale, read_image, write_image
-from geodiff.tasks.pose_input import _picture
+from geodiff.tasks.pose.input import _picture
 
 RNG = np.random.default_rng(0)
 

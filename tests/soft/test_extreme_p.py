@@ -19,12 +19,15 @@ orders = st.floats(-300, 300) | st.floats(-30, 30) | st.floats(-3, 3)
 
 
 def rule_of(name: str, order: float) -> soft.TConorm:
+    if name == "sugeno_weber":
+        p = 10.0 ** max(-15.5, min(29.9, order)) - 1
+        return soft.SugenoWeber(torch.tensor(p, dtype=torch.float64, requires_grad=True))
     order = max(-29.9, min(29.9, order)) if name in ("hamacher", "frank") else order
     p = (-1.0 if name == "schweizer_sklar" else 1.0) * 10.0**order
     return soft.TCONORMS[name](torch.tensor(p, dtype=torch.float64, requires_grad=True))
 
 
-@given(name=st.sampled_from([*POWERS, "hamacher", "frank"]), order=orders, a=values)
+@given(name=st.sampled_from([*POWERS, "hamacher", "frank", "sugeno_weber"]), order=orders, a=values)
 def test_no_value_and_no_gradient_is_nan_and_the_axioms_hold(name, order, a):
     rule = rule_of(name, order)
     for dtype in DTYPES:

@@ -23,6 +23,7 @@ NAMES = [
     *(f"{name}({p})" for name in ("hamacher", "frank", "yager", "aczel_alsina", "dombi") for p in (0.3, 1, 2, 5)),
     "hamacher(0)",
     *(f"schweizer_sklar({p})" for p in (-0.5, -1, -3)),
+    *(f"sugeno_weber({p})" for p in (-0.99, -0.5, 0, 1e-9, 3)),
 ]
 ADDITIVE = NAMES[1:]
 PARAMETRIC = ["hamacher(0)", "hamacher(0.001)", *(n for n in ADDITIVE if "(" in n and n != "hamacher(0)")]
@@ -97,6 +98,8 @@ def table(name: str, p: float, a: float, b: float) -> mpmath.mpf:
         return -m.expm1(-(((-m.log1p(-a)) ** p + (-m.log1p(-b)) ** p) ** (1 / p)))
     if name == "dombi":
         return 1 / (1 + ((a / (1 - a)) ** p + (b / (1 - b)) ** p) ** (-1 / p))
+    if name == "sugeno_weber":
+        return min(m.mpf(1), a + b + p * a * b)
     return 1 - ((1 - a) ** p + (1 - b) ** p - 1) ** (1 / p)
 
 
@@ -147,7 +150,10 @@ def test_inverse_generator_inverts_the_generator(name, a):
 def test_generators_start_at_zero_end_at_s1_and_add_up_to_the_aggregate(name):
     rule = soft.as_tconorm(name)
     assert rule.generator(tensor(0.0)) == 0 and rule.inverse_generator(tensor(0.0)) == 0
-    assert rule.generator(tensor(1.0)) == (1 if rule.name == "yager" else math.inf)
+    end = 1.0 if rule.name in ("yager", "sugeno_weber") else math.inf
+    if rule.name == "sugeno_weber" and rule.p:
+        end = math.log1p(rule.p) / rule.p
+    assert rule.generator(tensor(1.0)).item() == pytest.approx(end, rel=1e-14)
     assert rule.inverse_generator(tensor(math.inf)) == 1
     a = tensor(0.02, 0.3, 0.11)
     torch.testing.assert_close(
@@ -164,6 +170,8 @@ def test_generators_start_at_zero_end_at_s1_and_add_up_to_the_aggregate(name):
         ("hamacher(0)", "schweizer_sklar(-1)"),
         ("aczel_alsina(1)", "probabilistic"),
         ("frank(1)", "probabilistic"),
+        ("sugeno_weber(0)", "yager(1)"),
+        ("sugeno_weber(-0.9999999999999999)", "probabilistic"),
     ],
 )
 def test_identities_between_families_hold_with_their_gradients(one, other):
@@ -248,13 +256,14 @@ def test_maximum_gives_ties_to_the_first():
     assert torch.autograd.grad(rule.combine(a[1], a[3]), a)[0].tolist() == first
 
 
-def test_yager_has_no_gradient_on_its_plateau():
-    for p in (0.5, 1.0, 2.0):
+def test_nilpotent_tconorms_have_no_gradient_on_their_plateau():
+    for rule in (*map(soft.Yager, (0.5, 1.0, 2.0)), *map(soft.SugenoWeber, (-0.5, 0.0, 4.0))):
         a = tensor(0.9, 0.8, 0.95).requires_grad_()
-        value = soft.Yager(p).aggregate(a, 0)
+        value = rule.aggregate(a, 0)
         assert value == 1 and torch.autograd.grad(value, a)[0].tolist() == [0, 0, 0]
     a = tensor(0.5, 0.5).requires_grad_()  # exactly at its border
-    assert torch.autograd.grad(soft.Yager(1).aggregate(a, 0), a)[0].tolist() == [0, 0]
+    for rule in (soft.Yager(1), soft.SugenoWeber(0)):
+        assert torch.autograd.grad(rule.aggregate(a, 0), a)[0].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -269,6 +278,8 @@ def test_yager_has_no_gradient_on_its_plateau():
         "dombi(1)",
         "aczel_alsina(1)",
         "schweizer_sklar(-2)",
+        "sugeno_weber(0)",
+        "sugeno_weber(2)",
     ],
 )
 @pytest.mark.parametrize("values", [(0.0, 0.4, 0.2), (0.0, 0.0, 0.0), (0.0, 0.0, 0.3)])
@@ -364,6 +375,8 @@ def test_user_defined_tconorm_needs_only_combine():
         (soft.Dombi, math.inf, "positive and finite"),
         (soft.SchweizerSklar, 0.0, "negative and finite"),
         (soft.SchweizerSklar, math.nan, "negative and finite"),
+        (soft.SugenoWeber, -1.0, "above -1 and up to 1e30"),
+        (soft.SugenoWeber, 1e31, "above -1 and up to 1e30"),
     ],
 )
 def test_parameters_out_of_range(cls, bad, words):

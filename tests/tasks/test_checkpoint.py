@@ -7,7 +7,6 @@ import math
 import pathlib
 import pickle
 import re
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 import torch
 
 import geodiff as gd
+from geodiff.tasks import checkpoint
 from geodiff.tasks.checkpoint import (
     Like,
     Many,
@@ -39,7 +39,7 @@ def run_mesh(folder: pathlib.Path, **more: Any) -> Any:
     cameras = gd.Camera.orbit(2.732, 20.0, torch.arange(4) * 90.0, fov_deg=30)
     alpha = gd.rasterize(gd.box((0.7, 0.35, 0.5)), cameras, 16).mask.float()
     optimizer = more.pop("optimizer", "large_steps")
-    return gd.tasks.fit_mesh(alpha, cameras, output=folder, steps=3, checkpoint_every=1, subdivisions=1,
+    return gd.tasks.fit_mesh(alpha, cameras, output=folder, steps=3, checkpoint_seconds=0, subdivisions=1,
                              optimizer=optimizer, progress=False, **more)  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def run_pose(folder: pathlib.Path, **more: Any) -> Any:
     mesh = gd.box((1.0, 0.5, 0.3))
     image = gd.rasterize(mesh, gd.Camera.orbit(4.0, 30, 40, fov_deg=40), 16).mask.float()
     return gd.tasks.fit_pose(mesh, image, output=folder, steps=3, candidates=8, starts=3, size=16, search_size=16,
-                             polish=1, checkpoint_every=1, progress=False, **more)  # fmt: skip
+                             polish=1, checkpoint_seconds=0, progress=False, **more)  # fmt: skip
 
 
 def run_atlas(folder: pathlib.Path, **more: Any) -> Any:
@@ -82,8 +82,7 @@ def stopped(
     """A job, its name, and how it reads the checkpoint that it left."""
     run, name = JOBS[request.param], request.param.replace("adam", "fit_mesh")
     reads: list[tuple[Any, ...]] = []
-    module = sys.modules[f"geodiff.tasks.{name}"]
-    monkeypatch.setattr(module, "load_checkpoint", lambda *given: reads.append(given) or load_checkpoint(*given))
+    monkeypatch.setattr(checkpoint, "load_checkpoint", lambda *given: reads.append(given) or load_checkpoint(*given))
     with pytest.raises(Stop):
         run(tmp_path, callback=twice())
     return run, name, reads[0]
@@ -268,7 +267,7 @@ def test_a_checkpoint_that_cannot_be_read(tmp_path: pathlib.Path) -> None:
 def sweep(folder: pathlib.Path, **more: Any) -> Any:
     options = {"views": 2, "size": 8, "steps": 1, "subdivisions": 1}
     return gd.tasks.sweep("shape", gd.box(), output=folder, family="logistic+probabilistic", scales=[0.01, 0.03],
-                          rates=[0.2], options=options, progress=False, **more)  # fmt: skip
+                          lrs=[0.2], options=options, progress=False, **more)  # fmt: skip
 
 
 def test_damaged_rows(tmp_path: pathlib.Path) -> None:
@@ -305,7 +304,7 @@ def test_damaged_rows(tmp_path: pathlib.Path) -> None:
 
 def test_rows_of_another_kind(tmp_path: pathlib.Path) -> None:
     """A line with the right checksum that is no row of the job."""
-    from geodiff.tasks.sweep_files import _signed
+    from geodiff.tasks.sweep.outputs import _signed
 
     sweep(tmp_path)
     path = tmp_path / "rows.jsonl"

@@ -50,7 +50,7 @@ def pose(folder: pathlib.Path, **more: Any) -> Any:
 
 
 def nurbs(folder: pathlib.Path, **_: Any) -> Any:
-    return gd.tasks.fit_nurbs(torch.rand(6, 6), kind="heights", control=(4, 4), output=folder, progress=False)
+    return gd.tasks.fit_nurbs(torch.rand(6, 6), kind="heights", control_shape=(4, 4), output=folder, progress=False)
 
 
 def atlas(folder: pathlib.Path, **more: Any) -> Any:
@@ -62,7 +62,7 @@ def atlas(folder: pathlib.Path, **more: Any) -> Any:
 def sweep(folder: pathlib.Path, **more: Any) -> Any:
     options = {"views": 2, "size": 8, "steps": 1, "subdivisions": 1}
     return gd.tasks.sweep("shape", gd.box(), output=folder, family="logistic+probabilistic", scales=[0.01],
-                          rates=[0.2], options=options, progress=False, **more)  # fmt: skip
+                          lrs=[0.2], options=options, progress=False, **more)  # fmt: skip
 
 
 JOBS = {"fit_mesh": mesh, "fit_pose": pose, "fit_nurbs": nurbs, "fit_atlas": atlas, "sweep": sweep}
@@ -139,12 +139,12 @@ def test_the_lock_is_there_during_a_job_and_gone_afterwards(
     for end in ends:
         with monkeypatch.context() as patch:
             if end is not None:
-                broken = {"fit_mesh": "geodiff.tasks.fit_mesh._Job.run", "fit_pose": "geodiff.tasks.fit_pose._Job.run",
-                          "fit_nurbs": "geodiff.tasks.fit_nurbs.fit_surface",
-                          "fit_atlas": "geodiff.tasks.fit_atlas._Job.run",
-                          "sweep": "geodiff.tasks.sweep.run_case"}[job]  # fmt: skip
-                module, *names = broken.removeprefix("geodiff.tasks.").split(".")
-                target: Any = sys.modules[f"geodiff.tasks.{module}"]
+                broken = {"fit_mesh": "geodiff.tasks.mesh.job._Job.run", "fit_pose": "geodiff.tasks.pose.job._Job.run",
+                          "fit_nurbs": "geodiff.tasks.nurbs.job.fit_surface",
+                          "fit_atlas": "geodiff.tasks.atlas.job._Job.run",
+                          "sweep": "geodiff.tasks.sweep.job.run_case"}[job]  # fmt: skip
+                module, names = ".".join(broken.split(".")[:4]), broken.split(".")[4:]
+                target: Any = sys.modules[module]  # not by attributes: functions have names of folders
                 for name in names[:-1]:
                     target = getattr(target, name)
 
@@ -246,11 +246,11 @@ def test_a_folder_deleted_in_mid_run_is_named(job: str, tmp_path: pathlib.Path) 
 
     more: dict[str, Any] = {"callback": gone}
     if job in ("fit_mesh", "fit_pose"):
-        more["checkpoint_every"] = 1
+        more["checkpoint_seconds"] = 0
     if job == "sweep":
         with pytest.raises(OSError, match=rf"sweep: `output` must be a folder that can be written to; got {out}/rows"):
             gd.tasks.sweep("shape", gd.box(), output=out, family="logistic+probabilistic", scales=[0.01, 0.02],
-                           rates=[0.2], options={"views": 2, "size": 8, "steps": 1, "subdivisions": 1},
+                           lrs=[0.2], options={"views": 2, "size": 8, "steps": 1, "subdivisions": 1},
                            progress=False, callback=gone)  # fmt: skip
         return
     if job == "fit_atlas":
@@ -282,15 +282,15 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: pathlib.Path, monkey
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
     monkeypatch.undo()
     steps: list[int] = []
-    _three_steps(tmp_path, callback=lambda step, *_: steps.append(step))
-    assert steps == [1, 2, 3]
+    _three_steps(tmp_path, callback=lambda progress: steps.append(progress.step))
+    assert steps == [2, 3, 4]
 
 
 def _three_steps(folder: pathlib.Path, **more: Any) -> Any:
     cameras = gd.Camera.orbit(2.732, 20.0, torch.arange(4) * 90.0, fov_deg=30)
     alpha = gd.rasterize(gd.box((0.7, 0.35, 0.5)), cameras, 16).mask.float()
-    return gd.tasks.fit_mesh(alpha, cameras, output=folder, steps=4, checkpoint_every=1, subdivisions=1, progress=False,
-                             **more)  # fmt: skip
+    return gd.tasks.fit_mesh(alpha, cameras, output=folder, steps=4, checkpoint_seconds=0, subdivisions=1,
+                             progress=False, **more)  # fmt: skip
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ box = gd.box((0.7, 0.35, 0.5))
 JOBS = {
     "fit_nurbs": """
 x, y = torch.meshgrid(torch.linspace(0, 1, 12), torch.linspace(0, 2, 15), indexing="ij")
-fit_nurbs(torch.stack([x, y, 0.3 * torch.sin(3 * x) * y], -1), control=(5, 6), output=out, progress=False,
+fit_nurbs(torch.stack([x, y, 0.3 * torch.sin(3 * x) * y], -1), control_shape=(5, 6), output=out, progress=False,
           formats=FORMATS)
 """,
     "fit_mesh": """

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import geodiff as gd
-from geodiff import interop, scene, tasks
+from geodiff import interop, render, scene, tasks
 from tests.unchanged.arguments import Arguments, Case
 
 IMAGE = (9, 11)
@@ -127,10 +127,10 @@ def _renders(t: Arguments) -> Any:
     out: list[Any] = []
     everything = ("alpha", "rgb", "depth", "normal", "face_id")
     for coverage in ("faces", "edges", "contour"):
-        render = gd.Renderer(IMAGE, scale=t(0.02), coverage=coverage, background=t.rand(3), outputs=everything)
-        render.warn_of_bias = False
+        made = gd.Renderer(IMAGE, scale=t(0.02), coverage=coverage, background=t.rand(3), outputs=everything)
+        made.warn_of_bias = False
         for mesh in (t.coloured(), t.textured(), t.hold(gd.MeshBatch([t.coloured(), t.coloured()]))):
-            out.append(render(mesh, t.camera(), lights))
+            out.append(made(mesh, t.camera(), lights))
     for name in ("softras", "dibr", "n3mr", "opendr", "rhodin", "pix2vex"):
         preset = getattr(gd.presets, name)(IMAGE)
         preset.warn_of_bias = False
@@ -138,6 +138,28 @@ def _renders(t: Arguments) -> Any:
     found = t.hold(gd.fragments(t.coloured(), t.camera(), IMAGE, k=2, blur=0.02))
     more = [found.interpolate(t.rand(12, 3), t(gd.icosphere(0).faces)), found.depth]
     return [out, more, gd.rasterize(t.mesh(), t.camera(), IMAGE)]
+
+
+def _own(t: Arguments) -> Any:
+    """Shaders and a coverage of one's own, which are given what the caller gave."""
+
+    def shader(points: render.SurfacePoints) -> torch.Tensor:
+        diffuse, specular = points.light()
+        own = points.interpolate(t.rand(12, 3)) + points.of_face(t.rand(20, 3)) + points.of_image(t.rand(3))
+        built_in = sum(function(points) for function in (render.unlit, render.lambert, render.gouraud, render.phong))
+        return points.albedo * diffuse + specular + own + built_in + points.normal * points.to_viewer
+
+    def coverage(view: render.View, softness: render.Softness) -> torch.Tensor:
+        models = (render.Faces(), render.Edges(), render.Contour())
+        assert view.depth_ends().shape == (view.images, 2) and softness.reach(view) > 0
+        return sum(model.alpha(view, softness) for model in models) / 3
+
+    out: list[Any] = []
+    for backend in ("kernel", "reference"):
+        made = gd.Renderer(IMAGE, coverage=coverage, shading=shader, outputs="rgb", backend=backend)
+        for mesh in (t.coloured(), t.textured(), t.hold(gd.MeshBatch([t.coloured(), t.coloured()]))):
+            out.append(made(mesh, t.camera(), [gd.AmbientLight(t.rand(3)), gd.PointLight(t([0.0, 2, 3]))]))
+    return out
 
 
 def _scenes(t: Arguments) -> Any:
@@ -184,6 +206,13 @@ CASES: dict[str, Case] = {
     + " Material.map Material.select Light.select": _parts,
     "geodiff.PosedImages" + _methods("PosedImages", "hold_out load save split to"): _posed,
     "render.Renderer render.fragments Fragments.interpolate render.rasterize presets": _renders,
+    "render.SurfacePoints render.unlit render.lambert render.gouraud render.phong Softness.reach Texture.sample_by"
+    + _methods("Coverage", "alpha reach")
+    + _methods("View", "depth_ends footprint surface_points")
+    + _methods("SurfacePoints", "interpolate light of_face of_image")
+    # beneath those
+    + _methods("SurfacePoints", "corners gather light_arguments own_color reflected table tables textured_in_light")
+    + " Mesh.vertex_normals_by": _own,
     "interop.to_trimesh interop.from_trimesh interop.to_trimesh_scene interop.from_trimesh_scene": _scenes,
     "interop.to_open3d interop.from_open3d interop.points_to_open3d interop.points_from_open3d": _open3d,
     "tasks.display tasks.render_views Display.save": _tasks,

@@ -106,23 +106,18 @@ def _losses(t: Arguments) -> Any:
     return out
 
 
-LAWS = (
-    "Cauchy CubicHermite Exponential Gamma Gaussian GumbelMax GumbelMin Heaviside HyperbolicSecant Laplace Levy "
-    "Logistic Reciprocal Uniform WignerSemicircle"
-).split()
-RULES = "AczelAlsina Average Dombi Einstein Frank Hamacher Maximum Probabilistic SchweizerSklar Yager".split()
-PARAMETRIC = {"AczelAlsina": 1.5, "Dombi": 1.5, "Frank": 1.5, "Hamacher": 1.5, "SchweizerSklar": -1.5, "Yager": 1.5}
+LAWS, RULES = soft.DISTRIBUTIONS.values(), soft.TCONORMS.values()
 
 
 def _laws(t: Arguments) -> Any:
     x, q, out = t.randn(7), 0.05 + 0.9 * torch.rand(7), []
-    for name in LAWS:
-        law = getattr(soft, name)(t(0.7)) if name == "Gamma" else getattr(soft, name)()
+    for cls in LAWS:
+        law = cls(t(0.7)) if cls.parametric else cls()
         assert law.squared().unsquared() is not None and soft.as_distribution(law) is law
         for one in (law, law.reversed(), law.shifted(t(0.2)), law.squared()):
             t.hold(one)
             out += [one.cdf(x), one.survival(x), one.log_cdf(x), one.log_survival(x)]
-            out += [one.pdf(x)] if name != "Heaviside" else []
+            out += [one.pdf(x)] if cls is not soft.Heaviside else []
             out += [one.quantile(t(q)), one.upper_quantile(t(q))]
             one.cull_radius(0.01)
     shape = t(0.7)
@@ -133,16 +128,17 @@ def _laws(t: Arguments) -> Any:
 def _rules(t: Arguments) -> Any:
     a, b, c, out = t.rand(4, 3), t.rand(4, 3), t.rand(4, 3), []
     logs = t(torch.log(torch.rand(4, 3).double())), t(torch.log(torch.rand(4, 3).double()))
-    for name in RULES:
-        rule = getattr(soft, name)(t(PARAMETRIC[name])) if name in PARAMETRIC else getattr(soft, name)()
+    for cls in RULES:
+        rule = cls(t(cls.samples[1])) if cls.parametric else cls()
+        mean = cls is soft.Average
         t.hold(rule)
-        for one in (rule, rule.dual()) if name != "Average" else (rule,):
+        for one in (rule,) if mean else (rule, rule.dual()):
             out += [one.aggregate(a, 1), one.aggregate_log(*logs, 1), one.aggregate_log_pair(*logs, 1)]
-            out += [one.combine(b, c)] if name != "Average" else []
-        if name not in ("Average", "Maximum"):
+            out += [] if mean else [one.combine(b, c)]
+        if not mean and cls is not soft.Maximum:
             out += [rule.generator(b), rule.inverse_generator(c)]
         rule.cull_threshold(0.01, 5)
-        assert soft.as_tconorm(rule) is rule and (name == "Average" or isinstance(rule.dual().dual(), soft.TConorm))
+        assert soft.as_tconorm(rule) is rule and (mean or isinstance(rule.dual().dual(), soft.TConorm))
     kernel = soft.tconorm_from_kernel(soft.Yager(2.0).kernel_id, t(1.5))
     return out, kernel.combine(b, c), soft.TNorm(soft.Einstein()).combine(b, c)
 
@@ -221,11 +217,11 @@ CASES: dict[str, Case] = {
     "transport.RobustPool2d RobustPool2d.forward RobustPool2d.extra_repr": _pool2d,
     "implicit.root implicit.minimum implicit.last_derivative": _implicit,
     "losses.iou losses.laplacian losses.flatness losses.normal_consistency losses.edge_length": _losses,
-    " ".join(f"soft.{name}" for name in LAWS)
+    " ".join(f"soft.{cls.__name__}" for cls in LAWS)
     + " soft.as_distribution soft.from_kernel soft.family soft.member"
     + "".join(f" Distribution.{m}" for m in "cdf survival log_cdf log_survival pdf quantile upper_quantile".split())
     + "".join(f" Distribution.{m}" for m in "reversed shifted squared unsquared cull_radius".split()): _laws,
-    " ".join(f"soft.{name}" for name in RULES)
+    " ".join(f"soft.{cls.__name__}" for cls in RULES)
     + " soft.as_tconorm soft.tconorm_from_kernel soft.TNorm"
     + "".join(f" {c}.{m}" for c in ("TConorm", "TNorm") for m in "aggregate aggregate_log combine dual".split())
     + " TConorm.aggregate_log_pair TNorm.aggregate_log_pair"

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a mesh covers a pixel softly: the three models, and what one of your own is given."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from geodiff import soft
+from geodiff.modes import outside_autocast
+from geodiff.ops.culling import radius_of
+from geodiff.render.view import View
+from geodiff.validation import choice, describe, fail
+
+
+@outside_autocast
+@dataclass(frozen=True)
+class Softness:
+    """How soft edges are, and how faces are joined.
+
+    Attributes:
+        distribution: F, of `geodiff.soft`.
+        scale: τ, NDC (NDC² for a squared distribution); a number, or a tensor of one element.
+        tconorm: ⊥, of `geodiff.soft`.
+        max_error: how far alpha may be off for faces to be left out.
+    """
+
+    distribution: soft.Distribution
+    scale: float | torch.Tensor
+    tconorm: soft.TConorm
+    max_error: float
+
+    def reach(self, view: View) -> float:
+        """Return how far (NDC) outside a face `⊥_f F(d/τ)` changes by more than `max_error`; may be infinite."""
+        return radius_of(self.distribution, self.tconorm, self.scale, view.most_faces, self.max_error)
+
+
+@outside_autocast
+class Coverage:
+    """How a mesh covers pixels: what alpha is, and how far from the mesh it may be above 0.
+
+    A model of your own is a subclass with an `alpha`; it may combine others:
+
+    Example:
+        >>> import geodiff as gd
+        >>> class Fainter(gd.render.Coverage):
+        ...     def alpha(self, view, softness):
+        ...         return 0.5 * gd.render.Contour().alpha(view, softness)
+        >>> camera = gd.Camera.orbit(2.7, 20, 30, fov_deg=60)
+        >>> float(gd.Renderer(9, coverage=Fainter())(gd.icosphere(2), camera).alpha[4, 4])
+        0.5
+    """
+
+    is_biased: bool = False
+    """Whether it makes a mesh fatter the finer it is tessellated: `Renderer` warns where a camera is fitted by it."""
+
+    def alpha(self, view: View, softness: Softness) -> torch.Tensor:
+        """Return the coverage of all pixels, `(B, H, W)`, in [0, 1].
+
+        Args:
+            view: what is seen, see `View`: `view.ops.contour(*view.packed, **view.frame, …)` is a kernel, or its twin.
+            softness: the renderer's distribution, scale, T-conorm and `max_error`.
+
+        Gradients: its own, through torch.
+        """
+        raise NotImplementedError(f"{type(self).__name__} needs a method alpha(view, softness).")
+
+    def reach(self, view: View, softness: Softness) -> float | None:
+        """Return how far (NDC) outside all faces alpha may exceed `max_error`, which is how far colours are looked for.
+
+        None, as here: it is not known; then the search goes on until all pixels of such an alpha have a colour.
+        """
+        return None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+@outside_autocast
+class Faces(Coverage):
+    """Each face by itself, `⊥_f F(d(q, f)/τ)` (Petersen et al., "GenDR", 2022)."""
+
+    is_biased = True
+
+    def alpha(self, view: View, softness: Softness) -> torch.Tensor:
+        """Return the coverage of all pixels, `(B, H, W)`."""
+        return _silhouette(view, softness, "faces")
+
+    def reach(self, view: View, softness: Softness) -> float | None:
+        """Return that of the faces."""
+        return softness.reach(view)
+
+
+@outside_autocast
+class Edges(Coverage):
+    """Each face by its edges, `⊥_f Π_k F(d_k(q)/τ)` (Petersen et al., "Pix2Vex", 2019).
+
+    Beyond an acute corner the product over three lines reaches farther than the distance to the face: no reach.
+    """
+
+    is_biased = True
+
+    def alpha(self, view: View, softness: Softness) -> torch.Tensor:
+        """Return the coverage of all pixels, `(B, H, W)`."""
+        return _silhouette(view, softness, "edges")
+
+
+@outside_autocast
+class Contour(Coverage):
+    """The outline, `F(d(q)/τ)`, d the signed distance to the boundary of the mesh's image. Takes no T-conorm."""
+
+    def alpha(self, view: View, softness: Softness) -> torch.Tensor:
+        """Return the coverage of all pixels, `(B, H, W)`."""
+        return view.ops.contour(
+            *view.packed,
+            **view.frame,
+            distribution=softness.distribution,
+            scale=softness.scale,
+            edges=view.edge_cycles,
+            max_error=softness.max_error,
+        )
+
+    def reach(self, view: View, softness: Softness) -> float | None:
+        """Return that of the faces, which is no shorter."""
+        return softness.reach(view)
+
+
+def _silhouette(view: View, softness: Softness, coverage: str) -> torch.Tensor:
+    return view.ops.silhouette(
+        *view.packed,
+        **view.frame,
+        distribution=softness.distribution,
+        tconorm=softness.tconorm,
+        scale=softness.scale,
+        coverage=coverage,
+        max_error=softness.max_error,
+    )
+
+
+class _Function(Coverage):
+    """The model of a function `(view, softness) ↦ alpha`."""
+
+    def __init__(self, function: Callable[[View, Softness], torch.Tensor]) -> None:
+        self.function = function
+
+    def alpha(self, view: View, softness: Softness) -> torch.Tensor:
+        return self.function(view, softness)
+
+
+COVERAGES: dict[str, type[Coverage]] = {"faces": Faces, "edges": Edges, "contour": Contour}
+
+
+def as_coverage(where: str, value: Any) -> Coverage:
+    """Return the coverage of a name, a class or a function `(view, softness) ↦ alpha`; one of `Coverage` as it is.
+
+    Raises:
+        ValueError, TypeError: an unknown name; anything else.
+    """
+    if isinstance(value, str):
+        return COVERAGES[choice(where, "coverage", value, tuple(COVERAGES))]()
+    if isinstance(value, type) and issubclass(value, Coverage):
+        return value()
+    if isinstance(value, Coverage):
+        return value
+    if callable(value) and not isinstance(value, type):
+        return _Function(value)
+    expected = f"one of {', '.join(COVERAGES)}, a geodiff.render.Coverage, or a callable (view, softness) -> alpha"
+    raise fail(where, "coverage", expected, value, error=TypeError)
+
+
+def alpha_of(coverage: Coverage, view: View, softness: Softness) -> torch.Tensor:
+    """Return `coverage.alpha`, checked: `(B, H, W)`, of the dtype of the view."""
+    alpha = coverage.alpha(view, softness)
+    shape = (view.images, *view.image_size)
+    if not isinstance(alpha, torch.Tensor) or alpha.shape != shape or alpha.dtype != view.clip.dtype:
+        expected = f"a model whose alpha is {str(view.clip.dtype).removeprefix('torch.')} of shape {shape}"
+        error = ValueError if isinstance(alpha, torch.Tensor) and alpha.dtype == view.clip.dtype else TypeError
+        raise fail("Renderer", "coverage", expected, alpha, "One number a pixel of each image.", error)
+    return alpha
+
+
+def reach_of(coverage: Coverage, view: View, softness: Softness) -> float | None:
+    """Return `coverage.reach`, checked."""
+    reach = coverage.reach(view, softness)
+    if reach is None or (isinstance(reach, int | float) and not math.isnan(reach) and reach >= 0):
+        return reach
+    raise fail("Renderer", "coverage", "a model whose reach is a number ≥ 0 or None", describe(reach))

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What fit_atlas makes of an atlas: samples, meshes, figures against the truth, and the files of all that."""
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from geodiff.atlas.atlas import Atlas
+from geodiff.atlas.metrics import surface_metrics
+from geodiff.atlas.sample import Samples
+from geodiff.atlas.watertight import poisson_mesh
+from geodiff.scene.atomic import replacing
+from geodiff.scene.mesh import Mesh
+from geodiff.tasks.atlas import pictures
+from geodiff.tasks.atlas.result import FitAtlasResult
+from geodiff.tasks.atlas.settings import FitAtlasSettings
+from geodiff.tasks.clouds import write_ply
+
+_WHERE = "fit_atlas"
+_LOST = 1e-5  # of the diagonal, from which the rounding of float32 files matters
+NAMES = {
+    "atlas": "atlas.npz",
+    "samples": "samples.ply",
+    "obj": "charts.obj",
+    "glb": "charts.glb",
+    "watertight": "watertight.ply",
+    "pictures": "pictures.png",
+    "errors": "errors.png",
+    "metrics": "metrics.json",
+}
+
+
+@dataclasses.dataclass
+class _Surface:
+    """What an atlas gives out."""
+
+    samples: Samples
+    mesh: Mesh
+    watertight: Mesh | None
+    notes: list[str]
+
+
+def finish(
+    result: FitAtlasResult,
+    wanted: FitAtlasSettings,
+    truth: Mesh | torch.Tensor | None,
+    folder: pathlib.Path | None,
+    stage: Callable[[str], Any],
+    seconds: Callable[[], float],
+) -> FitAtlasResult:
+    """Return the result with figures against the truth, if that is known, and with files, if there is a folder.
+
+    Args:
+        result: with the atlas.
+        wanted: what to make.
+        truth: the true surface.
+        folder: to write to.
+        stage: called with the name of each stage.
+        seconds: how long the job has taken so far.
+    """
+    found = _surface(result.atlas, wanted, folder is not None, stage)
+    metrics = {**result.metrics, "surface": _facts(found)}
+    if truth is not None:
+        stage("truth")
+        metrics["truth"] = _against(truth, result.atlas, found, wanted)
+    result = dataclasses.replace(result, metrics=metrics, notes=[*result.notes, *found.notes])
+    return result if folder is None else _write(result, found, folder, stage, seconds)
+
+
+def _surface(atlas: Atlas, wanted: FitAtlasSettings, files: bool, stage: Callable[[str], Any]) -> _Surface:
+    stage("samples")
+    samples = atlas.sample(wanted.samples, seed=atlas.seed)
+    stage("mesh")
+    found = _Surface(samples, atlas.to_mesh(wanted.refine), None, [])
+    if not (files and wanted.watertight):
+        return found
+    stage("watertight")
+    facing = samples.normals.norm(dim=1) > 0.5
+    try:
+        found.watertight = poisson_mesh(samples.points[facing], samples.normals[facing], depth=wanted.depth,
+                                        open_boundaries=wanted.open_boundaries)  # fmt: skip
+    except ImportError as error:
+        reason = str(error).removeprefix("poisson_mesh: ").split(" Without it,")[0]
+        found.notes.append(f"{NAMES['watertight']} is left out: {reason}")
+    return found
+
+
+def _facts(found: _Surface) -> dict[str, Any]:
+    mesh, closed = found.mesh, found.watertight
+    facts: dict[str, Any] = {
+        "samples": len(found.samples.points),
+        "charts_vertices": mesh.num_vertices,
+        "charts_faces": mesh.num_faces,
+        "charts_boundary_edges": len(mesh.boundary_edges),
+    }
+    if closed is not None:
+        facts |= {
+            "watertight_vertices": closed.num_vertices,
+            "watertight_faces": closed.num_faces,
+            "watertight_boundary_edges": len(closed.boundary_edges),
+        }
+    return facts
+
+
+def _against(truth: Mesh | torch.Tensor, atlas: Atlas, found: _Surface, wanted: FitAtlasSettings) -> dict[str, Any]:
+    """Return the figures of `surface_metrics` for what went in and for all that came out."""
+    good = ~atlas.outlier
+    outputs: dict[str, tuple[Any, Any]] = {
+        "input": (atlas.points[good], None),
+        "fitted_points": (atlas.fitted_points()[good], None),
+        "samples": (found.samples.points, found.samples.normals),
+        "charts": (found.mesh, None),
+    }
+    if found.watertight is not None:
+        outputs["watertight"] = (found.watertight, None)
+    figures: dict[str, Any] = {"distances_are": "relative to the diagonal of the truth's box"}
+    for name, (surface, normals) in outputs.items():
+        one = surface_metrics(surface, truth, output_normals=normals, samples=wanted.samples, seed=atlas.seed)
+        figures[name] = one.as_dict()
+        if name != "samples":
+            del figures[name]["curve"]
+    figures["accuracy_over_input"] = figures["fitted_points"]["accuracy"]["mean"] / max(
+        figures["input"]["accuracy"]["mean"], 1e-300
+    )
+    return figures
+
+
+def _write(
+    result: FitAtlasResult,
+    found: _Surface,
+    folder: pathlib.Path,
+    stage: Callable[[str], Any],
+    seconds: Callable[[], float],
+) -> FitAtlasResult:
+    """Write all files into a folder beside the others, then move them, metrics.json last; drop what is out of date."""
+    atlas, notes = result.atlas, list(result.notes)
+    files = {kind: folder / name for kind, name in NAMES.items()}
+    if found.watertight is None:
+        del files["watertight"]
+    if importlib.util.find_spec("matplotlib") is None:
+        notes.append(f'{NAMES["errors"]} is left out: it needs Matplotlib, pip install "geodiff[plot]"')
+        del files["errors"]
+    shift, note = _shift(atlas)
+    if note:
+        notes.append(note)
+    metrics = dict(result.metrics)
+    with replacing(files["metrics"], _WHERE) as part:
+        stage("files")
+        there = {kind: part.parent / path.name for kind, path in files.items()}
+        atlas.save(there["atlas"])
+        columns = [found.samples.points, found.samples.normals, found.samples.confidence[:, None]]
+        names = ("x", "y", "z", "nx", "ny", "nz", "confidence")
+        write_ply(there["samples"], dict(zip(names, torch.cat(columns, 1).T, strict=True)), _WHERE)
+        found.mesh.save(there["obj"])
+        _moved(found.mesh, shift).save(there["glb"])
+        if found.watertight is not None:
+            _moved(found.watertight, shift).save(there["watertight"])
+        stage("pictures")
+        pictures.overview(atlas, found.mesh, found.watertight).save(there["pictures"], format="PNG")
+        if "errors" in files:
+            pictures.errors(there["errors"], atlas, metrics)
+        metrics |= {"seconds": round(seconds(), 3), "notes": notes, "history": result.history}
+        part.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    for kind, name in NAMES.items():
+        if kind not in files:
+            (folder / name).unlink(missing_ok=True)  # of an earlier fit: it would pass for this one's
+    return dataclasses.replace(result, metrics=metrics, notes=notes, files=files)
+
+
+def _shift(atlas: Atlas) -> tuple[torch.Tensor, str]:
+    """Return how far to move what is written in single precision, and a note that says so; zero where it fits."""
+    low, high = atlas.points.amin(0), atlas.points.amax(0)
+    rounding = float(torch.maximum(low.abs(), high.abs()).max()) * 2.0**-24
+    if rounding <= _LOST * float((high - low).norm()):
+        return torch.zeros_like(low), ""
+    shift = (low + high).div(2).round()
+    text = ", ".join(f"{x:.0f}" for x in shift.tolist())
+    names = f"{NAMES['glb']} and {NAMES['watertight']}"
+    return shift, f"{names} are moved by −({text}): these formats keep seven digits only."
+
+
+def _moved(mesh: Mesh, shift: torch.Tensor) -> Mesh:
+    return mesh.with_vertices(mesh.vertices - shift.to(mesh.vertices)) if bool(shift.any()) else mesh

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings of fit_atlas: those of the fit of the charts, and what to make of them."""
+
+from dataclasses import dataclass
+
+from geodiff.atlas.settings import Settings
+from geodiff.tasks.descent import check_seconds
+from geodiff.validation import fail, integer
+
+
+@dataclass(frozen=True)
+class FitAtlasSettings(Settings):
+    """How a surface is recovered from a cloud: the fields of `geodiff.atlas.settings.Settings`, and these.
+
+    Attributes:
+        samples: how many points to draw of the surface, for samples.ply, ≥ 100.
+        refine: times to cut the triangles of charts.obj into four.
+        watertight: make watertight.ply, by Open3D.
+        depth: of the octree of watertight.ply; 8 resolves 1/256 of the extent.
+        open_boundaries: leave holes and borders of watertight.ply open.
+        checkpoint_seconds: seconds between checkpoints, where there is an output folder; 0: after each chunk; None:
+            never.
+
+    Raises:
+        TypeError, ValueError: a value of another type or out of its range.
+
+    Example:
+        >>> FitAtlasSettings(target=60, watertight=False).steps
+        60
+    """
+
+    _aside = ("samples", "refine", "watertight", "depth", "open_boundaries", "checkpoint_seconds")
+
+    samples: int = 200_000
+    refine: int = 0
+    watertight: bool = True
+    depth: int = 8
+    open_boundaries: bool = False
+    checkpoint_seconds: float | None = 20.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, low, high in (("samples", 100, 10**8), ("refine", 0, 4), ("depth", 1, 14)):
+            integer(self._where, name, getattr(self, name), low, high)
+        for name in ("watertight", "open_boundaries"):
+            if not isinstance(getattr(self, name), bool):
+                raise fail(self._where, name, "True or False", getattr(self, name), error=TypeError)
+        check_seconds(self._where, self.checkpoint_seconds)

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recover a mesh from posed images of its silhouette."""
+
+import dataclasses
+import math
+import os
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from geodiff import losses
+from geodiff.modes import outside_autocast
+from geodiff.render.renderer import Renderer
+from geodiff.scene.camera import Camera
+from geodiff.scene.files import PosedImages
+from geodiff.scene.mesh import Mesh
+from geodiff.tasks.checkpoint import FINITE, Checkpoint, Like, Many, Number, fingerprint
+from geodiff.tasks.lock import output_folder
+from geodiff.tasks.mesh import outputs
+from geodiff.tasks.mesh.large_steps import AdamUniform, LaplacianPreconditioner
+from geodiff.tasks.mesh.result import FitMeshResult
+from geodiff.tasks.mesh.settings import FitMeshSettings
+from geodiff.tasks.mesh.start import FAR, check_seen, object_frame, posed_images, split, start_mesh
+from geodiff.tasks.overlap import hard_iou
+from geodiff.tasks.progress import Callback, Progress, as_callback
+from geodiff.validation import fail
+
+_WHERE = "fit_mesh"
+_VERTICES = 642  # of the default template, for which the weights and λ are written
+_KEPT = ("best", "best_iou", "best_step", "history", "snapshots", "snapshot_steps", "seconds")  # in a checkpoint
+_SNAPSHOTS = 36  # of the vertices on the way, for the animation
+
+
+@outside_autocast
+def fit_mesh(
+    images: PosedImages | torch.Tensor | str | os.PathLike[str],
+    cameras: Camera | None = None,
+    *,
+    template: str | os.PathLike[str] | Mesh = "sphere",
+    settings: FitMeshSettings | Mapping[str, Any] | None = None,
+    output: str | os.PathLike[str] | None = None,
+    resume: bool = True,
+    callback: Callback | None = None,
+    progress: bool = True,
+    command: str | None = None,
+    **changes: Any,
+) -> FitMeshResult:
+    """Recover a mesh from images of its silhouette by gradient descent through the soft renderer.
+
+    Minimises ``mean_b iou(alpha_b, target_b) + w_l·V/642·laplacian/unit² + w_f·flatness`` over the V vertices of a
+    template, which move freely; its faces stay (Liu et al., "Soft Rasterizer", 2019; Petersen et
+    al., "GenDR", 2022). The scale τ of the soft edges falls on the way. Every few steps the hard IoU in the training
+    views is measured; the mesh of the best is the result. The held-out views have no part in it.
+
+    Args:
+        images: `PosedImages`, the path of a ``transforms.json`` or its folder, or coverage (B, H, W) in [0, 1].
+        cameras: the B cameras that go with a tensor of coverage.
+        template: ``"sphere"``, an icosphere where the silhouettes point to; a mesh (V, 3), used as it is; or its file.
+        settings: a `FitMeshSettings`, or a dictionary of its fields; left out, the defaults.
+        output: a folder, made where missing, for the mesh, pictures, ``metrics.json`` and the checkpoint.
+        resume: go on from the checkpoint in ``output``, if there is one, to bitwise the same result as without the
+            interruption; False starts afresh. A finished job removes its checkpoint.
+        callback: called after each step with a `Progress`, whose ``state`` is the mesh that the step started from.
+        progress: show a progress bar.
+        command: the command line, to be noted in ``metrics.json``.
+        **changes: fields of `FitMeshSettings`, for instance ``steps=100, lr=0.1``.
+
+    Returns:
+        A `FitMeshResult`.
+
+    Raises:
+        TypeError, ValueError: as each argument's check says; images without any coverage; a checkpoint that is damaged
+            or of another job.
+        OSError: ``output`` cannot be written to, or the disk is full; ValueError: another process writes there.
+        RuntimeError: data on a GPU, which this release does not use yet.
+
+    Example:
+        >>> import torch, geodiff as gd
+        >>> cameras = gd.Camera.orbit(2.732, 30, torch.arange(0, 360, 45), fov_deg=30)
+        >>> target = gd.rasterize(gd.box(0.6), cameras, 32).mask.float()
+        >>> fit = fit_mesh(target, cameras, steps=20, subdivisions=2, hold_out=0, progress=False)
+        >>> fit.iou_train > 0.8
+        True
+    """
+    settings = FitMeshSettings.of(settings, changes)
+    posed = posed_images(images, cameras)
+    train, held_out = split(len(posed), settings.hold_out)
+    if not bool((posed.alpha[train] >= 0.5).any()):
+        raise fail(
+            _WHERE, "images", "of something: coverage of ½ or more in a view to be fitted", "empty ones", "Invert them?"
+        )
+    centre, unit = object_frame(posed)
+    start = start_mesh(template, settings, posed, centre)
+    check_seen(start, posed[train], centre, unit, template, settings)
+    told = as_callback(_WHERE, callback)
+    # After all other checks, but before the work.
+    with output_folder(_WHERE, output) as folder:
+        job = _Job(start, posed, train, unit, settings, folder)
+        job.resume(resume)
+        job.run(told, progress)
+        mesh = job.best_mesh()
+        result = FitMeshResult(
+            mesh=mesh,
+            iou_train=job.best_iou,
+            iou_held_out=hard_iou(mesh, posed.cameras[held_out], posed.alpha[held_out]) if held_out else None,
+            best_step=job.best_step,
+            history=job.history,
+            seconds=job.seconds,
+            settings=settings,
+            train=train,
+            held_out=held_out,
+            snapshots=torch.stack([*job.snapshots, mesh.vertices]),
+            snapshot_steps=[*job.snapshot_steps, job.best_step],
+        )
+        if folder is not None:
+            files = outputs.write_outputs(result, posed, folder, command=command)
+            result = dataclasses.replace(result, files=files)
+            job.checkpoint.remove()
+    return result
+
+
+class _Job:
+    """The optimisation, and all that a checkpoint must hold of it."""
+
+    def __init__(
+        self,
+        template: Mesh,
+        posed: PosedImages,
+        train: list[int],
+        unit: float,
+        settings: FitMeshSettings,
+        folder: pathlib.Path | None,
+    ) -> None:
+        self.template, self.views, self.unit, self.settings = template, posed[train], unit, settings
+        self.density = template.num_vertices / _VERTICES
+        inputs = {
+            **settings.inputs(),
+            "images_fingerprint": fingerprint([posed.alpha]),
+            "cameras_fingerprint": fingerprint(
+                [posed.cameras.rotation, posed.cameras.translation, posed.cameras.focal, posed.cameras.principal]
+            ),
+            "template_fingerprint": fingerprint([template.vertices, template.faces]),
+        }
+        self.checkpoint = Checkpoint(folder, _WHERE, inputs, settings.checkpoint_seconds)
+        # Lengths in the world's unit make gradients in its inverse, and ε with them.
+        lr, eps = settings.lr * unit, 1e-8 / unit
+        self.latent = template.vertices.detach().clone()
+        self.optimizer: torch.optim.Optimizer
+        self.precondition: LaplacianPreconditioner | None = None
+        if settings.optimizer == "large_steps":
+            self.precondition = LaplacianPreconditioner(template, smoothing=settings.smoothing * self.density)
+            self.latent = self.precondition.to_latent(self.latent)
+            self.latent.requires_grad_()
+            self.optimizer = AdamUniform([self.latent], lr=lr, betas=settings.betas, eps=eps)
+        else:
+            self.latent.requires_grad_()
+            self.optimizer = torch.optim.Adam([self.latent], lr=lr, betas=settings.betas, eps=eps)
+        self.step = 0
+        self.seconds = 0.0
+        self.best_iou, self.best_step, self.best = -1.0, 0, template.vertices.detach().clone()
+        self.history: list[dict[str, Any]] = []
+        self.snapshots: list[torch.Tensor] = []
+        self.snapshot_steps: list[int] = []
+
+    def vertices(self) -> torch.Tensor:
+        """Return the vertices as they are now, with their graph."""
+        if self.latent.numel() and not float(self.latent.detach().abs().max()) <= FAR * self.unit:
+            raise self._diverged()
+        return self.latent if self.precondition is None else self.precondition.from_latent(self.latent)
+
+    def _diverged(self) -> Exception:
+        got = f"{self.settings.lr:g}, which throws them out by step {self.step}"
+        return fail(_WHERE, "lr", "small enough to keep vertices and loss finite", got, "Make it smaller.")
+
+    def best_mesh(self) -> Mesh:
+        """Return the mesh of the best IoU so far."""
+        return self.template.with_vertices(self.best)
+
+    def run(self, callback: Callback | None, show: bool) -> None:
+        """Take the steps that are left."""
+        settings = self.settings
+        bar = tqdm(total=settings.steps, initial=self.step, desc="fit-mesh", unit="step", disable=not show)
+        with bar:
+            while self.step < settings.steps:
+                begin = time.perf_counter()
+                record, mesh = self._advance()
+                self.seconds += time.perf_counter() - begin
+                if callback is not None:
+                    callback(Progress(self.step, settings.steps, record["loss"], record, mesh))
+                if self.step < settings.steps:
+                    self.checkpoint.save(self.state)
+                bar.set_postfix(loss=f"{record['loss']:.4f}", IoU=f"{self.best_iou:.4f}", refresh=False)
+                bar.update()
+            with torch.no_grad():
+                self._measure(self.vertices(), settings.steps)
+            bar.set_postfix(loss=f"{self.history[-1]['loss']:.4f}", IoU=f"{self.best_iou:.4f}")
+
+    def _advance(self) -> tuple[dict[str, Any], Mesh]:
+        """Take one step; return its record and the mesh it started from."""
+        settings, step = self.settings, self.step
+        vertices = self.vertices()
+        mesh = self.template.with_vertices(vertices)
+        iou = self._measure(vertices, step) if step % settings.evaluate_every == 0 else None
+        if step % math.ceil(settings.steps / _SNAPSHOTS) == 0:
+            self.snapshots.append(vertices.detach().clone())
+            self.snapshot_steps.append(step)
+        views, scale = self._views(step), settings.scale_at(step)
+        render = Renderer(views.image_size, settings.distribution, scale, settings.tconorm)
+        silhouette = losses.iou(render(mesh, views.cameras).alpha.clamp(0, 1), views.alpha)
+        # On a smooth surface the sum of the Laplacian falls with the square of the edges' length, as 1 / V; the sum of
+        # the flatness is that of creases, which are as sharp between small faces.
+        laplacian = losses.laplacian(mesh, reduction="sum") * self.density / self.unit**2
+        flatness = losses.flatness(mesh, reduction="sum")
+        loss = silhouette + settings.laplacian * laplacian + settings.flatness_at(step) * flatness
+        lr = settings.lr_at(step) * self.unit
+        if lr / (1 - settings.betas[0]) > torch.finfo(self.latent.dtype).max:  # the optimisers' longest step
+            raise self._diverged()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad()
+        if loss.requires_grad:  # not where the template has no faces: it is a result like any other
+            loss.backward()
+            self.optimizer.step()
+        record: dict[str, Any] = {
+            "step": step,
+            "loss": float(loss.detach()),
+            "iou_loss": float(silhouette.detach()),
+            "laplacian": float(laplacian.detach()),
+            "flatness": float(flatness.detach()),
+            "scale": scale,
+            "iou": iou,
+        }
+        if not math.isfinite(record["loss"]):
+            raise self._diverged()
+        self.history.append(record)
+        self.step += 1
+        return record, mesh.detach()
+
+    def _measure(self, vertices: torch.Tensor, step: int) -> float:
+        iou = hard_iou(self.template.with_vertices(vertices.detach()), self.views.cameras, self.views.alpha)
+        if iou > self.best_iou:
+            self.best_iou, self.best_step, self.best = iou, step, vertices.detach().clone()
+        return iou
+
+    def _views(self, step: int) -> PosedImages:
+        count = self.settings.views_per_step
+        if count is None or count >= len(self.views):
+            return self.views
+        # From seed and step alone, so that a resumed job draws the same.
+        generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + step)
+        return self.views[torch.randperm(len(self.views), generator=generator)[:count].sort().values]
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds; the step is the length of the history."""
+        moments = {name: float(value) if name == "step" else value for name, value in self._moments().items()}
+        return {
+            "latent": self.latent.detach(),
+            "moments": moments,
+            **{name: getattr(self, name) for name in _KEPT},
+        }
+
+    def _moments(self) -> dict[str, Any]:
+        """Return what the optimiser knows; nothing before the first step and where there are no faces."""
+        moments: dict[str, Any] = self.optimizer.state[self.latent]
+        return moments
+
+    def _like(self) -> dict[str, Any]:
+        """Return what a checkpoint's state must look like."""
+        steps, vertices = Number(0, self.settings.steps), Like.of(self.latent)
+        names = ("exp_avg", "exp_avg_sq") if self.precondition is None else ("first", "second")
+        record = {name: FINITE for name in ("loss", "iou_loss", "laplacian", "flatness", "scale")}
+        return {
+            "latent": vertices,
+            "moments": {"step": Number(1.0, self.settings.steps), **dict.fromkeys(names, vertices)}
+            if self.template.num_faces
+            else {},
+            "best": vertices,
+            "best_iou": Number(0.0, 1.0),
+            "best_step": steps,
+            "history": Many({**record, "step": steps, "iou": Number(0.0, 1.0, none=True)}),
+            "snapshots": Many(vertices, "snapshots"),
+            "snapshot_steps": Many(steps, "snapshots"),
+            "seconds": Number(0.0, FINITE.high),
+        }
+
+    def resume(self, wanted: bool) -> None:
+        """Go on from a checkpoint, or remove it where a fresh start is wanted."""
+        state = self.checkpoint.load(wanted, self._like())
+        if state is None:
+            return
+        with torch.no_grad():
+            self.latent.copy_(state["latent"])
+        moments = state["moments"]
+        if moments:
+            step = moments["step"]
+            moments["step"] = torch.tensor(step) if self.precondition is None else int(step)
+            self.optimizer.state[self.latent] = moments
+        for name in _KEPT:
+            setattr(self, name, state[name])
+        self.step = len(self.history)

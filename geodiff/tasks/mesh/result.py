@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `fit_mesh` returns."""
+
+import pathlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from geodiff.scene.mesh import Mesh
+from geodiff.tasks.mesh.settings import FitMeshSettings
+from geodiff.validation import shapes_repr
+
+
+@dataclass(frozen=True)
+class FitMeshResult:
+    """What `fit_mesh` returns.
+
+    Attributes:
+        mesh: the mesh of the best hard IoU in the training views, of all that were measured.
+        iou_train: its mean hard IoU in the views it was fitted to.
+        iou_held_out: the same in the held-out views; None where there are none.
+        best_step: the step (counted from 0) at whose start it was; ``steps`` for the mesh at the end.
+        history: for each step its ``loss`` and the parts of it, ``scale``, and ``iou`` where measured, else None.
+        seconds: how long the steps took, over all resumed parts.
+        settings: what it was made with.
+        train: the indices of the views it was fitted to.
+        held_out: those of the others.
+        snapshots: vertices on the way, (K, V, 3), for an animation.
+        snapshot_steps: the step of each.
+        files: what was written, by kind, where there was an output folder.
+    """
+
+    __repr__ = shapes_repr
+
+    mesh: Mesh
+    iou_train: float
+    iou_held_out: float | None
+    best_step: int
+    history: list[dict[str, Any]] = field(repr=False)
+    seconds: float
+    settings: FitMeshSettings
+    train: list[int] = field(repr=False)
+    held_out: list[int] = field(repr=False)
+    snapshots: torch.Tensor = field(repr=False)
+    snapshot_steps: list[int] = field(repr=False)
+    files: dict[str, pathlib.Path] = field(default_factory=dict, repr=False)

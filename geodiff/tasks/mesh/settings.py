@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings of fit_mesh, all in one place."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from geodiff import soft
+from geodiff.settings import LARGEST
+from geodiff.tasks.descent import MOST_STEPS, DescentSettings
+from geodiff.validation import choice, fail, integer, number, positive, seed_number
+
+FORMATS = ("obj", "ply", "glb", "stl")
+OPTIMIZERS = ("large_steps", "adam")
+_WHERE = "fit_mesh"
+_SUBDIVISIONS = 8  # 655 362 vertices
+
+
+@dataclass(frozen=True)
+class FitMeshSettings(DescentSettings):
+    """How a mesh is fitted to silhouettes: everything but the data.
+
+    Lengths are in **units of the picture**: 1 is half the shorter side of the view at the object, so the same settings
+    serve objects and cameras of any size.
+
+    Attributes:
+        steps: how many gradient steps, ≥ 1.
+        optimizer: ``"large_steps"``, Laplacian-preconditioned, or ``"adam"``, on the vertices themselves. The former
+            steps in ``u = (I + λL) v`` (Nicolet, Jacobson and Jakob 2021).
+        lr: step length at the first step, in units of the picture, > 0.
+        lr_decay: what is left of the step length at the last step, in (0, 1], geometric in between.
+        betas: decay of the optimiser's first and second moments, each in [0, 1).
+        smoothing: λ ≥ 0 of large_steps, for 642 vertices; larger moves wider surroundings along. It is
+            multiplied by V/642, since λ is in squares of the edges' length: so fine meshes move as coarse ones do.
+            Unused by ``"adam"``.
+        distribution: the soft edge, such as logistic or 'gamma(0.5).reversed'. An object or a name of `geodiff.soft`.
+        tconorm: how faces are joined, such as probabilistic or 'yager(2)'. An object or a name of `geodiff.soft`.
+        scale: τ at the first and at the last step, geometric in between. Soft edges first, to be drawn from afar, hard
+            ones last, to be exact. In NDC (NDC² for a squared distribution).
+        laplacian: weight of the Laplacian, ≥ 0, for 642 vertices. Of `geodiff.losses.laplacian`, summed. It is
+            multiplied by V/642, since the sum of a smooth surface falls as 1/V.
+        flatness: weight of the flatness at the first step, ≥ 0. Of `geodiff.losses.flatness`, summed. Silhouettes do
+            not tell inside from outside: without it, early steps turn parts of the surface inside out.
+        flatness_decay: what is left of that weight at the last step, in (0, 1], geometric in between.
+        views_per_step: how many views each step looks at, drawn at random by ``seed``; None: all of them.
+        hold_out: every n-th view is kept out of the fit and used to measure it; 0: none.
+        evaluate_every: steps between measurements of the hard IoU; the best mesh so measured is the result.
+        subdivisions: of the template ``"sphere"``, an icosphere of 10·4ⁿ + 2 vertices.
+        init_radius: of that sphere, in the world's unit; None: by the size of the silhouettes. Its image then has their
+            mean area.
+        formats: of the mesh written: obj, ply, glb or stl, or several.
+        checkpoint_seconds: seconds between checkpoints, where there is an output folder; 0: after each step; None:
+            never.
+        seed: of what is random; the same gives the same mesh bit by bit, on one machine with one number of threads.
+
+    Raises:
+        TypeError, ValueError: a value of another type or out of its range.
+
+    Example:
+        >>> FitMeshSettings(steps=50, distribution="gaussian").steps
+        50
+    """
+
+    _where = _WHERE
+
+    steps: int = 100
+    optimizer: str = "large_steps"
+    lr: float = 0.18
+    lr_decay: float = 0.3
+    betas: tuple[float, float] = (0.8, 0.95)
+    smoothing: float = 1.0
+    distribution: "soft.Distribution | str | Callable[..., Any]" = "logistic"
+    tconorm: "soft.TConorm | str | Callable[..., Any]" = "probabilistic"
+    scale: tuple[float, float] = (1e-2, 1e-3)
+    laplacian: float = 0.016
+    flatness: float = 3e-4
+    flatness_decay: float = 0.1
+    views_per_step: int | None = None
+    hold_out: int = 6
+    evaluate_every: int = 5
+    subdivisions: int = 3
+    init_radius: float | None = None
+    formats: str | Sequence[str] = ("obj",)
+    checkpoint_seconds: float | None = 20.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("steps", 1, MOST_STEPS),
+            ("evaluate_every", 1, None),
+            ("hold_out", 0, None),
+            ("subdivisions", 0, _SUBDIVISIONS),
+        ):
+            integer(_WHERE, name, getattr(self, name), low, high)
+        seed_number(_WHERE, self.seed)
+        if self.hold_out == 1:
+            raise fail(_WHERE, "hold_out", "0 (none) or at least 2", "1", "1 would leave no view to fit.")
+        if self.views_per_step is not None:
+            integer(_WHERE, "views_per_step", self.views_per_step, 1)
+        choice(_WHERE, "optimizer", self.optimizer, OPTIMIZERS)
+        positive(_WHERE, "lr", self.lr, "0.18 is a good start for large_steps, 0.02 for adam.")
+        self._check_share("flatness_decay", "weight")
+        if self.init_radius is not None:
+            positive(_WHERE, "init_radius", self.init_radius, "It is a length in the world's unit.")
+            number(_WHERE, "init_radius", self.init_radius, 0, 1e30)
+        for name in ("smoothing", "laplacian", "flatness"):
+            number(_WHERE, name, getattr(self, name), 0, LARGEST)
+        formats = (self.formats,) if isinstance(self.formats, str) else tuple(self.formats)
+        object.__setattr__(self, "formats", tuple(choice(_WHERE, "formats", name, FORMATS) for name in formats))
+        self._check_descent()
+
+    def flatness_at(self, step: int) -> float:
+        """Return the weight of the flatness at a step counted from 0."""
+        return float(self.flatness * self.flatness_decay ** self._progress(step))

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a fit starts from: images and cameras as they came, and a template where the silhouettes point to."""
+
+import math
+import os
+import pathlib
+from typing import Any
+
+import torch
+
+from geodiff.scene.camera import Camera
+from geodiff.scene.files import PosedImages
+from geodiff.scene.mesh import Mesh
+from geodiff.scene.primitives import icosphere
+from geodiff.tasks.mesh.settings import FitMeshSettings
+from geodiff.validation import as_tensor, fail, nearest
+
+_WHERE = "fit_mesh"
+FAR = 1e9  # units of the picture; beyond it, powers of lengths overflow in float32
+
+
+def posed_images(images: Any, cameras: Any) -> PosedImages:
+    """Return the images with their cameras, on the CPU, in one dtype."""
+    if isinstance(images, str | os.PathLike):
+        images = PosedImages.load(images)
+    if isinstance(images, PosedImages):
+        if cameras is not None:
+            raise fail(_WHERE, "cameras", "left out where `images` has its own", cameras, "Pass the coverage alone.")
+        posed = images
+    else:
+        alpha = as_tensor(_WHERE, "images", images)
+        if not alpha.is_floating_point():
+            if alpha.numel() and int(alpha.max()) > 1:
+                raise fail(_WHERE, "images", "coverage in [0, 1]", alpha, "Divide 8-bit images by 255.", TypeError)
+            alpha = alpha.float()
+        if not isinstance(cameras, Camera):
+            raise fail(
+                _WHERE, "cameras", "a Camera, one for each image", cameras, "Make them with Camera.orbit.", TypeError
+            )
+        posed = PosedImages(None, alpha, cameras)
+    if not len(posed):
+        raise fail(_WHERE, "images", "one or more images", "none")
+    for device in (posed.alpha.device, posed.cameras.device):
+        if device.type != "cpu":
+            raise fail(
+                _WHERE, "images", "on the CPU", f"on {device}", "The GPU comes later; use .to('cpu').", RuntimeError
+            )
+    plain = PosedImages(posed.images, posed.alpha.detach(), posed.cameras.detach(), posed.names)
+    return plain.to(dtype=torch.promote_types(posed.alpha.dtype, posed.cameras.dtype))
+
+
+def split(count: int, every: int) -> tuple[list[int], list[int]]:
+    """Return the indices of the training and the held-out views; a single view is never held out."""
+    held_out = [i for i in range(count) if i % every == 0] if every and count > 1 else []
+    return [i for i in range(count) if i not in set(held_out)], held_out
+
+
+def object_frame(posed: PosedImages) -> tuple[torch.Tensor, float]:
+    """Return where the silhouettes point to, (3,), and the world length of one NDC unit there."""
+    cameras = posed.cameras.detach().to(dtype=torch.float64)
+    weight = posed.alpha.double().sum((-2, -1))
+    seen = (weight > 0).nonzero()[:, 0]
+    cameras, alpha, weight = cameras[seen], posed.alpha[seen].double(), weight[seen]
+    height, width = posed.image_size
+    s = 2.0 / min(height, width)
+    x = (alpha.sum(-2) @ torch.arange(width).double() + 0.5 * weight) / weight
+    y = (alpha.sum(-1) @ torch.arange(height).double() + 0.5 * weight) / weight
+    at = torch.stack(((x - 0.5 * width) * s, (0.5 * height - y) * s), dim=-1)
+    near, far = (cameras.unproject(torch.cat((at, torch.full_like(x, d)[:, None]), -1)[:, None])[:, 0] for d in (1, 2))
+    direction = torch.nn.functional.normalize(far - near, dim=-1)
+    # The point nearest to all rays; a whisper of pull to the origin decides where one ray alone does not.
+    across = torch.eye(3, dtype=torch.float64) - direction[:, :, None] * direction[:, None, :]
+    left = across.sum(0) + 1e-6 * torch.eye(3, dtype=torch.float64)
+    centre = torch.linalg.solve(left, (across @ near[..., None]).sum(0)[:, 0])
+    w = cameras.to_clip(centre[None])[:, 0, 3].clamp_min(cameras.near)
+    unit = float((w / cameras.focal.mean(-1)).mean())
+    return centre, unit
+
+
+def check_seen(
+    start: Mesh, views: PosedImages, centre: torch.Tensor, unit: float, template: Any, settings: FitMeshSettings
+) -> None:
+    """Require a start that some view shows a part of: no other has a gradient."""
+    if not start.num_faces:
+        return
+    ball = isinstance(template, str) and template == "sphere"
+    name, what = ("init_radius", "the sphere's") if ball else ("template", "its")
+    points = start.vertices.double()
+    far = float((points - centre).norm(dim=-1).max()) / unit
+    if not far <= FAR:
+        raise fail(_WHERE, name, "of a size like the object's", f"{what} vertices {far:.3g} times as far as it is wide")
+    cameras = views.cameras.to(dtype=torch.float64)
+    clip = cameras.to_clip(points)
+    ahead = -cameras.to_view(points)[..., 2:] > cameras.near
+    at = clip[..., :2] / torch.where(ahead, clip[..., 3:], 1.0)
+    low = torch.where(ahead, at, math.inf).amin(-2)
+    high = torch.where(ahead, at, -math.inf).amax(-2)
+    height, width = views.image_size
+    half = at.new_tensor([width, height]) / min(height, width)
+    if not bool(((low < half) & (high > -half)).all(-1).any()):
+        box = ", ".join(f"{a:.3g} to {b:.3g}" for a, b in zip(*start.bounds.tolist(), strict=True))
+        where = ", ".join(f"{x:.3g}" for x in centre.tolist())
+        fix = f"The silhouettes point to ({where}): move the template there, and look at its unit."
+        raise fail(_WHERE, name, "in some view", f"{what} box {box}, out of every one", fix)
+
+
+def start_mesh(template: Any, settings: FitMeshSettings, posed: PosedImages, centre: torch.Tensor) -> Mesh:
+    """Return the mesh to start from, a ball where the silhouettes point to unless told."""
+    dtype = posed.alpha.dtype
+    if isinstance(template, Mesh):
+        if template.vertices.dim() != 2:
+            raise fail(_WHERE, "template", "one mesh of vertices (V, 3)", template.vertices, "Take mesh[i].")
+        if template.device.type != "cpu":
+            raise fail(_WHERE, "template", "on the CPU", f"on {template.device}", "Use .to('cpu').", RuntimeError)
+        return Mesh(template.vertices.detach().to(dtype), template.faces)
+    if not isinstance(template, str | os.PathLike):
+        raise fail(_WHERE, "template", "'sphere', a Mesh or the path of one", template, error=TypeError)
+    if str(template) != "sphere":
+        if isinstance(template, str) and not pathlib.Path(template).suffix and not pathlib.Path(template).exists():
+            raise fail(
+                _WHERE, "template", "'sphere' or the path of a mesh", repr(template), nearest(template, ["sphere"])
+            )
+        mesh = Mesh.load(template, dtype=dtype)
+        return Mesh(mesh.vertices, mesh.faces)
+    radius = settings.init_radius
+    if radius is None:
+        # A ball of radius r at depth w has the image area π (f r / w)².
+        cameras = posed.cameras.detach().to(dtype=torch.float64)
+        w = cameras.to_clip(centre[None])[:, 0, 3].clamp_min(cameras.near)
+        area = float(posed.alpha.double().sum((-2, -1)).mean()) * (2.0 / min(posed.image_size)) ** 2
+        radius = math.sqrt(area / (math.pi * float((cameras.focal.mean(-1) / w).square().mean())))
+    ball = icosphere(settings.subdivisions, radius, dtype=dtype)
+    return ball.translated(centre.to(dtype))

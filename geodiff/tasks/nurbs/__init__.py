@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fit a NURBS surface to points."""

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fit a NURBS surface to a grid of points, a field of heights or an unordered cloud, from file to files."""
+
+import contextlib
+import os
+import pathlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from geodiff.modes import outside_autocast
+from geodiff.splines.fit import fit_surface
+from geodiff.splines.fit_unordered import fit_cloud
+from geodiff.tasks.clouds import load
+from geodiff.tasks.lock import output_folder
+from geodiff.tasks.nurbs import outputs
+from geodiff.tasks.nurbs.result import FitNURBSResult
+from geodiff.tasks.nurbs.settings import FitNURBSSettings
+from geodiff.tasks.progress import Callback, Progress, as_callback
+from geodiff.validation import as_tensor, describe, fail
+
+_ENDINGS = ("npy", "npz", "ply", "obj", "xyz", "csv", "txt")
+_WHERE = "fit_nurbs"
+
+
+@outside_autocast
+def fit_nurbs(
+    points: Any,
+    *,
+    array: str | None = None,
+    settings: FitNURBSSettings | Mapping[str, Any] | None = None,
+    output: str | os.PathLike[str] | None = None,
+    callback: Callback | None = None,
+    progress: bool = True,
+    command: str | None = None,
+    **changes: Any,
+) -> FitNURBSResult:
+    """Fit a NURBS surface to points by least squares, and write surface, pictures and figures.
+
+    Grids and heights go through `geodiff.splines.fit.fit_surface`, at equally spaced parameters; clouds through
+    `geodiff.splines.fit_cloud`, which finds the parameters too. Runs take seconds to a few minutes, so there
+    are no checkpoints. Files are written together once the fit is done: all of them, or, if it fails, none, and those
+    of an earlier run stay as they were.
+
+    Args:
+        points: a grid (N, M, 3), heights (N, M), a cloud (N, 3); or the path of one: ``.npy``, ``.npz``, ``.ply``,
+            ``.obj`` (its vertices), or ``.xyz``, ``.csv``, ``.txt`` with x, y, z first in each row.
+        array: which array of a ``.npz``; it may be left out where there is only one, or one named points or elevation.
+        settings: a `FitNURBSSettings`, or a dictionary of its fields; left out, the defaults.
+        output: a folder, made where missing, for ``surface.json`` and other ``formats``, ``surface.png`` (with knot
+            lines), ``error.png`` (needs Matplotlib: ``pip install geodiff[plot]``) and ``metrics.json``.
+        callback: called after each iteration of a free fit or of a cloud's with a `Progress`; what it raises ends it.
+        progress: show a progress bar.
+        command: the command line, to be noted in ``metrics.json``.
+        **changes: fields of `FitNURBSSettings`, for instance ``control_shape=(5, 6), free_knots=True``.
+
+    Returns:
+        A `FitNURBSResult`.
+
+    Raises:
+        TypeError, ValueError: as each argument's check says; points that are not finite or too few.
+        FileNotFoundError: no such file.
+        ImportError: a format whose library is not installed.
+        OSError: ``output`` cannot be written to, or the disk is full; ValueError: another process writes there.
+
+    Example:
+        >>> import torch
+        >>> x, y = torch.meshgrid(torch.linspace(0, 1, 20), torch.linspace(0, 2, 30), indexing="ij")
+        >>> fit = fit_nurbs(torch.stack([x, y, x * y], -1), control_shape=(4, 5), progress=False)
+        >>> fit.kind, fit.max < 1e-6
+        ('grid', True)
+    """
+    settings = FitNURBSSettings.of(settings, changes)
+    told = as_callback(_WHERE, callback)
+    source = os.fspath(points) if isinstance(points, str | os.PathLike) else None
+    data = as_tensor(_WHERE, "points", points) if source is None else read_points(source, array)
+    kind, data = _arranged(data, settings.kind, settings.spacing)
+    free: dict[str, Any] = {"free_knots": settings.free_knots, "rational": settings.rational}
+    if kind == "cloud":
+        for name, asked in free.items():
+            if asked:
+                fix = "Clouds are fitted with uniform knots and without weights."
+                raise fail(_WHERE, name, "left out for a cloud", "True", fix)
+    with _folder(output) as folder:
+        begin = time.perf_counter()
+        with tqdm(desc="fit-nurbs", unit="step", disable=not progress) as bar:
+
+            def tell(iteration: int, objective: float) -> None:
+                bar.set_postfix(objective=f"{objective:.4g}", refresh=False)
+                bar.update()
+                if told is not None:
+                    told(Progress(iteration, None, objective, {"step": iteration, "loss": objective}))
+
+            common: dict[str, Any] = {"degree": settings.degree, "callback": tell}
+            if settings.smoothing is not None:
+                common["smoothing"] = settings.smoothing
+            if kind == "cloud":
+                fit = fit_cloud(data, settings.control_shape, **common)
+            else:
+                if any(free.values()):
+                    common |= {"starts": settings.starts, "seed": settings.seed}
+                fit = fit_surface(data, settings.control_shape, **free, **common)
+        seconds = time.perf_counter() - begin
+        low, high = data.reshape(-1, 3).amin(0), data.reshape(-1, 3).amax(0)
+        result = FitNURBSResult(
+            surface=fit.surface.detach(),
+            kind=kind,
+            points=data,
+            errors=fit.errors.detach(),
+            parameters=tuple(u.detach() for u in fit.parameters),
+            mse=float(fit.mse),
+            rms=fit.rms,
+            max=fit.max,
+            diagonal=float((high - low).norm()),
+            seconds=seconds,
+            iterations=int(fit.iterations),
+            settings=settings,
+        )
+        if folder is not None:
+            facts = {"source": source, "command": command, "message": fit.message, "converged": fit.converged}
+            result = outputs.write_outputs(result, folder, facts)
+    return result
+
+
+def read_points(path: str | os.PathLike[str], array: str | None = None) -> torch.Tensor:
+    r"""Read a grid, heights or a cloud from a file, as `fit_nurbs` takes it; float64.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: an unknown ending, a damaged file, one without points, an array that is not there.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "three.csv"
+        >>> _ = path.write_text("x,y,z\n0,0,0\n1,0,0\n0,1,0.5\n")
+        >>> read_points(path).shape
+        torch.Size([3, 3])
+    """
+    values, _ = load(_WHERE, path, array, _ENDINGS)
+    return torch.from_numpy(np.array(values, dtype=np.float64, order="C"))
+
+
+def _arranged(data: torch.Tensor, kind: str, spacing: Sequence[float]) -> tuple[str, torch.Tensor]:
+    """Decide what the points are; return them as float64 with three coordinates, heights as points over their grid."""
+    shape = tuple(data.shape)
+    if kind == "auto":
+        kind = "grid" if len(shape) == 3 else "cloud" if len(shape) == 2 and shape[1] == 3 else "heights"
+    wanted = {"grid": "(N, M, 3)", "heights": "(N, M)", "cloud": "(N, 3)"}[kind]
+    if len(shape) != (3 if kind == "grid" else 2) or (kind != "heights" and shape[-1] != 3):
+        fix = "A grid is (N, M, 3), heights (N, M), a cloud (N, 3)."
+        raise fail(_WHERE, "points", f"of shape {wanted} for kind {kind!r}", describe(data), fix)
+    if data.is_complex() or data.dtype == torch.bool:
+        raise fail(_WHERE, "points", "real numbers", describe(data), error=TypeError)
+    if data.numel() == 0:
+        raise fail(_WHERE, "points", "some points", "none")
+    data = data.detach().to("cpu", torch.float64)
+    bad = int((~torch.isfinite(data)).sum())
+    if bad:
+        fix = "Drop them from a cloud; fill holes in a grid, or pass the points that are there as a cloud."
+        raise fail(_WHERE, "points", "finite", f"{bad} of {data.numel()} numbers that are not", fix)
+    if kind == "heights":
+        x, y = (torch.arange(n, dtype=torch.float64) * float(step) for n, step in zip(shape, spacing, strict=True))
+        data = torch.stack([*torch.meshgrid(x, y, indexing="ij"), data], -1)
+    return kind, data
+
+
+@contextlib.contextmanager
+def _folder(output: str | os.PathLike[str] | None) -> Iterator[pathlib.Path | None]:
+    """Make the output folder before the work starts; take it away again if that fails and nothing is in it."""
+    if output is None:
+        yield None
+        return
+    made = not pathlib.Path(output).exists()
+    try:
+        with output_folder(_WHERE, output) as folder:
+            yield folder
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):
+                pathlib.Path(output).rmdir()
+        raise

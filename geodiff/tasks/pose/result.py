@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `fit_pose` returns."""
+
+import pathlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from geodiff.scene.camera import Camera
+from geodiff.tasks.pose.settings import FitPoseSettings
+from geodiff.validation import shapes_repr
+
+
+@dataclass(frozen=True)
+class FitPoseResult:
+    """What `fit_pose` returns.
+
+    Attributes:
+        camera: the pose found: that of least loss.
+        loss: its loss at the last τ.
+        iou: the intersection over union of its hard mask and the image's coverage ≥ ½, at the image's resolution.
+        cameras: a batch of the poses followed to the end, best first; others of nearly the same loss are poses that the
+            image hardly tells apart.
+        losses: theirs, (N,).
+        history: for each step the ``step``, ``scale``, the least ``loss`` of all poses followed, and their ``count``.
+        error: where the truth is known: ``angle_deg`` between the rotations (geodesic), ``position`` between the
+            cameras (in the world's unit), ``distance`` and ``focal`` as ratios to the true ones; else None.
+        seconds: how long it took, over all resumed parts.
+        settings: what it was made with.
+        start: the camera it started from: the guess, or a view from ahead.
+        snapshots: the way of ``camera`` during the descent, a batch.
+        snapshot_steps: the step of each.
+        files: what was written, by kind, where there was an output folder.
+    """
+
+    __repr__ = shapes_repr
+
+    camera: Camera
+    loss: float
+    iou: float
+    cameras: Camera = field(repr=False)
+    losses: torch.Tensor = field(repr=False)
+    history: list[dict[str, Any]] = field(repr=False)
+    error: dict[str, float] | None
+    seconds: float
+    settings: FitPoseSettings = field(repr=False)
+    start: Camera = field(repr=False)
+    snapshots: Camera = field(repr=False)
+    snapshot_steps: list[int] = field(repr=False)
+    files: dict[str, pathlib.Path] = field(default_factory=dict, repr=False)

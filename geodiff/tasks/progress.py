@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the callbacks of all jobs are told."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from geodiff.validation import fail, shapes_repr, warn
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is; jobs call ``callback(progress)`` after each step. What it raises ends the job.
+
+    Attributes:
+        step: how many steps are done, by this process where there are several: of descent, chunks of charts, runs of a
+            sweep, iterations of a fit.
+        total: how many there are to be; None where that is not known.
+        loss: at this step; None where there is none.
+        record: the step's line of the job's ``history``, or the row of a sweep.
+        state: what the step started from (the mesh of `fit_mesh`) or led to (the cameras of `fit_pose`), else None.
+    """
+
+    __repr__ = shapes_repr
+
+    step: int
+    total: int | None
+    loss: float | None
+    record: dict[str, Any] = field(repr=False)
+    state: Any = field(default=None, repr=False)
+
+    def __getitem__(self, name: str) -> Any:
+        warn("callback: `progress[name]` is now `progress.record[name]`", DeprecationWarning)
+        return self.record[name]
+
+
+Callback = Callable[[Progress], Any]
+
+
+def as_callback(where: str, callback: Any) -> Callback | None:
+    """Return what to call with each `Progress`; None where there is no callback.
+
+    One that takes (step, record, state), step from 0, is called so, with a DeprecationWarning.
+
+    Raises:
+        TypeError: something that cannot be called.
+    """
+    if callback is None:
+        return None
+    if not callable(callback):
+        raise fail(where, "callback", "a function of a Progress", callback, error=TypeError)
+    try:
+        takes = list(inspect.signature(callback).parameters.values())
+    except (ValueError, TypeError):  # a function of C
+        return callback
+    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = sum(one.kind in plain and one.default is one.empty for one in takes)
+    if needed > 1 or (needed == 1 and any(one.kind is one.VAR_POSITIONAL for one in takes)):
+        warn(f"{where}: `callback(step, record, state)` is now `callback(progress)`, a Progress", DeprecationWarning)
+        return lambda progress: callback(progress.step - 1, progress.record, progress.state)
+    return callback

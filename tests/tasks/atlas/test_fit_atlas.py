@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: Apache-2.0
+"""fit_atlas: from clouds to surfaces and files; stopped, killed, shared by processes; and what it refuses."""
+
+import importlib.util
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+import geodiff as gd
+from geodiff.atlas import watertight
+from geodiff.cli import main
+from geodiff.tasks.atlas import pictures as atlas_pictures
+from geodiff.tasks.checkpoint import read_checkpoint
+from geodiff.tasks.clouds import read_cloud_file
+
+ROOT = pathlib.Path(gd.__file__).parents[1]
+QUIET = {"progress": False}
+NOISE = 0.02
+# Charts of a few numbers, in several chunks.
+SMALL = {"widths": (16, 16), "steps": 60, "rounds": 2, "chunk": 16, "target": 60, "samples": 2000, **QUIET}
+BALL = 1500
+FIELDS = ("points", "chart", "point", "uv", "inside", "outlier", "sign", "confidence")
+FILES = {"atlas.npz", "samples.ply", "charts.obj", "charts.glb", "pictures.png", "errors.png", "metrics.json"}
+
+
+def ball(count: int = BALL, noise: float = NOISE) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    normals = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator, dtype=torch.float64), dim=1)
+    return normals + noise * torch.randn(count, 3, generator=generator, dtype=torch.float64)
+
+
+def same(one: gd.Atlas, other: gd.Atlas) -> bool:
+    pairs = [(getattr(one, name), getattr(other, name)) for name in FIELDS]
+    pairs += zip(one.charts.parameters(), other.charts.parameters(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs) and (one.noise, one.seed) == (other.noise, other.seed)
+
+
+def names(folder: pathlib.Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> gd.tasks.FitAtlasResult:
+    output = tmp_path_factory.mktemp("whole") / "out"
+    return gd.fit_atlas(ball(), output=output, truth=gd.icosphere(4), watertight=False, command="x", **SMALL)
+
+
+@pytest.fixture(autouse=True)
+def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but `whole`, which is made before this, is drawn small: to save time."""
+    monkeypatch.setattr(atlas_pictures, "SIZE", (40, 40))
+
+
+# --- from end to end --------------------------------------------------------------------------------------------------
+
+
+def test_a_ball(whole: gd.tasks.FitAtlasResult) -> None:
+    found = whole.atlas.sample(5000)
+    off = (found.points.norm(dim=1) - 1).abs()
+    raw = (ball().norm(dim=1) - 1).abs().mean()
+    assert off.mean() < 0.6 * raw  # the issue's bar
+    outwards = (found.normals * torch.nn.functional.normalize(found.points, dim=1)).sum(1)
+    assert outwards.mean() > 0.97
+    assert whole.atlas.noise == pytest.approx(NOISE, rel=0.3)
+    assert whole.metrics["area"] == pytest.approx(4 * np.pi, rel=0.05)
+
+
+def test_the_files(whole: gd.tasks.FitAtlasResult) -> None:
+    folder = whole.files["metrics"].parent
+    assert names(folder) == FILES == {path.name for path in whole.files.values()}
+    assert same(gd.Atlas.load(folder / "atlas.npz"), whole.atlas)
+    read = read_cloud_file(folder / "samples.ply")
+    drawn = whole.atlas.sample(2000)
+    torch.testing.assert_close(read.points, drawn.points, rtol=0, atol=0)
+    assert read.normals is not None
+    torch.testing.assert_close(read.normals, drawn.normals, rtol=0, atol=0)
+    for ending in ("obj", "glb"):
+        mesh = gd.Mesh.load(folder / f"charts.{ending}")
+        assert mesh.uv is not None and mesh.uv.min() >= 0 and mesh.uv.max() <= 1
+        assert mesh.num_faces == whole.metrics["surface"]["charts_faces"] > 500
+    facts = json.loads((folder / "metrics.json").read_text())
+    assert facts["points"] == {"given": BALL, "fitted": BALL, "duplicates": 0, "outliers": 0,
+                               "unfitted": facts["points"]["unfitted"], "normals": "estimated"}  # fmt: skip
+    assert facts["command"] == "x" and facts["settings"]["widths"] == [16, 16] and facts["seconds"] > 0
+    assert facts["charts"]["count"] == len(whole.atlas) and len(facts["history"]) == 3 * facts["history"][0]["chunks"]
+    assert facts["speed"]["charts_x_steps_per_second"] > 0
+
+
+def test_the_figures_against_the_truth(whole: gd.tasks.FitAtlasResult) -> None:
+    truth = whole.metrics["truth"]
+    # Measured anew; the ball of 5 120 triangles lies within 1e-3 of the round one.
+    off = (whole.atlas.sample(2000).points.norm(dim=1) - 1).abs()
+    diagonal = 2 * 3**0.5
+    assert truth["samples"]["accuracy"]["mean"] * diagonal == pytest.approx(float(off.mean()), abs=1e-3)
+    assert truth["input"]["accuracy"]["mean"] > truth["fitted_points"]["accuracy"]["mean"] / 0.6
+    assert truth["samples"]["orientation"] > 0.99
+
+
+def test_the_pictures_show_something(whole: gd.tasks.FitAtlasResult) -> None:
+    with Image.open(whole.files["pictures"]) as page:
+        assert page.width > 1200 and page.height > 1200
+        rows = np.asarray(page.convert("RGB")).astype(int)
+    spread = rows.max(2) - rows.min(2)
+    third = len(rows) // 4
+    assert (spread[third : 2 * third] > 60).mean() < 0.01  # the surface is grey
+    assert (spread[2 * third : 3 * third] > 60).mean() > 0.2  # the charts are not
+    with Image.open(whole.files["errors"]) as page:
+        assert page.width > 800 and page.convert("L").getextrema()[0] < 100
+
+
+def test_an_open_surface(tmp_path: pathlib.Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.rand(800, 2, generator=generator, dtype=torch.float64)
+    cloud = torch.cat([flat, 0.3 * (3 * flat[:, :1]).sin()], 1)
+    fit = gd.fit_atlas(cloud, output=tmp_path, watertight=False, **SMALL)
+    low, high = fit.atlas.sample(5000).points.aminmax(dim=0)
+    # Nothing beyond the border, by more than the spacing of the points; and nothing missing there.
+    assert low[:2].min() > -0.02 and high[:2].max() < 1.02
+    assert low[:2].max() < 0.05 and high[:2].min() > 0.95
+    assert fit.metrics["surface"]["charts_boundary_edges"] > 40
+
+
+def test_normals_in_the_file_decide_the_side(tmp_path: pathlib.Path) -> None:
+    inwards = -torch.nn.functional.normalize(ball(), dim=1)
+    np.save(tmp_path / "a.npy", torch.cat([ball(), 3 * inwards], 1).numpy())
+    options = {**SMALL, "steps": 5, "rounds": 0}
+    for use, side in ((True, -1), (False, 1)):
+        fit = gd.fit_atlas(tmp_path / "a.npy", file_normals=use, **options)
+        found = fit.atlas.sample(500)
+        assert ((found.points * found.normals).sum(1) * side > 0).double().mean() > 0.95
+        assert fit.metrics["points"]["normals"] == ("given" if use else "estimated")
+    fit = gd.fit_atlas(tmp_path / "a.npy", normals=-inwards, **options)  # the argument goes before the file
+    found = fit.atlas.sample(500)
+    assert ((found.points * found.normals).sum(1) > 0).double().mean() > 0.95
+
+
+def test_far_from_the_origin(tmp_path: pathlib.Path, whole: gd.tasks.FitAtlasResult) -> None:
+    away = torch.tensor([4e6, -5e6, 100.0], dtype=torch.float64)
+    fit = gd.fit_atlas(ball() + away, output=tmp_path, watertight=False, **SMALL)
+    near = (fit.atlas.sample(2000).points - away).norm(dim=1)
+    # Coordinates of seven digits before the point are known to 1e-9, in float64.
+    assert (near - 1).abs().mean() < 1.2 * (whole.atlas.sample(2000).points.norm(dim=1) - 1).abs().mean()
+    assert any(
+        note.startswith("charts.glb and watertight.ply are moved by −(4000000, -5000000, 100)") for note in fit.notes
+    )
+    assert gd.Mesh.load(tmp_path / "charts.glb").vertices.norm(dim=1).max() < 1.2
+
+
+# --- files that are there, and files that cannot be made --------------------------------------------------------------
+
+
+def test_a_folder_that_exists(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("watertight.ply", "errors.png", "metrics.json", "mine.txt"):
+        (tmp_path / name).write_text("old")
+
+    def missing(where: str) -> None:
+        raise ImportError(f"{where}: Open3D is not installed. Get it. Without it, something.")
+
+    monkeypatch.setattr(watertight, "load_open3d", missing)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "matplotlib" else find(name))
+    fit = gd.fit_atlas(ball(), output=tmp_path, **{**SMALL, "steps": 5, "rounds": 0})
+    # What is not made anew would pass for this fit's; what is not ours stays.
+    assert names(tmp_path) == (FILES - {"errors.png"}) | {"mine.txt"}
+    assert fit.notes == [
+        "watertight.ply is left out: Open3D is not installed. Get it.",
+        'errors.png is left out: it needs Matplotlib, pip install "geodiff[plot]"',
+    ]
+    assert json.loads((tmp_path / "metrics.json").read_text())["notes"] == fit.notes
+
+
+def test_a_watertight_mesh(tmp_path: pathlib.Path) -> None:
+    pytest.importorskip("open3d", exc_type=ImportError)
+    options = {**SMALL, "steps": 5, "rounds": 0, "samples": 5000, "depth": 5}
+    fit = gd.fit_atlas(ball(), output=tmp_path, **options)
+    mesh = gd.Mesh.load(tmp_path / "watertight.ply")
+    assert len(mesh.boundary_edges) == 0 and (mesh.vertices.norm(dim=1) - 1).abs().max() < 0.2
+    assert fit.metrics["surface"]["watertight_boundary_edges"] == 0
+
+
+def test_an_output_in_the_way(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="fit_atlas: `output` must be a folder that can be written to"):
+        gd.fit_atlas(ball(), output=tmp_path / "file", **SMALL)
+
+
+# --- interrupted, killed, shared --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after", [2, 8])
+def test_resumed_is_bitwise_the_same(after: int, tmp_path: pathlib.Path, whole: gd.tasks.FitAtlasResult) -> None:
+    """Stopped among the local fits, and within a round of agreement."""
+    chunks = whole.history[0]["chunks"]
+    assert 2 < chunks < 8 < 2 * chunks  # or the stops are elsewhere
+    seen = []
+
+    def stop(progress: gd.tasks.Progress) -> None:
+        seen.append(progress)
+        if len(seen) == after:
+            raise Stop
+
+    with pytest.raises(Stop):
+        gd.fit_atlas(ball(), output=tmp_path, watertight=False, checkpoint_seconds=0, callback=stop, **SMALL)
+    assert names(tmp_path) == {"checkpoint.pt"}
+    with pytest.raises(ValueError, match=r"checkpoint of the same job; got .* made with steps 60 \(now 61\)"):
+        gd.fit_atlas(ball(), output=tmp_path, **{**SMALL, "steps": 61})
+    with pytest.raises(ValueError, match="made with other points"):
+        gd.fit_atlas(1.5 * ball(), output=tmp_path, **SMALL)
+    rest: list[gd.tasks.Progress] = []
+    fit = gd.fit_atlas(ball(), output=tmp_path, watertight=False, callback=rest.append, **SMALL)
+    assert same(fit.atlas, whole.atlas) and len(rest) == len(whole.history) - after
+    timeless = [[{k: v for k, v in r.items() if k != "seconds"} for r in h] for h in (fit.history, whole.history)]
+    assert timeless[0] == timeless[1]
+    assert names(tmp_path) == FILES
+
+
+def test_fresh_forgets_the_checkpoint(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(b"something else")
+    options = {**SMALL, "steps": 2, "rounds": 0, "watertight": False}
+    with pytest.raises(ValueError, match="fit_atlas: `resume` must be given a sound checkpoint"):
+        gd.fit_atlas(ball(), output=tmp_path, **options)
+    gd.fit_atlas(ball(), output=tmp_path, resume=False, **options)
+    assert names(tmp_path) == FILES
+
+
+KILLED = """
+import sys, numpy as np, torch, geodiff as gd
+torch.set_num_threads(1)
+gd.fit_atlas(sys.argv[1], output=sys.argv[2], checkpoint_seconds=0, progress=False, widths=(16, 16), steps=60,
+             rounds=40, chunk=4, target=60, watertight=False)
+"""
+
+
+def test_killed_and_resumed(tmp_path: pathlib.Path) -> None:
+    """SIGKILL while checkpoints are being written all the time: the one there is whole, and the job goes on."""
+    np.save(tmp_path / "ball.npy", ball().numpy())
+    arguments = [sys.executable, "-c", KILLED, str(tmp_path / "ball.npy"), str(tmp_path / "out")]
+    job = subprocess.Popen(arguments, cwd=ROOT)
+    checkpoint = tmp_path / "out" / "checkpoint.pt"
+    until = time.monotonic() + 60
+    while not checkpoint.exists() and job.poll() is None and time.monotonic() < until:
+        time.sleep(0.02)
+    time.sleep(0.2)
+    job.send_signal(signal.SIGKILL)
+    assert job.wait() == -signal.SIGKILL, "the job ended before it could be killed"
+    reached = len(read_checkpoint(checkpoint.read_bytes())["state"]["history"])
+    records: list[dict] = []
+
+    def few(progress: gd.tasks.Progress) -> None:
+        records.append(progress.record)
+        if len(records) == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        gd.fit_atlas(tmp_path / "ball.npy", output=tmp_path / "out", callback=few, checkpoint_seconds=0,
+                     **{**SMALL, "rounds": 40, "chunk": 4})  # fmt: skip
+    again = read_checkpoint(checkpoint.read_bytes())["state"]["history"]
+    assert reached >= 1 and len(again) == reached + 3 and again[reached:] == records
+
+
+def test_two_processes_of_torchrun_make_the_same_atlas(tmp_path: pathlib.Path, whole: gd.tasks.FitAtlasResult) -> None:
+    np.save(tmp_path / "ball.npy", ball().numpy())
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "geodiff.cli"]
+    command += ["fit-atlas", str(tmp_path / "ball.npy"), "-o", str(tmp_path / "out"), "--no-watertight"]
+    command += ["--widths", "16x16"]
+    for name in ("steps", "rounds", "chunk", "target", "samples"):
+        command += [f"--{name}", str(SMALL[name])]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("down to the noise") == 1  # of both, only one speaks
+    assert same(gd.Atlas.load(tmp_path / "out" / "atlas.npz"), whole.atlas)
+    facts = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert facts["speed"]["processes"] == 2 and facts["charts"] == whole.metrics["charts"]
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def test_points_that_need_a_word() -> None:
+    cloud = torch.cat([ball(), ball()[:50], torch.tensor([[9.0, 9.0, 9.0]], dtype=torch.float64)])
+    normals = torch.nn.functional.normalize(cloud, dim=1)
+    normals[3] = 0
+    options = {**SMALL, "steps": 2, "rounds": 0}
+    fit = gd.fit_atlas(cloud, normals=normals, **options)
+    assert [note.split(":")[0] for note in fit.notes] == [
+        "50 of 1551 points repeat another and were dropped.",
+        "1 of 1501 normals have length zero",
+        "1 of 1501 points are isolated",
+    ]
+    assert fit.metrics["points"] | {"unfitted": 0} == {
+        "given": 1551, "fitted": 1500, "duplicates": 50, "outliers": 1, "unfitted": 0, "normals": "given"
+    }  # fmt: skip
+    fit = gd.fit_atlas(ball(2000), max_points=500, **options)
+    assert fit.metrics["points"]["given"] == 2000 and len(fit.atlas.points) == 500
+    assert any("2000" in note and "500" in note for note in fit.notes)
+
+
+def test_bad_points(tmp_path: pathlib.Path) -> None:
+    out = tmp_path / "out"
+    hole = ball()
+    hole[7, 1] = float("nan")
+    line = torch.linspace(0, 1, 200)[:, None] * torch.tensor([1.0, 2.0, 3.0])
+    for cloud, text in (
+        (ball(10), "fit_atlas: `points` must be at least 16"),
+        (hole, "fit_atlas: `points` must be finite"),
+        (line, "fit_atlas: `points` must be points of a surface; got points on a line"),
+        (torch.zeros(50, 3), "fit_atlas: `points` must be"),
+        (torch.zeros(50, 2), r"fit_atlas: `points` must be .*\(N, 3\)"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            gd.fit_atlas(cloud, output=out, **SMALL)
+    with pytest.raises(ValueError, match=r"`normals` must be .*\(1500, 3\)"):
+        gd.fit_atlas(ball(), normals=ball(20), **SMALL)
+    with pytest.raises(TypeError, match="`points` must be a tensor or an array of numbers"):
+        gd.fit_atlas({"a": 1}, **SMALL)
+    (tmp_path / "empty.xyz").write_text("")
+    with pytest.raises(ValueError, match=r"`points` must be some points; got .*empty.xyz, which holds none"):
+        gd.fit_atlas(tmp_path / "empty.xyz", **SMALL)
+
+
+def test_bad_arguments(tmp_path: pathlib.Path) -> None:
+    for name, value in (("samples", 5), ("refine", 5), ("depth", 0), ("samples", True)):
+        error = TypeError if value is True else ValueError
+        with pytest.raises(error, match=f"fit_atlas: `{name}` must be an integer [≥≤]"):
+            gd.fit_atlas(ball(), **{**SMALL, name: value})
+    with pytest.raises(ValueError, match="`checkpoint_seconds` must be finite and ≥ 0"):
+        gd.fit_atlas(ball(), checkpoint_seconds=-1, **SMALL)
+    with pytest.raises(TypeError, match=r"`stepz` must be a known argument; got an unknown name. Did you mean 'steps'"):
+        gd.fit_atlas(ball(), stepz=3, **SMALL)
+    with pytest.raises(TypeError, match=r"`settings` must be a FitAtlasSettings or a dictionary of its fields"):
+        gd.fit_atlas(ball(), settings=gd.tasks.FitMeshSettings(), **QUIET)
+    with pytest.raises(ValueError, match=r"`array` must be left out for all but .npz files"):
+        gd.fit_atlas(ball(), array="points", **SMALL)
+    with pytest.raises(FileNotFoundError, match="`truth` must be a file that exists"):
+        gd.fit_atlas(ball(), truth=tmp_path / "none.ply", **SMALL)
+    with pytest.raises(ValueError, match="`truth` must be one of ply, obj"):
+        gd.fit_atlas(ball(), truth=tmp_path / "none.doc", **SMALL)
+    with pytest.raises(ValueError, match="`truth` must be one mesh with faces"):
+        gd.fit_atlas(ball(), truth=gd.Mesh(torch.zeros(3, 3), torch.zeros(0, 3, dtype=torch.int64)), **SMALL)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["geodiff", "fit-atlas", "ball.npy"])
+    np.save(tmp_path / "ball.npy", ball().numpy())
+    np.save(tmp_path / "truth.npy", ball(3000, 0).numpy())
+
+    def call(*arguments: object) -> tuple[int, str]:
+        result = CliRunner().invoke(main, ["fit-atlas", *map(str, arguments)])
+        return result.exit_code, result.output
+
+    code, text = call(tmp_path / "ball.npy", "-o", tmp_path / "out", "--widths", "16x16", "--steps", 5, "--rounds", 0,
+                      "--no-watertight", "--samples", 2000, "--truth", tmp_path / "truth.npy")  # fmt: skip
+    assert code == 0 and "Against the truth: accuracy mean" in text and str(tmp_path / "out" / "atlas.npz") in text
+    facts = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert facts["command"] == "geodiff fit-atlas ball.npy" and facts["source"] == str(tmp_path / "ball.npy")
+    code, text = call(tmp_path / "none.ply", "-o", tmp_path / "out")
+    assert code == 2 and "Error: fit_atlas: `points` must be a file that exists" in text and "Traceback" not in text
+    code, text = call(tmp_path / "ball.npy", "-o", tmp_path / "out", "--widths", "tiny")
+    assert code == 2 and "neither small nor paper nor widths" in text
+    code, text = call(tmp_path / "ball.npy", "-o", tmp_path / "out", "--device", "cuda")
+    assert code == 2 and "`device` must be cpu" in text
