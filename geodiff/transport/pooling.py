@@ -7,7 +7,7 @@ import torch
 
 from geodiff.modes import outside_autocast, refuse_transforms
 from geodiff.soft.special import last_derivative
-from geodiff.transport.robust_mean import Penalty, descend, median, vector_jacobian
+from geodiff.transport.robust_mean import Penalty, descend, vector_jacobian, weighted_median
 from geodiff.validation import check_finite, fail, floating, looks_at_values, nearest, positive, promote, warn
 
 __all__ = ["PENALTIES", "Penalty", "RobustPool2d", "robust_pool"]
@@ -282,7 +282,7 @@ def _solve(
         return mean
     y, value, late = descend(x, alpha, mass, mean, penalty, limit)
     if not penalty.convex:
-        other, lower, slow = descend(x, alpha, mass, median(x, mass, weighted), penalty, limit)
+        other, lower, slow = descend(x, alpha, mass, weighted_median(x, mass, weighted), penalty, limit)
         better = lower < value
         y, late = torch.where(better[:, None], other, y), torch.where(better, slow, late)
     if bool(late.any()):

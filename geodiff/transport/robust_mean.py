@@ -154,7 +154,7 @@ def _divide_any(state: _State, v: torch.Tensor) -> torch.Tensor:
     return w
 
 
-def median(x: torch.Tensor, mass: torch.Tensor, weighted: bool) -> torch.Tensor:
+def weighted_median(x: torch.Tensor, mass: torch.Tensor, weighted: bool) -> torch.Tensor:
     """The (lower, weighted) median of each coordinate, `(B, C)`."""
     if not weighted:
         return x.median(-1).values
