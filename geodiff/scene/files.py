@@ -62,9 +62,8 @@ class PosedImages(Saved):
             images = images[..., :3]
             _unit_range(where, "images", images)
         if alpha is None:
-            raise fail(
-                where, "alpha", "given where `images` has no alpha channel", "None", "Pass the masks, or all ones."
-            )
+            expected = "given where `images` has no alpha channel"
+            raise fail(where, "alpha", expected, "None", "Pass the masks, or all ones.")
         alpha = floating(where, "alpha", as_tensor(where, "alpha", alpha), ("B", "H", "W"))
         _unit_range(where, "alpha", alpha)
         if images is not None and images.shape[:3] != alpha.shape:
@@ -106,9 +105,8 @@ class PosedImages(Saved):
     def __getitem__(self, index: slice | Sequence[int] | torch.Tensor) -> "PosedImages":
         """Select a subset by slice, list or tensor of numbers."""
         if isinstance(index, int):
-            raise fail(
-                "PosedImages", "index", "a slice, list or tensor", index, f"Use [{index}:{index} + 1].", TypeError
-            )
+            fix = f"Use [{index}:{index} + 1]."
+            raise fail("PosedImages", "index", "a slice, list or tensor", index, fix, TypeError)
         chosen = torch.arange(len(self))[index if isinstance(index, slice) else torch.as_tensor(index)]
         images = None if self.images is None else self.images[chosen]
         return PosedImages(images, self.alpha[chosen], self.cameras[chosen], [self.names[i] for i in chosen.tolist()])

@@ -50,9 +50,8 @@ def load_obj(path: pathlib.Path, dtype: torch.dtype = torch.float32, allow_outsi
     rows = [lines[i].split("#", 1)[0].split()[1:] for i in face_lines]
     sizes = np.array([len(row) for row in rows])
     if sizes.max() < 3:
-        raise fail(
-            "Mesh.load", "path", "made of polygons of three or more corners", _place(path, face_lines, sizes < 3)
-        )
+        expected = "made of polygons of three or more corners"
+        raise fail("Mesh.load", "path", expected, _place(path, face_lines, sizes < 3))
     corners = _corners(path, [token for row in rows for token in row])
     line_of_corner = np.repeat(face_lines, sizes)
     indices = _absolute(path, corners[:, 0], kind == "v", len(positions), line_of_corner, "vertices")
