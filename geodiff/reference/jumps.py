@@ -53,9 +53,9 @@ def jumps(
     A side of a face is a candidate if the surface does not go on beyond it in the image: borders, and folds between
     what is seen from the front and from the back. It is a visibility edge between two neighbouring pixels if it crosses
     the line between their centres, if a walk over the surface from there leads to the face that the pixel on its side
-    sees, and if what the other pixel sees is not in front of it there. Where each of two pixels sees a surface that goes
-    on to where the depths of both are the same, the surfaces meet. The idea of taking derivatives of a rasterised image
-    at such edges between pixels is that of Pidhorskyi et al., "Rasterized Edge Gradients" (2024).
+    sees, and if what the other pixel sees is not in front of it there. Two surfaces meet between two pixels where each
+    goes on from its own pixel to a place at which their depths are the same. Derivatives of a rasterised image at edges
+    between pixels are an idea of Pidhorskyi et al., "Rasterized Edge Gradients" (2024).
 
     Args:
         clip: vertices of all images `(x·w, y·w, depth, w)`, `(N, 4)`, float32 or float64; see `Camera.to_clip`.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a mesh covers a pixel softly: the three models, and what one of your own is given."""
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,8 +10,14 @@ import torch
 
 from geodiff import soft
 from geodiff.ops.culling import radius_of
+from geodiff.reference.jumps import Jumps
+from geodiff.render.fragment_list import FragmentList, find_visible
 from geodiff.render.view import View
+from geodiff.render.visibility import antialias, edge_gradient
 from geodiff.validation import choice, describe, fail
+
+Images = dict[str, torch.Tensor]
+Blend = Callable[[torch.Tensor, Jumps, torch.Tensor], torch.Tensor]
 
 
 class Softness(NamedTuple):
@@ -70,6 +77,25 @@ class Coverage:
         """
         return None
 
+    def looking_at(self, view: View) -> "Coverage":
+        """Return the model for one view: itself, or a copy that keeps what it finds there."""
+        return self
+
+    @property
+    def seen(self) -> FragmentList | None:
+        """The faces that pixels see, if `looking_at` found them: then colours are theirs."""
+        return None
+
+    def finish(self, view: View, images: Images, creases: bool) -> Images:
+        """Return the images, one sample a pixel, with what this model has still to do to them: nothing, here.
+
+        Args:
+            view: what is seen.
+            images: alpha, rgb, depth, normal and uv, `(B, H, W[, C])`, as far as they were asked for.
+            creases: whether colours jump from face to face of one surface.
+        """
+        return images
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
@@ -120,6 +146,85 @@ class Contour(Coverage):
         return softness.reach(view)
 
 
+class Hard(Coverage):
+    """All or nothing: what `rasterize` draws, with the gradient of visibility edges (see `edge_gradient`).
+
+    Distribution, scale and T-conorm have no say. Where one surface hides another, or goes through it, images of all
+    kinds jump; their gradient knows of it, as that of no soft alpha does.
+    """
+
+    def __init__(self) -> None:
+        self._seen: FragmentList | None = None
+
+    def looking_at(self, view: View) -> "Hard":
+        """Return a copy that keeps the faces that are seen."""
+        own = copy.copy(self)
+        own._seen = find_visible(view, 0.0)
+        return own
+
+    @property
+    def seen(self) -> FragmentList | None:
+        """The faces that pixels see."""
+        return self._seen
+
+    def alpha(self, view: View, softness: Softness) -> torch.Tensor:
+        """Return 1 where a face covers the pixel centre, 0 elsewhere, `(B, H, W)`."""
+        found = self._found(view)
+        covered = view.clip.new_zeros(found.shape.numel()).index_fill(0, found.place, 1.0)
+        return covered.reshape(found.shape[:-1])
+
+    def reach(self, view: View, softness: Softness) -> float | None:
+        """Return 0."""
+        return 0.0
+
+    def finish(self, view: View, images: Images, creases: bool) -> Images:
+        """Return the images with the gradients of their visibility edges."""
+        if not (view.clip.requires_grad and torch.is_grad_enabled()):
+            return images
+        return self._with_edges(view, images, creases, edge_gradient)
+
+    def _found(self, view: View) -> FragmentList:
+        return find_visible(view, 0.0) if self._seen is None else self._seen
+
+    def _with_edges(self, view: View, images: Images, creases: bool, blend: Blend) -> Images:
+        found, result = self._found(view), dict(images)
+        flat = found.face.new_full((found.shape.numel(),), -1).index_copy(0, found.place, found.face)
+        packed = view.clip.detach(), view.faces, view.layout, flat.reshape(found.shape[:-1])
+
+        def search(creases: bool) -> Jumps:
+            jumps: Jumps = view.ops.jumps(*packed, near=view.camera.near, edges=view.edge_cycles, creases=creases)
+            return jumps
+
+        def inside(jumps: Jumps) -> Jumps:
+            both = (flat[jumps.pixels] >= 0).all(dim=1)
+            return Jumps(jumps.pixels[both], jumps.ends[both], jumps.share[both], *jumps[3:])
+
+        def change(names: tuple[str, ...], jumps: Jumps, blend: Blend) -> None:
+            parts = [images[name].reshape(*found.shape[:-1], -1) for name in names]
+            whole = blend(torch.cat(parts, dim=-1), jumps, view.clip)
+            for name, part in zip(names, whole.split([part.shape[-1] for part in parts], dim=-1), strict=True):
+                result[name] = part.reshape(images[name].shape)
+
+        plain = search(False)
+        creased = search(True) if creases else plain
+        if creases and "rgb" in images:
+            change(("alpha",), plain, blend)
+            change(("rgb",), creased, blend)
+        else:
+            change(("alpha", "rgb") if "rgb" in images else ("alpha",), plain, blend)
+        for name in images.keys() & {"depth", "uv", "normal"}:  # only where both pixels have them
+            change((name,), inside(creased if name == "normal" else plain), edge_gradient)
+        return result
+
+
+class Antialiased(Hard):
+    """`Hard`, alpha and rgb blended along visibility edges by how much of a pixel lies beyond (see `antialias`)."""
+
+    def finish(self, view: View, images: Images, creases: bool) -> Images:
+        """Return the images, alpha and rgb blended along their edges."""
+        return self._with_edges(view, images, creases, antialias)
+
+
 def _silhouette(view: View, softness: Softness, coverage: str) -> torch.Tensor:
     return view.ops.silhouette(
         *view.packed,
@@ -142,7 +247,13 @@ class _Function(Coverage):
         return self.function(view, softness)
 
 
-COVERAGES: dict[str, type[Coverage]] = {"faces": Faces, "edges": Edges, "contour": Contour}
+COVERAGES: dict[str, type[Coverage]] = {
+    "faces": Faces,
+    "edges": Edges,
+    "contour": Contour,
+    "hard": Hard,
+    "antialiased": Antialiased,
+}
 
 
 def as_coverage(where: str, value: Any) -> Coverage:

@@ -32,6 +32,8 @@ class HardDepth:
         if "rgb" not in wanted:
             return find(view)  # no map but rgb has a rim
         reach = reach_of(self.coverage, view, self.softness)
+        if wanted == ("rgb",) and self.coverage.seen is not None:
+            return self.coverage.seen
         if reach is not None:
             return find_visible(view, reach) if wanted == ("rgb",) else find(view, blur=reach)
         blur = self.softness.reach(view)

@@ -9,7 +9,7 @@ import torch
 from geodiff import soft
 from geodiff.modes import kept, outside_autocast
 from geodiff.ops.culling import MAX_ERROR
-from geodiff.render.coverage import Coverage, Softness, alpha_of, as_coverage
+from geodiff.render.coverage import Coverage, Hard, Softness, alpha_of, as_coverage
 from geodiff.render.depth import HardDepth, SoftmaxDepth
 from geodiff.render.fragment_list import FragmentList
 from geodiff.render.maps import pooled, pooled_maps
@@ -138,6 +138,8 @@ class Renderer:
         as_shader("Renderer", "unlit" if shading is None else shading)
         self.normals = choice("Renderer", "normals", normals, ("smooth", "flat"))
         self.depth = choice("Renderer", "depth", depth, ("hard", "softmax"))
+        if self.depth == "softmax" and isinstance(as_coverage("Renderer", coverage), Hard):
+            raise fail("Renderer", "depth", f"'hard' with coverage={coverage!r}", "softmax", "Or take a soft coverage.")
         self.gamma = gamma
         _number("gamma", gamma, "It is a fraction of the depth range: the smaller, the harder.")
         self.depth_range = _checked_range(depth_range)
@@ -197,11 +199,12 @@ class Renderer:
         self._check_backgrounds(view.batch)
         shader, lights = self._lighting(lights, view.batch)
         softness = Softness(self.distribution, self.scale, self.tconorm, self.max_error)
+        coverage = coverage.looking_at(view)
         flat_alpha = alpha_of(coverage, view, softness)
         alpha = flat_alpha.reshape(*view.batch, *size)
         wanted = tuple(name for name in self.outputs if name != "alpha")
         if not wanted:
-            return RenderOutput(alpha=pooled(alpha, s))
+            return RenderOutput(alpha=pooled(coverage.finish(view, {"alpha": alpha}, False)["alpha"], s))
         depth: HardDepth | SoftmaxDepth
         if self.depth == "hard":
             depth = HardDepth(view, coverage, softness)
@@ -212,10 +215,16 @@ class Renderer:
         colors = shade(view, lights, *found.points, shader=shader, normals=self.normals, wanted=wanted)
         mixed = depth.mix(found, colors, wanted)
         maps = {name: value.reshape(*view.batch, *value.shape[1:]) for name, value in mixed.items()}
-        result: dict[str, torch.Tensor] = {}
+        rest = maps.pop("rest", None)
+        images = {"alpha": alpha, **maps}
         if "rgb" in wanted:
-            result["rgb"] = self._rgb(view, alpha, maps.pop("rgb", None), maps.pop("rest", None), colors.color, found)
-        result.update(pooled_maps(maps, s))
+            images["rgb"] = self._rgb(view, alpha, maps.get("rgb"), rest, colors.color, found)
+        creases = view.is_face_colored or (self.normals == "flat" and shader is not unlit)
+        images = coverage.finish(view, images, creases)
+        alpha, rgb = images.pop("alpha"), images.pop("rgb", None)
+        result = pooled_maps(images, s)
+        if rgb is not None:
+            result["rgb"] = self._over_background(alpha, rgb, rest)
         return RenderOutput(alpha=pooled(alpha, s), **{name: result[name] for name in wanted})
 
     def _lighting(self, lights: Any, batch: tuple[int, ...]) -> tuple[Shader, list[Light]]:
@@ -239,16 +248,21 @@ class Renderer:
         color: torch.Tensor | None,
         found: FragmentList,
     ) -> torch.Tensor:
-        """Return the colours over the background: `mixed` ones (..., H, W, 3), or else those of the visible faces."""
-        s, background = self.supersample, self.background.to(device=alpha.device, dtype=alpha.dtype)
+        """Return the samples' colours (..., H, W, 3): `mixed` ones, or those of the visible faces.
+
+        Over black; hard ones of one sample a pixel over the background at once, which costs no pass of its own.
+        """
         if mixed is None:
             assert color is not None
-            if s == 1:
-                return _over(view, background, alpha, color, found)
-            mixed = _over(view, alpha.new_zeros(3), alpha, color, found)
-        elif rest is None:
-            mixed = alpha[..., None] * mixed
-        return pooled(mixed, s, 1) + pooled(1 - alpha if rest is None else rest, s)[..., None] * background
+            over = self.background.to(alpha) if self.supersample == 1 else alpha.new_zeros(3)
+            return _over(view, over, alpha, color, found)
+        return alpha[..., None] * mixed if rest is None else mixed
+
+    def _over_background(self, alpha: torch.Tensor, rgb: torch.Tensor, rest: torch.Tensor | None) -> torch.Tensor:
+        if self.depth == "hard" and self.supersample == 1:
+            return rgb
+        s, background = self.supersample, self.background.to(device=alpha.device, dtype=alpha.dtype)
+        return pooled(rgb, s, 1) + pooled(1 - alpha if rest is None else rest, s)[..., None] * background
 
     def __repr__(self) -> str:
         scale = float(self.scale)

@@ -79,6 +79,11 @@ class View:
         return self.mesh.topology.edge_cycles
 
     @property
+    def is_face_colored(self) -> bool:
+        """Whether colours jump from face to face."""
+        return self.mesh.face_colors is not None
+
+    @property
     def starts(self) -> torch.Tensor:
         """Where the faces and the vertices of each image begin in those of `mesh`, `(B, 2)`."""
         return self.layout.new_zeros(self.images, 2)
@@ -138,6 +143,10 @@ class _BatchView(View):
     @property
     def edge_cycles(self) -> torch.Tensor:
         return self.mesh.edge_cycles
+
+    @property
+    def is_face_colored(self) -> bool:
+        return any(mesh.face_colors is not None for mesh in self.mesh)
 
     @property
     def starts(self) -> torch.Tensor:

@@ -34,7 +34,7 @@ def edge_gradient(image: torch.Tensor, jumps: Jumps, clip: torch.Tensor) -> torc
     pixel. Colours that change fast towards an edge (at the rim of a ball) are taken half a pixel away from it.
     """
     place, weight, p, q = _crossings(jumps, clip, image)
-    return _EdgeGradient.apply(image, place, weight.detach(), p, q)  # type: ignore[no-any-return, no-untyped-call]
+    return _EdgeGradient.apply(image, place, weight.detach(), p, q)
 
 
 def antialias(image: torch.Tensor, jumps: Jumps, clip: torch.Tensor) -> torch.Tensor:
@@ -95,7 +95,7 @@ class _EdgeGradient(torch.autograd.Function):
         return image.view_as(image)
 
     @staticmethod
-    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         image, weight, p, q = ctx.saved_tensors
         values, slopes = image.reshape(-1, image.shape[-1]), upstream.reshape(-1, image.shape[-1])
         jump = values.index_select(0, p) - values.index_select(0, q)
