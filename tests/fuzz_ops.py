@@ -88,6 +88,8 @@ def bases(dtype: torch.dtype) -> dict[str, list[Any]]:
     sound["visible"] = [*packed, *size, 0.01, 0.2]
     barycentric, *found = ops.visible(*sound["visible"])
     sound["visible_backward"] = [some(*barycentric.shape), *packed, *found, *size, 0.01]
+    face_id = ops.rasterize(*sound["rasterize"])[0]
+    sound["jumps"] = [*packed, edges, face_id, 0.01, True]
     for terms in (3, 4):
         rows = [some(7, 3), torch.randint(0, 7, (11, terms), generator=draw, dtype=torch.int32), some(11, terms)]
         sound[f"blend#{terms}"] = rows

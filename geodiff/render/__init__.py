@@ -2,25 +2,30 @@
 """How a scene is seen: the soft renderer, the hard rasteriser, coverage and shaders of one's own, fragments."""
 
 from geodiff.render import presets
-from geodiff.render.coverage import Contour, Coverage, Edges, Faces, Softness
+from geodiff.render.coverage import Antialiased, Contour, Coverage, Edges, Faces, Hard, Softness
 from geodiff.render.fragments import Fragments, fragments
 from geodiff.render.points import SurfacePoints
 from geodiff.render.renderer import HardOutput, Renderer, RenderOutput, rasterize
 from geodiff.render.shading import gouraud, lambert, phong, unlit
 from geodiff.render.view import View
+from geodiff.render.visibility import antialias, edge_gradient
 
 __all__ = [
+    "Antialiased",
     "Contour",
     "Coverage",
     "Edges",
     "Faces",
     "Fragments",
+    "Hard",
     "HardOutput",
     "RenderOutput",
     "Renderer",
     "Softness",
     "SurfacePoints",
     "View",
+    "antialias",
+    "edge_gradient",
     "fragments",
     "gouraud",
     "lambert",

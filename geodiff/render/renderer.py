@@ -47,9 +47,11 @@ class Renderer:
         coverage: `"faces"`, GenDR's: every face covers pixels by itself. `"edges"`, Pix2Vex's: a face covers a pixel by
             the product of F over the lines of its three edges. `"contour"`: one CDF a pixel, of the distance
             to the outline of the mesh's image, positive inside; the same image however finely the shape is
-            tessellated, without seams. It takes no T-conorm. **To optimise a camera, take the contour**: soft faces
-            make a mesh fatter the finer it is tessellated, and drive the camera away, by 7 % of its distance for a
-            teapot at τ = 0.01, edges by 12 %, where the contour is off by 0.4 %. A camera with a gradient is warned of.
+            tessellated, without seams. It takes no T-conorm. `"hard"`: all or nothing, without a scale, for colours; its
+            gradient knows where one surface hides another. `"antialiased"`: that, blended along such edges.
+            **To optimise a camera, take the contour**: soft faces make a mesh fatter the finer it is tessellated, and
+            drive the camera away, by 7 % of its distance for a teapot at τ = 0.01, edges by 12 %, where the contour is
+            off by 0.4 %. A camera with a gradient is warned of.
             Or a model of your own, see `geodiff.render.Coverage`.
         shading: `"unlit"`, `"lambert"` (ambient and diffuse light), `"phong"` (highlights too) or `"gouraud"` (as
             Phong, but lit at the vertices). Left out: Phong where the call gets lights, else unlit. Or a callable from
@@ -79,7 +81,7 @@ class Renderer:
     Gradients: of alpha, rgb, depth, normal and uv, in vertices, every parameter of the camera, colours, textures and
     their coordinates, lights, materials, background, `scale`, `gamma`, and the parameters of distribution and T-conorm.
     With hard depth, which face is seen is piecewise constant: where one face hides another the image jumps, and no
-    gradient knows of it; softmax depth does. Finite everywhere.
+    gradient knows of it; softmax depth does, and a `coverage` that is hard. Finite everywhere.
 
     Raises:
         TypeError, ValueError: as each argument's check says.

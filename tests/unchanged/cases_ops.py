@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from geodiff import ops, reference
+from geodiff import ops, reference, render
 from tests.ops import test_shading_op, test_surface_op
 from tests.unchanged.arguments import Arguments, Case
 
@@ -28,6 +28,7 @@ def _images(t: Arguments, module: types.ModuleType) -> Any:
             more = {"tconorm": rule, "coverage": coverage, "scale": t(0.1)}
             out.append(module.silhouette(*clip, distribution="gamma(1.2)", **more, **SIZE))
     out.append(module.contour(*clip, scale=t(0.1), **SIZE))
+    out.append(module.jumps(*clip, t(torch.full((len(clip[2]), 8, 9), -1)), near=0.1))
     return [*out, module.contour(*t.clip(2.0), scale=t(0.1), distribution="logistic.squared", **SIZE)]
 
 
@@ -83,12 +84,21 @@ def _twins_only(t: Arguments) -> Any:
     return [*out, reference.pair_cost(t.rand(1, 5, 3), t.rand(1, 4, 3), 1)]
 
 
+def _edges(t: Arguments) -> Any:
+    clip, faces, layout = t.clip()
+    with torch.no_grad():
+        face_id = ops.rasterize(clip, faces, layout, **SIZE).face_id
+        found = t.hold(ops.jumps(clip, faces, layout, face_id, near=0.1))
+    image = t.rand(len(layout), 8, 9, 3)
+    return [change(image, found, clip) for change in (render.edge_gradient, render.antialias)]
+
+
 def _counts(t: Arguments) -> Any:
     return ops.count_pairs(*t.clip(), scale=0.1, **SIZE)
 
 
 GROUPS = {
-    "rasterize fragments visible silhouette contour": _images,
+    "rasterize fragments visible silhouette contour jumps": _images,
     "blend composite sample reflect surface vertex_normals": _shading,
     "basis spline spline_grid": _splines,
     "lse apply apply_gradient": _transport,
@@ -99,6 +109,7 @@ CASES: dict[str, Case] = {
     for room, module in (("ops", ops), ("reference", reference))
 }
 CASES["ops.count_pairs"] = _counts
+CASES["render.edge_gradient render.antialias"] = _edges
 CASES[
     "reference.near_clip reference.signed_distance Polygons.select reference.contour_distance reference.edge_cycles"
     " reference.basis_matrix reference.find_span reference.pair_cost"

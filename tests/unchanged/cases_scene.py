@@ -150,9 +150,9 @@ def _own(t: Arguments) -> Any:
         return points.albedo * diffuse + specular + own + built_in + points.normal * points.to_viewer
 
     def coverage(view: render.View, softness: render.Softness) -> torch.Tensor:
-        models = (render.Faces(), render.Edges(), render.Contour())
+        models = (render.Faces(), render.Edges(), render.Contour(), render.Hard(), render.Antialiased())
         assert view.depth_ends().shape == (view.images, 2) and softness.reach(view) > 0
-        return sum(model.alpha(view, softness) for model in models) / 3
+        return sum(model.alpha(view, softness) for model in models) / 5
 
     out: list[Any] = []
     for backend in ("kernel", "reference"):
@@ -207,7 +207,7 @@ CASES: dict[str, Case] = {
     "geodiff.PosedImages" + _methods("PosedImages", "hold_out load save split to"): _posed,
     "render.Renderer render.fragments Fragments.interpolate render.rasterize presets": _renders,
     "render.SurfacePoints render.unlit render.lambert render.gouraud render.phong Softness.reach Texture.sample_by"
-    + _methods("Coverage", "alpha reach")
+    + _methods("Coverage", "alpha reach finish looking_at")
     + _methods("View", "depth_ends footprint surface_points")
     + _methods("SurfacePoints", "interpolate light of_face of_image")
     # beneath those

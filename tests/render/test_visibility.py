@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gradients of hard images at visibility edges: against differences of finely sampled pictures, and of themselves."""
+
+import math
+
+import pytest
+import torch
+
+import geodiff as gd
+from geodiff import ops
+from geodiff.render import visibility
+from tests.lit_scenes import DOUBLE
+
+FINE = 768  # samples a side of the pictures that are differenced
+CAMERA = gd.Camera.look_at((0.0, 0.0, 3.0), (0.0, 0.0, 0.0), fov_deg=50.0).to(dtype=DOUBLE)
+
+
+def quad(x: float, y: float, half: float, z: float, turn: float) -> torch.Tensor:
+    c, s = math.cos(turn), math.sin(turn)
+    corners = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]], dtype=DOUBLE) * half
+    flat = corners @ torch.tensor([[c, s], [-s, c]], dtype=DOUBLE) + torch.tensor([x, y], dtype=DOUBLE)
+    return torch.cat([flat, torch.full((4, 1), z, dtype=DOUBLE)], dim=1)
+
+
+FRONT, BACK = quad(0.1, 0.05, 0.5, 0.4, 0.3), quad(-0.2, -0.1, 0.7, -0.3, -0.2)
+TILTED = quad(0.0, 0.0, 0.7, 0.05, 0.4)
+TILTED = TILTED + torch.stack([0 * TILTED[:, 0], 0 * TILTED[:, 0], 0.8 * TILTED[:, 0] + 0.3 * TILTED[:, 1]], dim=1)
+BALL = gd.icosphere(3).to(dtype=DOUBLE)
+ALONG = torch.tensor([1.0, 0.4, 0.2], dtype=DOUBLE)
+
+
+def squares(front: torch.Tensor, back: torch.Tensor) -> gd.Mesh:
+    colors = torch.tensor([[1.0, 0.2, 0.1]] * 4 + [[0.1, 0.3, 1.0]] * 4, dtype=DOUBLE)
+    faces = [[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]]
+    return gd.Mesh(torch.cat([front, back]), faces, vertex_colors=colors)
+
+
+def ball(t: torch.Tensor) -> gd.Mesh:
+    v = 0.7 * BALL.vertices
+    colors = 0.5 + 0.4 * torch.stack([torch.sin(3 * v[:, 0]), torch.cos(4 * v[:, 1]), torch.sin(2 * v[:, 0] + 1)], 1)
+    return gd.Mesh(v + t * ALONG, BALL.faces, vertex_colors=colors)
+
+
+def turning_box(t: torch.Tensor) -> gd.Mesh:
+    box = gd.box().to(dtype=DOUBLE)
+    c, s, o, z = torch.cos(t + 0.5), torch.sin(t + 0.5), torch.ones_like(t), torch.zeros_like(t)
+    about = torch.stack([torch.stack([c, z, s]), torch.stack([z, o, z]), torch.stack([-s, z, c])])
+    shade = torch.linspace(0.1, 0.9, 3 * box.num_faces, dtype=DOUBLE).reshape(-1, 3)
+    return gd.Mesh(0.8 * box.vertices @ about.T, box.faces, face_colors=shade)
+
+
+SCENES = {
+    "a square slides over another": lambda t: squares(FRONT + t * ALONG, BACK),
+    "a square slides under another": lambda t: squares(FRONT, BACK + t * ALONG),
+    "a square comes nearer": lambda t: squares(FRONT * (1 + t), BACK),
+    "planes go through each other": lambda t: squares(BACK + torch.stack([0 * t, 0 * t, t + 0.3]), TILTED),
+    "a coloured ball moves": ball,
+    "a box of coloured faces turns": turning_box,
+}
+
+
+def loss(image: torch.Tensor) -> torch.Tensor:
+    """A smooth weight on each channel, so that every place of the picture counts otherwise."""
+    n = image.shape[-2]
+    x = (torch.arange(n, dtype=DOUBLE) + 0.5) / n * 2 - 1
+    across, down = x[None], x[:, None]
+    weight = torch.stack([torch.sin(2 * across + down + 0.3), torch.cos(1.5 * down - across), 0.5 + across * down], -1)
+    return (image * weight).mean()
+
+
+@pytest.mark.parametrize("coverage", ["hard", "antialiased"])
+@pytest.mark.parametrize("name", SCENES)
+def test_gradients_add_up_to_the_change(name: str, coverage: str):
+    # The mean of the derivative over an interval is the difference quotient; the mean also takes the places of edges
+    # between pixel centres, which one picture knows at only one offset.
+    step, places = 0.03, 9
+    fine = gd.Renderer(FINE, coverage="hard", outputs="rgb")
+    ends = [float(loss(fine(SCENES[name](torch.tensor(t, dtype=DOUBLE)), CAMERA).rgb)) for t in (-step, step)]
+    expected = (ends[1] - ends[0]) / (2 * step)
+    render, total = gd.Renderer(96, coverage=coverage, outputs="rgb"), 0.0
+    for t in (torch.arange(places, dtype=DOUBLE) + 0.5) / places * 2 * step - step:
+        t.requires_grad_()
+        total += float(torch.autograd.grad(loss(render(SCENES[name](t), CAMERA).rgb), t)[0]) / places
+    # Colours are taken at pixel centres, half a pixel of 96 beside the edge; the box's also across its faces.
+    assert abs(total - expected) <= 0.06 * abs(expected), (total, expected)
+
+
+def test_without_the_edges_it_is_wrong():
+    """What the gradient of shading alone says, and so why there is another."""
+    t = torch.tensor(0.0, dtype=DOUBLE, requires_grad=True)
+    render = gd.Renderer(96, coverage="contour", scale_px=0.5, outputs="rgb")
+    hidden = render(squares(FRONT * 0.5 + t * ALONG, BACK * 1.2), CAMERA).rgb  # all of the front is before the back
+    assert abs(float(torch.autograd.grad(loss(hidden), t)[0])) < 1e-30
+    seen = gd.Renderer(96, coverage="hard", outputs="rgb")(squares(FRONT * 0.5 + t * ALONG, BACK * 1.2), CAMERA).rgb
+    assert abs(float(torch.autograd.grad(loss(seen), t)[0])) > 1e-3
+
+
+def test_the_picture_is_the_hard_one():
+    mesh, size = ball(torch.tensor(0.0, dtype=DOUBLE)), (33, 40)
+    out = gd.Renderer(size, coverage="hard", outputs=("rgb", "depth", "normal", "face_id"))(mesh, CAMERA)
+    hard = gd.rasterize(mesh, CAMERA, size)
+    assert torch.equal(out.alpha, hard.mask.to(DOUBLE))
+    assert torch.equal(out.face_id, hard.face_id)
+    assert torch.allclose(out.depth[hard.mask], hard.depth[hard.mask], rtol=1e-12)
+    colors = gd.fragments(mesh, CAMERA, size, k=1).interpolate(mesh.vertex_colors)[..., 0, :]
+    assert torch.allclose(out.rgb, colors * hard.mask[..., None], atol=1e-12)
+
+
+def test_antialiased_is_nearer_to_the_mean_of_many_samples():
+    mesh = squares(FRONT, BACK)
+    many = gd.Renderer(48, coverage="hard", outputs="rgb", supersample=16)(mesh, CAMERA)
+    errors = {}
+    for coverage in ("hard", "antialiased"):
+        out = gd.Renderer(48, coverage=coverage, outputs="rgb")(mesh, CAMERA)
+        errors[coverage] = float((out.rgb - many.rgb).square().mean().sqrt())
+    assert errors["antialiased"] < 0.25 * errors["hard"]
+
+
+@pytest.mark.parametrize("name", ["a square slides over another", "planes go through each other"])
+def test_antialiased_has_the_gradient_of_its_own_picture(name: str):
+    def picture(t: torch.Tensor) -> torch.Tensor:
+        out = gd.Renderer((13, 11), coverage="antialiased", outputs="rgb")(SCENES[name](t), CAMERA)
+        return torch.cat([out.rgb, out.alpha[..., None]], dim=-1)
+
+    # A step of 1e-6 lets no edge pass a pixel centre here.
+    assert torch.autograd.gradcheck(picture, torch.tensor(0.0123, dtype=DOUBLE, requires_grad=True), eps=1e-6)
+
+
+@pytest.mark.parametrize("coverage", ["hard", "antialiased"])
+def test_kernels_and_twins_agree(coverage: str):
+    results = []
+    for backend in ("kernel", "reference"):
+        v = (0.7 * gd.icosphere(1).to(dtype=DOUBLE).vertices).requires_grad_()
+        mesh = gd.Mesh(v, gd.icosphere(1).faces, vertex_colors=v.detach().abs())
+        lights = [gd.AmbientLight(0.3), gd.DirectionalLight((1, 2, 3), 0.7)]
+        options = {"normals": "flat", "outputs": ("rgb", "depth", "normal")}
+        camera = gd.Camera.orbit(2.7, 20.0, 30.0, fov_deg=60).to(dtype=DOUBLE)
+        out = gd.Renderer(21, coverage=coverage, backend=backend, **options)(mesh, camera, lights)
+        depth = torch.where(out.depth.isfinite(), out.depth, 0)
+        total = loss(out.rgb) + (out.alpha * depth).sum() + (out.normal * out.normal.detach().sin()).sum()
+        results.append((out.rgb, out.alpha, torch.autograd.grad(total, v)[0]))
+    for kernel, twin in zip(*results, strict=True):
+        assert torch.allclose(kernel, twin, rtol=1e-9, atol=1e-11)
+
+
+def test_batches_are_their_images():
+    cameras = gd.Camera.orbit(2.7, 20.0, torch.tensor([10.0, 50.0, 200.0]), fov_deg=60)
+    colors = torch.rand(42, 3)
+
+    def gradient(camera: gd.Camera, weight: torch.Tensor) -> torch.Tensor:
+        v = gd.icosphere(1).vertices.clone().requires_grad_()
+        rgb = gd.Renderer(24, coverage="hard", outputs="rgb")(
+            gd.Mesh(v, gd.icosphere(1).faces, vertex_colors=colors), camera
+        ).rgb
+        return torch.autograd.grad((rgb * weight).sum(), v)[0]
+
+    weight = torch.rand(3, 24, 24, 3)
+    alone = sum(gradient(cameras[i], weight[i]) for i in range(3))
+    assert torch.allclose(gradient(cameras, weight), alone, atol=2e-5)
+
+
+def test_meshes_of_a_batch():
+    meshes = [gd.icosphere(1), gd.box()]
+    batch = gd.MeshBatch([m.with_vertices(0.8 * m.vertices) for m in meshes])
+    camera = gd.Camera.orbit(2.7, 20.0, 30.0, fov_deg=60)
+    render = gd.Renderer(24, coverage="antialiased", outputs="rgb")
+    together = render(batch, camera)
+    for i, mesh in enumerate(batch):
+        assert torch.allclose(together.alpha[i], render(mesh, camera).alpha, atol=1e-6)
+
+
+def test_the_same_bits_on_any_number_of_threads():
+    before, results = torch.get_num_threads(), []
+    ball, camera = gd.icosphere(4), gd.Camera.orbit(2.7, 20.0, 30.0, fov_deg=60)
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            v = ball.vertices.clone().requires_grad_()
+            mesh = gd.Mesh(v, ball.faces, vertex_colors=ball.vertices.abs())
+            rgb = gd.Renderer(128, coverage="hard", outputs="rgb")(mesh, camera).rgb
+            results.append((rgb.detach(), torch.autograd.grad(rgb.square().mean(), v)[0]))
+    finally:
+        torch.set_num_threads(before)
+    for one, many in zip(*results, strict=True):
+        assert torch.equal(one, many)
+
+
+@pytest.mark.parametrize("coverage", ["hard", "antialiased"])
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE], ids=str)
+def test_bad_meshes_give_finite_gradients(coverage: str, dtype: torch.dtype):
+    v = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 2.9], [0.5, 0.5, 4.0], [0.0, 0, -1]], dtype=dtype)
+    v.requires_grad_()
+    # Twice the same, folded back, a segment, a point, edge-on, and through the camera.
+    faces = [[0, 1, 2], [0, 1, 2], [2, 1, 0], [0, 0, 1], [2, 2, 2], [0, 3, 5], [1, 4, 5], [2, 4, 3]]
+    mesh = gd.Mesh(v, faces, vertex_colors=torch.rand(6, 3, dtype=dtype))
+    for s in (1, 2):
+        out = gd.Renderer(19, coverage=coverage, outputs="rgb", supersample=s)(mesh, CAMERA.to(dtype=dtype))
+        alpha = out.alpha.detach()
+        assert bool(out.rgb.isfinite().all()) and float(alpha.min()) >= -1e-6 and float(alpha.max()) <= 1 + 1e-6
+        assert bool(torch.autograd.grad(out.rgb.square().sum(), v)[0].isfinite().all())
+
+
+def test_softmax_depth_is_refused():
+    with pytest.raises(ValueError, match=r"`depth` must be 'hard' with coverage='hard'; got softmax"):
+        gd.Renderer(8, coverage="hard", depth="softmax")
+
+
+def test_pictures_of_your_own():
+    ball = gd.icosphere(2)
+    camera = gd.Camera.orbit(2.7, 20.0, 30.0, fov_deg=60)
+    clip = camera.to_clip(ball.vertices).requires_grad_()
+    packed = clip, ball.faces, torch.tensor([[0, 0, len(ball.faces)]])
+    face_id = ops.rasterize(*packed, image_size=(32, 32)).face_id
+    mask = (face_id >= 0).float()[..., None]
+    found = ops.jumps(*packed, face_id)
+    area = visibility.edge_gradient(mask, found, clip).sum()
+    # Wider by 1 %: so is the area of its image, by 2 %.
+    grown = torch.autograd.grad(area, clip)[0][:, :2] * clip.detach()[:, :2]
+    assert float(grown.sum()) == pytest.approx(2 * float(area.detach()), rel=0.02)
