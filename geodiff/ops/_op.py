@@ -244,10 +244,10 @@ def _formula(
         ctx.numbers = [values[i] for i in numbers]
 
     def autograd(ctx: Any, *upstream: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        if len(upstream) > 1 and all(upstream[i] is None for i in followed):
+            return (None,) * len(names)
         needs = ctx.needs_input_grad
         wants = [needs[i] for i in targets]
-        if all(upstream[i] is None for i in followed):
-            return (None,) * len(names)
         values = [*upstream, *ctx.saved_tensors, *ctx.numbers, wants]
         if twin is not None and torch.is_grad_enabled():
             known = dict(zip(order, values, strict=True))
@@ -260,8 +260,9 @@ def _formula(
             found = backward(*[values[i] for i in places])
             found = [found] if len(gradients) == 1 else found
         result: list[torch.Tensor | None] = [None] * len(names)
-        for place, gradient, want in zip(targets, found, wants, strict=True):
-            result[place] = gradient if want else None
+        for place, gradient in zip(targets, found, strict=True):
+            if needs[place]:
+                result[place] = gradient
         return tuple(result)
 
     return setup, autograd
