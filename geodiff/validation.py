@@ -2,6 +2,7 @@
 """Checks at the public border: each says the argument, what was expected, what came and how to mend it."""
 
 import contextlib
+import contextvars
 import dataclasses
 import difflib
 import math
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-_state = {"checks": False}
+_checks = contextvars.ContextVar("geodiff.checks", default=False)
 # Tuples, since torch.compile cannot make a union of such types.
 _ARRAYS, _LISTS = (torch.Tensor, np.ndarray), (list, tuple, numbers.Real)
 _NUMBERS = (np.ndarray, *_LISTS)
@@ -24,13 +25,15 @@ _PACKAGE = os.path.dirname(__file__) + os.sep
 
 @contextlib.contextmanager
 def checks(enabled: bool = True) -> Iterator[None]:
-    """Look for NaN and infinity on CUDA tensors too, which synchronises the device; CPU tensors are always checked."""
-    before = _state["checks"]
-    _state["checks"] = enabled
+    """Look for NaN and infinity on CUDA tensors too, which synchronises the device; CPU tensors are always checked.
+
+    It holds for this thread, or this task of asyncio.
+    """
+    before = _checks.set(enabled)
     try:
         yield
     finally:
-        _state["checks"] = before
+        _checks.reset(before)
 
 
 def describe(value: Any) -> str:
@@ -152,7 +155,7 @@ def floating(
 
 def looks_at_values(value: torch.Tensor) -> bool:
     """Whether to check the numbers in a tensor: not while compiling, where they are unknown, nor where it is slow."""
-    return (value.is_cpu or _state["checks"]) and not torch.compiler.is_compiling()
+    return not torch.compiler.is_compiling() and (value.is_cpu or _checks.get())
 
 
 def check_finite(where: str, argument: str, value: torch.Tensor) -> None:

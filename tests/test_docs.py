@@ -43,3 +43,55 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in DOCS.rglob("*.md"):
         for link in re.findall(r"\]\(([^)#:]+\.(?:md|png|csv))\)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).is_file(), f"{page.name}: {link}"
+
+
+def test_the_glossary_names_what_there_is() -> None:
+    text = (DOCS / "glossary.md").read_text(encoding="utf-8")
+    rooms = [gd, *(importlib.import_module(f"geodiff.{room}") for room in ROOMS)]
+    named = {
+        name.partition("(")[0]
+        for name in re.findall(
+            r"`((?:[a-z]+\.)*[A-Z]+[a-z]\w*(?:[.(].*?)?|(?:soft|splines|tasks|losses|transport)\.\w+)`", text
+        )
+    }
+    assert len(named) > 30
+    for name in sorted(named):
+        first, *rest = name.removeprefix("geodiff.").split(".")
+        found = [getattr(room, first) for room in rooms if hasattr(room, first)]
+        if not rest or not found:
+            assert found or importlib.import_module(f"geodiff.{first}"), name
+        elif inspect.ismodule(found[0]) and len(rest) > 1:
+            assert hasattr(importlib.import_module(f"geodiff.{first}.{rest[0]}"), rest[1]), name
+        else:  # of a class, also what its constructor sets
+            source = inspect.getsource(found[0]) if inspect.isclass(found[0]) else ""
+            assert hasattr(found[0], rest[0]) or re.search(rf"\b{rest[0]}\b", source), name
+    terms = re.findall(r"^\*\*(.+?)\*\*", text, re.MULTILINE)
+    assert len(terms) == len(set(terms)) > 50
+
+
+# Two public things may have one name if it means the same of two kinds of things.
+SHARED = {
+    "box": "a mesh, and a spline",
+    "closest_point": "of a mesh, and of a spline",
+    "cylinder": "a mesh, and a spline",
+    "plane": "a mesh, and a spline",
+    "torus": "a mesh, and a spline",
+    "fragments": "of a mesh and a camera, and the op beneath",
+    "rasterize": "of a mesh and a camera, and the op beneath",
+    "sweep": "of a curve along another, and of a job through the family: neither is called anything else",
+}
+
+
+def test_no_two_public_things_have_one_name() -> None:
+    """Nor one thing two, but for ops and their twins."""
+    things: dict[str, set[str]] = {}
+    for room in ("", *ROOMS, "reference"):
+        package = importlib.import_module(f"geodiff.{room}".rstrip("."))
+        for name in getattr(package, "__all__", ()):
+            value = getattr(package, name)
+            home = f"{getattr(value, '__module__', room)}"
+            if not inspect.ismodule(value) and callable(value):
+                twin = home.replace(".reference.", ".ops.")
+                things.setdefault(name, set()).add("an op or its twin" if ".ops." in twin else home)
+    double = {name for name, homes in things.items() if len(homes) > 1}
+    assert double == set(SHARED), double ^ set(SHARED)

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 
+import geodiff as gd
 from geodiff.validation import (
     as_tensor,
     choice,
     describe,
     floating,
     integers,
+    looks_at_values,
     matches,
     nearest,
     placement,
@@ -162,3 +166,18 @@ def test_integers_and_numbers_in_a_range() -> None:
     ):
         with pytest.raises(error, match=message.replace(". Mend it", "")):
             call()
+
+
+def test_checks_hold_for_their_own_thread() -> None:
+    away = torch.zeros(3, device="meta")  # on the CPU they are always on
+
+    def asked() -> bool:
+        return looks_at_values(away)
+
+    assert not asked()
+    with ThreadPoolExecutor(1) as pool, gd.checks():
+        assert asked() and not pool.submit(asked).result()
+        with gd.checks(False):
+            assert not asked()
+        assert asked()
+    assert not asked()

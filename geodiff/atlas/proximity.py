@@ -1,53 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The exact distance from points to a triangle mesh, and samples of a mesh uniform in area."""
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 
 from geodiff.atlas.watertight import load_open3d
 from geodiff.scene.anchor import anchor
 from geodiff.scene.mesh import Mesh
-from geodiff.scene.proximity import check_faces, closest_point
-from geodiff.validation import fail, integer, promote, seed_number, shapes_repr
+from geodiff.scene.proximity import ClosestPoints, check_faces, closest_point, on_faces
+from geodiff.scene.sampling import SurfaceSamples
+from geodiff.validation import fail, integer, promote, seed_number
 
 
-class Closest(NamedTuple):
-    """The nearest places of a surface.
-
-    Attributes:
-        distance: (N,).
-        face: (N,) index of the face, or of the point where the surface is a cloud.
-        point: (N, 3) the place itself.
-    """
-
-    def __repr__(self) -> str:
-        return shapes_repr(self)
-
-    distance: torch.Tensor
-    face: torch.Tensor
-    point: torch.Tensor
-
-
-class Samples(NamedTuple):
-    """Points of a surface.
-
-    Attributes:
-        points: (S, 3).
-        normals: (S, 3) unit, of the faces.
-        face: (S,) index of the face.
-    """
-
-    def __repr__(self) -> str:
-        return shapes_repr(self)
-
-    points: torch.Tensor
-    normals: torch.Tensor
-    face: torch.Tensor
-
-
-def closest_on_mesh(points: torch.Tensor, mesh: Mesh, *, rounded: bool = False) -> Closest:
+def closest_on_mesh(points: torch.Tensor, mesh: Mesh, *, rounded: bool = False) -> ClosestPoints:
     """Return the nearest point of a mesh to each of N points, without gradients; see `Mesh.closest_point`.
 
     Args:
@@ -71,17 +36,16 @@ def closest_on_mesh(points: torch.Tensor, mesh: Mesh, *, rounded: bool = False) 
     check_mesh(where, "mesh", mesh)
     # Far from the origin distances are differences of large numbers.
     vertices = mesh.vertices.detach().cpu().double()
-    place = anchor(vertices)
-    mesh, places = mesh.to("cpu").with_vertices(vertices - place), x.detach().cpu().double() - place
-    found = _by_open3d(places.numpy(), mesh) if rounded else None
-    if found is None:
-        with torch.no_grad():
-            exact = closest_point(places, mesh)
-        found = exact.distance, exact.face, exact.point
-    return Closest(found[0].to(x), found[1].to(x.device), (found[2] + place).to(x))
+    origin = anchor(vertices)
+    mesh, local = mesh.to("cpu").with_vertices(vertices - origin), x.detach().cpu().double() - origin
+    face = _by_open3d(local.numpy(), mesh) if rounded else None
+    with torch.no_grad():
+        found = closest_point(local, mesh) if face is None else on_faces(local, mesh.vertices, mesh.faces, face)
+    barycentric, distance = found.barycentric.to(x), found.distance.to(x)
+    return ClosestPoints((found.point + origin).to(x), found.face.to(x.device), barycentric, distance)
 
 
-def sample_mesh(mesh: Mesh, count: int, seed: int = 0) -> Samples:
+def sample_mesh(mesh: Mesh, count: int, seed: int = 0) -> SurfaceSamples:
     """Draw points of a mesh, uniform in area: stratified over the faces, random inside each.
 
     Args:
@@ -109,20 +73,16 @@ def sample_mesh(mesh: Mesh, count: int, seed: int = 0) -> Samples:
     if not total > 0:
         raise fail(where, "mesh", "of positive area", "faces that are all degenerate")
     random = np.random.default_rng(seed)
-    places = (np.arange(count) + random.random(count)) / count * total
-    face = np.minimum(np.searchsorted(np.cumsum(area), places, side="right"), len(area) - 1)
+    reached = (np.arange(count) + random.random(count)) / count * total
+    face = np.minimum(np.searchsorted(np.cumsum(area), reached, side="right"), len(area) - 1)
     u, v = random.random((2, count))
     flip = u + v > 1
     u, v = np.where(flip, 1 - u, u), np.where(flip, 1 - v, v)
     a, b, c = corners[face, 0], corners[face, 1], corners[face, 2]
     points = a + u[:, None] * (b - a) + v[:, None] * (c - a)
-    normals = cross[face] / area[face, None]
-    vertices = mesh.vertices
-    return Samples(
-        torch.from_numpy(points).to(vertices),
-        torch.from_numpy(normals).to(vertices),
-        torch.from_numpy(face).to(vertices.device),
-    )
+    drawn = points, cross[face] / area[face, None], np.stack((1 - u - v, u, v), axis=-1)
+    points, normals, weights = (torch.from_numpy(part).to(mesh.vertices) for part in drawn)
+    return SurfaceSamples(points, normals, None, torch.from_numpy(face).to(mesh.device), weights)
 
 
 def check_mesh(where: str, argument: str, mesh: Mesh) -> None:
@@ -142,7 +102,8 @@ def _corners(mesh: Mesh) -> np.ndarray:
     return np.asarray(vertices[mesh.faces.cpu().numpy()])
 
 
-def _by_open3d(x: np.ndarray, mesh: Mesh) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
+def _by_open3d(x: np.ndarray, mesh: Mesh) -> torch.Tensor | None:
+    """Return the nearest faces (N,), up to float32; None without Open3D."""
     try:
         open3d = load_open3d("closest_on_mesh")
     except ImportError:
@@ -156,40 +117,4 @@ def _by_open3d(x: np.ndarray, mesh: Mesh) -> tuple[torch.Tensor, torch.Tensor, t
     flat = ((corners - middle) / size).reshape(-1, 3)
     scene.add_triangles(tensor(flat.astype(np.float32)), tensor(np.arange(len(flat), dtype=np.uint32).reshape(-1, 3)))
     found = scene.compute_closest_points(tensor(((x - middle) / size).astype(np.float32)))
-    face = found["primitive_ids"].numpy().astype(np.int64)
-    # The distance to the face found, from the numbers as they came.
-    point = _on_triangles(x, corners[face, 0], corners[face, 1], corners[face, 2])
-    distance = np.linalg.norm(point - x, axis=-1)
-    return torch.from_numpy(distance), torch.from_numpy(face), torch.from_numpy(point)
-
-
-def _on_triangles(x: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """Return the nearest points of triangles: the foot of the perpendicular if it is inside, else on a side."""
-    ab, ac, ax = b - a, c - a, x - a
-    d00, d01, d11 = (ab * ab).sum(-1), (ab * ac).sum(-1), (ac * ac).sum(-1)
-    d20, d21 = (ax * ab).sum(-1), (ax * ac).sum(-1)
-    area = d00 * d11 - d01 * d01
-    safe = np.where(area > 0, area, 1.0)
-    v, w = (d11 * d20 - d01 * d21) / safe, (d00 * d21 - d01 * d20) / safe
-    inside = (area > 1e-24 * d00 * d11) & (v >= 0) & (w >= 0) & (v + w <= 1)
-    best = a + v[..., None] * ab + w[..., None] * ac
-    least = np.where(inside, ((best - x) ** 2).sum(-1), np.inf)
-    outside = ~inside
-    x = np.broadcast_to(x, a.shape)
-    nearest, gap = None, None
-    corner = [side[outside] for side in (a, b, c)]
-    target = x[outside]
-    for i in range(3):
-        start, way = corner[i], corner[(i + 1) % 3] - corner[i]
-        length = (way * way).sum(-1)
-        t = ((target - start) * way).sum(-1) / np.where(length > 0, length, 1.0)
-        place = start + np.clip(t, 0.0, 1.0)[:, None] * way
-        far = ((place - target) ** 2).sum(-1)
-        if nearest is None or gap is None:
-            nearest, gap = place, far
-        else:
-            closer = far < gap
-            nearest[closer], gap[closer] = place[closer], far[closer]
-    least[outside] = gap
-    best[outside] = nearest
-    return best
+    return torch.from_numpy(found["primitive_ids"].numpy().astype(np.int64))

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from geodiff.modes import outside_autocast
+from geodiff.scene.images import as_bytes, warn_clipped
 from geodiff.scene.mesh import Mesh
 from geodiff.validation import fail, promote, shape_text, shapes_repr, warn
 
@@ -93,8 +94,8 @@ def to_open3d(mesh: Mesh) -> Any:
         result.triangle_uvs = open3d.utility.Vector2dVector(_write(mesh.uv[mesh.uv_faces.reshape(-1)]))
     if mesh.texture is not None:
         # Row 0 at the bottom, as its readers of files have it.
-        pixels = mesh.texture.image.detach().cpu().double().clamp(0, 1).mul(255).round().byte().flip(0)
-        result.textures = [open3d.geometry.Image(np.ascontiguousarray(pixels.numpy()))]
+        warn_clipped("to_open3d", texture=mesh.texture.image)
+        result.textures = [open3d.geometry.Image(np.ascontiguousarray(as_bytes(mesh.texture.image)[::-1]))]
         result.triangle_material_ids = open3d.utility.IntVector(np.zeros(mesh.num_faces, dtype=np.int32))
         if mesh.texture.wrap != "repeat":
             lost.append(f"the wrap {mesh.texture.wrap!r} of texture")

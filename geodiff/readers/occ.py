@@ -4,18 +4,17 @@
 import contextlib
 import math
 import pathlib
-import re
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from geodiff.readers import iges
 from geodiff.readers.shapes import Damaged, Missing, Shapes, Stopped, torus
 
 # Whether to cut IGES splines into smooth pieces, where they come as parts of something: no.
 _PIECES = "read.iges.bspline.continuity"
-_NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([EeDd][+-]?\d+)?")
 _TRIMMED = "Untrim it, or split it into whole surfaces, where it was made."
 # How far, as a fraction of the domain, the border of a face may be from the border of the domain. Files have such gaps
 # where a loop was computed in space: 1e-4 of a part is what CAD systems call closed.
@@ -71,7 +70,8 @@ def _read_iges(shapes: Shapes, path: str) -> None:
     from OCP.IGESControl import IGESControl_Controller, IGESControl_Reader
 
     IGESControl_Controller.Init_s()
-    header, whole = _checked(path)
+    header, whole, odd = iges.verified(path)
+    shapes.notes += odd
     if whole is None:
         reader = _opened(IGESControl_Reader(), path)
     else:
@@ -161,108 +161,6 @@ def _check_whole(model: Any, kind: str) -> None:
             raise Damaged(f"{label}: {fails[0]}")
         if kind == "step" and "BSpline" in label and (model.IsReportEntity(i, True) or not _adds_up(entity)):
             raise Damaged(f"{label}: its knots are out of order, or do not fit its control points")
-
-
-def _checked(path: str) -> tuple[list[bytes], bytes | None]:
-    """Refuse an IGES file without end, or with a spline in which something is no number: taken for 0 otherwise.
-
-    Returns:
-        the parameters of its header from the flag of the unit on: that, and the unit's name; and the file with the
-        ranges of splines that had none, which Open CASCADE does not read, or None where all had theirs.
-    """
-    lines = [line for line in pathlib.Path(path).read_bytes().splitlines() if line.strip()]
-    if not lines or lines[-1][72:73] != b"T":  # columns 65 to 72 point to the entity, column 73 names the section
-        raise Damaged("its end is missing")
-    parameters: dict[bytes, list[bytes]] = {}
-    for line in lines:
-        if line[72:73] == b"P":
-            parameters.setdefault(line[64:72].strip(), []).append(line[:64].ljust(64))
-    # The header starts with the two delimiters, ",," for the usual comma and semicolon, else such as "1H//1H!/".
-    header = b"".join(line[:72].ljust(72) for line in lines if line[72:73] == b"G") or b",,"
-    first = header.lstrip()
-    comma, rest = (first[2:3], first[4:]) if first.startswith(b"1H") else (b",", first[1:])
-    end = rest[2:3] if rest.startswith(b"1H") else b";"
-    ranged: dict[bytes, list[bytes]] = {}
-    for entity, rows in parameters.items():
-        fields = [field.strip() for field in b"".join(rows).partition(end)[0].split(comma)]
-        if fields[0] not in (b"126", b"128"):
-            continue
-        wrong = next((f for f in fields if f and not _NUMBER.fullmatch(f)), None)
-        if wrong is not None:
-            text, entry = wrong.decode(errors="replace"), entity.decode(errors="replace").lstrip("0")
-            raise Damaged(f"IGES {fields[0].decode()} of directory entry {entry}: {text!r} is no number")
-        whole = _ranged(fields)
-        if whole is not None:
-            ranged[entity] = whole
-    return _fields(header, comma, end)[13:], _relaid(lines, parameters, ranged, comma, end) if ranged else None
-
-
-def _ranged(fields: list[bytes]) -> list[bytes] | None:
-    """Return the parameters of an IGES 126 or 128 with the ranges that it lacks: the whole domain; or None."""
-    axes = 1 if fields[0] == b"126" else 2
-    try:
-        top, degree = ([int(n) for n in fields[1 + k * axes : 1 + (k + 1) * axes]] for k in range(2))
-        counts = [k + p + 2 for k, p in zip(top, degree, strict=True)]
-        start = 1 + 2 * axes + (4 if axes == 1 else 5)
-        at = start + sum(counts) + 4 * math.prod(k + 1 for k in top)
-        if len(fields) < at or (all(fields[at : at + 2 * axes]) and len(fields) >= at + 2 * axes):
-            return None
-        ends = []
-        for p, count in zip(degree, counts, strict=True):
-            ends += [fields[start + p], fields[start + count - 1 - p]]
-            start += count
-    except (ValueError, IndexError):  # damaged: Open CASCADE says so
-        return None
-    return [*fields[:at], *ends, *fields[at + 2 * axes :]]
-
-
-def _relaid(
-    lines: list[bytes],
-    parameters: dict[bytes, list[bytes]],
-    changed: dict[bytes, list[bytes]],
-    comma: bytes,
-    end: bytes,
-) -> bytes:
-    """Lay out an IGES file anew, with other parameters for some entities, whose directory entries follow."""
-    section = {name: [line[:72].ljust(72) for line in lines if line[72:73] == name] for name in (b"S", b"G", b"D")}
-    rows: list[bytes] = []
-    for entity, old in parameters.items():
-        texts = old
-        if entity in changed:
-            texts, row = [], b""
-            for word in [field + comma for field in changed[entity][:-1]] + [changed[entity][-1] + end]:
-                if len(row) + len(word) > 64:
-                    texts.append(row)
-                    row = b""
-                row += word
-            texts.append(row)
-        number = int(entity)
-        entry = section[b"D"]
-        if not 1 <= number < len(entry):
-            raise Damaged(f"its parameters are of directory entry {number}, which is not there")
-        entry[number - 1] = entry[number - 1][:8] + b"%8d" % (len(rows) + 1) + entry[number - 1][16:]
-        entry[number] = entry[number][:24] + b"%8d" % len(texts) + entry[number][32:]
-        rows += [text.ljust(64) + b"%8d" % number for text in texts]
-    section[b"P"] = rows
-    counts = b"".join(b"%s%7d" % (name, len(some)) for name, some in section.items())
-    section[b"T"] = [counts.ljust(72)]
-    return b"".join(text + b"%s%7d\n" % (name, i) for name, some in section.items() for i, text in enumerate(some, 1))
-
-
-def _fields(text: bytes, comma: bytes, end: bytes) -> list[bytes]:
-    """Split parameters; strings such as ``3Ha,b`` may hold delimiters, and come without their count."""
-    fields, at = [], 0
-    while at < len(text):
-        string = re.compile(rb" *(\d{1,5})H").match(text, at)
-        content = text[string.end() : string.end() + int(string[1])] if string else None
-        stop = string.end() + int(string[1]) if string else at
-        ends = [i for i in (text.find(comma, stop), text.find(end, stop)) if i >= 0]
-        stop = min(ends, default=len(text))
-        fields.append(text[at:stop].strip() if content is None else content)
-        if text[stop : stop + 1] == end:
-            break
-        at = stop + 1
-    return fields
 
 
 def _adds_up(entity: Any) -> bool:

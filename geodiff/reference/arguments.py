@@ -101,7 +101,7 @@ def pixel_centres(image_size: Sequence[int], like: torch.Tensor) -> torch.Tensor
     """Return the pixel centres of an image in NDC, row by row from the top left.
 
     Pixel (row i, column j) of an `H × W` image is at `((2j + 1 − W)/s, (H − 1 − 2i)/s)` with `s = min(H, W)`: whole
-    numbers divided once, so each is the number of its dtype nearest to the exact place, as in the kernels.
+    numbers divided once, so each is the number of its dtype nearest to the exact position, as in the kernels.
 
     Args:
         image_size: `(H, W)`.

@@ -127,7 +127,7 @@ def _distance(pixels: torch.Tensor, polygons: Polygons, pieces: Outline, chunk: 
     side = doubled_area(polygons.points.detach())[face].sign() * cross(e, pixels - a) / length
     side = torch.where((side > 0) == inside, side, torch.where(side == 0, side, -side))
 
-    place = a + t[:, None] * e
+    nearest_point = a + t[:, None] * e
     partner = torch.where(t <= low, pieces.partner[nearest, 0], pieces.partner[nearest, 1])
     crossed = (~strip & (partner >= 0)).nonzero()[:, 0]
     if len(crossed):
@@ -135,8 +135,8 @@ def _distance(pixels: torch.Tensor, polygons: Polygons, pieces: Outline, chunk: 
         c, d = _edge(polygons, other[:, 0], other[:, 1])
         own, f = e[crossed], d - c
         at = cross(c - a[crossed], f) / cross(own, f)
-        place = place.index_copy(0, crossed, a[crossed] + at[:, None] * own)
-    gap = pixels - place
+        nearest_point = nearest_point.index_copy(0, crossed, a[crossed] + at[:, None] * own)
+    gap = pixels - nearest_point
     far2 = (gap * gap).sum(dim=-1)
     strip = strip | (far2 == 0)
     size = torch.where(strip, 1.0, far2).sqrt()
@@ -155,7 +155,7 @@ def _nearest(
     a, b = _edge(polygons, pieces.face, pieces.edge)
     e = b - a
     length2 = (e * e).sum(dim=-1)
-    found, places = [], []
+    found, parameters = [], []
     for some in pixels.split(max(1, chunk // len(a))):
         arm = some[:, None] - a
         t = (arm * e).sum(dim=-1) / length2
@@ -163,5 +163,5 @@ def _nearest(
         gap = arm - t[..., None] * e
         nearest = (gap * gap).sum(dim=-1).argmin(dim=-1)
         found.append(nearest)
-        places.append(t.gather(1, nearest[:, None])[:, 0])
-    return torch.cat(found), torch.cat(places)
+        parameters.append(t.gather(1, nearest[:, None])[:, 0])
+    return torch.cat(found), torch.cat(parameters)

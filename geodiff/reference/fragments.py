@@ -201,10 +201,10 @@ def _choose(
     key = torch.where(counts, key, torch.inf)
     if key.shape[1] < k:
         key = torch.cat([key, key.new_full((len(key), k - key.shape[1]), torch.inf)], dim=1)
-    best, place = key.sort(dim=1, stable=True)
-    best, place = best[:, :k], place[:, :k].clamp(max=len(drawn) - 1)
+    best, rank = key.sort(dim=1, stable=True)
+    best, rank = best[:, :k], rank[:, :k].clamp(max=len(drawn) - 1)
     there = torch.isfinite(best)
-    return torch.where(there, drawn[place], -1), there & covers.gather(1, place)
+    return torch.where(there, drawn[rank], -1), there & covers.gather(1, rank)
 
 
 def _images(
@@ -217,13 +217,13 @@ def _images(
     edge, distance = _boundary(at, near_clip(own, near), inside)
     barycentric, depth = _interpolate(own, torch.where(inside[:, None], at, edge))
     distance, barycentric, depth = (part.to(pixels.dtype) for part in (distance, barycentric, depth))
-    place = pixel * face_id.shape[1] + slot
+    row = pixel * face_id.shape[1] + slot
     size = face_id.numel()
     return (
         face_id,
-        pixels.new_full((size,), NOWHERE).index_copy(0, place, distance),
-        pixels.new_zeros(size, 3).index_copy(0, place, barycentric),
-        pixels.new_full((size,), torch.inf).index_copy(0, place, depth),
+        pixels.new_full((size,), NOWHERE).index_copy(0, row, distance),
+        pixels.new_zeros(size, 3).index_copy(0, row, barycentric),
+        pixels.new_full((size,), torch.inf).index_copy(0, row, depth),
     )
 
 

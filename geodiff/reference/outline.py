@@ -140,14 +140,14 @@ def _candidates(corners: torch.Tensor, faces: torch.Tensor, polygons: Polygons, 
     front = corners[..., 2] > near
     cut = front != front.roll(-1, dims=1)
     there = torch.stack([front, cut], dim=-1).reshape(-1, 6)
-    place = (~there).to(torch.uint8).argsort(dim=1, stable=True)[:, :4]
+    position = (~there).to(torch.uint8).argsort(dim=1, stable=True)[:, :4]
     number = torch.arange(4, device=faces.device)
     following = torch.where(number + 1 < polygons.counts[:, None], (number + 1) % 4, 0)
-    to = place.gather(1, following)
+    to = position.gather(1, following)
     meant = number < polygons.counts[:, None]
     # A polygon edge from a cut to a cut lies in the near plane; any other one on the side where it begins.
-    clip_edge = meant & (place % 2 == 1) & (to % 2 == 1)
-    side = place // 2
+    clip_edge = meant & (position % 2 == 1) & (to % 2 == 1)
+    side = position // 2
 
     ends = torch.stack([faces, faces.roll(-1, dims=1)], dim=-1)
     width = int(faces.max()) + 1 if len(faces) else 1
@@ -205,14 +205,14 @@ def _visible(segments: torch.Tensor, polygons: Polygons, push: float, chunk: int
         own = torch.arange(count)
         cuts.append((own, torch.full_like(length, value), torch.full_like(own, -1)))
 
-    rows, places, partners = (torch.cat(parts) for parts in zip(*cuts, strict=True))
-    order = torch.argsort(places, stable=True)
+    rows, along_edge, partners = (torch.cat(parts) for parts in zip(*cuts, strict=True))
+    order = torch.argsort(along_edge, stable=True)
     order = order[torch.argsort(rows[order], stable=True)]
-    rows, places, partners = rows[order], places[order], partners[order]
-    same = (rows[1:] == rows[:-1]) & (places[1:] > places[:-1])
+    rows, along_edge, partners = rows[order], along_edge[order], partners[order]
+    same = (rows[1:] == rows[:-1]) & (along_edge[1:] > along_edge[:-1])
     begin = same.nonzero()[:, 0]
     row = rows[begin]
-    along = torch.stack([places[begin], places[begin + 1]], dim=-1)
+    along = torch.stack([along_edge[begin], along_edge[begin + 1]], dim=-1)
     partner = torch.stack([partners[begin], partners[begin + 1]], dim=-1)
 
     winding = doubled_area(polygons.points).sign()[segments[row, 0]]

@@ -52,7 +52,7 @@ def near_clip(corners: torch.Tensor, near: float) -> Polygons:
     Returns:
         One polygon a triangle. `counts` is 0 for a triangle wholly behind the plane and for a degenerate polygon.
 
-    Gradients: exact in `corners`, also through the place of the cut. Corners of a polygon that contributes nothing
+    Gradients: exact in `corners`, also through the position of the cut. Corners of a polygon that contributes nothing
     get zeros, never NaN.
 
     Example:
@@ -184,7 +184,7 @@ def contains(points: torch.Tensor, polygons: Polygons) -> torch.Tensor:
 def only_rounding(a: torch.Tensor, b: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     """Say which edges from a to b `(..., 2)`, of polygons of `counts` corners, have no direction: without gradients.
 
-    They are the padding, and a corner that lies on the near plane with the cut at its place. The rounding is that of
+    They are the padding, and a corner that lies on the near plane with the cut at its position. The rounding is that of
     their own two ends: another cut may be a million times as far away.
     """
     a, b = a.detach(), b.detach()
@@ -215,7 +215,7 @@ def line_distances(points: torch.Tensor, polygons: Polygons) -> tuple[torch.Tens
 
     Returns:
         Distances in NDC, `(M, P, 4)`, and which of the four edges have a line, `(P, 4)` bool: three for a triangle, and
-        none for an edge between a corner that lies on the near plane and the cut at the same place.
+        none for an edge between a corner that lies on the near plane and the cut at the same position.
 
     Gradients: exact in `points` and `polygons.points`.
 

@@ -108,8 +108,8 @@ def _nearest_face(corners: torch.Tensor, polygons: Polygons, drawn: torch.Tensor
     depth = _interpolate(corners, pixels[:, None])[1]
     # A ray in the plane of a face has no barycentrics, and a depth that is NaN.
     covered = contains(pixels, polygons) & ~depth.isnan()
-    nearest, place = torch.where(covered, depth, torch.inf).min(dim=1)
-    return torch.where(torch.isfinite(nearest), drawn[place], -1)
+    nearest, which = torch.where(covered, depth, torch.inf).min(dim=1)
+    return torch.where(torch.isfinite(nearest), drawn[which], -1)
 
 
 def _interpolate(corners: torch.Tensor, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

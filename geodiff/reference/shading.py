@@ -9,7 +9,7 @@ from geodiff.modes import outside_autocast
 from geodiff.validation import choice, fail, floating, looks_at_values
 
 HEAD, LIGHT = 7, 12
-"""Numbers of an image: viewer (3), shininess, ambient (3); of each light: way, diffuse, specular, attenuation (3)."""
+"""Numbers of an image: viewer (3), shininess, ambient (3); of each light: direction, diffuse, specular, attenuation."""
 
 FAINT = 1e-6
 """A highlight counts as 0 where the mirror image of the light is farther than this from the viewer's side."""
@@ -29,13 +29,13 @@ def reflect(
     """Reflect lights by Phong's model: what a surface's colour is multiplied with, and the highlight that is added.
 
     With unit normal n, direction l to each light, mirror image r = 2(n·l)n − l and direction v to the viewer:
-    `ambient + Σ diffuse·max(0, n·l)/fade` and `Σ specular·max(0, r·v)^shininess/fade` where n·l > 0, with
-    `fade = a + b·r + c·r²` at distance r from a point light, 1 for a directional one.
+    `ambient + Σ diffuse·max(0, n·l)/falloff` and `Σ specular·max(0, r·v)^shininess/falloff` where n·l > 0, with
+    `falloff = a + b·r + c·r²` at distance r from a point light, 1 for a directional one.
 
     Args:
         rows: numbers of each image, `(1 or B, 7 + 12·L)`: viewer (3: the eye, or the unit direction to it), shininess,
-            ambient (3), then for each light way (3: position, or unit direction to it), diffuse (3), specular (3) and
-            attenuation (3).
+            ambient (3), then for each light its direction (3: position, or unit direction to it), diffuse (3), specular
+            (3) and attenuation (3).
         kinds: `(L,)` integers, 0 for directional, 1 for point lights.
         image: `(P,)` integers, ascending: the row of each point; empty where there is only one.
         normal: `(P, 3)`, of any length; of length 0 they reflect ambient light only.
@@ -59,26 +59,27 @@ def reflect(
     own = rows[image.long()] if len(image) else rows[:1].expand(len(normal), -1)
     n = unit(normal)
     v = own[:, :3] if parallel_view else unit(own[:, :3] - point)
-    diffuse, shine = own[:, 4:7], torch.zeros_like(normal)
+    diffuse, specular = own[:, 4:7], torch.zeros_like(normal)
     for number, kind in enumerate(kinds.tolist()):
-        way, by_diffuse, by_shine, fading = own[:, HEAD + LIGHT * number :][:, :LIGHT].split(3, dim=1)
-        fade = torch.ones_like(way[:, :1])
+        table = own[:, HEAD + LIGHT * number :][:, :LIGHT]
+        light_direction, by_diffuse, by_specular, attenuation = table.split(3, dim=1)
+        falloff = torch.ones_like(light_direction[:, :1])
         if kind:
-            way = way - point
-            square = (way * way).sum(dim=1, keepdim=True)
+            light_direction = light_direction - point
+            square = (light_direction * light_direction).sum(dim=1, keepdim=True)
             r = torch.where(square > 0, square, 1.0).sqrt() * (square > 0)
-            way = unit(way)
-            fade = fading[:, :1] + fading[:, 1:2] * r + fading[:, 2:] * r * r
-        facing = (n * way).sum(dim=1, keepdim=True)
+            light_direction = unit(light_direction)
+            falloff = attenuation[:, :1] + attenuation[:, 1:2] * r + attenuation[:, 2:] * r * r
+        facing = (n * light_direction).sum(dim=1, keepdim=True)
         lit = facing > 0
-        fade = torch.where(lit, fade, 1.0)
-        diffuse = diffuse + torch.where(lit, facing / fade, 0.0) * by_diffuse
+        falloff = torch.where(lit, falloff, 1.0)
+        diffuse = diffuse + torch.where(lit, facing / falloff, 0.0) * by_diffuse
         if glossy:
-            mirrored = 2 * facing * (n * v).sum(dim=1, keepdim=True) - (way * v).sum(dim=1, keepdim=True)
+            mirrored = 2 * facing * (n * v).sum(dim=1, keepdim=True) - (light_direction * v).sum(dim=1, keepdim=True)
             there = lit & (mirrored > FAINT)
-            peak = torch.where(there, mirrored, 1.0) ** own[:, 3:4] / fade
-            shine = shine + torch.where(there, peak, 0.0) * by_shine
-    return torch.cat([diffuse, shine], dim=1)
+            peak = torch.where(there, mirrored, 1.0) ** own[:, 3:4] / falloff
+            specular = specular + torch.where(there, peak, 0.0) * by_specular
+    return torch.cat([diffuse, specular], dim=1)
 
 
 def unit(vector: torch.Tensor) -> torch.Tensor:

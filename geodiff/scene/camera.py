@@ -8,15 +8,8 @@ import torch
 
 from geodiff.modes import outside_autocast
 from geodiff.saving import Saved
-from geodiff.scene.pose import (
-    check_batches,
-    check_rotation,
-    line_of_sight,
-    pixel_size,
-    pose,
-    rotation_from_vector,
-    vector,
-)
+from geodiff.scene import intrinsics
+from geodiff.scene.pose import check_batches, check_rotation, line_of_sight, pixel_size, pose, vector
 from geodiff.validation import (
     Place,
     common_batch,
@@ -30,8 +23,6 @@ from geodiff.validation import (
     shape_text,
 )
 
-# OpenGL's camera axes (x right, y up, z backward) from OpenCV's (x right, y down, z forward), and back.
-_FLIP = (1.0, -1.0, -1.0)
 _FIELDS = ("rotation", "translation", "focal", "principal")
 
 
@@ -78,20 +69,17 @@ class Camera(Saved):
         near: float = 1e-2,
     ) -> None:
         values = promote("Camera", rotation=rotation, translation=translation, focal=focal, principal=principal)
-        shapes: dict[str, tuple[str | int, ...]] = {"rotation": ("...", 3, 3)}
         batches = []
         for name, value in values.items():
-            shape = shapes.get(name, ("...", 3 if name == "translation" else 2))
-            if not matches(value.shape, shape):
-                raise fail("Camera", name, f"of shape {shape_text(shape)}", value)
-            batches.append(value.shape[: value.dim() - len(shape) + 1])
+            own = {"rotation": (3, 3), "translation": (3,)}.get(name, (2,))
+            if not matches(value.shape, ("...", *own)):
+                raise fail("Camera", name, f"of shape {shape_text(('...', *own))}", value)
+            batches.append(value.shape[: -len(own)])
         try:
             batch = common_batch(*batches)
         except RuntimeError:
             text = ", ".join(f"{name} {tuple(b)}" for name, b in zip(values, batches, strict=True))
-            raise fail(
-                "Camera", "rotation, translation, focal, principal", "of batch shapes that broadcast", text
-            ) from None
+            raise fail("Camera", ", ".join(values), "of batch shapes that broadcast", text) from None
         positive("Camera", "focal", values["focal"])
         positive("Camera", "near", near)
         self.rotation = values["rotation"].expand(*batch, 3, 3)
@@ -158,14 +146,12 @@ class Camera(Saved):
         distance, e, a = values["distance"], values["elevation_deg"].deg2rad(), values["azimuth_deg"].deg2rad()
         positive(where, "distance", distance)
         # cos 90° in floating point is not 0 but a rounding error of π/2.
-        if up is None and looks_at_values(e) and bool((e.detach().cos().abs() < 8 * torch.finfo(e.dtype).eps).any()):
-            raise fail(
-                where,
-                "elevation_deg",
-                "other than ±90 where `up` is left out",
-                "a camera at the pole, where +y has no direction in the image",
-                "Pass up=(0, 0, -1), or whichever direction should be up.",
-            )
+        rounding = 8 * torch.finfo(e.dtype).eps
+        if up is None and looks_at_values(e) and bool((e.detach().cos().abs() < rounding).any()):
+            expected = "other than ±90 where `up` is left out"
+            got = "a camera at the pole, where +y has no direction in the image"
+            fix = "Pass up=(0, 0, -1), or whichever direction should be up."
+            raise fail(where, "elevation_deg", expected, got, fix)
         backward = torch.stack(torch.broadcast_tensors(e.cos() * a.sin(), e.sin(), e.cos() * a.cos()), dim=-1)
         vector(where, "at", values["at"])
         values["up"] = backward.new_tensor([0.0, 1.0, 0.0]) if up is None else values["up"]
@@ -276,25 +262,7 @@ class Camera(Saved):
             Camera(perspective, focal=(4.1667, 4.1667), float32, cpu)
         """
         values = promote("Camera.from_K", K=K, R=R, t=t)
-        K = values["K"]
-        if not matches(K.shape, ("...", 3, 3)):
-            raise fail("Camera.from_K", "K", "of shape (..., 3, 3)", K)
-        # What calibrations leave of skew, and rounding, moves no pixel by more than a thousandth.
-        off = torch.stack((K[..., 0, 1], K[..., 1, 0]), dim=-1).detach().abs()
-        last = (K[..., 2, :] - K.new_tensor([0.0, 0.0, 1.0])).detach().abs()
-        lengths = K[..., (0, 1), (0, 1)].detach().abs()
-        if looks_at_values(K) and bool((off > 1e-6 * lengths).any() or (last > 1e-9).any()):
-            raise fail(
-                "Camera.from_K",
-                "K",
-                "[[fx, 0, cx], [0, fy, cy], [0, 0, 1]]",
-                str(K.detach().tolist()),
-                "Skew is not supported: undistort and rectify the images first.",
-            )
-        height, width = pixel_size("Camera.from_K", image_size)
-        s = 2.0 / min(height, width)
-        focal = torch.stack((K[..., 0, 0] * s, K[..., 1, 1] * s), dim=-1)
-        principal = torch.stack(((K[..., 0, 2] - 0.5 * width) * s, (0.5 * height - K[..., 1, 2]) * s), dim=-1)
+        focal, principal = intrinsics.to_ndc("Camera.from_K", values["K"], image_size)
         return cls(values["R"], values["t"], focal, principal, near=near)
 
     @classmethod
@@ -333,34 +301,9 @@ class Camera(Saved):
             tensor([[0., 0., 1.]])
         """
         where = "Camera.from_opencv"
-        if distortion is not None and bool((promote(where, distortion=distortion)["distortion"] != 0).any()):
-            raise fail(
-                where,
-                "distortion",
-                "None or all zero",
-                distortion,
-                "Undistort the images (cv2.undistort) and pass the new camera matrix.",
-            )
-        if pixel_center not in (0.0, 0.5):
-            raise fail(where, "pixel_center", "0.0 or 0.5", pixel_center)
-        values = promote(where, K=K, R=R, t=t)
-        for name in ("R", "t"):
-            if values[name].shape in ((3, 1), (1, 3)):  # a column of OpenCV's, or a row
-                values[name] = values[name].reshape(3)
-            elif matches(values[name].shape, ("...", 3, 1)):
-                values[name] = values[name][..., 0]
-        K, R, t = values["K"], values["R"], values["t"]
-        if not matches(R.shape, ("...", 3, 3)):
-            if not matches(R.shape, ("...", 3)):
-                raise fail(where, "R", "of shape (..., 3, 3), or a rotation vector (..., 3)", R)
-            R = rotation_from_vector(R)
-        for name, shape in (("K", ("...", 3, 3)), ("t", ("...", 3))):
-            if not matches(values[name].shape, shape):
-                raise fail(where, name, f"of shape {shape_text(shape)}", values[name])
-        shift = K.new_zeros(3, 3)
-        shift[:2, 2] = 0.5 - pixel_center
-        flip = R.new_tensor(_FLIP)
-        return cls.from_K(K + shift, flip[:, None] * R, flip * t, image_size=image_size, near=near)
+        intrinsics.check_straight(where, distortion)
+        K, R, t = intrinsics.without_opencv(where, promote(where, K=K, R=R, t=t), pixel_center)
+        return cls.from_K(K, R, t, image_size=image_size, near=near)
 
     def to_opencv(
         self, image_size: int | tuple[int, int], *, pixel_center: float = 0.5
@@ -376,13 +319,9 @@ class Camera(Saved):
         """
         if self.is_orthographic:
             raise fail("Camera.to_opencv", "camera", "a perspective camera", "an orthographic one")
-        if pixel_center not in (0.0, 0.5):
-            raise fail("Camera.to_opencv", "pixel_center", "0.0 or 0.5", pixel_center)
-        K = self.K(image_size)
-        shift = K.new_zeros(3, 3)
-        shift[:2, 2] = 0.5 - pixel_center
-        flip = K.new_tensor(_FLIP)
-        return K - shift, flip[:, None] * self.rotation, flip * self.translation
+        return intrinsics.with_opencv(
+            "Camera.to_opencv", self.K(image_size), self.rotation, self.translation, pixel_center
+        )
 
     # --- what it sees -------------------------------------------------------------------------------------------------
 
@@ -440,26 +379,17 @@ class Camera(Saved):
         return (view - t[..., None, :]) @ R
 
     def _with(self, points: Any, method: str, *matrices: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        floating(f"Camera.{method}", "points", points, ("...", "N", 3))
+        where = f"Camera.{method}"
+        floating(where, "points", points, ("...", "N", 3))
         if points.device != self.device:
-            raise fail(
-                f"Camera.{method}",
-                "points",
-                f"on {self.device} like the camera",
-                str(points.device),
-                "Use camera.to(points.device).",
-                RuntimeError,
-            )
+            expected, fix = f"on {self.device} like the camera", "Use camera.to(points.device)."
+            raise fail(where, "points", expected, str(points.device), fix, RuntimeError)
         dtype = torch.promote_types(points.dtype, self.dtype)
         try:
             common_batch(points.shape[:-2], self.batch_shape)
         except RuntimeError:
-            raise fail(
-                f"Camera.{method}",
-                "points",
-                f"of a batch that broadcasts with the cameras' {tuple(self.batch_shape)}",
-                points,
-            ) from None
+            expected = f"of a batch that broadcasts with the cameras' {tuple(self.batch_shape)}"
+            raise fail(where, "points", expected, points) from None
         return (points.to(dtype), *(matrix.to(dtype) for matrix in matrices))
 
     def K(self, image_size: int | tuple[int, int]) -> torch.Tensor:
@@ -467,12 +397,7 @@ class Camera(Saved):
 
         For an orthographic camera the same matrix applies to (X_x, −X_y, 1), without a division.
         """
-        height, width = pixel_size("Camera.K", image_size)
-        s = 2.0 / min(height, width)
-        (fx, fy), (px, py) = self.focal.unbind(-1), self.principal.unbind(-1)
-        zero, one = torch.zeros_like(fx), torch.ones_like(fx)
-        rows = (fx / s, zero, px / s + 0.5 * width, zero, fy / s, 0.5 * height - py / s, zero, zero, one)
-        return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+        return intrinsics.to_pixels("Camera.K", self.focal, self.principal, image_size)
 
     @property
     def position(self) -> torch.Tensor:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from geodiff.scene.images import write_image
+from geodiff.scene.attributes import seams_split
+from geodiff.scene.images import as_bytes, write_image
 from geodiff.scene.looks import color_runs
 from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
@@ -51,7 +52,8 @@ def write_glb(mesh: Mesh, path: pathlib.Path) -> None:
     uv = None if mesh.uv is None else mesh.uv.detach().cpu().double().numpy()
     colors = None if mesh.vertex_colors is None else _bytes(mesh.vertex_colors)
     if uv is not None and mesh.uv_faces is not None and mesh.uv_faces is not mesh.faces:
-        vertices, uv, colors, faces = _split(vertices, uv, colors, faces, mesh.uv_faces.cpu().numpy())
+        vertex, corner, faces = seams_split(faces, mesh.uv_faces)
+        vertices, uv, colors = vertices[vertex], uv[corner], None if colors is None else colors[vertex]
     out = _Binary()
     attributes = {"POSITION": out.accessor(vertices.astype("<f4"), _FLOAT, "VEC3", 34962, bounds=True)}
     if uv is not None:
@@ -141,21 +143,11 @@ class _Binary:
         return len(self.accessors) - 1
 
 
-def _split(
-    vertices: np.ndarray, uv: np.ndarray, colors: np.ndarray | None, faces: np.ndarray, uv_faces: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]:
-    """Make one vertex for each pair of position and texture coordinate in use."""
-    pairs = np.stack((faces, uv_faces), axis=-1).reshape(-1, 2)
-    unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
-    first = unique[:, 0]
-    return vertices[first], uv[unique[:, 1]], None if colors is None else colors[first], inverse.reshape(-1, 3)
-
-
 def _bytes(colors: torch.Tensor) -> np.ndarray:
     """Return colours as (V, 4) bytes, grey in all three and opaque where they have no alpha."""
     if colors.shape[-1] not in (1, 3, 4):
         raise fail("Mesh.save", "vertex_colors", "of 1, 3 or 4 channels in GLB files", f"{colors.shape[-1]} channels")
-    rows = np.rint(colors.detach().cpu().double().clamp(0.0, 1.0).numpy() * 255.0).astype(np.uint8)
+    rows = as_bytes(colors)
     rgb = np.broadcast_to(rows[:, :3], (len(rows), 3)) if rows.shape[1] == 1 else rows[:, :3]
     alpha = rows[:, 3:] if rows.shape[1] == 4 else np.full((len(rows), 1), 255, np.uint8)
     return np.concatenate((rgb, alpha), axis=1)

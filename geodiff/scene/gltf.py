@@ -76,17 +76,17 @@ class Container:
             raise fail("Mesh.load", "path", "glTF of version 2", f"{self.path} of version {version}", "Convert it.")
         if length > len(data):
             raise ValueError(f"cut short: {len(data)} bytes of {length}")
-        text, place = None, 12
-        while place + 8 <= length:
-            size, kind = struct.unpack_from("<II", data, place)
-            chunk = data[place + 8 : place + 8 + size]
+        text, offset = None, 12
+        while offset + 8 <= length:
+            size, kind = struct.unpack_from("<II", data, offset)
+            chunk = data[offset + 8 : offset + 8 + size]
             if len(chunk) < size:
                 raise ValueError("a chunk that is longer than the file")
             if kind == _CHUNK_JSON and text is None:
                 text = chunk
             elif kind == _CHUNK_BINARY and self._binary is None:
                 self._binary = chunk
-            place += 8 + size
+            offset += 8 + size
         if text is None:
             raise ValueError("no JSON chunk")
         return text
@@ -169,13 +169,13 @@ class Container:
             if not isinstance(few, int) or not 0 < few <= count:
                 raise ValueError(f"accessors[{index}] has {few!r} sparse rows of {count}")
             where, what = sparse["indices"], sparse["values"]
-            places = self._rows(
+            indices = self._rows(
                 where["bufferView"], where.get("byteOffset", 0), few, np.dtype(_TYPES[where["componentType"]]), 1
             )[:, 0]
-            if places.dtype.kind != "u" or places.max() >= count:
+            if indices.dtype.kind != "u" or indices.max() >= count:
                 raise ValueError(f"accessors[{index}] has sparse rows beyond its {count}")
             rows = rows.copy()
-            rows[places] = self._rows(what["bufferView"], what.get("byteOffset", 0), few, dtype, width)
+            rows[indices] = self._rows(what["bufferView"], what.get("byteOffset", 0), few, dtype, width)
         return normalised(rows) if entry.get("normalized") else rows
 
     def _rows(

@@ -25,7 +25,7 @@ _MOST_NODES = 1_000_000
 
 @dataclass
 class _Part:
-    """Triangles of one primitive at one place."""
+    """Triangles of one primitive under one transform."""
 
     vertices: np.ndarray
     faces: np.ndarray
@@ -89,7 +89,7 @@ class _Scene:
             index, outer, shown = waiting.pop()
             node = self.file.at("nodes", index)
             if index in self._placed:
-                raise ValueError(f"nodes[{index}] hangs in two places")
+                raise ValueError(f"nodes[{index}] hangs from two others")
             self._placed[index] = outer @ _matrix(node)
             shown = shown and node.get("extensions", {}).get("KHR_node_visibility", {}).get("visible", True)
             order.append((index, shown))
@@ -102,10 +102,10 @@ class _Scene:
             for mesh in range(len(tree.get("meshes", []))):
                 self._add({"mesh": mesh}, np.eye(4))
 
-    def _add(self, node: dict[str, Any], place: np.ndarray) -> None:
+    def _add(self, node: dict[str, Any], world: np.ndarray) -> None:
         mesh = self.file.at("meshes", node["mesh"])
         weights = node.get("weights", mesh.get("weights", []))
-        places = self._instances(node, place)
+        matrices = self._instances(node, world)
         for primitive in mesh["primitives"]:
             part = self._primitive(primitive, weights)
             if part is None:
@@ -115,16 +115,16 @@ class _Scene:
                 part.same = None
                 self.parts.append(part)
                 continue
-            for k, matrix in enumerate(places):
+            for k, matrix in enumerate(matrices):
                 moved = part.vertices @ matrix[:3, :3].T + matrix[:3, 3]
                 faces = part.faces[:, ::-1] if np.linalg.det(matrix[:3, :3]) < 0 else part.faces
                 same = None if part.same is None else (id(node), k, part.same)
                 self.parts.append(_Part(moved, faces, part.uv, part.colors, part.look, same))
 
-    def _instances(self, node: dict[str, Any], place: np.ndarray) -> list[np.ndarray]:
+    def _instances(self, node: dict[str, Any], matrix: np.ndarray) -> list[np.ndarray]:
         found = node.get("extensions", {}).get(_INSTANCES)
         if found is None:
-            return [place]
+            return [matrix]
         rows = {name: self._numbers(index) for name, index in found["attributes"].items() if not name.startswith("_")}
         count = {len(values) for values in rows.values()}
         if len(count) != 1:
@@ -132,11 +132,11 @@ class _Scene:
         result = []
         for i in range(count.pop()):
             one = {name.lower(): values[i].tolist() for name, values in rows.items()}
-            result.append(place @ _matrix(one))
+            result.append(matrix @ _matrix(one))
         return result
 
     def _skinned(self, index: Any, attributes: dict[str, Any], vertices: np.ndarray) -> np.ndarray:
-        """Return vertices moved by their joints as these stand; the node's own place has no effect on them."""
+        """Return vertices moved by their joints as these stand; the node's own transform has no effect on them."""
         skin = self.file.at("skins", index)
         missing = [joint for joint in skin["joints"] if joint not in self._placed]
         if missing:
@@ -252,7 +252,7 @@ class _Scene:
         return self._look_of[index], channel, transform
 
     def _lost_of(self, material: dict[str, Any], base: list[float]) -> None:
-        """Note what of a material a mesh has no place for."""
+        """Note what of a material a mesh cannot hold."""
         mode = material.get("alphaMode", "OPAQUE")
         if mode == "MASK" or (mode == "BLEND" and len(base) > 3 and base[3] < 1):
             self.lost.append(f"transparency (alphaMode {mode})")
@@ -382,7 +382,7 @@ def _matrix(node: dict[str, Any]) -> np.ndarray:
         matrix[:3, :3] = rotation * np.array(node.get("scale", (1.0, 1.0, 1.0)), dtype=np.float64).reshape(3)
         matrix[:3, 3] = np.array(node.get("translation", (0.0, 0.0, 0.0)), dtype=np.float64).reshape(3)
     if not np.isfinite(matrix).all():
-        raise ValueError("a node at no finite place")
+        raise ValueError("a node with a transform that is not finite")
     return matrix
 
 

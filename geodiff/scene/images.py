@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from geodiff.guard import reading
-from geodiff.validation import fail
+from geodiff.validation import fail, warn
 
 # Kinds that Pillow does not read, or only in part: colours in floating point or 16 bits.
 _BY_IMAGEIO = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"#?RADIANCE", b"#?RGBE", b"v/1\x01", b"BM6")
@@ -164,20 +164,52 @@ def _turned(array: np.ndarray, turn: int) -> np.ndarray:
     return array
 
 
-def label_scale(masks: torch.Tensor) -> float:
-    """Return what masks are multiplied with: more than 1 where they hold nothing but the labels 0 and 1.
+def label_scale(masks: torch.Tensor) -> torch.Tensor:
+    """Return what masks (..., H, W) are multiplied with, (..., 1, 1): more than 1 for those of the labels 0 and 1.
 
-    Of 8 or 16 bits these are read as 1/255 or 1/65535. Of several masks all are looked at, since one alone may show
-    very little.
+    Of 8 or 16 bits these are read as 1/255 or 1/65535. Of several masks all are looked at, since a soft one may show
+    very little: where others are soft, one of 0 and 1 stays as it is, and a warning says so.
     """
-    most = float(masks.max()) if masks.numel() else 0.0
-    return next((n for n in (255.0, 65535.0) if abs(most * n - 1.0) < 1e-3), 1.0)
+    if masks.numel() == 0:
+        return masks.new_ones(())
+    most = masks.amax((-2, -1), keepdim=True)
+    scale = torch.ones_like(most)
+    for n in (255.0, 65535.0):
+        scale[(most * n - 1.0).abs() < 1e-3] = n
+    labels = scale > 1
+    if bool(labels.any()) and bool(((masks > 0) & (masks < 1) & ~labels).any()):
+        warn(
+            f"PosedImages.load: {int(labels.sum())} of {scale.numel()} masks hold only 0 and 1, among soft ones: "
+            "taken for almost empty. Where they are labels, multiply them by 255."
+        )
+        return torch.ones_like(scale)
+    return scale
+
+
+def as_bytes(colors: torch.Tensor) -> np.ndarray:
+    """Return numbers in [0, 1] as bytes; those outside are clipped, see `warn_clipped`."""
+    return np.rint(colors.detach().cpu().double().clamp(0.0, 1.0).numpy() * 255.0).astype(np.uint8)
+
+
+def warn_clipped(where: str, **colors: torch.Tensor | None) -> None:
+    """Warn once of colours that do not fit into 8 bits, being outside of [0, 1] by more than their rounding."""
+    found = []
+    for name, value in colors.items():
+        if value is None or value.numel() == 0:
+            continue
+        outside = int(((value < -0.5 / 255) | (value > 1 + 0.5 / 255)).sum())
+        if outside:
+            low, high = (float(bound) for bound in torch.aminmax(value.detach()))
+            found.append(f"{outside} of {value.numel()} numbers of {name}, which go from {low:g} to {high:g}")
+    if found:
+        warn(f"{where}: colours outside of [0, 1] are clipped: {'; '.join(found)}")
 
 
 def write_image(path: pathlib.Path | IO[bytes], image: torch.Tensor, bits: int = 8) -> None:
     """Write (H, W, C) in [0, 1] as a PNG, values outside clipped; with one channel 16 bits are possible."""
-    array = image.detach().cpu().double().clamp(0.0, 1.0).numpy()
-    if array.shape[-1] == 1:
-        array = array[..., 0]
-    scaled = np.rint(array * (2**bits - 1))
-    Image.fromarray(scaled.astype(np.uint16 if bits == 16 else np.uint8)).save(path, format="PNG")
+    array = image[..., 0] if image.shape[-1] == 1 else image
+    if bits == 16:
+        pixels = np.rint(array.detach().cpu().double().clamp(0.0, 1.0).numpy() * 65535.0).astype(np.uint16)
+    else:
+        pixels = as_bytes(array)
+    Image.fromarray(pixels).save(path, format="PNG")

@@ -174,7 +174,7 @@ def _ratio(some: list[Look]) -> tuple[float, ...] | None:
 
 @dataclass
 class _Cell:
-    """Part of a picture's endless pattern, in texels: rows from `top`, columns from `left`; its place in the image."""
+    """Part of a picture's endless pattern, in texels: rows from `top`, columns from `left`; and where it is."""
 
     left: int
     top: int

@@ -2,46 +2,28 @@
 """Triangle meshes: one, or a batch of positions over shared faces."""
 
 import copy
-import functools
 import os
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from geodiff import ops
 from geodiff.modes import is_transformed, lasting, outside_autocast
 from geodiff.saving import Saved
-from geodiff.scene import quantities
-from geodiff.scene.anchor import anchor
+from geodiff.scene import attributes, quantities, transforms
 from geodiff.scene.material import Material
-from geodiff.scene.polygons import triangulate
+from geodiff.scene.polygons import polygons_cut
 from geodiff.scene.texture import Texture
 from geodiff.scene.topology import Topology
-from geodiff.validation import (
-    Place,
-    as_tensor,
-    broadcasts_to,
-    choice,
-    fail,
-    floating,
-    integers,
-    looks_at_values,
-    matches,
-    placement,
-    promote,
-    shape_text,
-)
+from geodiff.validation import Place, as_tensor, choice, fail, floating, placement
 
 if TYPE_CHECKING:
     import trimesh
 
     from geodiff.scene.proximity import ClosestPoints
     from geodiff.scene.sampling import SurfaceSamples
-
-_ATTRIBUTES = ("vertex_colors", "uv", "face_colors", "texture")
 
 
 @outside_autocast
@@ -80,7 +62,7 @@ class Mesh(Saved):
         tensor([0.8660])
     """
 
-    _fields_kept = ("vertices", "topology", "uv_faces", "material", *_ATTRIBUTES)
+    _fields_kept = ("vertices", "topology", "uv_faces", "material", *attributes.AXES)
     vertices: torch.Tensor
     topology: Topology
     vertex_colors: torch.Tensor | None
@@ -109,105 +91,42 @@ class Mesh(Saved):
         if isinstance(faces, Topology):
             topology = faces
             if topology.num_vertices != vertices.shape[-2]:
-                raise fail(
-                    "Mesh", "vertices", f"of shape (..., {topology.num_vertices}, 3) as in the topology", vertices
-                )
+                expected = f"of shape (..., {topology.num_vertices}, 3) as in the topology"
+                raise fail("Mesh", "vertices", expected, vertices)
         else:
             faces = as_tensor("Mesh", "faces", faces)
             # An empty list of faces has no dtype of its own.
             if faces.numel() == 0 and faces.dim() <= 1:
                 faces = faces.new_zeros((0, 3), dtype=torch.int64)
-            same_device("faces", faces, vertices)
+            attributes.same_device("faces", faces, vertices)
             topology = Topology(faces, vertices.shape[-2])
         self.topology = topology
         given = {"vertex_colors": vertex_colors, "uv": uv, "face_colors": face_colors, "texture": texture}
-        attributes: dict[str, Any] = {}
-        for name, value in given.items():
-            if value is not None:
-                attributes[name] = value if isinstance(value, Texture) else as_tensor("Mesh", name, value)
-        sizes: dict[str, tuple[int | str, ...]] = {
-            "vertex_colors": ("...", vertices.shape[-2], "C"),
-            "uv": ("...", "T", 2),
-            "face_colors": ("...", topology.num_faces, "C"),
-            "texture": ("...", "H", "W", "C"),
-        }
-        dtype = vertices.dtype
-        for name, value in attributes.items():
-            if not isinstance(value, Texture):
-                floating("Mesh", name, value, sizes[name], finite=name != "texture")  # Texture looks at its numbers
-            if name == "texture":
-                attributes[name] = value = Texture(value) if not isinstance(value, Texture) else value
-            same_device(name, value, vertices)
-            dtype = torch.promote_types(dtype, value.dtype)
-        self.vertices = vertices.to(dtype)
-        for name in _ATTRIBUTES:
-            value = attributes.get(name)
-            if value is not None and value.dtype != dtype:
-                value = _mapped(value, lambda tensor: tensor.to(dtype))
-            setattr(self, name, value)
+        values = attributes.checked(topology, vertices, given)
+        self.vertices = values["vertices"]
+        for name in given:
+            setattr(self, name, values.get(name))
         if material is not None and not isinstance(material, Material):
             raise fail("Mesh", "material", "a geodiff.Material", material, error=TypeError)
         self.material = material
-        self.uv_faces = self._checked_uv_faces(uv_faces)
+        self.uv_faces = attributes.checked_uv_faces(topology, self.uv, uv_faces)
         if self.texture is not None and self.uv is None:
             raise fail("Mesh", "uv", "given with `texture`", "None", "Pass uv=(V, 2), or leave the texture out.")
-        self._check_batch()
+        attributes.check_batch(self)
         self._cache: dict[str, torch.Tensor] = {}
         self._cache_version = -1
-
-    def _checked_uv_faces(self, uv_faces: Any) -> torch.Tensor | None:
-        if self.uv is None:
-            if uv_faces is not None:
-                raise fail("Mesh", "uv", "given with `uv_faces`", "None", "Pass uv=(T, 2).")
-            return None
-        count = self.uv.shape[-2]
-        if uv_faces is None:
-            if count != self.num_vertices:
-                raise fail(
-                    "Mesh",
-                    "uv",
-                    f"of shape (..., {self.num_vertices}, 2), one for each vertex",
-                    self.uv,
-                    "Pass uv_faces=(F, 3) where corners have their own.",
-                )
-            return self.topology.faces
-        if uv_faces is self.topology.faces:
-            return uv_faces
-        value = as_tensor("Mesh", "uv_faces", uv_faces)
-        same_device("uv_faces", value, self.vertices)
-        value = integers("Mesh", "uv_faces", value, (self.num_faces, 3), "One row for each face.")
-        if value.numel() and not (0 <= int(value.min()) and int(value.max()) < count):
-            raise fail(
-                "Mesh",
-                "uv_faces",
-                f"indices in [0, {count}) since there are {count} texture coordinates",
-                f"indices from {int(value.min())} to {int(value.max())}",
-            )
-        return value
-
-    def _check_batch(self) -> None:
-        trailing = {"vertex_colors": 2, "uv": 2, "face_colors": 2, "texture": 3}
-        for name in _ATTRIBUTES:
-            value = getattr(self, name)
-            if value is None:
-                continue
-            lead = value.shape[: -trailing[name]]
-            if not broadcasts_to(lead, self.batch_shape):
-                raise fail(
-                    "Mesh", name, f"without a batch, or with the batch {tuple(self.batch_shape)} of the vertices", value
-                )
 
     # --- making, reading, writing -----------------------------------------------------------------------------------
 
     @classmethod
-    def triangulated(cls, vertices: Any, polygons: Any, **attributes: Any) -> "Mesh":
+    def triangulated(cls, vertices: Any, polygons: Any, **more: Any) -> "Mesh":
         """Make a mesh from polygons: convex ones are cut into fans around their first vertex, others ear by ear.
 
         Args:
             vertices: (..., V, 3); of a batch the first decides how polygons are cut.
             polygons: (F, n) integers with n ≥ 3, or a list of sequences of three or more vertex indices. Where their
                 sides cross, a warning says so.
-            attributes: the other arguments of ``Mesh`` that are not counted by face.
+            more: the other arguments of ``Mesh`` that are not counted by face.
 
         Raises:
             TypeError: indices that are not integers.
@@ -218,34 +137,10 @@ class Mesh(Saved):
             >>> gd.Mesh.triangulated(torch.rand(5, 3), [[0, 1, 2, 3], [0, 3, 4]]).faces.tolist()
             [[0, 1, 2], [0, 2, 3], [0, 3, 4]]
         """
-        if isinstance(polygons, torch.Tensor | np.ndarray):
-            table = as_tensor("Mesh.triangulated", "polygons", polygons)
-            table = integers("Mesh.triangulated", "polygons", table, ("F", "n"))
-            flat = table.reshape(-1)
-            sizes = torch.full((table.shape[0],), table.shape[1], dtype=torch.int64, device=table.device)
-        else:
-            rows = [np.asarray(row) for row in polygons]
-            for row in rows:
-                if row.ndim != 1 or not np.issubdtype(row.dtype, np.integer):
-                    raise fail("Mesh.triangulated", "polygons", "sequences of integers", row.tolist(), error=TypeError)
-            joined = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
-            device = vertices.device if isinstance(vertices, torch.Tensor) else None
-            flat = torch.as_tensor(joined.astype(np.int64), device=device)
-            sizes = torch.tensor([len(row) for row in rows], dtype=torch.int64, device=device)
-        if len(sizes) and int(sizes.min()) < 3:
-            place = int(sizes.argmin())
-            raise fail(
-                "Mesh.triangulated", "polygons", "of three or more vertices", f"{int(sizes[place])} in polygon {place}"
-            )
         where = "Mesh.triangulated"
         points = as_tensor(where, "vertices", vertices)
         floating(where, "vertices", points, ("...", "V", 3))
-        if len(flat) and not (0 <= int(flat.min()) and int(flat.max()) < points.shape[-2]):
-            got = f"indices from {int(flat.min())} to {int(flat.max())}"
-            raise fail(where, "polygons", f"indices in [0, {points.shape[-2]})", got)
-        first = points.detach().reshape(-1, *points.shape[-2:])[:1].reshape(-1, 3).cpu().double().numpy()
-        corners, _ = triangulate(first, flat.cpu().numpy(), sizes.cpu().numpy(), where)
-        return cls(vertices, flat[torch.as_tensor(corners, device=flat.device)], **attributes)
+        return cls(vertices, polygons_cut(where, points, polygons), **more)
 
     @classmethod
     def load(
@@ -280,7 +175,7 @@ class Mesh(Saved):
         return to_trimesh(self)
 
     def welded(self) -> "Mesh":
-        """Return the mesh with vertices at the very same place joined; see ``mesh_files.welded``."""
+        """Return the mesh with vertices at the very same position joined; see ``mesh_files.welded``."""
         from geodiff.scene.mesh_files import welded
 
         return welded(self)
@@ -324,7 +219,7 @@ class Mesh(Saved):
 
     def __repr__(self) -> str:
         parts = [f"vertices={tuple(self.vertices.shape)}", f"faces={tuple(self.faces.shape)}"]
-        for name in _ATTRIBUTES:
+        for name in attributes.AXES:
             value = getattr(self, name)
             if value is not None:
                 parts.append(f"{name}={tuple(value.shape)}")
@@ -335,12 +230,10 @@ class Mesh(Saved):
         if not self.batch_shape:
             raise fail("Mesh", "index", "used on a batch (B, V, 3)", self.vertices, "This is one mesh.", TypeError)
         changes: dict[str, Any] = {"vertices": self.vertices[index]}
-        for name, trailing in (("vertex_colors", 2), ("uv", 2), ("face_colors", 2), ("texture", 3)):
+        for name, axes in attributes.AXES.items():
             value = getattr(self, name)
-            if value is not None and len(value.shape) > trailing:
-                shape = self.batch_shape + value.shape[-trailing:]
-                wide = _mapped(value, functools.partial(torch.Tensor.expand, size=shape))
-                changes[name] = _mapped(wide, lambda tensor: tensor[index])
+            if value is not None and len(value.shape) > axes:
+                changes[name] = attributes.selected(value, axes, self.batch_shape, index)
         if self.material is not None:
             changes["material"] = self.material.select(self.batch_shape, index)
         return self._replace(**changes)
@@ -369,52 +262,44 @@ class Mesh(Saved):
         return {"faces": fields.pop("topology"), **fields}
 
     def _replace(self, **changes: Any) -> "Mesh":
-        fields = {name: getattr(self, name) for name in ("vertices", "uv_faces", "material", *_ATTRIBUTES)}
+        fields = {name: getattr(self, name) for name in ("vertices", "uv_faces", "material", *attributes.AXES)}
         fields.update(changes)
         return Mesh(faces=fields.pop("topology", self.topology), **fields)
+
+    def _changed(self, **changes: Any) -> "Mesh":
+        """Do as `_replace`; the rest was checked when it came in, and training loops come here at every step."""
+        mesh = copy.copy(self)
+        vars(mesh).update(changes)
+        attributes.check_batch(mesh)
+        return mesh
 
     def with_vertices(self, vertices: Any) -> "Mesh":
         """Return the mesh with other positions (..., V, 3), which keeps its faces, its attributes and their caches."""
         vertices = as_tensor("Mesh.with_vertices", "vertices", vertices)
         floating("Mesh.with_vertices", "vertices", vertices, ("...", self.num_vertices, 3))
-        same_device("vertices", vertices, self.vertices)
+        attributes.same_device("vertices", vertices, self.vertices)
         if vertices.dtype != self.dtype:
             return self._replace(vertices=vertices)
-        # The rest was checked when it came in; training loops come here at every step.
-        mesh = copy.copy(self)
-        mesh.vertices = vertices
-        mesh._cache, mesh._cache_version = {}, -1
-        mesh._check_batch()
-        return mesh
+        return self._changed(vertices=vertices, _cache={}, _cache_version=-1)
 
-    def with_attributes(self, **attributes: Any) -> "Mesh":
+    def with_attributes(self, **changes: Any) -> "Mesh":
         """Return the mesh with some of vertex_colors, uv, uv_faces, face_colors, texture and material replaced.
 
         None drops one.
         """
-        for name in attributes:
-            choice("Mesh.with_attributes", "attributes", name, (*_ATTRIBUTES, "uv_faces", "material"))
-        if "uv" in attributes and "uv_faces" not in attributes:
-            attributes["uv_faces"] = None
-        if list(attributes) != ["texture"] or attributes["texture"] is None or self.uv is None:
-            return self._replace(**attributes)
-        texture = attributes["texture"]
-        if not isinstance(texture, Texture):
-            texture = as_tensor("Mesh", "texture", texture)
-            texture = Texture(floating("Mesh", "texture", texture, ("...", "H", "W", "C"), finite=False))
-        same_device("texture", texture, self.vertices)
-        if texture.dtype != self.dtype:
-            return self._replace(texture=texture)
-        # As in `with_vertices`: the rest was checked when it came in.
-        mesh = copy.copy(self)
-        mesh.texture = texture
-        mesh._cache = dict(self._cache)
-        mesh._check_batch()
-        return mesh
+        for name in changes:
+            choice("Mesh.with_attributes", "attributes", name, (*attributes.AXES, "uv_faces", "material"))
+        if "uv" in changes and "uv_faces" not in changes:
+            changes["uv_faces"] = None
+        if list(changes) == ["texture"] and changes["texture"] is not None and self.uv is not None:
+            texture = attributes.checked(self.topology, self.vertices, changes)["texture"]
+            if texture.dtype == self.dtype:
+                return self._changed(texture=texture, _cache=dict(self._cache))
+        return self._replace(**changes)
 
     def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:
-        values = {name: getattr(self, name) for name in ("vertices", "material", *_ATTRIBUTES)}
-        return {name: _mapped(value, change) for name, value in values.items() if value is not None}
+        values = {name: getattr(self, name) for name in ("vertices", "material", *attributes.AXES)}
+        return {name: attributes.mapped(value, change) for name, value in values.items() if value is not None}
 
     def to(self, device: Place = None, dtype: torch.dtype | None = None) -> "Mesh":
         """Return the mesh on another device or in another dtype (float32 or float64), which may also come first."""
@@ -436,40 +321,22 @@ class Mesh(Saved):
 
     def translated(self, offset: Any) -> "Mesh":
         """Return the mesh moved by ``offset`` (..., 3); a batch of offsets gives a batch of meshes."""
-        return self.with_vertices(
-            self.vertices + self._operand("translated", "offset", offset, ("...", 3))[..., None, :]
-        )
+        return self.with_vertices(transforms.translated(self.vertices, offset))
 
     def scaled(self, factor: Any) -> "Mesh":
         """Return the mesh scaled about the origin by a number, (..., 1) even factors or (..., 3) along x, y and z.
 
         An odd count of negative factors turns the mesh inside out: see ``flipped``.
         """
-        factor = self._operand("scaled", "factor", factor, ("...",))
-        if factor.dim() and factor.shape[-1] not in (1, 3):
-            raise fail(
-                "Mesh.scaled", "factor", "a number, (..., 1) or (..., 3)", factor, "For a batch use factor[:, None]."
-            )
-        return self.with_vertices(self.vertices * (factor[..., None, :] if factor.dim() else factor))
+        return self.with_vertices(transforms.scaled(self.vertices, factor))
 
     def rotated(self, rotation: Any) -> "Mesh":
         """Return the mesh turned about the origin: x ↦ R x for ``rotation`` R (..., 3, 3)."""
-        rotation = self._operand("rotated", "rotation", rotation, ("...", 3, 3))
-        return self.with_vertices(self.vertices @ rotation.mT)
+        return self.with_vertices(transforms.rotated(self.vertices, rotation))
 
     def transformed(self, matrix: Any) -> "Mesh":
         """Return the mesh under the affine map x ↦ A x + t with ``matrix`` [[A, t], [0, 1]] of shape (..., 4, 4)."""
-        matrix = self._operand("transformed", "matrix", matrix, ("...", 4, 4))
-        last = matrix.detach()[..., 3, :]
-        if looks_at_values(last) and not torch.equal(last, last.new_tensor([0.0, 0, 0, 1]).expand_as(last)):
-            raise fail("Mesh.transformed", "matrix", "affine, its last row (0, 0, 0, 1)", str(last.tolist()))
-        return self.with_vertices(self.vertices @ matrix[..., :3, :3].mT + matrix[..., None, :3, 3])
-
-    def _operand(self, method: str, name: str, value: Any, shape: tuple[int | str, ...]) -> torch.Tensor:
-        value = promote(f"Mesh.{method}", **{name: value})[name].to(self.device)
-        if not matches(value.shape, shape):
-            raise fail(f"Mesh.{method}", name, f"of shape {shape_text(shape)}", value)
-        return value.to(torch.promote_types(value.dtype, self.dtype)) if value.dim() else value.to(self.dtype)
+        return self.with_vertices(transforms.transformed(self.vertices, matrix))
 
     def normalized(self, kind: str = "box") -> "Mesh":
         """Return each mesh moved so that its bounding box is centred on the origin, and scaled evenly.
@@ -480,22 +347,11 @@ class Mesh(Saved):
         Raises:
             ValueError: an unknown kind, or a mesh without extent.
         """
-        choice("Mesh.normalized", "kind", kind, ("box", "sphere"))
-        place = anchor(self.vertices)[..., None, :]
-        low, high = (self.bounds - place).unbind(-2)
-        centred = (self.vertices - place) - (0.5 * (low + high))[..., None, :]
-        size = (high - low).amax(-1) if kind == "box" else torch.linalg.vector_norm(centred, dim=-1).amax(-1)
-        if looks_at_values(size) and not bool((size > 0).all()):
-            raise fail("Mesh.normalized", "mesh", "of some extent", "all vertices in one point")
-        return self.with_vertices(centred / size[..., None, None])
+        return self.with_vertices(transforms.normalized(self.vertices, kind))
 
     def flipped(self) -> "Mesh":
         """Return the mesh with the winding of every face, hence its normals, reversed."""
-        uv_faces = self.uv_faces
-        if uv_faces is not None and uv_faces is not self.faces:
-            uv_faces = uv_faces.flip(-1)
-        elif uv_faces is not None:
-            uv_faces = None
+        uv_faces = None if self.uv_faces is None or self.uv_faces is self.faces else self.uv_faces.flip(-1)
         return self._replace(topology=Topology(self.faces.flip(-1), self.num_vertices), uv_faces=uv_faces)
 
     def subdivided(self, times: int = 1) -> "Mesh":
@@ -520,7 +376,7 @@ class Mesh(Saved):
         return sample_surface(self, count, seed=seed, generator=generator, normals=normals)
 
     def closest_point(self, points: Any) -> "ClosestPoints":
-        """Return the places nearest to points (..., N, 3), with gradients; see ``proximity.closest_point``."""
+        """Return the nearest to points (..., N, 3) on the surface, with gradients; see ``proximity.closest_point``."""
         from geodiff.scene.proximity import closest_point
 
         return closest_point(points, self)
@@ -565,9 +421,7 @@ class Mesh(Saved):
     @property
     def bounds(self) -> torch.Tensor:
         """(..., 2, 3) least and greatest coordinates over the vertices; where several tie they share the gradient."""
-        if self.num_vertices == 0:
-            raise fail("Mesh.bounds", "mesh", "of at least one vertex", "none")
-        return torch.stack((self.vertices.amin(-2), self.vertices.amax(-2)), dim=-2)
+        return transforms.bounds(self.vertices)
 
     def laplacian(self, kind: str = "uniform", normalized: bool = False) -> torch.Tensor:
         """Return the sparse (V, V) Laplacian, "uniform" or "cotangent". See ``quantities.laplacian``."""
@@ -620,16 +474,3 @@ class Mesh(Saved):
     def euler_characteristic(self) -> int:
         """V − E + F over the vertices in use."""
         return self.topology.euler_characteristic
-
-
-def _mapped(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """Apply a change to a tensor, or to the tensors of a texture or material."""
-    return value.map(change) if isinstance(value, Texture | Material) else change(value)
-
-
-def same_device(name: str, value: Any, vertices: torch.Tensor) -> None:
-    """Require a tensor on the device of the vertices."""
-    if value.device != vertices.device:
-        raise fail(
-            "Mesh", name, f"on {vertices.device} like the vertices", str(value.device), "Use .to(device).", RuntimeError
-        )

@@ -9,7 +9,8 @@ import torch
 
 from geodiff.modes import outside_autocast
 from geodiff.saving import Saved
-from geodiff.scene.mesh import Mesh, same_device
+from geodiff.scene.attributes import same_device
+from geodiff.scene.mesh import Mesh
 from geodiff.scene.sampling import SurfaceSamples
 from geodiff.validation import Place, as_tensor, fail, floating
 

@@ -13,8 +13,10 @@ from PIL import Image
 from geodiff.guard import reading
 from geodiff.modes import outside_autocast
 from geodiff.scene.atomic import replacing
+from geodiff.scene.attributes import AXES, seams_split
 from geodiff.scene.glb import write_glb
 from geodiff.scene.gltf_scene import load_gltf
+from geodiff.scene.images import as_bytes, warn_clipped
 from geodiff.scene.looks import MOST_RUNS, color_runs
 from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
@@ -49,8 +51,8 @@ def load_mesh(
 
     Args:
         path: the file; its ending says its format.
-        weld: join vertices at the very same place. None joins them where the format had to tear vertices apart: in STL,
-            in PLY with texture coordinates, and in GLB with those, with normals, or without indices.
+        weld: join vertices at the very same position. None joins them where the format had to tear vertices apart: in
+            STL, in PLY with texture coordinates, and in GLB with those, with normals, or without indices.
         dtype: torch.float32 or torch.float64.
         allow_outside: let the file name others (materials, pictures, buffers) outside of its folder.
 
@@ -118,6 +120,9 @@ def save_mesh(mesh: Mesh, path: str | os.PathLike[str]) -> None:
     if lost:
         warn(f"Mesh.save: {ending.upper()} does not hold {', '.join(lost)}: left out of {path}")
         mesh = mesh.with_attributes(**dict.fromkeys(lost))
+    if ending in ("obj", "glb"):  # in PLY `to_trimesh` says so; other colours of OBJ are no bytes
+        colors = {} if ending == "obj" else {"vertex_colors": mesh.vertex_colors, "face_colors": mesh.face_colors}
+        warn_clipped("Mesh.save", **colors, texture=None if mesh.texture is None else mesh.texture.image)
     with replacing(path, "Mesh.save") as part:
         if ending == "obj":
             write_obj(mesh, part)
@@ -144,9 +149,8 @@ def from_trimesh(mesh: trimesh.Trimesh, dtype: torch.dtype = torch.float32) -> M
         Mesh(vertices=(8, 3), faces=(12, 3), float32, cpu)
     """
     if not isinstance(mesh, trimesh.Trimesh):
-        raise fail(
-            "from_trimesh", "mesh", "a trimesh.Trimesh", mesh, "Join the meshes of a Scene with .to_mesh().", TypeError
-        )
+        fix = "Join the meshes of a Scene with .to_mesh()."
+        raise fail("from_trimesh", "mesh", "a trimesh.Trimesh", mesh, fix, TypeError)
     attributes: dict[str, Any] = {}
     visual: Any = mesh.visual
     if visual.kind == "vertex":
@@ -221,26 +225,25 @@ def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
         elif mesh.face_colors is not None:
             colors["face_colors"] = _color_bytes("face_colors", mesh.face_colors)
         elif mesh.material is not None:
-            colors["visual"] = trimesh.visual.TextureVisuals(material=_surface(mesh, None))
+            colors["visual"] = trimesh.visual.TextureVisuals(material=_surface(mesh))
         return trimesh.Trimesh(vertices, faces, process=False, validate=False, **colors)
     uv = mesh.uv.detach().cpu().double().numpy()
     if mesh.uv_faces is not None and mesh.uv_faces is not mesh.faces:
-        # One vertex for each pair of position and texture coordinate in use.
-        pairs = np.stack((faces, mesh.uv_faces.cpu().numpy()), axis=-1).reshape(-1, 2)
-        unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
-        vertices, uv, faces = vertices[unique[:, 0]], uv[unique[:, 1]], inverse.reshape(-1, 3)
-    image = None
-    if mesh.texture is not None:
-        image = Image.fromarray(_bytes(mesh.texture.image.squeeze(-1)))
-    visual: Any = trimesh.visual.TextureVisuals(uv=uv, material=_surface(mesh, image))
+        vertex, corner, faces = seams_split(faces, mesh.uv_faces)
+        vertices, uv = vertices[vertex], uv[corner]
+    visual: Any = trimesh.visual.TextureVisuals(uv=uv, material=_surface(mesh))
     return trimesh.Trimesh(vertices, faces, visual=visual, process=False, validate=False)
 
 
-def _surface(mesh: Mesh, image: Image.Image | None) -> Any:
+def _surface(mesh: Mesh) -> Any:
     """Return a matt material of two sides: trimesh's own is grey, and dark metal in most viewers."""
+    texture = None if mesh.texture is None else mesh.texture.image
+    diffuse = None if mesh.material is None else mesh.material.diffuse
+    warn_clipped("to_trimesh", texture=texture, material=diffuse)
+    image = None if texture is None else Image.fromarray(as_bytes(texture.squeeze(-1)))
     base = np.ones(4)
-    if mesh.material is not None:
-        base[:3] = mesh.material.diffuse.detach().cpu().double().clamp(0.0, 1.0).numpy()
+    if diffuse is not None:
+        base[:3] = diffuse.detach().cpu().double().clamp(0.0, 1.0).numpy()
     return trimesh.visual.material.PBRMaterial(
         baseColorTexture=image, baseColorFactor=base, metallicFactor=0.0, roughnessFactor=1.0, doubleSided=True
     )
@@ -252,7 +255,7 @@ def _single_material(material: Material) -> None:
 
 
 def welded(mesh: Mesh) -> Mesh:
-    """Return the mesh with vertices at the very same place joined, in the order of their first appearance.
+    """Return the mesh with vertices at the very same position joined, in the order of their first appearance.
 
     Texture coordinates stay with the corners (``uv_faces``). Vertices of different colours are not joined.
 
@@ -296,9 +299,9 @@ def _ending(where: str, path: pathlib.Path, known: tuple[str, ...]) -> str:
 def _single(where: str, mesh: Mesh) -> None:
     if mesh.batch_shape:
         raise fail(where, "mesh", "one mesh", f"a batch of {tuple(mesh.batch_shape)}", "Take mesh[i].")
-    for name, trailing in (("vertex_colors", 2), ("uv", 2), ("face_colors", 2), ("texture", 3)):
+    for name, axes in AXES.items():
         value = getattr(mesh, name)
-        if value is not None and len(value.shape) > trailing:
+        if value is not None and len(value.shape) > axes:
             raise fail(where, name, "without a batch", str(tuple(value.shape)))
 
 
@@ -313,9 +316,6 @@ def _color_bytes(name: str, colors: torch.Tensor) -> np.ndarray:
     """Return colours as trimesh takes them, of three or four channels."""
     if colors.shape[-1] not in (1, 3, 4):
         raise fail("to_trimesh", name, "of 1, 3 or 4 channels", f"{colors.shape[-1]} channels")
-    rows = _bytes(colors)
+    warn_clipped("to_trimesh", **{name: colors})
+    rows = as_bytes(colors)
     return rows.repeat(3, axis=1) if rows.shape[1] == 1 else rows
-
-
-def _bytes(colors: torch.Tensor) -> np.ndarray:
-    return np.rint(colors.detach().cpu().double().clamp(0.0, 1.0).numpy() * 255.0).astype(np.uint8)

@@ -5,6 +5,7 @@ import contextlib
 import math
 import os
 import pathlib
+import sys
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from geodiff.scene.looks import Look, Picture
 
 # The first line of our MTL files, in which Ka is what it says.
 OURS = "# geodiff: ambient, diffuse and specular are Ka, Kd and Ks"
-IN_PLACE = (1.0, 1.0, 0.0, 0.0)
+UNMOVED = (1.0, 1.0, 0.0, 0.0)
 # Options of map_Kd and how many words follow them at most.
 _OPTIONS = {
     **dict.fromkeys(("blendu", "blendv", "cc", "clamp", "imfchan", "texres", "type", "boost", "bm"), 1),
@@ -56,8 +57,8 @@ def read_looks(
     if absent and library:
         lost.append(f"the material{'s' if len(absent) > 1 else ''} {', '.join(absent[:5])}, of which nothing is said")
     maps = _Maps(path, allow_outside, lost)
-    looks = [_look(library.get(name, {}), maps) for name in names] + [(Look(), IN_PLACE)]
-    return [look for look, _ in looks], of_polygon, np.array([place for _, place in looks])
+    looks = [_look(library.get(name, {}), maps) for name in names] + [(Look(), UNMOVED)]
+    return [look for look, _ in looks], of_polygon, np.array([move for _, move in looks])
 
 
 def _rest(line: str) -> str:
@@ -107,12 +108,12 @@ def _number(words: list[str] | None, default: float = 1.0) -> float:
     return default
 
 
-def _color(words: list[str] | None) -> tuple[float, ...] | None:
+def _color(words: list[str] | None, least: float = 0.0) -> tuple[float, ...] | None:
     """Return three numbers; None for spectral curves and other rarities."""
     with contextlib.suppress(ValueError):
         numbers = [float(word) for word in (words or [])[:3]]
         numbers = numbers * 3 if len(numbers) == 1 else numbers
-        if len(numbers) == 3 and all(0 <= x < math.inf for x in numbers):
+        if len(numbers) == 3 and all(least <= x < math.inf for x in numbers):
             return tuple(numbers)
     return None
 
@@ -133,8 +134,8 @@ class _Maps:
             wrap = "clamp" if options.get("clamp") == ["on"] else "repeat"
             scale = [_number([word]) for word in options.get("s", [])][:2]
             offset = [_number([word], 0.0) for word in options.get("o", [])][:2]
-            place = (*[*scale, 1.0, 1.0][:2], *[*offset, 0.0, 0.0][:2])
-            self._known[text] = self._picture(name, wrap), place
+            move = (*[*scale, 1.0, 1.0][:2], *[*offset, 0.0, 0.0][:2])
+            self._known[text] = self._picture(name, wrap), move
         return self._known[text]
 
     def _picture(self, name: str, wrap: str) -> Picture | None:
@@ -167,11 +168,12 @@ def _options(text: str) -> tuple[dict[str, list[str]], str]:
 
 def _look(entry: dict[str, list[str]], maps: _Maps) -> tuple[Look, tuple[float, ...]]:
     """Return the look that statements of an MTL file describe, and the scale and offset of its picture."""
-    ambient, color, specular = (_color(entry.get(word)) for word in ("Ka", "Kd", "Ks"))
+    least = -sys.float_info.max if "ours" in entry else 0.0
+    ambient, color, specular = (_color(entry.get(word), least) for word in ("Ka", "Kd", "Ks"))
     picture: Picture | None = None
-    place: tuple[float, ...] = IN_PLACE
+    move: tuple[float, ...] = UNMOVED
     if entry.get("map_Kd", [""])[0]:
-        picture, place = maps.read(entry["map_Kd"][0])
+        picture, move = maps.read(entry["map_Kd"][0])
     lost = maps.lost
     opacity = (_number(entry.get("d")), 1.0 - _number(entry.get("Tr"), 0.0))
     if min(opacity) < 1:
@@ -179,17 +181,17 @@ def _look(entry: dict[str, list[str]], maps: _Maps) -> tuple[Look, tuple[float, 
     if _color(entry.get("Ke")) not in (None, (0.0, 0.0, 0.0)):
         lost.append("emitted light (Ke)")
     if ambient is None and color is None and specular is None:
-        return Look(picture=picture), place
+        return Look(picture=picture), move
     color = color or (1.0, 1.0, 1.0)
     if "ours" not in entry and ambient == (1.0, 1.0, 1.0):
         ambient = None
     if ambient is None and specular is None and color == (1.0, 1.0, 1.0):
-        return Look(picture=picture), place
+        return Look(picture=picture), move
     shininess = _number(entry.get("Ns"), 0.0)
     if specular is None and "ours" not in entry:
         specular = (0.0, 0.0, 0.0)
     look = Look(color, picture, ambient, specular, shininess if shininess > 0 else 32.0)
-    return look, place
+    return look, move
 
 
 def _is_number(word: str) -> bool:

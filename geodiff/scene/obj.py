@@ -14,9 +14,12 @@ from geodiff.scene.images import write_image
 from geodiff.scene.looks import color_runs, dressed, warn_lost
 from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
-from geodiff.scene.mtl import IN_PLACE, OURS, decoded, read_looks
+from geodiff.scene.mtl import OURS, UNMOVED, decoded, read_looks
 from geodiff.scene.polygons import triangulate
 from geodiff.validation import fail, warn
+
+# The first line of files of ours with colours above 1, which are taken for bytes elsewhere.
+_NO_BYTES = "# geodiff: colours are in [0, 1] or beyond"
 
 
 def load_obj(path: pathlib.Path, dtype: torch.dtype = torch.float32, allow_outside: bool = False) -> Mesh:
@@ -42,18 +45,13 @@ def load_obj(path: pathlib.Path, dtype: torch.dtype = torch.float32, allow_outsi
     uv = _numbers(path, lines, np.flatnonzero(kind == "vt"), 1)
     face_lines = np.flatnonzero(kind == "f")
     if len(face_lines) == 0 or len(positions) == 0:
-        raise fail(
-            "Mesh.load",
-            "path",
-            "an OBJ file with vertices and faces",
-            f"{path} with {len(positions)} vertices and {len(face_lines)} faces",
-        )
+        got = f"{path} with {len(positions)} vertices and {len(face_lines)} faces"
+        raise fail("Mesh.load", "path", "an OBJ file with vertices and faces", got)
     rows = [lines[i].split("#", 1)[0].split()[1:] for i in face_lines]
     sizes = np.array([len(row) for row in rows])
     if sizes.max() < 3:
-        raise fail(
-            "Mesh.load", "path", "made of polygons of three or more corners", _place(path, face_lines, sizes < 3)
-        )
+        expected = "made of polygons of three or more corners"
+        raise fail("Mesh.load", "path", expected, _place(path, face_lines, sizes < 3))
     corners = _corners(path, [token for row in rows for token in row])
     line_of_corner = np.repeat(face_lines, sizes)
     indices = _absolute(path, corners[:, 0], kind == "v", len(positions), line_of_corner, "vertices")
@@ -69,7 +67,7 @@ def load_obj(path: pathlib.Path, dtype: torch.dtype = torch.float32, allow_outsi
     lost: list[str] = []
     looks, of_polygon, moves = read_looks(path, lines, kind, face_lines, allow_outside, lost)
     uv_faces = None if corner_uv is None else corner_uv[cut]
-    if uv_faces is not None and (moves != IN_PLACE).any():
+    if uv_faces is not None and (moves != UNMOVED).any():
         uv, uv_faces = _moved(uv, uv_faces, moves[of_polygon[owner]])
     dress = dressed(looks, of_polygon[owner], uv if uv_faces is not None else None, uv_faces)
     warn_lost(path, lost + dress.lost)
@@ -78,7 +76,8 @@ def load_obj(path: pathlib.Path, dtype: torch.dtype = torch.float32, allow_outsi
         uv_faces = None if np.array_equal(uv_faces, faces) else uv_faces
     colors = positions[:, 3:] if positions.shape[1] >= 6 else None
     if colors is not None:
-        colors = colors[:, :4] / 255.0 if colors[:, :3].max(initial=0.0) > 1.0 else colors[:, :4]
+        bytes_ = colors[:, :3].max(initial=0.0) > 1.0 and not text.startswith(_NO_BYTES)
+        colors = colors[:, :4] / 255.0 if bytes_ else colors[:, :4]
         if colors.shape[1] < 4 or (colors[:, 3] == colors[0, 3]).all():  # alpha, if it says anything
             colors = colors[:, :3]
     return Mesh(
@@ -141,13 +140,9 @@ def _absolute(
     result = np.where(index < 0, index + before[line], index - 1)
     bad = (index == 0) | (result < 0) | (result >= count)
     if bad.any():
-        raise fail(
-            "Mesh.load",
-            "path",
-            f"an OBJ file whose faces name the {count} {what} it has",
-            f"index {int(index[bad][0])} in {_place(path, line, bad)}",
-            "The file is cut short or damaged.",
-        )
+        expected = f"an OBJ file whose faces name the {count} {what} it has"
+        got = f"index {int(index[bad][0])} in {_place(path, line, bad)}"
+        raise fail("Mesh.load", "path", expected, got, "The file is cut short or damaged.")
     return result
 
 
@@ -158,6 +153,7 @@ def write_obj(mesh: Mesh, path: pathlib.Path) -> None:
     """
     number = "%.9g" if mesh.dtype == torch.float32 else "%.17g"
     vertices = mesh.vertices.detach().cpu().numpy()
+    parts = []
     if mesh.vertex_colors is not None:
         colors = mesh.vertex_colors.detach().cpu().numpy()
         if colors.shape[1] not in (1, 3, 4):
@@ -167,7 +163,8 @@ def write_obj(mesh: Mesh, path: pathlib.Path) -> None:
             warn("Mesh.save: OBJ does not hold the alpha of vertex_colors: left out")
         colors = np.broadcast_to(colors[:, :3], (len(colors), 3))
         vertices = np.concatenate((vertices, colors), axis=1)
-    parts = []
+        if colors.max(initial=0.0) > 1:
+            parts.append(f"{_NO_BYTES}\n")
     runs = [(0, mesh.num_faces, (1.0, 1.0, 1.0))] if mesh.face_colors is None else color_runs(mesh.face_colors)
     names: dict[tuple[float, float, float], str] = {}
     dressed_up = mesh.texture is not None or mesh.material is not None or mesh.face_colors is not None

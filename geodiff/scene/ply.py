@@ -139,7 +139,7 @@ class _Binary:
     """Reads the tables of a binary file one after the other."""
 
     def __init__(self, path: pathlib.Path, body: bytes, order: str, where: str) -> None:
-        self.path, self.body, self.order, self.where, self.place = path, body, order, where, 0
+        self.path, self.body, self.order, self.where, self.offset = path, body, order, where, 0
 
     def tables(self, elements: list[_Element]) -> dict[str, dict[str, Any]]:
         return {element.name: self._table(element) for element in elements}
@@ -148,10 +148,10 @@ class _Binary:
         if any(count for _, count in element.properties.values()):
             return self._with_lists(element)
         row = np.dtype([(name, self.order + value) for name, (value, _) in element.properties.items()])
-        if self.place + element.count * row.itemsize > len(self.body):
-            raise self._short(element, (len(self.body) - self.place) // max(row.itemsize, 1))
-        rows = np.frombuffer(self.body, row, element.count, self.place)
-        self.place += element.count * row.itemsize
+        if self.offset + element.count * row.itemsize > len(self.body):
+            raise self._short(element, (len(self.body) - self.offset) // max(row.itemsize, 1))
+        rows = np.frombuffer(self.body, row, element.count, self.offset)
+        self.offset += element.count * row.itemsize
         return {name: rows[name] for name in element.properties}
 
     def _short(self, element: _Element, rows: int) -> Exception:
@@ -169,19 +169,19 @@ class _Binary:
         ]
         body, end = self.body, len(self.body)
         word: Literal["little", "big"] = "little" if self.order == "<" else "big"
-        place = self.place
+        offset = self.offset
         for i in range(element.count):
-            for places, sizes, size, head in plan:
+            for offsets, sizes, size, head in plan:
                 n = 1
                 if head is not None:
-                    n = int.from_bytes(body[place : place + head.itemsize], word, signed=head.kind == "i")
-                    place += head.itemsize
-                places.append(place)
+                    n = int.from_bytes(body[offset : offset + head.itemsize], word, signed=head.kind == "i")
+                    offset += head.itemsize
+                offsets.append(offset)
                 sizes.append(n)
-                place += n * size
-                if n < 0 or place > end:
+                offset += n * size
+                if n < 0 or offset > end:
                     raise self._short(element, i)
-        self.place = place
+        self.offset = offset
         raw = np.frombuffer(body, np.uint8)
         result: dict[str, Any] = {}
         for name, (value, count) in element.properties.items():
@@ -195,29 +195,29 @@ class _Binary:
 
     def _all_alike(self, element: _Element) -> dict[str, Any] | None:
         """Read a table whose lists are all as long as those of its first row; None if they are not."""
-        fields, place = [], self.place
+        fields, offset = [], self.offset
         for name, (value, count) in element.properties.items():
             if count:
                 kind = np.dtype(self.order + count)
-                if kind.kind == "f" or place + kind.itemsize > len(self.body):
+                if kind.kind == "f" or offset + kind.itemsize > len(self.body):
                     return None
-                n = int(np.frombuffer(self.body, kind, 1, place)[0])
-                place += kind.itemsize
+                n = int(np.frombuffer(self.body, kind, 1, offset)[0])
+                offset += kind.itemsize
                 if not 0 < n <= len(self.body):
                     return None
                 fields += [(f"#{name}", kind), (name, self.order + value, (n,))]
-                place += n * np.dtype(value).itemsize
+                offset += n * np.dtype(value).itemsize
             else:
                 fields.append((name, self.order + value))
-                place += np.dtype(value).itemsize
+                offset += np.dtype(value).itemsize
         row = np.dtype(fields)
-        if element.count == 0 or self.place + element.count * row.itemsize > len(self.body):
+        if element.count == 0 or self.offset + element.count * row.itemsize > len(self.body):
             return None
-        rows = np.frombuffer(self.body, row, element.count, self.place)
+        rows = np.frombuffer(self.body, row, element.count, self.offset)
         lists = [name for name, (_, count) in element.properties.items() if count]
         if not all((rows[f"#{name}"] == rows[name].shape[1]).all() for name in lists):
             return None
-        self.place += element.count * row.itemsize
+        self.offset += element.count * row.itemsize
         sizes = {name: np.full(element.count, rows[name].shape[1], np.int64) for name in lists}
         return {
             name: _List(rows[name].reshape(-1), sizes[name]) if name in sizes else rows[name]
@@ -229,7 +229,7 @@ class _Text:
     """Reads the tables of an ASCII file: row after row where each is a line, else word after word."""
 
     def __init__(self, path: pathlib.Path, body: bytes, order: str, where: str) -> None:
-        self.path, self.where, self.place = path, where, 0
+        self.path, self.where, self.offset = path, where, 0
         self.lines = [line for line in body.splitlines() if line.strip()]
         self.words: list[bytes] = []
 
@@ -241,8 +241,8 @@ class _Text:
 
     def _by_line(self, element: _Element) -> dict[str, Any]:
         """Read the next lines; what is in one after the properties of its row is passed over."""
-        rows = [line.split() for line in self.lines[self.place : self.place + element.count]]
-        self.place += element.count
+        rows = [line.split() for line in self.lines[self.offset : self.offset + element.count]]
+        self.offset += element.count
         alike = self._all_alike(element, rows)
         if alike is not None:
             return alike
@@ -257,9 +257,9 @@ class _Text:
                 self.words += row[:end]
         else:
             self.words = [word for row in rows for word in row[: len(element.properties)]]
-        before, self.place = self.place, 0
+        before, self.offset = self.offset, 0
         table = self._table(element)
-        self.place = before
+        self.offset = before
         return table
 
     @staticmethod
@@ -270,20 +270,20 @@ class _Text:
             return None
         table = np.array(rows, dtype=np.float64)
         result: dict[str, Any] = {}
-        place = 0
+        offset = 0
         for name, (value, count) in element.properties.items():
-            if place >= width:
+            if offset >= width:
                 return None
             if not count:
-                result[name] = _as(table[:, place], value)
-                place += 1
+                result[name] = _as(table[:, offset], value)
+                offset += 1
                 continue
-            n = table[0, place]
-            if not (0 < n < width and n == int(n) and (table[:, place] == n).all() and place + n < width):
+            n = table[0, offset]
+            if not (0 < n < width and n == int(n) and (table[:, offset] == n).all() and offset + n < width):
                 return None
-            flat = table[:, place + 1 : place + 1 + int(n)].reshape(-1)
+            flat = table[:, offset + 1 : offset + 1 + int(n)].reshape(-1)
             result[name] = _List(_as(flat, value), np.full(len(rows), int(n), np.int64))
-            place += 1 + int(n)
+            offset += 1 + int(n)
         return result
 
     def _table(self, element: _Element) -> dict[str, Any]:
@@ -308,11 +308,11 @@ class _Text:
         return result
 
     def _take(self, element: _Element, count: int) -> list[bytes]:
-        words = self.words[self.place : self.place + count]
+        words = self.words[self.offset : self.offset + count]
         if len(words) < count:
             text = f"{self.path}, which ends in its {element.count} rows of {element.name}"
             raise fail(self.where, "path", "a whole PLY file", text, "It is cut short, or damaged.")
-        self.place += count
+        self.offset += count
         return words
 
 
@@ -347,9 +347,9 @@ def _polygons(tables: dict[str, dict[str, Any]]) -> tuple[np.ndarray, np.ndarray
         else:
             plain = len(count)
         # Those that have colours and coordinates of their own come first.
-        place = 0 if kind == "face" else len(flats)
-        flats.insert(place, flat)
-        sizes.insert(place, count)
+        offset = 0 if kind == "face" else len(flats)
+        flats.insert(offset, flat)
+        sizes.insert(offset, count)
     return np.concatenate(flats), np.concatenate(sizes), plain
 
 

@@ -1,14 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
 """Polygons in space as triangles: convex ones as fans, others by ear clipping on their own planes."""
 
+from typing import Any
+
 import mapbox_earcut
 import numpy as np
+import torch
 
-from geodiff.validation import warn
+from geodiff.validation import as_tensor, fail, integers, warn
 
 # Turns and areas below this part of a polygon's extent squared count as none: corners on a straight line.
 _FLAT = 1e-9
 _MOST_FOR_PAIRS = 1500  # corners of a polygon whose sides are tried pair by pair for crossings
+
+
+def polygons_cut(where: str, points: torch.Tensor, polygons: Any) -> torch.Tensor:
+    """Return the triangles (F, 3) of polygons as a user gives them; see ``Mesh.triangulated``.
+
+    Args:
+        where: the public function, for messages.
+        points: (..., V, 3).
+        polygons: (F, n) integers, or a list of sequences of them.
+    """
+    if isinstance(polygons, torch.Tensor | np.ndarray):
+        table = integers(where, "polygons", as_tensor(where, "polygons", polygons), ("F", "n"))
+        flat, sizes = table.reshape(-1).cpu().numpy(), np.full(len(table), table.shape[1])
+    else:
+        rows = [np.asarray(row) for row in polygons]
+        for row in rows:
+            if row.ndim != 1 or not np.issubdtype(row.dtype, np.integer):
+                raise fail(where, "polygons", "sequences of integers", row.tolist(), error=TypeError)
+        flat = np.concatenate([np.zeros(0, np.int64), *rows]).astype(np.int64)
+        sizes = np.array([len(row) for row in rows], dtype=np.int64)
+    if len(sizes) and sizes.min() < 3:
+        raise fail(where, "polygons", "of three or more vertices", f"{sizes.min()} in polygon {sizes.argmin()}")
+    if len(flat) and not 0 <= flat.min() <= flat.max() < points.shape[-2]:
+        got = f"indices from {flat.min()} to {flat.max()}"
+        raise fail(where, "polygons", f"indices in [0, {points.shape[-2]})", got)
+    first = points.detach().reshape(-1, *points.shape[-2:])[:1].reshape(-1, 3).cpu().double().numpy()
+    corners, _ = triangulate(first, flat, sizes, where)
+    return torch.from_numpy(flat[corners]).to(points.device)
 
 
 def triangulate(points: np.ndarray, flat: np.ndarray, sizes: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray]:
@@ -21,7 +52,7 @@ def triangulate(points: np.ndarray, flat: np.ndarray, sizes: np.ndarray, where: 
         where: for the warnings, such as ``"Mesh.load: a.obj"``.
 
     Returns:
-        corners: (F, 3) places in `flat`.
+        corners: (F, 3) indices into `flat`.
         owner: (F,) the polygon of each triangle.
     """
     short = int((sizes < 3).sum())

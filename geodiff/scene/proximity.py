@@ -9,15 +9,15 @@ from geodiff.modes import outside_autocast, refuse_torch_func
 from geodiff.ops import _op
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mesh_batch import MeshBatch
-from geodiff.scene.quantities import face_normals
+from geodiff.scene.quantities import face_normals, safe_length
 from geodiff.validation import common_batch, fail, promote, shapes_repr
 
 
 class ClosestPoints(NamedTuple):
-    """The nearest places of a mesh.
+    """The nearest points of a mesh.
 
     Attributes:
-        point: (..., N, 3) the places themselves.
+        point: (..., N, 3) the points themselves.
         face: (..., N) int64, the face that each lies on; where several are as near, one of them.
         barycentric: (..., N, 3) weights of the face's corners: 1 is at a vertex, a 0 on a side.
         distance: (..., N).
@@ -43,9 +43,9 @@ def closest_point(points: torch.Tensor, mesh: Mesh) -> ClosestPoints:
         points: (..., N, 3).
         mesh: of a face or more; its batch broadcasts with the leading axes of ``points``.
 
-    Gradients: of all but ``face``, in points and vertices, to any order. They are exact wherever one place is the
+    Gradients: of all but ``face``, in points and vertices, to any order. They are exact wherever one point is the
     nearest; where two are as near (on the medial axis), that of the one found. The gradient of a distance is the unit
-    vector from the nearest place; at distance 0 it is 0.
+    vector from the nearest point; at distance 0 it is 0.
 
     Raises:
         TypeError: something other than a ``Mesh``, or points that are not numbers.
@@ -73,14 +73,28 @@ def closest_point(points: torch.Tensor, mesh: Mesh) -> ClosestPoints:
     refuse_torch_func("The search for the nearest faces", x, vertices)
     if mesh.batch_shape:
         vertices = vertices.expand(*batch, *vertices.shape[-2:])
-    face = _nearest_faces(x.detach(), vertices.detach(), mesh.faces)
-    a, b, c = _corners(vertices, mesh.faces, face).unbind(-2)
-    weights = _barycentric(x, a, b, c)
-    place = weights[..., 0:1] * a + weights[..., 1:2] * b + weights[..., 2:3] * c
-    distance = _length(x - place)
+    found = on_faces(x, vertices, mesh.faces, _nearest_faces(x.detach(), vertices.detach(), mesh.faces))
     return ClosestPoints(
-        (place * unit + middle).to(dtype), face, weights.to(dtype), (distance * unit[..., 0]).to(dtype)
+        (found.point * unit + middle).to(dtype),
+        found.face,
+        found.barycentric.to(dtype),
+        (found.distance * unit[..., 0]).to(dtype),
     )
+
+
+def on_faces(x: torch.Tensor, vertices: torch.Tensor, faces: torch.Tensor, face: torch.Tensor) -> ClosestPoints:
+    """Return the nearest point of a given face for each of N points.
+
+    Args:
+        x: (..., N, 3).
+        vertices: (V, 3) or (..., V, 3).
+        faces: (F, 3).
+        face: (..., N) indices of faces.
+    """
+    a, b, c = _corners(vertices, faces, face).unbind(-2)
+    weights = _barycentric(x, a, b, c)
+    point = weights[..., 0:1] * a + weights[..., 1:2] * b + weights[..., 2:3] * c
+    return ClosestPoints(point, face, weights, safe_length(x - point))
 
 
 @outside_autocast
@@ -95,7 +109,7 @@ def point_mesh_distance(
         squared: return the squared distance, which is smooth at the surface.
         signed: negative inside. The mesh must be closed, and its faces alike in winding, counter-clockwise as seen
             from outside. By pseudonormals (Bærentzen and Aanæs, "Signed distance computation using the angle weighted
-            pseudonormal", 2005), so it is right where the nearest place is an edge or a vertex, too.
+            pseudonormal", 2005), so it is right where the nearest point is on an edge or a vertex, too.
 
     Returns:
         (..., N), in the unit of the mesh or its square.
@@ -186,12 +200,6 @@ def _corners(values: torch.Tensor, faces: torch.Tensor, face: torch.Tensor) -> t
     return values.reshape(-1, values.shape[-1])[index]
 
 
-def _length(vector: torch.Tensor) -> torch.Tensor:
-    """Return the Euclidean length, whose derivatives of any order are 0 at the zero vector."""
-    square = (vector * vector).sum(-1)
-    return torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 0.0)
-
-
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a * b).sum(-1)
 
@@ -209,10 +217,10 @@ def _barycentric(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, c: torch.Ten
     sides, gaps = [], []
     zero = torch.zeros_like(v)
     for i, (start, end) in enumerate(((a, b), (b, c), (c, a))):
-        way = end - start
-        length = _dot(way, way)
-        t = (_dot(x - start, way) / torch.where(length > 0, length, 1.0)).clamp(0.0, 1.0)
-        gaps.append((start + t[..., None] * way - x).detach().square().sum(-1))
+        along = end - start
+        length = _dot(along, along)
+        t = (_dot(x - start, along) / torch.where(length > 0, length, 1.0)).clamp(0.0, 1.0)
+        gaps.append((start + t[..., None] * along - x).detach().square().sum(-1))
         weights = [1 - t, t, zero]
         sides.append(torch.stack(weights[-i:] + weights[:-i] if i else weights, dim=-1))
     best = torch.stack(gaps).argmin(0)
@@ -229,12 +237,12 @@ def _check_closed(where: str, mesh: Mesh) -> None:
     ends = ends[ends[:, 0] != ends[:, 1]]
     key = ends.amin(-1) * mesh.num_vertices + ends.amax(-1)
     _, row = torch.unique(key, return_inverse=True)
-    way = torch.where(ends[:, 0] < ends[:, 1], 1, -1)
-    balance = torch.zeros(int(row.max()) + 1 if len(row) else 0, dtype=way.dtype, device=way.device)
-    balance = balance.index_add(0, row, way)
+    sense = torch.where(ends[:, 0] < ends[:, 1], 1, -1)
+    balance = torch.zeros(int(row.max()) + 1 if len(row) else 0, dtype=sense.dtype, device=sense.device)
+    balance = balance.index_add(0, row, sense)
     odd = int((balance != 0).sum())
     if odd:
-        fix = "Join vertices at the same place with mesh.welded(), and close the holes."
+        fix = "Join vertices at the same position with mesh.welded(), and close the holes."
         raise fail(where, "mesh", "closed and wound alike where `signed`", f"{odd} edges without a counterpart", fix)
 
 
@@ -250,9 +258,9 @@ def _sign(x: torch.Tensor, mesh: Mesh, found: ClosestPoints) -> torch.Tensor:
             vertices = vertices.expand(*found.face.shape[:-1], *vertices.shape[-2:])
         corners = vertices[..., mesh.faces, :]
         normals = face_normals(vertices, mesh.faces)
-        ways = torch.stack([corners.roll(-1, -2) - corners, corners.roll(1, -2) - corners])
+        sides = torch.stack([corners.roll(-1, -2) - corners, corners.roll(1, -2) - corners])
         angle = torch.atan2(
-            torch.linalg.cross(ways[0], ways[1]).norm(dim=-1), (ways[0] * ways[1]).sum(-1)
+            torch.linalg.cross(sides[0], sides[1]).norm(dim=-1), (sides[0] * sides[1]).sum(-1)
         )  # at each corner
         at_vertex = torch.zeros_like(vertices).index_add(
             -2, mesh.faces.reshape(-1), (angle[..., None] * normals[..., None, :]).flatten(-3, -2)
@@ -265,7 +273,7 @@ def _sign(x: torch.Tensor, mesh: Mesh, found: ClosestPoints) -> torch.Tensor:
             -2, edge.reshape(-1), normals.repeat_interleave(3, dim=-2)
         )
         weights = _barycentric(x, *_corners(vertices, mesh.faces, found.face).unbind(-2))
-        place = (weights[..., None] * _corners(vertices, mesh.faces, found.face)).sum(-2)
+        nearest = (weights[..., None] * _corners(vertices, mesh.faces, found.face)).sum(-2)
         zeros = (weights == 0).sum(-1)
         of_face = _corners(normals, torch.arange(mesh.num_faces, device=mesh.device)[:, None], found.face)[..., 0, :]
         of_edge = _corners(at_edge, edge, found.face)
@@ -274,4 +282,4 @@ def _sign(x: torch.Tensor, mesh: Mesh, found: ClosestPoints) -> torch.Tensor:
         of_vertex = of_vertex.gather(-2, weights.argmax(-1)[..., None, None].expand(*weights.shape[:-1], 1, 3))
         normal = torch.where((zeros == 0)[..., None], of_face, of_edge)
         normal = torch.where((zeros == 2)[..., None], of_vertex[..., 0, :], normal)
-        return torch.where(_dot(x - place, normal) < 0, -1.0, 1.0).to(found.distance.dtype)
+        return torch.where(_dot(x - nearest, normal) < 0, -1.0, 1.0).to(found.distance.dtype)

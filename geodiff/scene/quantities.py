@@ -12,8 +12,8 @@ from geodiff.validation import choice, fail
 DEGENERATE = 8.0
 
 
-def _length(vector: torch.Tensor) -> torch.Tensor:
-    """Return the Euclidean length with gradient 0, not NaN, at the zero vector."""
+def safe_length(vector: torch.Tensor) -> torch.Tensor:
+    """Return the Euclidean length, whose derivatives of any order are 0 at the zero vector."""
     square = (vector * vector).sum(-1)
     return torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 0.0)
 
@@ -32,7 +32,7 @@ def face_normals(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     cross = torch.linalg.cross(sides[..., 0, :], sides[..., 1, :])
     # The longest of the three edges is at most twice the scaled sides, which is near enough for a rounding bound.
     longest = (sides.detach() ** 2).sum(-1).amax(-1)
-    flat = _length(cross.detach()) <= DEGENERATE * torch.finfo(vertices.dtype).eps * longest
+    flat = safe_length(cross.detach()) <= DEGENERATE * torch.finfo(vertices.dtype).eps * longest
     return unit_or_zero(torch.where(flat[..., None], 0.0, cross))
 
 
@@ -48,7 +48,7 @@ def face_areas(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     """
     sides, scale = scaled_sides(vertices, faces)
     cross = torch.linalg.cross(sides[..., 0, :], sides[..., 1, :])
-    return 0.5 * _length(cross) * scale**2
+    return 0.5 * safe_length(cross) * scale**2
 
 
 def cotangents(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
@@ -64,7 +64,7 @@ def cotangents(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
     sides, _ = scaled_sides(vertices, faces)
     ab, ac = sides[..., 0, :], sides[..., 1, :]
     bc = ac - ab
-    double_area = _length(torch.linalg.cross(ab, ac))
+    double_area = safe_length(torch.linalg.cross(ab, ac))
     flat = double_area.detach() <= DEGENERATE * torch.finfo(vertices.dtype).eps * (sides.detach() ** 2).sum(-1).amax(-1)
     dots = torch.stack(((ab * ac).sum(-1), -(ab * bc).sum(-1), (ac * bc).sum(-1)), dim=-1)
     return torch.where(flat[..., None], 0.0, dots / torch.where(flat, 1.0, double_area)[..., None])
@@ -105,9 +105,8 @@ def laplacian(
         weight = vertices.new_ones(len(edges))
     else:
         if vertices.dim() != 2:
-            raise fail(
-                "laplacian", "vertices", "(V, 3) for kind='cotangent'", vertices, "Take one mesh: mesh[i].laplacian()."
-            )
+            fix = "Take one mesh: mesh[i].laplacian()."
+            raise fail("laplacian", "vertices", "(V, 3) for kind='cotangent'", vertices, fix)
         # Corner k faces the side between the other two corners.
         opposite = topology.faces[:, [1, 2, 2, 0, 0, 1]].reshape(-1, 2)
         keys = edges[:, 0] * v + edges[:, 1]

@@ -80,7 +80,7 @@ def sample_surface(
         raise fail(where, "generator", "a torch.Generator", generator, error=TypeError)
     batch = mesh.batch_shape
     with torch.no_grad():
-        # In float64 and from differences, so that places far from the origin do not round areas away.
+        # In float64 and from differences, so that points far from the origin do not round areas away.
         corners = mesh.vertices.double()[..., mesh.faces, :]
         sides = corners[..., 1:, :] - corners[..., :1, :]
         size = sides.abs().amax((-3, -2, -1), keepdim=True) if mesh.num_faces else sides.new_ones(())
@@ -92,10 +92,10 @@ def sample_surface(
         device = "cpu" if generator is None else generator.device
         u = torch.rand(3, *batch, count, dtype=torch.float64, device=device, generator=generator).to(mesh.device)
         order = torch.rand(*batch, count, dtype=torch.float64, device=device, generator=generator).to(mesh.device)
-        step = order.argsort(-1)  # a random place for each stratum
+        step = order.argsort(-1)  # the strata in random order
         end = total[..., -1:] * (1 - 2.0**-52)  # below the end of the last face that has an area
-        place = torch.minimum((step + u[0]) / count * total[..., -1:], end)
-        face = torch.searchsorted(total, place, right=True)
+        reached = torch.minimum((step + u[0]) / count * total[..., -1:], end)
+        face = torch.searchsorted(total, reached, right=True)
         flip = u[1] + u[2] > 1
         v, w = torch.where(flip, 1 - u[1], u[1]), torch.where(flip, 1 - u[2], u[2])
         weights = torch.stack((1 - v - w, v, w), dim=-1).to(mesh.dtype)
@@ -105,7 +105,7 @@ def sample_surface(
         rows = _rows(values, faces[face], batch)
         return (rows * weights[..., None]).sum(-2)
 
-    # From a corner outwards, which rounds less far from the origin than a sum of three places.
+    # From a corner outwards, which rounds less far from the origin than a sum of three points.
     first, second, third = _rows(mesh.vertices, mesh.faces[face], batch).unbind(-2)
     points = first + (weights[..., 1:2] * (second - first) + weights[..., 2:3] * (third - first))
     if normals == "smooth":

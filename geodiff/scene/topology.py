@@ -71,7 +71,7 @@ class Topology(Saved):
 
     @cached
     def _sides(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Sides of proper triangles: key low·V + high (sorted), face of each, and the places where a new key starts."""
+        """Sides of proper triangles: key low·V + high (sorted), face of each, and whether a new key starts there."""
         f = self.faces
         proper = ((f[:, 0] != f[:, 1]) & (f[:, 1] != f[:, 2]) & (f[:, 2] != f[:, 0])).nonzero()[:, 0]
         ends = f[proper][:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
@@ -117,9 +117,9 @@ class Topology(Saved):
         start = first.nonzero()[:, 0]
         # The k-th face of an edge with n faces is paired with the n - 1 - k that come after it.
         edge = torch.arange(len(count), device=face.device).repeat_interleave(count)
-        place = torch.arange(len(face), device=face.device)
-        later = count[edge] - 1 - (place - start[edge])
-        one = place.repeat_interleave(later)
+        row = torch.arange(len(face), device=face.device)
+        later = count[edge] - 1 - (row - start[edge])
+        one = row.repeat_interleave(later)
         begin = (later.cumsum(0) - later).repeat_interleave(later)
         other = one + 1 + torch.arange(len(one), device=face.device) - begin
         return torch.stack((face[one], face[other]), dim=-1), edge[one]

@@ -99,15 +99,15 @@ def keep_consistent(cls: type, root: type, source: str, followers: tuple[str, ..
         cls.name = root.name  # type: ignore[attr-defined]  # the parent's would read back as the parent
     cls.kernel_id = None  # type: ignore[attr-defined]
     line = cls.__mro__
-    place = {name: next(i for i, c in enumerate(line) if name in vars(c)) for name in (source, *followers)}
-    at, top = place[source], line.index(root)
+    rank = {name: next(i for i, c in enumerate(line) if name in vars(c)) for name in (source, *followers)}
+    at, top = rank[source], line.index(root)
     # A class with a kernel has all of it in order, whichever of its bases each part comes from.
     whole = next((i for i, c in enumerate(line) if isinstance(vars(c).get("kernel_id"), int)), top)
     for name in demanding:
-        if place[name] < min(at, whole) and at < top:
+        if rank[name] < min(at, whole) and at < top:
             fix = f"Define {source}(), or subclass {root.__name__}."
             got = f"that of {line[min(at, whole)].__name__}"
             raise fail(cls.__name__, source, f"defined where {name}() is", got, fix, TypeError)
     for name in followers:
-        if at < min(place[name], whole) and place[name] < top and issubclass(line[place[name]], root):
+        if at < min(rank[name], whole) and rank[name] < top and issubclass(line[rank[name]], root):
             setattr(cls, name, vars(root)[name])

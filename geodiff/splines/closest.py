@@ -119,9 +119,9 @@ def closest_point(
         raise fail("closest_point", "points", "of a batch that broadcasts with the spline's", text) from None
     spline = spline.to(dtype=torch.float64).replace(outside="extend")
     # Far from the origin distances are differences of large numbers.
-    place = anchor(spline.control_points.flatten(-spline.axes - 1, -2))
-    spline = spline.replace(control_points=spline.control_points - place[(..., *(None,) * spline.axes, slice(None))])
-    query = (query.to(spline.device, torch.float64) - place[..., None, :]).expand(*batch, *query.shape[-2:])
+    origin = anchor(spline.control_points.flatten(-spline.axes - 1, -2))
+    spline = spline.replace(control_points=spline.control_points - origin[(..., *(None,) * spline.axes, slice(None))])
+    query = (query.to(spline.device, torch.float64) - origin[..., None, :]).expand(*batch, *query.shape[-2:])
     with torch.no_grad():
         fixed, at = spline.detach(), query.detach()
         if start is None:
@@ -136,14 +136,14 @@ def closest_point(
         converged = _converged(fixed, at, u, box)
     parameters, nearest, distance = _attached(spline, query, u, box)
     names = tuple(x.to(dtype) for x in parameters.unbind(-1))
-    return ClosestPoint(names, (nearest + place[..., None, :]).to(dtype), distance.to(dtype), converged)
+    return ClosestPoint(names, (nearest + origin[..., None, :]).to(dtype), distance.to(dtype), converged)
 
 
 # Where to start -------------------------------------------------------------------------------------------------------
 
 
 class _Samples:
-    """Samples of each span, to start from: their parameters, places and tangents."""
+    """Samples of each span, to start from: their parameters, points and tangents."""
 
     def __init__(self, spline: NURBS, samples: int | None) -> None:
         self.spline = spline
@@ -166,15 +166,15 @@ class _Samples:
                 gaps.append(torch.nn.functional.pad(u.diff(dim=-1), sides))
         jet = spline.derivatives(*self.grid, order=1, grid=True)
         flat = {order: x.flatten(-spline.axes - 1, -2) for order, x in jet.items()}
-        self.places = flat[(0,) * spline.axes]
+        self.points = flat[(0,) * spline.axes]
         self.tangents = [flat[tuple(int(i == j) for j in range(spline.axes))] for i in range(spline.axes)]
         # One spline: one tree for all batches of points.
-        trees = self.places.expand(*spline.batch_shape, *self.places.shape[-2:]).cpu()
+        trees = self.points.expand(*spline.batch_shape, *self.points.shape[-2:]).cpu()
         self.trees = [cKDTree(x) for x in trees.reshape(-1, *trees.shape[-2:]).numpy()]
 
     def starts(self, query: torch.Tensor, starts: int) -> torch.Tensor:
         """Return for each point the parameters `(..., N, starts, axes)` of near samples that are not neighbours."""
-        near = self._nearest(query, min(self.places.shape[-2], 5**self.spline.axes * starts))
+        near = self._nearest(query, min(self.points.shape[-2], 5**self.spline.axes * starts))
         along = torch.unravel_index(near, tuple(u.shape[-1] for u in self.grid))  # one (..., N, count) an axis
         where = torch.stack(along, -1)
         u, piece, before, after = (
@@ -219,7 +219,7 @@ class _Samples:
             x = x.expand(*near.shape[:-2], *x.shape[-2:])
             return _take(x, near.flatten(-2)[..., None]).unflatten(-2, near.shape[-2:])
 
-        offset = at_samples(self.places) - query[..., None, :]
+        offset = at_samples(self.points) - query[..., None, :]
         tangents = torch.stack([at_samples(x) for x in self.tangents], -2) * reach[..., None]
         gauss = tangents @ tangents.mT
         eye = torch.eye(gauss.shape[-1], dtype=gauss.dtype, device=gauss.device)

@@ -46,7 +46,8 @@ def load_splines(
 
     3dm, IGES and STEP go through compiled libraries that damaged files can crash or hang. So they are read in a process
     of their own, within limits of memory (4 GB, and 100 times the file) and time (60 s of computing, and 20 s for each
-    megabyte); it costs some 0.3 s (3dm) to 1 s (IGES, STEP).
+    megabyte); it costs some 0.3 s (3dm) to 1 s (IGES, STEP). What a file says twice is compared, but none of these
+    formats has a checksum: another digit in a coordinate cannot be noticed.
 
     Args:
         path: the file; its ending says its format. All but JSON need ``pip install geodiff[cad]``.

@@ -289,8 +289,8 @@ def _fit(points: Any, options: FitOptions) -> SplineFit:
     vectors, domains = fit_input.read_knots(where, options.knots, shape, degree, periodic)
     at = fit_input.read_parameters(where, options.parameters, own, len(shape), grid, periodic, domains)
     full = fit_input.fill_knots(where, vectors, at, shape, degree, periodic)
-    place = anchor(own.reshape(-1, own.shape[-1]))
-    own = own - place
+    origin = anchor(own.reshape(-1, own.shape[-1]))
+    own = own - origin
     problem = Problem(own, at, degree, periodic, grid)
     problem.point_weights = fit_input.read_point_weights(where, options.point_weights, data)
     problem.smoothing = fit_input.read_smoothing(where, options.smoothing, degree, rational)
@@ -306,7 +306,7 @@ def _fit(points: Any, options: FitOptions) -> SplineFit:
         if not math.isfinite(objective):
             raise RuntimeError(f"{where}: the objective is {objective}. Scale the points.")
         best = Outcome(control, tuple(full), None, objective, rank, history=[objective])
-        return result(problem, best, data, place, [objective])
+        return result(problem, best, data, origin, [objective])
     fit_input.check_clamped(where, full, degree, free, periodic)
     count, seed, most, tolerance = fit_input.read_settings(
         where, options.starts, options.seed, options.max_iterations, options.tolerance
@@ -329,11 +329,11 @@ def _fit(points: Any, options: FitOptions) -> SplineFit:
     except Diverged as error:
         raise RuntimeError(f"{where}: {error}. Scale the points, or use smoothing or fewer control points.") from None
     best = min(outcomes, key=lambda o: o.objective)
-    return result(problem, best, data, place, [o.objective for o in outcomes])
+    return result(problem, best, data, origin, [o.objective for o in outcomes])
 
 
-def result(problem: Problem, best: Outcome, data: torch.Tensor, place: torch.Tensor, starts: list[float]) -> SplineFit:
-    """Put together what is returned, in the dtype and on the device of the points, of a problem about `place`."""
+def result(problem: Problem, best: Outcome, data: torch.Tensor, origin: torch.Tensor, starts: list[float]) -> SplineFit:
+    """Put together what is returned, in the dtype and on the device of the points, of a problem about `origin`."""
     with torch.no_grad():
         difference = problem.predict(best.control, problem.matrices(best.knots), best.weights) - problem.points
         mse = float(difference.square().mean())
@@ -342,7 +342,7 @@ def result(problem: Problem, best: Outcome, data: torch.Tensor, place: torch.Ten
     def back(x: torch.Tensor) -> torch.Tensor:
         return x.to(data.device, data.dtype)
 
-    control = back(best.control + place)
+    control = back(best.control + origin)
     weights = None if best.weights is None else back(best.weights)
     knots = [back(k) for k in best.knots]
     spline: NURBSCurve | NURBSSurface

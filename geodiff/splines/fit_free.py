@@ -171,7 +171,7 @@ def minimise(
 
 
 def random_starts(start: Start, count: int, seed: int, weight_bounds: tuple[float, float]) -> Sequence[Start]:
-    """Return a start and `count − 1` random ones: knots at sorted uniform places, log-normal weights."""
+    """Return a start and `count − 1` random ones: knots at sorted uniform positions, log-normal weights."""
     low, high = (math.log(b) for b in weight_bounds)
     generator = torch.Generator().manual_seed(seed)
     starts = [start]
@@ -182,9 +182,9 @@ def random_starts(start: Start, count: int, seed: int, weight_bounds: tuple[floa
                 vectors.append(knots)
                 continue
             inside = (knots > knots[0]) & (knots < knots[-1])
-            places = torch.rand(int(inside.sum()), generator=generator, dtype=torch.float64).sort().values
+            inner = torch.rand(int(inside.sum()), generator=generator, dtype=torch.float64).sort().values
             moved = knots.clone()
-            moved[inside] = knots[0] + (knots[-1] - knots[0]) * places
+            moved[inside] = knots[0] + (knots[-1] - knots[0]) * inner
             vectors.append(moved)
         logs = start.log_weights
         if logs is not None:

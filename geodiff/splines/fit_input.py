@@ -165,7 +165,7 @@ def _spaced(points: torch.Tensor, kind: str, wraps: bool) -> torch.Tensor:
         steps = steps.sqrt()
     total = steps.sum(0)
     steps = steps[:, total > 0]
-    if not steps.numel():  # all points in one place
+    if not steps.numel():  # all points are one
         return even
     reached = torch.cat([steps.new_zeros(1), (steps / total[total > 0]).mean(1).cumsum(0)])
     return (reached / reached[-1])[:count]
@@ -234,8 +234,8 @@ def read_ends(
         name, p = f"tangents[{end}]", problem.degree[0]
         value = promote(where, **{name: tangent})[name].to("cpu", torch.float64)
         floating(where, name, value, (problem.dim,), "One derivative a coordinate.", finite=False)
-        place = float(knots[0].detach()[p] if end == 0 else knots[0].detach()[-p - 1])
-        pins.append(Pin((place,), (1,), value))
+        knot = float(knots[0].detach()[p] if end == 0 else knots[0].detach()[-p - 1])
+        pins.append(Pin((knot,), (1,), value))
     count = math.prod(len(k) - p - 1 for k, p in zip(knots, problem.degree, strict=True))
     if len(pins) > count or (pins[-1].order != (0,) * axes and problem.degree[0] < 1):
         expected = f"conditions that {count} control points of degree {problem.degree[0]} can meet"

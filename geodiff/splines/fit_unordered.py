@@ -90,7 +90,7 @@ def fit_cloud(
 
     Raises:
         TypeError: arguments of a wrong class or dtype.
-        ValueError: wrong shapes, NaN, too few points, points in one place, on a line for a surface.
+        ValueError: wrong shapes, NaN, too few points, points that are all one, on a line for a surface.
         RuntimeError: the fit diverged.
 
     Example:
@@ -113,15 +113,14 @@ def fit_cloud(
     automatic = smoothing is None
     value = fit_input.read_smoothing(where, LEAST_SMOOTHING if automatic else smoothing, degrees, False)
     if value == 0:
-        raise fail(
-            where, "smoothing", "positive", "0", "Small values, such as 1e-12, keep parts without points in place."
-        )
+        fix = "Small values, such as 1e-12, keep parts without points in place."
+        raise fail(where, "smoothing", "positive", "0", fix)
     weight = fit_input.read_number(where, "chamfer", chamfer)
     _, _, most, least = fit_input.read_settings(where, 1, 0, max_iterations, tolerance)
 
     own = data.detach().to("cpu", torch.float64)
-    place = anchor(own)
-    own = own - place
+    origin = anchor(own)
+    own = own - origin
     centre = own.mean(0)
     size = float((own - centre).square().sum(1).mean().sqrt())
     if not 0 < size < math.inf:
@@ -137,7 +136,7 @@ def fit_cloud(
         if initial is not None:
             net = initial.control_points.detach().to("cpu", torch.float64)
             floating(where, "initial.control_points", net, (*net.shape[:-1], data.shape[1]), "The points' dimension.")
-            net = (net - place - centre) / size
+            net = (net - origin - centre) / size
         elif axes == 2:
             net = _chart(where, cloud, knots, degrees)
         if net is None:
@@ -155,7 +154,7 @@ def fit_cloud(
             raise RuntimeError(f"{where}: {error}. Raise `smoothing`.") from None
         problem.points, problem.parameters = own - centre, tuple(rounds.u.unbind(-1))
         outcome.control = outcome.control * size
-    return result(problem, outcome, data, place + centre, [outcome.objective])
+    return result(problem, outcome, data, origin + centre, [outcome.objective])
 
 
 def _zip(*lists: Any) -> Any:
@@ -213,9 +212,8 @@ def _chart(where: str, cloud: torch.Tensor, knots: Sequence[torch.Tensor], degre
             raise QhullError
         hull = plane[ConvexHull(plane).vertices]
     except QhullError:
-        raise fail(
-            where, "points", "spread over a surface", "points on a line", "Pass a count to fit a curve."
-        ) from None
+        fix = "Pass a count to fit a curve."
+        raise fail(where, "points", "spread over a surface", "points on a line", fix) from None
     # One side of the smallest rectangle lies on an edge of the hull (Freeman and Shapira, Comm. ACM 18, 1975).
     edges = np.roll(hull, -1, axis=0) - hull
     angles = np.arctan2(edges[:, 1], edges[:, 0]) % (np.pi / 2)
@@ -282,7 +280,7 @@ def _ordered(cloud: torch.Tensor, order: str) -> torch.Tensor:
         count = min(NEIGHBOURS + 1, len(points))
         distance, index = cKDTree(points).query(points, k=count)
         rows = np.repeat(np.arange(len(points), dtype=np.int32), count)  # SciPy before 1.15 takes no wider index here
-        # Points in the same place must stay joined: a zero would be no edge.
+        # Points at the same position must stay joined: a zero would be no edge.
         lengths = np.maximum(distance.ravel(), 1e-12)
         graph = scipy.sparse.coo_array(
             (lengths, (rows, index.ravel().astype(np.int32))), shape=(len(points),) * 2

@@ -354,8 +354,8 @@ def volume(
         breaks = [breakpoints(spline, i) for i in range(3)]
         return integral("volume", spline, _jacobian, breaks, _exact(spline, points, 3), tolerance)[..., 0]
     surfaces = _closed("volume", spline, check)
-    place = anchor(surfaces[0].control_points.flatten(-3, -2))
-    surfaces = [_moved(s, place) for s in surfaces]
+    origin = anchor(surfaces[0].control_points.flatten(-3, -2))
+    surfaces = [_moved(s, origin) for s in surfaces]
     middle = _middle(surfaces[0])
     return torch.stack([_moments("volume", s, middle, points, tolerance)[..., 0] for s in surfaces]).sum(0)
 
@@ -456,12 +456,12 @@ def centroid(
         raise fail("centroid", "solid", "left out unless for a surface", spline, error=TypeError)
     if solid:
         _closed("centroid", spline, True)
-    place = anchor(spline.control_points.flatten(-spline.axes - 1, -2))
-    spline = _moved(spline, place)
+    origin = anchor(spline.control_points.flatten(-spline.axes - 1, -2))
+    spline = _moved(spline, origin)
     middle, size = _middle(spline), _size(spline)[..., None]
     if isinstance(spline, NURBSSurface) and solid:
         moments = _moments("centroid", spline, middle, points, tolerance)
-        return place + (middle + moments[..., 1:] / moments[..., :1] * size)
+        return origin + (middle + moments[..., 1:] / moments[..., :1] * size)
     if isinstance(spline, NURBSVolume):
         _in_space("centroid", spline)
     spline = _moved(spline, middle)
@@ -475,7 +475,7 @@ def centroid(
 
     breaks = [breakpoints(spline, i) for i in range(spline.axes)]
     moments = integral("centroid", spline, weighed, breaks, points, tolerance)
-    return place + (middle + moments[..., 1:] / moments[..., :1] * size)
+    return origin + (middle + moments[..., 1:] / moments[..., :1] * size)
 
 
 @outside_autocast

@@ -353,14 +353,14 @@ class NURBS(Saved):
         self, at: list[torch.Tensor], wanted: Sequence[tuple[int, ...]], grid: bool
     ) -> dict[tuple[int, ...], torch.Tensor]:
         # Derivatives are differences of control points: far from the origin those have all the digits.
-        place = anchor(self.control_points.flatten(-self.axes - 1, -2))
-        back = place[(..., *(None,) * (self.axes if grid else 1), slice(None))].to(at[0].dtype)
+        origin = anchor(self.control_points.flatten(-self.axes - 1, -2))
+        back = origin[(..., *(None,) * (self.axes if grid else 1), slice(None))].to(at[0].dtype)
         if not self.is_rational:
-            jet = {o: self._evaluate(at, o, grid, place=place) for o in wanted}
+            jet = {o: self._evaluate(at, o, grid, origin=origin) for o in wanted}
             return {o: x if any(o) else x + back for o, x in jet.items()}
         result: dict[tuple[int, ...], torch.Tensor] = {}
         below = {low for o in wanted for low in itertools.product(*(range(k + 1) for k in o))}
-        lifted = {o: self._evaluate(at, o, grid, place=place) for o in below}
+        lifted = {o: self._evaluate(at, o, grid, origin=origin) for o in below}
         weight = lifted[(0,) * self.axes][..., -1:]
         for o in sorted(below, key=sum):
             rest = lifted[o][..., :-1]
@@ -379,12 +379,12 @@ class NURBS(Saved):
         order: tuple[int, ...],
         grid: bool,
         rational: bool = False,
-        place: torch.Tensor | None = None,
+        origin: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Evaluate; with `place` the spline moved by minus that, homogeneous where it is rational."""
+        """Evaluate; with `origin` the spline moved by minus that, homogeneous where it is rational."""
         points = self.control_points
-        if place is not None:
-            points = points - place[(..., *(None,) * self.axes, slice(None))]
+        if origin is not None:
+            points = points - origin[(..., *(None,) * self.axes, slice(None))]
         if self.is_rational:
             points = self._lifted(points)
         points = self._unrolled(points, 1).to(at[0].dtype)
@@ -454,13 +454,10 @@ class NURBS(Saved):
                 wrong = (u < low - slack) | (u > high + slack)
             if bool(wrong.any()):
                 value = float(u.detach().expand(wrong.shape)[tuple(wrong.nonzero()[0])])
-                raise fail(
-                    type(self).__name__,
-                    AXIS_NAMES[axis],
-                    f"in the domain [{float(low.detach().max()):g}, {float(high.detach().min()):g}]",
-                    f"{value} ({int(wrong.sum())} outside of {wrong.numel()})",
-                    'Pass outside="clamp" or outside="extend" to the spline, or scale the parameters.',
-                )
+                expected = f"in the domain [{float(low.detach().max()):g}, {float(high.detach().min()):g}]"
+                got = f"{value} ({int(wrong.sum())} outside of {wrong.numel()})"
+                fix = 'Pass outside="clamp" or outside="extend" to the spline, or scale the parameters.'
+                raise fail(type(self).__name__, AXIS_NAMES[axis], expected, got, fix)
         return u
 
 

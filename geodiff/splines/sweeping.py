@@ -66,7 +66,7 @@ def rotation_minimising_frames(
     points, speed = jet[(0,)], jet[(1,)]
     chords = points.diff(dim=-2)
     if looks_at_values(points) and not (bool((speed.norm(dim=-1) > 0).all()) and bool((chords.norm(dim=-1) > 0).all())):
-        raise fail(where, "path", "moving everywhere", "a place where it stands still", "Join equal control points.")
+        raise fail(where, "path", "moving everywhere", "standing still somewhere", "Join equal control points.")
     tangents = _unit(speed)
     first = tangents[..., 0, :]
     if normal is None:
@@ -157,12 +157,12 @@ def sweep(
     share = torch.linspace(0, 1, sections, dtype=torch.float64, device=path.device).to(wide)
     at = torch.where(share < 1, low + share * (high - low), high)
     frames = rotation_minimising_frames(path, at, normal, close).mT  # columns: where x, y and z go
-    places = path(at)
+    points = path(at)
     if profile.dim == 3:
-        turns, offsets = frames @ frames[..., :1, :, :].mT, places
-        profile = transform(profile, offset=-places[..., 0, :])
+        turns, offsets = frames @ frames[..., :1, :, :].mT, points
+        profile = transform(profile, offset=-points[..., 0, :])
     else:
-        turns, offsets = frames[..., :2], places
+        turns, offsets = frames[..., :2], points
     placed = [transform(profile, turns[..., i, :, :], offsets[..., i, :]) for i in range(sections)]
     return loft(placed, 3, at)
 

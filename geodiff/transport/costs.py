@@ -93,13 +93,13 @@ class Kernel(abc.ABC):
             cost.clamp_(min=0)
         return cost if self.p == 2 else cost.sqrt_()
 
-    def some(self, item: int, places: torch.Tensor, transposed: bool = False) -> torch.Tensor:
+    def some(self, item: int, index: torch.Tensor, transposed: bool = False) -> torch.Tensor:
         """Costs of some rows (or columns) of one item, float64."""
         if self.matrix is not None:
-            return (self.matrix[item].mT if transposed else self.matrix[item])[places].double()
+            return (self.matrix[item].mT if transposed else self.matrix[item])[index].double()
         assert self.points is not None
         x, y = self.points[::-1] if transposed else self.points
-        cost = torch.cdist(x[item, places].double(), y[item].double(), compute_mode="donot_use_mm_for_euclid_dist")
+        cost = torch.cdist(x[item, index].double(), y[item].double(), compute_mode="donot_use_mm_for_euclid_dist")
         return cost.square() if self.p == 2 else cost
 
     def blocks(self) -> Iterator[tuple[slice, slice]]:
@@ -207,7 +207,6 @@ class Stored(Kernel):
     def absorb(
         self, k: torch.Tensor, h: torch.Tensor, epsilon: float, exact: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Do as `Kernel` says."""
         self.epsilon = epsilon
         if exact and (self.dtype == torch.float32 or self.rough is None):
             # In double precision: with potentials of size 1 and ε = 0.001 exponents in float32 have errors of 1e-4.
@@ -231,7 +230,6 @@ class Stored(Kernel):
         return cost
 
     def release(self) -> None:
-        """Do as `Kernel` says."""
         self.rough = None
 
     def widen(self) -> None:
@@ -242,48 +240,40 @@ class Stored(Kernel):
         self.value.mul_(u[..., None]).mul_(v[:, None])
 
     def sums(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Do as `Kernel` says, of a K that u and v were folded into."""
+        """The same, of a K that u and v were folded into."""
         return self.value.sum(-1, dtype=torch.float64), self.value.sum(-2, dtype=torch.float64)
 
     def whole(self) -> torch.Tensor | None:
-        """Do as `Kernel` says."""
         return self.value if self.shape[1] <= DIRECT else None
 
     def rows(self, v: torch.Tensor) -> torch.Tensor:
-        """Do as `Kernel` says."""
         return multiply(self.value, v)
 
     def columns(self, u: torch.Tensor) -> torch.Tensor:
-        """Do as `Kernel` says."""
         return multiply(self.value.mT, u)
 
     def squares(self, w: torch.Tensor) -> torch.Tensor:
-        """Do as `Kernel` says."""
         total = torch.empty(self.shape[:2], dtype=self.dtype, device=w.device)
         for items, rows in self.blocks():
             total[items, rows] = multiply(self.value[items, rows].square(), w[items])
         return total
 
     def weights(self, items: slice, rows: slice, cost: torch.Tensor) -> torch.Tensor:
-        """Do as `Kernel` says."""
         return self.value[items, rows]
 
     def pull(self, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Do as `Kernel` says."""
         pulled = Pulled(self)
         for items, rows in self.blocks():
             pulled.add(items, rows, (left[items, rows] @ right[items].mT).mul_(self.value[items, rows]))
         return pulled.parts
 
     def lse_rows(self, h: torch.Tensor, epsilon: float) -> torch.Tensor:
-        """Do as `Kernel` says."""
         total = torch.empty(self.shape[:2], dtype=torch.float64, device=h.device)
         for items, rows in self.blocks():
             total[items, rows] = torch.logsumexp(h[items, None] - self.block(items, rows) / epsilon, -1)
         return total
 
     def lse_columns(self, k: torch.Tensor, epsilon: float) -> torch.Tensor:
-        """Do as `Kernel` says."""
         total = torch.full((self.shape[0], self.shape[2]), -torch.inf, dtype=torch.float64, device=k.device)
         for items, rows in self.blocks():
             part = torch.logsumexp(k[items, rows, None] - self.block(items, rows) / epsilon, -2)
@@ -301,7 +291,6 @@ class Streamed(Kernel):
     def absorb(
         self, k: torch.Tensor, h: torch.Tensor, epsilon: float, exact: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Do as `Kernel` says."""
         self.epsilon = epsilon
         self.k, self.h = (k, h) if self.wide else (k.to(self.dtype), h.to(self.dtype))
         left = torch.where(torch.isfinite(k), k - self.k.double(), 0.0).exp().to(self.dtype)
@@ -309,11 +298,9 @@ class Streamed(Kernel):
         return left, right
 
     def release(self) -> None:
-        """Do as `Kernel` says."""
         pass
 
     def widen(self) -> None:
-        """Do as `Kernel` says."""
         self.wide = True
 
     def _in(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
@@ -329,30 +316,24 @@ class Streamed(Kernel):
         return _apply(x, y, h, k, v.to(dtype), self.epsilon, self.p).to(v.dtype)
 
     def rows(self, v: torch.Tensor) -> torch.Tensor:
-        """Do as `Kernel` says."""
         return self._times(v, False)
 
     def columns(self, u: torch.Tensor) -> torch.Tensor:
-        """Do as `Kernel` says."""
         return self._times(u, True)
 
     def sums(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Do as `Kernel` says."""
         u, v = u.double(), v.double()
         return u * self._times(v, False, double=True), v * self._times(u, True, double=True)
 
     def squares(self, w: torch.Tensor) -> torch.Tensor:
-        """Do as `Kernel` says."""
         x, y = self._in(self.k.dtype)
         return _apply(x, y, 2 * self.h, 2 * self.k, w.to(x.dtype), self.epsilon / 2, self.p).to(w.dtype)
 
     def weights(self, items: slice, rows: slice, cost: torch.Tensor) -> torch.Tensor:
-        """Do as `Kernel` says."""
         exponent = self.k[items, rows, None].double() + self.h[items, None].double()
         return exponent.sub_(cost, alpha=1 / self.epsilon).exp_().to(self.dtype)
 
     def pull(self, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Do as `Kernel` says."""
         x, y = self._in(self.k.dtype)
         wide_left, wide_right = left.to(x.dtype), right.to(x.dtype)
         by_x = apply_gradient(x, y, self.h, self.k, wide_right, self.epsilon, self.p).to(self.dtype)
@@ -360,12 +341,10 @@ class Streamed(Kernel):
         return (by_x * left[..., None]).sum(-2), (by_y * right[..., None]).sum(-2)
 
     def lse_rows(self, h: torch.Tensor, epsilon: float) -> torch.Tensor:
-        """Do as `Kernel` says."""
         x, y = self._in(torch.float64 if self.wide else self.dtype)
         return lse(x, y, h.to(x.dtype), epsilon, self.p).double()
 
     def lse_columns(self, k: torch.Tensor, epsilon: float) -> torch.Tensor:
-        """Do as `Kernel` says."""
         x, y = self._in(torch.float64 if self.wide else self.dtype)
         return lse(y, x, k.to(x.dtype), epsilon, self.p).double()
 

@@ -261,16 +261,16 @@ def per_weight(
     bare = (weight <= 0) if present is None else (weight <= 0) & present
     result = torch.where(weight > 0, product / torch.where(weight > 0, weight, 1), 0)
     for item in bare.any(-1).nonzero()[:, 0].tolist():
-        for places in bare[item].nonzero()[:, 0].split(256):
+        for index in bare[item].nonzero()[:, 0].split(256):
             # Exponents are bounded, since the potentials fit them.
-            result[item, places] = value(item, places, shares(p, item, places, transposed)).to(result.dtype)
+            result[item, index] = value(item, index, shares(p, item, index, transposed)).to(result.dtype)
     return result
 
 
-def shares(p: Solution, item: int, places: torch.Tensor, transposed: bool) -> torch.Tensor:
+def shares(p: Solution, item: int, index: torch.Tensor, transposed: bool) -> torch.Tensor:
     """`b_j e_ij` for some i and all j, float64."""
     potential, other, weight = (p.g, p.f, p.a) if transposed else (p.f, p.g, p.b)
-    exponent = (potential[item, places, None] + other[item] - p.kernel.some(item, places, transposed)) / p.epsilon
+    exponent = (potential[item, index, None] + other[item] - p.kernel.some(item, index, transposed)) / p.epsilon
     return torch.where(weight[item] > 0, exponent, -torch.inf).exp() * weight[item].double()
 
 

@@ -76,6 +76,16 @@ def test_samples_are_uniform() -> None:
     assert drawn.points[drawn.face == 0].mean(0)[0] == pytest.approx(4 / 3, abs=5 * 0.943 / math.sqrt(7200))
     assert torch.equal(drawn.points, sample_mesh(mesh, 9000).points)
     assert torch.allclose(drawn.normals, mesh.face_normals[drawn.face])
+    corners = mesh.vertices[mesh.faces[drawn.face]]
+    assert torch.allclose(drawn.points, (drawn.barycentric[..., None] * corners).sum(1), atol=1e-6)
+
+
+def test_faces_found_elsewhere_give_the_same_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh, points = soup(60), 3 * torch.randn(300, 3, dtype=torch.float64)
+    exact = closest_on_mesh(points, mesh)
+    monkeypatch.setattr("geodiff.atlas.proximity._by_open3d", lambda x, mesh: exact.face)
+    for one, other in zip(closest_on_mesh(points, mesh, rounded=True), exact, strict=True):
+        assert torch.allclose(one, other, atol=ROUNDING)
 
 
 def test_parallel_planes() -> None:

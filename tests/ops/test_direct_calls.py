@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import geodiff as gd
 from geodiff import ops
@@ -34,7 +36,22 @@ def put(name: str, argument: str, value: float, at: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", SOUND)
 def test_sound_arguments_pass(name: str) -> None:
-    getattr(OPS, name.split("#")[0])(*SOUND[name])
+    """Numbers come out, the same each time and of the shapes foretold; what went in is as it was."""
+    op = getattr(OPS, name.split("#")[0])
+    before = [value.clone() if isinstance(value, torch.Tensor) else value for value in SOUND[name]]
+    found, again = tensors(op(*SOUND[name])), tensors(op(*before))
+    for old, new in zip(before, SOUND[name], strict=True):
+        assert torch.equal(old, new) if isinstance(old, torch.Tensor) else old == new
+    for one, other in zip(found, again, strict=True):
+        assert torch.equal(one, other) and not bool(one.isnan().any())
+    assert any(bool((one != 0).any()) for one in found if one.numel())
+    with FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(allow_dynamic_output_shape_ops=True)) as mode:
+        foretold = tensors(
+            op(*[mode.from_tensor(value) if isinstance(value, torch.Tensor) else value for value in before])
+        )
+    for one, fake in zip(found, foretold, strict=True):
+        assert one.dtype == fake.dtype and one.dim() == fake.dim()
+        assert all(n == m for n, m in zip(one.shape, fake.shape, strict=True) if isinstance(m, int))
 
 
 # Indices beyond what there is: (op, argument, value, message).

@@ -29,15 +29,24 @@ def test_a_camera_with_a_gradient_is_warned_of_once(field: str, coverage: str) -
 
 
 def test_nobody_else_is_warned() -> None:
-    mesh = gd.icosphere(1)
-    gd.Renderer(8, coverage="contour")(mesh, camera())
-    gd.Renderer(8)(mesh, camera(None))
-    gd.Renderer(8)(mesh.with_vertices(mesh.vertices.clone().requires_grad_()), camera(None))
-    with torch.no_grad():
-        gd.Renderer(8)(mesh, camera())
+    mesh, fixed = gd.icosphere(1), camera(None)
+    moving = mesh.with_vertices(mesh.vertices.clone().requires_grad_())
     quiet = gd.Renderer(8)
     quiet.warn_of_bias = False
-    quiet(mesh, camera())
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        contour = gd.Renderer(8, coverage="contour")(mesh, camera()).alpha
+        plain = gd.Renderer(8)(mesh, fixed).alpha
+        shape = gd.Renderer(8)(moving, fixed).alpha
+        with torch.no_grad():
+            watched = gd.Renderer(8)(mesh, camera()).alpha
+        silenced = quiet(mesh, camera()).alpha
+    assert told == []
+    assert contour.requires_grad and shape.requires_grad and silenced.requires_grad
+    assert not plain.requires_grad and not watched.requires_grad
+    for alpha in (shape, watched, silenced):
+        assert torch.equal(alpha, plain)
+    assert plain[3:5, 3:5].min() > 0.9 > 0.1 > plain[0].max()  # a ball in the middle
 
 
 def test_what_it_is_about() -> None:

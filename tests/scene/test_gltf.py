@@ -433,9 +433,9 @@ def test_meshopt(tmp_path: pathlib.Path) -> None:
         (lambda t: t["nodes"][0].update(children=[0]), r"no triangles in its scene"),
         (
             lambda t: t.update(nodes=[{"children": [1]}, {"children": [1]}], scenes=[{"nodes": [0]}]),
-            r"hangs in two places",
+            r"hangs from two others",
         ),
-        (lambda t: t["nodes"][0].update(scale=[1e400, 1, 1]), r"a node at no finite place"),
+        (lambda t: t["nodes"][0].update(scale=[1e400, 1, 1]), r"a node with a transform that is not finite"),
         (lambda t: t["nodes"][0].update(rotation="x"), r"Is it damaged"),
         (lambda t: t["meshes"][0]["primitives"][0].update(mode=9), r"a primitive of mode 9"),
         (lambda t: t["meshes"][0]["primitives"][0].update(mode=[]), r"a primitive of mode \[\]"),

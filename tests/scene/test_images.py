@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images as cameras and programs write them; the pixels that went in are what comes out."""
 
+import contextlib
 import io
 import json
 import pathlib
@@ -153,6 +154,54 @@ def test_masks_of_labels(tmp_path: pathlib.Path, bits: int) -> None:
     assert label_scale(torch.zeros(0)) == 1.0
     # One image of a set that shows very little, as others show more, keeps its numbers.
     assert label_scale(torch.tensor([[0, 1 / 255], [0.5, 1]])) == 1.0
+
+
+def test_one_mask_of_labels_among_others() -> None:
+    hard = torch.tensor([[0.0, 1.0], [1.0, 1.0]])
+    labels, empty = torch.tensor([[0.0, 1.0], [0.0, 0.0]]) / 255, torch.zeros(2, 2)
+    masks = torch.stack((hard, labels, empty))
+    assert torch.equal((masks * label_scale(masks))[1], labels * 255)
+    assert torch.equal((masks * label_scale(masks))[::2], masks[::2])
+    soft = torch.stack((hard / 2, labels, empty))
+    with pytest.warns(UserWarning, match="PosedImages.load: 1 of 3 masks hold only 0 and 1, among soft ones"):
+        assert torch.equal(soft * label_scale(soft), soft)
+
+
+# --- colours that do not fit ------------------------------------------------------------
+
+
+SQUARE = torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]), torch.tensor([[0, 1, 2], [0, 2, 3]])
+BRIGHT = torch.tensor([[2.0, 0, 0], [0, 1.001, 0], [0, -0.001, 1], [-0.5, 0.4, 0.6]])
+LOST = {"vertex_colors": BRIGHT, "face_colors": BRIGHT[::3], "texture": BRIGHT.reshape(2, 2, 3)}
+
+
+@pytest.mark.parametrize("name", LOST)
+@pytest.mark.parametrize("ending", ["ply", "glb", "obj"])
+def test_colours_that_are_clipped(tmp_path: pathlib.Path, name: str, ending: str) -> None:
+    """Two numbers are outside; those beyond by less than half a byte are rounded, not clipped."""
+    mesh = gd.Mesh(*SQUARE, **{name: LOST[name]}, uv=SQUARE[0][:, :2] if name == "texture" else None)
+    kept = ending == "obj" and name != "texture"  # as floating point
+    if ending == "ply" and name == "texture":
+        return  # left out, with a warning of its own
+    match = rf"(to_trimesh|Mesh.save): colours outside of \[0, 1\] are clipped: 2 of .* of {name}, .* -0.5 to 2$"
+    with contextlib.nullcontext() if kept else pytest.warns(UserWarning, match=match) as told:
+        mesh.save(tmp_path / f"a.{ending}")
+    loaded = getattr(gd.Mesh.load(tmp_path / f"a.{ending}"), name)
+    loaded = loaded.image if name == "texture" else loaded
+    expected = LOST[name] if kept else LOST[name].clamp(0, 1)
+    assert torch.allclose(loaded[..., :3], expected, atol=0.5 / 255 + 1e-6)
+    if told is not None:
+        assert len(told) == 1
+
+
+def test_several_colours_are_told_of_at_once(tmp_path: pathlib.Path) -> None:
+    mesh = gd.Mesh(*SQUARE, uv=SQUARE[0][:, :2], **LOST)
+    match = "2 of 12 numbers of vertex_colors.*; 2 of 6 numbers of face_colors.*; 2 of 12 numbers of texture"
+    with pytest.warns(UserWarning, match=match) as told:
+        mesh.save(tmp_path / "a.glb")
+    assert len(told) == 1
+    with pytest.warns(UserWarning, match=r"to_trimesh: colours .*: 1 of 3 numbers of material, .* from 0 to 3"):
+        gd.Mesh(*SQUARE, material=gd.Material(diffuse=(3.0, 0.0, 1.0))).to_trimesh()
 
 
 @pytest.mark.parametrize("name", ["img/A", "img\\A", "./img/A.png", "img/A.PNG", "img\\A.png"])

@@ -2,6 +2,7 @@
 """Damaged 3dm, IGES and STEP files: named, even where the library would read round the damage."""
 
 import pathlib
+from collections.abc import Callable
 
 import pytest
 
@@ -93,3 +94,85 @@ def test_iges_with_other_knots_than_it_says(tmp_path: pathlib.Path) -> None:
         path.write_text(changed)
         with pytest.raises(ValueError, match=rf"broken.igs \(root 1, IGES 126 \(BSplineCurve\): {message}"):
             load_here(path)
+
+
+Lines = list[str]
+
+
+def section(lines: Lines, letter: str) -> int:
+    return next(i for i, line in enumerate(lines) if line[72] == letter)
+
+
+def dropped(lines: Lines, letter: str, offset: int) -> Lines:
+    at = section(lines, letter) + offset
+    return lines[:at] + lines[at + 1 :]
+
+
+def moved(lines: Lines, letter: str, offset: int) -> Lines:
+    at = section(lines, letter) + offset
+    return [*lines[:at], lines[at + 1], lines[at], *lines[at + 2 :]]
+
+
+def written(lines: Lines, letter: str, offset: int, column: int, text: str) -> Lines:
+    at = section(lines, letter) + offset
+    lines = list(lines)
+    lines[at] = lines[at][:column] + text + lines[at][column + len(text) :]
+    return lines
+
+
+def numbered(lines: Lines) -> Lines:
+    counts: dict[str, int] = {}
+    for i, line in enumerate(lines):
+        counts[line[72]] = counts.get(line[72], 0) + 1
+        lines[i] = line[:73] + f"{counts[line[72]]:7d}"
+    return lines
+
+
+CONTRADICTIONS: dict[str, tuple[Callable[[Lines], Lines], str]] = {
+    "a line less": (lambda some: dropped(some, "P", 5), "directory entry 1 has parameters in lines 1 to"),
+    "the same, numbered": (
+        lambda some: numbered(dropped(some, "P", 5)),
+        "directory entry 1 has parameters in lines 1 to",
+    ),
+    "lines swapped": (lambda some: moved(some, "P", 5), "line 6 of section P is not in its order"),
+    "half an entry": (lambda some: dropped(some, "D", 1), "its directory has half an entry"),
+    "an entry less": (lambda some: dropped(dropped(some, "D", 0), "D", 0), "directory entry 1 has parameters in lines"),
+    "another kind": (
+        lambda some: written(some, "D", 0, 0, "     128"),
+        "directory entry 1 is of kind 128 in one line and of another",
+    ),
+    "another kind twice": (
+        lambda some: written(written(some, "D", 0, 0, "     128"), "D", 1, 0, "     128"),
+        "directory entry 1 is of kind 128, and its parameters are not",
+    ),
+    "too few lines": (lambda some: written(some, "D", 3, 24, "       1"), r"\d+ lines of parameters belong to no"),
+    "no number": (lambda some: written(some, "D", 0, 8, "     1x1"), "directory entry 1 has '1x1' for a whole number"),
+    "fewer points": (lambda some: written(some, "P", 0, 0, "126,4"), "IGES 126 of directory entry 1: it has .* beyond"),
+}
+
+
+@pytest.mark.parametrize("change, message", CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_iges_that_contradicts_itself(tmp_path: pathlib.Path, change: Callable[[Lines], Lines], message: str) -> None:
+    """Open CASCADE reads most of these, as other curves."""
+    needs("igs")
+    path = tmp_path / "broken.igs"
+    save_splines(path, [make((6,), (3,)), make((4, 5), (2, 2), 3, True)])
+    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+    with pytest.raises(ValueError, match=rf"a sound file; got .*broken.igs \({message}"):
+        load_here(path)
+
+
+def test_iges_whose_lines_are_counted_wrong(tmp_path: pathlib.Path) -> None:
+    """Programs may do so, so it is a warning."""
+    needs("igs")
+    path, spline = tmp_path / "odd.igs", make((6,), (3,))
+    save_splines(path, spline)
+    lines = path.read_text().splitlines()
+    for changed, message in (
+        (written(lines, "T", 0, 8, "G      9"), "section G has 4 lines and should have 9: is the file damaged"),
+        (written(lines, "S", 0, 73, "      7"), "line 1 of section S has the number '7': is the file damaged"),
+    ):
+        path.write_text("\n".join(changed) + "\n")
+        with pytest.warns(UserWarning, match=message):
+            (back,) = load_here(path)
+        assert_same(back, spline)
