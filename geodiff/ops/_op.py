@@ -91,10 +91,16 @@ def for_twin(op: str, **tensors: torch.Tensor) -> bool:
 def ready(op: str, *arguments: Any) -> list[Any]:
     """Return an op's arguments, tensors contiguous, indices of the dtype that kernels read."""
     given = list(arguments)
-    for tensor in _contracts[op].tensors:
-        if given[tensor.place] is not None:
-            given[tensor.place] = as_kind(given[tensor.place], tensor.kind)
+    for place, kind in _kinds(op):
+        if given[place] is not None:
+            given[place] = as_kind(given[place], kind)
     return given
+
+
+@torch.compiler.assume_constant_result
+def _kinds(op: str) -> tuple[tuple[int, torch.dtype | None], ...]:
+    """The places of an op's tensors, and their dtypes if fixed."""
+    return _contracts[op].kinds
 
 
 def run(op: str, *arguments: Any) -> Any:
