@@ -97,6 +97,7 @@ class Contract:
         self.image = [place(name) for name in ("height", "width", "k") if kinds.get(name) == "int"]
         self.tensors = [_Tensor(name, place(name), text) for name, text in shapes.items() if name in kinds]
         self.places = [tensor.place for tensor in self.tensors]
+        self.kinds = tuple((tensor.place, tensor.kind) for tensor in self.tensors)
         self.real = next(tensor.place for tensor in self.tensors if tensor.kind is None)
         self.known: set[Any] = set()
 

@@ -92,10 +92,16 @@ def for_twin(op: str, **tensors: torch.Tensor) -> bool:
 def ready(op: str, *arguments: Any) -> list[Any]:
     """Return an op's arguments, tensors contiguous, indices of the dtype that kernels read."""
     given = list(arguments)
-    for tensor in _contracts[op].tensors:
-        if given[tensor.place] is not None:
-            given[tensor.place] = as_kind(given[tensor.place], tensor.kind)
+    for place, kind in _kinds(op):
+        if given[place] is not None:
+            given[place] = as_kind(given[place], kind)
     return given
+
+
+@torch.compiler.assume_constant_result
+def _kinds(op: str) -> tuple[tuple[int, torch.dtype | None], ...]:
+    """The places of an op's tensors, and their dtypes if fixed."""
+    return _contracts[op].kinds
 
 
 def run(op: str, *arguments: Any) -> Any:
@@ -245,10 +251,10 @@ def _formula(
         ctx.numbers = [values[i] for i in numbers]
 
     def autograd(ctx: Any, *upstream: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        if len(upstream) > 1 and all(upstream[i] is None for i in followed):
+            return (None,) * len(names)
         needs = ctx.needs_input_grad
         wants = [needs[i] for i in targets]
-        if all(upstream[i] is None for i in followed):
-            return (None,) * len(names)
         values = [*upstream, *ctx.saved_tensors, *ctx.numbers, wants]
         if twin is not None and torch.is_grad_enabled():
             known = dict(zip(order, values, strict=True))
@@ -261,8 +267,9 @@ def _formula(
             found = backward(*[values[i] for i in places])
             found = [found] if len(gradients) == 1 else found
         result: list[torch.Tensor | None] = [None] * len(names)
-        for place, gradient, want in zip(targets, found, wants, strict=True):
-            result[place] = gradient if want else None
+        for place, gradient in zip(targets, found, strict=True):
+            if needs[place]:
+                result[place] = gradient
         return tuple(result)
 
     return setup, autograd
