@@ -25,7 +25,8 @@ WITHOUT = {
     "scene.torus": "takes numbers",
     **dict.fromkeys(["splines.NURBS", "tasks.Display", "transport.LazyPlan"], "made by others, not by users"),
     "transport.SinkhornResult": "made by sinkhorn",
-    **dict.fromkeys((f"DescentSettings.{m}" for m in ("as_dict", "lr_at", "of", "scale_at")), "takes numbers"),
+    **dict.fromkeys((f"DescentSettings.{m}" for m in ("lr_at", "scale_at")), "takes numbers"),
+    **dict.fromkeys((f"Settings.{m}" for m in ("as_dict", "inputs", "of")), "takes numbers"),
     **dict.fromkeys(["FitMeshSettings.flatness_at"], "takes numbers"),
     **dict.fromkeys(
         ["tasks.fit_mesh", "tasks.fit_pose", "tasks.fit_nurbs", "tasks.sweep", "tasks.view"], "takes files"

@@ -231,6 +231,6 @@ CASES: dict[str, Case] = {
     " Charts.local_jacobian Charts.parameters Charts.subset Charts.with_parameters": _charts,
     "atlas.fit_charts FittedCharts.fitted_points FittedCharts.spread Atlas.from_fit": _fit_charts,
     "tasks.fit_atlas": _fit_atlas,
-    "Atlas.of Atlas.sample Atlas.normals Atlas.to_mesh Atlas.meshes Atlas.fitted_points": _atlas,
+    "Atlas.of Atlas.sample Atlas.normals Atlas.to_mesh Atlas.meshes Members.fitted_points": _atlas,
     "atlas.surface_metrics SurfaceMetrics.as_dict": _metrics,
 }

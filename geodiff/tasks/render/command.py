@@ -3,7 +3,7 @@
 
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,12 +76,16 @@ def render_command(
     given = Mesh.load(mesh)
     if output is not None:
         maps: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
-        images = render_views(given, views=views or 24, size=size or 64, progress=True, maps=maps, **options)
+        images = render_views(
+            given, views=24 if views is None else views, size=size or 64, progress=True, maps=maps, **options
+        )
         with output_folder(_WHERE, output):  # images and maps are of one run
-            before = _written(output)
+            before = _listed(output)
+            before |= _maps(OUTPUTS, before)
             path = images.save(output, alpha_bits=16 if opaque else alpha_bits)
             folders = appearance.write_maps(output, images.names, maps)
-            left = sorted(before - _written(output) - {f"{kind}/{n}" for kind in maps for n in images.names})
+            left = sorted(before - _listed(output) - _maps(wanted, images.names))
+            left = [name for name in left if (output / name).is_file()]
         yield f"{len(images)} images of {images.image_size[0]}×{images.image_size[1]}: {path}"
         for folder in folders:
             yield f"  {folder.name:13} {folder}"
@@ -94,16 +98,19 @@ def render_command(
         yield f"{frames} frames: {animate}"
 
 
-def _written(folder: pathlib.Path) -> set[str]:
-    """Name the files that are there of the images that a transforms.json lists, and of further outputs of those."""
+def _listed(folder: pathlib.Path) -> set[str]:
+    """Name the images and masks of a folder's transforms.json."""
     try:
         frames = json.loads((folder / "transforms.json").read_text(encoding="utf-8"))["frames"]
-        listed = {str(frame[name]) for frame in frames for name in ("file_path", "mask_path") if name in frame}
+        return {str(frame[name]) for frame in frames for name in ("file_path", "mask_path") if name in frame}
     except (OSError, ValueError, KeyError, TypeError):  # nothing that is known
         return set()
-    stems = [pathlib.PurePosixPath(path).stem for path in listed]
-    maps = {f"{kind}/{stem}.{ending}" for kind in OUTPUTS for stem in stems for ending in ("npy", "png")}
-    return {path for path in listed | maps if (folder / path).is_file()}
+
+
+def _maps(kinds: Iterable[str], images: Iterable[str]) -> set[str]:
+    """Name the files of further outputs of images."""
+    stems = {pathlib.PurePosixPath(name).name.removesuffix(".png") for name in images}
+    return {f"{kind}/{stem}.{ending}" for kind in kinds for stem in stems for ending in ("npy", "png")}
 
 
 def _lights(ambient: float | None, light: Sequence[tuple[float, float, float, float]]) -> list[Light] | None:

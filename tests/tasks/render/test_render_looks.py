@@ -265,11 +265,9 @@ def test_files_of_a_former_run_are_told(tmp_path: pathlib.Path) -> None:
     assert "Of a former" not in run(*call, "--views", 4, "--outputs", "depth,normal", "--alpha-bits", 16)
     (out / "images" / "own.png").write_bytes(b"of somebody else's")
     said = run(*call, "--views", 3, "--outputs", "depth")
-    # An image, its mask and its depth, twice; all normals; and the masks of the other three.
-    assert (
-        f"Of a former run, and no longer in transforms.json: {2 + 2 + 8 + 3} files such as {out / 'normal' / '003.png'}"
-        in said
-    )
+    # An image, all masks, a depth and all normals, both in two formats.
+    left = f"{1 + 4 + 2 + 8} files such as {out / 'normal' / '003.png'}"
+    assert f"Of a former run, and no longer in transforms.json: {left}" in said
     assert (out / "images" / "003.png").exists() and len(gd.PosedImages.load(out)) == 3
     (out / "transforms.json").write_text("{}")
     assert "Of a former" not in run(*call, "--views", 1)
