@@ -189,7 +189,17 @@ def public() -> Iterator[tuple[str, Any]]:
 
 
 # What moves, shows or stores, the numbers of settings, and what does nothing but call an op.
-PLAIN = {"Topology", "SurfaceMetrics", "Display", "FitMeshSettings", "Coverage", "Faces", "Edges", "Contour"}
+PLAIN = {
+    "Topology",
+    "SurfaceMetrics",
+    "Display",
+    "FitMeshSettings",
+    "Coverage",
+    "Faces",
+    "Edges",
+    "Contour",
+    "SurfacePoints",
+}
 
 
 def test_every_public_entry_is_outside() -> None:

@@ -10,7 +10,7 @@ from geodiff.modes import outside_autocast
 from geodiff.ops import _op
 from geodiff.ops._checks import check_of_image, check_range
 from geodiff.reference.arguments import check_indices, check_packed
-from geodiff.reference.fragments import ORDERS, Fragments, Ranking, check_blend, check_fragments
+from geodiff.reference.fragments import ORDERS, FragmentMaps, Ranking, check_blend, check_fragments
 from geodiff.validation import fail
 
 _WEIGHT = ORDERS.index("weight")
@@ -42,7 +42,7 @@ def fragments(
     near: float = 1e-2,
     order: str = "depth",
     ranking: Ranking | None = None,
-) -> Fragments:
+) -> FragmentMaps:
     """Find k faces for every pixel: those that cover its centre, and those at most `blur` away from it in the image.
 
     A face is seen in the point of it that is nearest to the pixel centre in the image: where the face covers the
@@ -88,7 +88,7 @@ def fragments(
     unit = 1.0 if ranking is None else float(ranking.unit)
     model = (table, sharpness, k, *image_size, near, float(blur), ORDERS.index(order), unit)
     distance, barycentric, depth, face_id = _op.run("fragments", clip, faces, layout, *model)
-    return Fragments(face_id, distance, barycentric, depth)
+    return FragmentMaps(face_id, distance, barycentric, depth)
 
 
 def _forward(

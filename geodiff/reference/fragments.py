@@ -42,9 +42,6 @@ class FragmentMaps(NamedTuple):
     depth: torch.Tensor
 
 
-Fragments = FragmentMaps  # what `ops.fragments` still calls it
-
-
 class Ranking(NamedTuple):
     """How ``order="weight"`` weighs a fragment: `F(d)·exp(−depth·sharpness)`. Only its rank is taken from this.
 

@@ -7,7 +7,6 @@ from types import ModuleType
 
 import torch
 
-from geodiff.modes import outside_autocast
 from geodiff.reference.shading import unit
 from geodiff.scene.camera import Camera
 from geodiff.scene.light import AmbientLight, DirectionalLight, Light, PointLight
@@ -18,7 +17,6 @@ from geodiff.validation import common_batch, fail
 _PLAIN = Material()
 
 
-@outside_autocast
 class SurfacePoints:
     """P points seen on the surface of one mesh, in one image or a batch: what a shader makes colours of.
 
