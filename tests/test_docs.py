@@ -71,7 +71,6 @@ def test_the_glossary_names_what_there_is() -> None:
 
 # Two public things may have one name if it means the same of two kinds of things.
 SHARED = {
-    "Fragments": "of a mesh and a camera, and the op beneath",
     "box": "a mesh, and a spline",
     "closest_point": "of a mesh, and of a spline",
     "cylinder": "a mesh, and a spline",

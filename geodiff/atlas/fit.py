@@ -80,10 +80,10 @@ class FittedCharts:
 
     def fitted_points(self) -> torch.Tensor:
         """Where the charts of each point, weighted by trust, put it: (N, 3); outliers stay where they are."""
-        return consensus(self.predicted, self.weight, self.cover)
+        return mean_of_charts(self.predicted, self.weight, self.cover)
 
     def spread(self) -> torch.Tensor:
-        """Root mean square distance (N,) of the charts of a point from their consensus; 0 for outliers."""
+        """Root mean square distance (N,) of the charts of a point from their mean; 0 for outliers."""
         mean = self.fitted_points()[self.cover.point]
         square = (self.predicted - mean).square().sum(1).to(self.weight)
         zeros = square.new_zeros(len(self.cover.points))
@@ -91,7 +91,7 @@ class FittedCharts:
         return (zeros.index_add(0, self.cover.point, square * self.weight) / total.clamp(min=1e-300)).sqrt()
 
 
-def consensus(predicted: torch.Tensor, weight: torch.Tensor, patches: Cover) -> torch.Tensor:
+def mean_of_charts(predicted: torch.Tensor, weight: torch.Tensor, patches: Cover) -> torch.Tensor:
     """Weighted mean (N, 3) of what charts predict for each point; points without charts stay."""
     x = patches.points
     zeros = weight.new_zeros(len(x))
@@ -312,9 +312,9 @@ class Fitter:
         return place.center[chart] + place.scale[chart, None] * turned
 
     def _agreed(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Targets (M, 3) between the points and the consensus of their charts, and their weights (M,)."""
+        """Targets (M, 3) between the points and the mean of their charts, and their weights (M,)."""
         s = self.settings
-        mean = consensus(self._world(), self._trust(), self.cover)
+        mean = mean_of_charts(self._world(), self._trust(), self.cover)
         own = torch.ones(len(self.local))
         if s.robust and self.noise > 0:
             off = (self.cover.points - mean).norm(dim=1)

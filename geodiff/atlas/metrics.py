@@ -21,7 +21,7 @@ CURVE = tuple(np.round(np.linspace(0.0, 0.02, 81), 6).tolist())  # of the percen
 
 @dataclass(frozen=True)
 class Distances:
-    """Distances from each place of one surface to the nearest of another, relative to ``SurfaceMetrics.scale``."""
+    """Distances from each point of one surface to the nearest of another, relative to ``SurfaceMetrics.scale``."""
 
     mean: float
     rms: float
@@ -54,7 +54,7 @@ class SurfaceMetrics:
         scale: the length of 1: the diagonal of the true surface's box unless given.
         accuracy: from the output to the truth.
         completeness: from the truth to samples of the output.
-        normal_consistency: mean of |n·n'| between each place and the nearest of the other surface, the mean of both
+        normal_consistency: mean of |n·n'| between each point and the nearest of the other surface, the mean of both
             ways; None where either side has no normals.
         orientation: share of those with n·n' > 0; None likewise.
         f_score: by threshold: 2·P·R/(P + R), P the share of the output within the threshold of the truth, R the share
@@ -96,16 +96,16 @@ def surface_metrics(
 ) -> SurfaceMetrics:
     """Measure a recovered surface against the true one.
 
-    Accuracy runs from `samples` places of the output (all points, if it is a cloud) to the nearest of the truth, which
-    is a place on its triangles where it is a mesh; completeness from `samples` places of the truth to the nearest of
-    the output's places. So completeness has a floor: about half the spacing of the places, 0.5·√(area/samples).
+    Accuracy runs from `samples` points of the output (all points, if it is a cloud) to the nearest of the truth, which
+    is a point on its triangles where it is a mesh; completeness from `samples` points of the truth to the nearest of
+    the output's points. So completeness has a floor: about half the spacing of the points, 0.5·√(area/samples).
 
     Args:
         output: a mesh, or points (N, 3).
         truth: a mesh, or points (T, 3) such as a scan that was held out.
         output_normals: (N, 3) of an output that is points.
         truth_normals: (T, 3) of a truth that is points.
-        samples: places drawn of each mesh.
+        samples: points drawn of each mesh.
         thresholds: of the F-score, relative to `scale`, increasing or not.
         curve: thresholds of the percentage fitted, relative to `scale`.
         scale: world length that figures are relative to; None takes the diagonal of the truth's box.
@@ -127,18 +127,18 @@ def surface_metrics(
     for name, number in (("samples", samples), ("boundary_width", boundary_width)):
         if not number > 0:
             raise fail(where, name, "positive", str(number))
-    places, normals = _places(where, "output", output, output_normals, samples, seed)
-    true_places, true_normals = _places(where, "truth", truth, truth_normals, samples, seed + 1)
+    points, normals = _points(where, "output", output, output_normals, samples, seed)
+    true_points, true_normals = _points(where, "truth", truth, truth_normals, samples, seed + 1)
     if scale is None:
-        corners = truth.vertices if isinstance(truth, Mesh) else true_places
+        corners = truth.vertices if isinstance(truth, Mesh) else true_points
         scale = float((corners.detach().amax(0) - corners.detach().amin(0)).norm())
     if not 0 < scale < float("inf"):
         raise fail(where, "scale", "positive and finite", str(scale), "Is the truth a single point?")
 
     to_truth = (
-        closest_on_mesh(places, truth, rounded=True) if isinstance(truth, Mesh) else closest_of(places, true_places)
+        closest_on_mesh(points, truth, rounded=True) if isinstance(truth, Mesh) else closest_of(points, true_points)
     )
-    to_output = closest_of(true_places, places)
+    to_output = closest_of(true_points, points)
     there, back = to_truth.distance / scale, to_output.distance / scale
     consistency, orientation = None, None
     if normals is not None and true_normals is not None:
@@ -151,7 +151,7 @@ def surface_metrics(
         orientation = float(sum((c > 0).double().mean() for c in cosines) / 2)
     boundary = None
     if isinstance(truth, Mesh) and len(truth.boundary_edges):
-        boundary = boundary_metrics(true_places, to_output, to_truth, truth, boundary_width, scale)
+        boundary = boundary_metrics(true_points, to_output, to_truth, truth, boundary_width, scale)
     return SurfaceMetrics(
         scale=scale,
         accuracy=Distances.of(to_truth.distance, scale),
@@ -169,7 +169,7 @@ def surface_metrics(
 
 
 def boundary_metrics(
-    true_places: torch.Tensor,
+    true_points: torch.Tensor,
     to_output: ClosestPoints,
     to_truth: ClosestPoints,
     truth: Mesh,
@@ -179,40 +179,40 @@ def boundary_metrics(
     """Measure what happens along the open boundaries of the true surface, in a strip of `width`·`scale`.
 
     Args:
-        true_places: (T, 3) samples of the truth.
+        true_points: (T, 3) samples of the truth.
         to_output: from those to the output.
-        to_truth: from the output's places to the truth.
+        to_truth: from the output's points to the truth.
         truth: an open mesh.
         width: of the strip, relative to `scale`.
         scale: world length that figures are relative to.
 
     Returns:
         ``completeness`` and ``completeness_max``: from the truth's strip to the output; ``accuracy`` and
-        ``accuracy_max``: from the output whose nearest true place is in the strip, which is where a closed surface
+        ``accuracy_max``: from the output whose nearest true point is in the strip, which is where a closed surface
         balloons; ``overshoot``: how far the output reaches beyond the boundary, as the mean over the boundary's own
-        places of the farthest output that has its nearest true place there; ``worse``: the larger of the two means.
+        points of the farthest output that has its nearest true point there; ``worse``: the larger of the two means.
     """
     edge = truth.vertices.detach().cpu().double().numpy()[truth.boundary_edges.cpu().numpy()]
     step = np.linalg.norm(edge[:, 1] - edge[:, 0], axis=-1)
     count = np.maximum(np.ceil(step / (0.1 * width * scale)), 1).astype(np.int64)
     which = np.repeat(np.arange(len(edge)), count)
     part = (np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count) + 0.5) / count[which]
-    rim = edge[which, 0] + part[:, None] * (edge[which, 1] - edge[which, 0])
-    tree = cKDTree(rim)
+    border = edge[which, 0] + part[:, None] * (edge[which, 1] - edge[which, 0])
+    tree = cKDTree(border)
     reach = width * scale
 
-    def near(places: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        return tree.query(places.detach().cpu().double().numpy(), distance_upper_bound=reach)
+    def near(points: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        return tree.query(points.detach().cpu().double().numpy(), distance_upper_bound=reach)
 
-    inside = torch.from_numpy(np.isfinite(near(true_places)[0]))
+    inside = torch.from_numpy(np.isfinite(near(true_points)[0]))
     gap, index = near(to_truth.point)
     strip = np.isfinite(gap)
     missing = to_output.distance.cpu()[inside] / scale
     away = to_truth.distance.cpu().double().numpy()[strip] / scale
-    # Beyond the boundary, and only there, the nearest true place is on the boundary itself.
-    at_rim = gap[strip] < 0.1 * reach
-    farthest = np.full(len(rim), np.nan)
-    np.fmax.at(farthest, index[strip][at_rim], away[at_rim])
+    # Beyond the boundary, and only there, the nearest true point is on the boundary itself.
+    at_border = gap[strip] < 0.1 * reach
+    farthest = np.full(len(border), np.nan)
+    np.fmax.at(farthest, index[strip][at_border], away[at_border])
     result = {
         "completeness": float(missing.mean()) if len(missing) else 0.0,
         "completeness_max": float(missing.max()) if len(missing) else 0.0,
@@ -238,7 +238,7 @@ def closest_of(points: torch.Tensor, cloud: torch.Tensor) -> ClosestPoints:
     return ClosestPoints(nearest, index, corner, torch.from_numpy(distance).to(points))
 
 
-def _places(
+def _points(
     where: str, name: str, surface: Any, normals: torch.Tensor | None, samples: int, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     if isinstance(surface, Mesh):

@@ -36,13 +36,13 @@ def closest_on_mesh(points: torch.Tensor, mesh: Mesh, *, rounded: bool = False) 
     check_mesh(where, "mesh", mesh)
     # Far from the origin distances are differences of large numbers.
     vertices = mesh.vertices.detach().cpu().double()
-    place = anchor(vertices)
-    mesh, places = mesh.to("cpu").with_vertices(vertices - place), x.detach().cpu().double() - place
-    face = _by_open3d(places.numpy(), mesh) if rounded else None
+    origin = anchor(vertices)
+    mesh, local = mesh.to("cpu").with_vertices(vertices - origin), x.detach().cpu().double() - origin
+    face = _by_open3d(local.numpy(), mesh) if rounded else None
     with torch.no_grad():
-        found = closest_point(places, mesh) if face is None else on_faces(places, mesh.vertices, mesh.faces, face)
+        found = closest_point(local, mesh) if face is None else on_faces(local, mesh.vertices, mesh.faces, face)
     barycentric, distance = found.barycentric.to(x), found.distance.to(x)
-    return ClosestPoints((found.point + place).to(x), found.face.to(x.device), barycentric, distance)
+    return ClosestPoints((found.point + origin).to(x), found.face.to(x.device), barycentric, distance)
 
 
 def sample_mesh(mesh: Mesh, count: int, seed: int = 0) -> SurfaceSamples:
@@ -73,8 +73,8 @@ def sample_mesh(mesh: Mesh, count: int, seed: int = 0) -> SurfaceSamples:
     if not total > 0:
         raise fail(where, "mesh", "of positive area", "faces that are all degenerate")
     random = np.random.default_rng(seed)
-    places = (np.arange(count) + random.random(count)) / count * total
-    face = np.minimum(np.searchsorted(np.cumsum(area), places, side="right"), len(area) - 1)
+    reached = (np.arange(count) + random.random(count)) / count * total
+    face = np.minimum(np.searchsorted(np.cumsum(area), reached, side="right"), len(area) - 1)
     u, v = random.random((2, count))
     flip = u + v > 1
     u, v = np.where(flip, 1 - u, u), np.where(flip, 1 - v, v)

@@ -9,6 +9,9 @@ from torch import Tensor
 
 Array: TypeAlias = Tensor | NDArray[Any]
 
+def kernels() -> list[str]:
+    """Name the kernels."""
+
 def simd_level() -> str:
     """Name the SIMD level that the kernels use."""
 
@@ -30,6 +33,7 @@ class SilhouetteModel:
         distribution: int,
         is_reversed: bool,
         is_squared: bool,
+        coverage: str,
         scale: float,
         shift: float,
         shape: float,
@@ -38,7 +42,6 @@ class SilhouetteModel:
         tconorm: int,
         p: float,
         radius: float,
-        edges: bool,
     ) -> None: ...
 
 def silhouette_forward(

@@ -238,14 +238,16 @@ def _formula(
         values = (*inputs, output) if len(outputs) == 1 else (*inputs, *output)
         if constant:
             ctx.mark_non_differentiable(*(values[len(names) + i] for i in constant))
-        if len(upstreams) > 1:
-            ctx.set_materialize_grads(False)
+        if len(outputs) > 1:
+            ctx.set_materialize_grads(False)  # no zeros for constants
         ctx.save_for_backward(*(values[i] for i in tensors))
         ctx.numbers = [values[i] for i in numbers]
 
     def autograd(ctx: Any, *upstream: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         needs = ctx.needs_input_grad
         wants = [needs[i] for i in targets]
+        if all(upstream[i] is None for i in followed):
+            return (None,) * len(names)
         values = [*upstream, *ctx.saved_tensors, *ctx.numbers, wants]
         if twin is not None and torch.is_grad_enabled():
             known = dict(zip(order, values, strict=True))

@@ -18,7 +18,7 @@ from geodiff.readers.shapes import Damaged
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([EeDd][+-]?\d+)?")
 
 
-def checked(path: str) -> tuple[list[bytes], bytes | None, list[str]]:
+def verified(path: str) -> tuple[list[bytes], bytes | None, list[str]]:
     """Refuse an IGES file that contradicts itself, or has a spline in which something is no number: 0 otherwise.
 
     Returns:

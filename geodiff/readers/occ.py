@@ -70,7 +70,7 @@ def _read_iges(shapes: Shapes, path: str) -> None:
     from OCP.IGESControl import IGESControl_Controller, IGESControl_Reader
 
     IGESControl_Controller.Init_s()
-    header, whole, odd = iges.checked(path)
+    header, whole, odd = iges.verified(path)
     shapes.notes += odd
     if whole is None:
         reader = _opened(IGESControl_Reader(), path)

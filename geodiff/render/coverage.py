@@ -3,21 +3,17 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from geodiff import soft
-from geodiff.modes import outside_autocast
 from geodiff.ops.culling import radius_of
 from geodiff.render.view import View
 from geodiff.validation import choice, describe, fail
 
 
-@outside_autocast
-@dataclass(frozen=True)
-class Softness:
+class Softness(NamedTuple):
     """How soft edges are, and how faces are joined.
 
     Attributes:
@@ -37,7 +33,6 @@ class Softness:
         return radius_of(self.distribution, self.tconorm, self.scale, view.most_faces, self.max_error)
 
 
-@outside_autocast
 class Coverage:
     """How a mesh covers pixels: what alpha is, and how far from the mesh it may be above 0.
 
@@ -70,7 +65,8 @@ class Coverage:
     def reach(self, view: View, softness: Softness) -> float | None:
         """Return how far (NDC) outside all faces alpha may exceed `max_error`, which is how far colours are looked for.
 
-        None, as here: it is not known; then the search goes on until all pixels of such an alpha have a colour.
+        None, as here: it is not known; then the search goes on until all pixels of such an alpha have a colour (which
+        `torch.compile` cannot trace).
         """
         return None
 
@@ -78,7 +74,6 @@ class Coverage:
         return f"{type(self).__name__}()"
 
 
-@outside_autocast
 class Faces(Coverage):
     """Each face by itself, `⊥_f F(d(q, f)/τ)` (Petersen et al., "GenDR", 2022)."""
 
@@ -93,7 +88,6 @@ class Faces(Coverage):
         return softness.reach(view)
 
 
-@outside_autocast
 class Edges(Coverage):
     """Each face by its edges, `⊥_f Π_k F(d_k(q)/τ)` (Petersen et al., "Pix2Vex", 2019).
 
@@ -107,7 +101,6 @@ class Edges(Coverage):
         return _silhouette(view, softness, "edges")
 
 
-@outside_autocast
 class Contour(Coverage):
     """The outline, `F(d(q)/τ)`, d the signed distance to the boundary of the mesh's image. Takes no T-conorm."""
 

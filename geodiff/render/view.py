@@ -22,7 +22,6 @@ BACKENDS = {"kernel": ops, "reference": reference}
 """Who computes: the kernels, or their twins in plain torch."""
 
 
-@outside_autocast
 @dataclass(frozen=True, eq=False)
 class View:
     """What is seen: B images of a mesh, or of the meshes of a batch. Everything that renders takes one.
@@ -84,6 +83,7 @@ class View:
         """Where the faces and the vertices of each image begin in those of `mesh`, `(B, 2)`."""
         return self.layout.new_zeros(self.images, 2)
 
+    @outside_autocast
     def depth_ends(self) -> torch.Tensor:
         """Return the least and greatest depth (B, 2) of each image's vertices, from `near` on; 1 and 1 for no mesh.
 
@@ -97,6 +97,7 @@ class View:
         depth = depth.reshape(self.images, -1)
         return torch.stack([depth.amin(dim=1), depth.amax(dim=1)], dim=1)
 
+    @outside_autocast
     def surface_points(
         self, image: torch.Tensor, face: torch.Tensor, barycentric: torch.Tensor, lights: list[Light], **options: Any
     ) -> list[SurfacePoints]:
@@ -112,6 +113,7 @@ class View:
         seen = image, face, barycentric, partial(self.footprint, image, face, barycentric)
         return [SurfacePoints(self.mesh, self.camera, lights, self.batch, *seen, ops=self.ops, **options)]
 
+    @outside_autocast
     def footprint(self, image: torch.Tensor, face: torch.Tensor, barycentric: torch.Tensor) -> torch.Tensor:
         """Return what twice a face's area in the texture is multiplied with for its texels a sample, at each point.
 
@@ -126,7 +128,6 @@ class View:
             return w**3 / det.clamp(min=torch.finfo(det.dtype).tiny) * step**2
 
 
-@outside_autocast
 class _BatchView(View):
     """Of meshes of their own textures and sizes, each in one image."""
 
@@ -148,6 +149,7 @@ class _BatchView(View):
             [torch.stack([part.amin(), part.amax()]) if len(part) else part.new_ones(2) for part in parts]
         )
 
+    @outside_autocast
     def surface_points(
         self, image: torch.Tensor, face: torch.Tensor, barycentric: torch.Tensor, lights: list[Light], **options: Any
     ) -> list[SurfacePoints]:
@@ -205,15 +207,15 @@ def _warn_if_behind(where: str, view: View) -> None:
     clip, layout, near = view.clip, view.layout, view.camera.near
     if not looks_at_values(clip) or len(clip) == 0 or len(layout) == 0:
         return
-    with torch.no_grad():
-        if float(clip[:, 2].amin()) > near:  # as mostly: everything is in front
-            return
-        seen = (clip[:, 2] > near).to(torch.int64).cumsum(0)
-        starts = layout[:, 0]
-        ends = torch.cat([starts[1:], starts.new_tensor([len(clip)])])  # images follow each other
-        before = torch.where(starts > 0, seen[(starts - 1).clamp(min=0)], 0)
-        after = torch.where(ends > 0, seen[(ends - 1).clamp(min=0)], 0)
-        behind = ((after == before) & (ends > starts) & (layout[:, 2] > 0)).nonzero()[:, 0]
+    depth = clip.detach()[:, 2]
+    if depth.amin().item() > near:  # as mostly: everything is in front
+        return
+    seen = (depth > near).to(torch.int64).cumsum(0)
+    starts = layout[:, 0]
+    ends = torch.cat([starts[1:], starts.new_tensor([len(clip)])])  # images follow each other
+    before = torch.where(starts > 0, seen[(starts - 1).clamp(min=0)], 0)
+    after = torch.where(ends > 0, seen[(ends - 1).clamp(min=0)], 0)
+    behind = ((after == before) & (ends > starts) & (layout[:, 2] > 0)).nonzero()[:, 0]
     if len(behind):
         what = "the mesh is" if len(layout) == 1 else f"in {len(behind)} of {len(layout)} images the mesh is"
         warn(

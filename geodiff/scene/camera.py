@@ -150,9 +150,8 @@ class Camera(Saved):
         if up is None and looks_at_values(e) and bool((e.detach().cos().abs() < rounding).any()):
             expected = "other than ±90 where `up` is left out"
             got = "a camera at the pole, where +y has no direction in the image"
-            raise fail(
-                where, "elevation_deg", expected, got, "Pass up=(0, 0, -1), or whichever direction should be up."
-            )
+            fix = "Pass up=(0, 0, -1), or whichever direction should be up."
+            raise fail(where, "elevation_deg", expected, got, fix)
         backward = torch.stack(torch.broadcast_tensors(e.cos() * a.sin(), e.sin(), e.cos() * a.cos()), dim=-1)
         vector(where, "at", values["at"])
         values["up"] = backward.new_tensor([0.0, 1.0, 0.0]) if up is None else values["up"]

@@ -62,9 +62,8 @@ class PosedImages(Saved):
             images = images[..., :3]
             _unit_range(where, "images", images)
         if alpha is None:
-            raise fail(
-                where, "alpha", "given where `images` has no alpha channel", "None", "Pass the masks, or all ones."
-            )
+            expected = "given where `images` has no alpha channel"
+            raise fail(where, "alpha", expected, "None", "Pass the masks, or all ones.")
         alpha = floating(where, "alpha", as_tensor(where, "alpha", alpha), ("B", "H", "W"))
         _unit_range(where, "alpha", alpha)
         if images is not None and images.shape[:3] != alpha.shape:
@@ -106,9 +105,8 @@ class PosedImages(Saved):
     def __getitem__(self, index: slice | Sequence[int] | torch.Tensor) -> "PosedImages":
         """Select a subset by slice, list or tensor of numbers."""
         if isinstance(index, int):
-            raise fail(
-                "PosedImages", "index", "a slice, list or tensor", index, f"Use [{index}:{index} + 1].", TypeError
-            )
+            fix = f"Use [{index}:{index} + 1]."
+            raise fail("PosedImages", "index", "a slice, list or tensor", index, fix, TypeError)
         chosen = torch.arange(len(self))[index if isinstance(index, slice) else torch.as_tensor(index)]
         images = None if self.images is None else self.images[chosen]
         return PosedImages(images, self.alpha[chosen], self.cameras[chosen], [self.names[i] for i in chosen.tolist()])
@@ -132,12 +130,8 @@ class PosedImages(Saved):
             raise fail("PosedImages.split", "train_indices", f"in [0, {len(self)})", str(chosen.tolist()))
         keep[chosen] = True
         if int(keep.sum()) != len(chosen) or bool(keep.all()) or not bool(keep.any()):
-            raise fail(
-                "PosedImages.split",
-                "train_indices",
-                f"different, at least one and fewer than all {len(self)}",
-                str(chosen.tolist()),
-            )
+            expected = f"different, at least one and fewer than all {len(self)}"
+            raise fail("PosedImages.split", "train_indices", expected, str(chosen.tolist()))
         return self[keep.nonzero()[:, 0]], self[(~keep).nonzero()[:, 0]]
 
     def hold_out(self, every: int = 6) -> tuple["PosedImages", "PosedImages"]:
@@ -272,13 +266,10 @@ class PosedImages(Saved):
                 raise fail("PosedImages.load", "frames", "given a `file_path` each", f"frame {i} without in {path}")
             color, alpha = _picture(path, frame, opaque, allow_outside)
             if size is not None and alpha.shape != size:
-                raise fail(
-                    "PosedImages.load",
-                    "frames",
-                    f"images of one size, {size[0]}×{size[1]} like the first",
-                    f"{alpha.shape[0]}×{alpha.shape[1]} in {frame['file_path']}",
-                    "Resize or crop them, and their intrinsics, first.",
-                )
+                expected = f"images of one size, {size[0]}×{size[1]} like the first"
+                got = f"{alpha.shape[0]}×{alpha.shape[1]} in {frame['file_path']}"
+                fix = "Resize or crop them, and their intrinsics, first."
+                raise fail("PosedImages.load", "frames", expected, got, fix)
             size = (alpha.shape[0], alpha.shape[1])
             colors.append(color)
             alphas.append(alpha)
@@ -313,14 +304,9 @@ def _json_file(path: pathlib.Path) -> pathlib.Path:
         )
         if len(found) != 1:
             names = ", ".join(file.name for file in found) or "none"
-            raise fail(
-                "PosedImages.load",
-                "path",
-                "a folder with a transforms.json",
-                f"{path} with {names}",
-                "Name the file itself." if found else "Images need their cameras: write them with PosedImages.save.",
-                ValueError if found else FileNotFoundError,
-            )
+            expected, got = "a folder with a transforms.json", f"{path} with {names}"
+            fix = "Name the file itself." if found else "Images need their cameras: write them with PosedImages.save."
+            raise fail("PosedImages.load", "path", expected, got, fix, ValueError if found else FileNotFoundError)
         return found[0]
     if not os.path.isfile(path):
         raise fail("PosedImages.load", "path", "a file or folder that exists", str(path), error=FileNotFoundError)
@@ -370,12 +356,8 @@ def _picture(
         # A mask may be a cut-out picture, a grey one, or a grey one saved in colour.
         alpha = mask[..., 3] if mask.shape[-1] == 4 else mask[..., :3].mean(-1)
         if alpha.shape != color.shape[:2]:
-            raise fail(
-                where,
-                "mask_path",
-                f"of the size {color.shape[0]}×{color.shape[1]} of its image",
-                f"{alpha.shape[0]}×{alpha.shape[1]} in {frame['mask_path']}",
-            )
+            expected = f"of the size {color.shape[0]}×{color.shape[1]} of its image"
+            raise fail(where, "mask_path", expected, f"{alpha.shape[0]}×{alpha.shape[1]} in {frame['mask_path']}")
         return color, alpha
     if image.shape[-1] == 4:
         return color, image[..., 3]
@@ -383,13 +365,9 @@ def _picture(
         return color, image[..., 0]
     if opaque:
         return color, torch.ones_like(image[..., 0])
-    raise fail(
-        where,
-        "frames",
-        "images with an alpha channel or a `mask_path`",
-        f"colour without either in {frame['file_path']}",
-        "Add masks, or pass opaque=True if the object fills every image.",
-    )
+    got = f"colour without either in {frame['file_path']}"
+    fix = "Add masks, or pass opaque=True if the object fills every image."
+    raise fail(where, "frames", "images with an alpha channel or a `mask_path`", got, fix)
 
 
 def _number(lens: dict[str, Any], key: str, file: str) -> float | None:
@@ -412,24 +390,15 @@ def _intrinsics(lens: dict[str, Any], size: tuple[int, int], file: str) -> torch
         )
     bent = [key for key in _DISTORTION if _number(lens, key, file)]
     if bent:
-        raise fail(
-            where,
-            ", ".join(bent),
-            "0, as lens distortion is not modelled",
-            f"{', '.join(str(lens[key]) for key in bent)} in {file}",
-            "Undistort the images first, for example with COLMAP's image_undistorter.",
-        )
+        got = f"{', '.join(str(lens[key]) for key in bent)} in {file}"
+        fix = "Undistort the images first, for example with COLMAP's image_undistorter."
+        raise fail(where, ", ".join(bent), "0, as lens distortion is not modelled", got, fix)
     height, width = size
     for key, side in (("w", width), ("h", height)):
         stated = _number(lens, key, file)
         if stated is not None and stated != side:
-            raise fail(
-                where,
-                key,
-                f"{side}, the size of the images",
-                f"{stated:g} in {file}",
-                "Were the images resized? Scale fl_x, fl_y, cx, cy, w and h too.",
-            )
+            fix = "Were the images resized? Scale fl_x, fl_y, cx, cy, w and h too."
+            raise fail(where, key, f"{side}, the size of the images", f"{stated:g} in {file}", fix)
 
     def focal(length: str, angle: str, side: int) -> float | None:
         pixels, radians = _number(lens, length, file), _number(lens, angle, file)
@@ -440,12 +409,8 @@ def _intrinsics(lens: dict[str, Any], size: tuple[int, int], file: str) -> torch
     fx, fy = focal("fl_x", "camera_angle_x", width), focal("fl_y", "camera_angle_y", height)
     fx, fy = fy if fx is None else fx, fx if fy is None else fy
     if fx is None or fy is None or fx <= 0 or fy <= 0:
-        raise fail(
-            where,
-            "path",
-            "a transforms.json with positive `fl_x` (pixels) or `camera_angle_x` (radians, in (0, π))",
-            f"{file} without",
-        )
+        expected = "a transforms.json with positive `fl_x` (pixels) or `camera_angle_x` (radians, in (0, π))"
+        raise fail(where, "path", expected, f"{file} without")
     cx, cy = _number(lens, "cx", file), _number(lens, "cy", file)
     cx, cy = 0.5 * width if cx is None else cx, 0.5 * height if cy is None else cy
     return torch.tensor([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]], dtype=torch.float64)
@@ -466,11 +431,7 @@ def _matrix(value: Any, file: str) -> torch.Tensor:
     error_size = float((r @ r.mT - torch.eye(3, dtype=torch.float64)).abs().max())
     last_row = matrix[3].tolist()
     if error_size > _RIGID or float(torch.linalg.det(r)) < 0 or last_row != [0.0, 0.0, 0.0, 1.0]:
-        raise fail(
-            where,
-            "transform_matrix",
-            "rigid: a rotation (determinant +1) and a translation",
-            f"{file}: R Rᵀ off by {error_size:.3g}, determinant {float(torch.linalg.det(r)):.3g}, last row {last_row}",
-            "Divide scales out, and mirror left-handed poses together with their images.",
-        )
+        got = f"{file}: R Rᵀ off by {error_size:.3g}, determinant {float(torch.linalg.det(r)):.3g}, last row {last_row}"
+        fix = "Divide scales out, and mirror left-handed poses together with their images."
+        raise fail(where, "transform_matrix", "rigid: a rotation (determinant +1) and a translation", got, fix)
     return matrix

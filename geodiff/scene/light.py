@@ -151,13 +151,9 @@ def as_lights(where: str, lights: Any, batch: tuple[int, ...]) -> list[Light]:
         raise fail(where, "lights", "a light or a sequence of lights", lights, fix, TypeError)
     for light in lights:
         if not broadcasts_to(light.batch_shape, batch):
-            raise fail(
-                where,
-                "lights",
-                f"without a batch, or of one that broadcasts to the images' {tuple(batch)}",
-                f"{type(light).__name__} of batch {tuple(light.batch_shape)}",
-                "Give one light an image, or a single one for all.",
-            )
+            expected = f"without a batch, or of one that broadcasts to the images' {tuple(batch)}"
+            got = f"{type(light).__name__} of batch {tuple(light.batch_shape)}"
+            raise fail(where, "lights", expected, got, "Give one light an image, or a single one for all.")
     return list(lights)
 
 

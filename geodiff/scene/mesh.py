@@ -266,6 +266,13 @@ class Mesh(Saved):
         fields.update(changes)
         return Mesh(faces=fields.pop("topology", self.topology), **fields)
 
+    def _changed(self, **changes: Any) -> "Mesh":
+        """Do as `_replace`; the rest was checked when it came in, and training loops come here at every step."""
+        mesh = copy.copy(self)
+        vars(mesh).update(changes)
+        attributes.check_batch(mesh)
+        return mesh
+
     def with_vertices(self, vertices: Any) -> "Mesh":
         """Return the mesh with other positions (..., V, 3), which keeps its faces, its attributes and their caches."""
         vertices = as_tensor("Mesh.with_vertices", "vertices", vertices)
@@ -273,12 +280,7 @@ class Mesh(Saved):
         attributes.same_device("vertices", vertices, self.vertices)
         if vertices.dtype != self.dtype:
             return self._replace(vertices=vertices)
-        # The rest was checked when it came in; training loops come here at every step.
-        mesh = copy.copy(self)
-        mesh.vertices = vertices
-        mesh._cache, mesh._cache_version = {}, -1
-        attributes.check_batch(mesh)
-        return mesh
+        return self._changed(vertices=vertices, _cache={}, _cache_version=-1)
 
     def with_attributes(self, **changes: Any) -> "Mesh":
         """Return the mesh with some of vertex_colors, uv, uv_faces, face_colors, texture and material replaced.
@@ -292,12 +294,7 @@ class Mesh(Saved):
         if list(changes) == ["texture"] and changes["texture"] is not None and self.uv is not None:
             texture = attributes.checked(self.topology, self.vertices, changes)["texture"]
             if texture.dtype == self.dtype:
-                # As in `with_vertices`: the rest was checked when it came in.
-                mesh = copy.copy(self)
-                mesh.texture = texture
-                mesh._cache = dict(self._cache)
-                attributes.check_batch(mesh)
-                return mesh
+                return self._changed(texture=texture, _cache=dict(self._cache))
         return self._replace(**changes)
 
     def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:
@@ -324,22 +321,22 @@ class Mesh(Saved):
 
     def translated(self, offset: Any) -> "Mesh":
         """Return the mesh moved by ``offset`` (..., 3); a batch of offsets gives a batch of meshes."""
-        return transforms.translated(self, offset)
+        return self.with_vertices(transforms.translated(self.vertices, offset))
 
     def scaled(self, factor: Any) -> "Mesh":
         """Return the mesh scaled about the origin by a number, (..., 1) even factors or (..., 3) along x, y and z.
 
         An odd count of negative factors turns the mesh inside out: see ``flipped``.
         """
-        return transforms.scaled(self, factor)
+        return self.with_vertices(transforms.scaled(self.vertices, factor))
 
     def rotated(self, rotation: Any) -> "Mesh":
         """Return the mesh turned about the origin: x ↦ R x for ``rotation`` R (..., 3, 3)."""
-        return transforms.rotated(self, rotation)
+        return self.with_vertices(transforms.rotated(self.vertices, rotation))
 
     def transformed(self, matrix: Any) -> "Mesh":
         """Return the mesh under the affine map x ↦ A x + t with ``matrix`` [[A, t], [0, 1]] of shape (..., 4, 4)."""
-        return transforms.transformed(self, matrix)
+        return self.with_vertices(transforms.transformed(self.vertices, matrix))
 
     def normalized(self, kind: str = "box") -> "Mesh":
         """Return each mesh moved so that its bounding box is centred on the origin, and scaled evenly.
@@ -350,11 +347,12 @@ class Mesh(Saved):
         Raises:
             ValueError: an unknown kind, or a mesh without extent.
         """
-        return transforms.normalized(self, kind)
+        return self.with_vertices(transforms.normalized(self.vertices, kind))
 
     def flipped(self) -> "Mesh":
         """Return the mesh with the winding of every face, hence its normals, reversed."""
-        return transforms.flipped(self)
+        uv_faces = None if self.uv_faces is None or self.uv_faces is self.faces else self.uv_faces.flip(-1)
+        return self._replace(topology=Topology(self.faces.flip(-1), self.num_vertices), uv_faces=uv_faces)
 
     def subdivided(self, times: int = 1) -> "Mesh":
         """Return the mesh with each triangle cut into four, ``times`` times; see ``subdivision.subdivided``."""
@@ -423,9 +421,7 @@ class Mesh(Saved):
     @property
     def bounds(self) -> torch.Tensor:
         """(..., 2, 3) least and greatest coordinates over the vertices; where several tie they share the gradient."""
-        if self.num_vertices == 0:
-            raise fail("Mesh.bounds", "mesh", "of at least one vertex", "none")
-        return torch.stack((self.vertices.amin(-2), self.vertices.amax(-2)), dim=-2)
+        return transforms.bounds(self.vertices)
 
     def laplacian(self, kind: str = "uniform", normalized: bool = False) -> torch.Tensor:
         """Return the sparse (V, V) Laplacian, "uniform" or "cotangent". See ``quantities.laplacian``."""

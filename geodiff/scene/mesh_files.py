@@ -149,9 +149,8 @@ def from_trimesh(mesh: trimesh.Trimesh, dtype: torch.dtype = torch.float32) -> M
         Mesh(vertices=(8, 3), faces=(12, 3), float32, cpu)
     """
     if not isinstance(mesh, trimesh.Trimesh):
-        raise fail(
-            "from_trimesh", "mesh", "a trimesh.Trimesh", mesh, "Join the meshes of a Scene with .to_mesh().", TypeError
-        )
+        fix = "Join the meshes of a Scene with .to_mesh()."
+        raise fail("from_trimesh", "mesh", "a trimesh.Trimesh", mesh, fix, TypeError)
     attributes: dict[str, Any] = {}
     visual: Any = mesh.visual
     if visual.kind == "vertex":

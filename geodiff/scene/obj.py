@@ -45,18 +45,13 @@ def load_obj(path: pathlib.Path, dtype: torch.dtype = torch.float32, allow_outsi
     uv = _numbers(path, lines, np.flatnonzero(kind == "vt"), 1)
     face_lines = np.flatnonzero(kind == "f")
     if len(face_lines) == 0 or len(positions) == 0:
-        raise fail(
-            "Mesh.load",
-            "path",
-            "an OBJ file with vertices and faces",
-            f"{path} with {len(positions)} vertices and {len(face_lines)} faces",
-        )
+        got = f"{path} with {len(positions)} vertices and {len(face_lines)} faces"
+        raise fail("Mesh.load", "path", "an OBJ file with vertices and faces", got)
     rows = [lines[i].split("#", 1)[0].split()[1:] for i in face_lines]
     sizes = np.array([len(row) for row in rows])
     if sizes.max() < 3:
-        raise fail(
-            "Mesh.load", "path", "made of polygons of three or more corners", _place(path, face_lines, sizes < 3)
-        )
+        expected = "made of polygons of three or more corners"
+        raise fail("Mesh.load", "path", expected, _place(path, face_lines, sizes < 3))
     corners = _corners(path, [token for row in rows for token in row])
     line_of_corner = np.repeat(face_lines, sizes)
     indices = _absolute(path, corners[:, 0], kind == "v", len(positions), line_of_corner, "vertices")
@@ -145,13 +140,9 @@ def _absolute(
     result = np.where(index < 0, index + before[line], index - 1)
     bad = (index == 0) | (result < 0) | (result >= count)
     if bad.any():
-        raise fail(
-            "Mesh.load",
-            "path",
-            f"an OBJ file whose faces name the {count} {what} it has",
-            f"index {int(index[bad][0])} in {_place(path, line, bad)}",
-            "The file is cut short or damaged.",
-        )
+        expected = f"an OBJ file whose faces name the {count} {what} it has"
+        got = f"index {int(index[bad][0])} in {_place(path, line, bad)}"
+        raise fail("Mesh.load", "path", expected, got, "The file is cut short or damaged.")
     return result
 
 

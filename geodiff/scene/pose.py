@@ -45,13 +45,8 @@ def pose(where: str, eye: torch.Tensor, backward: torch.Tensor, up: torch.Tensor
     length = torch.linalg.vector_norm(right, dim=-1, keepdim=True)
     size = torch.linalg.vector_norm(up.detach(), dim=-1, keepdim=True)
     if looks_at_values(z) and bool((length.detach() <= 8 * torch.finfo(z.dtype).eps * size).any()):
-        raise fail(
-            where,
-            "up",
-            "other than zero or along the line of sight",
-            str(up.detach().tolist()),
-            "Choose a direction that is not the viewing direction.",
-        )
+        fix = "Choose a direction that is not the viewing direction."
+        raise fail(where, "up", "other than zero or along the line of sight", str(up.detach().tolist()), fix)
     x = right / length
     y = torch.linalg.cross(z, x)
     rotation = torch.stack(torch.broadcast_tensors(x, y, z), dim=-2)
@@ -79,13 +74,8 @@ def check_rotation(where: str, name: str, rotation: torch.Tensor) -> None:
     if error > RIGID:
         raise fail(where, name, "a rotation, R Rᵀ = 1", f"R Rᵀ off by {error:.3g}", "Divide a scale out of it first.")
     if bool((torch.linalg.det(r) < 0).any()):
-        raise fail(
-            where,
-            name,
-            "a rotation of determinant +1",
-            "a reflection",
-            "The data is left-handed: mirror the images and the poses.",
-        )
+        fix = "The data is left-handed: mirror the images and the poses."
+        raise fail(where, name, "a rotation of determinant +1", "a reflection", fix)
 
 
 def pixel_size(where: str, image_size: Any, argument: str = "image_size") -> tuple[int, int]:

@@ -105,9 +105,8 @@ def laplacian(
         weight = vertices.new_ones(len(edges))
     else:
         if vertices.dim() != 2:
-            raise fail(
-                "laplacian", "vertices", "(V, 3) for kind='cotangent'", vertices, "Take one mesh: mesh[i].laplacian()."
-            )
+            fix = "Take one mesh: mesh[i].laplacian()."
+            raise fail("laplacian", "vertices", "(V, 3) for kind='cotangent'", vertices, fix)
         # Corner k faces the side between the other two corners.
         opposite = topology.faces[:, [1, 2, 2, 0, 0, 1]].reshape(-1, 2)
         keys = edges[:, 0] * v + edges[:, 1]

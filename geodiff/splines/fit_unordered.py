@@ -113,9 +113,8 @@ def fit_cloud(
     automatic = smoothing is None
     value = fit_input.read_smoothing(where, LEAST_SMOOTHING if automatic else smoothing, degrees, False)
     if value == 0:
-        raise fail(
-            where, "smoothing", "positive", "0", "Small values, such as 1e-12, keep parts without points in place."
-        )
+        fix = "Small values, such as 1e-12, keep parts without points in place."
+        raise fail(where, "smoothing", "positive", "0", fix)
     weight = fit_input.read_number(where, "chamfer", chamfer)
     _, _, most, least = fit_input.read_settings(where, 1, 0, max_iterations, tolerance)
 
@@ -213,9 +212,8 @@ def _chart(where: str, cloud: torch.Tensor, knots: Sequence[torch.Tensor], degre
             raise QhullError
         hull = plane[ConvexHull(plane).vertices]
     except QhullError:
-        raise fail(
-            where, "points", "spread over a surface", "points on a line", "Pass a count to fit a curve."
-        ) from None
+        fix = "Pass a count to fit a curve."
+        raise fail(where, "points", "spread over a surface", "points on a line", fix) from None
     # One side of the smallest rectangle lies on an edge of the hull (Freeman and Shapira, Comm. ACM 18, 1975).
     edges = np.roll(hull, -1, axis=0) - hull
     angles = np.arctan2(edges[:, 1], edges[:, 0]) % (np.pi / 2)

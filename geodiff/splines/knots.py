@@ -79,13 +79,9 @@ def check_knots(
     wanted = count + 1 if periodic else count + degree + 1
     if knots.shape[-1] != wanted:
         rule = "K + 1 (one period)" if periodic else "K + P + 1"
-        raise fail(
-            where,
-            argument,
-            f"{wanted} knots = {rule} for K = {count} control points of degree P = {degree}",
-            f"{knots.shape[-1]} knots",
-            "Add or drop knots or control points, or leave the knots out for uniform ones.",
-        )
+        expected = f"{wanted} knots = {rule} for K = {count} control points of degree P = {degree}"
+        fix = "Add or drop knots or control points, or leave the knots out for uniform ones."
+        raise fail(where, argument, expected, f"{knots.shape[-1]} knots", fix)
     if not looks_at_values(knots):
         return
     held = knots.detach()
@@ -103,13 +99,9 @@ def check_knots(
         raise fail(where, argument, "of a domain that is not empty", f"[{domain[0]}, {domain[1]}]", "Spread them.")
     if len(repeated):
         *row, i = repeated[0].tolist()
-        raise fail(
-            where,
-            argument,
-            f"repeated at most {span} times" + ("" if periodic else f" (degree {degree} + 1)"),
-            f"{float(held[(*row, i)])} repeated {span + 1} times or more from index {i}",
-            "Drop one of them.",
-        )
+        expected = f"repeated at most {span} times" + ("" if periodic else f" (degree {degree} + 1)")
+        got = f"{float(held[(*row, i)])} repeated {span + 1} times or more from index {i}"
+        raise fail(where, argument, expected, got, "Drop one of them.")
 
 
 @outside_autocast

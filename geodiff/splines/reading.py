@@ -61,12 +61,12 @@ class Reading:
         """Return what is to be said about the file: one text about all that was left out."""
         texts = [f"{_LOAD}: of {self.path}: {note}." for note in self.notes]
         if self.refused:
-            places: dict[tuple[str, str], list[str]] = {}
+            labels_of: dict[tuple[str, str], list[str]] = {}
             for what, label, fix in self.refused:
-                places.setdefault((what, fix), []).append(label)
+                labels_of.setdefault((what, fix), []).append(label)
             kinds = [
                 f"{what} ({labels[0]}{f', and {len(labels) - 1} more' if labels[1:] else ''}). {fix}"
-                for (what, fix), labels in places.items()
+                for (what, fix), labels in labels_of.items()
             ]
             total = len(self.refused) + len(self.splines)
             texts.append(f"{_LOAD}: left out {len(self.refused)} of {total} parts of {self.path}: {' '.join(kinds)}")

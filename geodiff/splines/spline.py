@@ -454,13 +454,10 @@ class NURBS(Saved):
                 wrong = (u < low - slack) | (u > high + slack)
             if bool(wrong.any()):
                 value = float(u.detach().expand(wrong.shape)[tuple(wrong.nonzero()[0])])
-                raise fail(
-                    type(self).__name__,
-                    AXIS_NAMES[axis],
-                    f"in the domain [{float(low.detach().max()):g}, {float(high.detach().min()):g}]",
-                    f"{value} ({int(wrong.sum())} outside of {wrong.numel()})",
-                    'Pass outside="clamp" or outside="extend" to the spline, or scale the parameters.',
-                )
+                expected = f"in the domain [{float(low.detach().max()):g}, {float(high.detach().min()):g}]"
+                got = f"{value} ({int(wrong.sum())} outside of {wrong.numel()})"
+                fix = 'Pass outside="clamp" or outside="extend" to the spline, or scale the parameters.'
+                raise fail(type(self).__name__, AXIS_NAMES[axis], expected, got, fix)
         return u
 
 

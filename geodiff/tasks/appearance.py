@@ -12,6 +12,7 @@ import scipy.sparse
 import torch
 from PIL import ImageColor
 
+from geodiff.render.coverage import COVERAGES as SOFT_COVERAGES
 from geodiff.render.renderer import OUTPUTS, Renderer
 from geodiff.render.shading import SHADINGS
 from geodiff.scene.atomic import replacing
@@ -22,7 +23,7 @@ from geodiff.scene.mesh import Mesh
 from geodiff.tasks import pictures
 from geodiff.validation import as_tensor, choice, fail, positive
 
-COVERAGES = ("hard", "faces", "edges", "contour")
+COVERAGES = ("hard", *SOFT_COVERAGES)
 # Around the viewer: their sum is near 1 on what faces the camera, so that colours look as they are in the file.
 _AMBIENT = 0.45
 _STUDIO = (((-0.42, 0.60, 0.68), 0.60), ((0.75, 0.10, 0.45), 0.15))  # directions in view space, brightnesses

@@ -288,13 +288,8 @@ def _match(
         try:
             rows, columns = linear_sum_assignment(matrix, maximize)
         except ValueError as error:
-            raise fail(
-                where,
-                "cost",
-                "finite for enough pairs",
-                f"item {index}, in which the pairs allowed match no side wholly ({error})",
-                "Allow more pairs.",
-            ) from None
+            got = f"item {index}, in which the pairs allowed match no side wholly ({error})"
+            raise fail(where, "cost", "finite for enough pairs", got, "Allow more pairs.") from None
         return torch.from_numpy(rows.astype(np.int64)), torch.from_numpy(columns.astype(np.int64))
 
     if threads == 1 or len(matrices) < 2:

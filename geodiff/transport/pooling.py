@@ -7,57 +7,12 @@ import torch
 
 from geodiff.modes import outside_autocast, refuse_transforms
 from geodiff.soft.special import last_derivative
-from geodiff.transport.robust_mean import descend, median, vector_jacobian
+from geodiff.transport.robust_mean import Penalty, descend, vector_jacobian, weighted_median
 from geodiff.validation import check_finite, fail, floating, looks_at_values, nearest, positive, promote, warn
 
 __all__ = ["PENALTIES", "Penalty", "RobustPool2d", "robust_pool"]
 
 _ONCE = "robust_pool: gradients are of first order only; a second derivative was asked for."
-
-
-class Penalty:
-    """A penalty φ(z; alpha) of distances z >= 0, given in `u = z/alpha`; subclass it for one of your own.
-
-    φ must grow with u and be concave in u², as all the usual ones are: then reweighted averages never increase the sum.
-
-    Attributes:
-        name: for messages.
-        convex: whether φ is convex, so that every local minimum is the minimum.
-        curved: False where `fraction` is zero everywhere.
-
-    Example:
-        >>> import torch
-        >>> class Cauchy(Penalty):
-        ...     name, convex = "cauchy", False
-        ...     def value(self, u):
-        ...         return (u * u).log1p() / 2
-        ...     def kappa(self, u, least):
-        ...         return 1 / (1 + u * u)
-        ...     def fraction(self, u):
-        ...         return 2 * u * u / (1 + u * u)
-        >>> robust_pool(torch.tensor([[0.0, 1.0, 2.0, 100.0]]), Cauchy(), alpha=0.1).round(decimals=2)
-        tensor([1.])
-    """
-
-    name = "penalty"
-    convex = True
-    curved = True
-
-    def value(self, u: torch.Tensor) -> torch.Tensor:
-        """Return φ(u), up to a constant factor."""
-        raise NotImplementedError(f"{type(self).__name__} needs value(u)")
-
-    def kappa(self, u: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
-        """Return `κ₁ = φ'(u)/u`, up to one factor an item; `least (..., 1)` is its smallest u, to scale by."""
-        raise NotImplementedError(f"{type(self).__name__} needs kappa(u, least)")
-
-    def fraction(self, u: torch.Tensor) -> torch.Tensor:
-        """Return `1 − φ''(u)/κ₁(u) = −κ₂ z²/κ₁ >= 0`."""
-        raise NotImplementedError(f"{type(self).__name__} needs fraction(u)")
-
-    def total(self, u: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
-        """Return `Σ mass_n φ(u_n)`, or a growing function of it."""
-        return (mass * self.value(u)).sum(-1)
 
 
 class _Quadratic(Penalty):
@@ -327,7 +282,7 @@ def _solve(
         return mean
     y, value, late = descend(x, alpha, mass, mean, penalty, limit)
     if not penalty.convex:
-        other, lower, slow = descend(x, alpha, mass, median(x, mass, weighted), penalty, limit)
+        other, lower, slow = descend(x, alpha, mass, weighted_median(x, mass, weighted), penalty, limit)
         better = lower < value
         y, late = torch.where(better[:, None], other, y), torch.where(better, slow, late)
     if bool(late.any()):

@@ -242,13 +242,9 @@ def _weights(
     off = (total - 1).abs()
     if bool((off > allowed).any()):
         item = int(off.argmax())
-        raise fail(
-            where,
-            name,
-            f"weights that sum to 1 within {allowed:g}",
-            f"a sum of {float(total[item]):.10g} in item {item}, off by {float(total[item]) - 1:.3g}",
-            f"Normalise them: {name} / {name}.sum(-1, keepdim=True); or let masses differ with reach=.",
-        )
+        got = f"a sum of {float(total[item]):.10g} in item {item}, off by {float(total[item]) - 1:.3g}"
+        fix = f"Normalise them: {name} / {name}.sum(-1, keepdim=True); or let masses differ with reach=."
+        raise fail(where, name, f"weights that sum to 1 within {allowed:g}", got, fix)
     return weight / weight.sum(-1, keepdim=True)
 
 
@@ -289,13 +285,9 @@ def _check_epsilon(where: str, problem: Problem) -> None:
         sizes.append(float(torch.quantile(spread, 0.9, dim=-1).median()))
     size, value = max(sizes), float(problem.epsilon.detach())
     if value < SMALL_EPSILON * size:
-        raise fail(
-            where,
-            "epsilon",
-            f"at least {SMALL_EPSILON:g} of the costs, here {SMALL_EPSILON * size:.3g}",
-            f"{value:.3g}",
-            "For the exact assignment use geodiff.transport.assignment.",
-        )
+        expected = f"at least {SMALL_EPSILON:g} of the costs, here {SMALL_EPSILON * size:.3g}"
+        fix = "For the exact assignment use geodiff.transport.assignment."
+        raise fail(where, "epsilon", expected, f"{value:.3g}", fix)
     if value < DOUBTFUL_EPSILON * size:
         text = f"{where}: epsilon = {value:.3g} is below {DOUBTFUL_EPSILON:g} of the costs ({size:.3g})"
         warn(f"{text}; expect many iterations and rounding errors.", RuntimeWarning)

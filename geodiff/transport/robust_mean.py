@@ -2,12 +2,53 @@
 """The robust mean of a batch of points: Newton's method with reweighted averages, and derivatives at the optimum."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
-if TYPE_CHECKING:
-    from geodiff.transport.pooling import Penalty
+
+class Penalty:
+    """A penalty φ(z; alpha) of distances z >= 0, given in `u = z/alpha`; subclass it for one of your own.
+
+    φ must grow with u and be concave in u², as all the usual ones are: then reweighted averages never increase the sum.
+
+    Attributes:
+        name: for messages.
+        convex: whether φ is convex, so that every local minimum is the minimum.
+        curved: False where `fraction` is zero everywhere.
+
+    Example:
+        >>> import torch, geodiff as gd
+        >>> class Cauchy(Penalty):
+        ...     name, convex = "cauchy", False
+        ...     def value(self, u):
+        ...         return (u * u).log1p() / 2
+        ...     def kappa(self, u, least):
+        ...         return 1 / (1 + u * u)
+        ...     def fraction(self, u):
+        ...         return 2 * u * u / (1 + u * u)
+        >>> gd.robust_pool(torch.tensor([[0.0, 1.0, 2.0, 100.0]]), Cauchy(), alpha=0.1).round(decimals=2)
+        tensor([1.])
+    """
+
+    name = "penalty"
+    convex = True
+    curved = True
+
+    def value(self, u: torch.Tensor) -> torch.Tensor:
+        """Return φ(u), up to a constant factor."""
+        raise NotImplementedError(f"{type(self).__name__} needs value(u)")
+
+    def kappa(self, u: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
+        """Return `κ₁ = φ'(u)/u`, up to one factor an item; `least (..., 1)` is its smallest u, to scale by."""
+        raise NotImplementedError(f"{type(self).__name__} needs kappa(u, least)")
+
+    def fraction(self, u: torch.Tensor) -> torch.Tensor:
+        """Return `1 − φ''(u)/κ₁(u) = −κ₂ z²/κ₁ >= 0`."""
+        raise NotImplementedError(f"{type(self).__name__} needs fraction(u)")
+
+    def total(self, u: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
+        """Return `Σ mass_n φ(u_n)`, or a growing function of it."""
+        return (mass * self.value(u)).sum(-1)
 
 
 def vector_jacobian(
@@ -16,7 +57,7 @@ def vector_jacobian(
     mass: torch.Tensor,
     y: torch.Tensor,
     v: torch.Tensor,
-    penalty: "Penalty",
+    penalty: Penalty,
     needed: Sequence[bool],
 ) -> list[torch.Tensor | None]:
     """Gradients in x, alpha and mass: with `w = H⁻¹ v`, that in x_n is `pull_n (w − fraction_n e_n e_nᵀ w)`."""
@@ -45,7 +86,7 @@ class _State:
     """
 
     def __init__(
-        self, x: torch.Tensor, alpha: torch.Tensor, mass: torch.Tensor, y: torch.Tensor, penalty: "Penalty"
+        self, x: torch.Tensor, alpha: torch.Tensor, mass: torch.Tensor, y: torch.Tensor, penalty: Penalty
     ) -> None:
         difference = y[:, :, None] - x
         # Some channels at a time: several times faster than `vector_norm`, without a second buffer.
@@ -113,7 +154,7 @@ def _divide_any(state: _State, v: torch.Tensor) -> torch.Tensor:
     return w
 
 
-def median(x: torch.Tensor, mass: torch.Tensor, weighted: bool) -> torch.Tensor:
+def weighted_median(x: torch.Tensor, mass: torch.Tensor, weighted: bool) -> torch.Tensor:
     """The (lower, weighted) median of each coordinate, `(B, C)`."""
     if not weighted:
         return x.median(-1).values
@@ -125,7 +166,7 @@ def median(x: torch.Tensor, mass: torch.Tensor, weighted: bool) -> torch.Tensor:
 
 
 def descend(
-    x: torch.Tensor, alpha: torch.Tensor, mass: torch.Tensor, start: torch.Tensor, penalty: "Penalty", limit: int
+    x: torch.Tensor, alpha: torch.Tensor, mass: torch.Tensor, start: torch.Tensor, penalty: Penalty, limit: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return a minimiser `(B, C)`, its value, and which items ran out of iterations.
 

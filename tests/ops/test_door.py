@@ -115,3 +115,9 @@ def test_there_is_no_other_door() -> None:
     inside = re.compile(r"\.numpy\(|threads\(|device\.type|is_cpu|torch\.library|geodiff\.native|extension\(")
     found = {path.name for path in folder.rglob("*.py") if inside.search(path.read_text(encoding="utf-8"))}
     assert found == {"_op.py"}
+
+
+@pytest.mark.parametrize("name", sorted({name.split("#")[0] for name in SOUND}))
+def test_every_device_comes_to_the_door(name: str) -> None:
+    """Direct calls with CUDA tensors end in our checks, which name what to do, not in the dispatcher."""
+    assert torch._C._dispatch_has_computed_kernel_for_dispatch_key(f"geodiff::{name}", "CUDA")
