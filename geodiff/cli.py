@@ -332,8 +332,11 @@ def view(paths: tuple[pathlib.Path, ...], output: pathlib.Path | None, **options
     or folders of results.
     """
     from geodiff import tasks
+    from geodiff.tasks.view.page import check_port
     from geodiff.tasks.view.things import things_to_see
 
+    if options["port"] is not None:
+        check_port(options["port"])
     found = things_to_see(paths, "view")
     title = ", ".join(str(path) for path in paths)
     if output is not None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every numeric option of every command, given what it cannot take: a message that names it, and exit code 2."""
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -30,11 +31,14 @@ _GOOD = {
     "-1": "elevation start light ambient",
     "0": "seed elevation smoothing laplacian flatness hold_out subdivisions checkpoint_every checkpoint_seconds betas "
     "polish spread start light ambient noise consistency rounds refine degree",
-    str(10**30): "views_per_step hold_out evaluate_every checkpoint_every size search_size chunk max_points target",
+    "1e308": "checkpoint_every checkpoint_seconds",
+    str(10**30): "views_per_step hold_out evaluate_every size search_size chunk max_points target",
 }
 GOOD = {wrong: set(names.split()) for wrong, names in _GOOD.items()}
 # Several numbers, or a light: the words that the message has instead of the option's name.
 TOLD_AS = {"start": "distance|elevation|azimuth|start", "light": "light|direction"}
+# Old names of options: the message has the new one.
+TOLD_AS |= {"checkpoint_every": "checkpoint_seconds", "rate": "lr", "rates": "lrs|rates"}
 
 
 def numeric(option: click.Parameter) -> bool:
@@ -58,10 +62,10 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
         "fit-mesh": (tmp, "--steps", 2, "--subdivisions", 1),
         "fit-pose": (tmp / "box.obj", tmp / "images" / "000.png", "--steps", 2, "--candidates", 4, "--starts", 2,
                      "--size", 16, "--polish", 1, "--loss", "color"),
-        "fit-nurbs": (tmp / "heights.npy", "--control", "4x4", "--free-knots"),
+        "fit-nurbs": (tmp / "heights.npy", "--control-shape", "4x4", "--free-knots"),
         "fit-atlas": (tmp / "ball.npy", "--steps", 2, "--rounds", 1, "--samples", 100, "--widths", 8,
                       "--no-watertight"),
-        "sweep": ("shape", tmp / "box.obj", "--family", "logistic+average", "--scales", 0.01, "--rates", 0.1,
+        "sweep": ("shape", tmp / "box.obj", "--family", "logistic+average", "--scales", 0.01, "--lrs", 0.1,
                   "--set=steps=1", "--set=views=2", "--set=size=8", "--set=subdivisions=1"),
         "view": (tmp / "box.obj",),
     }  # fmt: skip
@@ -76,6 +80,7 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(atlas_outputs, "_write", lambda result, *_: result)
     monkeypatch.setattr(nurbs_outputs, "write_outputs", lambda result, *_: result)
     monkeypatch.setattr(sweep_job, "write_table", lambda *_: {})
+    monkeypatch.setattr("geodiff.cli_options._plain_warnings", contextlib.nullcontext)  # which are not looked at here
 
 
 def cases(command: str) -> Iterator[tuple[click.Option, list[str], str]]:
@@ -98,6 +103,7 @@ def test_all_commands_are_walked() -> None:
     assert sum(1 for name in with_numbers for _ in cases(name)) > 500
 
 
+@pytest.mark.filterwarnings("ignore:.* is now `:DeprecationWarning")
 @pytest.mark.parametrize("command", ["render", "fit-mesh", "fit-pose", "fit-nurbs", "fit-atlas", "sweep", "view"])
 def test_numbers(command: str, commands: dict[str, list[str]]) -> None:
     faults = []

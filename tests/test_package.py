@@ -39,7 +39,9 @@ FLOORS = (
 FACADES = {
     "geodiff": "hands out names of all rooms",
     "geodiff.scene.mesh": "reads, writes, samples and subdivides itself by functions that take and return meshes",
+    "geodiff.scene.transforms": "has methods of the mesh, and names its type",
     "geodiff.transport.plan": "is made of a result of sinkhorn, which hands it out",
+    "geodiff.transport.robust_mean": "names the type of the penalties that it works for",
 }
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -16,13 +16,7 @@ from geodiff.atlas.settings import Settings as ChartSettings
 from geodiff.settings import Settings
 from geodiff.tasks.sweep.kinds import JOBS, Job
 
-ALL = [
-    gd.tasks.FitMeshSettings,
-    gd.tasks.FitPoseSettings,
-    gd.tasks.FitNURBSSettings,
-    gd.tasks.FitAtlasSettings,
-    gd.tasks.SweepSettings,
-]
+ALL: list[type[Settings]] = [value for name, value in vars(gd.tasks).items() if name.endswith("Settings")]
 OLD = [(kind, old) for kind in [*ALL, ChartSettings] for old in kind._renamed]
 # What an old name was given, and what the new field has then.
 VALUES: dict[str, list[tuple[Any, Any]]] = {
@@ -33,14 +27,14 @@ VALUES: dict[str, list[tuple[Any, Any]]] = {
 }
 
 
-def test_there_are_as_many_settings_as_jobs() -> None:
-    assert set(ALL) == {value for name, value in vars(gd.tasks).items() if name.endswith("Settings")}
-    assert {old for _, old in OLD} == set(VALUES)
+def test_each_old_name_is_tried() -> None:
+    assert len(ALL) >= 5 and {old for _, old in OLD} == set(VALUES)
 
 
 @pytest.mark.parametrize("kind", ALL)
 def test_an_instance_a_dictionary_and_keywords_are_the_same(kind: type[Settings]) -> None:
-    field, value = {"SweepSettings": ("workers", 2)}.get(kind.__name__, ("seed", 7))
+    field = next(one.name for one in dataclasses.fields(kind) if type(one.default) is int)
+    value = getattr(kind(), field) + 1
     made = kind(**{field: value})
     # Distributions are equal where they are the same object.
     ways = [kind.of(made, {}), kind.of({field: value}, {}), kind.of(None, {field: value})]

@@ -27,6 +27,7 @@ COVERAGES = ("hard", *SOFT_COVERAGES)
 # Around the viewer: their sum is near 1 on what faces the camera, so that colours look as they are in the file.
 _AMBIENT = 0.45
 _STUDIO = (((-0.42, 0.60, 0.68), 0.60), ((0.75, 0.10, 0.45), 0.15))  # directions in view space, brightnesses
+_MOST_SAMPLES = 64  # a side of a pixel
 _CREASE = 0.77  # cosine: faces at more than 40° to each other meet in an edge that is seen
 
 
@@ -62,6 +63,8 @@ class Look:
         positive(where, "scale_px", self.scale_px, "It is a length in pixels.")
         if not isinstance(self.supersample, int) or isinstance(self.supersample, bool) or self.supersample < 1:
             raise fail(where, "supersample", "an integer ≥ 1", self.supersample)
+        if self.supersample > _MOST_SAMPLES:
+            raise fail(where, "supersample", f"an integer ≤ {_MOST_SAMPLES}", str(self.supersample))
         if self.lights is not None:
             as_lights(where, self.lights, ())
         return self

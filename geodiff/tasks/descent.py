@@ -14,7 +14,9 @@ MOST_STEPS = 10**7
 
 def _in_seconds(steps: Any) -> Any:
     """Return what steps between checkpoints stand for: after each, so that no more is lost; and 0 is never."""
-    return steps if not is_number(steps) or steps < 0 else 0.0 if steps else None
+    if not is_number(steps) or not 0 <= steps < math.inf:
+        return steps  # to be refused
+    return 0.0 if steps else None
 
 
 def check_seconds(where: str, seconds: Any) -> None:

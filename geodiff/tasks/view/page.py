@@ -100,6 +100,12 @@ def display(meshes: Meshes, *, height: int = 480, title: str | None = None) -> D
     )
 
 
+def check_port(port: int) -> None:
+    """Check the number of a port, before anything is read."""
+    if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= 65535:
+        raise fail("view", "port", "an integer in [1, 65535]", port)
+
+
 @outside_autocast
 def view(
     meshes: Meshes | str | os.PathLike[str],
@@ -129,8 +135,7 @@ def view(
     Example:
         ``gd.tasks.view(gd.icosphere(3))``
     """
-    if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= 65535:
-        raise fail("view", "port", "an integer in [1, 65535]", port)
+    check_port(port)
     if isinstance(meshes, str | os.PathLike):
         meshes = things_to_see([meshes], "view")
     scene = _scene("view", meshes)
