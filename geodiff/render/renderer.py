@@ -47,8 +47,8 @@ class Renderer:
         coverage: `"faces"`, GenDR's: every face covers pixels by itself. `"edges"`, Pix2Vex's: a face covers a pixel by
             the product of F over the lines of its three edges. `"contour"`: one CDF a pixel, of the distance
             to the outline of the mesh's image, positive inside; the same image however finely the shape is
-            tessellated, without seams. It takes no T-conorm. `"hard"`: all or nothing, without a scale, for colours; its
-            gradient knows where one surface hides another. `"antialiased"`: that, blended along such edges.
+            tessellated, without seams. It takes no T-conorm. `"hard"`: all or nothing, without a scale; its gradient
+            knows where one surface hides another. `"antialiased"`: that, blended along such edges.
             **To optimise a camera, take the contour**: soft faces make a mesh fatter the finer it is tessellated, and
             drive the camera away, by 7 % of its distance for a teapot at τ = 0.01, edges by 12 %, where the contour is
             off by 0.4 %. A camera with a gradient is warned of.

@@ -25,7 +25,8 @@ def test_kernel_and_twin_find_the_same(scene, dtype: torch.dtype, creases: bool)
     clip, faces, layout = scene.tensors(dtype)
     face_id = ops.rasterize(clip, faces, layout, image_size=(23, 19), near=scene.near).face_id
     packed, options = (clip, faces, layout, face_id), {"near": scene.near, "creases": creases}
-    for kernel, twin in zip(entries(ops.jumps(*packed, **options)), entries(reference.jumps(*packed, **options))):
+    kernels, twins = (entries(module.jumps(*packed, **options)) for module in (ops, reference))
+    for kernel, twin in zip(kernels, twins, strict=True):
         # Where three surfaces are in one place, rounding says which is in front; that is in one of these scenes, once.
         different = {str(entry) for entry in kernel} ^ {str(entry) for entry in twin}
         assert len(different) <= 1 and (not different or scene.name == "crumpled sphere")
