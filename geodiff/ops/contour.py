@@ -80,8 +80,8 @@ def contour(
         tensor([[[0.9360]]])
     """
     law = soft.as_distribution(distribution)
-    _op.check_devices("contour", ("clip", "faces", "layout"), (clip, faces, layout))
     check_packed("contour", clip, faces, layout, image_size, near, indices=False)
+    _op.check_devices("contour", ("clip", "faces", "layout"), (clip, faces, layout))
     positive("contour", "scale", scale, "It is a length in NDC (an area for a squared distribution).")
     if not 0 <= max_error < 1:
         raise fail("contour", "max_error", "in [0, 1)", max_error, "It bounds the error of alpha.")

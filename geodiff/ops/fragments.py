@@ -78,8 +78,8 @@ def fragments(
         >>> fragments(clip, *one, blur=0.5, image_size=(1, 1)).barycentric
         tensor([[[[[0.0000, 0.6000, 0.4000]]]]])
     """
-    _op.check_devices("fragments", ("clip", "faces", "layout"), (clip, faces, layout))
     check_packed("fragments", clip, faces, layout, image_size, near, indices=False)
+    _op.check_devices("fragments", ("clip", "faces", "layout"), (clip, faces, layout))
     check_fragments("fragments", clip, layout, k, blur, order, ranking)
     if image_size[0] * image_size[1] * k >= 2**31:
         raise fail("fragments", "k", "such that H·W·k < 2³¹", k, "Keep fewer fragments, or render smaller images.")

@@ -52,8 +52,8 @@ def rasterize(
         >>> rasterize(clip, torch.tensor([[0, 1, 2]]), torch.tensor([[0, 0, 1]]), image_size=(1, 1)).depth
         tensor([[[2.]]])
     """
-    _op.check_devices("rasterize", ("clip", "faces", "layout"), (clip, faces, layout))
     check_packed("rasterize", clip, faces, layout, image_size, near, indices=False)
+    _op.check_devices("rasterize", ("clip", "faces", "layout"), (clip, faces, layout))
     refuse_transforms("rasterize", "Use geodiff.reference.rasterize, or clip.detach() for constants.", clip)
     return Raster(*_op.run("rasterize", clip.detach(), faces, layout, *image_size, near))
 

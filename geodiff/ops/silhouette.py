@@ -83,8 +83,8 @@ def silhouette(
         tensor([[[1.0000]]])
     """
     law, rule = soft.as_distribution(distribution), soft.as_tconorm(tconorm)
-    _op.check_devices("silhouette", ("clip", "faces", "layout"), (clip, faces, layout))
     check_packed("silhouette", clip, faces, layout, image_size, near, indices=False)
+    _op.check_devices("silhouette", ("clip", "faces", "layout"), (clip, faces, layout))
     positive("silhouette", "scale", scale, "It is a length in NDC (an area for a squared distribution).")
     if not 0 <= max_error < 1:
         raise fail("silhouette", "max_error", "in [0, 1)", max_error, "It bounds the error of alpha.")
@@ -222,8 +222,8 @@ def count_pairs(
     Takes the arguments of `silhouette`; returns integers `(B,)`.
     """
     law, rule = soft.as_distribution(distribution), soft.as_tconorm(tconorm)
-    _op.check_devices("count_pairs", ("clip", "faces", "layout"), (clip, faces, layout))
     check_packed("count_pairs", clip, faces, layout, image_size, near, indices=False)
+    _op.check_devices("count_pairs", ("clip", "faces", "layout"), (clip, faces, layout))
     if law.kernel_id is None or rule.kernel_id is None:
         raise fail("count_pairs", "distribution", "built in", law, "User-defined ones are evaluated for every pair.")
     params = _params(scale=scale, shape=law.shape, shift=law.shift, p=rule.p).detach()

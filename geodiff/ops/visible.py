@@ -65,8 +65,8 @@ def visible(
         >>> visible(clip, *one, blur=0.5, image_size=(1, 1)).barycentric
         tensor([[0.0000, 0.6000, 0.4000]])
     """
-    _op.check_devices("visible", ("clip", "faces", "layout"), (clip, faces, layout))
     check_packed("visible", clip, faces, layout, image_size, near, indices=False)
+    _op.check_devices("visible", ("clip", "faces", "layout"), (clip, faces, layout))
     check_fragments("visible", clip, layout, 1, blur, "visible", None)
     if image_size[0] * image_size[1] >= 2**31:
         raise fail("visible", "image_size", "such that H·W < 2³¹", image_size, "Render in parts.")
