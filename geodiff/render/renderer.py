@@ -14,7 +14,7 @@ from geodiff.render.depth import HardDepth, SoftmaxDepth
 from geodiff.render.fragment_list import FragmentList
 from geodiff.render.maps import pooled, pooled_maps
 from geodiff.render.outputs import OUTPUTS, HardOutput, RenderOutput
-from geodiff.render.shading import Shader, as_shader, shade, unlit
+from geodiff.render.shading import LIT, Shader, as_shader, shade, unlit
 from geodiff.render.view import BACKENDS, View, pack, warn_if_biased
 from geodiff.scene.camera import Camera
 from geodiff.scene.light import Light, as_lights
@@ -235,9 +235,9 @@ class Renderer:
             raise fail("Renderer", "outputs", "with 'rgb' where lights are given", str(self.outputs), "Add 'rgb'.")
         shading = self.shading or ("unlit" if lights is None else "phong")
         shader = as_shader("Renderer", shading)
-        if isinstance(shading, str) and (lights is None) != (shader is unlit) and "rgb" in self.outputs:
+        if "rgb" in self.outputs and (shader in LIT if lights is None else shader is unlit):
             got = "None" if lights is None else "lights"
-            expected = f"{'given' if lights is None else 'None'} with shading='{shading}'"
+            expected = f"{'given' if lights is None else 'None'} with shading='{getattr(shader, '__name__', shading)}'"
             raise fail("Renderer", "lights", expected, got, "Call render(mesh, camera, lights), or change the shading.")
         return shader, [] if lights is None else as_lights("Renderer", lights, batch)
 

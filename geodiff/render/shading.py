@@ -82,6 +82,8 @@ def gouraud(points: SurfacePoints) -> torch.Tensor:
 
 SHADERS: dict[str, Shader] = {"unlit": unlit, "lambert": lambert, "gouraud": gouraud, "phong": phong}
 SHADINGS = tuple(SHADERS)
+LIT = (lambert, gouraud, phong)
+"""Those that are nothing without lights."""
 
 
 def as_shader(where: str, value: Any) -> Shader:

@@ -185,6 +185,15 @@ def test_it_is_asked_only_where_there_is_a_colour_to_make() -> None:
     assert gd.Renderer(4, shading=as_normals, outputs="rgb")(empty, camera(torch.float32)).rgb.shape == (4, 4, 3)
 
 
+def test_the_built_in_ones_want_lights_as_by_name() -> None:
+    mesh, eye = scene("mesh")
+    for shader in (gd.render.lambert, gd.render.phong, gd.render.gouraud):
+        with pytest.raises(ValueError, match=rf"`lights` must be given with shading='{shader.__name__}'; got None"):
+            render(shader)(mesh, eye)
+    with pytest.raises(ValueError, match="`lights` must be None with shading='unlit'; got lights"):
+        render(gd.render.unlit)(mesh, eye, SUNS)
+
+
 @pytest.mark.parametrize("wrong", [3, [], 0.5])
 def test_what_is_no_shader_is_named(wrong: Any) -> None:
     with pytest.raises(
