@@ -206,7 +206,8 @@ CASES: dict[str, Case] = {
     + " Material.map Material.select Light.select": _parts,
     "geodiff.PosedImages" + _methods("PosedImages", "hold_out load save split to"): _posed,
     "render.Renderer render.fragments Fragments.interpolate render.rasterize presets": _renders,
-    "render.Hard render.SurfacePoints render.unlit render.lambert render.gouraud render.phong Softness.reach Texture.sample_by"
+    "render.Hard render.SurfacePoints render.unlit render.lambert render.gouraud render.phong Softness.reach"
+    " Texture.sample_by"
     + _methods("Coverage", "alpha reach finish looking_at")
     + _methods("View", "depth_ends footprint surface_points")
     + _methods("SurfacePoints", "interpolate light of_face of_image")
