@@ -198,6 +198,8 @@ PLAIN = {
     "Faces",
     "Edges",
     "Contour",
+    "Hard",
+    "Antialiased",
     "SurfacePoints",
 }
 

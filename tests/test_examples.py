@@ -63,7 +63,7 @@ def test_render() -> None:
     page = (ROOT / "docs" / "render.md").read_text(encoding="utf-8")
     names: dict = {"gd": gd}
     blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(block, names)
     # The shader's picture has its four levels of grey, mixed with the background along the outline alone.
@@ -72,6 +72,7 @@ def test_render() -> None:
     assert {round(float(value), 2) for value in inside.unique()} == {0.0, 0.33, 0.67, 1.0} and len(inside) > 3000
     parts = [gd.Renderer(128, scale=3e-3, coverage=name)(gd.icosphere(3), EYE).alpha for name in ("faces", "contour")]
     torch.testing.assert_close(names["image"], (parts[0] + parts[1]) / 2)
+    assert 0.3 < float(names["smooth"].amax(-1).gt(0).float().mean()) < 0.7
 
 
 def test_splines() -> None:

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.reference.jumps import Jumps, centres, nearness
 
 
+@outside_autocast
 def edge_gradient(image: torch.Tensor, jumps: Jumps, clip: torch.Tensor) -> torch.Tensor:
     """Return a hard image as it is, with the gradient of its visibility edges.
 
@@ -37,6 +39,7 @@ def edge_gradient(image: torch.Tensor, jumps: Jumps, clip: torch.Tensor) -> torc
     return _EdgeGradient.apply(image, place, weight.detach(), p, q)
 
 
+@outside_autocast
 def antialias(image: torch.Tensor, jumps: Jumps, clip: torch.Tensor) -> torch.Tensor:
     """Return a hard image with its visibility edges blended: each pixel by how much of it lies beyond the edge.
 

@@ -118,7 +118,9 @@ def test_a_biased_model_of_ones_own_is_warned_of() -> None:
 
 def test_what_is_no_coverage_is_named() -> None:
     for wrong in (3, None, int, 0.5):
-        with pytest.raises(TypeError, match=r"Renderer: `coverage` must be one of faces, edges, contour, a geodiff"):
+        with pytest.raises(
+            TypeError, match=r"Renderer: `coverage` must be one of faces, edges, contour, hard, antialiased, a geodiff"
+        ):
             gd.Renderer(4, coverage=wrong)
 
     class Nothing(Coverage):
