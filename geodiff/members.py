@@ -25,7 +25,11 @@ class Row(NamedTuple):
 def _rows(macro: str) -> tuple[Row, ...]:
     text = pathlib.Path(__file__).with_suffix(".def").read_text(encoding="utf-8")
     found = re.findall(rf"^{macro}\((\d+), (\w+), (\w+), (\w+)\)$", text, re.MULTILINE)
-    return tuple(Row(int(number), *rest) for number, *rest in found)
+    rows = tuple(Row(int(number), *rest) for number, *rest in found)
+    lines = [line for line in text.splitlines() if line.startswith(f"{macro}(")]
+    if [row.number for row in rows] != list(range(len(lines))):
+        raise RuntimeError(f"geodiff/members.def: the lines of {macro} must be numbered from 0, without a comment.")
+    return rows
 
 
 DISTRIBUTIONS = _rows("DISTRIBUTION")

@@ -14,6 +14,7 @@ import pytest
 import geodiff as gd
 from geodiff.atlas.settings import Settings as ChartSettings
 from geodiff.settings import Settings
+from geodiff.tasks.progress import Progress
 from geodiff.tasks.sweep.kinds import JOBS, Job
 
 ALL: list[type[Settings]] = [value for name, value in vars(gd.tasks).items() if name.endswith("Settings")]
@@ -108,3 +109,11 @@ def test_a_job_of_ones_own_for_a_sweep_may_have_rates() -> None:
         job = Job(**given)
     with pytest.warns(DeprecationWarning, match="Job: `rates` is now `lrs`"):
         assert job == JOBS["shape"] and job.rates == job.lrs
+
+
+def test_progress_is_read_as_the_dictionary_that_it_was():
+    progress = Progress(1, 2, 0.5, {"member": "logistic", "loss": 0.5})
+    with pytest.warns(DeprecationWarning, match=r"`progress\[name\]` is now `progress.record\[name\]`"):
+        assert progress["member"] == progress.get("member") == "logistic" and progress.get("other", 3) == 3
+        assert "member" in progress and "other" not in progress and len(progress) == 2
+        assert dict(progress) == dict(progress.items()) == progress.record

@@ -20,6 +20,7 @@ using gd::SheetPlane;
 
 constexpr i64 kFaces = 1024;  // that a thread takes at a time
 constexpr int kRows = 16;
+constexpr double kOnCentre = 1e-6;  // pixels
 constexpr int kRounds = 3;  // of looking for the two faces that meet
 
 struct Edge {
@@ -111,9 +112,9 @@ class Search {
                 const double v = y(row);
                 if (!(v >= low && v < high)) continue;
                 const double u = -(line[1] * v + line[2]) / line[0];
-                const double column = std::floor((u * m + width_ - 1) / 2);
-                if (!(column >= 0 && column < width_ - 1)) continue;
-                crossing(f, k, own, i64(row) * width_ + i64(column), 1, u, v, out);
+                between((u * m + width_ - 1) / 2, width_ - 1, [&](i64 column) {
+                    crossing(f, k, own, i64(row) * width_ + column, 1, u, v, out);
+                });
             }
         }
         {  // columns
@@ -124,11 +125,23 @@ class Search {
                 const double u = x(column);
                 if (!(u >= low && u < high)) continue;
                 const double v = -(line[0] * u + line[2]) / line[1];
-                const double row = std::floor((height_ - 1 - v * m) / 2);
-                if (!(row >= 0 && row < height_ - 1)) continue;
-                crossing(f, k, own, i64(row) * width_ + column, width_, u, v, out);
+                between((height_ - 1 - v * m) / 2, height_ - 1, [&](i64 row) {
+                    crossing(f, k, own, row * width_ + column, width_, u, v, out);
+                });
             }
         }
+    }
+
+    // Calls visit(i) with the pixel before `at`; with both neighbours of a centre that the edge goes through, since on which
+    // side of it what is seen changes, rounding has decided.
+    template <class Visit>
+    static void between(double at, int last, Visit&& visit) {
+        if (!(at > -1 && at < last + 1.0)) return;  // nor for NaN
+        const double whole = std::nearbyint(at);
+        const bool on = std::abs(at - whole) < kOnCentre;
+        const i64 first = i64(on ? whole : std::floor(at));
+        if (first >= 0 && first < last) visit(first);
+        if (on && first >= 1 && first - 1 < last) visit(first - 1);
     }
 
     static int bounded(double value, int size) { return value >= size ? size - 1 : value > 0 ? int(value) : 0; }
@@ -145,7 +158,7 @@ class Search {
     void crossing(int f, int k, const SheetFace& own, i64 p, i64 step, double u, double v, Lists& out) const {
         const i64 q = p + step;
         if (seen_[p] == seen_[q]) return;
-        const bool first = own.beta(k, x_of(p), y_of(p)) > 0;
+        const bool first = own.beta(k, x_of(p), y_of(p)) > own.beta(k, x_of(q), y_of(q));
         const i64 mine = first ? p : q, other = first ? q : p;
         if (seen_[mine] < 0) return;
         const auto nothing = [](int, int, double) {};

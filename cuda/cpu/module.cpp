@@ -53,7 +53,7 @@ std::vector<std::string> kernels() {
     return {
 #define KERNEL(name, Job) #name,
 #include "kernels.def"
-        "nearest_triangle",  // compiled once, for all levels
+        "jumps", "nearest_triangle",  // compiled once, for all levels
     };
 }
 

@@ -78,15 +78,15 @@ struct Sheet {
     GEODIFF_HD int beyond(int f, int k, int& line) const {
         const int side = k == 2 ? 0 : k + 1;
         const int own = 3 * f + side;
-        int at = edges[own] - first_side;
+        i64 at = i64(edges[own]) - first_side;
         for (int i = 0; i < kSheetFans && at != own && at >= 0 && at < sides; ++i) {
-            const int h = at / 3, s = at % 3;
+            const int h = int(at / 3), s = int(at % 3);
             const bool same_way = faces[own] == faces[at];
             if (orientation[f] * orientation[h] * (same_way ? -1 : 1) > 0) {
                 line = s == 0 ? 2 : s - 1;
                 return h;
             }
-            at = edges[at] - first_side;
+            at = i64(edges[at]) - first_side;
         }
         return -1;
     }

@@ -11,6 +11,7 @@ from geodiff.ops._checks import check_of_image
 from geodiff.reference.arguments import check_indices
 from geodiff.reference.jumps import Jumps, check_jumps
 from geodiff.reference.outline import edge_cycles
+from geodiff.validation import fail
 
 _op.library.define(
     "jumps(Tensor clip, Tensor faces, Tensor layout, Tensor edges, Tensor face_id, float near, bool creases) "
@@ -60,16 +61,19 @@ def jumps(
         tensor([[2, 0]])
     """
     names = ("clip", "faces", "layout", "face_id", "edges")
-    _op.check_devices("jumps", names, (clip, faces, layout, face_id, edges))
+    if all(isinstance(part, torch.Tensor) for part in (clip, faces, layout, face_id, edges) if part is not None):
+        _op.check_devices("jumps", names, (clip, faces, layout, face_id, edges))
     check_jumps("jumps", clip, faces, layout, face_id, near, edges, indices=False)
     edges = edge_cycles(faces, layout) if edges is None else edges
-    return Jumps(*_op.run("jumps", clip.detach(), faces, layout, edges, face_id, near, creases))
+    return Jumps(*_op.run("jumps", clip.detach(), faces, layout, edges, face_id, near, bool(creases)))
 
 
 def _forward(
     clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, edges: torch.Tensor, face_id: torch.Tensor,
     near: float, creases: bool,
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
+    if max(face_id.shape) >= 2**31 or face_id.numel() >= 2**31:
+        raise fail("jumps", "face_id", "of fewer than 2³¹ entries", face_id)
     check_indices("jumps", clip, faces, layout)
     check_of_image("jumps", "face_id", face_id, layout[:, 2].tolist())
     found: tuple[torch.Tensor, ...] = _op.call(

@@ -12,6 +12,7 @@ from geodiff.validation import fail, shapes_repr
 
 _STEPS = 64  # faces that a walk between two neighbouring pixels crosses at most
 _FANS = 8  # faces at one edge that are looked at
+_ON_CENTRE = 1e-6  # pixels
 _ROUNDS = 3  # of looking for the two faces that meet
 
 
@@ -120,7 +121,9 @@ def check_jumps(
     if indices and face_id.numel() and not bool(((face_id >= -1) & (face_id < layout[:, 2, None, None])).all()):
         got = f"from {int(face_id.min())} to {int(face_id.max())}"
         raise fail(where, "face_id", "at least −1, and less than the number of faces of its image", got)
-    if edges is not None and (edges.shape != faces.shape or edges.dtype != torch.int32):
+    if edges is not None and (
+        not isinstance(edges, torch.Tensor) or edges.shape != faces.shape or edges.dtype != torch.int32
+    ):
         raise fail(where, "edges", f"int32 of shape {tuple(faces.shape)}", edges, "Use reference.edge_cycles.")
 
 
@@ -210,7 +213,7 @@ class _Sheet:
 def lines(corners: torch.Tensor) -> torch.Tensor:
     """Return the line opposite each corner, `(..., 3, 3)`, of triangles in clip coordinates `(..., 3, 4)`."""
     v = corners[..., [0, 1, 3]]
-    return torch.linalg.cross(v.roll(-1, dims=-2), v.roll(-2, dims=-2), dim=-1)
+    return torch.linalg.cross(v[..., [1, 2, 0], :], v[..., [2, 0, 1], :], dim=-1)
 
 
 def nearness(corners: torch.Tensor) -> torch.Tensor:
@@ -259,10 +262,13 @@ def _edges(sheet: _Sheet, seen: torch.Tensor, height: int, width: int, axis: int
     face, line = face[edge], line[edge]
     own = sheet.line[face, line]
     at = -(own[:, other] * levels[level] + own[:, 2]) / own[:, axis]
-    if axis == 0:
-        index, last, step = torch.floor((at * shorter + width - 1) / 2), width - 1, 1
-    else:
-        index, last, step = torch.floor((height - 1 - at * shorter) / 2), height - 1, width
+    where = (at * shorter + width - 1) / 2 if axis == 0 else (height - 1 - at * shorter) / 2
+    last, step = (width - 1, 1) if axis == 0 else (height - 1, width)
+    # Through a pixel's centre: on which side of it what is seen changes, rounding has decided.
+    whole = where.round()
+    on = (where - whole).abs() < _ON_CENTRE
+    index = torch.cat([torch.where(on, whole, where.floor()), whole[on] - 1])
+    face, line, at, level = (torch.cat([part, part[on]]) for part in (face, line, at, level))
     between = (index >= 0) & (index < last)  # not so for NaN, too
     face, line, at, level, index = (part[between] for part in (face, line, at, level, index))
     row, column = (level, index.long()) if axis == 0 else (index.long(), level)
@@ -271,7 +277,8 @@ def _edges(sheet: _Sheet, seen: torch.Tensor, height: int, width: int, axis: int
     crossing = [at, levels[level]] if axis == 0 else [levels[level], at]
     at = torch.stack([*crossing, torch.ones_like(at)], dim=-1)
     # Whose side is which.
-    first = sheet.beta(face, centres(p, height, width)).gather(1, line[:, None])[:, 0] > 0
+    rise = sheet.beta(face, centres(p, height, width)) - sheet.beta(face, centres(q, height, width))
+    first = rise.gather(1, line[:, None])[:, 0] > 0
     mine, yours = torch.where(first, p, q), torch.where(first, q, p)
     start = sheet.first[sheet.image[face]]
     to_mine, _, _ = sheet.walk(face, line, at, centres(mine, height, width), start + seen[mine])

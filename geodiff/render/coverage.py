@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a mesh covers a pixel softly: the three models, and what one of your own is given."""
+"""How a mesh covers a pixel: three soft models, two hard ones, and what one of your own is given."""
 
 import copy
 import math
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from geodiff import soft
+from geodiff.modes import is_transformed
 from geodiff.ops.culling import radius_of
 from geodiff.reference.jumps import Jumps
 from geodiff.render.fragment_list import FragmentList, find_visible
@@ -86,13 +87,13 @@ class Coverage:
         """The faces that pixels see, if `looking_at` found them: then colours are theirs."""
         return None
 
-    def finish(self, view: View, images: Images, creases: bool) -> Images:
+    def finish(self, view: View, images: Images, creases: set[str]) -> Images:
         """Return the images, one sample a pixel, with what this model has still to do to them: nothing, here.
 
         Args:
             view: what is seen.
-            images: alpha, rgb, depth, normal and uv, `(B, H, W[, C])`, as far as they were asked for.
-            creases: whether colours jump from face to face of one surface.
+            images: alpha, rgb, depth, normal, uv and face_id, `(*view.batch, H, W[, C])`, as far as they are there.
+            creases: which of them jump from face to face of one surface.
         """
         return images
 
@@ -168,7 +169,7 @@ class Hard(Coverage):
         return self._seen
 
     def alpha(self, view: View, softness: Softness) -> torch.Tensor:
-        """Return 1 where a face covers the pixel centre, 0 elsewhere, `(B, H, W)`."""
+        """Return 1 where a face covers the pixel centre, 0 elsewhere, `(B, H, W)`: a constant before `finish`."""
         found = self._found(view)
         covered = view.clip.new_zeros(found.shape.numel()).index_fill(0, found.place, 1.0)
         return covered.reshape(found.shape[:-1])
@@ -177,16 +178,18 @@ class Hard(Coverage):
         """Return 0."""
         return 0.0
 
-    def finish(self, view: View, images: Images, creases: bool) -> Images:
+    def finish(self, view: View, images: Images, creases: set[str]) -> Images:
         """Return the images with the gradients of their visibility edges."""
-        if not (view.clip.requires_grad and torch.is_grad_enabled()):
+        if not (is_transformed(view.clip) or (view.clip.requires_grad and torch.is_grad_enabled())):
             return images
         return self._with_edges(view, images, creases, edge_gradient)
 
     def _found(self, view: View) -> FragmentList:
         return find_visible(view, 0.0) if self._seen is None else self._seen
 
-    def _with_edges(self, view: View, images: Images, creases: bool, blend: Blend) -> Images:
+    def _with_edges(self, view: View, images: Images, creases: set[str], blend: Blend) -> Images:
+        if not view.images:
+            return images
         found, result = self._found(view), dict(images)
         flat = found.face.new_full((found.shape.numel(),), -1).index_copy(0, found.place, found.face)
         packed = view.clip.detach(), view.faces, view.layout, flat.reshape(found.shape[:-1])
@@ -206,21 +209,21 @@ class Hard(Coverage):
                 result[name] = part.reshape(images[name].shape)
 
         plain = search(False)
-        creased = search(True) if creases else plain
-        if creases and "rgb" in images:
+        creased = search(True) if creases & images.keys() else plain
+        if "rgb" in creases & images.keys():
             change(("alpha",), plain, blend)
             change(("rgb",), creased, blend)
         else:
             change(("alpha", "rgb") if "rgb" in images else ("alpha",), plain, blend)
         for name in images.keys() & {"depth", "uv", "normal"}:  # only where both pixels have them
-            change((name,), inside(creased if name == "normal" else plain), edge_gradient)
+            change((name,), inside(creased if name in creases else plain), edge_gradient)
         return result
 
 
 class Antialiased(Hard):
     """`Hard`, alpha and rgb blended along visibility edges by how much of a pixel lies beyond (see `antialias`)."""
 
-    def finish(self, view: View, images: Images, creases: bool) -> Images:
+    def finish(self, view: View, images: Images, creases: set[str]) -> Images:
         """Return the images, alpha and rgb blended along their edges."""
         return self._with_edges(view, images, creases, antialias)
 

@@ -123,6 +123,8 @@ class Renderer:
         self.distribution = soft.as_distribution(distribution)
         self.tconorm = soft.as_tconorm(tconorm)
         self.coverage = coverage
+        if isinstance(coverage, type):  # one object for all calls
+            self.coverage = coverage = as_coverage("Renderer", coverage)
         self.warn_of_bias = as_coverage("Renderer", coverage).is_biased
         self.backend = choice("Renderer", "backend", backend, tuple(BACKENDS))
         if scale is not None and scale_px is not None:
@@ -137,7 +139,8 @@ class Renderer:
             raise fail("Renderer", "max_error", "in [0, 1)", describe(max_error), "It bounds the error of alpha.")
         self.max_error = max_error
         self.shading = shading
-        as_shader("Renderer", "unlit" if shading is None else shading)
+        made = as_shader("Renderer", "unlit" if shading is None else shading)
+        self.shading = made if isinstance(shading, type) else shading
         self.normals = choice("Renderer", "normals", normals, ("smooth", "flat"))
         self.depth = choice("Renderer", "depth", depth, ("hard", "softmax"))
         if self.depth == "softmax" and isinstance(as_coverage("Renderer", coverage), Hard):
@@ -206,7 +209,7 @@ class Renderer:
         alpha = flat_alpha.reshape(*view.batch, *size)
         wanted = tuple(name for name in self.outputs if name != "alpha")
         if not wanted:
-            return RenderOutput(alpha=pooled(coverage.finish(view, {"alpha": alpha}, False)["alpha"], s))
+            return RenderOutput(alpha=pooled(coverage.finish(view, {"alpha": alpha}, set())["alpha"], s))
         depth: HardDepth | SoftmaxDepth
         if self.depth == "hard":
             depth = HardDepth(view, coverage, softness)
@@ -221,8 +224,9 @@ class Renderer:
         images = {"alpha": alpha, **maps}
         if "rgb" in wanted:
             images["rgb"] = self._rgb(view, alpha, maps.get("rgb"), rest, colors.color, found)
-        creases = view.is_face_colored or (self.normals == "flat" and shader is not unlit)
-        images = coverage.finish(view, images, creases)
+        flat = self.normals == "flat"
+        creases = {"rgb": view.is_face_colored or (flat and shader is not unlit), "normal": flat}
+        images = coverage.finish(view, images, {name for name, there in creases.items() if there})
         alpha, rgb = images.pop("alpha"), images.pop("rgb", None)
         result = pooled_maps(images, s)
         if rgb is not None:
@@ -233,7 +237,7 @@ class Renderer:
         """Return the shader in use and the lights, checked."""
         if lights is not None and "rgb" not in self.outputs:
             raise fail("Renderer", "outputs", "with 'rgb' where lights are given", str(self.outputs), "Add 'rgb'.")
-        shading = self.shading or ("unlit" if lights is None else "phong")
+        shading = ("unlit" if lights is None else "phong") if self.shading is None else self.shading
         shader = as_shader("Renderer", shading)
         if "rgb" in self.outputs and (shader in LIT if lights is None else shader is unlit):
             got = "None" if lights is None else "lights"

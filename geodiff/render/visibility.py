@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from geodiff.modes import outside_autocast
+from geodiff.modes import outside_autocast, refuse_transforms
 from geodiff.reference.jumps import Jumps, centres, nearness
+from geodiff.validation import fail, looks_at_values, matches, shape_text
 
 
 @outside_autocast
@@ -34,8 +35,14 @@ def edge_gradient(image: torch.Tensor, jumps: Jumps, clip: torch.Tensor) -> torc
     Gradients: in the image as it is; in `clip`, of the edges' places. That is the derivative of the picture of
     infinitely many pixels, estimated from these: it is right in the limit, and knows nothing of what is smaller than a
     pixel. Colours that change fast towards an edge (at the rim of a ball) are taken half a pixel away from it.
+    Neither twice differentiable nor in forward mode.
+
+    Raises:
+        TypeError, ValueError: an image or clip coordinates of another kind or shape.
+        RuntimeError: a second derivative, forward mode, torch.func.
     """
-    place, weight, p, q = _crossings(jumps, clip, image)
+    refuse_transforms("edge_gradient", "Take antialias, or torch.autograd.grad.", image, clip)
+    place, weight, p, q = _crossings("edge_gradient", jumps, clip, image)
     return _EdgeGradient.apply(image, place, weight.detach(), p, q)
 
 
@@ -44,7 +51,7 @@ def antialias(image: torch.Tensor, jumps: Jumps, clip: torch.Tensor) -> torch.Te
     """Return a hard image with its visibility edges blended: each pixel by how much of it lies beyond the edge.
 
     An edge nearer to q leaves `s − ½` of q's pixel to what p sees, one nearer to p `½ − s` of p's to what q sees. Rows
-    and columns count as in `edge_gradient`.
+    and columns count as in `edge_gradient`. Of a pixel no more than all is taken, so values stay between those around.
 
     Args:
         image: any channels, `(B, H, W, C)`.
@@ -56,19 +63,35 @@ def antialias(image: torch.Tensor, jumps: Jumps, clip: torch.Tensor) -> torch.Te
 
     Gradients: in the image and in `clip`, exactly those of the picture that is returned, but for the moments at which
     an edge passes a pixel centre.
+
+    Raises:
+        TypeError, ValueError: an image or clip coordinates of another kind or shape.
     """
-    place, weight, p, q = _crossings(jumps, clip, image)
+    place, weight, p, q = _crossings("antialias", jumps, clip, image)
     flat = image.reshape(-1, image.shape[-1])
     jump = flat.index_select(0, p) - flat.index_select(0, q)
-    beyond = (place.clamp(0, 1) - 0.5) * weight
-    to_q, to_p = beyond.clamp(min=0)[:, None] * jump, beyond.clamp(max=0)[:, None] * jump
-    return flat.index_add(0, q, to_q).index_add(0, p, to_p).reshape(image.shape)
+    beyond = (place - 0.5) * weight
+    at_q = beyond.detach() > 0
+    taker, taken = torch.where(at_q, q, p), torch.where(at_q, beyond, -beyond)
+    # Several edges of what is narrower than a pixel would take more of one than there is.
+    total = taken.new_zeros(len(flat)).index_add(0, taker, taken)
+    share = taken / total.index_select(0, taker).clamp(min=1)
+    return flat.index_add(0, taker, torch.where(at_q, share, -share)[:, None] * jump).reshape(image.shape)
 
 
 def _crossings(
-    jumps: Jumps, clip: torch.Tensor, image: torch.Tensor
+    where: str, jumps: Jumps, clip: torch.Tensor, image: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return s, the weight of each pair, and its two pixels. Differentiable in `clip`; in float64, lists are short."""
+    for name, value, shape in (("image", image, ("B", "H", "W", "C")), ("clip", clip, ("N", 4))):
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+            raise fail(where, name, "a floating-point tensor", value, error=TypeError)
+        if not matches(value.shape, shape):
+            raise fail(where, name, f"of shape {shape_text(shape)}", value)
+    count = len(image) * image.shape[1] * image.shape[2]
+    for name, index, most in (("image", jumps.pixels, count), ("clip", jumps.ends, len(clip))):
+        if looks_at_values(index) and index.numel() and int(index.max()) >= most:
+            raise fail(where, name, "that whose jumps these are", f"{most} rows for index {int(index.max())}")
     height, width = image.shape[1:3]
     pixels = torch.cat([jumps.pixels, jumps.meeting_pixels])
     p, q = pixels.unbind(1)
@@ -99,6 +122,8 @@ class _EdgeGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("edge_gradient is not twice differentiable: it is an estimate. Take antialias.")
         image, weight, p, q = ctx.saved_tensors
         values, slopes = image.reshape(-1, image.shape[-1]), upstream.reshape(-1, image.shape[-1])
         jump = values.index_select(0, p) - values.index_select(0, q)

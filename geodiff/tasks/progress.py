@@ -2,7 +2,7 @@
 """What the callbacks of all jobs are told."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, ItemsView, Iterator, KeysView
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,9 +30,33 @@ class Progress:
     record: dict[str, Any] = field(repr=False)
     state: Any = field(default=None, repr=False)
 
-    def __getitem__(self, name: str) -> Any:
+    def _old(self) -> dict[str, Any]:
         warn("callback: `progress[name]` is now `progress.record[name]`", DeprecationWarning)
-        return self.record[name]
+        return self.record
+
+    def __getitem__(self, name: str) -> Any:
+        return self._old()[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._old()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._old())
+
+    def __len__(self) -> int:
+        return len(self._old())
+
+    def keys(self) -> KeysView[str]:
+        """Return those of `record`, as callbacks of a dictionary expect."""
+        return self._old().keys()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return an entry of `record`, as callbacks of a dictionary expect."""
+        return self._old().get(name, default)
+
+    def items(self) -> ItemsView[str, Any]:
+        """Return those of `record`, as callbacks of a dictionary expect."""
+        return self._old().items()
 
 
 Callback = Callable[[Progress], Any]

@@ -217,3 +217,87 @@ def test_pictures_of_your_own():
     # Wider by 1 %: so is the area of its image, by 2 %.
     grown = torch.autograd.grad(area, clip)[0][:, :2] * clip.detach()[:, :2]
     assert float(grown.sum()) == pytest.approx(2 * float(area.detach()), rel=0.02)
+
+
+@pytest.mark.parametrize("backend", ["kernel", "reference"])
+@pytest.mark.parametrize("coverage", ["hard", "antialiased"])
+@pytest.mark.parametrize("size", [8, 9, 10, 16, 25, 50])
+def test_edges_through_pixel_centres_and_half_way_between(size: int, coverage: str, backend: str):
+    # A unit square, half as wide as the picture: its share of that is k²/4. At these sizes its sides go through pixel
+    # centres, or lie in the middle between two.
+    box, camera = gd.box().to(dtype=DOUBLE), gd.Camera.orthographic((0.0, 0.0, 3.0)).to(dtype=DOUBLE)
+    k = torch.ones((), dtype=DOUBLE, requires_grad=True)
+    mesh = gd.Mesh(box.vertices * k, box.faces)
+    alpha = gd.Renderer(size, coverage=coverage, backend=backend)(mesh, camera).alpha
+    # Sides are as long as the rows that they cross: whole numbers of pixels.
+    assert float(torch.autograd.grad(alpha.mean(), k)[0]) == pytest.approx(0.5, rel=2.5 / size)
+    if coverage == "antialiased":
+        assert float(alpha.detach().mean()) == pytest.approx(0.25, rel=1 / size)
+
+
+def test_antialiased_stays_between_the_values_around():
+    camera = gd.Camera.orthographic((0.0, 0.0, 3.0))
+    for x in torch.linspace(0, 0.07, 23).tolist():
+        strip = torch.tensor([[-0.002, -0.5, 0], [0.002, -0.5, 0], [0.002, 0.5, 0], [-0.002, 0.5, 0]])
+        strip = gd.Mesh(strip + torch.tensor([x, 0.0, 0.0]), [[0, 1, 2], [0, 2, 3]])
+        alpha = gd.Renderer(32, coverage="antialiased")(strip, camera).alpha
+        assert float(alpha.min()) >= -1e-6 and float(alpha.max()) <= 1 + 1e-6
+
+
+def test_creases_are_those_of_each_image():
+    ball = gd.icosphere(2).to(dtype=DOUBLE)
+    for colours, normals in (({"face_colors": torch.rand(320, 3, dtype=DOUBLE)}, "smooth"), ({}, "flat")):
+        gradients = []
+        for outputs in ("normal", ("normal", "rgb")):
+            t = torch.zeros((), dtype=DOUBLE, requires_grad=True)
+            mesh = gd.Mesh(0.7 * ball.vertices + t * ALONG, ball.faces, **colours)
+            out = gd.Renderer(48, coverage="hard", normals=normals, outputs=outputs)(mesh, CAMERA)
+            gradients.append(float(torch.autograd.grad(loss(out.normal), t)[0]))
+        assert gradients[0] == gradients[1] and (gradients[0] != 0)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of forward mode
+def test_what_has_no_derivative_says_so():
+    v = (0.7 * BALL.vertices).requires_grad_()
+    alpha = gd.Renderer(16, coverage="hard")(gd.Mesh(v, BALL.faces), CAMERA).alpha
+    with pytest.raises(RuntimeError, match="edge_gradient is not twice differentiable: it is an estimate"):
+        torch.autograd.grad(alpha.square().sum(), v, create_graph=True)
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(RuntimeError, match="edge_gradient"):
+        dual = torch.autograd.forward_ad.make_dual(v.detach(), torch.ones_like(v))
+        gd.Renderer(16, coverage="hard", backend="reference")(gd.Mesh(dual, BALL.faces), CAMERA)
+
+
+def test_pictures_are_checked():
+    clip = CAMERA.to_clip(0.7 * BALL.vertices)
+    packed = clip, BALL.faces, torch.tensor([[0, 0, len(BALL.faces)]])
+    found = ops.jumps(*packed, ops.rasterize(*packed, image_size=(8, 8)).face_id)
+    for change in (visibility.antialias, visibility.edge_gradient):
+        with pytest.raises(ValueError, match=r"`image` must be of shape \(B, H, W, C\)"):
+            change(torch.rand(8, 8, 1, dtype=DOUBLE), found, clip)
+        with pytest.raises(ValueError, match=r"`image` must be that whose jumps these are"):
+            change(torch.rand(1, 2, 3, 1, dtype=DOUBLE), found, clip)
+        with pytest.raises(ValueError, match=r"`clip` must be that whose jumps these are"):
+            change(torch.rand(1, 8, 8, 1, dtype=DOUBLE), found, clip[:5])
+
+
+@pytest.mark.parametrize("coverage", ["hard", "antialiased"])
+def test_no_images(coverage: str):
+    v = torch.zeros(0, 12, 3, requires_grad=True)
+    out = gd.Renderer(8, coverage=coverage, outputs="rgb")(gd.Mesh(v, gd.icosphere(0).faces), gd.Camera.orbit(2.7))
+    assert out.rgb.shape == (0, 8, 8, 3)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of a Function that is traced
+@pytest.mark.parametrize("coverage", ["hard", "antialiased"])
+def test_compiled_whole(coverage: str):
+    ball, camera = gd.icosphere(1), gd.Camera.orbit(2.7, 20.0, 30.0, fov_deg=60)
+    render = gd.Renderer(12, coverage=coverage, outputs="rgb")
+
+    def value(v: torch.Tensor) -> torch.Tensor:
+        return render(ball.with_vertices(v), camera).rgb.square().mean()
+
+    results = []
+    for function in (value, torch.compile(value, backend="aot_eager", fullgraph=True)):
+        v = ball.vertices.clone().requires_grad_()
+        results.append(torch.autograd.grad(function(v), v)[0])
+    assert torch.allclose(*results, atol=1e-7)
