@@ -200,6 +200,7 @@ PLAIN = {
     "Contour",
     "Hard",
     "Antialiased",
+    "Progress",
     "SurfacePoints",
 }
 
