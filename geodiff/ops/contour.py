@@ -79,7 +79,7 @@ def contour(
         >>> contour(clip, *one, scale=0.5, image_size=(1, 1))
         tensor([[[0.9360]]])
     """
-    law = soft.as_distribution(distribution)
+    distribution = soft.as_distribution(distribution)
     check_packed("contour", clip, faces, layout, image_size, near, indices=False)
     _op.check_devices("contour", ("clip", "faces", "layout"), (clip, faces, layout))
     positive("contour", "scale", scale, "It is a length in NDC (an area for a squared distribution).")
@@ -89,14 +89,15 @@ def contour(
         edges = edge_cycles(faces, layout)
     elif edges.shape != faces.shape or edges.dtype != torch.int32:
         raise fail("contour", "edges", f"int32 of shape {tuple(faces.shape)}", edges, "Use reference.edge_cycles.")
-    number = -1 if law.kernel_id is None else law.kernel_id
-    model = (_params(law, scale), *image_size, near, max_error, number, law.is_reversed, law.is_squared)
+    number = -1 if distribution.kernel_id is None else distribution.kernel_id
+    form = (number, distribution.is_reversed, distribution.is_squared)
+    model = (_params(distribution, scale), *image_size, near, max_error, *form)
     distance, _, _ = _op.run("contour", clip, faces, layout, edges, *model)
-    return coverage_of(distance, law, scale)
+    return coverage_of(distance, distribution, scale)
 
 
-def _params(law: soft.Distribution, scale: Any) -> torch.Tensor:
-    values = [0.0 if value is None else value for value in (scale, law.shape, law.shift)]
+def _params(distribution: soft.Distribution, scale: Any) -> torch.Tensor:
+    values = [0.0 if value is None else value for value in (scale, distribution.shape, distribution.shift)]
     if not any(isinstance(value, torch.Tensor) for value in values):
         return torch.tensor(values, dtype=torch.float64)
     return torch.stack([torch.as_tensor(value, dtype=torch.float64).detach().reshape(()) for value in values])

@@ -45,10 +45,10 @@ def cull_radius(
         faces: how many faces an image has at most.
         max_error: the bound; 0 leaves nothing out that has any weight.
     """
-    law = soft.from_kernel(distribution, shape=shape, shift=shift, is_reversed=reversed_, is_squared=squared)
-    rule = soft.tconorm_from_kernel(tconorm, p=p)
-    epsilon = rule.cull_threshold(max_error, max(faces, 1)) if max_error > 0 else 0.0
-    radius = float(law.cull_radius(epsilon))
+    member = soft.from_kernel(distribution, shape=shape, shift=shift, is_reversed=reversed_, is_squared=squared)
+    conorm = soft.tconorm_from_kernel(tconorm, p=p)
+    epsilon = conorm.cull_threshold(max_error, max(faces, 1)) if max_error > 0 else 0.0
+    radius = float(member.cull_radius(epsilon))
     return radius * (scale**0.5 if squared else scale)
 
 
@@ -70,24 +70,37 @@ def contour_radii(
     """
     if distribution < 0:
         return float("inf"), float("inf")
-    law = soft.from_kernel(distribution, shape=shape, shift=shift, is_reversed=reversed_, is_squared=squared)
+    member = soft.from_kernel(distribution, shape=shape, shift=shift, is_reversed=reversed_, is_squared=squared)
     rest = torch.tensor(float(max_error), dtype=torch.float64)
     size = scale**0.5 if squared else scale
-    radii = [max(0.0, float(end)) * size for end in (-law.quantile(rest), law.upper_quantile(rest))]
+    radii = [max(0.0, float(end)) * size for end in (-member.quantile(rest), member.upper_quantile(rest))]
     return radii[0], radii[1]
 
 
 def radius_of(
-    law: "soft.Distribution", rule: "soft.TConorm", scale: float | torch.Tensor, faces: int, max_error: float
+    distribution: "soft.Distribution",
+    tconorm: "soft.TConorm",
+    scale: float | torch.Tensor,
+    faces: int,
+    max_error: float,
 ) -> float:
     """Return `cull_radius` of objects of `geodiff.soft`; infinite for user-defined ones, of which nothing is known."""
-    if law.kernel_id is None or rule.kernel_id is None:
+    if distribution.kernel_id is None or tconorm.kernel_id is None:
         return math.inf
-    given = (scale, law.shape, law.shift, rule.p)
+    given = (scale, distribution.shape, distribution.shift, tconorm.p)
     numbers = [0.0 if v is None else float(v.detach() if isinstance(v, torch.Tensor) else v) for v in given]
     scale, shape, shift, p = numbers
     return _constant_radius(
-        law.kernel_id, law.is_reversed, law.is_squared, scale, shape, shift, rule.kernel_id, p, faces, max_error
+        distribution.kernel_id,
+        distribution.is_reversed,
+        distribution.is_squared,
+        scale,
+        shape,
+        shift,
+        tconorm.kernel_id,
+        p,
+        faces,
+        max_error,
     )
 
 

@@ -82,18 +82,19 @@ def silhouette(
         >>> silhouette(clip, *one, scale=0.1, image_size=(1, 1))
         tensor([[[1.0000]]])
     """
-    law, rule = soft.as_distribution(distribution), soft.as_tconorm(tconorm)
+    distribution, tconorm = soft.as_distribution(distribution), soft.as_tconorm(tconorm)
     check_packed("silhouette", clip, faces, layout, image_size, near, indices=False)
     _op.check_devices("silhouette", ("clip", "faces", "layout"), (clip, faces, layout))
     positive("silhouette", "scale", scale, "It is a length in NDC (an area for a squared distribution).")
     if not 0 <= max_error < 1:
         raise fail("silhouette", "max_error", "in [0, 1)", max_error, "It bounds the error of alpha.")
     choice("silhouette", "coverage", coverage, _COVERAGES)
-    if law.kernel_id is None or rule.kernel_id is None:
+    if distribution.kernel_id is None or tconorm.kernel_id is None:
         options: dict[str, Any] = {"scale": scale, "image_size": image_size, "near": near, "coverage": coverage}
-        return reference.silhouette(clip, faces, layout, distribution=law, tconorm=rule, **options)
-    params = _params(scale=scale, shape=law.shape, shift=law.shift, p=rule.p)
-    model = (*image_size, near, max_error, law.kernel_id, law.is_reversed, law.is_squared, rule.kernel_id, coverage)
+        return reference.silhouette(clip, faces, layout, distribution=distribution, tconorm=tconorm, **options)
+    params = _params(scale=scale, shape=distribution.shape, shift=distribution.shift, p=tconorm.p)
+    form = (distribution.kernel_id, distribution.is_reversed, distribution.is_squared, tconorm.kernel_id)
+    model = (*image_size, near, max_error, *form, coverage)
     alpha: torch.Tensor = _op.run("silhouette", clip, faces, layout, params, *model)[0]
     return alpha
 
@@ -221,13 +222,15 @@ def count_pairs(
 
     Takes the arguments of `silhouette`; returns integers `(B,)`.
     """
-    law, rule = soft.as_distribution(distribution), soft.as_tconorm(tconorm)
+    distribution, tconorm = soft.as_distribution(distribution), soft.as_tconorm(tconorm)
     check_packed("count_pairs", clip, faces, layout, image_size, near, indices=False)
     _op.check_devices("count_pairs", ("clip", "faces", "layout"), (clip, faces, layout))
-    if law.kernel_id is None or rule.kernel_id is None:
-        raise fail("count_pairs", "distribution", "built in", law, "User-defined ones are evaluated for every pair.")
-    params = _params(scale=scale, shape=law.shape, shift=law.shift, p=rule.p).detach()
-    model = (*image_size, near, max_error, law.kernel_id, law.is_reversed, law.is_squared, rule.kernel_id, "faces")
+    if distribution.kernel_id is None or tconorm.kernel_id is None:
+        fix = "User-defined ones are evaluated for every pair."
+        raise fail("count_pairs", "distribution", "built in", distribution, fix)
+    params = _params(scale=scale, shape=distribution.shape, shift=distribution.shift, p=tconorm.p).detach()
+    form = (distribution.kernel_id, distribution.is_reversed, distribution.is_squared, tconorm.kernel_id)
+    model = (*image_size, near, max_error, *form, "faces")
     pairs = torch.zeros(len(layout), dtype=torch.int64)
     _forward(pairs, *_op.ready("silhouette", clip.detach(), faces, layout, params, *model))
     return pairs

@@ -192,7 +192,7 @@ def _backward(
     ):
         if x.shape != wanted:
             raise fail("spline_backward", name, f"of shape {wanted}", x)
-    bars = [
+    gradients = [
         control.new_zeros((batch, *x.shape[1:]) if want and x is not None else (0,))
         for x, want in zip(arguments[:INPUTS], wants, strict=True)
     ]
@@ -200,10 +200,11 @@ def _backward(
         _op.call(
             _op.kernels.spline_backward, control=control, knots=knots, parameters=parameters, degree=degree,
             order=order, bandwidth=bandwidth, rational=rational, grid=grid, value=value, inverse_weight=inverse_weight,
-            upstream=upstream, grad_control=bars[0], grad_knots=bars[1 : 1 + len(knots)],
-            grad_parameters=bars[1 + MAX_AXES : 1 + MAX_AXES + len(knots)],
+            upstream=upstream, grad_control=gradients[0], grad_knots=gradients[1 : 1 + len(knots)],
+            grad_parameters=gradients[1 + MAX_AXES : 1 + MAX_AXES + len(knots)],
         )  # fmt: skip
-    return tuple(bar if x is None else _op.added_up(bar, x) for bar, x in zip(bars, arguments[:INPUTS], strict=True))
+    pairs = zip(gradients, arguments[:INPUTS], strict=True)
+    return tuple(gradient if x is None else _op.added_up(gradient, x) for gradient, x in pairs)
 
 
 def _twin(*arguments: Any) -> torch.Tensor:

@@ -140,13 +140,13 @@ class SoftmaxDepth:
 
     def _ranking(self) -> Ranking:
         """Return what picks the fragments: `log F` in a table, and one over the depth that γ stands for."""
-        law, scale = self.softness.distribution, self.softness.scale
+        distribution, scale = self.softness.distribution, self.softness.scale
         with torch.no_grad():
             tau = float(torch.as_tensor(scale).detach())
-            unit = tau**0.5 if law.is_squared else tau
+            unit = tau**0.5 if distribution.is_squared else tau
             d = _table_distances()
-            plain = law.unsquared() if law.is_squared else law
-            table = plain.log_cdf(d * d.abs() if law.is_squared else d).clamp(min=_NEVER)
+            plain = distribution.unsquared() if distribution.is_squared else distribution
+            table = plain.log_cdf(d * d.abs() if distribution.is_squared else d).clamp(min=_NEVER)
             span = (self.ends[:, 1] - self.ends[:, 0]).detach().double()
             return Ranking(table, unit, 1 / (torch.where(span > 0, span, 1.0) * self._gamma()))
 
@@ -199,13 +199,13 @@ class SoftmaxDepth:
 
         Gradients: in distances, depths, τ, the distribution's parameters, γ and the range.
         """
-        law, background, ops = self.softness.distribution, self.background, self.view.ops
+        distribution, background, ops = self.softness.distribution, self.background, self.view.ops
         d, depth = found.distance, found.depth
-        plain = law.unsquared() if law.is_squared else law
+        plain = distribution.unsquared() if distribution.is_squared else distribution
         # Through `blend`, so that the sums over pixels for τ, γ and the range have a fixed order.
         one = torch.zeros(len(d), 1, dtype=torch.int64, device=d.device)
         inverse = 1 / torch.as_tensor(self.softness.scale, dtype=d.dtype, device=d.device).reshape(1, 1)
-        x = ops.blend(inverse, one, (d * d.abs() if law.is_squared else d)[:, None])[:, 0]
+        x = ops.blend(inverse, one, (d * d.abs() if distribution.is_squared else d)[:, None])[:, 0]
         log_f = plain.log_cdf(x).clamp(min=_NEVER)
         near, far = ops.blend(self.ends.to(d.dtype), found.image[:, None], torch.ones_like(d)[:, None]).unbind(1)
         span = far - near
