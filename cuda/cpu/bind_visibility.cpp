@@ -3,6 +3,7 @@
 // Compiled once for all SIMD levels, so that every machine finds the same ones. The rest (where between the two pixels,
 // and gradients) is arithmetic on short lists, and torch's.
 #include <cmath>
+#include <memory>
 #include <vector>
 
 #include "../raster/grid.h"
@@ -165,7 +166,10 @@ class Search {
         if (sheet_.walk(f, k, u, v, x_of(mine), y_of(mine), int(seen_[mine]), nothing) < 0) return;
         double share = 1;
         if (seen_[other] >= 0) {
-            const int at = sheet_.walk(int(seen_[other]), -1, x_of(other), y_of(other), u, v, -1, nothing);
+            // One surface from pixel to pixel: the edge goes through a centre, and lies on its other side.
+            const int to = int(seen_[other]);
+            if (sheet_.walk(int(seen_[mine]), -1, x_of(mine), y_of(mine), x_of(other), y_of(other), to, nothing) >= 0) return;
+            const int at = sheet_.walk(to, -1, x_of(other), y_of(other), u, v, -1, nothing);
             if (at < 0) {
                 share = 0.5;  // something that no pixel sees is between the two
             } else if (at != f && planes_[at].at(u, v) > planes_[f].at(u, v)) {
@@ -251,18 +255,19 @@ class Search {
 };
 
 template <class V>
-nb::ndarray<nb::numpy, V> handed(std::vector<V>* values, std::initializer_list<size_t> shape) {
-    nb::capsule owner(values, [](void* p) noexcept { delete static_cast<std::vector<V>*>(p); });
-    return nb::ndarray<nb::numpy, V>(values->data(), shape, owner);
+nb::ndarray<nb::numpy, V> handed(std::unique_ptr<std::vector<V>>& values, std::initializer_list<size_t> shape) {
+    nb::capsule owner(values.get(), [](void* p) noexcept { delete static_cast<std::vector<V>*>(p); });
+    return nb::ndarray<nb::numpy, V>(values.release()->data(), shape, owner);
 }
 
 template <class T>
 nb::tuple jumps(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout,
                 Array<const int, 2> edges, Array<const int64_t, 3> face_id, double near, bool creases, int threads) {
     std::vector<Lists> lists;
-    auto *pixels = new std::vector<int64_t>, *ends = new std::vector<int64_t>;
-    auto* shares = new std::vector<double>;
-    auto *meeting_pixels = new std::vector<int64_t>, *corners = new std::vector<int64_t>;
+    using Indices = std::vector<int64_t>;
+    auto pixels = std::make_unique<Indices>(), ends = std::make_unique<Indices>();
+    auto meeting_pixels = std::make_unique<Indices>(), corners = std::make_unique<Indices>();
+    auto shares = std::make_unique<std::vector<double>>();
     {
         nb::gil_scoped_release release;
         for (size_t image = 0; image < layout.shape(0); ++image) {

@@ -285,11 +285,15 @@ def _edges(sheet: _Sheet, seen: torch.Tensor, height: int, width: int, axis: int
     visible = (seen[p] != seen[q]) & (seen[mine] >= 0) & (to_mine >= 0)
     other_side = seen[yours] >= 0
     your_face = torch.where(other_side, start + seen[yours], face)
-    reached, _, _ = sheet.walk(your_face, torch.full_like(face, -1), centres(yours, height, width), at)
+    # One surface from pixel to pixel: the edge goes through a centre, and lies on its other side.
+    my_face, none = torch.where(seen[mine] >= 0, start + seen[mine], face), torch.full_like(face, -1)
+    ends_at = centres(mine, height, width), centres(yours, height, width)
+    one_surface = other_side & (sheet.walk(my_face, none, *ends_at, your_face)[0] >= 0)
+    reached, _, _ = sheet.walk(your_face, none, ends_at[1], at)
     there = reached.clamp(min=0)
     hidden = other_side & (reached >= 0) & (reached != face) & (sheet.near(there, at) > sheet.near(face, at))
     share = torch.where(other_side & (reached < 0), 0.5, 1.0).double()
-    kept = visible & ~hidden
+    kept = visible & ~hidden & ~one_surface
     ends = torch.stack([sheet.corners[face, (line + 1) % 3], sheet.corners[face, (line + 2) % 3]], dim=-1)
     return torch.stack([p, q], dim=-1)[kept], ends[kept], share[kept]
 

@@ -43,9 +43,6 @@ class Progress:
     def __iter__(self) -> Iterator[str]:
         return iter(self._old())
 
-    def __len__(self) -> int:
-        return len(self._old())
-
     def keys(self) -> KeysView[str]:
         """Return those of `record`, as callbacks of a dictionary expect."""
         return self._old().keys()

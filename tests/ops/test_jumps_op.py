@@ -96,3 +96,28 @@ def test_no_gradient_of_its_own():
     share = torch.ops.geodiff.jumps(clip.requires_grad_(), *arguments)[2]
     with pytest.raises(RuntimeError, match=r"geodiff::jumps has no gradient. geodiff.render.visibility"):
         share.sum().backward()
+
+
+@by_module
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("cells", [1, 3, 5])
+def test_a_flat_sheet_on_pixel_centres_jumps_at_its_border_alone(module, dtype: torch.dtype, cells: int):
+    # Its corners are whole steps of half a pixel, so that most sides go through centres.
+    for size in (8, 9, 13):
+        for shift in (0, 1, -3):
+            grid = torch.linspace(0, 1, cells + 1, dtype=torch.float64)
+            y, x = torch.meshgrid(grid, grid, indexing="ij")
+            xy = torch.stack([1.4 * x.reshape(-1) - 0.7 + shift / size, 1.5 * y.reshape(-1) - 0.75], dim=1)
+            xy = (xy * size).round() / size
+            clip = torch.cat([xy, torch.full((len(xy), 1), 2.0), torch.ones(len(xy), 1)], dim=1).to(dtype)
+            i = torch.arange(cells * (cells + 1)).reshape(cells, cells + 1)[:, :-1].reshape(-1)
+            lower, upper = [i, i + 1, i + cells + 2], [i, i + cells + 2, i + cells + 1]
+            faces, layout = (
+                torch.cat([torch.stack(lower, 1), torch.stack(upper, 1)]),
+                torch.tensor([[0, 0, 2 * cells**2]]),
+            )
+            face_id = ops.rasterize(clip, faces, layout, image_size=(size, size)).face_id
+            found = module.jumps(clip, faces, layout, face_id)
+            seen = face_id.reshape(-1)[found.pixels] >= 0
+            # Where a row of centres lies on a side, what is next to its end is for rounding to say: once a corner.
+            assert int((seen.sum(dim=1) == 2).sum()) <= 4 and int((seen.sum(dim=1) == 1).sum()) >= size

@@ -319,7 +319,9 @@ def test_any_knots_are_safe():
         for grid, bandwidth in ((False, None), (False, [0.5, 0.5]), (True, None)):
             function = ops.spline_grid if grid else ops.spline
             value = function(leaves[0], [leaves[1]] * 2, [leaves[2]] * 2, [3, 3], bandwidth=bandwidth)
-            torch.autograd.grad(value.sum(), leaves)
+            gradients = torch.autograd.grad(value.sum(), leaves)
+            assert value.shape == (*((100, 100) if grid else (100,)), 2)
+            assert [g.shape for g in gradients] == [leaf.shape for leaf in leaves]
 
 
 def test_before_a_repeated_first_knot_the_first_span_is_extended():
