@@ -155,31 +155,34 @@ VisibleJob<T> visible_job(const Array<const T, 2>& clip, const Array<const int, 
     return job;
 }
 
-// Returns how many pixels see a face.
-template <class T>
-long long visible_find(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout, int height,
-                       int width, double near, double blur, Array<int, 3> winner, int threads) {
-    auto job = visible_job<T>(clip, faces, layout, height, width, near, threads);
-    long long total = 0;
-    job.blur = blur;
-    job.winner = winner.data();
-    job.total = &total;
-    run(level->visible_find, job);
-    return total;
+template <class V>
+nb::ndarray<nb::numpy, V> handed(V* data, std::initializer_list<size_t> shape) {
+    return nb::ndarray<nb::numpy, V>(data, shape, nb::capsule(data, [](void* p) noexcept { delete[] static_cast<V*>(p); }));
 }
 
+// Returns the list: place, face, inside, barycentric.
 template <class T>
-void visible_list(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout, double near,
-                  Array<const int, 3> winner, Array<int64_t, 1> place, Array<int64_t, 1> face, Array<bool, 1> inside,
-                  Array<T, 2> barycentric, int threads) {
-    auto job = visible_job<T>(clip, faces, layout, static_cast<int>(winner.shape(1)), static_cast<int>(winner.shape(2)),
-                              near, threads);
-    job.winner = const_cast<int*>(winner.data());
-    job.place = reinterpret_cast<long long*>(place.data());
-    job.face = reinterpret_cast<long long*>(face.data());
-    job.inside = inside.data();
-    job.barycentric = barycentric.data();
-    run(level->visible_list, job);
+nb::tuple visible_forward(Array<const T, 2> clip, Array<const int, 2> faces, Array<const int64_t, 2> layout, int height,
+                          int width, double near, double blur, int threads) {
+    struct Made {
+        size_t points;
+        VisibleList<T> list;
+    } made{};
+    auto job = visible_job<T>(clip, faces, layout, height, width, near, threads);
+    job.blur = blur;
+    job.context = &made;
+    job.room = [](void* context, long long points) {
+        Made& own = *static_cast<Made*>(context);
+        const size_t n = own.points = static_cast<size_t>(points);
+        own.list = {reinterpret_cast<long long*>(new int64_t[n]), reinterpret_cast<long long*>(new int64_t[n]), new bool[n],
+                    new T[3 * n]};
+        return own.list;
+    };
+    run(level->visible_forward, job);
+    const size_t n = made.points;
+    return nb::make_tuple(handed(reinterpret_cast<int64_t*>(made.list.place), {n}),
+                          handed(reinterpret_cast<int64_t*>(made.list.face), {n}), handed(made.list.inside, {n}),
+                          handed(made.list.barycentric, {n, 3}));
 }
 
 template <class T>
@@ -219,10 +222,8 @@ void bind(nb::module_& m) {
     m.def("fragments_backward", &fragments_backward<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array,
           "height"_a, "width"_a, "near"_a, "face"_array, "distance"_array, "up_distance"_array.none(),
           "up_barycentric"_array.none(), "up_depth"_array.none(), "grad_clip"_array, "threads"_a = 1);
-    m.def("visible_find", &visible_find<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array, "height"_a,
-          "width"_a, "near"_a, "blur"_a, "winner"_array, "threads"_a = 1);
-    m.def("visible_list", &visible_list<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array, "near"_a,
-          "winner"_array, "place"_array, "face"_array, "inside"_array, "barycentric"_array, "threads"_a = 1);
+    m.def("visible_forward", &visible_forward<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array, "height"_a,
+          "width"_a, "near"_a, "blur"_a, "threads"_a = 1);
     m.def("visible_backward", &visible_backward<T>, nb::kw_only(), "clip"_array, "faces"_array, "layout"_array,
           "height"_a, "width"_a, "near"_a, "place"_array, "face"_array, "inside"_array, "upstream"_array,
           "grad_clip"_array, "threads"_a = 1);

@@ -182,26 +182,28 @@ class Search {
     void band(int band, Lists& out) const {
         const int end = std::min(height_, (band + 1) * kRows);
         for (int row = band * kRows; row < end; ++row) {
+            const int64_t* own = seen_ + i64(row) * width_;
+            const int64_t* below = row + 1 < height_ ? own + width_ : own;  // of the last row: nothing differs
             for (int column = 0; column < width_; ++column) {
+                if (own[column] < 0) continue;
                 const i64 p = i64(row) * width_ + column;
-                if (column + 1 < width_) pair(p, p + 1, out);
-                if (row + 1 < height_) pair(p, p + width_, out);
+                if (column + 1 < width_ && own[column] != own[column + 1]) pair(p, p + 1, out);
+                if (own[column] != below[column]) pair(p, p + width_, out);
             }
         }
     }
 
     bool share_vertex(int f, int g) const {
         const int *a = sheet_.faces + 3 * i64(f), *b = sheet_.faces + 3 * i64(g);
+        int shared = 0;  // comparisons that are not needed cost less than branches
         for (int i = 0; i < 3; ++i) {
-            for (int j = 0; j < 3; ++j) {
-                if (a[i] == b[j]) return true;
-            }
+            for (int j = 0; j < 3; ++j) shared |= int(a[i] == b[j]);
         }
-        return false;
+        return shared != 0;
     }
 
     void pair(i64 p, i64 q, Lists& out) const {
-        if (seen_[p] == seen_[q] || seen_[p] < 0 || seen_[q] < 0) return;
+        if (seen_[q] < 0) return;
         const int a = int(seen_[p]), b = int(seen_[q]);
         if (creases_) crease(a, b, p, q, out);
         if (!share_vertex(a, b)) meet(a, b, p, q, out);

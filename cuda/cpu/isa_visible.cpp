@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The one face that each pixel sees, pixels that see one in a list; and the way back.
 //
-// Which face it is, is found band by band as for fragments; how long the list is, is known only then. So there are two
-// calls: `visible_find` leaves a face for each pixel, and `visible_list` writes the list, rows in parallel.
+// How long the list is, is known only at the end. So each band of rows leaves a list of its own, made while the planes of
+// its faces are at hand; then there is room for all, and the bands are put one after another.
 #include "fragment_bands.h"
 #include "search.h"
 
@@ -11,24 +11,6 @@ namespace {
 
 template <class T>
 using Job = geodiff::VisibleJob<T>;
-
-template <class T>
-void find(const Job<T>& job) {
-    const Scene<T> scene(job);
-    each_image(job, [&](i64 image, int threads) {
-        draw_image(scene, image, threads,
-                   [&](const Lists<T>& lists, i64, int first, int end, int stride, const ZBand<T>*) {
-            for (int row = first; row < end; ++row) {
-                const int* from = lists.id.get() + i64(row - first) * stride;
-                int* to = job.winner + (image * job.height + row) * job.width;
-                for (int column = 0; column < job.width; ++column) to[column] = from[column];
-            }
-        });
-    });
-    i64 total = 0;
-    for (i64 i = 0; i < job.images * job.height * job.width; ++i) total += job.winner[i] >= 0 ? 1 : 0;
-    *job.total = total;
-}
 
 // A face, kept for the pixels to come: neighbours mostly share theirs, in this row and the next. What only pixels inside or
 // outside of it need is made when the first of them comes.
@@ -66,73 +48,138 @@ struct Known {
 
 constexpr int kKept = 64;  // faces
 
+// What the pixels of a band see.
 template <class T>
-void write_row(const Job<T>& job, const Scene<T>& scene, i64 row, i64 at, Known<T>* kept) {
-    const i64 image = row / job.height;
-    const T y = scene.grid.y(int(row % job.height));
-    const int* winner = job.winner + row * job.width;
-    for (int column = 0; column < job.width; ++column) {
-        if (winner[column] < 0) continue;
-        const bool inside = winner[column] & 1;
-        Known<T>& known = kept[(winner[column] >> 1) % kKept];
-        known.set(scene, image, winner[column] >> 1);
-        known.barycentric(scene.grid.x(column), y, inside, job.barycentric + 3 * at);
-        job.place[at] = row * job.width + column;
-        job.face[at] = known.face;
-        job.inside[at] = inside;
-        ++at;
+struct Seen {
+    i64 count;
+    Scratch<int> pixel, id;  // of the image; 2·face + (1 if it covers the pixel)
+    Scratch<T> barycentric;
+
+    explicit Seen(i64 pixels) : count(0), pixel(pixels), id(pixels), barycentric(3 * pixels) {}
+
+    // Room for a pixel's barycentrics.
+    T* add(int at, int name) {
+        pixel[count] = at;
+        id[count] = name;
+        return barycentric.get() + 3 * count++;
     }
+};
+
+// Of a band of which all that is seen covers the pixel centres.
+template <class T>
+Seen<T>* seen_inside(const Scene<T>& scene, const ZBand<T>& band, const int* faces, int first, int end) {
+    const int width = scene.job.width;
+    i64 count = 0;
+    for (int row = first; row < end; ++row) {
+        const int* winner = band.winner.get() + i64(row - first) * band.stride;
+        int own = 0;
+        for (int column = 0; column < width; ++column) own += winner[column] >= 0 ? 1 : 0;
+        count += own;
+    }
+    Seen<T>* seen = new Seen<T>(count);
+    for (int row = first; row < end; ++row) {
+        const T y = scene.grid.y(row);
+        const int* winner = band.winner.get() + i64(row - first) * band.stride;
+        for (int column = 0; column < width; ++column) {
+            const int place = winner[column];
+            if (place < 0) continue;
+            T* out = seen->add(row * width + column, 2 * faces[place] + 1);
+            barycentric_at(band.planes[place], scene.grid.x(column), y, out);
+        }
+    }
+    return seen;
+}
+
+// Of a band with a rim.
+template <class T>
+Seen<T>* seen_around(const Scene<T>& scene, i64 image, const Lists<T>& lists, int stride, int first, int end) {
+    const int width = scene.job.width;
+    i64 count = 0;
+    for (int row = first; row < end; ++row) {
+        for (int column = 0; column < width; ++column) count += lists.id[i64(row - first) * stride + column] >= 0 ? 1 : 0;
+    }
+    Seen<T>* seen = new Seen<T>(count);
+    Known<T> kept[kKept];
+    for (int row = first; row < end; ++row) {
+        const T y = scene.grid.y(row);
+        for (int column = 0; column < width; ++column) {
+            const int id = lists.id[i64(row - first) * stride + column];
+            if (id < 0) continue;
+            Known<T>& known = kept[(id >> 1) % kKept];
+            known.set(scene, image, id >> 1);
+            known.barycentric(scene.grid.x(column), y, id & 1, seen->add(row * width + column, id));
+        }
+    }
+    return seen;
 }
 
 template <class T>
-void list(const Job<T>& job) {
+void forward(const Job<T>& job) {
     const Scene<T> scene(job);
-    const i64 rows = job.images * job.height, blocks = (rows + kZBandRows - 1) / kZBandRows;
-    Scratch<i64> start(rows + 1);
-    start[0] = 0;
-    parallel(blocks, threads_for(job), [&](i64 block) {
-        for (i64 row = block * kZBandRows; row < min(rows, (block + 1) * kZBandRows); ++row) {
-            const int* winner = job.winner + row * job.width;
-            int count = 0;
-            for (int column = 0; column < job.width; ++column) count += winner[column] >= 0 ? 1 : 0;
-            start[row + 1] = count;
+    const int bands = (job.height + kZBandRows - 1) / kZBandRows;
+    const i64 all = job.images * bands;
+    Scratch<Seen<T>*> seen(all);
+    each_image(job, [&](i64 image, int threads) {
+        if (job.blur > 0) {
+            draw_image(scene, image, threads,
+                       [&](const Lists<T>& lists, i64, int first, int end, int stride, const ZBand<T>*) {
+                seen[image * bands + first / kZBandRows] = seen_around(scene, image, lists, stride, first, end);
+            });
+            return;
         }
+        const ZBuffer<T> buffer(scene.grid, job.clip + 4 * job.layout[3 * image], job.faces + 3 * job.layout[3 * image + 1],
+                                scene.faces_of(image), job.near, threads);
+        parallel(bands, threads, [&](i64 b) {
+            const int first = int(b) * kZBandRows, end = min(first + kZBandRows, job.height);
+            const ZBand<T> band(buffer, int(b), first, end, job.width);
+            seen[image * bands + b] = seen_inside(scene, band, buffer.faces(int(b)), first, end);
+        });
     });
-    for (i64 row = 0; row < rows; ++row) start[row + 1] += start[row];
-    parallel(blocks, threads_for(job), [&](i64 block) {
-        Known<T> kept[kKept];
-        for (i64 row = block * kZBandRows; row < min(rows, (block + 1) * kZBandRows); ++row) {
-            write_row(job, scene, row, start[row], kept);
+    Scratch<i64> start(all);
+    i64 total = 0;
+    for (i64 i = 0; i < all; ++i) {
+        start[i] = total;
+        total += seen[i]->count;
+    }
+    const geodiff::VisibleList<T> out = job.room(job.context, total);
+    parallel(all, threads_for(job), [&](i64 i) {
+        const Seen<T>& own = *seen[i];
+        const i64 base = i / bands * (i64(job.height) * job.width), at = start[i];
+        for (i64 k = 0; k < own.count; ++k) {
+            out.place[at + k] = base + own.pixel[k];
+            out.face[at + k] = own.id[k] >> 1;
+            out.inside[at + k] = own.id[k] & 1;
         }
+        __builtin_memcpy(out.barycentric + 3 * at, own.barycentric.get(), sizeof(T) * 3 * own.count);
+        delete seen[i];
     });
 }
 
 constexpr int kPixels = 8;  // lanes
 
-// Adds the pixels (of an image that starts at `base`) of one face. Those on the rim are few; the others go side by side.
+// Adds the pixels (of an image that starts at `base`) of one face that are inside of it, side by side, and returns how many
+// are not.
 template <class T>
-void face_pixels(const Job<T>& job, const Scene<T>& scene, i64 base, i64 first, const int* items, i64 count,
-                 const Clip<T>* corner, const Polygon<T>& p, const Edge<T>* edges, FaceGradient& g) {
+i64 inside_pixels(const Job<T>& job, const Scene<T>& scene, i64 base, i64 first, const int* items, i64 count,
+                  const Clip<T>* corner, FaceGradient& g) {
     double sums[9][kPixels];
     for (int c = 0; c < 9; ++c) {
         for (int i = 0; i < kPixels; ++i) sums[c][i] = 0;
     }
     const Clip<T> corners[3] = {corner[0], corner[1], corner[2]};
+    i64 outside = 0;
     for (i64 group = 0; group < count; group += kPixels) {
         double x[kPixels], y[kPixels], up[3][kPixels];
         for (int i = 0; i < kPixels; ++i) {
             const bool used = group + i < count;
             const i64 at = first + items[used ? group + i : count - 1];
             const int pixel = int(job.place[at] - base);
-            const T px = scene.grid.x(pixel % job.width), py = scene.grid.y(pixel / job.width);
             const T* by = job.up_barycentric + 3 * at;
             const bool lane = used && job.inside[at];
-            x[i] = px;
-            y[i] = py;
+            x[i] = scene.grid.x(pixel % job.width);
+            y[i] = scene.grid.y(pixel / job.width);
             for (int k = 0; k < 3; ++k) up[k][i] = lane ? double(by[k]) : 0.0;
-            if (!used || lane) continue;
-            const double own[3] = {double(by[0]), double(by[1]), double(by[2])};
-            fragment_backward(corner, p, edges, px, py, false, 0.0, own, 0.0, g);
+            outside += used && !lane ? 1 : 0;
         }
 #pragma GCC ivdep
         for (int i = 0; i < kPixels; ++i) {
@@ -153,25 +200,79 @@ void face_pixels(const Job<T>& job, const Scene<T>& scene, i64 base, i64 first, 
             g.corner[k].w += sums[3 * k + 2][i];
         }
     }
+    return outside;
+}
+
+// The same for its pixels on the rim, which are few.
+template <class T>
+void rim_pixels(const Job<T>& job, const Scene<T>& scene, i64 base, i64 first, const int* items, i64 count,
+                const Clip<T>* corner, const Polygon<T>& p, FaceGradient& g) {
+    Edge<T> edges[4];
+    for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
+    for (i64 i = 0; i < count; ++i) {
+        const i64 at = first + items[i];
+        if (job.inside[at]) continue;
+        const int pixel = int(job.place[at] - base);
+        const T* by = job.up_barycentric + 3 * at;
+        const double own[3] = {double(by[0]), double(by[1]), double(by[2])};
+        const T x = scene.grid.x(pixel % job.width), y = scene.grid.y(pixel / job.width);
+        fragment_backward(corner, p, edges, x, y, false, 0.0, own, 0.0, g);
+    }
+    face_backward(corner, p, g);
+}
+
+template <class T>
+void backward_image(const Job<T>& job, const Scene<T>& scene, i64 image, int threads) {
+    const i64 pixels = i64(job.height) * job.width, base = image * pixels, faces = scene.faces_of(image);
+    const i64 first = first_at_least(job.place, job.points, base);
+    const i64 count = first_at_least(job.place, job.points, base + pixels) - first;
+    const ByFace by_face(faces, count, [&](i64 i) { return job.face[first + i]; });
+    const i64* start = by_face.start.get();
+    // Of faces that are seen, in their order.
+    const i64 blocks = (faces + kFaceBlock - 1) / kFaceBlock;
+    Scratch<Clip<T>> grads(3 * faces);
+    parallel(blocks, threads, [&](i64 block) {
+        for (i64 f = block * kFaceBlock; f < min(faces, (block + 1) * kFaceBlock); ++f) {
+            if (start[f] == start[f + 1]) continue;
+            const int* items = by_face.items.get() + start[f];
+            const i64 own = start[f + 1] - start[f];
+            Clip<T> corner[3];
+            scene.corners(image, f, corner);
+            const Polygon<T> p = make_polygon(corner, job.near);
+            FaceGradient g = no_gradient();
+            // (Nobody sees a face without a polygon: then the list is not what the forward pass left.)
+            if (p.n != 0 && inside_pixels(job, scene, base, first, items, own, corner, g) > 0) {
+                rim_pixels(job, scene, base, first, items, own, corner, p, g);
+            }
+            for (int k = 0; k < 3; ++k) {
+                grads[3 * f + k] = {T(g.corner[k].x), T(g.corner[k].y), T(g.corner[k].depth), T(g.corner[k].w)};
+            }
+        }
+    });
+    T* grad = job.grad_clip + 4 * job.layout[3 * image];
+    const int* corners = job.faces + 3 * job.layout[3 * image + 1];
+    for (i64 f = 0; f < faces; ++f) {
+        if (start[f] == start[f + 1]) continue;
+        for (int k = 0; k < 3; ++k) {
+            T* into = grad + 4 * i64(corners[3 * f + k]);
+            const Clip<T>& g = grads[3 * f + k];
+            into[0] += g.x;
+            into[1] += g.y;
+            into[2] += g.depth;
+            into[3] += g.w;
+        }
+    }
 }
 
 template <class T>
 void backward(const Job<T>& job) {
     const Scene<T> scene(job);
-    each_image(job, [&](i64 image, int threads) {
-        const i64 pixels = i64(job.height) * job.width, base = image * pixels;
-        const i64 first = first_at_least(job.place, job.points, base);
-        const i64 count = first_at_least(job.place, job.points, base + pixels) - first;
-        const ByFace by_face(scene.faces_of(image), count, [&](i64 i) { return job.face[first + i]; });
-        faces_backward(scene, image, threads, by_face,
-                       [&](auto&&... face) { face_pixels(job, scene, base, first, face...); });
-    });
+    each_image(job, [&](i64 image, int threads) { backward_image(job, scene, image, threads); });
 }
 
 }  // namespace
 
-const geodiff::Kernel<geodiff::VisibleJob> kernel::visible_find = {find, find};
-const geodiff::Kernel<geodiff::VisibleJob> kernel::visible_list = {list, list};
+const geodiff::Kernel<geodiff::VisibleJob> kernel::visible_forward = {forward, forward};
 const geodiff::Kernel<geodiff::VisibleJob> kernel::visible_backward = {backward, backward};
 
 }  // namespace gd

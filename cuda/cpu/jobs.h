@@ -86,14 +86,23 @@ struct FragmentsJob : RasterJob<T> {
     T* grad_clip;           // (N, 4), zero on entry
 };
 
-// The list of what is seen; k is 1 and order 1. Of FragmentsJob's outputs, face (points) and barycentric (points, 3).
+// The pixels that see a face.
+template <class T>
+struct VisibleList {
+    long long* place;  // (points) of B·H·W, ascending
+    long long* face;   // (points)
+    bool* inside;      // (points) whether the face covers the pixel
+    T* barycentric;    // (points, 3)
+};
+
+// The list of what is seen; k is 1 and order 1. Backward it is in place, face and inside.
 template <class T>
 struct VisibleJob : FragmentsJob<T> {
-    int* winner;       // (B, H, W) 2·face + (1 if it covers the pixel), −1 for none
-    long long* total;  // how many there are
+    VisibleList<T> (*room)(void* context, long long points);  // makes the list, once it is known how long it is
+    void* context;
     long long points;
-    long long* place;  // (points) of B·H·W, ascending
-    bool* inside;      // (points) whether the face covers the pixel
+    long long* place;
+    bool* inside;
 };
 
 template <class T>

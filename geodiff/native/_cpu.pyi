@@ -168,7 +168,7 @@ def fragments_backward(
     grad_clip: Array,
     threads: int = 1,
 ) -> None: ...
-def visible_find(
+def visible_forward(
     *,
     clip: Array,
     faces: Array,
@@ -177,22 +177,8 @@ def visible_find(
     width: int,
     near: float,
     blur: float,
-    winner: Array,
     threads: int = 1,
-) -> int: ...
-def visible_list(
-    *,
-    clip: Array,
-    faces: Array,
-    layout: Array,
-    near: float,
-    winner: Array,
-    place: Array,
-    face: Array,
-    inside: Array,
-    barycentric: Array,
-    threads: int = 1,
-) -> None: ...
+) -> tuple: ...
 def visible_backward(
     *,
     clip: Array,

@@ -79,17 +79,11 @@ def _forward(
     clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, blur: float
 ) -> tuple[torch.Tensor, ...]:
     check_indices("visible", clip, faces, layout)
-    winner = faces.new_empty(len(layout), height, width)
-    points = _op.call(
-        _op.kernels.visible_find, clip=clip, faces=faces, layout=layout, height=height, width=width, near=near,
-        blur=blur, winner=winner,
+    place, face_id, inside, barycentric = _op.call(
+        _op.kernels.visible_forward, clip=clip, faces=faces, layout=layout, height=height, width=width, near=near,
+        blur=blur,
     )  # fmt: skip
-    barycentric, place, face_id, inside = out = _outputs(clip, layout, points)
-    _op.call(
-        _op.kernels.visible_list, clip=clip, faces=faces, layout=layout, near=near, winner=winner, place=place,
-        face=face_id, inside=inside, barycentric=barycentric,
-    )  # fmt: skip
-    return out
+    return barycentric, place, face_id, inside
 
 
 def _outputs(clip: torch.Tensor, layout: torch.Tensor, points: Any) -> tuple[torch.Tensor, ...]:

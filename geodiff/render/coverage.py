@@ -202,21 +202,14 @@ class Hard(Coverage):
             both = (flat[jumps.pixels] >= 0).all(dim=1)
             return Jumps(jumps.pixels[both], jumps.ends[both], jumps.share[both], *jumps[3:])
 
-        def change(names: tuple[str, ...], jumps: Jumps, blend: Blend) -> None:
-            parts = [images[name].reshape(*found.shape[:-1], -1) for name in names]
-            whole = blend(torch.cat(parts, dim=-1), jumps, view.clip)
-            for name, part in zip(names, whole.split([part.shape[-1] for part in parts], dim=-1), strict=True):
-                result[name] = part.reshape(images[name].shape)
-
         plain = search(False)
         creased = search(True) if creases & images.keys() else plain
-        if "rgb" in creases & images.keys():
-            change(("alpha",), plain, blend)
-            change(("rgb",), creased, blend)
-        else:
-            change(("alpha", "rgb") if "rgb" in images else ("alpha",), plain, blend)
-        for name in images.keys() & {"depth", "uv", "normal"}:  # only where both pixels have them
-            change((name,), inside(creased if name in creases else plain), edge_gradient)
+        for name in (name for name in images if name != "face_id"):
+            jumps, way = creased if name in creases else plain, blend
+            if name not in ("alpha", "rgb"):  # only where both pixels have them
+                jumps, way = inside(jumps), edge_gradient
+            image = images[name].reshape(*found.shape[:-1], -1)
+            result[name] = way(image, jumps, view.clip).reshape(images[name].shape)
         return result
 
 

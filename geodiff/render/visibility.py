@@ -5,13 +5,16 @@ Both take the list of `Jumps`: the mesh edge, or the line where two surfaces mee
 neighbouring pixels. It crosses the way from p to q at s, between 0 and 1, and s is a function of the vertices.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from geodiff.modes import outside_autocast, refuse_transforms
 from geodiff.reference.jumps import Jumps, centres, nearness
 from geodiff.validation import fail, looks_at_values, matches, shape_text
+
+_XYW = [0, 1, 3]  # of clip coordinates
+_AFTER, _BEFORE = [1, 2, 0], [2, 0, 1]  # each corner
 
 
 @outside_autocast
@@ -42,8 +45,8 @@ def edge_gradient(image: torch.Tensor, jumps: Jumps, clip: torch.Tensor) -> torc
         RuntimeError: a second derivative, forward mode, torch.func.
     """
     refuse_transforms("edge_gradient", "Take antialias, or torch.autograd.grad.", image, clip)
-    place, weight, p, q = _crossings("edge_gradient", jumps, clip, image)
-    return _EdgeGradient.apply(image, place, weight.detach(), p, q)
+    _check("edge_gradient", jumps, clip, image)
+    return _EdgeGradient.apply(image, clip, *jumps)
 
 
 @outside_autocast
@@ -67,7 +70,9 @@ def antialias(image: torch.Tensor, jumps: Jumps, clip: torch.Tensor) -> torch.Te
     Raises:
         TypeError, ValueError: an image or clip coordinates of another kind or shape.
     """
-    place, weight, p, q = _crossings("antialias", jumps, clip, image)
+    _check("antialias", jumps, clip, image)
+    at = _crossings(jumps, clip, image)
+    (p, q), place, weight = at.pixels, at.place.to(image.dtype), at.weight.to(image.dtype)
     flat = image.reshape(-1, image.shape[-1])
     jump = flat.index_select(0, p) - flat.index_select(0, q)
     beyond = (place - 0.5) * weight
@@ -79,10 +84,7 @@ def antialias(image: torch.Tensor, jumps: Jumps, clip: torch.Tensor) -> torch.Te
     return flat.index_add(0, taker, torch.where(at_q, share, -share)[:, None] * jump).reshape(image.shape)
 
 
-def _crossings(
-    where: str, jumps: Jumps, clip: torch.Tensor, image: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return s, the weight of each pair, and its two pixels. Differentiable in `clip`; in float64, lists are short."""
+def _check(where: str, jumps: Jumps, clip: torch.Tensor, image: torch.Tensor) -> None:
     for name, value, shape in (("image", image, ("B", "H", "W", "C")), ("clip", clip, ("N", 4))):
         if not isinstance(value, torch.Tensor) or not value.is_floating_point():
             raise fail(where, name, "a floating-point tensor", value, error=TypeError)
@@ -92,40 +94,104 @@ def _crossings(
     for name, index, most in (("image", jumps.pixels, count), ("clip", jumps.ends, len(clip))):
         if looks_at_values(index) and index.numel() and int(index.max()) >= most:
             raise fail(where, name, "that whose jumps these are", f"{most} rows for index {int(index.max())}")
+
+
+class _Crossings(NamedTuple):
+    """Where lines cross the ways from p to q: those of mesh edges first, then those where surfaces meet. In float64."""
+
+    pixels: tuple[torch.Tensor, torch.Tensor]
+    here: torch.Tensor  # (J, 3), the centre of p
+    way: torch.Tensor  # (J, 3), from there to q
+    along: torch.Tensor  # (J,), how fast the value of the line grows on the way; 1 where it is not sound
+    sound: torch.Tensor
+    place: torch.Tensor  # (J,), s
+    weight: torch.Tensor  # (J,)
+
+
+def _crossings(jumps: Jumps, clip: torch.Tensor, image: torch.Tensor) -> _Crossings:
+    """Return where the lines cross; differentiable in `clip`."""
     height, width = image.shape[1:3]
-    pixels = torch.cat([jumps.pixels, jumps.meeting_pixels])
+    ends = clip[jumps.ends].double()[..., _XYW]
+    line, pixels, share = torch.linalg.cross(ends[:, 0], ends[:, 1], dim=-1), jumps.pixels, jumps.share
+    if _some_meet(jumps):
+        meeting = nearness(clip[jumps.corners].double())
+        line = torch.cat([line, meeting[:, 0] - meeting[:, 1]])
+        pixels = torch.cat([pixels, jumps.meeting_pixels])
+        share = torch.cat([share, share.new_ones(len(jumps.corners))])
     p, q = pixels.unbind(1)
-    ends = clip[jumps.ends].double()[..., [0, 1, 3]]
-    line = torch.linalg.cross(ends[:, 0], ends[:, 1], dim=-1)
-    meeting = nearness(clip[jumps.corners].double())
-    line = torch.cat([line, meeting[:, 0] - meeting[:, 1]])
-    here, there = centres(p, height, width), centres(q, height, width)
-    at_p, at_q = (line * here).sum(-1), (line * there).sum(-1)
-    along = at_q - at_p
-    x, y, _ = (there - here).unbind(1)
-    across = line[:, 1] * x - line[:, 0] * y
+    here = centres(p, height, width)
+    way = centres(q, height, width) - here
+    at_p, along = (line * here).sum(-1), (line * way).sum(-1)
+    across = line[:, 1] * way[:, 0] - line[:, 0] * way[:, 1]
     square = along * along + across * across
     sound = (along != 0) & square.isfinite()
-    place = torch.where(sound, -at_p / torch.where(sound, along, 1.0), 0.5)
-    weight = torch.where(sound, along * along / torch.where(sound, square, 1.0), 0.0)
-    share = torch.cat([jumps.share, jumps.share.new_ones(len(jumps.corners))])
-    return place.to(image.dtype), (weight * share).to(image.dtype), p, q
+    along = torch.where(sound, along, 1.0)
+    place = torch.where(sound, -at_p / along, 0.5)
+    weight = torch.where(sound, along * along / torch.where(sound, square, 1.0), 0.0) * share
+    return _Crossings((p, q), here, way, along, sound, place, weight)
+
+
+def _pull(jumps: Jumps, at: _Crossings, clip: torch.Tensor, by_place: torch.Tensor) -> torch.Tensor:
+    """Return the gradient in `clip` of what has this gradient (J,) in the places."""
+    by_line = torch.where(at.sound, -by_place / at.along, 0.0)[:, None] * (at.here + at.place[:, None] * at.way)
+    grad, edges = torch.zeros_like(clip), len(jumps.ends)
+    (a, b), normal = clip[jumps.ends].double()[..., _XYW].unbind(1), by_line[:edges]
+    by_ends = clip.new_zeros(edges, 2, 4)
+    by_ends[:, 0, _XYW] = torch.linalg.cross(b, normal, dim=-1).to(clip.dtype)
+    by_ends[:, 1, _XYW] = torch.linalg.cross(normal, a, dim=-1).to(clip.dtype)
+    grad.index_put_((jumps.ends,), by_ends, accumulate=True)
+    if _some_meet(jumps):
+        corners, up = clip[jumps.corners].double(), by_line[edges:]
+        by_corners = _nearness_backward(corners, torch.stack([up, -up], dim=1))
+        grad.index_put_((jumps.corners,), by_corners.to(clip.dtype), accumulate=True)
+    return grad
+
+
+def _some_meet(jumps: Jumps) -> bool:
+    """Whether surfaces go through each other, or may do: how many is unknown to torch.compile."""
+    return torch.compiler.is_compiling() or len(jumps.corners) > 0
+
+
+def _nearness_backward(corners: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor:
+    """Return the gradient in the corners `(..., 3, 4)` of their `nearness` `(..., 3)`, Σ f_k·(c_k+1 × c_k+2) / det."""
+    c = corners[..., _XYW]
+    after, before = c[..., _AFTER, :], c[..., _BEFORE, :]
+    line = torch.linalg.cross(after, before, dim=-1)
+    det = (line[..., 0, :] * c[..., 0, :]).sum(-1)
+    inverse = torch.where(det != 0, 1 / torch.where(det != 0, det, 1.0), 0.0)[..., None]
+    perspective = (corners[..., 2] == corners[..., 3]).all(dim=-1)[..., None]
+    factor = torch.where(perspective, 1.0, -corners[..., 2])[..., None]
+    own = upstream * inverse
+    share = factor * own[..., None, :]  # of the line opposite each corner
+    by_det = ((factor * line).sum(-2) * inverse * own).sum(-1)[..., None, None]
+    grad = torch.zeros_like(corners)
+    grad[..., _XYW] = (
+        torch.linalg.cross(after, share[..., _BEFORE, :], dim=-1)
+        + torch.linalg.cross(share[..., _AFTER, :], before, dim=-1)
+        - by_det * line
+    )
+    grad[..., 2] = torch.where(perspective, 0.0, -(own[..., None, :] * line).sum(-1))
+    return grad
 
 
 class _EdgeGradient(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, image: torch.Tensor, place: torch.Tensor, weight: torch.Tensor, p: torch.Tensor, q: torch.Tensor
-    ) -> torch.Tensor:
-        ctx.save_for_backward(image, weight, p, q)
+    def forward(ctx: Any, image: torch.Tensor, clip: torch.Tensor, *jumps: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(image, clip, *jumps)
         return image.view_as(image)
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError("edge_gradient is not twice differentiable: it is an estimate. Take antialias.")
-        image, weight, p, q = ctx.saved_tensors
+        image, clip, *parts = ctx.saved_tensors
+        if not ctx.needs_input_grad[1]:
+            return (upstream, *[None] * 6)
+        jumps = Jumps(*parts)
+        at = _crossings(jumps, clip, image)
+        p, q = at.pixels
         values, slopes = image.reshape(-1, image.shape[-1]), upstream.reshape(-1, image.shape[-1])
         jump = values.index_select(0, p) - values.index_select(0, q)
         slope = slopes.index_select(0, p) + slopes.index_select(0, q)
-        return upstream, 0.5 * weight * (slope * jump).sum(-1), None, None, None
+        by_place = 0.5 * at.weight.to(image.dtype) * (slope * jump).sum(-1)
+        return (upstream, _pull(jumps, at, clip, by_place.double()), *[None] * 5)
