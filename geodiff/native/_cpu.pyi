@@ -169,15 +169,7 @@ def fragments_backward(
     threads: int = 1,
 ) -> None: ...
 def visible_forward(
-    *,
-    clip: Array,
-    faces: Array,
-    layout: Array,
-    height: int,
-    width: int,
-    near: float,
-    blur: float,
-    threads: int = 1,
+    *, clip: Array, faces: Array, layout: Array, height: int, width: int, near: float, blur: float, threads: int = 1
 ) -> tuple: ...
 def visible_backward(
     *,

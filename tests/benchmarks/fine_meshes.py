@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fine, coloured meshes: the colour step and the hard rasteriser, beside DRTK's kernels for the CPU and the dense twins.
+"""Fine, coloured meshes: the colour step and the hard rasteriser, beside DRTK's kernels for the CPU and the twins.
 
     python tests/benchmarks/fine_meshes.py -o fine.json                  # all parts, ten minutes
     python tests/benchmarks/fine_meshes.py color --threads 1             # one: color, raster, stages, same, memory
 
 Colour step: vertex colours, unlit; forward and backward of Σ rgb², all vertices and colours moving. Ours:
-``Renderer(outputs="rgb", coverage=…)``, where it is soft with half a pixel as scale; DRTK's: transform, rasterize, render,
-interpolate, edge_grad_estimator, as its documentation has them. Hard raster: faces, depths and barycentrics of an image,
-projection included. Contestants take turns in one process, medians; quote the ratios. ``--clock cpu`` counts the time
-of processors instead of that of the clock: on a busy machine, with one thread.
+``Renderer(outputs="rgb", coverage=…)``, where it is soft with half a pixel as scale; DRTK's: transform, rasterize,
+render, interpolate, edge_grad_estimator, as its documentation has them. Hard raster: faces, depths and barycentrics of
+an image, projection included. Contestants take turns in one process, medians; quote the ratios. ``--clock cpu`` counts
+the time of processors instead of that of the clock: on a busy machine, with one thread.
 
-DRTK is on no package index: build it from its source. Where ``import drtk`` fails, its columns are left out.
+DRTK is on no package index: build it from its source. Where ``import drtk`` fails, its columns are left out. The dense
+twin takes part where pairs of faces and pixels are few.
 """
 
 import argparse
@@ -157,7 +158,7 @@ class Timer:
 
 
 def stages(timer: Timer, threads: list[int]) -> list[dict]:
-    """Where the time of the hard colour step goes: each op alone, and the whole of it, of the sphere of 81 920 faces."""
+    """Where the time of the hard colour step goes, with the sphere of 81 920 faces: each op alone, and the whole."""
     mesh, colors, camera = scene(FINE, 1)
     size = (512, 512)
     packed = pack("benchmark", mesh, camera, size).packed
@@ -209,7 +210,8 @@ def same() -> list[dict]:
         row = {"mesh": name, "size": size, "views": views, "faces_that_differ": float(differ)}
         row |= {"largest_difference": float(gap.max()), "pixels_over_1e_3": float((gap > 1e-3).float().mean())}
         row["cosine"] = float(torch.nn.functional.cosine_similarity(gradient.flatten(), slope.flatten(), dim=0))
-        row["lengths"] = float(gradient.norm() / slope.norm())
+        grown = mesh.vertices / mesh.vertices.norm(dim=1, keepdim=True)  # a motion of all vertices, ours over theirs
+        row["growing"] = float((gradient * grown).sum() / (slope * grown).sum())
         show(row)
         rows.append(row)
     return rows
@@ -222,7 +224,7 @@ def resident(key: str) -> float:
 
 
 def held(way: str, name: str, size: int, views: int) -> None:
-    """Print MB at the peak of one step over what was held before, and what twenty more leave; in a process of its own."""
+    """Print MB at the peak of one step over what was held before, and what twenty more leave."""
     torch.set_num_threads(1)
     call = color_steps(name, size, views, twins=True)[way]
     before = resident("VmRSS")
@@ -237,7 +239,7 @@ def memory() -> list[dict]:
     rows = []
     for name, size, views in COLOR:
         for way in ("hard", "antialiased", "contour", *(["drtk"] if drtk else []), *(["twin"] if size == 256 else [])):
-            task = [sys.executable, "-m", "tests.benchmarks.fine_meshes", "--held", way, name, str(size), str(views)]
+            task = [sys.executable, __file__, "--held", way, name, str(size), str(views)]
             found = json.loads(subprocess.run(task, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
             rows.append({"mesh": name, "size": size, "views": views, "way": way, **found})
             show(rows[-1])
