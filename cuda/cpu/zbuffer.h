@@ -50,10 +50,12 @@ struct Bins {
 // kLane triangles side by side.
 template <class T>
 struct Triangles {
+    T corner[3][4][kLane];  // as Clip has them
     T x[3][kLane], y[3][kLane];
     T orientation[kLane];
     bool drawn[kLane];
     T ax[3][kLane], ay[3][kLane], ex[3][kLane], ey[3][kLane];
+    T planes[3][3][kLane], depths[2][3][kLane];  // as HardPlane has them: a, b, c; num, den
 
     // As make_polygon does for a triangle that is not cut.
     void measure() {
@@ -90,6 +92,45 @@ struct Triangles {
                 ey[k][i] = (ty - sy) * sign;
             }
         }
+    }
+
+    void make_planes() {
+#pragma GCC ivdep
+        for (int i = 0; i < kLane; ++i) {
+            Clip<T> own[3];
+            for (int k = 0; k < 3; ++k) own[k] = {corner[k][0][i], corner[k][1][i], corner[k][2][i], corner[k][3][i]};
+            HardPlane<T> p;
+            hard_plane(own, x[0][i], y[0][i], p);
+            for (int k = 0; k < 3; ++k) {
+                planes[k][0][i] = p.a[k];
+                planes[k][1][i] = p.b[k];
+                planes[k][2][i] = p.c[k];
+            }
+            depths[0][0][i] = p.num_a;
+            depths[0][1][i] = p.num_b;
+            depths[0][2][i] = p.num_c;
+            depths[1][0][i] = p.den_a;
+            depths[1][1][i] = p.den_b;
+            depths[1][2][i] = p.den_c;
+        }
+    }
+
+    HardPlane<T> plane(int i) const {
+        HardPlane<T> p;
+        p.x0 = x[0][i];
+        p.y0 = y[0][i];
+        for (int k = 0; k < 3; ++k) {
+            p.a[k] = planes[k][0][i];
+            p.b[k] = planes[k][1][i];
+            p.c[k] = planes[k][2][i];
+        }
+        p.num_a = depths[0][0][i];
+        p.num_b = depths[0][1][i];
+        p.num_c = depths[0][2][i];
+        p.den_a = depths[1][0][i];
+        p.den_b = depths[1][1][i];
+        p.den_c = depths[1][2][i];
+        return p;
     }
 };
 
@@ -134,6 +175,7 @@ class ZBuffer {
             if (any) {
                 batch.measure();
                 batch.edges();
+                batch.make_planes();
             }
             for (int i = 0; i < lanes; ++i) {
                 const i64 f = list[start + i];
@@ -142,7 +184,7 @@ class ZBuffer {
                     planes[start + i] = faces_[large];
                     draw_large(faces_[large], reaches_[large], int(start) + i, first, end, stride, depth, winner);
                 } else {
-                    draw_small(batch, i, f, boxes_[f], int(start) + i, first, end, stride, depth, winner, planes[start + i]);
+                    draw_small(batch, i, boxes_[f], int(start) + i, first, end, stride, depth, winner, planes[start + i]);
                 }
             }
         }
@@ -154,6 +196,7 @@ class ZBuffer {
     void project(i64 f, Triangles<T>& batch, int lane) const {
         for (int k = 0; k < 3; ++k) {
             const T* c = clip_ + 4 * i64(triangles_[3 * f + k]);
+            for (int j = 0; j < 4; ++j) batch.corner[k][j][lane] = c[j];
             const T inverse = T(1) / c[3];
             batch.x[k][lane] = c[0] * inverse;
             batch.y[k][lane] = c[1] * inverse;
@@ -181,7 +224,7 @@ class ZBuffer {
             const i64 g = f + min(i, lanes - 1);
             project(g, batch, i);
             whole[i] = true;
-            for (int k = 0; k < 3; ++k) whole[i] = whole[i] && clip_[4 * i64(triangles_[3 * g + k]) + 2] > near_;
+            for (int k = 0; k < 3; ++k) whole[i] = whole[i] && batch.corner[k][2][i] > near_;
         }
         batch.measure();
         int first_row[kLane], end_row[kLane], first_column[kLane], end_column[kLane];
@@ -241,7 +284,7 @@ class ZBuffer {
         hard_face(corner, p, faces_[large_of_[f]]);
     }
 
-    void draw_small(const Triangles<T>& batch, int lane, i64 f, const Box& box, int name, int first, int end, int stride,
+    void draw_small(const Triangles<T>& batch, int lane, const Box& box, int name, int first, int end, int stride,
                     T* depth, int* winner, HardPlane<T>& plane) const {
         T ax[3], ay[3], ex[3], ey[3];
         for (int k = 0; k < 3; ++k) {
@@ -268,12 +311,8 @@ class ZBuffer {
                 any |= inside[i];
             }
             if (!any) continue;
-            if (!made) {
-                Clip<T> corner[3];
-                corners(f, corner);
-                hard_plane(corner, batch.x[0][lane], batch.y[0][lane], plane);
-                made = true;
-            }
+            if (!made) plane = batch.plane(lane);
+            made = true;
             T* z = depth + i64(row - first) * stride + box.first_column;
             int* id = winner + i64(row - first) * stride + box.first_column;
             write(plane, xs, y, inside, z, id, name);

@@ -127,9 +127,10 @@ def raster_steps(name: str, size: int, views: int) -> dict[str, Callable[[], Any
 
 
 class Timer:
-    """Medians of calls that take turns, at least three each, until the budget of seconds is spent."""
+    """Medians, or the least, of calls that take turns, at least three each, until the budget of seconds is spent."""
 
-    def __init__(self, clock: str, budget: float) -> None:
+    def __init__(self, clock: str, budget: float, least: bool = False) -> None:
+        self.pick: Callable[[list[float]], float] = min if least else statistics.median
         self.now = {"wall": time.perf_counter, "cpu": time.process_time}[clock]
         self.budget = budget
 
@@ -143,7 +144,7 @@ class Timer:
                 start = self.now()
                 call()
                 times[name].append(1e3 * (self.now() - start))
-        return {f"{name}_ms": statistics.median(values) for name, values in times.items()}
+        return {f"{name}_ms": self.pick(values) for name, values in times.items()}
 
     def table(self, steps: Callable[..., dict], rows: list[tuple[str, int, int]], threads: list[int]) -> list[dict]:
         found = []
@@ -252,6 +253,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--ways", nargs="+", default=[*WAYS, "twin"], help="of ours, in `color`")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    parser.add_argument("--least", action="store_true", help="the least of all turns: several threads, a busy machine")
     parser.add_argument("--budget", type=float, default=8.0, help="seconds a row")
     parser.add_argument("-o", "--output", type=pathlib.Path, help="parts that were not asked for stay in the file")
     parser.add_argument("--held", nargs=4, help=argparse.SUPPRESS)
@@ -259,7 +261,7 @@ def main() -> None:
     if options.held:
         way, name, size, views = options.held
         return held(way, name, int(size), int(views))
-    timer = Timer(options.clock, options.budget)
+    timer = Timer(options.clock, options.budget, options.least)
     kept = ("drtk", *options.ways)
 
     def color_rows(*row: Any) -> dict[str, Callable[[], Any]]:
@@ -275,7 +277,7 @@ def main() -> None:
     result: dict[str, Any] = {}
     if options.output and options.output.exists():
         result = json.loads(options.output.read_text())
-    result |= machine() | {"clock": options.clock, "drtk": getattr(drtk, "__version__", None)}
+    result |= machine() | {"clock": options.clock, "least": options.least, "drtk": getattr(drtk, "__version__", None)}
     for part in options.parts:
         print(f"--- {part}", flush=True)
         result[part] = parts[part]()
