@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What colour costs beside the silhouette alone, and how fast the hard rasteriser is, in one run.
+"""What colour costs beside the silhouette alone, in one run.
 
     python tests/benchmarks/shading.py -o shading.json      # all parts
-    python tests/benchmarks/shading.py color                # one: color, alone, tiny, hard, stages
+    python tests/benchmarks/shading.py color                # one: color, alone, tiny, stages
 
 Setting: icosphere at distance 2.7, field of view 60°, 256², a texture of 512², ambient and directional light, Phong.
 Forward + backward of Σ rgb² (Σ alpha²) in vertices and texture. Contestants take turns, so that a busy machine slows
@@ -103,23 +103,6 @@ def tiny(threads: int) -> list[dict]:
     return color(threads, 16, (3,))
 
 
-def hard(threads: int) -> list[dict]:
-    torch.set_num_threads(threads)
-    rows = []
-    eye = gd.Camera.orbit(2.7, 30, 20, fov_deg=60)
-    for mesh in (gd.torus(nu=400, nv=125), gd.icosphere(6)):
-        clip, faces, layout = pack("benchmark", mesh, eye, (1, 1)).packed
-        calls = {
-            "rasterize_ms": lambda mesh=mesh: gd.rasterize(mesh, eye, 1024),
-            "kernel_ms": lambda packed=(clip, faces, layout): ops.rasterize(*packed, image_size=(1024, 1024)),
-            "tiny_image_ms": lambda packed=(clip, faces, layout): ops.rasterize(*packed, image_size=(4, 4)),
-        }
-        row = {"faces": mesh.num_faces, "size": 1024, "threads": threads, **turns(calls)}
-        print(json.dumps(row), flush=True)
-        rows.append(row)
-    return rows
-
-
 def stages(threads: int) -> list[dict]:
     """Where the time of the hard Phong image goes, forward and backward."""
     torch.set_num_threads(threads)
@@ -175,7 +158,7 @@ def stages(threads: int) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {"color": color, "alone": alone, "tiny": tiny, "hard": hard, "stages": stages}
+    parts = {"color": color, "alone": alone, "tiny": tiny, "stages": stages}
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help="which; all where left out")
     parser.add_argument("-o", "--output", type=pathlib.Path)
     parser.add_argument("--threads", type=int, default=2)

@@ -3,7 +3,7 @@
 
 python tests/benchmarks/tables.py --speed silhouette.json --shape shape.jsonl published.jsonl free.jsonl
 python tests/benchmarks/tables.py --splines splines.json --bukin bukin.json
-python tests/benchmarks/tables.py --shading shading.json --beside beside.json
+python tests/benchmarks/tables.py --shading shading.json --fine fine.json --beside beside.json
 python tests/benchmarks/tables.py --transport transport.json --sums transport_kernels.json --pooling pooling.json
 
 Sections for which nothing is given stay as they are. The rows of the shape task's parts may be in any number of files.
@@ -27,7 +27,8 @@ SECTIONS = (
     "Optimal transport (`tests/benchmarks/transport.py`)",
     "Sums of optimal transport (`tests/benchmarks/transport_kernels.py`)",
     "Robust pooling (`tests/benchmarks/pooling.py`)",
-    "Colour beside the silhouette, and the hard rasteriser (`tests/benchmarks/shading.py`)",
+    "Colour beside the silhouette (`tests/benchmarks/shading.py`)",
+    "Fine, coloured meshes, and the hard rasteriser (`tests/benchmarks/fine_meshes.py`)",
     "Soft silhouettes beside PyTorch3D (`tests/benchmarks/beside_pytorch3d.py`)",
 )
 
@@ -394,17 +395,67 @@ def shading(result: dict) -> str:
         for r in [r for r in result.get("tiny", []) if r["distribution"] == "logistic" and r["tau"] == 1e-3]:
             text += f" At 16² a call takes {number(r['hard_ms'])} ms, {number(r['alpha_ms'])} for alpha alone."
         text += "\n\n"
-    if "hard" in result:
-        text += "### `rasterize` at 1024²\n\n"
-        keys = ("rasterize_ms", "kernel_ms", "tiny_image_ms")
-        rows = ([r["faces"], r["threads"], *(number(r[key]) for key in keys)] for r in result["hard"])
-        text += table(["faces", "threads", "ms", "of these in the kernel", "kernel at 4²: work for each face"], rows)
     return text
+
+
+def fine(result: dict) -> str:
+    text = (
+        f"SIMD level {result['simd']}, torch {result['torch']}, DRTK {result['drtk']} built for the CPU. One thread: "
+    )
+    text += "time of the processor, medians; two: the least of many turns. Quote the ratios, theirs over ours.\n\n"
+    ways = ("hard", "antialiased", "contour", "faces")
+    text += "### Colour step: vertex colours, unlit, forward + backward, all vertices moving; ms and ×\n\n"
+    text += _beside(result["color"], ways)
+    twins = [r for r in result["color"] if "twin_ms" in r]
+    text += "".join(f"\nThe dense twin of {r['mesh']} at {r['size']}²: {number(r['twin_ms'])} ms.\n" for r in twins[:1])
+    text += "\n### `rasterize`: faces, depths, barycentrics, projection included; ms and ×\n\n"
+    text += _beside(result["raster"], ("ours",))
+    text += "\n### Where the time of the hard colour step goes (81 920 faces, 512², one thread)\n\n"
+    before = result.get("stages_before", [{}])[0]
+    stages = [key for key in result["stages"][0] if key.endswith("_ms")]
+    rows = ([k.removesuffix("_ms"), number(before.get(k)), number(result["stages"][0][k])] for k in stages)
+    text += table(["op, forward + backward", "before ms", "ms"], rows)
+    text += "\nThe rest is torch and Python around them.\n\n### The same picture? Ours (hard) beside DRTK's\n\n"
+    head = [
+        "mesh",
+        "image",
+        "other faces",
+        "largest difference",
+        "gradient, vertex by vertex: cosine",
+        "as it grows: ×",
+    ]
+    for r in result["same"]:
+        r["differ"] = [f"{r[key]:.1e}" for key in ("faces_that_differ", "largest_difference")]
+    rows = ([r["mesh"], _image(r), *r["differ"], number(r["cosine"]), number(r["growing"])] for r in result["same"])
+    text += table(head, rows)
+    text += "\nTheirs has a share of every change from face to face, ours of visibility edges alone: noise from vertex "
+    text += "to vertex, which moving many averages.\n\n### MB at the peak of a step, and what 20 more add\n\n"
+    held = collections.defaultdict(dict)
+    for r in result["memory"]:
+        held[r["mesh"], _image(r)][r["way"]] = f"{number(r['mb'])} + {number(r['growth_mb'])}"
+    ways = ("hard", "antialiased", "contour", "drtk", "twin")
+    rows = ([*key, *(own.get(way, "–") for way in ways)] for key, own in held.items())
+    return text + table(["mesh", "image", *ways], rows)
+
+
+def _image(r: dict) -> str:
+    return f"{r['size']}²" if r["views"] == 1 else f"{r['views']} of {r['size']}²"
+
+
+def _beside(results: list[dict], ways: Sequence[str]) -> str:
+    rows = []
+    for r in results:
+        row = [r["mesh"], _image(r), r["threads"], number(r["drtk_ms"])]
+        for way in ways:
+            own = r.get(f"{way}_ms")
+            row.append("–" if own is None else f"{number(own)}, × {r['drtk_ms'] / own:.2f}")
+        rows.append(row)
+    return table(["mesh", "image", "threads", "DRTK", *ways], rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("speed", "splines", "bukin", "transport", "sums", "pooling", "shading", "beside"):
+    for name in ("speed", "splines", "bukin", "transport", "sums", "pooling", "shading", "fine", "beside"):
         parser.add_argument(f"--{name}", type=pathlib.Path)
     parser.add_argument("--shape", type=pathlib.Path, nargs="*", default=[])
     options = parser.parse_args()
@@ -430,8 +481,10 @@ def main() -> None:
         made[SECTIONS[6]] = pooling(json.loads(options.pooling.read_text()))
     if options.shading:
         made[SECTIONS[7]] = "Two cores. " + shading(json.loads(options.shading.read_text()))
+    if options.fine:
+        made[SECTIONS[8]] = "Two cores. " + fine(json.loads(options.fine.read_text()))
     if options.beside:
-        made[SECTIONS[8]] = beside(json.loads(options.beside.read_text()))
+        made[SECTIONS[9]] = beside(json.loads(options.beside.read_text()))
     _, *old = re.split(r"^## ", DOCS.read_text() if DOCS.exists() else "", flags=re.MULTILINE)
     kept = {title: body for title, _, body in (section.partition("\n\n") for section in old)}
     text = "# Benchmarks\n\nMade by `tests/benchmarks/tables.py` from what the scripts beside it measured.\n"
