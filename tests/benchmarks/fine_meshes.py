@@ -46,6 +46,7 @@ MESHES: dict[str, Callable[[], gd.Mesh]] = {
 }
 SMALL, MIDDLE, FINE, TORUS = MESHES
 COLOR = [(SMALL, 512, 1), (MIDDLE, 512, 1), (FINE, 512, 1), (TORUS, 512, 1), (SMALL, 64, 24), (SMALL, 256, 1)]
+COLOR += [(SMALL, 64, 1)]  # the dense twin takes part
 RASTER = [(SMALL, 512, 1), (FINE, 512, 1), (TORUS, 512, 1), (FINE, 1024, 1), (TORUS, 1024, 1), (SMALL, 64, 24)]
 WAYS: dict[str, dict[str, Any]] = {
     "hard": {"coverage": "hard"},
@@ -112,7 +113,7 @@ def color_steps(name: str, size: int, views: int, twins: bool = False) -> dict[s
     steps = {way: ours(mesh, camera, size, **how) for way, how in WAYS.items()}
     if drtk is not None:
         steps["drtk"] = theirs(mesh, camera, size)
-    if twins and mesh.num_faces * size * size * views < 2e8:
+    if twins and mesh.num_faces * size * size * views < 1e7:
         steps["twin"] = ours(mesh, camera, size, coverage="hard", backend="reference")
     return {way: partial(both, step, mesh.vertices, colors) for way, step in steps.items()}
 
@@ -239,7 +240,13 @@ def held(way: str, name: str, size: int, views: int) -> None:
 def memory() -> list[dict]:
     rows = []
     for name, size, views in COLOR:
-        for way in ("hard", "antialiased", "contour", *(["drtk"] if drtk else []), *(["twin"] if size == 256 else [])):
+        for way in (
+            "hard",
+            "antialiased",
+            "contour",
+            *(["drtk"] if drtk else []),
+            *(["twin"] if (size, views) == (64, 1) else []),
+        ):
             task = [sys.executable, __file__, "--held", way, name, str(size), str(views)]
             found = json.loads(subprocess.run(task, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
             rows.append({"mesh": name, "size": size, "views": views, "way": way, **found})
@@ -265,7 +272,7 @@ def main() -> None:
     kept = ("drtk", *options.ways)
 
     def color_rows(*row: Any) -> dict[str, Callable[[], Any]]:
-        return {way: step for way, step in color_steps(*row, twins=row[1] == 256).items() if way in kept}
+        return {way: step for way, step in color_steps(*row, twins=True).items() if way in kept}
 
     parts: dict[str, Callable[[], list[dict]]] = {
         "color": lambda: timer.table(color_rows, COLOR, options.threads),

@@ -399,10 +399,9 @@ def shading(result: dict) -> str:
 
 
 def fine(result: dict) -> str:
-    text = (
-        f"SIMD level {result['simd']}, torch {result['torch']}, DRTK {result['drtk']} built for the CPU. One thread: "
-    )
-    text += "time of the processor, medians; two: the least of many turns. Quote the ratios, theirs over ours.\n\n"
+    text = f"SIMD level {result['simd']}, torch {result['torch']}, DRTK {result['drtk']} built for the CPU. Medians of "
+    text += "contestants that take turns, on a busy machine: time of the processor. Quote the ratios, theirs over ours."
+    text += "\n\n"
     ways = ("hard", "antialiased", "contour", "faces")
     text += "### Colour step: vertex colours, unlit, forward + backward, all vertices moving; ms and ×\n\n"
     text += _beside(result["color"], ways)
@@ -428,8 +427,8 @@ def fine(result: dict) -> str:
         r["differ"] = [f"{r[key]:.1e}" for key in ("faces_that_differ", "largest_difference")]
     rows = ([r["mesh"], _image(r), *r["differ"], number(r["cosine"]), number(r["growing"])] for r in result["same"])
     text += table(head, rows)
-    text += "\nTheirs has a share of every change from face to face, ours of visibility edges alone: noise from vertex "
-    text += "to vertex, which moving many averages.\n\n### MB at the peak of a step, and what 20 more add\n\n"
+    text += "\nTheirs looks at all neighbouring pixels of different faces, ours at visibility edges alone: they differ from "
+    text += "vertex to vertex, and agree where many move together.\n\n### MB at the peak of a step, and what 20 more add\n\n"
     held = collections.defaultdict(dict)
     for r in result["memory"]:
         held[r["mesh"], _image(r)][r["way"]] = f"{number(r['mb'])} + {number(r['growth_mb'])}"
