@@ -38,8 +38,8 @@ def unwrapped(mesh: "Mesh", size: int = 512, padding: int = 2) -> "Mesh":
     atlas.add_mesh(points.numpy(), mesh.faces.cpu().to(torch.int32).numpy().astype("uint32"))
     pack = xatlas.PackOptions()
     pack.padding, pack.bilinear = padding, True
-    # With a resolution given, xatlas takes several squares where one is too small. So many texels to a length that about
-    # all fits, and the rest by scaling; again with fewer where that would leave too little between the charts.
+    # With a resolution given, xatlas takes several squares where one is too small. So as many texels to a length that
+    # about all fits, and the rest by scaling; again with fewer where that would leave too little between the charts.
     density = 0.7 * size / math.sqrt(max(float(_areas(points, mesh.faces.cpu()).sum()), 1e-12))
     for _ in range(8):
         pack.texels_per_unit = density

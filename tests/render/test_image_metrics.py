@@ -63,7 +63,7 @@ def test_bad_images(call) -> None:  # type: ignore[no-untyped-def]
         call(image, torch.rand(12, 13, 3))
     with pytest.raises(TypeError, match="`image` must be"):
         call(image.long(), image)
-    with pytest.raises(ValueError, match="`image` must be of one or more pixels|at least 11"):
+    with pytest.raises(ValueError, match=r"of one or more pixels|at least 11"):
         call(image[:0], image[:0])
     with pytest.raises(ValueError, match="`mask` must be of shape"):
         psnr(image, image, torch.ones(3, 3))

@@ -82,7 +82,7 @@ def test_what_cannot_be_unwrapped(monkeypatch: pytest.MonkeyPatch) -> None:
     ball = gd.icosphere(3)
     corners = torch.rand(600, 1, 3, generator=torch.Generator().manual_seed(0)) * 50 + torch.rand(600, 3, 3)
     loose = gd.Mesh(corners.reshape(-1, 3), torch.arange(1800).reshape(-1, 3))
-    with pytest.raises(ValueError, match="`size` must be large enough for .* charts"):
+    with pytest.raises(ValueError, match=r"`size` must be large enough for .* charts"):
         loose.unwrapped(16)
     with pytest.raises(ValueError, match="`size` must be"):
         ball.unwrapped(4)

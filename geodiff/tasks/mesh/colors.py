@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Colours of a mesh from posed photographs: a texture, or one a vertex, by least squares over all pixels.
 
-A pixel is the mean of its samples, a sample a weighted mean of four texels (or three vertices) times the light there, so
+A pixel is the mean of its samples, a sample a weighted mean of four texels (or three vertices) times the light there:
 all pixels together are linear equations in the texels. They are weighed, and summed up view by view into the normal
 equations, which have a row a texel; what no view sees comes from the surface around it.
 """
@@ -174,7 +174,7 @@ class _Look:
         away = corners.mean(1) - camera.position[0]
         cosine = (normals * torch.nn.functional.normalize(away, dim=-1)).sum(-1).abs()
         slant = cosine[face.clamp_min(0)]
-        # A step in depth beyond what the slant explains is an edge; an image that is off by a pixel lies on its far side.
+        # A step in depth beyond what the slant explains is an edge; images that are off by a pixel lie beyond it.
         pool = torch.nn.functional.max_pool2d
         far = torch.where(mask, depth, math.inf)
         near = torch.where(mask, depth, -math.inf)
@@ -232,8 +232,9 @@ class _Look:
 
 
 class _Equations:
-    """Weighted normal equations in the colours of texels or vertices, summed up view by view; one matrix for all
-    channels where the light has no colour.
+    """Weighted normal equations in the colours of texels or vertices, summed up view by view.
+
+    One matrix serves all channels where the light has no colour.
     """
 
     def __init__(self, unknowns: int) -> None:
@@ -321,7 +322,7 @@ def _differences(first: np.ndarray, second: np.ndarray, count: int) -> scipy.spa
 
 
 def _painted(mesh: Mesh, colors: torch.Tensor, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return vertex colours drawn into the texture, (size², 3), nearest ones beyond the charts; which texels are in one."""
+    """Return vertex colours drawn into the texture, (size², 3), the nearest beyond charts, and which texels are inside."""
     from geodiff import ops
 
     assert mesh.uv is not None and mesh.uv_faces is not None

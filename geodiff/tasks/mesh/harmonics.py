@@ -10,8 +10,8 @@ def basis(normal: torch.Tensor) -> torch.Tensor:
     """Return the nine real spherical harmonics of degrees 0 to 2 at unit vectors (..., 3), (..., 9).
 
     Scaled so that the first is 1: it is the mean over all directions. (Ramamoorthi and Hanrahan, "An efficient
-    representation for irradiance environment maps", 2001: what a diffuse surface shows of any far light is within 1 % of
-    its part in these.)
+    representation for irradiance environment maps", 2001: of what a diffuse surface shows of any far light, these hold
+    all but about 1 %.)
     """
     x, y, z = normal.unbind(-1)
     a, b, c = math.sqrt(3), math.sqrt(15), math.sqrt(5) / 2
@@ -22,8 +22,8 @@ def basis(normal: torch.Tensor) -> torch.Tensor:
 def fitted(normal: torch.Tensor, color: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Return the light (9, 3) under which a surface of one colour is most like the photographs; its mean is 1 at first.
 
-    Least squares with weights, thrice again with those of large residuals lowered (Cauchy's weights), since what is left
-    is the surface's own colours.
+    Least squares with weights, thrice again with those of large residuals lowered (Cauchy's weights), since what is
+    left is the surface's own colours.
 
     Args:
         normal: (P, 3) unit.
