@@ -115,12 +115,14 @@ def fit_colors(
     posed = PosedImages(posed.images.detach(), posed.alpha.detach(), posed.cameras.detach(), posed.names)
     posed = posed.to("cpu", mesh.dtype)
     used = posed if views is None else posed[list(views)]
+    photos = used.images
+    assert photos is not None
     mesh = mesh.detach().to("cpu").with_attributes(vertex_colors=None, face_colors=None, texture=None)
     if kind == "texture" and mesh.uv is None:
         mesh = mesh.unwrapped(size)
     scene = None if isinstance(lights, str) else as_lights(_WHERE, lights, ())
 
-    looks = [_Look(mesh, used.cameras[i : i + 1], used.alpha[i], used.images[i], samples) for i in range(len(used))]
+    looks = [_Look(mesh, used.cameras[i : i + 1], used.alpha[i], photos[i], samples) for i in range(len(used))]
     if not any(len(look.pixels) for look in looks):
         raise fail(
             _WHERE, "mesh", "seen in some view, inside its mask", "none that is", "Are cameras and mesh of one unit?"
@@ -251,9 +253,9 @@ class _Equations:
         root = look.weights.double().sqrt() / math.sqrt(look.samples**4)
         colors = look.colors.double() * (look.weights.double().sqrt())[:, None]
         for channel, factor in enumerate(factors):
-            values = share.double() if factor is None else share.double() * factor.double()[..., None]
-            values = (values.reshape(pixels, per_pixel) * root[:, None]).reshape(-1).numpy()
-            rows = scipy.sparse.csr_matrix((values, columns, starts), shape=(pixels, self.count))
+            lit = share.double() if factor is None else share.double() * factor.double()[..., None]
+            entries = (lit.reshape(pixels, per_pixel) * root[:, None]).reshape(-1).numpy()
+            rows = scipy.sparse.csr_matrix((entries, columns, starts), shape=(pixels, self.count))
             normal = (rows.T @ rows).tocsr()
             if channel < len(self.matrices):
                 self.matrices[channel] = self.matrices[channel] + normal
@@ -322,7 +324,7 @@ def _differences(first: np.ndarray, second: np.ndarray, count: int) -> scipy.spa
 
 
 def _painted(mesh: Mesh, colors: torch.Tensor, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return vertex colours drawn into the texture, (size², 3), the nearest beyond charts, and which texels are inside."""
+    """Return vertex colours drawn into the texture, (size², 3), the nearest beyond charts; and which are inside."""
     from geodiff import ops
 
     assert mesh.uv is not None and mesh.uv_faces is not None
