@@ -166,6 +166,12 @@ def kept(value: T) -> T:
     return value
 
 
+def constant_in_graphs(function: F) -> F:
+    """Decorate as `torch.compiler.assume_constant_result`, which would import all of torch.compile to set this mark."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
 class cached(Generic[T]):
     """A property that is computed once, as `functools.cached_property`, in `lasting` mode and without a lock.
 
@@ -194,7 +200,7 @@ class cached(Generic[T]):
         raise AttributeError(f"{type(owner).__name__}.{self.compute.__name__} is computed, and cannot be set.")
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def keep(owner: Any, name: str, compute: Callable[[Any], Any]) -> None:
     """Let an object have an attribute, computed in `lasting` mode if it has not yet."""
     if name not in owner.__dict__:

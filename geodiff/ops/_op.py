@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
 
-from geodiff.modes import is_transformed, may_be_transformed, refuse_transforms
+from geodiff.modes import constant_in_graphs, is_transformed, may_be_transformed, refuse_transforms
 from geodiff.native import cpu
 from geodiff.ops._checks import Contract, as_kind
 from geodiff.validation import fail
@@ -98,7 +98,7 @@ def ready(op: str, *arguments: Any) -> list[Any]:
     return given
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _kinds(op: str) -> tuple[tuple[int, torch.dtype | None], ...]:
     """The places of an op's tensors, and their dtypes if fixed."""
     return _contracts[op].kinds

@@ -10,7 +10,7 @@ import torch
 from geodiff import reference
 from geodiff.modes import outside_autocast
 from geodiff.ops import _op
-from geodiff.validation import fail, floating, looks_at_values, positive
+from geodiff.validation import common_batch, fail, floating, looks_at_values, positive
 
 _LSE, _APPLY, _APPLY_GRADIENT = range(3)
 _MANY = 1024  # columns, from which on sorting them pays
@@ -215,7 +215,7 @@ def _checked(
     _op.check_devices(where, tensors, tensors.values())
     leads = [tensor.shape[: tensor.dim() - tails[name]] for name, tensor in tensors.items()]
     try:
-        batch = torch.broadcast_shapes(*leads)
+        batch = common_batch(*leads)
     except RuntimeError:
         text = ", ".join(f"{name} {tuple(lead)}" for name, lead in zip(tensors, leads, strict=True))
         fix = "Make the leading axes equal, or insert axes of length 1."

@@ -9,7 +9,7 @@ import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import maximum_flow
 
-from geodiff.validation import as_tensor, fail, floating, looks_at_values, positive, promote, warn
+from geodiff.validation import as_tensor, common_batch, fail, floating, looks_at_values, positive, promote, warn
 
 SMALL_EPSILON = 1e-7
 """ε below this part of the costs is refused: differences of costs are not resolved."""
@@ -190,7 +190,7 @@ def _sizes(
         if mask is not None:
             leads.append((f"mask_{name}", mask.shape[:-1]))
     try:
-        batch = torch.broadcast_shapes(*(shape for _, shape in leads))
+        batch = common_batch(*(shape for _, shape in leads))
     except RuntimeError:
         text = ", ".join(f"{name} {tuple(shape)}" for name, shape in leads)
         raise fail(where, names[0], "of a batch that broadcasts with the others", text) from None
