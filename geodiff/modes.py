@@ -132,6 +132,23 @@ def may_be_transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or getattr(forward_ad, "_current_level", 0) >= 0
 
 
+def is_plain(values: Iterable[Any]) -> bool:
+    """Whether torch's dispatcher has nothing to say: nobody traces, transforms or watches, and tensors are its own."""
+    if (
+        torch.compiler.is_compiling()
+        or may_be_transformed()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+        or torch._C._get_tracing_state() is not None
+        or torch.autograd._profiler_enabled()
+    ):
+        return False
+    return all(type(x) in _OWN for x in values if isinstance(x, torch.Tensor))
+
+
+_OWN = (torch.Tensor, torch.nn.Parameter)
+
+
 def refuse_transforms(where: str, fix: str, *values: Any) -> None:
     """Raise where an argument takes part in forward mode or in torch.func: the result would be a constant to them."""
     if any(isinstance(value, torch.Tensor) and is_transformed(value) for value in values):
@@ -198,6 +215,24 @@ class cached(Generic[T]):
     def __set__(self, owner: Any, value: T) -> None:
         """Refuse; that there is such a method keeps an instance's own dictionary from being asked first."""
         raise AttributeError(f"{type(owner).__name__}.{self.compute.__name__} is computed, and cannot be set.")
+
+
+def remembered(owner: Any, name: str, tensors: tuple[torch.Tensor, ...], compute: Callable[[], T]) -> T:
+    """Return what follows from tensors, kept by an object until one is another tensor, or was changed in place.
+
+    It is computed afresh where a gradient flows through it, and where torch traces or transforms.
+    """
+    if not is_plain(tensors) or any(tensor.requires_grad or tensor.is_inference() for tensor in tensors):
+        return compute()
+    versions = [tensor._version for tensor in tensors]
+    found = owner.__dict__.get(name)
+    if found is not None and found[1] == versions and all(a is b for a, b in zip(found[0], tensors, strict=True)):
+        value: T = found[2]
+        return value
+    with lasting():
+        value = kept(compute())
+    owner.__dict__[name] = tensors, versions, value
+    return value
 
 
 @constant_in_graphs

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from geodiff.native import cpu
+from geodiff.reference import arguments
 from geodiff.validation import fail, shape_text
 
 _KINDS = {"int32": torch.int32, "int64": torch.int64, "float64": torch.float64, "bool": torch.bool}
@@ -143,9 +145,36 @@ def as_kind(tensor: torch.Tensor, kind: torch.dtype | None) -> torch.Tensor:
     return tensor.contiguous()
 
 
+def _fits(look: str, **arguments: Any) -> bool:
+    """Whether a quick look of the extension's finds indices in order; where it does not, the checks here say why."""
+    given = {name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in arguments.items()}
+    fits: bool = getattr(cpu.extension(), look)(**given)
+    return fits
+
+
+def check_indices(op: str, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor) -> None:
+    """Do as `geodiff.reference.arguments.check_indices`."""
+    if not _fits("faces_fit", faces=faces, layout=layout, vertices=len(clip)):
+        arguments.check_indices(op, clip, faces, layout)
+
+
+def check_list(op: str, layout: torch.Tensor, place: torch.Tensor, face_id: torch.Tensor, pixels: int) -> None:
+    """Raise where a list is not what `visible` returns: pixels that ascend, faces of their images."""
+    if not len(place) or _fits("list_fits", place=place, face=face_id, layout=layout, pixels=pixels):
+        return
+    entries = len(layout) * pixels
+    if int(place[0]) < 0 or int(place[-1]) >= entries or bool((place[1:] <= place[:-1]).any()):
+        raise fail(op, "place", f"ascending in [0, {entries}), no pixel twice", place)
+    ends = torch.searchsorted(place, torch.arange(len(layout) + 1) * pixels).tolist()
+    for image, count in enumerate(layout[:, 2].tolist()):
+        check_range(op, "face_id", face_id[ends[image] : ends[image + 1]], count, f"faces of image {image}")
+
+
 def check_range(op: str, name: str, index: torch.Tensor, count: int, what: str, least: int = 0) -> None:
     """Raise where an index is not in [least, count)."""
-    if not index.numel():
+    if not index.numel() or (
+        index.dtype == torch.int32 and _fits("indices_fit", index=index, least=least, count=count)
+    ):
         return
     first, last = index.aminmax()
     low, high = int(first), int(last)

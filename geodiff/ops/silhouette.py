@@ -10,9 +10,9 @@ import torch
 from geodiff import members, reference, soft
 from geodiff.modes import outside_autocast
 from geodiff.ops import _op
-from geodiff.ops._checks import check_of_image
+from geodiff.ops._checks import check_indices, check_of_image
 from geodiff.ops.culling import MAX_ERROR, cull_radius, special_values
-from geodiff.reference.arguments import check_indices, check_packed
+from geodiff.reference.arguments import check_packed
 from geodiff.validation import choice, fail, positive
 
 _MODEL = (

@@ -53,7 +53,7 @@ def lse(x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, epsilon: float, p: in
     batch, (x, y, h) = _checked("lse", x, y, h, None, None, epsilon, p)
     if _op.for_twin("lse", x=x, y=y, h=h):
         return reference.lse(x, y, h, epsilon, p).reshape(*batch, x.shape[1])
-    value = torch.ops.geodiff.transport_lse(x, y, h, float(epsilon), p)
+    value = _op.run("transport_lse", x, y, h, float(epsilon), p)
     return value.reshape(*batch, value.shape[-1])
 
 
@@ -101,7 +101,7 @@ def apply(
     if _op.for_twin("apply", x=x, y=y, h=h, k=k, v=v):
         value = reference.apply(x, y, h, k, v, epsilon, p)
         return value.reshape(*batch, *value.shape[1:])
-    value = torch.ops.geodiff.transport_apply(x, y, h, k, v, float(epsilon), p)
+    value = _op.run("transport_apply", x, y, h, k, v, float(epsilon), p)
     return value.reshape(*batch, *value.shape[1:])
 
 
@@ -147,7 +147,7 @@ def apply_gradient(
     if _op.for_twin("apply_gradient", x=x, y=y, h=h, k=k, v=v):
         value = reference.apply_gradient(x, y, h, k, v, epsilon, p)
         return value.reshape(*batch, *value.shape[1:])
-    value = torch.ops.geodiff.transport_apply_gradient(x, y, h, k, v, float(epsilon), p)
+    value = _op.run("transport_apply_gradient", x, y, h, k, v, float(epsilon), p)
     return value.reshape(*batch, *value.shape[1:])
 
 
