@@ -2,7 +2,7 @@
 """What the kernels are given is checked here, whoever calls.
 
 A kernel is given plain pointers, and `torch.ops.geodiff` lies open (torch.compile and torch.export hand it out).
-Shapes, dtypes and numbers are checked by a `Contract`; indices are, in each op, by the functions at the end.
+Shapes, dtypes and numbers are checked by a `Contract`; indices are, in each op, by the functions of `_indices`.
 """
 
 import math
@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 
-from geodiff.native import cpu
-from geodiff.reference import arguments
 from geodiff.validation import fail, shape_text
 
 _KINDS = {"int32": torch.int32, "int64": torch.int64, "float64": torch.float64, "bool": torch.bool}
@@ -143,51 +141,3 @@ def as_kind(tensor: torch.Tensor, kind: torch.dtype | None) -> torch.Tensor:
     if kind is not None and tensor.dtype != kind:
         tensor = (tensor.clamp(-1, _MOST) if tensor.dtype == torch.int64 else tensor).to(kind)
     return tensor.contiguous()
-
-
-def _fits(look: str, **arguments: Any) -> bool:
-    """Whether a quick look of the extension's finds indices in order; where it does not, the checks here say why."""
-    given = {name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in arguments.items()}
-    fits: bool = getattr(cpu.extension(), look)(**given)
-    return fits
-
-
-def check_indices(op: str, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor) -> None:
-    """Do as `geodiff.reference.arguments.check_indices`."""
-    if not _fits("faces_fit", faces=faces, layout=layout, vertices=len(clip)):
-        arguments.check_indices(op, clip, faces, layout)
-
-
-def check_list(op: str, layout: torch.Tensor, place: torch.Tensor, face_id: torch.Tensor, pixels: int) -> None:
-    """Raise where a list is not what `visible` returns: pixels that ascend, faces of their images."""
-    if not len(place) or _fits("list_fits", place=place, face=face_id, layout=layout, pixels=pixels):
-        return
-    entries = len(layout) * pixels
-    if int(place[0]) < 0 or int(place[-1]) >= entries or bool((place[1:] <= place[:-1]).any()):
-        raise fail(op, "place", f"ascending in [0, {entries}), no pixel twice", place)
-    ends = torch.searchsorted(place, torch.arange(len(layout) + 1) * pixels).tolist()
-    for image, count in enumerate(layout[:, 2].tolist()):
-        check_range(op, "face_id", face_id[ends[image] : ends[image + 1]], count, f"faces of image {image}")
-
-
-def check_range(op: str, name: str, index: torch.Tensor, count: int, what: str, least: int = 0) -> None:
-    """Raise where an index is not in [least, count)."""
-    if not index.numel() or (
-        index.dtype == torch.int32 and _fits("indices_fit", index=index, least=least, count=count)
-    ):
-        return
-    first, last = index.aminmax()
-    low, high = int(first), int(last)
-    if low < least or high >= count:
-        raise fail(op, name, f"in [{least}, {count})", f"from {low} to {high}", f"It names {what}.")
-
-
-def check_of_image(op: str, name: str, index: torch.Tensor, counts: Sequence[int], least: int = -1) -> None:
-    """Raise where an index `(B, …)` is not in [least, count) of its image."""
-    if not index.numel():
-        return
-    low, high = torch.aminmax(index.reshape(len(counts), -1), dim=1)
-    for image, (first, last, count) in enumerate(zip(low.tolist(), high.tolist(), counts, strict=True)):
-        if first < least or last >= count:
-            got = f"from {first} to {last} in image {image}"
-            raise fail(op, name, f"in [{least}, {count})", got, "It names faces of the image.")

@@ -57,6 +57,13 @@ def call(kernel: Callable[P, R], *_: P.args, **arguments: P.kwargs) -> R:
     return result
 
 
+def fits(look: str, **arguments: Any) -> bool:
+    """Whether a quick look of the extension's finds indices in order; where it does not, `_indices` says why."""
+    given = {name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in arguments.items()}
+    fits: bool = getattr(cpu.extension(), look)(**given)
+    return fits
+
+
 def struct(kind: Callable[P, R], *_: P.args, **fields: P.kwargs) -> R:
     """Make one of the structs that kernels take, from its named fields."""
     result: R = getattr(cpu.extension(), kind)(**fields)  # type: ignore[call-overload]

@@ -10,7 +10,7 @@ import torch
 from geodiff import members, reference, soft
 from geodiff.modes import outside_autocast
 from geodiff.ops import _op
-from geodiff.ops._checks import check_indices, check_of_image
+from geodiff.ops._indices import check_indices, check_of_image
 from geodiff.ops.culling import MAX_ERROR, cull_radius, special_values
 from geodiff.reference.arguments import check_packed
 from geodiff.validation import choice, fail, positive
@@ -155,7 +155,7 @@ def _numbers(tconorm: int) -> int:
 
 
 def _most_faces(layout: torch.Tensor) -> int:
-    return int(layout[:, 2].max()) if len(layout) else 0
+    return max((row[2] for row in layout.tolist()), default=0)
 
 
 def _backward(

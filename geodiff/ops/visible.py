@@ -7,7 +7,7 @@ import torch
 
 from geodiff.modes import outside_autocast
 from geodiff.ops import _op
-from geodiff.ops._checks import check_indices, check_list
+from geodiff.ops._indices import check_indices, check_list
 from geodiff.reference.arguments import check_packed
 from geodiff.reference.fragments import check_fragments
 from geodiff.reference.visible import Visible
