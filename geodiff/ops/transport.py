@@ -151,6 +151,32 @@ def apply_gradient(
     return value.reshape(*batch, *value.shape[1:])
 
 
+def times(matrix: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Return `K v` of a batch of matrices with a vector each, which torch has no fast product for.
+
+    Args:
+        matrix: `(B, N, M)`, float32 or float64, on the CPU; contiguous, or the transposed `mT` of one that is.
+        v: `(B, M)`.
+
+    Returns:
+        `(B, N)`. The same bits on any number of threads.
+
+    Gradients: none.
+
+    Example:
+        >>> times(torch.ones(1, 2, 3), torch.ones(1, 3))
+        tensor([[3., 3.]])
+    """
+    batch, rows, columns = matrix.shape
+    if v.shape != (batch, columns) or v.dtype != matrix.dtype:
+        raise fail("times", "v", f"{matrix.dtype} of shape {(batch, columns)}", v)
+    transposed = not matrix.is_contiguous()
+    stored = (matrix.mT if transposed else matrix).detach().contiguous()
+    out = v.new_empty(batch, rows)
+    _op.call(_op.kernels.matrix_times, matrix=stored, v=v.detach().contiguous(), transposed=transposed, out=out)
+    return out
+
+
 def spatial_order(points: torch.Tensor) -> torch.Tensor:
     """Return for each item of a batch the order of its points along Morton's curve, int64 `(B, N)`.
 
