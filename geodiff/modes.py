@@ -217,21 +217,30 @@ class cached(Generic[T]):
         raise AttributeError(f"{type(owner).__name__}.{self.compute.__name__} is computed, and cannot be set.")
 
 
-def remembered(owner: Any, name: str, tensors: tuple[torch.Tensor, ...], compute: Callable[[], T]) -> T:
+def remembered(
+    owner: Any, name: str, tensors: tuple[torch.Tensor, ...], compute: Callable[[], T], key: tuple[Any, ...] = ()
+) -> T:
     """Return what follows from tensors, kept by an object until one is another tensor, or was changed in place.
 
     It is computed afresh where a gradient flows through it, and where torch traces or transforms.
+
+    Args:
+        owner: keeps it as its attribute `name`, the last one only.
+        name: starts with an underscore, so that neither pickle nor copies keep it.
+        tensors: all that it is made of.
+        compute: makes it.
+        key: what it depends on besides.
     """
     if not is_plain(tensors) or any(tensor.requires_grad or tensor.is_inference() for tensor in tensors):
         return compute()
-    versions = [tensor._version for tensor in tensors]
+    state = [len(tensors), *key, *(tensor._version for tensor in tensors)]
     found = owner.__dict__.get(name)
-    if found is not None and found[1] == versions and all(a is b for a, b in zip(found[0], tensors, strict=True)):
+    if found is not None and found[1] == state and all(a is b for a, b in zip(found[0], tensors, strict=True)):
         value: T = found[2]
         return value
     with lasting():
         value = kept(compute())
-    owner.__dict__[name] = tensors, versions, value
+    owner.__dict__[name] = tensors, state, value
     return value
 
 
