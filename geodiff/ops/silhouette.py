@@ -171,7 +171,8 @@ def _backward(
         best = best[:0]
     elif best.shape != total.shape:
         raise fail("silhouette_backward", "best", f"of shape {tuple(total.shape)} for the maximum", best)
-    check_of_image("silhouette_backward", "best", best, layout[:, 2].tolist())
+    if best.numel():
+        check_of_image("silhouette_backward", "best", best, layout[:, 2].tolist())
     grad_clip, grad_params = torch.zeros_like(clip), torch.zeros_like(params)
     model = _model(params, _most_faces(layout), max_error, distribution, reversed_, squared, tconorm, coverage)
     _op.call(

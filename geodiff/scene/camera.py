@@ -338,14 +338,14 @@ class Camera(Saved):
         broadcasts with that of the points.
         """
         fields = self.rotation, self.translation, self.focal, self.principal
-        points, matrix = self._with(points, "to_clip", remembered(self, "_clip_matrix", fields, self._made_clip_matrix))
-        if matrix.dim() == 2:
-            return torch.nn.functional.linear(points, matrix[:, :3], matrix[:, 3])
+        points, A, b = self._with(points, "to_clip", *remembered(self, "_clip_map", fields, self._made_clip_map))
+        if b.dim() == 1:
+            return torch.nn.functional.linear(points, A, b)
         # Where many cameras see the same points einsum makes one product of it, several times faster than a batch.
-        return torch.einsum("...nk,...ck->...nc", points, matrix[..., :3]) + matrix[..., None, :, 3]
+        return torch.einsum("...nk,...ck->...nc", points, A) + b[..., None, :]
 
-    def _made_clip_matrix(self) -> torch.Tensor:
-        """Return the affine map (..., 4, 4) from world to clip coordinates: the constants last in each row."""
+    def _made_clip_map(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the affine map from world to clip coordinates: (..., 4, 3), and the constants (..., 4)."""
         R, t, (fx, fy), (px, py) = self.rotation, self.translation, self.focal.unbind(-1), self.principal.unbind(-1)
         pose = torch.cat((R, t[..., None]), dim=-1)
         depth = -pose[..., 2, :]
@@ -355,7 +355,8 @@ class Camera(Saved):
         w = rest if self.is_orthographic else depth
         x = fx[..., None] * pose[..., 0, :] + px[..., None] * w
         y = fy[..., None] * pose[..., 1, :] + py[..., None] * w
-        return torch.stack((x, y, depth, w), dim=-2)
+        matrix = torch.stack((x, y, depth, w), dim=-2)
+        return matrix[..., :3], matrix[..., 3]
 
     def project(self, points: torch.Tensor, image_size: int | tuple[int, int] | None = None) -> torch.Tensor:
         """Return points (..., N, 3) as (..., N, 3): x and y in NDC, and depth.
