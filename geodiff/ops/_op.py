@@ -120,7 +120,8 @@ def run(op: str, *arguments: Any) -> Any:
         if not (torch.is_grad_enabled() and any(isinstance(x, torch.Tensor) and x.requires_grad for x in given)):
             return forward(*given)
         if function is not None:
-            return super(torch.autograd.Function, function).apply(*given)  # there are no wrappers to be taken off
+            # Not by Function.apply, which looks for wrappers to be taken off.
+            return super(torch.autograd.Function, function).apply(*given)  # type: ignore[misc]
     return getattr(torch.ops.geodiff, op)(*given)
 
 

@@ -5,7 +5,7 @@
 
 Least CPU time of many turns on one thread, in milliseconds, which the load of the machine moves least. Icospheres of
 80 and 1 280 faces at distance 2.6, 16², logistic, τ = 0.02; "forward" is a call without gradient, "both" is one of new
-vertices with backward, of the mean square. And what a process pays before its first fit of a mesh, beyond `import torch`.
+vertices with backward, of the mean square. And what a process pays before its first fit, beyond `import torch`.
 """
 
 import subprocess
