@@ -14,6 +14,8 @@ _EXPORTS = {
     "fit_atlas": "atlas.job",
     "FitAtlasResult": "atlas.result",
     "FitAtlasSettings": "atlas.settings",
+    "fit_colors": "mesh.colors",
+    "FitColorsResult": "mesh.colors",
     "fit_mesh": "mesh.job",
     "FitMeshResult": "mesh.result",
     "FitMeshSettings": "mesh.settings",
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from geodiff.tasks.atlas.job import fit_atlas
     from geodiff.tasks.atlas.result import FitAtlasResult
     from geodiff.tasks.atlas.settings import FitAtlasSettings
+    from geodiff.tasks.mesh.colors import FitColorsResult, fit_colors
     from geodiff.tasks.mesh.job import fit_mesh
     from geodiff.tasks.mesh.result import FitMeshResult
     from geodiff.tasks.mesh.settings import FitMeshSettings
@@ -56,6 +59,7 @@ __all__ = [
     "Display",
     "FitAtlasResult",
     "FitAtlasSettings",
+    "FitColorsResult",
     "FitMeshResult",
     "FitMeshSettings",
     "FitNURBSResult",
@@ -67,6 +71,7 @@ __all__ = [
     "SweepSettings",
     "display",
     "fit_atlas",
+    "fit_colors",
     "fit_mesh",
     "fit_nurbs",
     "fit_pose",
