@@ -132,6 +132,23 @@ def may_be_transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or getattr(forward_ad, "_current_level", 0) >= 0
 
 
+def is_plain(values: Iterable[Any]) -> bool:
+    """Whether torch's dispatcher has nothing to say: nobody traces, transforms or watches, and tensors are its own."""
+    if (
+        torch.compiler.is_compiling()
+        or may_be_transformed()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+        or torch._C._get_tracing_state() is not None
+        or torch.autograd._profiler_enabled()
+    ):
+        return False
+    return all(type(x) in _OWN for x in values if isinstance(x, torch.Tensor))
+
+
+_OWN = (torch.Tensor, torch.nn.Parameter)
+
+
 def refuse_transforms(where: str, fix: str, *values: Any) -> None:
     """Raise where an argument takes part in forward mode or in torch.func: the result would be a constant to them."""
     if any(isinstance(value, torch.Tensor) and is_transformed(value) for value in values):
@@ -166,6 +183,12 @@ def kept(value: T) -> T:
     return value
 
 
+def constant_in_graphs(function: F) -> F:
+    """Decorate as `torch.compiler.assume_constant_result`, which would import all of torch.compile to set this mark."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
 class cached(Generic[T]):
     """A property that is computed once, as `functools.cached_property`, in `lasting` mode and without a lock.
 
@@ -194,7 +217,34 @@ class cached(Generic[T]):
         raise AttributeError(f"{type(owner).__name__}.{self.compute.__name__} is computed, and cannot be set.")
 
 
-@torch.compiler.assume_constant_result
+def remembered(
+    owner: Any, name: str, tensors: tuple[torch.Tensor, ...], compute: Callable[[], T], key: tuple[Any, ...] = ()
+) -> T:
+    """Return what follows from tensors, kept by an object until one is another tensor, or was changed in place.
+
+    It is computed afresh where a gradient flows through it, and where torch traces or transforms.
+
+    Args:
+        owner: keeps it as its attribute `name`, the last one only.
+        name: starts with an underscore, so that neither pickle nor copies keep it.
+        tensors: all that it is made of.
+        compute: makes it.
+        key: what it depends on besides.
+    """
+    if not is_plain(tensors) or any(tensor.requires_grad or tensor.is_inference() for tensor in tensors):
+        return compute()
+    state = [len(tensors), *key, *(tensor._version for tensor in tensors)]
+    found = owner.__dict__.get(name)
+    if found is not None and found[1] == state and all(a is b for a, b in zip(found[0], tensors, strict=True)):
+        value: T = found[2]
+        return value
+    with lasting():
+        value = kept(compute())
+    owner.__dict__[name] = tensors, state, value
+    return value
+
+
+@constant_in_graphs
 def keep(owner: Any, name: str, compute: Callable[[Any], Any]) -> None:
     """Let an object have an attribute, computed in `lasting` mode if it has not yet."""
     if name not in owner.__dict__:

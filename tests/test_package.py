@@ -19,7 +19,7 @@ CHECKOUT = pathlib.Path(__file__).parents[1]
 # From the lowest floor up: a file imports from its own room and from lower floors only.
 FLOORS = (
     {"validation", "saving"},
-    {"guard", "modes", "members", "settings"},
+    {"guard", "modes", "adam", "members", "settings"},
     {"arrays", "readers"},
     {"soft", "native"},
     {"reference"},  # the twins; an op hands user-defined members down to its own
@@ -41,6 +41,7 @@ FACADES = {
     "geodiff.scene.mesh": "reads, writes, samples and subdivides itself by functions that take and return meshes",
     "geodiff.scene.transforms": "has methods of the mesh, and names its type",
     "geodiff.transport.plan": "is made of a result of sinkhorn, which hands it out",
+    "geodiff.tasks": "hands out the jobs",
     "geodiff.transport.robust_mean": "names the type of the penalties that it works for",
 }
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -72,6 +73,27 @@ def test_import_is_light() -> None:
         "heavy = {'torch', 'numpy', 'scipy', 'trimesh', 'geodiff.native._cpu'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
+
+
+FIT = """
+import contextlib, io, sys, geodiff as gd, torch
+HEAVY = ("trimesh", "networkx", "sympy", "torch._dynamo", "scipy.optimize", "scipy.spatial", "scipy.stats")
+import geodiff.tasks
+assert "geodiff.ops" not in sys.modules
+from geodiff.tasks import fit_mesh
+assert not {"scipy", *HEAVY} & set(sys.modules), {"scipy", *HEAVY} & set(sys.modules)
+cameras = gd.Camera.orbit(2.7, 20.0, torch.tensor([0.0, 90.0]), fov_deg=50)
+alpha = gd.Renderer(9)(gd.icosphere(0), cameras).alpha
+images = gd.PosedImages(alpha[..., None].repeat(1, 1, 1, 3), alpha, cameras)
+for optimizer in ("adam", "large_steps"):
+    with contextlib.redirect_stderr(io.StringIO()):
+        fit_mesh(images, template=gd.icosphere(0), steps=1, optimizer=optimizer)
+    assert not set(HEAVY) & set(sys.modules), set(HEAVY) & set(sys.modules)
+"""
+
+
+def test_a_fit_of_a_mesh_imports_what_it_uses() -> None:
+    python(FIT)
 
 
 def test_import_needs_no_compiled_kernels() -> None:

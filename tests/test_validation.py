@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,6 +10,7 @@ import geodiff as gd
 from geodiff.validation import (
     as_tensor,
     choice,
+    common_batch,
     describe,
     floating,
     integers,
@@ -181,3 +183,20 @@ def test_checks_hold_for_their_own_thread() -> None:
             assert not asked()
         assert asked()
     assert not asked()
+
+
+SIZES = [(), (1,), (3,), (2, 3), (2, 1), (4, 1, 3), (0,), (2, 0), (1, 0), (5, 1, 1)]
+
+
+@pytest.mark.parametrize(
+    "shapes", [*itertools.product(SIZES, repeat=2), ((2, 1), (1, 3), (4, 1, 1)), ((2,), (1,), (3,))]
+)
+def test_shapes_broadcast_as_in_torch(shapes: tuple[tuple[int, ...], ...]) -> None:
+    try:
+        wanted = torch.broadcast_shapes(*shapes)
+    except RuntimeError:
+        with pytest.raises(RuntimeError, match="broadcast"):
+            common_batch(*shapes)
+    else:
+        found = common_batch(*shapes)
+        assert found == wanted and isinstance(found, torch.Size)

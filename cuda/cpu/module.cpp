@@ -53,7 +53,7 @@ std::vector<std::string> kernels() {
     return {
 #define KERNEL(name, Job) #name,
 #include "kernels.def"
-        "jumps", "nearest_triangle",  // compiled once, for all levels
+        "jumps", "matrix_times", "nearest_triangle",  // compiled once, for all levels
     };
 }
 
@@ -83,6 +83,8 @@ NB_MODULE(_cpu, m) {
     m.def("simd_levels", &simd_levels, "Name those that this machine has, the widest last.");
     m.def("parallel_backend", &parallel_backend, "Name what runs the threads: 'openmp' or 'threads'.");
     m.def("set_simd_level", &set_simd_level, "Use another SIMD level that this machine has.");
+    bind_checks(m);
+    bind_matrix(m);
     bind_nearest(m);
     bind_visibility(m);
     bind_raster(m);

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
+from geodiff.adam import Adam
 from geodiff.atlas.charts import SHARPNESS, Charts
 
 
@@ -43,7 +44,7 @@ class Batch:
         if move_uv:
             groups.append({"params": [self.uv], "relative": 0.6})
         self.move_uv = move_uv
-        self.optimizer = torch.optim.Adam(groups, lr=1e-3, fused=True)
+        self.optimizer = Adam(groups, lr=1e-3, fused=True)
 
     def __len__(self) -> int:
         return len(self.index)

@@ -2,7 +2,7 @@
 """What the kernels are given is checked here, whoever calls.
 
 A kernel is given plain pointers, and `torch.ops.geodiff` lies open (torch.compile and torch.export hand it out).
-Shapes, dtypes and numbers are checked by a `Contract`; indices are, in each op, by the functions at the end.
+Shapes, dtypes and numbers are checked by a `Contract`; indices are, in each op, by the functions of `_indices`.
 """
 
 import math
@@ -141,24 +141,3 @@ def as_kind(tensor: torch.Tensor, kind: torch.dtype | None) -> torch.Tensor:
     if kind is not None and tensor.dtype != kind:
         tensor = (tensor.clamp(-1, _MOST) if tensor.dtype == torch.int64 else tensor).to(kind)
     return tensor.contiguous()
-
-
-def check_range(op: str, name: str, index: torch.Tensor, count: int, what: str, least: int = 0) -> None:
-    """Raise where an index is not in [least, count)."""
-    if not index.numel():
-        return
-    first, last = index.aminmax()
-    low, high = int(first), int(last)
-    if low < least or high >= count:
-        raise fail(op, name, f"in [{least}, {count})", f"from {low} to {high}", f"It names {what}.")
-
-
-def check_of_image(op: str, name: str, index: torch.Tensor, counts: Sequence[int], least: int = -1) -> None:
-    """Raise where an index `(B, …)` is not in [least, count) of its image."""
-    if not index.numel():
-        return
-    low, high = torch.aminmax(index.reshape(len(counts), -1), dim=1)
-    for image, (first, last, count) in enumerate(zip(low.tolist(), high.tolist(), counts, strict=True)):
-        if first < least or last >= count:
-            got = f"from {first} to {last} in image {image}"
-            raise fail(op, name, f"in [{least}, {count})", got, "It names faces of the image.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
 
-from geodiff.modes import is_transformed, may_be_transformed, refuse_transforms
+from geodiff.modes import constant_in_graphs, is_plain, is_transformed, may_be_transformed, refuse_transforms
 from geodiff.native import cpu
 from geodiff.ops._checks import Contract, as_kind
 from geodiff.validation import fail
@@ -31,6 +31,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 library = torch.library.Library("geodiff", "FRAGMENT")
 _contracts: dict[str, Contract] = {}
+_direct: dict[str, tuple[Callable[..., Any], type[torch.autograd.Function] | None]] = {}
 
 
 # --- devices, and what kernels are handed
@@ -38,7 +39,7 @@ _contracts: dict[str, Contract] = {}
 
 def _on_cpu(name: str, arguments: dict[str, Any]) -> Any:
     for key, value in arguments.items():
-        if isinstance(value, torch.Tensor):
+        if type(value) is torch.Tensor or isinstance(value, torch.Tensor):
             arguments[key] = value.numpy()
         elif isinstance(value, list) and value and isinstance(value[0], torch.Tensor):
             arguments[key] = [part.numpy() for part in value]
@@ -54,6 +55,13 @@ def call(kernel: Callable[P, R], *_: P.args, **arguments: P.kwargs) -> R:
     lead: Any = next(iter(arguments.values()))
     result: R = _BACKENDS[lead.device.type](kernel, arguments)  # type: ignore[arg-type]
     return result
+
+
+def fits(look: str, **arguments: Any) -> bool:
+    """Whether a quick look of the extension's finds indices in order; where it does not, `_indices` says why."""
+    given = {name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in arguments.items()}
+    fits: bool = getattr(cpu.extension(), look)(**given)
+    return fits
 
 
 def struct(kind: Callable[P, R], *_: P.args, **fields: P.kwargs) -> R:
@@ -98,15 +106,23 @@ def ready(op: str, *arguments: Any) -> list[Any]:
     return given
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _kinds(op: str) -> tuple[tuple[int, torch.dtype | None], ...]:
     """The places of an op's tensors, and their dtypes if fixed."""
     return _contracts[op].kinds
 
 
 def run(op: str, *arguments: Any) -> Any:
-    """Call ``torch.ops.geodiff.<op>`` with arguments made `ready`."""
-    return getattr(torch.ops.geodiff, op)(*ready(op, *arguments))
+    """Call ``torch.ops.geodiff.<op>`` with arguments made `ready`; in plain eager mode what is behind it, at once."""
+    given = ready(op, *arguments)
+    if is_plain(given):
+        forward, function = _direct[op]
+        if not (torch.is_grad_enabled() and any(isinstance(x, torch.Tensor) and x.requires_grad for x in given)):
+            return forward(*given)
+        if function is not None:
+            # Not by Function.apply, which looks for wrappers to be taken off.
+            return super(torch.autograd.Function, function).apply(*given)  # type: ignore[misc]
+    return getattr(torch.ops.geodiff, op)(*given)
 
 
 def buffer(like: torch.Tensor, want: bool = True) -> torch.Tensor:
@@ -158,7 +174,8 @@ def register(
         numbers: of this op alone, see `Contract`.
         advice: what to use, in the errors of an op without a gradient.
     """
-    _implement(op, forward, fake, shapes, numbers)
+    direct = _implement(op, forward, fake, shapes, numbers)
+    _direct[op] = direct, None
     if backward is None:
         _refuse_gradient(op, f"geodiff::{op} has no gradient. {advice}")
         return
@@ -189,18 +206,30 @@ def register(
         found = tuple(x.new_empty(x.shape if want else (0,)) for x, want in zip(given, wanted(arguments), strict=True))
         return found if len(gradients) > 1 else found[0]
 
-    _implement(f"{op}_backward", kernel, fake_backward, shapes, numbers)
+    direct_backward = _implement(f"{op}_backward", kernel, fake_backward, shapes, numbers)
     base = _twin_of(op)
     text = f"For second derivatives use geodiff.reference.{base}, which is plain torch."
     _refuse_gradient(f"{op}_backward", f"geodiff::{op} is not twice differentiable. {text}")
-    setup, autograd = _formula(op, schema, of_gradient, twin)
+    setup, autograd = _formula(op, schema, of_gradient, twin, direct_backward)
+
+    def run_forward(ctx: Any, *arguments: Any) -> Any:
+        output = direct(*arguments)
+        setup(ctx, arguments, output)
+        return output
+
+    methods = {"forward": staticmethod(run_forward), "backward": staticmethod(autograd)}
+    _direct[op] = direct, type(f"geodiff_{op}", (torch.autograd.Function,), methods)
     torch.library.register_autograd(f"geodiff::{op}", autograd, setup_context=setup, lib=_Guarded())
 
 
 def _implement(
     op: str, kernel: Callable[..., Any], fake: Callable[..., Any], shapes: dict[str, str], numbers: Any
-) -> None:
-    """Put one op into torch, behind the checks, for all devices: those without kernels are an error of ours."""
+) -> Callable[..., Any]:
+    """Put one op into torch, behind the checks, for all devices: those without kernels are an error of ours.
+
+    Returns:
+        The op itself, with the checks.
+    """
     contract = Contract(op, getattr(torch.ops.geodiff, op).default._schema, check_devices, shapes, numbers)
     _contracts[op] = contract
 
@@ -214,10 +243,15 @@ def _implement(
     library.impl(op, checked, "CompositeExplicitAutograd")
     library.impl(op, refuse_vmap, "FuncTorchBatched")
     torch.library.register_fake(f"geodiff::{op}", fake, lib=library)
+    return checked
 
 
 def _formula(
-    op: str, schema: Any, of_gradient: Any, twin: Callable[..., torch.Tensor] | None
+    op: str,
+    schema: Any,
+    of_gradient: Any,
+    twin: Callable[..., torch.Tensor] | None,
+    direct_backward: Callable[..., Any],
 ) -> tuple[Callable[..., None], Callable[..., Any]]:
     """Return the two halves of an op's place in autograd, from its schemas: what is saved, and how it is used."""
     names = [argument.name for argument in schema.arguments]
@@ -264,7 +298,10 @@ def _formula(
             rest = iter(more)
             found: Any = [next(rest) if want else None for want in wants]
         else:
-            found = backward(*[values[i] for i in places])
+            given = [values[i] for i in places]
+            # With a graph of the gradient, the op of its own says what holds for second derivatives.
+            watched = torch.is_grad_enabled() or not is_plain(given)
+            found = (backward if watched else direct_backward)(*given)
             found = [found] if len(gradients) == 1 else found
         result: list[torch.Tensor | None] = [None] * len(names)
         for place, gradient in zip(targets, found, strict=True):

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from geodiff.validation import fail, floating, positive
+from geodiff.validation import common_batch, fail, floating, positive
 
 MAX_DEGREE = 15
 """The most that the kernels take; above it the twin computes."""
@@ -120,7 +120,7 @@ def count(where: str, name: str, value: Any) -> None:
 def broadcast(where: str, tensors: Sequence[torch.Tensor], tails: Sequence[int], names: Sequence[str]) -> torch.Size:
     leads = [tensor.shape[: tensor.dim() - tail] for tensor, tail in zip(tensors, tails, strict=True)]
     try:
-        return torch.broadcast_shapes(*leads)
+        return common_batch(*leads)
     except RuntimeError as error:
         text = ", ".join(f"{name} {tuple(lead)}" for name, lead in zip(names, leads, strict=True))
         fix = "Insert axes of length 1."

@@ -7,7 +7,7 @@ from geodiff import reference
 from geodiff.modes import outside_autocast
 from geodiff.ops import _op
 from geodiff.ops._spline import MAX_DEGREE, broadcast, check_axis, count, flat, same
-from geodiff.validation import fail, floating
+from geodiff.validation import common_batch, fail, floating
 
 _op.library.define("basis(Tensor parameters, Tensor knots, int degree, int order) -> (Tensor values, Tensor span)")
 _op.library.define(
@@ -84,7 +84,7 @@ def _forward(
 
 
 def _fake(parameters: torch.Tensor, knots: torch.Tensor, degree: int, order: int) -> tuple[torch.Tensor, torch.Tensor]:
-    shape = (*torch.broadcast_shapes(parameters.shape[:1], knots.shape[:1]), parameters.shape[1])
+    shape = (*common_batch(parameters.shape[:1], knots.shape[:1]), parameters.shape[1])
     return parameters.new_empty((*shape, degree + 1)), parameters.new_empty(shape, dtype=torch.int64)
 
 
@@ -92,7 +92,7 @@ def _backward(
     upstream: torch.Tensor, parameters: torch.Tensor, knots: torch.Tensor, degree: int, order: int, wants: list[bool]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     check_axis("basis_backward", "", knots, parameters, degree, order)
-    (batch,) = torch.broadcast_shapes(parameters.shape[:1], knots.shape[:1])
+    (batch,) = common_batch(parameters.shape[:1], knots.shape[:1])
     if upstream.shape != (batch, parameters.shape[1], degree + 1):
         raise fail("basis_backward", "upstream", f"of shape {(batch, parameters.shape[1], degree + 1)}", upstream)
     of_parameters, of_knots = (

@@ -10,9 +10,9 @@ import torch
 from geodiff import soft
 from geodiff.modes import outside_autocast
 from geodiff.ops import _op
-from geodiff.ops._checks import check_of_image
+from geodiff.ops._indices import check_indices, check_of_image
 from geodiff.ops.culling import MAX_ERROR, contour_radii
-from geodiff.reference.arguments import check_indices, check_packed
+from geodiff.reference.arguments import check_packed
 from geodiff.reference.contour import coverage_of
 from geodiff.reference.outline import edge_cycles
 from geodiff.validation import fail, positive

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from geodiff import soft
+from geodiff.modes import constant_in_graphs
 
 MAX_ERROR = 1e-4
 """Default bound on what culling may change of any alpha: a fortieth of a step of an 8-bit image."""
@@ -104,6 +105,6 @@ def radius_of(
     )
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _constant_radius(*numbers: Any) -> float:
     return cull_radius(*numbers)  # found while torch.compile traces: all that it depends on are numbers

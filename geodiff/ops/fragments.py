@@ -8,8 +8,8 @@ import torch
 from geodiff import reference
 from geodiff.modes import outside_autocast
 from geodiff.ops import _op
-from geodiff.ops._checks import check_of_image, check_range
-from geodiff.reference.arguments import check_indices, check_packed
+from geodiff.ops._indices import check_indices, check_of_image, check_range
+from geodiff.reference.arguments import check_packed
 from geodiff.reference.fragments import ORDERS, FragmentMaps, Ranking, check_blend, check_fragments
 from geodiff.validation import fail
 

@@ -7,8 +7,7 @@ import torch
 
 from geodiff.modes import outside_autocast
 from geodiff.ops import _op
-from geodiff.ops._checks import check_of_image
-from geodiff.reference.arguments import check_indices
+from geodiff.ops._indices import check_indices, check_of_image
 from geodiff.reference.jumps import Jumps, check_jumps
 from geodiff.reference.outline import edge_cycles
 from geodiff.validation import fail

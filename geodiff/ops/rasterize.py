@@ -5,7 +5,8 @@ import torch
 
 from geodiff.modes import outside_autocast, refuse_transforms
 from geodiff.ops import _op
-from geodiff.reference.arguments import check_indices, check_packed
+from geodiff.ops._indices import check_indices
+from geodiff.reference.arguments import check_packed
 from geodiff.reference.rasterize import Raster
 
 _op.library.define(

@@ -8,7 +8,7 @@ import torch
 from geodiff import reference
 from geodiff.modes import outside_autocast
 from geodiff.ops import _op
-from geodiff.ops._checks import check_range
+from geodiff.ops._indices import check_range
 from geodiff.reference.shading import HEAD, LIGHT, WRAPS, check_composite, check_places, check_reflect, check_sample
 from geodiff.validation import fail
 

@@ -10,9 +10,9 @@ import torch
 from geodiff import members, reference, soft
 from geodiff.modes import outside_autocast
 from geodiff.ops import _op
-from geodiff.ops._checks import check_of_image
+from geodiff.ops._indices import check_indices, check_of_image
 from geodiff.ops.culling import MAX_ERROR, cull_radius, special_values
-from geodiff.reference.arguments import check_indices, check_packed
+from geodiff.reference.arguments import check_packed
 from geodiff.validation import choice, fail, positive
 
 _MODEL = (
@@ -155,7 +155,7 @@ def _numbers(tconorm: int) -> int:
 
 
 def _most_faces(layout: torch.Tensor) -> int:
-    return int(layout[:, 2].max()) if len(layout) else 0
+    return max((row[2] for row in layout.tolist()), default=0)
 
 
 def _backward(
@@ -171,7 +171,8 @@ def _backward(
         best = best[:0]
     elif best.shape != total.shape:
         raise fail("silhouette_backward", "best", f"of shape {tuple(total.shape)} for the maximum", best)
-    check_of_image("silhouette_backward", "best", best, layout[:, 2].tolist())
+    if best.numel():
+        check_of_image("silhouette_backward", "best", best, layout[:, 2].tolist())
     grad_clip, grad_params = torch.zeros_like(clip), torch.zeros_like(params)
     model = _model(params, _most_faces(layout), max_error, distribution, reversed_, squared, tconorm, coverage)
     _op.call(

@@ -20,7 +20,7 @@ from geodiff.ops._spline import (
     same,
     unpacked,
 )
-from geodiff.validation import fail
+from geodiff.validation import common_batch, fail
 
 _AXES = [f"{name}_{axis}" for name in ("knots", "parameters") for axis in range(MAX_AXES)]
 _TENSORS = ", ".join(["Tensor control", *(f"Tensor{'' if name[-1] == '0' else '?'} {name}" for name in _AXES)])
@@ -169,7 +169,7 @@ def _fake(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
 def _size(arguments: Sequence[Any]) -> tuple[Any, Any]:
     """How many splines, and points of each."""
     control, knots, parameters, *_, grid = unpacked(arguments)
-    (batch,) = torch.broadcast_shapes(*(x.shape[:1] for x in (control, *knots, *parameters)))
+    (batch,) = common_batch(*(x.shape[:1] for x in (control, *knots, *parameters)))
     points = 1
     for u in parameters if grid else parameters[:1]:
         points = points * u.shape[1]

@@ -10,7 +10,7 @@ import torch
 from geodiff import reference
 from geodiff.modes import outside_autocast
 from geodiff.ops import _op
-from geodiff.validation import fail, floating, looks_at_values, positive
+from geodiff.validation import common_batch, fail, floating, looks_at_values, positive
 
 _LSE, _APPLY, _APPLY_GRADIENT = range(3)
 _MANY = 1024  # columns, from which on sorting them pays
@@ -53,7 +53,7 @@ def lse(x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, epsilon: float, p: in
     batch, (x, y, h) = _checked("lse", x, y, h, None, None, epsilon, p)
     if _op.for_twin("lse", x=x, y=y, h=h):
         return reference.lse(x, y, h, epsilon, p).reshape(*batch, x.shape[1])
-    value = torch.ops.geodiff.transport_lse(x, y, h, float(epsilon), p)
+    value = _op.run("transport_lse", x, y, h, float(epsilon), p)
     return value.reshape(*batch, value.shape[-1])
 
 
@@ -101,7 +101,7 @@ def apply(
     if _op.for_twin("apply", x=x, y=y, h=h, k=k, v=v):
         value = reference.apply(x, y, h, k, v, epsilon, p)
         return value.reshape(*batch, *value.shape[1:])
-    value = torch.ops.geodiff.transport_apply(x, y, h, k, v, float(epsilon), p)
+    value = _op.run("transport_apply", x, y, h, k, v, float(epsilon), p)
     return value.reshape(*batch, *value.shape[1:])
 
 
@@ -147,8 +147,34 @@ def apply_gradient(
     if _op.for_twin("apply_gradient", x=x, y=y, h=h, k=k, v=v):
         value = reference.apply_gradient(x, y, h, k, v, epsilon, p)
         return value.reshape(*batch, *value.shape[1:])
-    value = torch.ops.geodiff.transport_apply_gradient(x, y, h, k, v, float(epsilon), p)
+    value = _op.run("transport_apply_gradient", x, y, h, k, v, float(epsilon), p)
     return value.reshape(*batch, *value.shape[1:])
+
+
+def times(matrix: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Return `K v` of a batch of matrices with a vector each, which torch has no fast product for.
+
+    Args:
+        matrix: `(B, N, M)`, float32 or float64, on the CPU; contiguous, or the transposed `mT` of one that is.
+        v: `(B, M)`.
+
+    Returns:
+        `(B, N)`. The same bits on any number of threads.
+
+    Gradients: none.
+
+    Example:
+        >>> times(torch.ones(1, 2, 3), torch.ones(1, 3))
+        tensor([[3., 3.]])
+    """
+    batch, rows, columns = matrix.shape
+    if v.shape != (batch, columns) or v.dtype != matrix.dtype:
+        raise fail("times", "v", f"{matrix.dtype} of shape {(batch, columns)}", v)
+    transposed = not matrix.is_contiguous()
+    stored = (matrix.mT if transposed else matrix).detach().contiguous()
+    out = v.new_empty(batch, rows)
+    _op.call(_op.kernels.matrix_times, matrix=stored, v=v.detach().contiguous(), transposed=transposed, out=out)
+    return out
 
 
 def spatial_order(points: torch.Tensor) -> torch.Tensor:
@@ -215,7 +241,7 @@ def _checked(
     _op.check_devices(where, tensors, tensors.values())
     leads = [tensor.shape[: tensor.dim() - tails[name]] for name, tensor in tensors.items()]
     try:
-        batch = torch.broadcast_shapes(*leads)
+        batch = common_batch(*leads)
     except RuntimeError:
         text = ", ".join(f"{name} {tuple(lead)}" for name, lead in zip(tensors, leads, strict=True))
         fix = "Make the leading axes equal, or insert axes of length 1."

@@ -7,8 +7,8 @@ import torch
 
 from geodiff.modes import outside_autocast
 from geodiff.ops import _op
-from geodiff.ops._checks import check_range
-from geodiff.reference.arguments import check_indices, check_packed
+from geodiff.ops._indices import check_indices, check_list
+from geodiff.reference.arguments import check_packed
 from geodiff.reference.fragments import check_fragments
 from geodiff.reference.visible import Visible
 from geodiff.validation import fail
@@ -96,26 +96,13 @@ def _backward(
     face_id: torch.Tensor, inside: torch.Tensor, height: int, width: int, near: float,
 ) -> torch.Tensor:  # fmt: skip
     check_indices("visible_backward", clip, faces, layout)
-    _check_list(layout, place, face_id, height * width)
+    check_list("visible_backward", layout, place, face_id, height * width)
     grad_clip = torch.zeros_like(clip)
     _op.call(
         _op.kernels.visible_backward, clip=clip, faces=faces, layout=layout, height=height, width=width, near=near,
         place=place, face=face_id, inside=inside, upstream=upstream, grad_clip=grad_clip,
     )  # fmt: skip
     return grad_clip
-
-
-def _check_list(layout: torch.Tensor, place: torch.Tensor, face_id: torch.Tensor, pixels: int) -> None:
-    """Raise where the list is not what `visible` returned: pixels that ascend, faces of their images."""
-    if not len(place):
-        return
-    entries = len(layout) * pixels
-    if int(place[0]) < 0 or int(place[-1]) >= entries or bool((place[1:] <= place[:-1]).any()):
-        raise fail("visible_backward", "place", f"ascending in [0, {entries}), no pixel twice", place)
-    ends = torch.searchsorted(place, torch.arange(len(layout) + 1) * pixels).tolist()
-    for image, count in enumerate(layout[:, 2].tolist()):
-        own = face_id[ends[image] : ends[image + 1]]
-        check_range("visible_backward", "face_id", own, count, f"faces of image {image}")
 
 
 def _fake(clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, *_: Any) -> tuple[torch.Tensor, ...]:

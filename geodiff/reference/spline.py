@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from geodiff.modes import is_transformed, outside_autocast
+from geodiff.validation import common_batch
 
 
 @outside_autocast
@@ -29,7 +30,7 @@ def find_span(knots: torch.Tensor, parameters: torch.Tensor, degree: int) -> tor
         >>> find_span(torch.tensor([0.0, 0, 0, 1, 2, 2, 2]), torch.tensor([0.0, 1.0, 2.0]), 2)
         tensor([2, 3, 3])
     """
-    batch = torch.broadcast_shapes(knots.shape[:-1], parameters.shape[:-1])
+    batch = common_batch(knots.shape[:-1], parameters.shape[:-1])
     knots = knots.detach().expand(*batch, -1).contiguous()
     parameters = parameters.detach().expand(*batch, -1).contiguous()
     low, high = knots[..., degree, None].contiguous(), knots[..., knots.shape[-1] - degree - 1, None].contiguous()

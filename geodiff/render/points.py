@@ -7,6 +7,7 @@ from types import ModuleType
 
 import torch
 
+from geodiff.modes import remembered
 from geodiff.reference.shading import unit
 from geodiff.scene.camera import Camera
 from geodiff.scene.light import AmbientLight, DirectionalLight, Light, PointLight
@@ -155,8 +156,9 @@ class SurfacePoints:
             given["normal"] = self.vertex_normals
         if given:
             rows, stride = self.tables(list(given.values()))
-            together = self.ops.blend(rows, self.corners(mesh.faces, stride), self.barycentric)
-            parts = together.split([value.shape[-1] for value in given.values()], dim=1)
+            together = self.ops.blend(rows, self.corners(mesh.faces_int32, stride), self.barycentric)
+            one = len(given) == 1
+            parts = (together,) if one else together.split([value.shape[-1] for value in given.values()], dim=1)
             self._gathered.update(zip(given, parts, strict=True))
         if "normal" in missing and not self.is_smooth:
             self._gathered["normal"] = self.of_face(mesh.face_normals)
@@ -237,6 +239,15 @@ class SurfacePoints:
     def _light_table(self, dtype: torch.dtype) -> tuple[torch.Tensor, int, torch.Tensor]:
         """Return what light is made of in each image, as `ops.reflect` takes it; the stride; the kinds of lights."""
         camera, material = self.camera, self.material
+        tensors = [camera.rotation, camera.translation]
+        tensors += [material.ambient, material.diffuse, material.specular, material.shininess]
+        for light in self.lights:
+            tensors += [value for value in vars(light).values() if isinstance(value, torch.Tensor)]
+        key = dtype, self.batch, *(type(light) for light in self.lights)
+        return remembered(camera, "_light_table", tuple(tensors), lambda: self._made_light_table(dtype), key)
+
+    def _made_light_table(self, dtype: torch.dtype) -> tuple[torch.Tensor, int, torch.Tensor]:
+        camera, material = self.camera, self.material
         viewer = camera.rotation[..., 2, :] if camera.is_orthographic else camera.position
         ambients = [material.ambient * light.color for light in self.lights if isinstance(light, AmbientLight)]
         ambient = sum(ambients[1:], ambients[0]) if ambients else viewer.new_zeros(3)
@@ -314,7 +325,8 @@ class SurfacePoints:
         """Return several attributes of the vertices side by side, as `table` does one."""
         wide = any(value.shape[:-2].numel() != 1 for value in values)
         tables = [self.table(value, wide) for value in values]
-        return torch.cat([rows for rows, _ in tables], dim=1), tables[0][1]
+        rows = [rows for rows, _ in tables]
+        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1), tables[0][1]
 
     def corners(self, faces: torch.Tensor, stride: int) -> torch.Tensor:
         """Return the rows (P, 3) of a table that the corners of the points' faces have."""

@@ -202,7 +202,11 @@ def pack(where: str, mesh: Any, camera: Any, image_size: tuple[int, int], backen
             raise fail(where, "camera", expected, f"a batch of {tuple(camera.batch_shape)}", fix) from None
         clip = camera.to_clip(mesh.vertices)
         batch = tuple(clip.shape[:-2])
-        packed = clip.reshape(-1, 4), mesh.faces_int32, mesh.layout_for(math.prod(batch))
+        packed = (
+            clip if clip.dim() == 2 else clip.reshape(-1, 4),
+            mesh.faces_int32,
+            mesh.topology.layout(math.prod(batch)),
+        )
         view = View(mesh, camera, image_size, batch, *packed, backend)
     else:
         fix = "Make one with Mesh(vertices, faces)."

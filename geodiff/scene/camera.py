@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from geodiff.modes import outside_autocast
+from geodiff.modes import outside_autocast, remembered
 from geodiff.saving import Saved
 from geodiff.scene import intrinsics
 from geodiff.scene.pose import check_batches, check_rotation, line_of_sight, pixel_size, pose, vector
@@ -337,8 +337,16 @@ class Camera(Saved):
         The map is affine in the points, so what is clipped at the near plane may be interpolated. The camera's batch
         broadcasts with that of the points.
         """
+        fields = self.rotation, self.translation, self.focal, self.principal
+        points, A, b = self._with(points, "to_clip", *remembered(self, "_clip_map", fields, self._made_clip_map))
+        if b.dim() == 1:
+            return torch.nn.functional.linear(points, A, b)
+        # Where many cameras see the same points einsum makes one product of it, several times faster than a batch.
+        return torch.einsum("...nk,...ck->...nc", points, A) + b[..., None, :]
+
+    def _made_clip_map(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the affine map from world to clip coordinates: (..., 4, 3), and the constants (..., 4)."""
         R, t, (fx, fy), (px, py) = self.rotation, self.translation, self.focal.unbind(-1), self.principal.unbind(-1)
-        # One affine map from world to clip coordinates: rows in view space first, the constants last.
         pose = torch.cat((R, t[..., None]), dim=-1)
         depth = -pose[..., 2, :]
         rest = torch.zeros_like(depth)
@@ -347,11 +355,8 @@ class Camera(Saved):
         w = rest if self.is_orthographic else depth
         x = fx[..., None] * pose[..., 0, :] + px[..., None] * w
         y = fy[..., None] * pose[..., 1, :] + py[..., None] * w
-        points, matrix = self._with(points, "to_clip", torch.stack((x, y, depth, w), dim=-2))
-        if matrix.dim() == 2:
-            return torch.nn.functional.linear(points, matrix[:, :3], matrix[:, 3])
-        # Where many cameras see the same points einsum makes one product of it, several times faster than a batch.
-        return torch.einsum("...nk,...ck->...nc", points, matrix[..., :3]) + matrix[..., None, :, 3]
+        matrix = torch.stack((x, y, depth, w), dim=-2)
+        return matrix[..., :3], matrix[..., 3]
 
     def project(self, points: torch.Tensor, image_size: int | tuple[int, int] | None = None) -> torch.Tensor:
         """Return points (..., N, 3) as (..., N, 3): x and y in NDC, and depth.

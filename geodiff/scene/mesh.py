@@ -248,10 +248,7 @@ class Mesh(Saved):
 
         For ops that take packed vertices: image b has vertices [b·V, (b + 1)·V) and all images share the faces.
         """
-        layout = torch.zeros(batch, 3, dtype=torch.int64, device=self.device)
-        layout[:, 0] = torch.arange(batch, device=self.device) * self.num_vertices
-        layout[:, 2] = self.num_faces
-        return layout
+        return self.topology.layout(batch).clone()
 
     # --- new meshes from this one -------------------------------------------------------------------------------------
 

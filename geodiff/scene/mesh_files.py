@@ -3,11 +3,10 @@
 
 import os
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import trimesh
 from PIL import Image
 
 from geodiff.guard import reading
@@ -25,6 +24,9 @@ from geodiff.scene.off import load_off
 from geodiff.scene.ply import load_ply
 from geodiff.scene.stl import load_stl
 from geodiff.validation import choice, fail, warn
+
+if TYPE_CHECKING:  # a quarter of a second, and few need it
+    import trimesh
 
 # What each format can hold besides vertices and faces.
 _HOLDS = {
@@ -133,7 +135,7 @@ def save_mesh(mesh: Mesh, path: str | os.PathLike[str]) -> None:
 
 
 @outside_autocast
-def from_trimesh(mesh: trimesh.Trimesh, dtype: torch.dtype = torch.float32) -> Mesh:
+def from_trimesh(mesh: "trimesh.Trimesh", dtype: torch.dtype = torch.float32) -> Mesh:
     """Make a mesh from a ``trimesh.Trimesh``, with its vertex or face colours, or its texture and coordinates.
 
     Args:
@@ -148,6 +150,8 @@ def from_trimesh(mesh: trimesh.Trimesh, dtype: torch.dtype = torch.float32) -> M
         >>> gd.Mesh.from_trimesh(trimesh.creation.box())
         Mesh(vertices=(8, 3), faces=(12, 3), float32, cpu)
     """
+    import trimesh
+
     if not isinstance(mesh, trimesh.Trimesh):
         fix = "Join the meshes of a Scene with .to_mesh()."
         raise fail("from_trimesh", "mesh", "a trimesh.Trimesh", mesh, fix, TypeError)
@@ -176,6 +180,8 @@ def from_trimesh(mesh: trimesh.Trimesh, dtype: torch.dtype = torch.float32) -> M
 
 def _base_color(material: Any) -> torch.Tensor | None:
     """Return the colour (3,) of a trimesh material; None where it is white, or trimesh's own for want of one."""
+    import trimesh
+
     simple = isinstance(material, trimesh.visual.material.SimpleMaterial)
     value = material.diffuse if simple else getattr(material, "baseColorFactor", None)
     if value is None or (simple and np.array_equal(value, trimesh.visual.color.DEFAULT_COLOR)):
@@ -187,12 +193,14 @@ def _base_color(material: Any) -> torch.Tensor | None:
 
 def _is_made_up(material: Any, image: Image.Image) -> bool:
     """Whether it is the grey picture that trimesh makes up for texture coordinates without any."""
+    import trimesh
+
     simple = isinstance(material, trimesh.visual.material.SimpleMaterial)
     return simple and image.size == (2, 2) and image.mode == "RGBA" and image.getcolors() == [(4, (100, 100, 100, 255))]
 
 
 @outside_autocast
-def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
+def to_trimesh(mesh: Mesh) -> "trimesh.Trimesh":
     """Return a ``trimesh.Trimesh`` (float64 positions, 8-bit colours, off the autograd graph) with the same order.
 
     trimesh holds one kind of appearance and one texture coordinate a vertex: texture coordinates are taken before
@@ -206,6 +214,8 @@ def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
         TypeError: something other than a ``Mesh``.
         ValueError: a batch.
     """
+    import trimesh
+
     if not isinstance(mesh, Mesh):
         raise fail("to_trimesh", "mesh", "a Mesh", mesh, error=TypeError)
     _single("to_trimesh", mesh)
@@ -237,6 +247,8 @@ def to_trimesh(mesh: Mesh) -> trimesh.Trimesh:
 
 def _surface(mesh: Mesh) -> Any:
     """Return a matt material of two sides: trimesh's own is grey, and dark metal in most viewers."""
+    import trimesh
+
     texture = None if mesh.texture is None else mesh.texture.image
     diffuse = None if mesh.material is None else mesh.material.diffuse
     warn_clipped("to_trimesh", texture=texture, material=diffuse)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from geodiff.validation import describe, fail, looks_at_values, matches
+from geodiff.validation import common_batch, describe, fail, looks_at_values, matches
 
 # How far a rotation may be from orthonormal: files hold few digits, and optimisers stray a little between projections.
 RIGID = 1e-3
@@ -57,7 +57,7 @@ def check_batches(where: str, values: dict[str, torch.Tensor]) -> None:
     """Require batch shapes that broadcast, of numbers (...) and of the vectors (..., 3) `eye`, `at` and `up`."""
     batches = {name: v.shape[:-1] if name in ("eye", "at", "up") else v.shape for name, v in values.items()}
     try:
-        torch.broadcast_shapes(*batches.values())
+        common_batch(*batches.values())
     except RuntimeError:
         several = {name: tuple(batch) for name, batch in batches.items() if batch}
         text = ", ".join(f"{name} {batch}" for name, batch in several.items())

@@ -3,7 +3,7 @@
 
 import torch
 
-from geodiff.modes import cached, kept
+from geodiff.modes import cached, is_plain, kept, lasting
 from geodiff.reference.outline import edge_cycles
 from geodiff.saving import Saved
 from geodiff.validation import fail, integers, looks_at_values
@@ -50,6 +50,22 @@ class Topology(Saved):
                     f"{self.faces[where].tolist()} in face {where}",
                     "OBJ files count from 1: subtract 1." if low >= 1 else "Drop or repair those faces.",
                 )
+
+    def layout(self, batch: int) -> torch.Tensor:
+        """Return what `Mesh.layout_for` does; a small one is kept as long as nobody changes it."""
+        if not is_plain((self.faces,)):
+            return self._layout_rows(batch)
+        rows: torch.Tensor | None = self.__dict__.get("_layout")
+        if rows is None or len(rows) != batch or rows._version:
+            with lasting():
+                rows = self._layout_rows(batch)
+                self.__dict__["_layout"] = rows if batch <= 64 else None
+        return rows
+
+    def _layout_rows(self, batch: int) -> torch.Tensor:
+        starts = torch.arange(batch, device=self.faces.device) * self.num_vertices
+        zero = torch.zeros_like(starts)
+        return torch.stack([starts, zero, torch.full_like(starts, self.num_faces)], dim=1)
 
     def __repr__(self) -> str:
         return f"Topology(faces={self.num_faces}, vertices={self.num_vertices}, device={self.faces.device})"

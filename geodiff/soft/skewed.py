@@ -5,10 +5,10 @@ Formulas: F. Petersen, "Learning with differentiable algorithms", 2022, appendix
 right. See `geodiff.soft.distributions`.
 """
 
+import importlib
 import math
 from typing import Any
 
-import scipy.special
 import torch
 
 from geodiff.soft import special
@@ -190,12 +190,13 @@ class Gamma(ClosedForm, kernel=True):
         return torch.where(inside, density, torch.where(torch.isnan(z), z, edge))
 
     def _quantile(self, q: Tensor) -> Tensor:
-        return self._solve(q, scipy.special.gammaincinv, self.cdf, 1.0)
+        return self._solve(q, "gammaincinv", self.cdf, 1.0)
 
     def _upper_quantile(self, q: Tensor) -> Tensor:
-        return self._solve(q, scipy.special.gammainccinv, self.survival, -1.0)
+        return self._solve(q, "gammainccinv", self.survival, -1.0)
 
-    def _solve(self, q: Tensor, inverse: Any, function: Any, sign: float) -> Tensor:
+    def _solve(self, q: Tensor, name: str, function: Any, sign: float) -> Tensor:
+        inverse = getattr(importlib.import_module("scipy.special"), name)
         with torch.no_grad():
             k = self._k(q)
             x = torch.as_tensor(inverse(k.double().cpu().numpy(), q.double().cpu().numpy()))

@@ -13,7 +13,7 @@ from geodiff.splines.curve import NURBSCurve
 from geodiff.splines.refine import clamped, elevated, prepared
 from geodiff.splines.spline import NURBS
 from geodiff.splines.surface import NURBSSurface
-from geodiff.validation import fail, positive
+from geodiff.validation import common_batch, fail, positive
 
 Spline = TypeVar("Spline", bound=NURBS)
 
@@ -174,5 +174,5 @@ def joined(first: NURBSCurve, second: NURBSCurve, tolerance: float | None = None
 
 
 def _concatenated(a: torch.Tensor, b: torch.Tensor, dim: int) -> torch.Tensor:
-    batch = torch.broadcast_shapes(a.shape[:dim], b.shape[:dim])
+    batch = common_batch(a.shape[:dim], b.shape[:dim])
     return torch.cat([a.expand(*batch, *a.shape[dim:]), b.expand(*batch, *b.shape[dim:])], dim)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from geodiff.validation import fail
+from geodiff.validation import common_batch, fail
 
 Row = list[float]
 
@@ -71,7 +71,7 @@ def _blossom_matrix(knots: torch.Tensor, degree: int, start: torch.Tensor, argum
 
     Cox and de Boor with another parameter each step, over knots continued by P distinct ones at both ends.
     """
-    batch = torch.broadcast_shapes(knots.shape[:-1], start.shape[:-1])
+    batch = common_batch(knots.shape[:-1], start.shape[:-1])
     knots, start = knots.expand(*batch, -1), start.expand(*batch, -1)
     count = knots.shape[-1] - degree - 1
     held = knots.detach().contiguous()
@@ -94,7 +94,7 @@ def _blossom_matrix(knots: torch.Tensor, degree: int, start: torch.Tensor, argum
 
 def chosen(where: str, knots: torch.Tensor, rule: Callable[..., Sequence[int]], *others: torch.Tensor) -> torch.Tensor:
     """Take knots by a rule that returns their indices for one vector (and one number each of `others`)."""
-    batch = torch.broadcast_shapes(knots.shape[:-1], *(x.shape for x in others))
+    batch = common_batch(knots.shape[:-1], *(x.shape for x in others))
     knots = knots.expand(*batch, -1)
     rows = knots.detach().reshape(-1, knots.shape[-1]).tolist()
     extra = [x.detach().expand(batch).flatten().tolist() for x in others]

@@ -14,7 +14,7 @@ from geodiff.reference.spline import find_span
 from geodiff.scene.anchor import anchor
 from geodiff.splines.basis import wrap
 from geodiff.splines.spline import AXIS_NAMES, NURBS
-from geodiff.validation import fail, floating, promote, shapes_repr
+from geodiff.validation import common_batch, fail, floating, promote, shapes_repr
 
 _ITERATIONS = 100
 _HOPS = 20
@@ -113,7 +113,7 @@ def closest_point(
         if count is not None and (not isinstance(count, int) or count < least):
             raise fail("closest_point", name, f"an integer of {least} or more", count)
     try:
-        batch = torch.broadcast_shapes(spline.batch_shape, query.shape[:-2])
+        batch = common_batch(spline.batch_shape, query.shape[:-2])
     except RuntimeError:
         text = f"{tuple(spline.batch_shape)} and {tuple(query.shape[:-2])}"
         raise fail("closest_point", "points", "of a batch that broadcasts with the spline's", text) from None

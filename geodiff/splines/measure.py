@@ -27,7 +27,7 @@ from geodiff.splines.nurbs_volume import NURBSVolume
 from geodiff.splines.quadrature import breakpoints, count_of, integral, nodes_on, rule
 from geodiff.splines.spline import NURBS
 from geodiff.splines.surface import NURBSSurface
-from geodiff.validation import fail, looks_at_values
+from geodiff.validation import common_batch, fail, looks_at_values
 
 Spline = TypeVar("Spline", bound=NURBS)
 
@@ -112,7 +112,7 @@ def _length_to(curve: NURBSCurve, u: torch.Tensor, points: int) -> tuple[torch.T
     speed = _speed(curve.derivatives(at, order=1))[..., 0] * weights
     spans = speed.unflatten(-1, (-1, points)).sum(-1)
     sums = torch.nn.functional.pad(spans.cumsum(-1), (1, 0))
-    batch = torch.broadcast_shapes(u.shape[:-1], sums.shape[:-1])
+    batch = common_batch(u.shape[:-1], sums.shape[:-1])
     u, breaks, sums = (x.expand(*batch, -1) for x in (u, breaks, sums))
     inner = breaks.detach()[..., 1:-1].contiguous()
     span = torch.searchsorted(inner, u.detach().contiguous(), right=True)
@@ -192,7 +192,7 @@ def parameter_at_length(curve: NURBSCurve, lengths: Any, points: int | None = No
     with torch.no_grad():
         low, high = (end[..., None] for end in curve.domain[0])
         _, breaks, sums = _length_to(curve, low, count)
-        batch = torch.broadcast_shapes(lengths.shape[:-1], sums.shape[:-1])
+        batch = common_batch(lengths.shape[:-1], sums.shape[:-1])
         breaks, sums, wanted = (x.expand(*batch, -1).contiguous() for x in (breaks, sums, lengths))
         whole = sums[..., -1:]
         if looks_at_values(wanted) and bool(((wanted < -64 * eps * whole) | (wanted > whole * (1 + 64 * eps))).any()):

@@ -30,7 +30,7 @@ from geodiff.splines.blossom import (
     snapped,
 )
 from geodiff.splines.spline import NURBS
-from geodiff.validation import as_tensor, fail, floating
+from geodiff.validation import as_tensor, common_batch, fail, floating
 
 Spline = TypeVar("Spline", bound=NURBS)
 
@@ -128,7 +128,7 @@ def insert_knots(spline: Spline, values: Any, axis: int = 0) -> Spline:
     values = _read(where, "values", values, knots)
     values = snapped(values[None] if values.dim() == 0 else values, knots)
     _check_insertion(where, values.detach(), knots.detach(), degree)
-    batch = torch.broadcast_shapes(knots.shape[:-1], values.shape[:-1])
+    batch = common_batch(knots.shape[:-1], values.shape[:-1])
     joint = torch.cat([knots.expand(*batch, -1), values.expand(*batch, -1)], -1)
     new_knots = torch.sort(joint, dim=-1, stable=True).values
     return _onto(spline, axis, new_knots)

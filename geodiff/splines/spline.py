@@ -18,7 +18,18 @@ from geodiff.saving import Saved
 from geodiff.scene.anchor import anchor
 from geodiff.splines.basis import wrap
 from geodiff.splines.knots import check_knots, open_periodic, uniform_knots
-from geodiff.validation import Place, as_tensor, choice, fail, floating, looks_at_values, placement, positive, promote
+from geodiff.validation import (
+    Place,
+    as_tensor,
+    choice,
+    common_batch,
+    fail,
+    floating,
+    looks_at_values,
+    placement,
+    positive,
+    promote,
+)
 
 Self = TypeVar("Self", bound="NURBS")
 AXIS_NAMES = "uvw"
@@ -105,7 +116,7 @@ class NURBS(Saved):
             shapes["weights"] = self.weights.shape[: -self.axes]
         shapes |= {name: k.shape[:-1] for name, k in zip(names, self.knots, strict=True)}
         try:
-            self._batch = torch.broadcast_shapes(*shapes.values())
+            self._batch = common_batch(*shapes.values())
         except RuntimeError:
             text = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
             fix = "Make the leading axes equal, or drop them from what is shared."
@@ -163,7 +174,7 @@ class NURBS(Saved):
         if self.weights is None:
             return torch.cat([points, torch.ones_like(points[..., :1])], -1)
         w = self.weights[..., None]
-        batch = torch.broadcast_shapes(w.shape[:-1], points.shape[:-1])
+        batch = common_batch(w.shape[:-1], points.shape[:-1])
         return torch.cat([points * w, w.expand(*batch, 1)], -1)
 
     @property

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 import torch
 from PIL import ImageColor
 
@@ -119,6 +118,8 @@ def ready(mesh: Mesh) -> Mesh:
 
     Corners at a vertex share a normal where their faces are joined by edges that are not sharp. Faces keep their order.
     """
+    from scipy.sparse import coo_matrix, csgraph
+
     mesh = mesh.detach().welded()
     topology, count = mesh.topology, mesh.num_faces
     if count == 0:
@@ -130,8 +131,8 @@ def ready(mesh: Mesh) -> Mesh:
     # Corner 3f + k of either face at either end of a gentle edge.
     index = mesh.faces[pairs][:, :, None, :] == ends[:, None, :, None]
     corner = (3 * pairs[:, :, None] + index.int().argmax(-1)).permute(0, 2, 1).reshape(-1, 2).numpy()
-    links = scipy.sparse.coo_matrix((np.ones(len(corner)), corner.T), shape=(3 * count, 3 * count))
-    number, group = scipy.sparse.csgraph.connected_components(links, directed=False)
+    links = coo_matrix((np.ones(len(corner)), corner.T), shape=(3 * count, 3 * count))
+    number, group = csgraph.connected_components(links, directed=False)
     source = np.zeros(number, dtype=np.int64)
     source[group] = mesh.faces.reshape(-1).numpy()
     colors = mesh.vertex_colors

@@ -9,7 +9,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from geodiff.modes import outside_autocast, refuse_torch_func
-from geodiff.validation import as_tensor, choice, fail, floating, positive, promote
+from geodiff.validation import as_tensor, choice, common_batch, fail, floating, positive, promote
 
 __all__ = ["chamfer", "nearest"]
 
@@ -212,7 +212,7 @@ def clouds(where: str, x: Any, y: Any, names: tuple[str, str] = ("x", "y")) -> t
     floating(where, names[0], x, ("...", "N", "D"), finite=False)
     floating(where, names[1], y, ("...", "M", x.shape[-1]), "Both clouds need as many coordinates.", finite=False)
     try:
-        batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+        batch = common_batch(x.shape[:-2], y.shape[:-2])
     except RuntimeError:
         text = f"{tuple(x.shape)} and {tuple(y.shape)}"
         raise fail(where, "x, y", "of batches that broadcast", text, "Make the leading axes equal.") from None

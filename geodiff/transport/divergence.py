@@ -7,7 +7,7 @@ import torch
 
 from geodiff.modes import kept, outside_autocast
 from geodiff.transport.sinkhorn import SinkhornResult, sinkhorn
-from geodiff.validation import choice, fail, positive
+from geodiff.validation import choice, common_batch, fail, positive
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -138,7 +138,7 @@ class SinkhornLoss(torch.nn.Module):
         """Kept potentials whose sizes fit."""
         shapes = [getattr(t, "shape", ())[:-1] for t in (x, y)]
         try:
-            batch = torch.broadcast_shapes(*(s[:-1] for s in shapes))
+            batch = common_batch(*(s[:-1] for s in shapes))
         except RuntimeError:
             return None, None, None
         found = []

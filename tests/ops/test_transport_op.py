@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 
 from geodiff import ops, reference
 from geodiff.native import cpu
-from geodiff.ops.transport import spatial_order
+from geodiff.ops.transport import spatial_order, times
 from tests import helpers
 
 DTYPES = (torch.float32, torch.float64)
@@ -312,3 +312,31 @@ def test_messages(values, error, message):
             ops.lse(**rest)
     with pytest.raises(error, match="^apply_gradient: .*" + message):
         ops.apply_gradient(**changed(**values))
+
+
+@pytest.mark.parametrize("real", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "shape", [(8, 100, 130), (1, 7, 3), (2, 33, 1025), (3, 1, 700), (1, 300, 513), (2, 0, 5), (2, 5, 0)]
+)
+def test_products_with_stored_matrices(shape: tuple[int, int, int], real: torch.dtype) -> None:
+    """In float32, rounding of the terms alone: sums of tiles are in double."""
+    matrix = torch.rand(shape, dtype=real)
+    v, u = torch.rand(shape[0], shape[2], dtype=real), torch.rand(shape[0], shape[1], dtype=real)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append((times(matrix, v), times(matrix.mT, u)))
+    finally:
+        torch.set_num_threads(before)
+    for a, b, left, right in zip(*found, (matrix, matrix.mT), (v, u), strict=True):
+        exact = (left.double() @ right.double()[..., None])[..., 0]
+        assert torch.equal(a, b) and a.shape == exact.shape
+        torch.testing.assert_close(a.double(), exact, rtol=16 * torch.finfo(real).eps, atol=0)
+
+
+def test_products_of_other_shapes() -> None:
+    with pytest.raises(
+        ValueError, match=r"times: `v` must be torch.float32 of shape \(1, 3\); got float32 of shape \(1, 2\)"
+    ):
+        times(torch.ones(1, 2, 3), torch.ones(1, 2))

@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from geodiff import losses
+from geodiff.adam import Adam
 from geodiff.modes import outside_autocast
 from geodiff.render.renderer import Renderer
 from geodiff.scene.camera import Camera
@@ -158,7 +159,7 @@ class _Job:
             self.optimizer = AdamUniform([self.latent], lr=lr, betas=settings.betas, eps=eps)
         else:
             self.latent.requires_grad_()
-            self.optimizer = torch.optim.Adam([self.latent], lr=lr, betas=settings.betas, eps=eps)
+            self.optimizer = Adam([self.latent], lr=lr, betas=settings.betas, eps=eps)
         self.step = 0
         self.seconds = 0.0
         self.best_iou, self.best_step, self.best = -1.0, 0, template.vertices.detach().clone()

@@ -22,15 +22,17 @@ Example:
 
 import numbers
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse
-import scipy.sparse.linalg
 import torch
 
+from geodiff.adam import WithoutCompiler
 from geodiff.scene.mesh import Mesh
 from geodiff.validation import fail, floating
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 
 class LaplacianPreconditioner:
@@ -75,6 +77,8 @@ class LaplacianPreconditioner:
             got = f"indices from {corners.min()} to {highest}"
             raise fail(where, "mesh", f"made of faces with indices in [0, {self.num_vertices})", got)
         self.smoothing: float = float(smoothing)
+        import scipy.sparse.linalg
+
         matrix = scipy.sparse.identity(self.num_vertices, format="csc") + self.smoothing * _laplacian(
             corners, self.num_vertices
         )
@@ -124,8 +128,10 @@ class LaplacianPreconditioner:
         return result
 
 
-def _laplacian(corners: np.ndarray, count: int) -> scipy.sparse.csc_matrix:
+def _laplacian(corners: np.ndarray, count: int) -> "scipy.sparse.csc_matrix":
     """Build D − A of the graph whose edges are the sides of the faces."""
+    import scipy.sparse
+
     ends = np.concatenate([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [2, 0]]])
     ends = np.unique(np.sort(ends[ends[:, 0] != ends[:, 1]], axis=1), axis=0)
     i, j = ends[:, 0], ends[:, 1]
@@ -151,7 +157,7 @@ class _Symmetric(torch.autograd.Function):
         return result, None
 
 
-class AdamUniform(torch.optim.Optimizer):
+class AdamUniform(WithoutCompiler):
     """Adam with one step size for all coordinates: the second moment is replaced by its maximum (Nicolet et al. 2021).
 
     ``m ← β₁ m + (1 − β₁) g``, ``s ← β₂ s + (1 − β₂) g²``, ``p ← p − lr · m̂ / (√(max ŝ) + ε)`` with m̂, ŝ divided by
