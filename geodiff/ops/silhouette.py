@@ -11,7 +11,7 @@ from geodiff import members, reference, soft
 from geodiff.modes import outside_autocast
 from geodiff.ops import _op
 from geodiff.ops._checks import check_of_image
-from geodiff.ops.culling import MAX_ERROR, cull_radius, special_values
+from geodiff.ops.culling import MAX_ERROR, cull_radius, fine_radii, special_values
 from geodiff.reference.arguments import check_indices, check_packed
 from geodiff.validation import choice, fail, positive
 
@@ -28,6 +28,7 @@ _op.library.define(
 )
 
 _COVERAGES = ("faces", "edges")
+_FINE = 1000  # from so many faces on each gets a radius of its own: with fewer, finding them costs more than it saves
 
 
 @outside_autocast
@@ -119,11 +120,16 @@ def _model(
     if not all(map(math.isfinite, numbers)) or scale <= 0:
         raise fail("silhouette", "params", "finite, with a positive scale", str(numbers))
     radius = cull_radius(distribution, reversed_, squared, scale, shape, shift, tconorm, p, faces, max_error)
+    radii, ease = (), 0.0
+    if faces >= _FINE and coverage == "faces" and max_error > 0 and radius < math.inf:
+        unit = math.sqrt(scale) if squared else scale
+        table, ease = fine_radii(distribution, reversed_, squared, shape, shift, tconorm, p, max_error)
+        radii = tuple(unit * x for x in table)
     log_gamma, digamma = special_values(shape) if members.distribution(distribution).parametric else (0.0, 0.0)
     return _op.struct(
         _op.kernels.SilhouetteModel, distribution=distribution, is_reversed=reversed_, is_squared=squared,
         coverage=coverage, scale=scale, shift=shift, shape=shape, log_gamma_1=log_gamma, digamma=digamma,
-        tconorm=tconorm, p=p, radius=radius,
+        tconorm=tconorm, p=p, radius=radius, radii=radii, max_error=max_error, ease=ease,
     )  # fmt: skip
 
 
