@@ -115,11 +115,12 @@ struct Painter {
         for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
         const Reach<T> reach = setup.reach_of(p, edges, radius);
         const int from = max(reach.first_row, first_row), to = min(reach.end_row, end_row);
+        int first[kSpans], end[kSpans];
         for (int row = from; row < to; ++row) {
+            const int i = (row - from) % kSpans;
+            if (i == 0) reach.spans(row, setup.grid, first, end);
             const T y = setup.grid.y(row);
-            int first, end;
-            reach.columns(y, setup.grid, first, end);
-            for (int column = first; column < end; column += kLane) {
+            for (int column = first[i]; column < end[i]; column += kLane) {
                 if (batch.n == kBatch) {
                     measure(p, edges, radius, face);
                     flush();

@@ -402,11 +402,12 @@ struct Gatherer {
         own.face = face;
         own.start = own.end = batch.n;
         for (int k = 0; k < 4; ++k) own.x[k] = own.y[k] = T(0);
+        int first[kSpans], end[kSpans];
         for (int row = reach.first_row; row < reach.end_row; ++row) {
+            const int i = (row - reach.first_row) % kSpans;
+            if (i == 0) reach.spans(row, setup.grid, first, end);
             const T y = setup.grid.y(row);
-            int first, end;
-            reach.columns(y, setup.grid, first, end);
-            for (int column = first; column < end; column += kLane) {
+            for (int column = first[i]; column < end[i]; column += kLane) {
                 if (!setup.job.want_p && !factors.matter(row, column)) continue;
                 if (batch.n == kBatch) {
                     measure(edges, radius);
