@@ -185,6 +185,7 @@ class FaceRadii {
                 least = min(least, own[column]);
             }
         }
+        if (!(least > T(0))) return 1;  // there some slopes are infinite
         const double slope = max(setup.stages.slope(double(least), setup.job.p), 1e-30);
         const double most = cost(0);
         return clamp(setup.job.ease / slope, 1.0, most);

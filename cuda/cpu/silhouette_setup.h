@@ -36,7 +36,7 @@ struct SilhouetteSetup {
         : job(j), grid(j.height, j.width), levelled(kept_by(j.tconorm) == Keeps::levels && beyond_powers(j.p)) {
         inverse_scale = T(1 / j.scale);
         radius = T(j.radius < 1e6 ? j.radius : 1e6);
-        for (int i = 0; j.fine && i < geodiff::kRadii; ++i) radii[i] = T(min(j.radii[i], double(radius)));
+        for (int i = 0; j.fine && i < geodiff::kRadii; ++i) radii[i] = T(min(j.radii[i], 1e6));
         const bool mirrored = j.reversed && kind_of(j.distribution) == Kind::symmetric;  // see cdf_stage
         distribution.shift = T(mirrored ? -j.shift : j.shift);
         distribution.gamma = &gamma;
