@@ -104,7 +104,9 @@ def _coverage_near(distance: torch.Tensor, distribution: soft.Distribution, scal
     near = flat.isfinite().nonzero()[:, 0]
     if 2 * len(near) > len(flat):
         return coverage_of(distance, distribution, scale)
-    values = coverage_of(distance.reshape(-1).index_select(0, near), distribution, scale)
+    # So few at a time that torch does not share them out: the ends of a thread's part round otherwise.
+    parts = distance.reshape(-1).index_select(0, near).split(1 << 14)
+    values = torch.cat([coverage_of(part, distribution, scale) for part in parts])
     return (flat > 0).to(values).index_copy(0, near, values).reshape(distance.shape)
 
 
