@@ -58,13 +58,20 @@ RADII, DEAREST = 88, 28
 
 @functools.lru_cache(maxsize=512)
 def fine_radii(
-    distribution: int, reversed_: bool, squared: bool, shape: float, shift: float, tconorm: int, p: float, max_error: float
+    distribution: int,
+    reversed_: bool,
+    squared: bool,
+    shape: float,
+    shift: float,
+    tconorm: int,
+    p: float,
+    max_error: float,
 ) -> tuple[tuple[float, ...], float]:
     """Return for a scale of 1 the distances that fewer faces need, and how they shrink where a pixel is nearly covered.
 
-    The i-th is the `cull_radius` of `2^((i − DEAREST)/2)` faces. Less than one: a face that alone would move an alpha of 0 by
-    more than `max_error`, but not that of a pixel which is nearly covered. By how much more such a pixel bears says
-    the second number over the slope of s⁻¹ there, since `s(a + max_error) − s(a) ≥ max_error·s′(a)` for a convex
+    The i-th is the `cull_radius` of `2^((i − DEAREST)/2)` faces. Less than one: a face that alone would move an alpha
+    of 0 by more than `max_error`, but not that of a pixel which is nearly covered. By how much more such a pixel bears
+    says the second number over the slope of s⁻¹ there, since `s(a + max_error) − s(a) ≥ max_error·s′(a)` for a convex
     s; it is 0 where s is not known to be convex.
 
     Arguments as of `cull_radius`; `max_error` positive.

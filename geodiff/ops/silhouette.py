@@ -63,13 +63,15 @@ def silhouette(
         scale: τ > 0, NDC, or NDC² for a squared distribution; a number or a tensor without axes.
         image_size: `(H, W)`.
         near: depth of the near plane, positive.
-        max_error: faces far from a pixel are left out as long as alpha changes by no more than this.
+        max_error: faces far from a pixel are left out as long as alpha changes by no more than this; in meshes of a
+            thousand faces and more also those that no longer matter where a pixel is nearly covered.
         coverage: `"faces"` or `"edges"`.
 
     Returns:
         alpha in [0, 1], `(B, H, W)`.
 
-    Gradients: in `clip`, `scale`, the distribution's shape and shift, and the T-conorm's p. Deterministic: the same
+    Gradients: in `clip`, `scale`, the distribution's shape and shift, and the T-conorm's p; what is left out is left out
+    of them, too, and by a like measure: F/τ, or what the slope of its tail makes of it. Deterministic: the same
     bits on any number of threads. Zero where a nilpotent T-conorm has reached 1. Not twice differentiable.
 
     Raises:
@@ -120,7 +122,8 @@ def _model(
     if not all(map(math.isfinite, numbers)) or scale <= 0:
         raise fail("silhouette", "params", "finite, with a positive scale", str(numbers))
     radius = cull_radius(distribution, reversed_, squared, scale, shape, shift, tconorm, p, faces, max_error)
-    radii, ease = (), 0.0
+    radii: tuple[float, ...] = ()
+    ease = 0.0
     if faces >= _FINE and coverage == "faces" and max_error > 0 and radius < math.inf:
         unit = math.sqrt(scale) if squared else scale
         table, ease = fine_radii(distribution, reversed_, squared, shape, shift, tconorm, p, max_error)

@@ -63,9 +63,7 @@ def test_the_twin_in_double_agrees_within_the_bound(dtype: torch.dtype, law: str
 def test_gradients_change_little(law: str, rule: str):
     cotangent = random_cotangent(render(law, rule, 0.01, 0.0))
     scale = torch.tensor(0.01, dtype=torch.float64)
-    whole, culled = (
-        vjp(lambda c, s, e=e: render(law, rule, s, e, c), [CLIP, scale], cotangent) for e in (0.0, 1e-4)
-    )
+    whole, culled = (vjp(lambda c, s, e=e: render(law, rule, s, e, c), [CLIP, scale], cotangent) for e in (0.0, 1e-4))
     for a, b in zip(culled, whole, strict=True):
         assert not torch.equal(a, b)
         # Left out are tails of weight 1e-4 with f ≤ 6·F/τ for either law, from gradients of the order 1/τ.
