@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Python bindings: silhouettes, contours, the hard rasteriser, fragments.
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "bindings.h"
 #include "members.h"
@@ -237,16 +240,20 @@ void bind_raster(nb::module_& m) {
         .def("__init__",
              [](SilhouetteModel* self, int distribution, bool is_reversed, bool is_squared, const std::string& coverage,
                 double scale, double shift, double shape, double log_gamma_1, double digamma, int tconorm, double p,
-                double radius) {
+                double radius, const std::vector<double>& radii, double max_error, double ease) {
                  if (gd::kind_of(distribution) == gd::Kind::unknown) throw std::invalid_argument("distribution");
                  if (gd::kept_by(tconorm) == gd::Keeps::unknown) throw std::invalid_argument("tconorm");
                  if (coverage != "faces" && coverage != "edges") throw std::invalid_argument("coverage");
+                 if (!radii.empty() && radii.size() != kRadii) throw std::invalid_argument("radii");
                  const Coverage model = coverage == "edges" ? Coverage::edges : Coverage::faces;
                  new (self) SilhouetteModel{distribution, is_reversed, is_squared, model,   scale, shift,
-                                            shape,        log_gamma_1, digamma,    tconorm, p,     radius};
+                                            shape,        log_gamma_1, digamma,    tconorm, p,     radius,
+                                            !radii.empty(), {}, max_error, ease};
+                 std::copy(radii.begin(), radii.end(), self->radii);
              },
              nb::kw_only(), "distribution"_a, "is_reversed"_a, "is_squared"_a, "coverage"_a, "scale"_a, "shift"_a,
-             "shape"_a, "log_gamma_1"_a, "digamma"_a, "tconorm"_a, "p"_a, "radius"_a);
+             "shape"_a, "log_gamma_1"_a, "digamma"_a, "tconorm"_a, "p"_a, "radius"_a, "radii"_a = std::vector<double>(),
+             "max_error"_a = 0.0, "ease"_a = 0.0);
     bind<float>(m);
     bind<double>(m);
 }

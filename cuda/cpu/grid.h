@@ -9,6 +9,7 @@ namespace gd {
 
 // kLane numbers at once. (A plain loop of eight is unrolled into scalars before it can become one vector.)
 constexpr int kLane = 8;  // pixels are handled in groups of this many
+constexpr int kSpans = 16;  // rows whose spans of columns are found together
 constexpr i64 kManyImages = 8;  // from here on threads share out images rather than parts of one
 
 // Memory for one call, released with it. (std::vector stays out: see CMakeLists.txt.)
@@ -36,14 +37,15 @@ struct Grid {
 
     Grid(int height_, int width_)
         : height(height_), width(width_), step(T(2) / T(shorter_side(height, width))),
-          per_step(T(shorter_side(height, width)) / T(2)), x_(width + kLane), y_(height + kLane) {
+          per_step(T(shorter_side(height, width)) / T(2)), x_(width + kLane), y_(height + kSpans) {
         for (int i = 0; i < width + kLane; ++i) x_[i] = pixel_x<T>(height, width, i);
-        for (int i = 0; i < height + kLane; ++i) y_[i] = pixel_y<T>(height, width, i);
+        for (int i = 0; i < height + kSpans; ++i) y_[i] = pixel_y<T>(height, width, i);
     }
 
     T x(int column) const { return x_[column]; }
     T y(int row) const { return y_[row]; }
     const T* columns() const { return x_.get(); }
+    const T* rows() const { return y_.get(); }
 
   private:
     Scratch<T> x_, y_;
@@ -61,7 +63,6 @@ struct Reach {
     T left, right;               // of the bounding box, in NDC
     T cx, cy, reach2;            // bounding circle, grown
     T slope[4], lower[4], upper[4];  // the half-planes of the edges, grown: slope·y + lower ≤ x ≤ slope·y + upper
-    int edges;
 
     void init(const Polygon<T>& p, const Edge<T>* e, T radius, const Grid<T>& grid) {
         T top = p.y[0], bottom = p.y[0];
@@ -88,7 +89,7 @@ struct Reach {
         const T half = T(0.5) * T(grid.height) - T(0.5);
         first_row = to_int(half - (top + grow) * grid.per_step + T(1), 0, grid.height);
         end_row = to_int(half - (bottom - grow) * grid.per_step + T(1), 0, grid.height);
-        edges = p.n;
+        for (int k = p.n; k < 4; ++k) slope[k] = T(0), lower[k] = T(-1e30), upper[k] = T(1e30);
         for (int k = 0; k < p.n; ++k) {
             const bool bounds = abs(e[k].nx) > T(1e-3);
             const T inverse = bounds ? T(1) / e[k].nx : T(0);
@@ -141,14 +142,21 @@ struct Reach {
         const T dy = y - cy;
         const T half = sqrt(max(reach2 - dy * dy, T(0)));
         T low = max(left, cx - half), high = min(right, cx + half);
-        for (int k = 0; k < edges; ++k) {
-            low = max(low, slope[k] * y + lower[k]);
-            high = min(high, slope[k] * y + upper[k]);
-        }
-        const T center = T(0.5) * T(grid.width) - T(0.5);
+        low = max(max(low, slope[0] * y + lower[0]), slope[1] * y + lower[1]);
+        low = max(max(low, slope[2] * y + lower[2]), slope[3] * y + lower[3]);
+        high = min(min(high, slope[0] * y + upper[0]), slope[1] * y + upper[1]);
+        high = min(min(high, slope[2] * y + upper[2]), slope[3] * y + upper[3]);
+        const T center = T(0.5) * T(grid.width) - T(0.5), most = T(grid.width);
         const T margin = T(0.02);
-        first = to_int(low * grid.per_step + center - margin + T(1), 0, grid.width);
-        end = to_int(high * grid.per_step + center + margin + T(1), 0, grid.width);
+        first = int(clamp(low * grid.per_step + center - margin + T(1), T(0), most));
+        end = int(clamp(high * grid.per_step + center + margin + T(1), T(0), most));
+    }
+
+    // The same for the rows from `row` on, kSpans of them.
+    void spans(int row, const Grid<T>& grid, int* __restrict first, int* __restrict end) const {
+        const T* __restrict rows = grid.rows() + row;
+#pragma omp simd
+        for (int i = 0; i < kSpans; ++i) columns(rows[i], grid, first[i], end[i]);
     }
 };
 

@@ -52,6 +52,10 @@ struct Search {
             own[kept] = from ? from[i] : i;
             kept += sizes[i] <= bound2 ? 1 : 0;
         }
+        if (kept == 0) {
+            far_off(row, column, rows, columns);
+            return;
+        }
         if (rows <= kLeafRows) {
             leaf(row, column, own, kept);
             return;
@@ -99,14 +103,26 @@ struct Search {
         }
     }
 
+    // What pixels get that no piece is near to.
+    void far_off(int row, int column, int rows, int columns) {
+        const int end = min(column + columns, grid.width);
+        for (int r = row; r < min(row + rows, grid.height); ++r) {
+            const i64 start = (image * job.height + r) * job.width;
+            for (int c = column; c < end; ++c) {
+                const bool inside = mask[i64(r) * job.width + c] != 0;
+                job.distance[start + c] = T(inside ? __builtin_inf() : -__builtin_inf());
+                job.along[start + c] = T(0);
+            }
+            for (i64 i = 2 * (start + column); i < 2 * (start + end); ++i) job.nearest[i] = -1;
+        }
+    }
+
     void put(int row, int column, double d2, double at, int which) {
         const i64 pixel = (image * job.height + row) * job.width + column;
         const bool inside = mask[i64(row) * job.width + column] != 0;
         const double d = sqrt(d2);
         if (which < 0 || d > (inside ? job.radius_inside : job.radius_outside)) {
-            job.distance[pixel] = T(inside ? __builtin_inf() : -__builtin_inf());
-            job.along[pixel] = T(0);
-            job.nearest[2 * pixel] = job.nearest[2 * pixel + 1] = -1;
+            far_off(row, column, 1, 1);
             return;
         }
         job.distance[pixel] = T(inside ? d : -d);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The soft silhouette on the CPU, forward: a thread owns rows of an image and draws all faces into them in order, so every
 // pixel's sum has one order, and the same bits on any number of threads.
-#include "silhouette_setup.h"
+#include "face_radii.h"
 
 namespace gd {
 namespace {
@@ -95,7 +95,7 @@ struct Painter {
         }
     }
 
-    void measure(const Polygon<T>& p, const Edge<T>* edges, int face) {
+    void measure(const Polygon<T>& p, const Edge<T>* edges, T radius, int face) {
         if (batch.start == batch.n) return;
         const bool squared = setup.job.squared;
         if (setup.job.coverage == Coverage::edges) {
@@ -104,40 +104,54 @@ struct Painter {
         } else {
             const auto stage = p.n == 3 ? (squared ? distances<3, true, T> : distances<3, false, T>)
                                         : (squared ? distances<4, true, T> : distances<4, false, T>);
-            stage(batch, edges, setup.radius2, setup.inverse_scale);
+            stage(batch, edges, setup.square(radius), setup.inverse_scale);
         }
         for (int g = batch.start; g < batch.n; g += kLane) face_of[g / kLane] = face;
         batch.start = batch.n;
     }
 
-    void draw(const Polygon<T>& p, int face, int end_row) {
+    void draw(const Polygon<T>& p, T radius, int face, int end_row) {
         Edge<T> edges[4];
         for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
-        const Reach<T> reach = setup.reach_of(p, edges);
+        const Reach<T> reach = setup.reach_of(p, edges, radius);
         const int from = max(reach.first_row, first_row), to = min(reach.end_row, end_row);
+        int first[kSpans], end[kSpans];
         for (int row = from; row < to; ++row) {
+            const int i = (row - from) % kSpans;
+            if (i == 0) reach.spans(row, setup.grid, first, end);
             const T y = setup.grid.y(row);
-            int first, end;
-            reach.columns(y, setup.grid, first, end);
-            for (int column = first; column < end; column += kLane) {
+            for (int column = first[i]; column < end[i]; column += kLane) {
                 if (batch.n == kBatch) {
-                    measure(p, edges, face);
+                    measure(p, edges, radius, face);
                     flush();
                 }
                 batch.push(setup.grid.columns(), y, row, column);
             }
         }
-        measure(p, edges, face);
+        measure(p, edges, radius, face);
     }
 };
 
+// What a pass needs of the faces of one image.
 template <class T>
-void finish_rows(const SilhouetteSetup<T>& setup, const Painter<T>& painter, i64 image, int first, int end) {
+struct Drawing {
+    const Polygon<T>* polygons;
+    const T* radii;
+    i64 faces;
+    int rows, bands;  // of a band; bands
+    i64* pairs;       // (bands)
+    bool sums_only;
+};
+
+template <class T>
+void finish_rows(const SilhouetteSetup<T>& setup, const Painter<T>& painter, const Drawing<T>& drawing, i64 image, int first,
+                 int end) {
     const Job<T>& job = setup.job;
     for (int row = first; row < end; ++row) {
         const T* from = painter.sum + i64(row - first) * painter.stride;
         const i64 at = (image * job.height + row) * job.width;
         for (int i = 0; i < job.width; ++i) job.sum[at + i] = from[i];
+        if (drawing.sums_only) continue;
         if (painter.power) {
             const T* powers = painter.power + i64(row - first) * painter.stride;
             for (int i = 0; i < job.width; ++i) setup.second()[at + i] = powers[i];
@@ -145,7 +159,7 @@ void finish_rows(const SilhouetteSetup<T>& setup, const Painter<T>& painter, i64
         } else if (setup.stages.value) {
             setup.stages.value(job.sum + at, job.width, setup.tconorm, job.alpha + at);
         } else {
-            const T share = job.tconorm == kAverage && setup.faces_of(image) > 0 ? T(1) / T(setup.faces_of(image)) : T(1);
+            const T share = job.tconorm == kAverage && drawing.faces > 0 ? T(1) / T(drawing.faces) : T(1);
             for (int i = 0; i < job.width; ++i) job.alpha[at + i] = from[i] * share;
         }
         if (job.best) {
@@ -155,9 +169,12 @@ void finish_rows(const SilhouetteSetup<T>& setup, const Painter<T>& painter, i64
     }
 }
 
+// `order`: the faces that may reach the band, ascending.
 template <class T>
-void paint_band(const SilhouetteSetup<T>& setup, i64 image, int first, int end, const Polygon<T>* polygons, i64* pairs) {
+void paint_band(const SilhouetteSetup<T>& setup, const Drawing<T>& drawing, i64 image, int band, const int* order,
+                i64 count) {
     const Job<T>& job = setup.job;
+    const int first = band * drawing.rows, end = min(first + drawing.rows, job.height);
     const int stride = job.width + kLane;
     const i64 cells = i64(end - first) * stride;
     Scratch<T> sum(cells);
@@ -171,65 +188,86 @@ void paint_band(const SilhouetteSetup<T>& setup, i64 image, int first, int end, 
     }
     Painter<T> painter(setup, sum.get(), setup.levelled ? power.get() : nullptr, job.best ? best.get() : nullptr, first,
                        stride);
-    const i64 faces = setup.faces_of(image);
-    const T top = setup.grid.y(first) + setup.radius + setup.grid.step;
-    const T bottom = setup.grid.y(end - 1) - setup.radius - setup.grid.step;
-    for (i64 f = 0; f < faces; ++f) {
-        Polygon<T> made;
-        const Polygon<T>* p = &made;
-        if (polygons) {
-            p = polygons + f;
-        } else {
-            Clip<T> corner[3];
-            setup.polygon(image, f, corner, made);
-        }
-        if (p->n == 0) continue;
-        if (job.coverage == Coverage::edges) {
-            painter.draw(*p, int(f), end);
-            continue;
-        }
-        const T last = p->n == 4 ? p->y[3] : p->y[0];
-        if (min(min(p->y[0], p->y[1]), min(p->y[2], last)) > top) continue;
-        if (max(max(p->y[0], p->y[1]), max(p->y[2], last)) < bottom) continue;
-        painter.draw(*p, int(f), end);
+    for (i64 i = 0; i < count; ++i) {
+        const int f = order[i];
+        painter.draw(drawing.polygons[f], drawing.radii[f], f, end);
     }
     painter.flush();
-    finish_rows(setup, painter, image, first, end);
-    *pairs = painter.pairs;
+    finish_rows(setup, painter, drawing, image, first, end);
+    drawing.pairs[band] = painter.pairs;
+}
+
+template <class T>
+void paint(const SilhouetteSetup<T>& setup, const Drawing<T>& drawing, i64 image, int threads) {
+    // The faces of each band, in order.
+    Scratch<i64> start(drawing.bands + 1);
+    Scratch<int> first(drawing.faces), last(drawing.faces);
+    for (int band = 0; band <= drawing.bands; ++band) start[band] = 0;
+    const T half = T(0.5) * T(setup.grid.height) - T(0.5), per_row = T(1) / T(drawing.rows);
+    const bool everywhere = setup.job.coverage == Coverage::edges;  // mitres reach out of all boxes
+    for (i64 f = 0; f < drawing.faces; ++f) {
+        const Polygon<T>& p = drawing.polygons[f];
+        first[f] = 0;
+        last[f] = -1;
+        if (p.n == 0) continue;
+        const T fourth = p.n == 4 ? p.y[3] : p.y[0], grow = drawing.radii[f] + setup.grid.step;
+        const T top = max(max(p.y[0], p.y[1]), max(p.y[2], fourth)) + grow;
+        const T bottom = min(min(p.y[0], p.y[1]), min(p.y[2], fourth)) - grow;
+        const T low = half - top * setup.grid.per_step, high = half - bottom * setup.grid.per_step;
+        if (everywhere) {
+            last[f] = drawing.bands - 1;
+        } else if (high >= T(0) && low < T(setup.grid.height)) {
+            first[f] = to_int(low * per_row, 0, drawing.bands - 1);
+            last[f] = to_int(high * per_row, 0, drawing.bands - 1);
+        }
+        for (int band = first[f]; band <= last[f]; ++band) ++start[band + 1];
+    }
+    Scratch<i64> next(drawing.bands);
+    for (int band = 0; band < drawing.bands; ++band) next[band] = start[band + 1] += start[band];
+    for (int band = 0; band < drawing.bands; ++band) next[band] = start[band];
+    Scratch<int> order(start[drawing.bands]);
+    for (i64 f = 0; f < drawing.faces; ++f) {
+        for (int band = first[f]; band <= last[f]; ++band) order[next[band]++] = int(f);
+    }
+    parallel(drawing.bands, threads, [&](i64 band) {
+        paint_band(setup, drawing, image, int(band), &order[start[band]], start[band + 1] - start[band]);
+    });
+}
+
+template <class T>
+void forward_image(const SilhouetteSetup<T>& setup, i64 image, int threads) {
+    const Job<T>& job = setup.job;
+    const i64 faces = setup.faces_of(image);
+    Scratch<Polygon<T>> polygons(faces);
+    setup.make_polygons(image, polygons.get(), threads);
+    // Sums have one order, however many bands there are.
+    const int rows = threads > 1 ? kSilhouetteRows : kSilhouetteRows * 4;
+    const int bands = (job.height + rows - 1) / rows;
+    Scratch<i64> pairs(bands);
+    Scratch<T> radii(faces);
+    Drawing<T> drawing{polygons.get(), radii.get(), faces, rows, bands, pairs.get(), false};
+    face_radii(setup, polygons.get(), faces, threads, radii.get(), [&](T least) -> const T* {
+        for (i64 f = 0; f < faces; ++f) radii[f] = least;
+        drawing.sums_only = true;
+        paint(setup, drawing, image, threads);
+        drawing.sums_only = false;
+        return job.sum + image * job.height * job.width;
+    });
+    paint(setup, drawing, image, threads);
+    if (job.pairs) {
+        job.pairs[image] = 0;
+        for (int band = 0; band < bands; ++band) job.pairs[image] += pairs[band];
+    }
 }
 
 template <class T>
 void forward(const Job<T>& job) {
     const SilhouetteSetup<T> setup(job);
     if (job.images >= kManyImages) {
-        parallel(job.images, setup.threads, [&](i64 image) {
-            i64 pairs = 0;
-            paint_band<T>(setup, image, 0, job.height, nullptr, &pairs);
-            if (job.pairs) job.pairs[image] = pairs;
-        });
+        parallel(job.images, setup.threads, [&](i64 image) { forward_image(setup, image, 1); });
         return;
     }
-    const int bands = (job.height + kSilhouetteRows - 1) / kSilhouetteRows;
-    for (i64 image = 0; image < job.images; ++image) {
-        const i64 faces = setup.faces_of(image);
-        Scratch<Polygon<T>> polygons(faces);
-        const i64 blocks = (faces + kSilhouetteFaces - 1) / kSilhouetteFaces;
-        parallel(blocks, blocks > 64 ? setup.threads : 1, [&](i64 block) {
-            for (i64 f = block * kSilhouetteFaces; f < min(faces, (block + 1) * kSilhouetteFaces); ++f) {
-                Clip<T> corner[3];
-                setup.polygon(image, f, corner, polygons[f]);
-            }
-        });
-        Scratch<i64> pairs(bands);
-        parallel(bands, setup.threads, [&](i64 band) {
-            const int first = int(band) * kSilhouetteRows;
-            paint_band<T>(setup, image, first, min(first + kSilhouetteRows, job.height), polygons.get(), &pairs[band]);
-        });
-        if (job.pairs) {
-            job.pairs[image] = 0;
-            for (int band = 0; band < bands; ++band) job.pairs[image] += pairs[band];
-        }
-    }
+    for (i64 image = 0; image < job.images; ++image) forward_image(setup, image, setup.threads);
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 // The soft silhouette on the CPU, backward: a thread owns faces; each face gathers its gradient from the pixels it
 // reaches, and the faces' gradients are added to the vertices in order. Hence the same bits on any number of threads,
 // without atomics.
-#include "silhouette_setup.h"
+#include "face_radii.h"
 
 namespace gd {
 namespace {
@@ -156,10 +156,10 @@ struct Gatherer {
         : setup(s), factors(f), image(image_), sink(sink_), params(params_) {}
 
     template <int N, bool Squared>
-    void directions(const Edge<T>* edges) {
+    void directions(const Edge<T>* edges, T radius) {
         const T* __restrict px = batch.px;
         const T* __restrict py = batch.py;
-        const T radius2 = setup.radius2, inverse_scale = setup.inverse_scale;
+        const T radius2 = setup.square(radius), inverse_scale = setup.inverse_scale;
         const Edge<T> e0 = edges[0], e1 = edges[1], e2 = edges[2], e3 = edges[N - 1];
         T* __restrict x = batch.x;
         T* __restrict keep = batch.keep;
@@ -376,59 +376,58 @@ struct Gatherer {
         sink.put(from.face, grad);
     }
 
-    void measure(const Edge<T>* edges) {
+    void measure(const Edge<T>* edges, T radius) {
         Pending& current = pending[count - 1];
         const Polygon<T>& p = current.polygon;
         if (setup.job.coverage == Coverage::edges) {
             const auto stage = setup.job.squared ? lines<true, T, PairBatch<T>> : lines<false, T, PairBatch<T>>;
             stage(batch, line, edges, p.n, setup.radius, setup.inverse_scale);
         } else if (setup.job.squared) {
-            p.n == 3 ? directions<3, true>(edges) : directions<4, true>(edges);
+            p.n == 3 ? directions<3, true>(edges, radius) : directions<4, true>(edges, radius);
         } else {
-            p.n == 3 ? directions<3, false>(edges) : directions<4, false>(edges);
+            p.n == 3 ? directions<3, false>(edges, radius) : directions<4, false>(edges, radius);
         }
         current.start = batch.start;
         current.end = batch.start = batch.n;
     }
 
-    void gather(const Clip<T> corner[3], const Polygon<T>& p, int face) {
+    void gather(const Polygon<T>& p, T radius, int face) {
         Edge<T> edges[4];
         for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
-        const Reach<T> reach = setup.reach_of(p, edges);
+        const Reach<T> reach = setup.reach_of(p, edges, radius);
         if (count == kBatch / kLane + 1) flush(false);  // faces without any pair
         Pending& own = pending[count++];
         own.polygon = p;
-        for (int k = 0; k < 3; ++k) own.corner[k] = corner[k];
+        setup.corners(image, face, own.corner);
         own.face = face;
         own.start = own.end = batch.n;
         for (int k = 0; k < 4; ++k) own.x[k] = own.y[k] = T(0);
+        int first[kSpans], end[kSpans];
         for (int row = reach.first_row; row < reach.end_row; ++row) {
+            const int i = (row - reach.first_row) % kSpans;
+            if (i == 0) reach.spans(row, setup.grid, first, end);
             const T y = setup.grid.y(row);
-            int first, end;
-            reach.columns(y, setup.grid, first, end);
-            for (int column = first; column < end; column += kLane) {
+            for (int column = first[i]; column < end[i]; column += kLane) {
                 if (!setup.job.want_p && !factors.matter(row, column)) continue;
                 if (batch.n == kBatch) {
-                    measure(edges);
+                    measure(edges, radius);
                     flush(true);
                 }
                 batch.push(setup.grid.columns(), y, row, column);
             }
         }
-        measure(edges);
+        measure(edges, radius);
     }
 };
 
 template <class T>
 void gather_faces(const SilhouetteSetup<T>& setup, const PixelFactors<T>& factors, i64 image, i64 first, i64 end,
-                  FaceSink<T> sink, double* params) {
+                  const Polygon<T>* polygons, const T* radii, FaceSink<T> sink, double* params) {
     const Clip<T> nothing[3] = {{T(0), T(0), T(0), T(0)}, {T(0), T(0), T(0), T(0)}, {T(0), T(0), T(0), T(0)}};
     Gatherer<T> gatherer(setup, factors, image, sink, params);
     for (i64 f = first; f < end; ++f) {
-        Clip<T> corner[3];
-        Polygon<T> p;
-        if (setup.polygon(image, f, corner, p)) {
-            gatherer.gather(corner, p, int(f));
+        if (polygons[f].n != 0) {
+            gatherer.gather(polygons[f], radii[f], int(f));
         } else if (sink.grads) {
             sink.put(f, nothing);
         }
@@ -437,36 +436,43 @@ void gather_faces(const SilhouetteSetup<T>& setup, const PixelFactors<T>& factor
 }
 
 template <class T>
+void backward_image(const SilhouetteSetup<T>& setup, i64 image, int threads, double* params) {
+    const Job<T>& job = setup.job;
+    const i64 count = setup.faces_of(image);
+    const PixelFactors<T> factors(setup, image, params + 3);
+    Scratch<Polygon<T>> polygons(count);
+    setup.make_polygons(image, polygons.get(), threads);
+    Scratch<T> radii(count);
+    face_radii(setup, polygons.get(), count, threads, radii.get(),
+               [&](T) -> const T* { return job.sum + image * job.height * job.width; });
+    FaceSink<T> sink{nullptr, job.faces + 3 * job.layout[3 * image + 1], job.grad_clip + 4 * job.layout[3 * image]};
+    if (job.images >= kManyImages) {
+        gather_faces(setup, factors, image, 0, count, polygons.get(), radii.get(), sink, params);
+        return;
+    }
+    const i64 blocks = (count + kSilhouetteFaces - 1) / kSilhouetteFaces;
+    Scratch<Clip<T>> grads(3 * count);
+    Scratch<double> block_params(4 * blocks);
+    for (i64 i = 0; i < 4 * blocks; ++i) block_params[i] = 0;
+    sink.grads = grads.get();
+    parallel(blocks, threads, [&](i64 block) {
+        const i64 first = block * kSilhouetteFaces;
+        const i64 end = min(count, first + kSilhouetteFaces);
+        gather_faces(setup, factors, image, first, end, polygons.get(), radii.get(), sink, &block_params[4 * block]);
+    });
+    for (i64 f = 0; f < count; ++f) scatter(sink.faces + 3 * f, &grads[3 * f], sink.grad_clip);
+    for (i64 i = 0; i < 4 * blocks; ++i) params[i % 4] += block_params[i];
+}
+
+template <class T>
 void backward(const Job<T>& job) {
     const SilhouetteSetup<T> setup(job);
     Scratch<double> params(4 * job.images);
     for (i64 i = 0; i < 4 * job.images; ++i) params[i] = 0;
-    const auto sink_of = [&](i64 image) {
-        return FaceSink<T>{nullptr, job.faces + 3 * job.layout[3 * image + 1], job.grad_clip + 4 * job.layout[3 * image]};
-    };
     if (job.images >= kManyImages) {
-        parallel(job.images, setup.threads, [&](i64 image) {
-            const PixelFactors<T> factors(setup, image, &params[4 * image + 3]);
-            gather_faces(setup, factors, image, 0, setup.faces_of(image), sink_of(image), &params[4 * image]);
-        });
+        parallel(job.images, setup.threads, [&](i64 image) { backward_image(setup, image, 1, &params[4 * image]); });
     } else {
-        for (i64 image = 0; image < job.images; ++image) {
-            const i64 count = setup.faces_of(image);
-            const i64 blocks = (count + kSilhouetteFaces - 1) / kSilhouetteFaces;
-            const PixelFactors<T> factors(setup, image, &params[4 * image + 3]);
-            Scratch<Clip<T>> grads(3 * count);
-            Scratch<double> block_params(4 * blocks);
-            for (i64 i = 0; i < 4 * blocks; ++i) block_params[i] = 0;
-            FaceSink<T> sink = sink_of(image);
-            sink.grads = grads.get();
-            parallel(blocks, setup.threads, [&](i64 block) {
-                const i64 first = block * kSilhouetteFaces;
-                const i64 end = min(count, first + kSilhouetteFaces);
-                gather_faces(setup, factors, image, first, end, sink, &block_params[4 * block]);
-            });
-            for (i64 f = 0; f < count; ++f) scatter(sink.faces + 3 * f, &grads[3 * f], sink.grad_clip);
-            for (i64 i = 0; i < 4 * blocks; ++i) params[4 * image + i % 4] += block_params[i];
-        }
+        for (i64 image = 0; image < job.images; ++image) backward_image(setup, image, setup.threads, &params[4 * image]);
     }
     for (i64 i = 0; i < 4 * job.images; ++i) job.grad_params[i % 4] += params[i];
 }

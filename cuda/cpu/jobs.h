@@ -22,6 +22,10 @@ struct RasterJob {
 // What of a face covers a pixel: F of the signed distance to it, or ΠF over the lines of its edges.
 enum class Coverage { faces, edges };
 
+// For fine meshes: radii[i] is the distance (NDC) beyond which a face costs a pixel less than 2^((kDearest − i)/2) of what
+// faces left out may come to.
+constexpr int kRadii = 88, kDearest = 28;
+
 // Of what a silhouette is made; Python hands it over as it is.
 struct SilhouetteModel {
     int distribution;  // numbers of geodiff/members.def
@@ -31,6 +35,10 @@ struct SilhouetteModel {
     int tconorm;
     double p;
     double radius;  // NDC; faces farther from a pixel do not count for it
+    bool fine;      // whether radii are given; see cpu/face_radii.h
+    double radii[kRadii];
+    double max_error;
+    double ease;  // over the slope of s⁻¹: how much more may be left out of a pixel that has a sum; 0 if that is not known
 };
 
 template <class T>

@@ -50,11 +50,14 @@ class Lists {
 
 // All vertices in NDC, in double; `front` is 0 for those that the near plane hides.
 struct Projected {
-    Scratch<double> x, y;
+    struct Point {
+        double x, y;
+    };
+    Scratch<Point> at;
     Scratch<unsigned char> front;
 
     template <class T>
-    explicit Projected(const geodiff::ContourJob<T>& job) : x(job.vertices), y(job.vertices), front(job.vertices) {
+    explicit Projected(const geodiff::ContourJob<T>& job) : at(job.vertices), front(job.vertices) {
         constexpr i64 kBlock = 8192;
         const i64 blocks = (job.vertices + kBlock - 1) / kBlock;
         parallel(blocks, blocks > 1 ? job.threads : 1, [&](i64 block) {
@@ -63,8 +66,7 @@ struct Projected {
                 const bool seen = c[2] > job.near;
                 const double inverse = 1 / (seen ? double(c[3]) : 1.0);
                 front[i] = seen;
-                x[i] = double(c[0]) * inverse;
-                y[i] = double(c[1]) * inverse;
+                at[i] = {double(c[0]) * inverse, double(c[1]) * inverse};
             }
         });
     }
@@ -79,33 +81,31 @@ void load_corners(const geodiff::ContourJob<T>& job, i64 image, i64 face, Clip<d
     }
 }
 
+// A face whose orientation is known, and not 0.
 template <class T>
-View face_view(const geodiff::ContourJob<T>& job, const Projected& points, i64 image, i64 face) {
+View face_view(const geodiff::ContourJob<T>& job, const Projected& points, i64 image, i64 face, double orientation) {
     const int* index = job.faces + 3 * (job.layout[3 * image + 1] + face);
     const i64 start = job.layout[3 * image];
     const i64 i = start + index[0], j = start + index[1], k = start + index[2];
-    const int seen = points.front[i] + points.front[j] + points.front[k];
+    if (points.front[i] && points.front[j] && points.front[k]) {
+        const Projected::Point &a = points.at[i], &b = points.at[j], &c = points.at[k];
+        return {{a.x, b.x, c.x, 0}, {a.y, b.y, c.y, 0}, orientation, {0, 1, 2, 0}, 3};
+    }
     View v;
-    if (seen == 3) {
-        v.n = 3;
-        v.x[0] = points.x[i];
-        v.x[1] = points.x[j];
-        v.x[2] = points.x[k];
-        v.y[0] = points.y[i];
-        v.y[1] = points.y[j];
-        v.y[2] = points.y[k];
-        v.side[0] = 0;
-        v.side[1] = 1;
-        v.side[2] = 2;
-        orient(v, double(Real<T>::epsilon));
-    } else if (seen == 0) {
-        v.n = 0;
-        v.orientation = 1;
-    } else {
+    v.n = 0;
+    v.orientation = 1;
+    if (points.front[i] || points.front[j] || points.front[k]) {
         Clip<double> corner[3];
         load_corners(job, image, face, corner);
         v = clipped_view(corner, double(job.near), double(Real<T>::epsilon));
     }
+    return v;
+}
+
+template <class T>
+View face_view(const geodiff::ContourJob<T>& job, const Projected& points, i64 image, i64 face) {
+    View v = face_view(job, points, image, face, 0.0);
+    if (v.orientation == 0) orient(v, double(Real<T>::epsilon));
     return v;
 }
 
@@ -205,6 +205,7 @@ struct Outline {
         const int first_row = to_int(half_h - top * per_step + 0.99, 0, job.height);
         const int end_row = to_int(half_h - bottom * per_step + 1.01, 0, job.height);
         if (first >= end || first_row >= end_row) return;
+        if (all_covered(mask, first_row, end_row, first, end)) return;  // by the other side of a closed mesh, as a rule
         const Lines lines = make_lines(v);
         for (int row = first_row; row < end_row; ++row) {
             const double y = double(grid.y(row));
@@ -228,6 +229,16 @@ struct Outline {
                 if (covers(lines, x, y)) __atomic_store_n(into + column, static_cast<unsigned char>(1), __ATOMIC_RELAXED);
             }
         }
+    }
+
+    bool all_covered(const unsigned char* mask, int first_row, int end_row, int first, int end) const {
+        for (int row = first_row; row < end_row; ++row) {
+            const unsigned char* own = mask + i64(row) * job.width;
+            for (int column = first; column < end; ++column) {
+                if (!__atomic_load_n(own + column, __ATOMIC_RELAXED)) return false;
+            }
+        }
+        return true;
     }
 
     // Whether the side of face f is an edge all of whose drawn faces lie on one side, and f the first of them.
@@ -266,7 +277,7 @@ struct Outline {
                 bool candidate[3];
                 for (int k = 0; k < 3; ++k) any |= candidate[k] = is_candidate(f, k);
                 if (!any) continue;
-                const View v = face_view(job, points, image, f);
+                const View v = face_view(job, points, image, f, double(orientation[f]));
                 for (int k = 0; k < v.n; ++k) {
                     Segment s;
                     if (v.side[k] >= 0 && !candidate[int(v.side[k])]) continue;
@@ -398,7 +409,7 @@ struct Outline {
         cells.fill(count, [&](i64 i, auto&& put) { put(cells.row(y[i]) * cells.across + cells.column(x[i])); });
         each_block([&](i64 f) {
             if (orientation[f] == 0) return;
-            const View v = face_view(job, points, image, f);
+            const View v = face_view(job, points, image, f, double(orientation[f]));
             double low_x = v.x[0], high_x = v.x[0], low_y = v.y[0], high_y = v.y[0];
             for (int k = 1; k < v.n; ++k) {
                 low_x = min(low_x, v.x[k]);

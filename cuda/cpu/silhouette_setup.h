@@ -20,7 +20,8 @@ template <class T>
 struct SilhouetteSetup {
     const geodiff::SilhouetteJob<T>& job;
     Grid<T> grid;
-    T inverse_scale, radius, radius2;
+    T inverse_scale, radius;
+    T radii[geodiff::kRadii];  // where job.fine
     DistributionParams<T> distribution;
     TConormParams<T> tconorm;
     TConormStages<T> stages;
@@ -35,7 +36,7 @@ struct SilhouetteSetup {
         : job(j), grid(j.height, j.width), levelled(kept_by(j.tconorm) == Keeps::levels && beyond_powers(j.p)) {
         inverse_scale = T(1 / j.scale);
         radius = T(j.radius < 1e6 ? j.radius : 1e6);
-        radius2 = j.radius < 1e6 ? radius * radius : Real<T>::largest;
+        for (int i = 0; j.fine && i < geodiff::kRadii; ++i) radii[i] = T(min(j.radii[i], 1e6));
         const bool mirrored = j.reversed && kind_of(j.distribution) == Kind::symmetric;  // see cdf_stage
         distribution.shift = T(mirrored ? -j.shift : j.shift);
         distribution.gamma = &gamma;
@@ -61,21 +62,40 @@ struct SilhouetteSetup {
     i64 faces_of(i64 image) const { return job.layout[3 * image + 2]; }
 
     bool polygon(i64 image, i64 f, Clip<T> corner[3], Polygon<T>& p) const {
-        const T* clip = job.clip + 4 * job.layout[3 * image];
-        load_face(clip, job.faces + 3 * (job.layout[3 * image + 1] + f), corner);
+        corners(image, f, corner);
         p = make_polygon(corner, job.near);
         return p.n != 0;
     }
 
-    Reach<T> reach_of(const Polygon<T>& p, const Edge<T>* edges) const {
+    void corners(i64 image, i64 f, Clip<T> corner[3]) const {
+        const T* clip = job.clip + 4 * job.layout[3 * image];
+        load_face(clip, job.faces + 3 * (job.layout[3 * image + 1] + f), corner);
+    }
+
+    void make_polygons(i64 image, Polygon<T>* out, int workers) const {
+        const i64 faces = faces_of(image), blocks = (faces + kSilhouetteFaces - 1) / kSilhouetteFaces;
+        geodiff::parallel(blocks, blocks > 64 ? workers : 1, [&](i64 block) {
+            for (i64 f = block * kSilhouetteFaces; f < min(faces, (block + 1) * kSilhouetteFaces); ++f) {
+                Clip<T> corner[3];
+                polygon(image, f, corner, out[f]);
+            }
+        });
+    }
+
+    // Whether a pixel that has a sum may miss more than one that has none.
+    bool eased() const { return job.ease > 0 && !levelled && stages.slope; }
+
+    Reach<T> reach_of(const Polygon<T>& p, const Edge<T>* edges, T within) const {
         Reach<T> reach;
         if (job.coverage == Coverage::edges) {
-            reach.init_lines(p, edges, radius, grid);
+            reach.init_lines(p, edges, within, grid);
         } else {
-            reach.init(p, edges, radius, grid);
+            reach.init(p, edges, within, grid);
         }
         return reach;
     }
+
+    static T square(T within) { return within < T(1e6) ? within * within : Real<T>::largest; }
 
     // Bounding boxes of a sample of the faces of the first image.
     double estimated_pairs() const {
@@ -90,7 +110,7 @@ struct SilhouetteSetup {
             if (!polygon(0, f, corner, p)) continue;
             Edge<T> edges[4];
             for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
-            const Reach<T> reach = reach_of(p, edges);
+            const Reach<T> reach = reach_of(p, edges, radius);
             const double wide = min(double(reach.right - reach.left) / grid.step, double(grid.width));
             pairs += wide * (reach.end_row - reach.first_row);
         }

@@ -40,17 +40,22 @@ struct View {
 
 // Thinner than `epsilon` of the dtype that the vertices came in: contributes nothing.
 GEODIFF_HD void orient(View& v, double epsilon) {
-    double area = 0, longest = 0, terms = 0;
+    double area = 0, longest = 0;
     for (int k = 0; k < v.n; ++k) {
         const int l = k + 1 == v.n ? 0 : k + 1;
         const double ax = v.x[k] - v.x[0], ay = v.y[k] - v.y[0];
         const double ex = v.x[l] - v.x[k], ey = v.y[l] - v.y[k];
         area += ax * ey - ay * ex;
         longest = max(longest, ex * ex + ey * ey);
-        terms += abs(v.x[k] * ey) + abs(v.y[k] * ex);
     }
     v.orientation = area < 0 ? -1.0 : 1.0;
-    if (!(abs(area) > 8 * epsilon * min(longest, terms))) v.n = 0;
+    if (abs(area) > 8 * epsilon * longest) return;
+    double terms = 0;
+    for (int k = 0; k < v.n; ++k) {
+        const int l = k + 1 == v.n ? 0 : k + 1;
+        terms += abs(v.x[k] * (v.y[l] - v.y[k])) + abs(v.y[k] * (v.x[l] - v.x[k]));
+    }
+    if (!(abs(area) > 8 * epsilon * terms)) v.n = 0;
 }
 
 GEODIFF_HD View clipped_view(const Clip<double> corner[3], double near, double epsilon) {

@@ -57,6 +57,9 @@ class SilhouetteModel:
         tconorm: int,
         p: float,
         radius: float,
+        radii: Sequence[float] = [],
+        max_error: float = 0.0,
+        ease: float = 0.0,
     ) -> None: ...
 
 def silhouette_forward(

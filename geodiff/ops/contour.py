@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from geodiff import soft
-from geodiff.modes import outside_autocast
+from geodiff.modes import is_transformed, outside_autocast
 from geodiff.ops import _op
 from geodiff.ops._indices import check_indices, check_of_image
 from geodiff.ops.culling import MAX_ERROR, contour_radii
@@ -93,7 +93,21 @@ def contour(
     form = (number, distribution.is_reversed, distribution.is_squared)
     model = (_params(distribution, scale), *image_size, near, max_error, *form)
     distance, _, _ = _op.run("contour", clip, faces, layout, edges, *model)
-    return coverage_of(distance, distribution, scale)
+    if torch.compiler.is_compiling() or is_transformed(distance):
+        return coverage_of(distance, distribution, scale)
+    return _coverage_near(distance, distribution, scale)
+
+
+def _coverage_near(distance: torch.Tensor, distribution: soft.Distribution, scale: Any) -> torch.Tensor:
+    """`coverage_of` where most pixels are far from the outline: F of the others alone."""
+    flat = distance.detach().reshape(-1)
+    near = flat.isfinite().nonzero()[:, 0]
+    if 2 * len(near) > len(flat):
+        return coverage_of(distance, distribution, scale)
+    # So few at a time that torch does not share them out: the ends of a thread's part round otherwise.
+    parts = distance.reshape(-1).index_select(0, near).split(1 << 14)
+    values = torch.cat([coverage_of(part, distribution, scale) for part in parts])
+    return (flat > 0).to(values).index_copy(0, near, values).reshape(distance.shape)
 
 
 def _params(distribution: soft.Distribution, scale: Any) -> torch.Tensor:

@@ -53,6 +53,39 @@ def cull_radius(
     return radius * (scale**0.5 if squared else scale)
 
 
+RADII, DEAREST = 88, 28
+"""How many radii `fine_radii` has, and which of them is that of a single face; as in `cuda/cpu/jobs.h`."""
+
+
+@functools.lru_cache(maxsize=512)
+def fine_radii(
+    distribution: int,
+    reversed_: bool,
+    squared: bool,
+    shape: float,
+    shift: float,
+    tconorm: int,
+    p: float,
+    max_error: float,
+) -> tuple[tuple[float, ...], float]:
+    """Return for a scale of 1 the distances that fewer faces need, and how they shrink where a pixel is nearly covered.
+
+    The i-th is the `cull_radius` of `2^((i − DEAREST)/2)` faces. Less than one: a face that alone would move an alpha
+    of 0 by more than `max_error`, but not that of a pixel which is nearly covered. By how much more such a pixel bears
+    says the second number over the slope of s⁻¹ there, since `s(a + max_error) − s(a) ≥ max_error·s′(a)` for a convex
+    s; it is 0 where s is not known to be convex.
+
+    Arguments as of `cull_radius`; `max_error` positive.
+    """
+    member = soft.from_kernel(distribution, shape=shape, shift=shift, is_reversed=reversed_, is_squared=squared)
+    conorm = soft.tconorm_from_kernel(tconorm, p=p)
+    counts = torch.exp2(0.5 * (torch.arange(RADII, dtype=torch.float64) - DEAREST))
+    with torch.no_grad():
+        shares, ease = conorm._cull_thresholds(max_error, counts)
+        radii = -member.quantile(shares)
+    return tuple(radii.clamp(min=0.0).tolist()), ease
+
+
 def special_values(shape: float) -> tuple[float, float]:
     """Return `log Γ(shape + 1)` and `ψ(shape)`, which the gamma kernels start from."""
     x = torch.tensor(shape, dtype=torch.float64)

@@ -11,8 +11,9 @@ from geodiff import members, reference, soft
 from geodiff.modes import outside_autocast
 from geodiff.ops import _op
 from geodiff.ops._indices import check_indices, check_of_image
-from geodiff.ops.culling import MAX_ERROR, cull_radius, special_values
-from geodiff.reference.arguments import check_packed
+from geodiff.ops.culling import MAX_ERROR, cull_radius, fine_radii, special_values
+from geodiff.reference.arguments import check_indices, check_packed
+from geodiff.ops._checks import check_of_image
 from geodiff.validation import choice, fail, positive
 
 _MODEL = (
@@ -28,6 +29,7 @@ _op.library.define(
 )
 
 _COVERAGES = ("faces", "edges")
+_FINE = 1000  # from so many faces on each gets a radius of its own: with fewer, finding them costs more than it saves
 
 
 @outside_autocast
@@ -62,13 +64,15 @@ def silhouette(
         scale: τ > 0, NDC, or NDC² for a squared distribution; a number or a tensor without axes.
         image_size: `(H, W)`.
         near: depth of the near plane, positive.
-        max_error: faces far from a pixel are left out as long as alpha changes by no more than this.
+        max_error: faces far from a pixel are left out as long as alpha changes by no more than this; in meshes of a
+            thousand faces and more also those that no longer matter where a pixel is nearly covered.
         coverage: `"faces"` or `"edges"`.
 
     Returns:
         alpha in [0, 1], `(B, H, W)`.
 
-    Gradients: in `clip`, `scale`, the distribution's shape and shift, and the T-conorm's p. Deterministic: the same
+    Gradients: in `clip`, `scale`, the distribution's shape and shift, and the T-conorm's p; what is left out is left out
+    of them, too, and by a like measure: F/τ, or what the slope of its tail makes of it. Deterministic: the same
     bits on any number of threads. Zero where a nilpotent T-conorm has reached 1. Not twice differentiable.
 
     Raises:
@@ -119,11 +123,17 @@ def _model(
     if not all(map(math.isfinite, numbers)) or scale <= 0:
         raise fail("silhouette", "params", "finite, with a positive scale", str(numbers))
     radius = cull_radius(distribution, reversed_, squared, scale, shape, shift, tconorm, p, faces, max_error)
+    radii: tuple[float, ...] = ()
+    ease = 0.0
+    if faces >= _FINE and coverage == "faces" and max_error > 0 and radius < math.inf:
+        unit = math.sqrt(scale) if squared else scale
+        table, ease = fine_radii(distribution, reversed_, squared, shape, shift, tconorm, p, max_error)
+        radii = tuple(unit * x for x in table)
     log_gamma, digamma = special_values(shape) if members.distribution(distribution).parametric else (0.0, 0.0)
     return _op.struct(
         _op.kernels.SilhouetteModel, distribution=distribution, is_reversed=reversed_, is_squared=squared,
         coverage=coverage, scale=scale, shift=shift, shape=shape, log_gamma_1=log_gamma, digamma=digamma,
-        tconorm=tconorm, p=p, radius=radius,
+        tconorm=tconorm, p=p, radius=radius, radii=radii, max_error=max_error, ease=ease,
     )  # fmt: skip
 
 

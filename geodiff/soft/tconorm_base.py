@@ -131,6 +131,13 @@ class TConorm:
     def _cull_threshold(self, max_error: float, n: int) -> float:
         return 0.0
 
+    def _cull_thresholds(self, max_error: float, counts: Tensor) -> tuple[Tensor, float]:
+        """`cull_threshold` for many n; and, if s is convex, `max_error/s(max_error)`, else 0.
+
+        Then n may be less than 1 where a is not 0: the room s(a + max_error) - s(a) is at least max_error·s'(a).
+        """
+        return torch.full_like(counts, self._cull_threshold(max_error, 1)), 0.0
+
     def __str__(self) -> str:
         return self.name if self.p is None else f"{self.name}({number_text(self.p)})"
 

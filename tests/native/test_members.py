@@ -16,6 +16,7 @@ MODEL |= {"log_gamma_1": 0.0, "digamma": 0.0, "tconorm": 1, "p": 0.0, "radius": 
         ("distribution", (-1, len(members.DISTRIBUTIONS))),
         ("tconorm", (-1, len(members.TCONORMS))),
         ("coverage", ("", "face", "contour")),
+        ("radii", ([0.0], [0.0] * 87)),
     ],
 )
 def test_the_kernel_refuses_what_is_unknown(name, values):
