@@ -7,7 +7,7 @@ import os
 import pathlib
 import struct
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -263,7 +263,7 @@ class _Bytes:
     def __init__(self, path: pathlib.Path) -> None:
         self.path, self.data, self.at = path, path.read_bytes(), 0
 
-    def take(self, kinds: str) -> tuple:  # type: ignore[type-arg]
+    def take(self, kinds: str) -> tuple[Any, ...]:
         """Return numbers of the kinds that a format of `struct` says."""
         size = struct.calcsize(kinds)
         self.skip(1, size)

@@ -150,22 +150,21 @@ class Lens:
     def _rays_of_brown(self, bent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         points = bent.clone()
         value, slope = self.bend(points)
-        size = torch.linalg.vector_norm(value - bent, dim=-1)
         # Start where the formula still rises: halfway to the axis, and so on.
         for _ in range(10):
-            folded = torch.linalg.det(slope) <= 0
+            folded = _det(slope) <= 0
             points = torch.where(folded[..., None], 0.5 * points, points)
             value, slope = self.bend(points)
         size = torch.linalg.vector_norm(value - bent, dim=-1)
         for _ in range(50):
-            step = torch.linalg.solve(_regular(slope), (bent - value)[..., None])[..., 0]
+            step = _solved(slope, bent - value)
             # Halved until it comes nearer, and not past the turning point.
             length = torch.ones_like(size)
             for _ in range(12):
                 trial = points + length[..., None] * step
                 trial_value, trial_slope = self.bend(trial)
                 trial_size = torch.linalg.vector_norm(trial_value - bent, dim=-1)
-                better = (trial_size < size) & (torch.linalg.det(trial_slope) > 0)
+                better = (trial_size < size) & (_det(trial_slope) > 0)
                 if bool((better | (size < 1e-13)).all()):
                     break
                 length = torch.where(better, length, 0.5 * length)
@@ -175,7 +174,7 @@ class Lens:
             size = torch.where(better, trial_size, size)
             if not bool(better.any()):
                 break
-        return points, (size < 1e-9) & (torch.linalg.det(slope) > 0)
+        return points, (size < 1e-9) & (_det(slope) > 0)
 
     def window(self) -> Window | None:
         """Return the greatest upright part of the plane all of which the image shows, at most 60° to each side.
@@ -209,16 +208,23 @@ class Lens:
         x = torch.linspace(window.x0, window.x1, _EDGE, dtype=torch.float64)
         y = torch.linspace(window.y0, window.y1, _EDGE, dtype=torch.float64)
         points = torch.stack((x.expand(_EDGE, -1), y[:, None].expand(-1, _EDGE)), -1)
-        upright = torch.linalg.det(self.bend(points)[1]) > 0
+        upright = _det(self.bend(points)[1]) > 0
         u, v = self.pixels(points).unbind(-1)
         inside = (u > -0.25) & (u < self.size[1] + 0.25) & (v > -0.25) & (v < self.size[0] + 0.25)
         return bool((upright & inside).all())
 
 
-def _regular(matrix: torch.Tensor) -> torch.Tensor:
-    """Return matrices (..., 2, 2) with those that have no inverse replaced by 1."""
-    singular = torch.linalg.det(matrix).abs() < 1e-12
-    return torch.where(singular[..., None, None], torch.eye(2, dtype=matrix.dtype), matrix)
+def _det(matrix: torch.Tensor) -> torch.Tensor:
+    """Return the determinants of matrices (..., 2, 2)."""
+    return matrix[..., 0, 0] * matrix[..., 1, 1] - matrix[..., 0, 1] * matrix[..., 1, 0]
+
+
+def _solved(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Return x (..., 2) of matrix x = right; the right side itself where there is none."""
+    det, (u, v) = _det(matrix), right.unbind(-1)
+    singular = det.abs() < 1e-12
+    x = torch.stack((matrix[..., 1, 1] * u - matrix[..., 0, 1] * v, matrix[..., 0, 0] * v - matrix[..., 1, 0] * u), -1)
+    return torch.where(singular[..., None], right, x / torch.where(singular, 1.0, det)[..., None])
 
 
 class Resampler:

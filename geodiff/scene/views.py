@@ -75,6 +75,7 @@ def read_views(
     That is the size of most of them, no side longer than ``max_size``. An image that has it already, and no distortion,
     is taken as it is.
     """
+    views = _there(views)
     sizes = [image_size(view.image, WHERE) for view in views]
     size = _common_size(sizes, max_size)
     resample = Resampler(size)
@@ -101,6 +102,16 @@ def read_views(
         alphas *= scale
     R, t = (torch.stack(part) for part in zip(*(view.pose for view in views), strict=True))
     return Read(kept, alphas, _names(views), torch.stack(Ks), R, t)
+
+
+def _there(views: Sequence[View]) -> list[View]:
+    """Return the views whose images are there, which is not all of them in sets that were thinned out later."""
+    there = [view for view in views if os.path.isfile(view.image)]
+    gone = [view.file[:100] for view in views if not os.path.isfile(view.image)]
+    if gone and there:
+        some = ", ".join(gone[:3]) + (", …" if len(gone) > 3 else "")
+        warn(f"{WHERE}: {len(gone)} of {len(views)} images are not there, and left out: {some}")
+    return there or list(views)  # of which the first is missed by its name
 
 
 def _mixed(resample: Resampler, color: torch.Tensor, weight: torch.Tensor, lens: Lens, window: Window) -> torch.Tensor:
@@ -178,7 +189,7 @@ def _beside(view: View, folders: Sequence[pathlib.Path]) -> pathlib.Path | None:
             continue
         for k in range(len(parts)):
             whole = folder.joinpath(*parts[k:])
-            for name in (whole.stem, whole.name):
+            for name in (whole.stem, whole.name, view.image.name):  # whose ending the file may leave out
                 found = with_ending(whole.with_name(name))
                 if found is not None:
                     return found
