@@ -77,6 +77,7 @@ def read_views(
     """
     views = _there(views)
     sizes = [image_size(view.image, WHERE) for view in views]
+    lenses = [view.lens(size) for view, size in zip(views, sizes, strict=True)]
     size = _common_size(sizes, max_size)
     resample = Resampler(size)
     kept = torch.empty(len(views), *size, 3, dtype=dtype) if colors else None
@@ -84,7 +85,7 @@ def read_views(
     windows: dict[Lens, Window] = {}
     Ks, most, soft = [], [], []
     for i, view in enumerate(views):
-        lens = view.lens(sizes[i])
+        lens = lenses[i]
         if lens not in windows:
             windows[lens] = _window(lens, view)
         color, alpha, cut_out = _picture(view, opaque, masks)
