@@ -58,8 +58,8 @@ def fit_mesh(
     views is measured; the mesh of the best is the result. The held-out views have no part in it.
 
     Args:
-        images: `PosedImages`; the path of what `PosedImages.load` reads: a ``transforms.json``, a COLMAP model or an OpenCV
-            calibration, or its folder; or coverage (B, H, W) in [0, 1].
+        images: `PosedImages`; the path of what `PosedImages.load` reads, a ``transforms.json``, a COLMAP model or an
+            OpenCV calibration, or its folder; or coverage (B, H, W) in [0, 1].
         cameras: the B cameras that go with a tensor of coverage.
         template: ``"sphere"``, an icosphere where the silhouettes point to; a mesh (V, 3), used as it is; or its file.
         settings: a `FitMeshSettings`, or a dictionary of its fields; left out, the defaults.
