@@ -27,6 +27,7 @@ _EXTRAS = {
     "cuda": ("cuda.bindings",),
     "docs": ("mkdocs",),
     "draco": ("DracoPy",),
+    "texture": ("xatlas",),
     "las": ("laspy", "lazrs"),
     "open3d": ("open3d",),
     "plot": ("matplotlib",),

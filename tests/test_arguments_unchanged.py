@@ -30,7 +30,8 @@ WITHOUT = {
     **dict.fromkeys(["FitMeshSettings.flatness_at"], "takes numbers"),
     **dict.fromkeys((f"Progress.{m}" for m in ("get", "items", "keys")), "takes a name"),
     **dict.fromkeys(
-        ["tasks.fit_mesh", "tasks.fit_pose", "tasks.fit_nurbs", "tasks.sweep", "tasks.view"], "takes files"
+        ["tasks.fit_colors", "tasks.fit_mesh", "tasks.fit_pose", "tasks.fit_nurbs", "tasks.sweep", "tasks.view"],
+        "takes files",
     ),
     **dict.fromkeys(["Atlas.load", "Atlas.save"], "writes or reads a file; tested there to come back the same"),
     **dict.fromkeys(["Atlas.watertight_mesh", "atlas.poisson_mesh"], "Open3D copies all that it is given"),

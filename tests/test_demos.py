@@ -102,6 +102,14 @@ def test_textured_render(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
     assert picture.std(axis=(0, 1)).min() > 25 and (picture > 250).mean() < 0.05
 
 
+def test_hidden_edges(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = run("hidden_edges", tmp_path, monkeypatch, "--starts", "1")
+    rows = [line.split() for line in (tmp_path / "table.txt").read_text().splitlines()[1:]]
+    off = {row[5]: float(row[-3]) for row in rows}
+    assert off["antialiased"] < 0.05 and off["hard"] < 0.1 and min(off["faces"], off["contour"]) > 0.15
+    assert page.width > 800
+
+
 def test_pictures_of_distributions_and_tconorms(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["soft_gallery", "-o", str(tmp_path)])
     runpy.run_path(str(ROOT / "demos" / "soft_gallery.py"), run_name="__main__")

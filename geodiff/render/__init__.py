@@ -4,6 +4,7 @@
 from geodiff.render import presets
 from geodiff.render.coverage import Antialiased, Contour, Coverage, Edges, Faces, Hard, Softness
 from geodiff.render.fragments import Fragments, fragments
+from geodiff.render.image_metrics import psnr, ssim
 from geodiff.render.points import SurfacePoints
 from geodiff.render.renderer import HardOutput, Renderer, RenderOutput, rasterize
 from geodiff.render.shading import gouraud, lambert, phong, unlit
@@ -31,6 +32,8 @@ __all__ = [
     "lambert",
     "phong",
     "presets",
+    "psnr",
     "rasterize",
+    "ssim",
     "unlit",
 ]

@@ -6,6 +6,7 @@ import sys
 from geodiff.tasks.atlas.job import fit_atlas
 from geodiff.tasks.atlas.result import FitAtlasResult
 from geodiff.tasks.atlas.settings import FitAtlasSettings
+from geodiff.tasks.mesh.colors import FitColorsResult, fit_colors
 from geodiff.tasks.mesh.job import fit_mesh
 from geodiff.tasks.mesh.result import FitMeshResult
 from geodiff.tasks.mesh.settings import FitMeshSettings
@@ -25,6 +26,7 @@ __all__ = [
     "Display",
     "FitAtlasResult",
     "FitAtlasSettings",
+    "FitColorsResult",
     "FitMeshResult",
     "FitMeshSettings",
     "FitNURBSResult",
@@ -36,6 +38,7 @@ __all__ = [
     "SweepSettings",
     "display",
     "fit_atlas",
+    "fit_colors",
     "fit_mesh",
     "fit_nurbs",
     "fit_pose",

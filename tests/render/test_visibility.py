@@ -49,6 +49,22 @@ def turning_box(t: torch.Tensor) -> gd.Mesh:
     return gd.Mesh(0.8 * box.vertices @ about.T, box.faces, face_colors=shade)
 
 
+def balls(t: torch.Tensor) -> gd.Mesh:
+    """Two balls of one colour each that go through each other; one moves."""
+    v = torch.cat([0.6 * BALL.vertices - 0.25 * ALONG, 0.55 * BALL.vertices + 0.3 * ALONG + t * ALONG.flip(0)])
+    colors = torch.tensor([[0.9, 0.7, 0.2], [0.2, 0.4, 0.8]], dtype=DOUBLE).repeat_interleave(len(BALL.vertices), 0)
+    return gd.Mesh(v, torch.cat([BALL.faces, BALL.faces + len(BALL.vertices)]), vertex_colors=colors)
+
+
+def wire(width: float, t: torch.Tensor) -> gd.Mesh:
+    """A slanted strip, such a share of the picture wide and longer than it, moves before a wall."""
+    half, c, s = 3.0 * math.tan(math.radians(25.0)) * width, math.cos(0.4), math.sin(0.4)
+    strip = torch.tensor([[-3.0, -half, 0.1], [3.0, -half, 0.1], [3.0, half, 0.1], [-3.0, half, 0.1]], dtype=DOUBLE)
+    strip = strip @ torch.tensor([[c, s, 0], [-s, c, 0], [0, 0, 1]], dtype=DOUBLE)
+    wall = torch.tensor([[-3.0, -3, -0.5], [3, -3, -0.5], [3, 3, -0.5], [-3, 3, -0.5]], dtype=DOUBLE)
+    return squares(strip + t * torch.tensor([0.3, 1.0, 0.0], dtype=DOUBLE), wall)
+
+
 SCENES = {
     "a square slides over another": lambda t: squares(FRONT + t * ALONG, BACK),
     "a square slides under another": lambda t: squares(FRONT, BACK + t * ALONG),
@@ -56,6 +72,8 @@ SCENES = {
     "planes go through each other": lambda t: squares(BACK + torch.stack([0 * t, 0 * t, t + 0.3]), TILTED),
     "a coloured ball moves": ball,
     "a box of coloured faces turns": turning_box,
+    "two balls that meet": balls,
+    "a wire of three pixels": lambda t: wire(3 / 96, t),
 }
 
 

@@ -84,6 +84,11 @@ def _twins_only(t: Arguments) -> Any:
     return [*out, reference.pair_cost(t.rand(1, 5, 3), t.rand(1, 4, 3), 1)]
 
 
+def _metrics(t: Arguments) -> Any:
+    image, target, mask = t.rand(2, 12, 13, 3), t.rand(2, 12, 13, 3), t.rand(2, 12, 13)
+    return [render.psnr(image, target), render.psnr(image, target, mask), render.ssim(image, target)]
+
+
 def _edges(t: Arguments) -> Any:
     clip, faces, layout = t.clip()
     with torch.no_grad():
@@ -110,6 +115,7 @@ CASES: dict[str, Case] = {
 }
 CASES["ops.count_pairs"] = _counts
 CASES["render.edge_gradient render.antialias"] = _edges
+CASES["render.psnr render.ssim"] = _metrics
 CASES[
     "reference.near_clip reference.signed_distance Polygons.select reference.contour_distance reference.edge_cycles"
     " reference.basis_matrix reference.find_span reference.pair_cost"

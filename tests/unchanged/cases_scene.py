@@ -62,6 +62,7 @@ def _places(t: Arguments) -> Any:
     out: list[Any] = []
     for m in (t.mesh(), t.coloured(), t.textured()):
         out += [m.sample(5, seed=1), m.closest_point(points), m.subdivided(), gd.point_mesh_distance(points, m)]
+        out += [m.unwrapped(64)]
     out += [batch.sample(5, seed=1), gd.point_mesh_distance(points, batch, squared=True)]
     return [*out, gd.point_mesh_distance(points, t.mesh(), signed=True)]
 
@@ -197,7 +198,7 @@ CASES: dict[str, Case] = {
     + _methods("Mesh", "to_trimesh transformed translated welded with_attributes with_vertices")
     + _methods("MeshBatch", "to with_vertices"): _moved,
     "scene.closest_point scene.point_mesh_distance MeshBatch.sample"
-    + _methods("Mesh", "closest_point sample subdivided"): _places,
+    + _methods("Mesh", "closest_point sample subdivided unwrapped"): _places,
     "scene.Camera"
     + _methods("Camera", "K cat detach from_K from_opencv look_at orbit orthographic project stack to to_clip")
     + _methods("Camera", "to_opencv to_view unproject"): _camera,

@@ -1,0 +1,383 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Colours of a mesh from posed photographs: a texture, or one a vertex, by least squares over all pixels.
+
+A pixel is the mean of its samples, a sample a weighted mean of four texels (or three vertices) times the light there:
+all pixels together are linear equations in the texels. They are weighed, and summed up view by view into the normal
+equations, which have a row a texel; what no view sees comes from the surface around it.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy.ndimage
+import scipy.sparse
+import scipy.sparse.linalg
+import torch
+
+from geodiff.modes import outside_autocast
+from geodiff.reference.shading import texels_at
+from geodiff.render.image_metrics import psnr, ssim
+from geodiff.render.renderer import Renderer, rasterize
+from geodiff.scene.camera import Camera
+from geodiff.scene.files import PosedImages
+from geodiff.scene.light import Light, as_lights
+from geodiff.scene.mesh import Mesh
+from geodiff.scene.texture import Texture
+from geodiff.tasks.mesh.harmonics import basis, fitted
+from geodiff.validation import choice, fail, integer, shapes_repr
+
+_WHERE = "fit_colors"
+KINDS = ("texture", "vertices")
+LIGHTS = ("baked", "harmonics")
+_GRAZING = 0.15  # cosine: a surface seen more aslant than 81° is doubtful
+_DOUBT = 0.01  # what a doubtful pixel counts: only where there is no other
+_DIMMEST = 0.1  # of the mean light; below it, colours are not divided by
+_PRIOR, _SMOOTH, _EVEN = 1e-4, 1e-4, 1e-5  # of the median weight of what is seen: of texels, and of vertices
+
+
+@dataclass(frozen=True)
+class FitColorsResult:
+    """What `fit_colors` returns.
+
+    Attributes:
+        mesh: with the texture or the vertex colours; for ``lights="baked"`` as photographed, else without the light.
+        harmonics: (9, 3) coefficients of the light, for ``lights="harmonics"``, else None; `light_at` evaluates them.
+        seen: the share of the texels on the surface, or of the vertices, that some view sees.
+        psnr: of each view, decibels, over the pixels that both it and the mesh cover; (B,).
+        ssim: of each view, of the pictures with all that is not so covered in white; (B,).
+    """
+
+    __repr__ = shapes_repr
+
+    mesh: Mesh
+    harmonics: torch.Tensor | None
+    seen: float
+    psnr: torch.Tensor = field(repr=False)
+    ssim: torch.Tensor = field(repr=False)
+
+
+@outside_autocast
+def fit_colors(
+    mesh: Mesh,
+    images: PosedImages | str | os.PathLike[str],
+    *,
+    kind: str = "texture",
+    size: int = 512,
+    samples: int = 2,
+    lights: str | Light | Sequence[Light] = "baked",
+    views: Sequence[int] | None = None,
+) -> FitColorsResult:
+    """Find the colours of a mesh from photographs of it.
+
+    Linear least squares over all pixels that lie wholly on the mesh and in the mask, and not beside an edge of it; a
+    pixel counts by the square of the cosine at which it sees the surface. What no view sees takes the colours around.
+
+    Args:
+        mesh: of vertices (V, 3); with ``uv`` its layout serves, else it is unwrapped (`Mesh.unwrapped`).
+        images: photographs with their cameras and masks, or the path of their ``transforms.json``.
+        kind: ``"texture"``, or ``"vertices"`` for one colour a vertex.
+        size: of the texture a side, in texels.
+        samples: a side of each pixel.
+        lights: ``"baked"``: the colours are those in the photographs; ``"harmonics"``: diffuse light from far away is
+            estimated as spherical harmonics of degree 2 (Ramamoorthi and Hanrahan 2001), as far as a surface of one
+            colour explains the photographs, and taken out of the colours; lights of the scene: these are taken out.
+        views: which views are used; all of them where left out.
+
+    Returns:
+        A `FitColorsResult`; its figures are of all views, used or not.
+
+    Raises:
+        TypeError, ValueError: as each argument's check says; images without colours; a mesh no view sees.
+        ImportError: a texture of a mesh without ``uv`` where xatlas is not installed.
+
+    Example:
+        >>> import torch, geodiff as gd
+        >>> ball = gd.icosphere(2).with_attributes(vertex_colors=gd.icosphere(2).vertices * 0.5 + 0.5)
+        >>> cameras = gd.Camera.orbit(3.0, 20, torch.arange(0, 360, 60))
+        >>> out = gd.Renderer(48, coverage="hard", outputs="rgb")(ball, cameras)
+        >>> found = fit_colors(gd.icosphere(2), gd.PosedImages(out.rgb, out.alpha, cameras), kind="vertices")
+        >>> bool(found.psnr.mean() > 30)
+        True
+    """
+    choice(_WHERE, "kind", kind, KINDS)
+    integer(_WHERE, "size", size, 16, 8192)
+    integer(_WHERE, "samples", samples, 1, 8)
+    if isinstance(lights, str):
+        choice(_WHERE, "lights", lights, LIGHTS)
+    posed = images if isinstance(images, PosedImages) else PosedImages.load(images)
+    if posed.images is None:
+        raise fail(_WHERE, "images", "with colours", "masks alone", "Pass PosedImages(images, alpha, cameras).")
+    if mesh.vertices.dim() != 2 or not mesh.num_faces:
+        raise fail(_WHERE, "mesh", "one mesh of vertices (V, 3) and one or more faces", mesh.vertices)
+    posed = PosedImages(posed.images.detach(), posed.alpha.detach(), posed.cameras.detach(), posed.names)
+    posed = posed.to("cpu", mesh.dtype)
+    used = posed if views is None else posed[list(views)]
+    photos = used.images
+    assert photos is not None
+    mesh = mesh.detach().to("cpu").with_attributes(vertex_colors=None, face_colors=None, texture=None)
+    if kind == "texture" and mesh.uv is None:
+        mesh = mesh.unwrapped(size)
+    scene = None if isinstance(lights, str) else as_lights(_WHERE, lights, ())
+
+    looks = [_Look(mesh, used.cameras[i : i + 1], used.alpha[i], photos[i], samples) for i in range(len(used))]
+    if not any(len(look.pixels) for look in looks):
+        raise fail(
+            _WHERE, "mesh", "seen in some view, inside its mask", "none that is", "Are cameras and mesh of one unit?"
+        )
+    coefficients = None
+    for look in looks:
+        if scene is not None:
+            look.light(scene)
+    if lights == "harmonics":
+        coefficients = fitted(
+            torch.cat([look.normals() for look in looks]), torch.cat([look.colors for look in looks]),
+            torch.cat([look.weights for look in looks]),
+        )  # fmt: skip
+        for look in looks:
+            look.factor = (basis(look.sample_normals()) @ coefficients).clamp_min(_DIMMEST)
+        # Colours end at 1, so the light must be bright enough for the brightest.
+        bright = torch.cat([look.colors / look.factor.mean(1) for look in looks if look.factor is not None])
+        scale = bright.max(1).values.quantile(0.995).clamp_min(1e-3) if len(bright) < 2**23 else bright.max()
+        coefficients = coefficients * scale
+        for look in looks:
+            assert look.factor is not None
+            look.factor = look.factor * scale
+    at_vertices = _Equations(mesh.num_vertices)
+    for look in looks:
+        at_vertices.add(look, *look.vertices())
+    colors, seen = at_vertices.solved(_graph(mesh), None)
+    if kind == "vertices":
+        mesh = mesh.with_attributes(vertex_colors=colors.clamp(0, 1).to(mesh.dtype))
+    else:
+        start, inside = _painted(mesh, colors, size)
+        texels = _Equations(size * size)
+        for look in looks:
+            texels.add(look, *look.texels(size))
+        values, seen = texels.solved(_grid(inside), start, inside)
+        image = _gutters(values.reshape(size, size, 3), inside).clamp(0, 1)
+        mesh = mesh.with_attributes(texture=Texture(image.to(mesh.dtype), wrap="clamp"))
+    return FitColorsResult(mesh, coefficients, seen, *scores(mesh, posed, scene, coefficients, samples))
+
+
+class _Look:
+    """What one view sees: its sound pixels, and for each of their samples the face, the place and the light."""
+
+    def __init__(self, mesh: Mesh, camera: Camera, alpha: torch.Tensor, image: torch.Tensor, samples: int) -> None:
+        self.mesh, self.camera, self.samples = mesh, camera, samples
+        height, width = alpha.shape
+        self.size = (height * samples, width * samples)
+        hard = rasterize(mesh, camera, self.size)
+        face, depth, mask = hard.face_id[0], hard.depth[0], hard.mask[0]
+        normals = torch.nn.functional.normalize(_crosses(mesh), dim=-1)
+        corners = mesh.vertices[mesh.faces]
+        away = corners.mean(1) - camera.position[0]
+        cosine = (normals * torch.nn.functional.normalize(away, dim=-1)).sum(-1).abs()
+        slant = cosine[face.clamp_min(0)]
+        # A step in depth beyond what the slant explains is an edge; images that are off by a pixel lie beyond it.
+        pool = torch.nn.functional.max_pool2d
+        far = torch.where(mask, depth, math.inf)
+        near = torch.where(mask, depth, -math.inf)
+        span = (pool(far[None], 3, 1, 1) + pool(-near[None], 3, 1, 1))[0]
+        pixel = depth * 2 / (min(self.size) * float(camera.focal.mean()))
+        flat = span <= 4 * pixel * (1 + (1 - slant**2).clamp_min(0).sqrt() / slant.clamp_min(1e-6))
+
+        def whole(good: torch.Tensor) -> torch.Tensor:  # pixels all of whose samples are
+            return -pool(-good.to(depth.dtype)[None], samples, samples)[0]
+
+        sound = -pool(-whole(mask & flat & (slant > _GRAZING))[None], 3, 1, 1)[0]  # those around it, too
+        self.pixels = (whole(mask) * (alpha >= 0.999)).flatten().nonzero()[:, 0]
+        row, column = self.pixels // width, self.pixels % width
+        step = torch.arange(samples)
+        rows = (row[:, None, None] * samples + step[:, None]).expand(-1, samples, samples)
+        columns = (column[:, None, None] * samples + step).expand(-1, samples, samples)
+        self.place = (rows * self.size[1] + columns).flatten(1)  # (P, S²)
+        self.face = face.flatten()[self.place]
+        self.barycentric = hard.barycentric[0].reshape(-1, 3)[self.place]
+        doubt = _DOUBT + (1 - _DOUBT) * sound.flatten()[self.pixels]
+        self.weights = slant.flatten()[self.place].mean(1).clamp_min(0.01).square() * doubt
+        self.colors = image.reshape(-1, 3)[self.pixels]
+        self.factor: torch.Tensor | None = None  # (P, S², 3)
+
+    def light(self, scene: list[Light]) -> None:
+        """Take a scene's lamps: what white shows of them above black is a factor, what black shows is added."""
+        shown = []
+        for value in (0.0, 1.0):
+            paint = torch.full_like(self.mesh.vertices, value)
+            mesh = Mesh(self.mesh.vertices, self.mesh.faces, vertex_colors=paint, material=self.mesh.material)
+            render = Renderer(self.size, coverage="hard", outputs="rgb", shading="phong")
+            shown.append(render(mesh, self.camera, scene).rgb[0].reshape(-1, 3)[self.place])
+        self.factor = (shown[1] - shown[0]).clamp_min(_DIMMEST)
+        self.colors = self.colors - shown[0].mean(1)
+
+    def sample_normals(self) -> torch.Tensor:
+        """Smooth unit normals in the world of all samples, (P, S², 3), on the camera's side."""
+        at = self.mesh.vertex_normals[self.mesh.faces][self.face]
+        return torch.nn.functional.normalize((at * self.barycentric[..., None]).sum(-2), dim=-1)
+
+    def normals(self) -> torch.Tensor:
+        """Of the pixels, (P, 3)."""
+        return torch.nn.functional.normalize(self.sample_normals().mean(1), dim=-1)
+
+    def vertices(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which vertices a sample lies between, and their shares; (P, S², 3) each."""
+        return self.mesh.faces[self.face], self.barycentric
+
+    def texels(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which texels, (P, S², 4), and their shares."""
+        assert self.mesh.uv is not None and self.mesh.uv_faces is not None
+        uv = (self.mesh.uv[self.mesh.uv_faces][self.face] * self.barycentric[..., None]).sum(-2)
+        index, share = texels_at(uv.reshape(-1, 2), size, size, "clamp")
+        return index.reshape(*self.face.shape, 4), share.reshape(*self.face.shape, 4)
+
+
+class _Equations:
+    """Weighted normal equations in the colours of texels or vertices, summed up view by view.
+
+    One matrix serves all channels where the light has no colour.
+    """
+
+    def __init__(self, unknowns: int) -> None:
+        self.count = unknowns
+        self.matrices: list[scipy.sparse.csr_matrix] = []
+        self.right = np.zeros((unknowns, 3))
+
+    def add(self, look: _Look, index: torch.Tensor, share: torch.Tensor) -> None:
+        """Add the pixels of a view."""
+        pixels, per_pixel = len(look.pixels), index.shape[1] * index.shape[2]
+        factors = [None] if look.factor is None else list(look.factor.unbind(-1))
+        columns = index.reshape(-1).numpy()
+        starts = np.arange(0, (pixels + 1) * per_pixel, per_pixel)
+        root = look.weights.double().sqrt() / math.sqrt(look.samples**4)
+        colors = look.colors.double() * (look.weights.double().sqrt())[:, None]
+        for channel, factor in enumerate(factors):
+            lit = share.double() if factor is None else share.double() * factor.double()[..., None]
+            entries = (lit.reshape(pixels, per_pixel) * root[:, None]).reshape(-1).numpy()
+            rows = scipy.sparse.csr_matrix((entries, columns, starts), shape=(pixels, self.count))
+            normal = (rows.T @ rows).tocsr()
+            if channel < len(self.matrices):
+                self.matrices[channel] = self.matrices[channel] + normal
+            else:
+                self.matrices.append(normal)
+            these = slice(None) if factor is None else slice(channel, channel + 1)
+            self.right[:, these] += rows.T @ colors[:, these].numpy()
+
+    def solved(
+        self, smooth: scipy.sparse.csr_matrix, prior: np.ndarray | None, inside: np.ndarray | None = None
+    ) -> tuple[torch.Tensor, float]:
+        """Return the colours (N, 3), and the share of them (of those inside) that have an equation."""
+        result = np.zeros((self.count, 3))
+        for channel in range(3):
+            matrix = self.matrices[min(channel, len(self.matrices) - 1)]
+            weight = matrix.diagonal()
+            seen = weight > 0
+            typical = float(np.median(weight[seen]))
+            if prior is None:
+                tiny = scipy.sparse.identity(self.count) * (
+                    1e-12 * typical
+                )  # pieces of the mesh that no view sees: black
+                left = (matrix + _EVEN * typical * smooth + tiny).tocsc()
+                result[:, channel] = scipy.sparse.linalg.spsolve(left, self.right[:, channel])
+                continue
+            weak = _PRIOR * typical
+            left = (matrix + _SMOOTH * typical * smooth + scipy.sparse.identity(self.count) * weak).tocsr()
+            right = self.right[:, channel] + weak * prior[:, channel]
+            result[:, channel] = _conjugate_gradients(left, right, prior[:, channel])
+        among = seen if inside is None else seen[inside.reshape(-1)]
+        return torch.from_numpy(result), float(among.mean())
+
+
+def _conjugate_gradients(matrix: scipy.sparse.csr_matrix, right: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Solve, preconditioned by the diagonal; to 1e-4 of the right side, far below what 8 bits show."""
+    diagonal = matrix.diagonal()
+    inverse = scipy.sparse.linalg.LinearOperator(matrix.shape, lambda v: v.reshape(-1) / diagonal)
+    found, _ = scipy.sparse.linalg.cg(matrix, right, x0=start, rtol=1e-4, maxiter=2000, M=inverse)
+    return np.asarray(found)
+
+
+def _crosses(mesh: Mesh) -> torch.Tensor:
+    a, b, c = mesh.vertices[mesh.faces].unbind(1)
+    return torch.linalg.cross(b - a, c - a)
+
+
+def _graph(mesh: Mesh) -> scipy.sparse.csr_matrix:
+    """Return the sum over edges of squared differences, as a matrix."""
+    edges = mesh.edges.numpy()
+    return _differences(edges[:, 0], edges[:, 1], mesh.num_vertices)
+
+
+def _grid(inside: np.ndarray) -> scipy.sparse.csr_matrix:
+    """Return the same over neighbouring texels of a chart, a pair of which are both inside."""
+    index = np.arange(inside.size).reshape(inside.shape)
+    across, down = inside[:, 1:] & inside[:, :-1], inside[1:] & inside[:-1]
+    first = np.concatenate([index[:, :-1][across], index[:-1][down]])
+    second = np.concatenate([index[:, 1:][across], index[1:][down]])
+    return _differences(first, second, inside.size)
+
+
+def _differences(first: np.ndarray, second: np.ndarray, count: int) -> scipy.sparse.csr_matrix:
+    rows, columns = np.concatenate([first, second]), np.concatenate([second, first])
+    weights = scipy.sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(count, count))
+    return scipy.sparse.diags(np.asarray(weights.sum(1)).reshape(-1)) - weights
+
+
+def _painted(mesh: Mesh, colors: torch.Tensor, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return vertex colours drawn into the texture, (size², 3), the nearest beyond charts; and which are inside."""
+    from geodiff import ops
+
+    assert mesh.uv is not None and mesh.uv_faces is not None
+    uv = mesh.uv.double()
+    clip = torch.cat([2 * uv - 1, torch.ones_like(uv)], dim=-1)
+    raster = ops.rasterize(clip, mesh.uv_faces, torch.tensor([[0, 0, mesh.num_faces]]), image_size=(size, size))
+    face, inside = raster.face_id[0], (raster.face_id[0] >= 0).numpy()
+    if not inside.any():
+        raise fail(_WHERE, "size", "large enough for a texel in some chart", str(size))
+    values = (colors[mesh.faces[face.clamp_min(0)]] * raster.barycentric[0][..., None]).sum(-2).numpy()
+    nearest = scipy.ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True)
+    return values[tuple(nearest)].reshape(-1, 3), inside
+
+
+def _gutters(values: torch.Tensor, inside: np.ndarray) -> torch.Tensor:
+    """Repeat the charts' rims beyond what a pixel on them reads, for coarse mip-map levels of viewers."""
+    # Two texels beyond a chart have equations of their own, from samples near its rim.
+    near = scipy.ndimage.binary_dilation(inside, iterations=1)
+    nearest = scipy.ndimage.distance_transform_edt(~near, return_distances=False, return_indices=True)
+    return values[tuple(torch.from_numpy(axis).long() for axis in nearest)]
+
+
+def scores(
+    mesh: Mesh, posed: PosedImages, scene: list[Light] | None, coefficients: torch.Tensor | None, samples: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return PSNR and SSIM of each view."""
+    found = []
+    for i in range(len(posed)):
+        color, alpha = picture(mesh, posed.cameras[i : i + 1], posed.image_size, scene, coefficients, samples)
+        both = (alpha >= 0.999) & (posed.alpha[i] >= 0.999)
+        assert posed.images is not None
+        ours, theirs = (torch.where(both[..., None], v, 1.0) for v in (color, posed.images[i]))
+        quality = psnr(ours, theirs, both.to(ours.dtype))
+        found.append((quality, ssim(ours, theirs) if min(posed.image_size) >= 11 else ours.new_tensor(math.nan)))
+    return torch.stack([a for a, _ in found]), torch.stack([b for _, b in found])
+
+
+def picture(
+    mesh: Mesh,
+    camera: Camera,
+    size: tuple[int, int],
+    scene: list[Light] | None,
+    coefficients: torch.Tensor | None,
+    samples: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw the mesh as it was photographed, (H, W, 3) and (H, W)."""
+    wanted = ("rgb", "normal") if coefficients is not None else ("rgb",)
+    fine = (size[0] * samples, size[1] * samples)
+    shading = "unlit" if scene is None else "phong"
+    out = Renderer(fine, coverage="hard", outputs=wanted, shading=shading)(mesh, camera, scene)
+    color, alpha = out.rgb[0], out.alpha[0]
+    if coefficients is not None:
+        normal = out.normal[0]
+        color = color * (basis(normal) @ coefficients.to(normal.dtype)).clamp_min(_DIMMEST)
+    mean = torch.nn.functional.avg_pool2d
+    return mean(color.movedim(-1, 0)[None], samples)[0].movedim(0, -1), mean(alpha[None, None], samples)[0, 0]

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Colours of a mesh from photographs, against the colours that were photographed."""
+
+import math
+import pathlib
+
+import pytest
+import torch
+
+import geodiff as gd
+from geodiff import tasks
+from geodiff.tasks.mesh import harmonics
+
+GOLDEN = 180 * (3 - math.sqrt(5))
+HEIGHTS = [math.degrees(math.asin(-0.75 + 1.5 * (i + 0.5) / 12)) for i in range(12)]
+CAMERAS = gd.Camera.orbit(2.8, torch.tensor(HEIGHTS), torch.arange(12) * GOLDEN % 360, fov_deg=45)
+BALL = gd.icosphere(3)
+LAMPS = [gd.AmbientLight(0.4), gd.DirectionalLight((1, 2, 3), 0.6)]
+
+
+def paint(p: torch.Tensor) -> torch.Tensor:
+    x, y, z = (4 * p).unbind(-1)
+    return 0.5 + 0.3 * torch.stack([torch.sin(x + torch.sin(y)), torch.cos(y - z), torch.sin(1.3 * z)], -1)
+
+
+def photographs(mesh: gd.Mesh, size: int = 64, lights: list[gd.AmbientLight] | None = None) -> gd.PosedImages:
+    shading = "unlit" if lights is None else "phong"
+    render = gd.Renderer(size, coverage="hard", outputs="rgb", supersample=4, shading=shading)
+    out = render(mesh, CAMERAS, lights)
+    colors = (out.rgb / out.alpha.clamp_min(1e-6)[..., None]).clamp(0, 1)
+    return gd.PosedImages(colors, out.alpha.clamp(0, 1), CAMERAS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_vertices(dtype: torch.dtype) -> None:
+    painted = BALL.with_attributes(vertex_colors=paint(BALL.vertices)).to(dtype=dtype)
+    posed = photographs(painted)
+    before = [posed.images.clone(), posed.alpha.clone()]
+    found = tasks.fit_colors(BALL.to(dtype=dtype), posed, kind="vertices", views=range(1, 12))
+    assert found.mesh.dtype == dtype and found.seen == 1
+    seen_well = BALL.vertices[:, 1] > -0.85  # no camera is below; there, vertices are seen aslant and by few pixels
+    assert float((found.mesh.vertex_colors - painted.vertex_colors)[seen_well].abs().max()) < 0.01
+    assert float(found.psnr[0]) > 45 and float(found.ssim.min()) > 0.99  # view 0 is held out
+    assert torch.equal(before[0], posed.images) and torch.equal(before[1], posed.alpha)
+
+
+def test_a_texture_knows_more_than_vertices() -> None:
+    pytest.importorskip("xatlas", reason="xatlas is not installed (the extra 'texture')")
+    fine = gd.icosphere(5)
+    posed = photographs(fine.with_attributes(vertex_colors=paint(3 * fine.vertices)), 96)
+    coarse = {
+        kind: tasks.fit_colors(BALL, posed, kind=kind, size=256, views=range(1, 12)) for kind in ("vertices", "texture")
+    }
+    assert float(coarse["texture"].psnr[0]) > float(coarse["vertices"].psnr[0]) + 6
+    assert float(coarse["texture"].psnr[0]) > 32
+    # What a viewer shows: the renderer's own picture of the mesh, without anything else that was returned.
+    out = gd.Renderer(96, coverage="hard", outputs="rgb", supersample=2)(coarse["texture"].mesh, CAMERAS[0])
+    both = (out.alpha >= 0.999) & (posed.alpha[0] >= 0.999)
+    assert float(gd.render.psnr(out.rgb, posed.images[0], both)) > 32
+    again = tasks.fit_colors(BALL, posed, size=256, views=range(1, 12))
+    assert torch.equal(again.mesh.texture.image, coarse["texture"].mesh.texture.image)
+
+
+def test_lamps_are_taken_out() -> None:
+    painted = BALL.with_attributes(vertex_colors=paint(BALL.vertices))
+    posed = photographs(painted, lights=LAMPS)
+    found = tasks.fit_colors(BALL, posed, kind="vertices", lights=LAMPS)
+    assert float((found.mesh.vertex_colors - painted.vertex_colors).abs().max()) < 0.03
+    baked = tasks.fit_colors(BALL, posed, kind="vertices")
+    assert float((baked.mesh.vertex_colors - painted.vertex_colors).abs().max()) > 0.15
+    assert float(found.psnr.min()) > 38
+
+
+def test_light_of_a_grey_ball() -> None:
+    grey = BALL.with_attributes(vertex_colors=torch.full_like(BALL.vertices, 0.5))
+    found = tasks.fit_colors(BALL, photographs(grey, lights=LAMPS), kind="vertices", lights="harmonics")
+    assert found.harmonics is not None and found.harmonics.shape == (9, 3)
+    # Brightest towards the lamp, and the colours no longer know of it.
+    directions = torch.nn.functional.normalize(BALL.vertices, dim=-1)
+    light = (harmonics.basis(directions) @ found.harmonics)[:, 0]
+    towards = directions @ torch.nn.functional.normalize(torch.tensor([1.0, 2.0, 3.0]), dim=0)
+    assert float(torch.corrcoef(torch.stack([light, towards.clamp_min(0)]))[0, 1]) > 0.95
+    baked = tasks.fit_colors(BALL, photographs(grey, lights=LAMPS), kind="vertices")
+    spread = [float(r.mesh.vertex_colors.std(0).mean() / r.mesh.vertex_colors.mean()) for r in (found, baked)]
+    assert spread[0] < 0.3 * spread[1] and float(found.psnr.mean()) > 32
+
+
+def test_the_basis_is_orthonormal() -> None:
+    ball = gd.icosphere(5)
+    values = harmonics.basis(torch.nn.functional.normalize(ball.vertices.double(), dim=-1))
+    a, b, c = ball.vertices.double()[ball.faces].unbind(1)
+    area = torch.linalg.cross(b - a, c - a).norm(dim=-1) / 2
+    at = values[ball.faces].mean(1)
+    product = (at * area[:, None]).T @ at / area.sum()
+    assert torch.allclose(product, torch.eye(9, dtype=torch.float64), atol=2e-3)
+
+
+def test_what_no_view_sees_takes_the_colours_around() -> None:
+    painted = BALL.with_attributes(vertex_colors=torch.tensor([0.8, 0.3, 0.1]).expand(642, 3))
+    posed = photographs(painted)
+    found = tasks.fit_colors(BALL, posed, kind="vertices", views=[0])
+    assert 0.2 < found.seen < 0.6
+    assert torch.allclose(found.mesh.vertex_colors, painted.vertex_colors, atol=0.01)
+
+
+def test_a_layout_of_ones_own(tmp_path: pathlib.Path) -> None:
+    uv = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    square = gd.Mesh(torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]]), [[0, 1, 2], [0, 2, 3]], uv=uv)
+    image = torch.rand(16, 16, 3, generator=torch.Generator().manual_seed(0))
+    cameras = gd.Camera.orbit(3.0, torch.tensor([0.0, 20.0, -20.0]), torch.tensor([0.0, 20.0, -25.0]), fov_deg=45)
+    render = gd.Renderer(96, coverage="hard", outputs="rgb", supersample=2)
+    out = render(square.with_attributes(texture=gd.Texture(image, wrap="clamp")), cameras)
+    posed = gd.PosedImages((out.rgb / out.alpha.clamp_min(1e-6)[..., None]).clamp(0, 1), out.alpha, cameras)
+    posed.save(tmp_path)
+    found = tasks.fit_colors(square, tmp_path, size=16)
+    assert torch.equal(found.mesh.uv, uv)
+    # A pixel is a sixth of a texel: the image itself, but for the rim and 8 bits.
+    assert float((found.mesh.texture.image - image)[1:-1, 1:-1].abs().max()) < 0.05
+
+
+def test_what_cannot_be_coloured() -> None:
+    masks = gd.PosedImages(None, torch.ones(12, 8, 8), CAMERAS)
+    with pytest.raises(ValueError, match="`images` must be with colours"):
+        tasks.fit_colors(BALL, masks)
+    posed = gd.PosedImages(torch.ones(12, 8, 8, 3), torch.zeros(12, 8, 8), CAMERAS)
+    with pytest.raises(ValueError, match="`mesh` must be seen in some view"):
+        tasks.fit_colors(BALL, posed, kind="vertices")
+    with pytest.raises(ValueError, match="one mesh of vertices"):
+        tasks.fit_colors(gd.Mesh(BALL.vertices[None], BALL.faces), posed)
+    for name, value in (("kind", "paint"), ("size", 3), ("samples", 0), ("lights", "sun")):
+        with pytest.raises(ValueError, match=f"`{name}` must be"):
+            tasks.fit_colors(BALL, posed, **{name: value})
