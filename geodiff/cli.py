@@ -167,7 +167,7 @@ def render(mesh: pathlib.Path, output: pathlib.Path | None, **options: Any) -> N
 @_device
 @clean
 def fit_mesh(images: pathlib.Path, output: pathlib.Path, resume: bool, **options: Any) -> None:
-    """Recover a mesh from IMAGES, a transforms.json or the folder it is in.
+    """Recover a mesh from IMAGES: a transforms.json, a COLMAP model or an OpenCV calibration, or the folder it is in.
 
     Writes mesh.obj, side_by_side.png, optimisation.gif and metrics.json to OUT.
     """

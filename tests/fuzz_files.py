@@ -6,6 +6,7 @@ run; what fails is kept beside the message.
 """
 
 import argparse
+import json
 import pathlib
 import random
 import re
@@ -22,6 +23,7 @@ from PIL import Image
 
 import geodiff as gd
 from geodiff.scene.images import read_image, write_image
+from tests.camera_files import matrix_json, matrix_xml, matrix_yaml, write_colmap
 from tests.damage import damage
 from tests.gltf_files import File
 
@@ -195,6 +197,39 @@ def _posed(folder: pathlib.Path) -> pathlib.Path:
     return gd.PosedImages(rgba, cameras=gd.Camera.orbit(3.0, 20, [0.0, 50.0])).save(folder, alpha_bits=16)
 
 
+def _colmap(binary: bool) -> Callable[[pathlib.Path], pathlib.Path]:
+    def make(folder: pathlib.Path) -> pathlib.Path:
+        cameras = {
+            1: ("OPENCV", (6, 8), (9.0, 8.0, 4.0, 3.0, -0.1, 0.02, 0.001, 0.0)),
+            5: ("PINHOLE", (6, 8), (9, 9, 4, 3)),
+        }
+        images = [((0.6, 0.8, 0, 0), (0, 0, 3), c, f"{c}.png", [(1.0, 2.0, -1)] * (c - 1)) for c in cameras]
+        for _, _, _, name, _ in images:
+            write_image(folder / name, torch.rand(6, 8, 4))
+        return write_colmap(folder, cameras, images, binary=binary) / f"images.{'bin' if binary else 'txt'}"
+
+    return make
+
+
+def _calibration(ending: str) -> Callable[[pathlib.Path], pathlib.Path]:
+    def make(folder: pathlib.Path) -> pathlib.Path:
+        for name in "ab":
+            write_image(folder / f"{name}.png", torch.rand(6, 8, 4))
+        K = np.array([[9.0, 0, 3.5], [0, 9, 2.5], [0, 0, 1]])
+        extrinsic = np.array([[0.1, 0.2, 0, 0, 0, 3], [0, 0, 0.3, 0, 0.1, 2]])
+        parts = {"camera_matrix": K, "dist_coeffs": np.array([-0.1, 0, 0, 0.01]), "extrinsic_parameters": extrinsic}
+        if ending == "json":
+            text = json.dumps({name: matrix_json(value) for name, value in parts.items()})
+        else:
+            text = "".join((matrix_xml if ending == "xml" else matrix_yaml)(*part) for part in parts.items())
+            text = f"<?xml version='1.0'?>\n<opencv_storage>{text}</opencv_storage>" if ending == "xml" else text
+            text = text if ending == "xml" else f"%YAML:1.0\n---\n{text}image_names: [ a.png,\n   b.png ]\nflags: 3\n"
+        (folder / f"c.{ending}").write_text(text)
+        return folder / f"c.{ending}"
+
+    return make
+
+
 def _cloud(ending: str) -> Callable[[pathlib.Path], pathlib.Path]:
     def make(folder: pathlib.Path) -> pathlib.Path:
         path = folder / f"a.{ending}"
@@ -236,6 +271,11 @@ KINDS: dict[str, tuple[Callable[[pathlib.Path], pathlib.Path], Load]] = {
     "tif-float": (_float_tiff, load_image),
     "tif-lzw": (_image("tif", compression="tiff_lzw"), load_image),
     "posed": (_posed, load_posed),
+    "colmap-text": (_colmap(False), load_posed),
+    "colmap-binary": (_colmap(True), load_posed),
+    "calibration-yml": (_calibration("yml"), load_posed),
+    "calibration-xml": (_calibration("xml"), load_posed),
+    "calibration-json": (_calibration("json"), load_posed),
 }
 
 
@@ -253,7 +293,7 @@ def case(kind: str, seed: int, folder: pathlib.Path) -> str | None:
         with warnings.catch_warnings():
             # Ours are fine; those of libraries are not what a user shall read.
             warnings.simplefilter("error")
-            warnings.filterwarnings("ignore", message=r"Mesh\.load: ", category=UserWarning)
+            warnings.filterwarnings("ignore", message=r"(Mesh|PosedImages)\.load: ", category=UserWarning)
             load(main)
     except (ValueError, FileNotFoundError) as error:
         if "` must be " not in str(error) or not any(path.name in str(error) for path in folder.rglob("*")):

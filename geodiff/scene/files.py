@@ -1,28 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sets of images with known cameras, as ``transforms.json`` and PNG files (the NeRF and Blender layout)."""
+"""Sets of images with known cameras; written as ``transforms.json`` and PNG files (the NeRF and Blender layout)."""
 
 import json
 import math
 import os
 import pathlib
-import reprlib
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from geodiff.guard import inside, reading
+from geodiff.guard import reading
 from geodiff.modes import outside_autocast
 from geodiff.saving import Saved
 from geodiff.scene.atomic import folder_aside
 from geodiff.scene.camera import Camera
-from geodiff.scene.images import label_scale, read_image, write_image
-from geodiff.validation import Place, as_tensor, fail, floating, placement
-
-_IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
-_PINHOLE = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV")
-_DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
-_RIGID = 1e-3
+from geodiff.scene.images import write_image
+from geodiff.scene.layouts import VIEWS, layout
+from geodiff.scene.views import read_views
+from geodiff.validation import Place, as_tensor, fail, floating, integer, placement
 
 
 @outside_autocast
@@ -225,64 +221,72 @@ class PosedImages(Saved):
         near: float = 1e-2,
         dtype: torch.dtype = torch.float32,
         allow_outside: bool = False,
+        images: str | os.PathLike[str] | None = None,
+        masks: str | os.PathLike[str] | None = None,
+        max_size: int | None = None,
+        colors: bool = True,
     ) -> "PosedImages":
-        """Read a ``transforms.json`` (or the folder it is in) and the images it names.
+        """Read images and their cameras: a ``transforms.json``, a COLMAP model, or an OpenCV calibration with poses.
 
-        Poses are OpenGL camera-to-world matrices. Intrinsics, for all frames or each, are ``fl_x`` (``fl_y``, ``cx``,
-        ``cy``) in pixels with centres at +0.5, or ``camera_angle_x``, the horizontal field of view in radians.
-        Coverage comes from ``mask_path`` where given, else from the image's alpha channel, else the image is itself a
-        mask if it has no colour. Masks of nothing but 0 and 1, as labels are, count as 0 and 255.
+        - ``transforms.json``, or its folder, of NeRF, Blender, instant-ngp and nerfstudio. Poses are OpenGL
+          camera-to-world matrices. Intrinsics, for all frames or each, are ``fl_x`` (``fl_y``, ``cx``, ``cy``) in
+          pixels with centres at +0.5, or ``camera_angle_x``, the horizontal field of view in radians; distortion is
+          ``k1``, ``k2``, ``k3``, ``p1``, ``p2``, or with the ``camera_model`` OPENCV_FISHEYE ``k1`` to ``k4``. The
+          world is that of the poses: ``applied_transform``, ``scale``, ``offset`` and ``aabb_scale`` are left alone.
+        - A folder with a COLMAP model, text or binary, in it or in ``sparse/0``, and the pictures in ``images``.
+        - An OpenCV calibration, YAML, XML or JSON: ``camera_matrix``, ``distortion_coefficients`` and
+          ``extrinsic_parameters`` (or ``rvecs`` and ``tvecs``) of the pictures in a folder, in the order of their
+          names.
+
+        Distorted images are straightened on reading, and their masks: the result shows the greatest upright rectangle
+        that is wholly in the image, up to 60° to each side, and its cameras are pinholes. Images of several sizes are
+        brought to the size of most of them, width and height each by its own factor, and their intrinsics with them:
+        nothing is cut off or added, and a warning says it.
+
+        Coverage comes from ``mask_path`` where given, then from ``masks``, then from the image's alpha channel; else
+        the image is itself a mask if it has no colour; else from a folder ``masks`` beside the images. Masks of nothing
+        but 0 and 1, as labels are, count as 0 and 255.
 
         Args:
-            path: the JSON file, or its folder.
+            path: the file, or its folder.
             opaque: take coloured images without alpha or mask as covering the whole frame, rather than refuse them.
             near: of the cameras.
             dtype: torch.float32 or torch.float64.
             allow_outside: let the file name images outside of its folder.
+            images: the folder of the pictures that a COLMAP model or a calibration is of; None: ``images`` beside it,
+                or its own folder.
+            masks: a folder with a mask for each image, of the same name but for the ending.
+            max_size: the longest side in pixels; larger images are made smaller, each pixel the mean of what it covers.
+            colors: False leaves the colours out, and with them three quarters of the memory.
 
         Raises:
-            FileNotFoundError: the file, or an image it names, is missing.
-            ValueError: damaged JSON, no frames, no intrinsics, lens distortion, a camera that is not a pinhole, a
-                matrix that is not rigid, images of different sizes or without coverage.
+            FileNotFoundError: the file, or an image or mask it names, is missing.
+            ValueError: a damaged file, no images, no intrinsics, a kind of camera that is not known, distortion that
+                cannot be undone, a matrix that is not rigid, images without coverage.
         """
-        path = _json_file(pathlib.Path(path))
+        where = "PosedImages.load"
+        path = pathlib.Path(path)
         if dtype not in (torch.float32, torch.float64):
-            raise fail("PosedImages.load", "dtype", "torch.float32 or torch.float64", str(dtype), error=TypeError)
-        with reading("PosedImages.load", path, "JSON"):
-            return cls._read(path, opaque, near, dtype, allow_outside)
-
-    @classmethod
-    def _read(
-        cls, path: pathlib.Path, opaque: bool, near: float, dtype: torch.dtype, allow_outside: bool
-    ) -> "PosedImages":
-        meta = json.loads(path.read_bytes().decode("utf-8-sig"))
-        frames = meta.get("frames") if isinstance(meta, dict) else None
-        if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
-            raise fail("PosedImages.load", "path", "a transforms.json with a list of `frames`", str(path))
-        colors, alphas, names, Ks, matrices = [], [], [], [], []
-        size: tuple[int, int] | None = None
-        for i, frame in enumerate(frames):
-            if not isinstance(frame.get("file_path"), str):
-                raise fail("PosedImages.load", "frames", "given a `file_path` each", f"frame {i} without in {path}")
-            color, alpha = _picture(path, frame, opaque, allow_outside)
-            if size is not None and alpha.shape != size:
-                expected = f"images of one size, {size[0]}×{size[1]} like the first"
-                got = f"{alpha.shape[0]}×{alpha.shape[1]} in {frame['file_path']}"
-                fix = "Resize or crop them, and their intrinsics, first."
-                raise fail("PosedImages.load", "frames", expected, got, fix)
-            size = (alpha.shape[0], alpha.shape[1])
-            colors.append(color)
-            alphas.append(alpha)
-            names.append(_name(frame["file_path"]))
-            Ks.append(_intrinsics({**meta, **frame}, size, f"{path}, frame {i}"))
-            matrices.append(_matrix(frame.get("transform_matrix"), f"{path}, frame {i}"))
-        world = torch.stack(matrices)
-        R = world[:, :3, :3].mT
-        t = -(R @ world[:, :3, 3:])[..., 0]
-        assert size is not None
-        cameras = Camera.from_K(torch.stack(Ks), R, t, image_size=size, near=near).to(dtype=dtype)
-        alpha = torch.stack(alphas)
-        return cls(torch.stack(colors).to(dtype), (alpha * label_scale(alpha)).to(dtype), cameras, names)
+            raise fail(where, "dtype", "torch.float32 or torch.float64", str(dtype), error=TypeError)
+        if max_size is not None:
+            max_size = integer(where, "max_size", max_size, 1)
+        for name, folder in (("images", images), ("masks", masks)):
+            if folder is not None and not os.path.isdir(folder):
+                raise fail(where, name, "a folder that exists", str(folder), error=FileNotFoundError)
+        kind, file = layout(path)
+        with reading(where, file, kind):
+            views = VIEWS[kind](file, None if images is None else pathlib.Path(images), allow_outside)
+            read = read_views(
+                views,
+                opaque=opaque,
+                masks=None if masks is None else pathlib.Path(masks),
+                max_size=max_size,
+                colors=colors,
+                dtype=dtype,
+            )
+            height, width = read.alpha.shape[1:]
+            cameras = Camera.from_K(read.K, read.R, read.t, image_size=(height, width), near=near).to(dtype=dtype)
+            return cls(read.colors, read.alpha, cameras, read.names)
 
 
 def _unit_range(where: str, name: str, value: torch.Tensor) -> None:
@@ -292,146 +296,3 @@ def _unit_range(where: str, name: str, value: torch.Tensor) -> None:
         if low < -1e-3 or high > 1.0 + 1e-3:
             fix = "Divide 8-bit values by 255." if high > 2 else "Clamp them with .clamp(0, 1)."
             raise fail(where, name, "in [0, 1]", f"values from {low:g} to {high:g}", fix)
-
-
-def _json_file(path: pathlib.Path) -> pathlib.Path:
-    """Return the JSON file itself, or the one in the folder."""
-    if os.path.isdir(path):
-        found = (
-            [path / "transforms.json"]
-            if (path / "transforms.json").is_file()
-            else sorted(path.glob("transforms*.json"))
-        )
-        if len(found) != 1:
-            names = ", ".join(file.name for file in found) or "none"
-            expected, got = "a folder with a transforms.json", f"{path} with {names}"
-            fix = "Name the file itself." if found else "Images need their cameras: write them with PosedImages.save."
-            raise fail("PosedImages.load", "path", expected, got, fix, ValueError if found else FileNotFoundError)
-        return found[0]
-    if not os.path.isfile(path):
-        raise fail("PosedImages.load", "path", "a file or folder that exists", str(path), error=FileNotFoundError)
-    return path
-
-
-def _name(file_path: str) -> str:
-    parts = [part for part in pathlib.PurePosixPath(file_path.replace("\\", "/")).parts if part not in ("..", ".", "/")]
-    if parts[0] == "images" and len(parts) > 1:
-        parts = parts[1:]
-    name = "/".join(parts)
-    ending = pathlib.PurePosixPath(name).suffix
-    return name[: -len(ending)] if ending.lower() in _IMAGE_ENDINGS else name
-
-
-def _found(path: pathlib.Path, key: str, name: Any, allow_outside: bool) -> pathlib.Path:
-    """Return the image file that a JSON file names; Blender leaves the ending out, cameras write it in capitals."""
-    where = "PosedImages.load"
-    if not isinstance(name, str):
-        raise fail(where, key, "the name of a file", f"{name!r} in {path}")
-    found = inside(path.parent, name, allow_outside)
-    if found is None:
-        fix = "Pass allow_outside=True to read it all the same."
-        raise fail(where, key, f"in the folder of {path.name}", f"{name[:200]!r} in {path}", fix)
-    if os.path.isfile(found):
-        return found
-    stems = [found.name] + ([found.stem] if found.suffix.lower() in _IMAGE_ENDINGS else [])
-    for stem in stems:
-        for ending in _IMAGE_ENDINGS:
-            for spelt in (ending, ending.upper()):
-                other = found.with_name(stem + spelt)
-                if other.suffix.lower() == (found.suffix.lower() if stem != found.name else ending):
-                    if os.path.isfile(other):
-                        return other
-    return found
-
-
-def _picture(
-    path: pathlib.Path, frame: dict[str, Any], opaque: bool, allow_outside: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the colour (H, W, 3) and the coverage (H, W) of a frame."""
-    where = "PosedImages.load"
-    image = read_image(_found(path, "file_path", frame["file_path"], allow_outside), where)
-    color = image[..., :3] if image.shape[-1] > 1 else image.expand(-1, -1, 3)
-    if frame.get("mask_path") not in (None, ""):
-        mask = read_image(_found(path, "mask_path", frame["mask_path"], allow_outside), where)
-        # A mask may be a cut-out picture, a grey one, or a grey one saved in colour.
-        alpha = mask[..., 3] if mask.shape[-1] == 4 else mask[..., :3].mean(-1)
-        if alpha.shape != color.shape[:2]:
-            expected = f"of the size {color.shape[0]}×{color.shape[1]} of its image"
-            raise fail(where, "mask_path", expected, f"{alpha.shape[0]}×{alpha.shape[1]} in {frame['mask_path']}")
-        return color, alpha
-    if image.shape[-1] == 4:
-        return color, image[..., 3]
-    if image.shape[-1] == 1 or bool((image == image[..., :1]).all()):
-        return color, image[..., 0]
-    if opaque:
-        return color, torch.ones_like(image[..., 0])
-    got = f"colour without either in {frame['file_path']}"
-    fix = "Add masks, or pass opaque=True if the object fills every image."
-    raise fail(where, "frames", "images with an alpha channel or a `mask_path`", got, fix)
-
-
-def _number(lens: dict[str, Any], key: str, file: str) -> float | None:
-    value = lens.get(key)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:  # nor NaN
-        raise fail("PosedImages.load", key, "a finite number", f"{reprlib.repr(value)} in {file}")
-    return float(value)
-
-
-def _intrinsics(lens: dict[str, Any], size: tuple[int, int], file: str) -> torch.Tensor:
-    """Return K (3, 3) in float64 from the keys of a frame and of the file."""
-    where = "PosedImages.load"
-    model = lens.get("camera_model", "PINHOLE")
-    if not isinstance(model, str) or model not in _PINHOLE or lens.get("is_fisheye"):
-        named = "a fisheye" if lens.get("is_fisheye") else repr(model)
-        raise fail(
-            where, "camera_model", f"one of {', '.join(_PINHOLE)}", f"{named} in {file}", "Rectify the images first."
-        )
-    bent = [key for key in _DISTORTION if _number(lens, key, file)]
-    if bent:
-        got = f"{', '.join(str(lens[key]) for key in bent)} in {file}"
-        fix = "Undistort the images first, for example with COLMAP's image_undistorter."
-        raise fail(where, ", ".join(bent), "0, as lens distortion is not modelled", got, fix)
-    height, width = size
-    for key, side in (("w", width), ("h", height)):
-        stated = _number(lens, key, file)
-        if stated is not None and stated != side:
-            fix = "Were the images resized? Scale fl_x, fl_y, cx, cy, w and h too."
-            raise fail(where, key, f"{side}, the size of the images", f"{stated:g} in {file}", fix)
-
-    def focal(length: str, angle: str, side: int) -> float | None:
-        pixels, radians = _number(lens, length, file), _number(lens, angle, file)
-        if pixels is None and radians is not None and 0 < radians < math.pi:
-            pixels = 0.5 * side / math.tan(0.5 * radians)
-        return pixels
-
-    fx, fy = focal("fl_x", "camera_angle_x", width), focal("fl_y", "camera_angle_y", height)
-    fx, fy = fy if fx is None else fx, fx if fy is None else fy
-    if fx is None or fy is None or fx <= 0 or fy <= 0:
-        expected = "a transforms.json with positive `fl_x` (pixels) or `camera_angle_x` (radians, in (0, π))"
-        raise fail(where, "path", expected, f"{file} without")
-    cx, cy = _number(lens, "cx", file), _number(lens, "cy", file)
-    cx, cy = 0.5 * width if cx is None else cx, 0.5 * height if cy is None else cy
-    return torch.tensor([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]], dtype=torch.float64)
-
-
-def _matrix(value: Any, file: str) -> torch.Tensor:
-    """Return the camera-to-world matrix (4, 4) in float64, which must be a rotation and a translation."""
-    where = "PosedImages.load"
-    try:
-        matrix = torch.tensor(value, dtype=torch.float64)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise fail(where, "transform_matrix", "4×4 numbers", f"{reprlib.repr(value)} in {file}") from error
-    if matrix.shape == (3, 4):
-        matrix = torch.cat((matrix, matrix.new_tensor([[0.0, 0.0, 0.0, 1.0]])))
-    if matrix.shape != (4, 4) or not bool(torch.isfinite(matrix).all()):
-        raise fail(where, "transform_matrix", "4×4 finite numbers", f"{reprlib.repr(value)} in {file}")
-    r = matrix[:3, :3]
-    error_size = float((r @ r.mT - torch.eye(3, dtype=torch.float64)).abs().max())
-    last_row = matrix[3].tolist()
-    if error_size > _RIGID or float(torch.linalg.det(r)) < 0 or last_row != [0.0, 0.0, 0.0, 1.0]:
-        got = f"{file}: R Rᵀ off by {error_size:.3g}, determinant {float(torch.linalg.det(r)):.3g}, last row {last_row}"
-        fix = "Divide scales out, and mirror left-handed poses together with their images."
-        raise fail(where, "transform_matrix", "rigid: a rotation (determinant +1) and a translation", got, fix)
-    return matrix

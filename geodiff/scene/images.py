@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read and write single images as tensors of numbers in [0, 1]."""
 
+import contextlib
 import logging
 import os
 import pathlib
 import warnings
+from collections.abc import Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -164,22 +166,46 @@ def _turned(array: np.ndarray, turn: int) -> np.ndarray:
     return array
 
 
+def image_size(path: pathlib.Path, where: str) -> tuple[int, int]:
+    """Return (H, W) of what `read_image` returns, from the file's heading alone where Pillow can tell it."""
+    if os.path.isfile(path):
+        with reading(where, str(path), what="image", fix="Is the file damaged?"), path.open("rb") as file:
+            if not file.read(16).startswith(_BY_IMAGEIO):
+                file.seek(0)
+                with warnings.catch_warnings(), contextlib.suppress(UnidentifiedImageError):
+                    warnings.simplefilter("ignore")
+                    with Image.open(file) as opened:
+                        turned = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+                        return (opened.width, opened.height) if turned else (opened.height, opened.width)
+    image = read_image(path, where)
+    return image.shape[0], image.shape[1]
+
+
 def label_scale(masks: torch.Tensor) -> torch.Tensor:
-    """Return what masks (..., H, W) are multiplied with, (..., 1, 1): more than 1 for those of the labels 0 and 1.
+    """Return what masks (..., H, W) are multiplied with, (..., 1, 1): see `scale_of_labels`."""
+    if masks.numel() == 0:
+        return masks.new_ones(())
+    soft = ((masks > 0) & (masks < 1)).flatten(-2).any(-1)
+    return scale_of_labels(masks.amax((-2, -1), keepdim=True), soft.reshape(-1).tolist())
+
+
+def scale_of_labels(most: torch.Tensor, soft: Sequence[bool]) -> torch.Tensor:
+    """Return what masks are multiplied with: more than 1 for those of the labels 0 and 1.
 
     Of 8 or 16 bits these are read as 1/255 or 1/65535. Of several masks all are looked at, since a soft one may show
     very little: where others are soft, one of 0 and 1 stays as it is, and a warning says so.
+
+    Args:
+        most: (..., 1, 1) the greatest number of each mask.
+        soft: whether each has one between 0 and 1.
     """
-    if masks.numel() == 0:
-        return masks.new_ones(())
-    most = masks.amax((-2, -1), keepdim=True)
     scale = torch.ones_like(most)
     for n in (255.0, 65535.0):
         scale[(most * n - 1.0).abs() < 1e-3] = n
-    labels = scale > 1
-    if bool(labels.any()) and bool(((masks > 0) & (masks < 1) & ~labels).any()):
+    labels = (scale > 1).reshape(-1).tolist()
+    if any(labels) and any(some and not label for some, label in zip(soft, labels, strict=True)):
         warn(
-            f"PosedImages.load: {int(labels.sum())} of {scale.numel()} masks hold only 0 and 1, among soft ones: "
+            f"PosedImages.load: {sum(labels)} of {len(labels)} masks hold only 0 and 1, among soft ones: "
             "taken for almost empty. Where they are labels, multiply them by 255."
         )
         return torch.ones_like(scale)

@@ -272,13 +272,15 @@ MIRROR = np.diag([1.0, 1, -1, 1])
         ({"camera_angle_x": 4.0}, r"positive `fl_x` \(pixels\) or `camera_angle_x`"),
         ({"fl_x": -3.0}, r"positive `fl_x`"),
         ({"fl_x": "wide"}, r"`fl_x` must be a finite number; got 'wide' in .*frame 0"),
+        ({"k4": 0.1, "k6": -0.01}, r"`k4, k6` must be 0, where k1, .* no fisheye; got 0.1, -0.01 in .*frame 0.*Undist"),
+        ({"is_fisheye": True, "p2": 0.1}, r"`p2` must be 0, where k1, k2, k3, k4 are the coefficients of a fisheye"),
+        ({"k1": "much"}, r"`k1` must be a finite number; got 'much' in .*frame 0"),
         (
-            {"k1": 0.1, "p2": -0.01},
-            r"`k1, p2` must be 0, as lens distortion is not modelled; got 0.1, -0.01.*Undistort",
+            {"k1": -40.0, "k2": -1e4},
+            r"`path` must be of distortion that can be undone; got coefficients -40, -10000, .*0",
         ),
-        ({"camera_model": "OPENCV_FISHEYE"}, r"`camera_model` must be one of PINHOLE.*got 'OPENCV_FISHEYE'"),
-        ({"camera_model": "ORTHOGRAPHIC"}, r"`camera_model` must be one of PINHOLE"),
-        ({"is_fisheye": True}, r"`camera_model` must be .*got a fisheye in"),
+        ({"camera_model": "ORTHOGRAPHIC"}, r"`camera_model` must be one of PINHOLE.*got 'ORTHOGRAPHIC' in .*frame 0"),
+        ({"is_equirectangular": True}, r"`camera_model` must be .*got is_equirectangular in"),
         ({"w": 16, "h": 12}, r"`w` must be 8, the size of the images; got 16 in.*Were the images resized"),
         ({"frames": []}, r"a transforms.json with a list of `frames`"),
         ({"frames": None}, r"a transforms.json with a list of `frames`"),
@@ -300,7 +302,9 @@ def test_bad_transforms(tmp_path: pathlib.Path, changes: dict, message: str) -> 
 def test_missing_and_damaged_files(tmp_path: pathlib.Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"`path` must be a file or folder that exists"):
         gd.PosedImages.load(tmp_path / "gone")
-    with pytest.raises(FileNotFoundError, match=r"`path` must be a folder with a transforms.json; got .* with none"):
+    with pytest.raises(
+        FileNotFoundError, match=r"`path` must be a folder with a transforms.json, a COLMAP.* with none"
+    ):
         gd.PosedImages.load(tmp_path)
     for name in ("transforms_train.json", "transforms_test.json"):
         (tmp_path / name).write_text("{}")
@@ -324,11 +328,18 @@ def test_missing_and_damaged_files(tmp_path: pathlib.Path) -> None:
 def test_images_of_different_sizes(tmp_path: pathlib.Path) -> None:
     path = some(2).save(tmp_path)
     write_image(tmp_path / "images" / "001.png", torch.rand(5, 8, 4))
-    with pytest.raises(ValueError, match=r"images of one size, 6×8 like the first; got 5×8 in images/001.png"):
+    with pytest.raises(ValueError, match=r"`h` must be 5, the size of the images; got 6 in .*frame 1.*resized"):
         gd.PosedImages.load(path)
+    meta = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in meta.items() if key not in "wh"}))
+    with pytest.warns(UserWarning, match=r"images of 2 sizes \(.*\): brought to 6×8, their cameras with them"):
+        posed = gd.PosedImages.load(path)
+    assert posed.image_size == (6, 8)
     write_image(tmp_path / "mask.png", torch.rand(5, 8, 1))
     write(tmp_path, frame={"mask_path": "mask.png"})
-    with pytest.raises(ValueError, match=r"`mask_path` must be of the size 6×8 of its image; got 5×8 in mask.png"):
+    with pytest.raises(
+        ValueError, match=r"`mask_path` must be of the size 6×8 of its image a.png; got 5×8 in .*mask.png"
+    ):
         gd.PosedImages.load(path)
 
 

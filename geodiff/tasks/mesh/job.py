@@ -28,6 +28,7 @@ from geodiff.tasks.mesh.settings import FitMeshSettings
 from geodiff.tasks.mesh.start import FAR, check_seen, object_frame, posed_images, split, start_mesh
 from geodiff.tasks.overlap import hard_iou
 from geodiff.tasks.progress import Callback, Progress, as_callback
+from geodiff.tasks.turns import summed_by_turns, turns
 from geodiff.validation import fail
 
 _WHERE = "fit_mesh"
@@ -58,7 +59,8 @@ def fit_mesh(
     views is measured; the mesh of the best is the result. The held-out views have no part in it.
 
     Args:
-        images: `PosedImages`, the path of a ``transforms.json`` or its folder, or coverage (B, H, W) in [0, 1].
+        images: `PosedImages`; the path of what `PosedImages.load` reads, a ``transforms.json``, a COLMAP model or an
+            OpenCV calibration, or its folder; or coverage (B, H, W) in [0, 1].
         cameras: the B cameras that go with a tensor of coverage.
         template: ``"sphere"``, an icosphere where the silhouettes point to; a mesh (V, 3), used as it is; or its file.
         settings: a `FitMeshSettings`, or a dictionary of its fields; left out, the defaults.
@@ -94,13 +96,14 @@ def fit_mesh(
         raise fail(
             _WHERE, "images", "of something: coverage of ½ or more in a view to be fitted", "empty ones", "Invert them?"
         )
+    masks = PosedImages(None, posed.alpha, posed.cameras, posed.names)  # parts of it are copies
     centre, unit = object_frame(posed)
     start = start_mesh(template, settings, posed, centre)
-    check_seen(start, posed[train], centre, unit, template, settings)
+    check_seen(start, masks[train], centre, unit, template, settings)
     told = as_callback(_WHERE, callback)
     # After all other checks, but before the work.
     with output_folder(_WHERE, output) as folder:
-        job = _Job(start, posed, train, unit, settings, folder)
+        job = _Job(start, masks, train, unit, settings, folder)
         job.resume(resume)
         job.run(told, progress)
         mesh = job.best_mesh()
@@ -211,7 +214,12 @@ class _Job:
             self.snapshot_steps.append(step)
         views, scale = self._views(step), settings.scale_at(step)
         render = Renderer(views.image_size, settings.distribution, scale, settings.tconorm)
-        silhouette = losses.iou(render(mesh, views.cameras).alpha.clamp(0, 1), views.alpha)
+
+        def share(mesh: Mesh, some: PosedImages) -> torch.Tensor:
+            alpha = render(mesh, some.cameras).alpha.clamp(0, 1)
+            return losses.iou(alpha, some.alpha) * (len(some) / len(views))
+
+        silhouette = summed_by_turns(share, mesh, views, turns(len(views), views.image_size))
         # On a smooth surface the sum of the Laplacian falls with the square of the edges' length, as 1 / V; the sum of
         # the flatness is that of creases, which are as sharp between small faces.
         laplacian = losses.laplacian(mesh, reduction="sum") * self.density / self.unit**2

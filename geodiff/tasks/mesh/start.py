@@ -13,6 +13,7 @@ from geodiff.scene.files import PosedImages
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.primitives import icosphere
 from geodiff.tasks.mesh.settings import FitMeshSettings
+from geodiff.tasks.turns import turns
 from geodiff.validation import as_tensor, fail, nearest
 
 _WHERE = "fit_mesh"
@@ -58,13 +59,15 @@ def split(count: int, every: int) -> tuple[list[int], list[int]]:
 def object_frame(posed: PosedImages) -> tuple[torch.Tensor, float]:
     """Return where the silhouettes point to, (3,), and the world length of one NDC unit there."""
     cameras = posed.cameras.detach().to(dtype=torch.float64)
-    weight = posed.alpha.double().sum((-2, -1))
+    weight = _areas(posed)
     seen = (weight > 0).nonzero()[:, 0]
-    cameras, alpha, weight = cameras[seen], posed.alpha[seen].double(), weight[seen]
+    cameras, weight = cameras[seen], weight[seen]
     height, width = posed.image_size
     s = 2.0 / min(height, width)
-    x = (alpha.sum(-2) @ torch.arange(width).double() + 0.5 * weight) / weight
-    y = (alpha.sum(-1) @ torch.arange(height).double() + 0.5 * weight) / weight
+    columns, rows = torch.arange(width).double(), torch.arange(height).double()
+    parts = (posed.alpha[seen[part]].double() for part in turns(len(seen), posed.image_size))
+    moments = [(alpha.sum(-2) @ columns, alpha.sum(-1) @ rows) for alpha in parts]
+    x, y = ((torch.cat(moment) + 0.5 * weight) / weight for moment in zip(*moments, strict=True))
     at = torch.stack(((x - 0.5 * width) * s, (0.5 * height - y) * s), dim=-1)
     near, far = (cameras.unproject(torch.cat((at, torch.full_like(x, d)[:, None]), -1)[:, None])[:, 0] for d in (1, 2))
     direction = torch.nn.functional.normalize(far - near, dim=-1)
@@ -75,6 +78,12 @@ def object_frame(posed: PosedImages) -> tuple[torch.Tensor, float]:
     w = cameras.to_clip(centre[None])[:, 0, 3].clamp_min(cameras.near)
     unit = float((w / cameras.focal.mean(-1)).mean())
     return centre, unit
+
+
+def _areas(posed: PosedImages) -> torch.Tensor:
+    """Return the pixels that each silhouette covers, (B,), float64."""
+    parts = turns(len(posed), posed.image_size)
+    return torch.cat([posed.alpha[part].double().sum((-2, -1)) for part in parts])
 
 
 def check_seen(
@@ -127,7 +136,7 @@ def start_mesh(template: Any, settings: FitMeshSettings, posed: PosedImages, cen
         # A ball of radius r at depth w has the image area π (f r / w)².
         cameras = posed.cameras.detach().to(dtype=torch.float64)
         w = cameras.to_clip(centre[None])[:, 0, 3].clamp_min(cameras.near)
-        area = float(posed.alpha.double().sum((-2, -1)).mean()) * (2.0 / min(posed.image_size)) ** 2
+        area = float(_areas(posed).mean()) * (2.0 / min(posed.image_size)) ** 2
         radius = math.sqrt(area / (math.pi * float((cameras.focal.mean(-1) / w).square().mean())))
     ball = icosphere(settings.subdivisions, radius, dtype=dtype)
     return ball.translated(centre.to(dtype))
