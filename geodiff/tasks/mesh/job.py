@@ -21,17 +21,18 @@ from geodiff.scene.mesh import Mesh
 from geodiff.tasks.checkpoint import FINITE, Checkpoint, Like, Many, Number, fingerprint
 from geodiff.tasks.lock import output_folder
 from geodiff.tasks.mesh import outputs
+from geodiff.tasks.mesh.hull import hull_of
 from geodiff.tasks.mesh.large_steps import AdamUniform, LaplacianPreconditioner
 from geodiff.tasks.mesh.result import FitMeshResult
 from geodiff.tasks.mesh.settings import FitMeshSettings
-from geodiff.tasks.mesh.start import FAR, check_seen, object_frame, posed_images, split, start_mesh
+from geodiff.tasks.mesh.start import FAR, check_seen, is_hull, object_frame, posed_images, split, start_mesh
 from geodiff.tasks.overlap import hard_iou
 from geodiff.tasks.progress import Callback, Progress, as_callback
 from geodiff.validation import fail
 
 _WHERE = "fit_mesh"
 _VERTICES = 642  # of the default template, for which the weights and λ are written
-_KEPT = ("best", "best_iou", "best_step", "history", "snapshots", "snapshot_steps", "seconds")  # in a checkpoint
+_KEPT = ("best", "best_score", "best_iou", "best_step", "history", "snapshots", "snapshot_steps", "seconds")  # in a checkpoint
 _SNAPSHOTS = 36  # of the vertices on the way, for the animation
 
 
@@ -40,7 +41,7 @@ def fit_mesh(
     images: PosedImages | torch.Tensor | str | os.PathLike[str],
     cameras: Camera | None = None,
     *,
-    template: str | os.PathLike[str] | Mesh = "sphere",
+    template: str | os.PathLike[str] | Mesh = "hull",
     settings: FitMeshSettings | Mapping[str, Any] | None = None,
     output: str | os.PathLike[str] | None = None,
     resume: bool = True,
@@ -88,13 +89,17 @@ def fit_mesh(
     """
     settings = FitMeshSettings.of(settings, changes)
     posed = posed_images(images, cameras)
+    settings = settings.completed("hull" if is_hull(template) else "other", min(posed.image_size))
     train, held_out = split(len(posed), settings.hold_out)
     if not bool((posed.alpha[train] >= 0.5).any()):
         raise fail(
             _WHERE, "images", "of something: coverage of ½ or more in a view to be fitted", "empty ones", "Invert them?"
         )
     centre, unit = object_frame(posed)
-    start = start_mesh(template, settings, posed, centre)
+    if is_hull(template):
+        start = hull_of(posed[train], settings.resolution, None, _WHERE)
+    else:
+        start = start_mesh(template, settings, posed, centre)
     check_seen(start, posed[train], centre, unit, template, settings)
     told = as_callback(_WHERE, callback)
     # After all other checks, but before the work.
@@ -161,7 +166,8 @@ class _Job:
             self.optimizer = torch.optim.Adam([self.latent], lr=lr, betas=settings.betas, eps=eps)
         self.step = 0
         self.seconds = 0.0
-        self.best_iou, self.best_step, self.best = -1.0, 0, template.vertices.detach().clone()
+        self.best_score, self.best_iou, self.best_step = -math.inf, 0.0, 0
+        self.best = template.vertices.detach().clone()
         self.history: list[dict[str, Any]] = []
         self.snapshots: list[torch.Tensor] = []
         self.snapshot_steps: list[int] = []
@@ -196,7 +202,9 @@ class _Job:
                 bar.set_postfix(loss=f"{record['loss']:.4f}", IoU=f"{self.best_iou:.4f}", refresh=False)
                 bar.update()
             with torch.no_grad():
-                self._measure(self.vertices(), settings.steps)
+                vertices = self.vertices()
+                silhouette = self._silhouette(self.template.with_vertices(vertices), settings.steps - 1)
+                self._measure(vertices, settings.steps, float(silhouette))
             bar.set_postfix(loss=f"{self.history[-1]['loss']:.4f}", IoU=f"{self.best_iou:.4f}")
 
     def _advance(self) -> tuple[dict[str, Any], Mesh]:
@@ -204,13 +212,11 @@ class _Job:
         settings, step = self.settings, self.step
         vertices = self.vertices()
         mesh = self.template.with_vertices(vertices)
-        iou = self._measure(vertices, step) if step % settings.evaluate_every == 0 else None
         if step % math.ceil(settings.steps / _SNAPSHOTS) == 0:
             self.snapshots.append(vertices.detach().clone())
             self.snapshot_steps.append(step)
-        views, scale = self._views(step), settings.scale_at(step)
-        render = Renderer(views.image_size, settings.distribution, scale, settings.tconorm)
-        silhouette = losses.iou(render(mesh, views.cameras).alpha.clamp(0, 1), views.alpha)
+        silhouette = self._silhouette(mesh, step)
+        iou = self._measure(vertices, step, float(silhouette.detach())) if step % settings.evaluate_every == 0 else None
         # On a smooth surface the sum of the Laplacian falls with the square of the edges' length, as 1 / V; the sum of
         # the flatness is that of creases, which are as sharp between small faces.
         laplacian = losses.laplacian(mesh, reduction="sum") * self.density / self.unit**2
@@ -231,7 +237,7 @@ class _Job:
             "iou_loss": float(silhouette.detach()),
             "laplacian": float(laplacian.detach()),
             "flatness": float(flatness.detach()),
-            "scale": scale,
+            "scale": settings.scale_at(step),
             "iou": iou,
         }
         if not math.isfinite(record["loss"]):
@@ -240,10 +246,27 @@ class _Job:
         self.step += 1
         return record, mesh.detach()
 
-    def _measure(self, vertices: torch.Tensor, step: int) -> float:
+    def _silhouette(self, mesh: Mesh, step: int) -> torch.Tensor:
+        """Return the loss of the silhouettes in the views of a step."""
+        settings, views = self.settings, self._views(step)
+        size = tuple(settings.samples * pixels for pixels in views.image_size)
+        render = Renderer(
+            (size[0], size[1]), settings.distribution, settings.scale_at(step), settings.tconorm, settings.coverage
+        )
+        alpha = render(mesh, views.cameras).alpha
+        if settings.samples > 1:
+            alpha = torch.nn.functional.avg_pool2d(alpha[:, None], settings.samples)[:, 0]
+        if settings.loss == "iou":
+            return losses.iou(alpha.clamp(0, 1), views.alpha)
+        return (alpha - views.alpha).square().sum() / views.alpha.sum().clamp_min(1.0)
+
+    def _measure(self, vertices: torch.Tensor, step: int, silhouette: float) -> float:
         iou = hard_iou(self.template.with_vertices(vertices.detach()), self.views.cameras, self.views.alpha)
-        if iou > self.best_iou:
-            self.best_iou, self.best_step, self.best = iou, step, vertices.detach().clone()
+        # Pixels that a hull's surface crosses may be counted by chance: there, the smooth loss says what is better.
+        score = iou if self.settings.loss == "iou" else -silhouette
+        if score > self.best_score:
+            self.best_score, self.best_iou, self.best_step = score, iou, step
+            self.best = vertices.detach().clone()
         return iou
 
     def _views(self, step: int) -> PosedImages:
@@ -279,6 +302,7 @@ class _Job:
             if self.template.num_faces
             else {},
             "best": vertices,
+            "best_score": FINITE,
             "best_iou": Number(0.0, 1.0),
             "best_step": steps,
             "history": Many({**record, "step": steps, "iou": Number(0.0, 1.0, none=True)}),
