@@ -6,6 +6,7 @@ import sys
 from geodiff.tasks.atlas.job import fit_atlas
 from geodiff.tasks.atlas.result import FitAtlasResult
 from geodiff.tasks.atlas.settings import FitAtlasSettings
+from geodiff.tasks.mesh.hull import visual_hull
 from geodiff.tasks.mesh.job import fit_mesh
 from geodiff.tasks.mesh.result import FitMeshResult
 from geodiff.tasks.mesh.settings import FitMeshSettings
@@ -42,6 +43,7 @@ __all__ = [
     "render_views",
     "sweep",
     "view",
+    "visual_hull",
 ]
 
 # The modules that documentation named before each task had a folder are found under those names, too.
