@@ -32,8 +32,8 @@ _FROM_AFAR = {
     "loss": "iou",
 }
 _FROM_HULL = {
-    "steps": 16,
-    "lr": 0.01,
+    "steps": 10,
+    "lr": 0.02,
     "lr_decay": 0.1,
     "laplacian": 0.002,
     "flatness": 0.0,
@@ -41,7 +41,7 @@ _FROM_HULL = {
     "samples": 2,
     "loss": "squared",
 }
-_HULL_SCALE = 0.08  # pixels
+_HULL_SCALE = 0.1  # pixels
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ class FitMeshSettings(DescentSettings):
     other values for ``template="hull"`` than for a sphere or a mesh of one's own. `completed` says which.
 
     Attributes:
-        steps: how many gradient steps, ≥ 1; None: 16 from the hull, else 100.
+        steps: how many gradient steps, ≥ 1; None: 10 from the hull, else 100.
         optimizer: ``"large_steps"``, Laplacian-preconditioned, or ``"adam"``, on the vertices themselves. The former
             steps in ``u = (I + λL) v`` (Nicolet, Jacobson and Jakob 2021).
-        lr: step length at the first step, in units of the picture, > 0; None: 0.01 from the hull, else 0.18.
+        lr: step length at the first step, in units of the picture, > 0; None: 0.02 from the hull, else 0.18.
         lr_decay: what is left of the step length at the last step, in (0, 1], geometric in between; None: 0.1 from the
             hull, else 0.3.
         betas: decay of the optimiser's first and second moments, each in [0, 1).
@@ -67,7 +67,7 @@ class FitMeshSettings(DescentSettings):
             Unused by ``"adam"``.
         distribution: the soft edge, such as logistic or 'gamma(0.5).reversed'. An object or a name of `geodiff.soft`.
         tconorm: how faces are joined, such as probabilistic or 'yager(2)'. An object or a name of `geodiff.soft`.
-        scale: τ at the first and at the last step, geometric in between; None: 0.08 pixels from the hull, else 0.01
+        scale: τ at the first and at the last step, geometric in between; None: 0.1 pixels from the hull, else 0.01
             0.001. Soft edges first, to be drawn from afar, hard ones last, to be exact. In NDC (NDC² for a squared
             distribution).
         coverage: "faces", "edges" or "contour", as of `Renderer`; None: contour from the hull, else faces.
