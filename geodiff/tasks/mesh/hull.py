@@ -5,6 +5,9 @@ import math
 import os
 from typing import Any
 
+import numpy as np
+import scipy.sparse
+import scipy.sparse.csgraph
 import torch
 
 from geodiff.modes import outside_autocast
@@ -23,6 +26,8 @@ _START = 1.5  # half the cube that is carved, in the silhouettes' largest half
 _CELL = 0.6  # of a pixel at the object
 _MOST = 160  # cells along the longest side, unless told
 _LARGEST = 1024
+_PARTS = 64  # the largest, that are looked at
+_NEEDED = 2  # pixels, of all views, that no other part covers
 _SLACK = (0.25, 0.1)  # pixels, of masks that are 0 or 1 and of anti-aliased ones
 
 
@@ -154,15 +159,8 @@ def without_phantoms(mesh: Mesh, posed: PosedImages) -> Mesh:
     return Mesh(mesh.vertices[used], number_)
 
 
-_PARTS = 64  # looked at
-_NEEDED = 2  # pixels, of all views
-
-
 def parts(mesh: Mesh) -> torch.Tensor:
     """Number the connected parts of a mesh: (V,), from 0, in the order of their first vertices."""
-    import numpy as np
-    import scipy.sparse
-
     edges = mesh.edges.numpy()
     graph = scipy.sparse.coo_matrix((np.ones(len(edges)), edges.T), shape=(mesh.num_vertices,) * 2)
     _, label = scipy.sparse.csgraph.connected_components(graph, directed=False)

@@ -52,15 +52,18 @@ def fit_mesh(
 ) -> FitMeshResult:
     """Recover a mesh from images of its silhouette by gradient descent through the soft renderer.
 
-    Minimises ``mean_b iou(alpha_b, target_b) + w_l·V/642·laplacian/unit² + w_f·flatness`` over the V vertices of a
-    template, which move freely; its faces stay (Liu et al., "Soft Rasterizer", 2019; Petersen et
-    al., "GenDR", 2022). The scale τ of the soft edges falls on the way. Every few steps the hard IoU in the training
-    views is measured; the mesh of the best is the result. The held-out views have no part in it.
+    It starts from the visual hull of the images, which has their holes and parts and is the same on every machine, and
+    minimises ``silhouettes + w_l·V/642·laplacian/unit² + w_f·flatness`` over the V vertices, which move freely; the
+    faces stay (Liu et al., "Soft Rasterizer", 2019; Petersen et al., "GenDR", 2022). From another template, silhouettes
+    are compared by their soft IoU, and the scale τ of the soft edges falls on the way. Every few steps the hard IoU in
+    the training views is measured; the mesh of the best (of the least silhouette loss, if that is ``"squared"``) is the
+    result. The held-out views have no part in it.
 
     Args:
         images: `PosedImages`, the path of a ``transforms.json`` or its folder, or coverage (B, H, W) in [0, 1].
         cameras: the B cameras that go with a tensor of coverage.
-        template: ``"sphere"``, an icosphere where the silhouettes point to; a mesh (V, 3), used as it is; or its file.
+        template: ``"hull"``, the visual hull; ``"sphere"``, an icosphere where the silhouettes point to; a mesh (V, 3),
+            used as it is; or its file. What settings leave open is filled in for it: see `FitMeshSettings`.
         settings: a `FitMeshSettings`, or a dictionary of its fields; left out, the defaults.
         output: a folder, made where missing, for the mesh, pictures, ``metrics.json`` and the checkpoint.
         resume: go on from the checkpoint in ``output``, if there is one, to bitwise the same result as without the
@@ -74,17 +77,20 @@ def fit_mesh(
         A `FitMeshResult`.
 
     Raises:
-        TypeError, ValueError: as each argument's check says; images without any coverage; a checkpoint that is damaged
-            or of another job.
+        TypeError, ValueError: as each argument's check says; images without any coverage, or silhouettes that no object
+            has; a checkpoint that is damaged or of another job.
         OSError: ``output`` cannot be written to, or the disk is full; ValueError: another process writes there.
         RuntimeError: data on a GPU, which this release does not use yet.
+
+    Warns:
+        UserWarning: as `visual_hull` does, of views that contradict each other and of what stays unknown.
 
     Example:
         >>> import torch, geodiff as gd
         >>> cameras = gd.Camera.orbit(2.732, 30, torch.arange(0, 360, 45), fov_deg=30)
         >>> target = gd.rasterize(gd.box(0.6), cameras, 32).mask.float()
-        >>> fit = fit_mesh(target, cameras, steps=20, subdivisions=2, hold_out=0, progress=False)
-        >>> fit.iou_train > 0.8
+        >>> fit = fit_mesh(target, cameras, hold_out=0, progress=False)
+        >>> fit.iou_train > 0.95
         True
     """
     settings = FitMeshSettings.of(settings, changes)

@@ -83,7 +83,7 @@ class FitMeshSettings(DescentSettings):
             parts of a sphere inside out.
         flatness_decay: what is left of that weight at the last step, in (0, 1], geometric in between.
         views_per_step: how many views each step looks at, drawn at random by ``seed``; None: all of them.
-        resolution: of the template ``"hull"``, cells along its longest side; None: two a pixel, and at most 160.
+        resolution: of the template ``"hull"``, cells along its longest side; None: five for three pixels, at most 160.
         hold_out: every n-th view is kept out of the fit and used to measure it; 0: none.
         evaluate_every: steps between measurements of the hard IoU; the best mesh so measured is the result.
         subdivisions: of the template ``"sphere"``, an icosphere of 10·4ⁿ + 2 vertices.
@@ -122,9 +122,9 @@ class FitMeshSettings(DescentSettings):
     flatness: float = None  # type: ignore[assignment]
     flatness_decay: float = 0.1
     views_per_step: int | None = None
+    resolution: int | None = None
     hold_out: int = 6
     evaluate_every: int = 5
-    resolution: int | None = None
     subdivisions: int = 3
     init_radius: float | None = None
     formats: str | Sequence[str] = ("obj",)
