@@ -12,6 +12,7 @@ from geodiff.validation import fail, warn
 
 _CELLS = 48  # a side of the grid on which views are left out
 _BAD = 0.15  # of a silhouette: what the hull leaves uncovered of it, beyond noise
+_LOST = 0.5  # of a silhouette: a hull that leaves that much uncovered is no start
 _HELPS = 0.5  # what is left of that without the view to blame
 _SIDES = (("−x", "−y", "−z"), ("+x", "+y", "+z"))
 
@@ -55,7 +56,7 @@ def contradiction(
     One wrong camera or inverted mask carves away what all others show. Without that view their hull covers them.
 
     Raises:
-        ValueError: the hull is empty, and would not be without one view.
+        ValueError: the hull covers less than half of the silhouettes, and most of them without one view.
     """
     target = posed.alpha >= 0.5
     area = target.sum((-2, -1))
@@ -77,7 +78,7 @@ def contradiction(
     name = _names(posed, [best])
     found = f"{100 * float(missing.mean()):.0f} % of the other silhouettes uncovered, {100 * float(left[best]):.0f} % without it"
     fix = "Is its mask inverted, or its camera that of another image? Leave it out, or mend it."
-    if empty:
+    if float(missing.mean()) > _LOST:
         raise fail(where, "images", "silhouettes of one object", f"{name} against all others: with it, {found}", fix)
     warn(f"{where}: {name} contradicts the other views: with it, the hull leaves {found}. {fix}")
 

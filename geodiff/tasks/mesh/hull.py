@@ -27,7 +27,7 @@ _CELL = 0.6  # of a pixel at the object
 _MOST = 160  # cells along the longest side, unless told
 _LARGEST = 1024
 _PARTS = 64  # the largest, that are looked at
-_NEEDED = 2  # pixels, of all views, that no other part covers
+_NEEDED = 0.02  # of a part's pixels in all views, that no other part covers
 _SLACK = (0.25, 0.1)  # pixels, of masks that are 0 or 1 and of anti-aliased ones
 
 
@@ -149,7 +149,8 @@ def without_phantoms(mesh: Mesh, posed: PosedImages) -> Mesh:
     cover = torch.stack([mask.to(torch.int16) for mask in masks.values()]).sum(0)
     target = posed.alpha >= 0.5
     for part in order[:-1]:
-        if int((masks[part] & target & (cover == 1)).sum()) < _NEEDED:
+        alone = int((masks[part] & target & (cover == 1)).sum())
+        if alone <= _NEEDED * int(masks[part].sum()):
             kept[part] = False
             cover -= masks[part].to(cover.dtype)
     if bool(kept.all()):

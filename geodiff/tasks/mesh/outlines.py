@@ -32,15 +32,14 @@ def outline_distance(alpha: torch.Tensor) -> torch.Tensor:
     if inside.all() or not inside.any():
         return torch.full_like(alpha, FAR if inside.all() else -FAR)
     far = scipy.ndimage.distance_transform_edt(inside) + scipy.ndimage.distance_transform_edt(~inside) - 0.5
-    near = np.nonzero(far < _BAND)
-    far[near] = _to_pieces(np.stack(near, 1).astype(float), _pieces(values))
+    near, pieces = np.nonzero(far < _BAND), _pieces(values)
+    if len(pieces):  # an image of one row or column has no squares of pixels
+        far[near] = _to_pieces(np.stack(near, 1).astype(float), pieces)
     return torch.from_numpy(np.where(inside, far, -far)).to(alpha.dtype)
 
 
 def _to_pieces(points: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Return the distances of points (N, 2) to the nearest of straight pieces (M, 2, 2), none much longer than 1."""
-    if not len(ends):  # an image of one row or column has no squares of pixels
-        return np.full(len(points), 0.5)
     tree = scipy.spatial.cKDTree(ends.mean(1))
     _, row = tree.query(points, k=range(1, min(_NEAREST, len(ends)) + 1))
     first, along = ends[row, 0], ends[row, 1] - ends[row, 0]
