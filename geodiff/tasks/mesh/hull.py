@@ -24,7 +24,7 @@ from geodiff.validation import fail, integer, number
 _WHERE = "visual_hull"
 _START = 1.5  # half the cube that is carved, in the silhouettes' largest half
 _CELL = 0.6  # of a pixel at the object
-_MOST = 160  # cells along the longest side, unless told
+_MOST = 112  # cells along the longest side, unless told
 _LARGEST = 1024
 _PARTS = 64  # the largest, that are looked at
 _NEEDED = 0.02  # of a part's pixels in all views, that no other part covers
@@ -54,7 +54,7 @@ def visual_hull(
     Args:
         images: `PosedImages`, the path of a ``transforms.json`` or its folder, or coverage (B, H, W) in [0, 1].
         cameras: the B cameras that go with a tensor of coverage.
-        resolution: cells of the grid along the longest side, in [4, 1024]; None: five for three pixels, at most 160.
+        resolution: cells of the grid along the longest side, in [4, 1024]; None: five for three pixels, at most 112.
         slack: how far out of a silhouette a point may be, in pixels. Outlines are uncertain, and the least of many
             errs inwards; None: 0.1 for anti-aliased masks, 0.25 where coverage is 0 or 1.
 

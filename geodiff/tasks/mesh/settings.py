@@ -33,7 +33,6 @@ _FROM_AFAR = {
 }
 _FROM_HULL = {
     "steps": 10,
-    "lr": 0.02,
     "lr_decay": 0.1,
     "laplacian": 0.002,
     "flatness": 0.0,
@@ -41,7 +40,7 @@ _FROM_HULL = {
     "samples": 2,
     "loss": "squared",
 }
-_HULL_SCALE = 0.1  # pixels
+_HULL_SCALE, _HULL_LR = 0.1, 0.6  # pixels
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class FitMeshSettings(DescentSettings):
         steps: how many gradient steps, ≥ 1; None: 10 from the hull, else 100.
         optimizer: ``"large_steps"``, Laplacian-preconditioned, or ``"adam"``, on the vertices themselves. The former
             steps in ``u = (I + λL) v`` (Nicolet, Jacobson and Jakob 2021).
-        lr: step length at the first step, in units of the picture, > 0; None: 0.02 from the hull, else 0.18.
+        lr: step length at the first step, in units of the picture, > 0; None: 0.6 pixels from the hull, else 0.18.
         lr_decay: what is left of the step length at the last step, in (0, 1], geometric in between; None: 0.1 from the
             hull, else 0.3.
         betas: decay of the optimiser's first and second moments, each in [0, 1).
@@ -83,7 +82,7 @@ class FitMeshSettings(DescentSettings):
             parts of a sphere inside out.
         flatness_decay: what is left of that weight at the last step, in (0, 1], geometric in between.
         views_per_step: how many views each step looks at, drawn at random by ``seed``; None: all of them.
-        resolution: of the template ``"hull"``, cells along its longest side; None: five for three pixels, at most 160.
+        resolution: of the template ``"hull"``, cells along its longest side; None: five for three pixels, at most 112.
         hold_out: every n-th view is kept out of the fit and used to measure it; 0: none.
         evaluate_every: steps between measurements of the hard IoU; the best mesh so measured is the result.
         subdivisions: of the template ``"sphere"``, an icosphere of 10·4ⁿ + 2 vertices.
@@ -174,7 +173,8 @@ class FitMeshSettings(DescentSettings):
         """
         values: dict[str, Any] = dict(_FROM_AFAR)
         if template == "hull":
-            values |= {**_FROM_HULL, "scale": (_HULL_SCALE * 2 / size,) * 2}
+            pixel = 2 / size
+            values |= {**_FROM_HULL, "lr": _HULL_LR * pixel, "scale": (_HULL_SCALE * pixel,) * 2}
         missing = {name: value for name, value in values.items() if getattr(self, name) is None}
         if self.scale is not None:
             missing["scale"] = tuple(b if a is None else a for a, b in zip(self.scale, values["scale"], strict=True))

@@ -144,6 +144,9 @@ def _prepare_shape(mesh: Mesh, options: dict[str, Any]) -> tuple[PosedImages, Fi
         hard=True,
         progress=False,
     )
+    for name, value in options.items():
+        if value is None:
+            raise fail("sweep", name, "a value", "none", f"Left out, it is {_SHAPE_OPTIONS[name]}.")
     return images, FitMeshSettings(**options), decay
 
 
