@@ -9,6 +9,7 @@ exception: two vertices are joined by the curve in which a sheet meets a face of
 face in two curves, each of these gets a vertex of its own.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -53,8 +54,8 @@ def isosurface(
         inside: ``"below"`` the level, as for signed distances, or ``"above"``, as for occupancies.
         gradient: ``"edges"``: the derivative of this very mesh, of crossings ``a / (a − b)`` on the edges of the grid;
             it is exact for any values. ``"normal"``, for a function alone: its vertices are moved onto the level, and
-            by the implicit function theorem ``−n (∂f/∂θ) / |∇f|`` is the derivative of each (Guillard et al., "DeepMesh",
-            2021), the part along the surface left out. It needs f with a gradient of its own, and rests on its truth.
+            by the implicit function theorem ``−n (∂f/∂θ) / |∇f|`` is the derivative of each (Guillard et al.,
+            "DeepMesh", 2021), the part along the surface left out. It needs f with a gradient of its own.
 
     Returns:
         A closed, consistently oriented manifold `Mesh` with normals outwards, in the values' dtype. Where the solid
@@ -114,7 +115,9 @@ def isosurface(
 
 def _nodes(resolution: Any) -> tuple[int, ...]:
     if resolution is None:
-        raise fail(_WHERE, "resolution", "the number of nodes along each axis", None, "A function has no grid.", TypeError)
+        raise fail(
+            _WHERE, "resolution", "the number of nodes along each axis", None, "A function has no grid.", TypeError
+        )
     counts = (resolution,) * 3 if isinstance(resolution, int) else tuple(resolution)
     if len(counts) != 3:
         raise fail(_WHERE, "resolution", "one number, or three", resolution)
@@ -130,7 +133,9 @@ def _check_values(grid: torch.Tensor, resolution: Any, gradient: str) -> None:
     if resolution is not None:
         raise fail(_WHERE, "resolution", "left out where `values` is a grid", resolution)
     if gradient == "normal":
-        raise fail(_WHERE, "values", "a function for gradient='normal'", grid, "Of a grid, ∇f is too rough: use 'edges'.")
+        raise fail(
+            _WHERE, "values", "a function for gradient='normal'", grid, "Of a grid, ∇f is too rough: use 'edges'."
+        )
 
 
 def _grid(bounds: Any, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, tuple[int, ...]]:
@@ -259,12 +264,11 @@ class Net:
             numbers.append(torch.from_numpy(np.where(beyond, -1, number)))
         return numbers[0], numbers[1]
 
-    def mesh(
-        self, share: torch.Tensor, low: torch.Tensor, spacing: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def mesh(self, share: torch.Tensor, low: torch.Tensor, spacing: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return vertices and faces, given how far along each crossed edge, from its inner end, the surface is."""
         inner, outer = (
-            np.stack(np.unravel_index(node, self._shape), 1).astype(np.float64) - 1 for node in (self._inner, self._outer)
+            np.stack(np.unravel_index(node, self._shape), 1).astype(np.float64) - 1
+            for node in (self._inner, self._outer)
         )
         # Steps of the grid first, small whole numbers; the unit and place of the world last.
         points = torch.from_numpy(inner).to(share.dtype)
@@ -297,7 +301,7 @@ class Net:
         quads = self._quads
         key = np.sort(np.stack([quads, np.roll(quads, -1, 1)], -1), -1) @ np.array([self.num_vertices, 1])
         key = key.reshape(-1)
-        names, row, count = np.unique(key, return_inverse=True, return_counts=True)
+        _, row, count = np.unique(key, return_inverse=True, return_counts=True)
         often = np.nonzero(count[row] > 2)[0]
         if not len(often):
             return None
@@ -319,7 +323,7 @@ class Net:
             polygon = [corner for pair in zip(quad, more, strict=True) for corner in pair if corner >= 0]
             first = polygon.index(max(polygon))
             ring = polygon[first + 1 :] + polygon[:first]
-            faces.append(np.array([[polygon[first], *pair] for pair in zip(ring, ring[1:], strict=False)]))
+            faces.append(np.array([[polygon[first], *pair] for pair in itertools.pairwise(ring)]))
         return np.concatenate(faces)
 
 

@@ -64,8 +64,10 @@ class DescentSettings(Settings):
                 continue
             if is_number(pair) and name == "scale":
                 pair = (pair, pair)
-            if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(
-                (blank and x is None) or (is_number(x) and good(x)) for x in pair
+            if (
+                not isinstance(pair, tuple | list)
+                or len(pair) != 2
+                or not all((blank and x is None) or (is_number(x) and good(x)) for x in pair)
             ):
                 raise fail(self._where, name, text, repr(pair))
             object.__setattr__(self, name, tuple(None if x is None else float(x) for x in pair))

@@ -12,6 +12,12 @@ import geodiff as gd
 Field = Callable[[torch.Tensor], torch.Tensor]
 
 
+_Y, _X = math.radians(20.0), math.radians(12.0)
+_TURN = torch.tensor([[1.0, 0, 0], [0, math.cos(_X), -math.sin(_X)], [0, math.sin(_X), math.cos(_X)]]) @ torch.tensor(
+    [[math.cos(_Y), 0, math.sin(_Y)], [0, 1.0, 0], [-math.sin(_Y), 0, math.cos(_Y)]]
+)
+
+
 class Solid(NamedTuple):
     """An implicit solid.
 
@@ -26,9 +32,12 @@ class Solid(NamedTuple):
     components: int = 1
 
     def mesh(self, resolution: int = 160) -> gd.Mesh:
-        """Return its surface, scaled so that the longest side of its box is 1, and moved to the origin."""
+        """Return its surface, the longest side of its box 1, around the origin, turned.
+
+        Turned, so that no camera looks along a face, which would say more or less than cameras commonly do.
+        """
         mesh = gd.isosurface(self.field, bounds=[[-1.0] * 3, [1.0] * 3], resolution=resolution, gradient="normal")
-        return mesh.detach().normalized("box")
+        return mesh.detach().normalized("box").rotated(_TURN)
 
 
 def ball(centre: list[float], radius: float) -> Field:
@@ -109,31 +118,73 @@ TRAIN: dict[str, Solid] = {
         union(ball([0, -0.4, 0], 0.4), ball([0, 0.2, 0], 0.28), drum([0, 0.45, 0], 1, 0.4, 0.025)), 0
     ),
     "dart": Solid(
-        union(rod([0, 0, -0.9], [0, 0, 0.8], 0.06), block([0, 0, -0.6], [0.5, 0.015, 0.2]), block([0, 0.2, -0.6], [0.015, 0.25, 0.15])), 0
+        union(
+            rod([0, 0, -0.9], [0, 0, 0.8], 0.06),
+            block([0, 0, -0.6], [0.5, 0.015, 0.2]),
+            block([0, 0.2, -0.6], [0.015, 0.25, 0.15]),
+        ),
+        0,
     ),
     "anchor": Solid(
-        union(ring([0, 0.6, 0], 2, 0.15, 0.05), rod([0, 0.45, 0], [0, -0.7, 0], 0.06), rod([-0.5, -0.45, 0], [0, -0.75, 0], 0.06), rod([0.5, -0.45, 0], [0, -0.75, 0], 0.06)), 1
+        union(
+            ring([0, 0.6, 0], 2, 0.15, 0.05),
+            rod([0, 0.45, 0], [0, -0.7, 0], 0.06),
+            rod([-0.5, -0.45, 0], [0, -0.75, 0], 0.06),
+            rod([0.5, -0.45, 0], [0, -0.75, 0], 0.06),
+        ),
+        1,
     ),
     "prism of rods": Solid(
-        frame([[0.6 * math.cos(a), y, 0.6 * math.sin(a)] for y in (-0.5, 0.5) for a in (0.3, 2.4, 4.5)],
-              [(0, 1), (1, 2), (2, 0), (3, 4), (4, 5), (5, 3), (0, 3), (1, 4), (2, 5)], 0.07), 4
+        frame(
+            [[0.6 * math.cos(a), y, 0.6 * math.sin(a)] for y in (-0.5, 0.5) for a in (0.3, 2.4, 4.5)],
+            [(0, 1), (1, 2), (2, 0), (3, 4), (4, 5), (5, 3), (0, 3), (1, 4), (2, 5)],
+            0.07,
+        ),
+        4,
     ),
-}  # fmt: skip
+}
 
 TEST: dict[str, Solid] = {
-    "three balls": Solid(union(ball([-0.4, 0, 0], 0.4), ball([0.3, 0.2, 0.1], 0.35), ball([0.1, -0.4, 0.3], 0.3), blend=0.15), 0),
-    "thin blade": Solid(union(block([0, 0.2, 0], [0.12, 0.6, 0.02], 0.02), rod([0, -0.4, 0], [0, -0.85, 0], 0.06), block([0, -0.38, 0], [0.3, 0.04, 0.05])), 0),
-    "pipe bend": Solid(union(rod([-0.7, -0.4, 0], [0.3, -0.4, 0], 0.16), rod([0.3, -0.4, 0], [0.3, 0.6, 0.3], 0.16), drum([-0.7, -0.4, 0], 0, 0.3, 0.04)), 0),
+    "three balls": Solid(
+        union(ball([-0.4, 0, 0], 0.4), ball([0.3, 0.2, 0.1], 0.35), ball([0.1, -0.4, 0.3], 0.3), blend=0.15), 0
+    ),
+    "thin blade": Solid(
+        union(
+            block([0, 0.2, 0], [0.12, 0.6, 0.02], 0.02),
+            rod([0, -0.4, 0], [0, -0.85, 0], 0.06),
+            block([0, -0.38, 0], [0.3, 0.04, 0.05]),
+        ),
+        0,
+    ),
+    "pipe bend": Solid(
+        union(
+            rod([-0.7, -0.4, 0], [0.3, -0.4, 0], 0.16),
+            rod([0.3, -0.4, 0], [0.3, 0.6, 0.3], 0.16),
+            drum([-0.7, -0.4, 0], 0, 0.3, 0.04),
+        ),
+        0,
+    ),
     "ring": Solid(ring([0, 0, 0], 2, 0.65, 0.09), 1),
     "padlock": Solid(union(block([0, -0.35, 0], [0.45, 0.35, 0.15], 0.05), ring([0, 0.05, 0], 2, 0.3, 0.07)), 1),
     "ring over a ball": Solid(union(ball([0, -0.45, 0], 0.35), ring([0, 0.4, 0], 2, 0.35, 0.07)), 1, 2),
-    "slab with two holes": Solid(cut(block([0, 0, 0], [0.8, 0.45, 0.1]), drum([-0.38, 0, 0], 2, 0.26, 0.5), drum([0.38, 0, 0], 2, 0.26, 0.5)), 2),
+    "slab with two holes": Solid(
+        cut(block([0, 0, 0], [0.8, 0.45, 0.1]), drum([-0.38, 0, 0], 2, 0.26, 0.5), drum([0.38, 0, 0], 2, 0.26, 0.5)), 2
+    ),
     "two standing rings": Solid(union(ring([-0.5, 0, 0.0], 2, 0.32, 0.08), ring([0.5, 0, 0.0], 0, 0.32, 0.08)), 2, 2),
     "tetrahedron of rods": Solid(frame(_TETRA, _TETRA_BARS, 0.06), 3),
-    "slab with three holes": Solid(cut(block([0, 0, 0], [0.25 * 3.6, 0.3, 0.09]), *[drum([x, 0, 0], 2, 0.19, 0.5) for x in (-0.58, 0, 0.58)]), 3),
-    "ladder": Solid(union(rod([-0.35, -0.9, 0], [-0.35, 0.9, 0], 0.05), rod([0.35, -0.9, 0], [0.35, 0.9, 0], 0.05), *[rod([-0.35, y, 0], [0.35, y, 0], 0.04) for y in (-0.72, -0.36, 0.0, 0.36, 0.72)]), 4),
+    "slab with three holes": Solid(
+        cut(block([0, 0, 0], [0.25 * 3.6, 0.3, 0.09]), *[drum([x, 0, 0], 2, 0.19, 0.5) for x in (-0.58, 0, 0.58)]), 3
+    ),
+    "ladder": Solid(
+        union(
+            rod([-0.35, -0.9, 0], [-0.35, 0.9, 0], 0.05),
+            rod([0.35, -0.9, 0], [0.35, 0.9, 0], 0.05),
+            *[rod([-0.35, y, 0], [0.35, y, 0], 0.04) for y in (-0.72, -0.36, 0.0, 0.36, 0.72)],
+        ),
+        4,
+    ),
     "cube of rods": Solid(frame(_CUBE, _CUBE_BARS, 0.07), 5),
-}  # fmt: skip
+}
 
 
 def genus_and_components(mesh: gd.Mesh) -> tuple[int, int]:

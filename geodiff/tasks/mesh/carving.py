@@ -60,7 +60,9 @@ class Carver:
             value = torch.where(out, FAR, inside)
         else:
             # The image is convex: what is this far beyond it is at least as far from what is in it.
-            gap = torch.hypot((-x).clamp_min(0) + (x - width).clamp_min(0), (-y).clamp_min(0) + (y - height).clamp_min(0))
+            gap = torch.hypot(
+                (-x).clamp_min(0) + (x - width).clamp_min(0), (-y).clamp_min(0) + (y - height).clamp_min(0)
+            )
             value = torch.where(ahead, torch.where(out, -torch.hypot(gap, inside), inside), -FAR)
         return value, rim, depth
 
@@ -102,7 +104,7 @@ class Carver:
         return torch.cat(outside), torch.cat(inside)
 
     def box(self, centre: torch.Tensor, half: float) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Return a box (2, 3) around what is left of a cube, and which of its six sides (2, 3) cut it; None: nothing."""
+        """Return a box (2, 3) around what is left of a cube, and which of its sides (2, 3) cut it; None: nothing."""
         box = torch.stack((centre - half, centre + half)).to(self.distance.dtype)
         cut = torch.ones(2, 3, dtype=torch.bool)
         for count in (16, 24, 32):

@@ -4,7 +4,6 @@
 import torch
 
 from geodiff.render.renderer import rasterize
-from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.mesh.carving import Carver
@@ -72,11 +71,12 @@ def contradiction(
     empty = mesh is None or not mesh.num_faces
     if float(left[best]) > _HELPS * float(missing.mean()):
         if not empty:
-            share = f"{100 * float(missing.mean()):.0f} %"
-            warn(f"{where}: the hull leaves {share} of the silhouettes uncovered: cameras or masks contradict each other")
+            left_open = f"the hull leaves {100 * float(missing.mean()):.0f} % of the silhouettes uncovered"
+            warn(f"{where}: {left_open}: cameras or masks contradict each other")
         return
     name = _names(posed, [best])
-    found = f"{100 * float(missing.mean()):.0f} % of the other silhouettes uncovered, {100 * float(left[best]):.0f} % without it"
+    shares = (100 * float(missing.mean()), 100 * float(left[best]))
+    found = f"{shares[0]:.0f} % of the other silhouettes uncovered, {shares[1]:.0f} % without it"
     fix = "Is its mask inverted, or its camera that of another image? Leave it out, or mend it."
     if float(missing.mean()) > _LOST:
         raise fail(where, "images", "silhouettes of one object", f"{name} against all others: with it, {found}", fix)
@@ -109,11 +109,11 @@ def leave_one_out(carver: Carver, target: torch.Tensor, centre: torch.Tensor, ha
         at.append(torch.stack((y.floor(), x.floor()), dim=-1).long())
         cell.append(float(size.median()))
     left = torch.empty(count, dtype=dtype)
-    for out in range(count):
-        kept = (carved == 0) | ((carved == 1) & (by == out))
+    for aside in range(count):
+        kept = (carved == 0) | ((carved == 1) & (by == aside))
         shares = []
         for view in range(count):
-            if view == out:
+            if view == aside:
                 continue
             where = at[view][kept]
             inside = ((where >= 0) & (where < where.new_tensor([height, width]))).all(-1)
@@ -122,19 +122,18 @@ def leave_one_out(carver: Carver, target: torch.Tensor, centre: torch.Tensor, ha
             reach = int(cell[view]) + 1
             mask = torch.nn.functional.max_pool2d(mask[None, None], 2 * reach + 1, 1, reach)[0, 0] > 0
             shares.append((target[view] & ~mask).sum() / target[view].sum())
-        left[out] = torch.stack(shares).mean()
+        left[aside] = torch.stack(shares).mean()
     return left
 
 
-def say_unknown(where: str, cut: torch.Tensor, cameras: Camera) -> None:
+def say_unknown(where: str, cut: torch.Tensor, touching: bool) -> None:
     """Warn of the directions in which the views do not bound the object."""
     if not bool(cut.any()):
         return
     sides = ", ".join(_SIDES[i][k] for k in range(3) for i in range(2) if cut[i, k])
-    forward = cameras.forward
-    spread = float(torch.linalg.svdvals(forward.double())[-1]) / len(forward) ** 0.5
-    way = "The cameras look from too few sides: add views from elsewhere." if spread < 0.3 else "Masks touch the border: show all of it."
-    warn(f"{where}: how far the object goes to {sides} stays unknown, and is cut where the silhouettes' size suggests. {way}")
+    fix = "Add views that show all of it." if touching else "The cameras look from too few sides: add others."
+    found = f"how far the object goes to {sides} stays unknown, and is cut by the silhouettes' size"
+    warn(f"{where}: {found}. {fix}")
 
 
 def _names(posed: PosedImages, indices: list[int]) -> str:

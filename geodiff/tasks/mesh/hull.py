@@ -3,7 +3,6 @@
 
 import math
 import os
-from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -98,7 +97,7 @@ def hull_of(posed: PosedImages, resolution: int | None, slack: float | None, whe
     found = carver.box(centre, half)
     mesh = None
     if found is not None:
-        box, cut = found
+        box = found[0]
         size = float((box[1] - box[0]).max())
         cell = size / resolution if resolution is not None else max(_CELL * pixel, size / _MOST)
         low = box[0] - cell
@@ -113,7 +112,7 @@ def hull_of(posed: PosedImages, resolution: int | None, slack: float | None, whe
         fix = "Are cameras and masks those of one object, in one unit, and the masks 1 where it is?"
         raise fail(where, "images", "silhouettes that some object has", "ones whose hull is empty", fix)
     if found is not None:
-        say_unknown(where, found[1], posed.cameras)
+        say_unknown(where, found[1], any(carver.touching))
     return mesh
 
 

@@ -32,7 +32,16 @@ from geodiff.validation import fail
 
 _WHERE = "fit_mesh"
 _VERTICES = 642  # of the default template, for which the weights and λ are written
-_KEPT = ("best", "best_score", "best_iou", "best_step", "history", "snapshots", "snapshot_steps", "seconds")  # in a checkpoint
+_KEPT = (
+    "best",
+    "best_score",
+    "best_iou",
+    "best_step",
+    "history",
+    "snapshots",
+    "snapshot_steps",
+    "seconds",
+)  # in a checkpoint
 _SNAPSHOTS = 36  # of the vertices on the way, for the animation
 
 

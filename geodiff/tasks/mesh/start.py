@@ -123,7 +123,11 @@ def start_mesh(template: Any, settings: FitMeshSettings, posed: PosedImages, cen
     if str(template) != "sphere":
         if isinstance(template, str) and not pathlib.Path(template).suffix and not pathlib.Path(template).exists():
             raise fail(
-                _WHERE, "template", "'hull', 'sphere' or the path of a mesh", repr(template), nearest(template, ["hull", "sphere"])
+                _WHERE,
+                "template",
+                "'hull', 'sphere' or the path of a mesh",
+                repr(template),
+                nearest(template, ["hull", "sphere"]),
             )
         mesh = Mesh.load(template, dtype=dtype)
         return Mesh(mesh.vertices, mesh.faces)

@@ -190,7 +190,7 @@ def test_resumed_from_a_hull_is_bitwise_the_same(tmp_path: pathlib.Path) -> None
     assert rest.best_step == whole.best_step
     with pytest.raises(Stop):
         fit_mesh(images, output=tmp_path, callback=stop, resume=False, **options)
-    with pytest.raises(ValueError, match="made with other template|resolution"):
+    with pytest.raises(ValueError, match=r"made with .*resolution"):
         fit_mesh(images, output=tmp_path, resolution=12, **options)
 
 
@@ -221,9 +221,11 @@ def silhouettes(count: int = 10) -> tuple[torch.Tensor, gd.Camera]:
 def test_an_inverted_mask_is_named() -> None:
     alpha, cameras = silhouettes()
     alpha[3] = 1 - alpha[3]
-    with pytest.raises(ValueError, match=r"visual_hull: `images` must be silhouettes of one object; got view 003 against"):
+    with pytest.raises(
+        ValueError, match=r"visual_hull: `images` must be silhouettes of one object; got view 003 against"
+    ):
         visual_hull(alpha, cameras)
-    with pytest.raises(ValueError, match="fit_mesh: .* view 003 against"):
+    with pytest.raises(ValueError, match=r"fit_mesh: .* view 003 against"):
         fit_mesh(alpha, cameras, hold_out=0, progress=False)
 
 
