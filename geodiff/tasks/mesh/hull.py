@@ -34,8 +34,8 @@ _SLACK = (0.25, 0.1)  # pixels, of masks that are 0 or 1 and of anti-aliased one
 def visual_hull(
     images: PosedImages | torch.Tensor | str | os.PathLike[str],
     cameras: Camera | None = None,
-    resolution: int | None = None,
     *,
+    resolution: int | None = None,
     slack: float | None = None,
 ) -> Mesh:
     """Return the largest solid whose silhouettes are those of the images, with its holes and all of its parts.
