@@ -9,7 +9,8 @@ quarter turns around it, then the net with its first axis along and its second a
 from itertools import pairwise
 
 import numpy as np
-from isosurface import split
+
+from geodiff.scene.isosurface import split_quads
 
 QUARTER = 4 / 3 * (np.sqrt(2) - 1)  # handle length of a cubic that follows a quarter circle to 3e-4
 
@@ -218,6 +219,6 @@ class Builder:
                 if not self.holes[i, j]:
                     quads.append((self.node(i, j), self.node(i, j + 1), self.node(i + 1, j + 1), self.node(i + 1, j)))
         points = np.array(self.points)
-        everything = np.concatenate([np.array(triangles), split(points, np.array(quads))])
+        everything = np.concatenate([np.array(triangles), split_quads(points, np.array(quads))])
         used, number = np.unique(everything, return_inverse=True)
         return points[used], number.reshape(-1, 3)

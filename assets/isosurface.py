@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turn an implicit function into a triangle mesh: surface nets, projection onto the level set, decimation.
+"""Turn an implicit function into a triangle mesh: `gd.isosurface`, projection onto the level set, decimation.
 
-An implicit function takes points (N, 3) and returns values (N,), negative inside. NumPy only, and deterministic.
+An implicit function takes points (N, 3) and returns values (N,), negative inside. Deterministic.
 """
 
 import heapq
 from collections.abc import Callable
 
 import numpy as np
+import torch
+
+import geodiff as gd
 
 Field = Callable[[np.ndarray], np.ndarray]
 
 
 def extract(field: Field, low: list[float], high: list[float], spacing: list[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Mesh ``field = 0`` inside a box by surface nets (Gibson 1998): one quad for each crossed edge of the grid.
-
-    A cell has a vertex for each sheet of the surface that passes through it, so that sheets which come near each other
-    stay apart. Only a sheet that meets itself across one face of the grid can give an edge more than two faces.
+    """Mesh ``field = 0`` inside a box with `gd.isosurface`, and move its vertices onto the surface.
 
     Returns:
         Vertices (V, 3) on the level set and triangles (F, 3), counter-clockwise seen from outside.
@@ -31,85 +31,9 @@ def extract(field: Field, low: list[float], high: list[float], spacing: list[flo
     near = np.abs(values) < 12 * max(spacing)
     values[near] = np.concatenate([field(p) for p in np.array_split(grid[near], 1 + len(grid) // 50_000)])
     values = values.reshape(shape)
-    # A cell is named by its lowest corner; an edge along one axis touches four cells, shifted along the two others.
-    stride = np.array([shape[1] * shape[2], shape[2], 1])
-    corners = (np.arange(8)[:, None] >> np.array([2, 1, 0]) & 1) @ stride
-    sheet = sheets()
-    inside = np.append(values.reshape(-1) < 0, np.zeros(corners.max(), dtype=bool))
-    cells, points, quads = [], [], []
-    for axis in range(3):
-        first = np.moveaxis(values, axis, 0)[:-1]
-        second = np.moveaxis(values, axis, 0)[1:]
-        place = np.argwhere(np.moveaxis((first < 0) != (second < 0), 0, axis))
-        start = place @ stride
-        a, b = values.reshape(-1)[start], values.reshape(-1)[start + stride[axis]]
-        point = grid[start].copy()
-        point[:, axis] += spacing[axis] * a / (a - b)
-        u, v = stride[(axis + 1) % 3], stride[(axis + 2) % 3]
-        around = np.stack([start - u - v, start - v, start, start - u], 1)
-        pattern = (inside[around[..., None] + corners] << np.arange(8)).sum(-1)
-        around = 4 * around + sheet[pattern, 4 * axis + np.array([3, 1, 0, 2])]
-        quads.append(np.where((a < 0)[:, None], around, around[:, ::-1]))
-        cells.append(around.T.reshape(-1))
-        points.append(np.tile(point, (4, 1)))
-    cell, number = np.unique(np.concatenate(cells), return_inverse=True)
-    points = np.concatenate(points)
-    count = np.bincount(number)
-    vertices = np.stack([np.bincount(number, points[:, k]) / count for k in range(3)], 1)
-    vertices = project(field, vertices, 4)
-    quad = np.searchsorted(cell, np.concatenate(quads))
-    return vertices, split(vertices, quad)
-
-
-def sheets() -> np.ndarray:
-    """Number the sheets that pass through a cell: (256, 12), by pattern of inside corners and by edge.
-
-    Corner 4x + 2y + z, edge 4·axis + 2·(place along the next axis) + (along the one after). Crossed edges belong
-    together if a curve on a face of the cell joins them; a face with four crossings keeps its inside corners apart.
-    """
-
-    def edge(a: int, b: int) -> int:
-        axis = {4: 0, 2: 1, 1: 2}[a ^ b]
-        bits = [a >> 2 & 1, a >> 1 & 1, a & 1]
-        return 4 * axis + 2 * bits[(axis + 1) % 3] + bits[(axis + 2) % 3]
-
-    table = np.zeros((256, 12), dtype=np.int64)
-    for pattern in range(256):
-        group = list(range(12))
-        for n, p, q in ((4, 2, 1), (2, 1, 4), (1, 4, 2)):
-            for low in (0, n):
-                cycle = [low, low + p, low + p + q, low + q]
-                sides = [edge(cycle[k - 1], cycle[k]) for k in range(4)]
-                inside = [pattern >> corner & 1 for corner in cycle]
-                crossed = [side for k, side in enumerate(sides) if inside[k - 1] != inside[k]]
-                joints = [crossed] if len(crossed) == 2 else []
-                if len(crossed) == 4:
-                    joints = [[sides[k], sides[(k + 1) % 4]] for k in range(4) if inside[k]]
-                for one, other in joints:
-                    group = [group[one] if label == group[other] else label for label in group]
-        crossed = [k for k in range(12) if crosses(pattern, k)]
-        names = sorted({group[k] for k in crossed})
-        for k in crossed:
-            table[pattern, k] = names.index(group[k])
-    return table
-
-
-def crosses(pattern: int, edge: int) -> bool:
-    """Whether the two ends of an edge of a cell are on different sides."""
-    axis, second, third = edge // 4, edge >> 1 & 1, edge & 1
-    weight = [4, 2, 1]
-    start = second * weight[(axis + 1) % 3] + third * weight[(axis + 2) % 3]
-    return bool((pattern >> start ^ pattern >> (start + weight[axis])) & 1)
-
-
-def split(vertices: np.ndarray, quads: np.ndarray) -> np.ndarray:
-    """Cut each quad (Q, 4) along its shorter diagonal."""
-    a, b, c, d = quads.T
-    first, second = (np.linalg.norm(vertices[p] - vertices[q], axis=1) for p, q in ((a, c), (b, d)))
-    other = second < (1 - 1e-9) * first  # rounding must not decide where both are the same
-    one = np.where(other[:, None], np.stack([a, b, d], 1), np.stack([a, b, c], 1))
-    two = np.where(other[:, None], np.stack([b, c, d], 1), np.stack([a, c, d], 1))
-    return np.concatenate([one, two])
+    last = [axis[-1] for axis in axes]
+    mesh = gd.isosurface(torch.from_numpy(values.reshape(shape)), bounds=[low, last])
+    return project(field, mesh.vertices.numpy(), 4), mesh.faces.numpy()
 
 
 def gradient(field: Field, points: np.ndarray, step: float = 1e-4) -> np.ndarray:

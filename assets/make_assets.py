@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make the meshes of this folder: ``python assets/make_assets.py [name ...]``. NumPy only, about a minute for all."""
+"""Make the meshes of this folder: ``python assets/make_assets.py [name ...]``. About a minute for all."""
 
 import sys
 from collections.abc import Callable

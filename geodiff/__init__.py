@@ -30,6 +30,7 @@ _EXPORTS = {
     "NURBSCurve": "geodiff.splines.curve",
     "NURBSSurface": "geodiff.splines.surface",
     "NURBSVolume": "geodiff.splines.nurbs_volume",
+    "isosurface": "geodiff.scene.isosurface",
     "PosedImages": "geodiff.scene.files",
     "point_mesh_distance": "geodiff.scene.proximity",
     "Renderer": "geodiff.render.renderer",
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from geodiff.render.renderer import Renderer, RenderOutput, rasterize
     from geodiff.scene.camera import Camera
     from geodiff.scene.files import PosedImages
+    from geodiff.scene.isosurface import isosurface
     from geodiff.scene.light import AmbientLight, DirectionalLight, PointLight
     from geodiff.scene.material import Material
     from geodiff.scene.mesh import Mesh

@@ -111,7 +111,7 @@ def _scale_ends(settings: str) -> Callable[[Callable[..., Any]], Callable[..., A
         @functools.wraps(command)
         def wrapped(scale_start: float | None, scale_end: float | None, **options: Any) -> None:
             if scale_start is not None or scale_end is not None:
-                first, last = options["scale"] or source_of(settings).fields["scale"].default
+                first, last = options["scale"] or source_of(settings).fields["scale"].default or (None, None)
                 options["scale"] = (
                     first if scale_start is None else scale_start,
                     last if scale_end is None else scale_end,

@@ -137,7 +137,8 @@ def test_options_reach_the_settings(views: pathlib.Path, tmp_path: pathlib.Path)
     assert settings["optimizer"] == "adam" and settings["lr"] == 0.02 and settings["seed"] == 7
     assert settings["betas"] == [0.5, 0.6]
     assert settings["distribution"] == "Gamma(shape=0.5).reversed()" and settings["tconorm"] == "Yager(p=2.0)"
-    assert settings["scale"] == [gd.tasks.FitMeshSettings().scale[0], 0.002] and settings["views_per_step"] == 3
+    first = gd.tasks.FitMeshSettings().completed("hull", 32).scale[0]
+    assert settings["scale"] == [first, 0.002] and settings["views_per_step"] == 3
 
 
 def test_render_options(tmp_path: pathlib.Path) -> None:

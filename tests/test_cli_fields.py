@@ -200,7 +200,7 @@ def test_old_options_reach_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_pat
     old = settings(
         "fit-mesh", "views", "--checkpoint-every", 0, "--formats", "ply", "--format", "obj", "--scale-end", 5
     )
-    assert old == {"checkpoint_every": 0, "formats": ("ply", "obj"), "scale": (0.01, 5)}
+    assert old == {"checkpoint_every": 0, "formats": ("ply", "obj"), "scale": (None, 5)}
     assert settings("fit-mesh", "views", "--scale", 3, 2, "--scale-start", 4) == {"scale": (4, 2)}
     old = settings("fit-nurbs", "grid.npy", "--control", "4x5", "--save", "ply", "--fixed-knots", "--rational")
     assert old == {"control": (4, 5), "formats": ("ply",), "free_knots": False, "rational": True}

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is: meshes, textures, materials, lights, primitives, cameras and posed images."""
+"""What there is: meshes, textures, materials, lights, primitives, iso-surfaces, cameras and posed images."""
 
 from geodiff.scene.camera import Camera
+from geodiff.scene.isosurface import isosurface
 from geodiff.scene.light import AmbientLight, DirectionalLight, PointLight
 from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
@@ -28,6 +29,7 @@ __all__ = [
     "closest_point",
     "cylinder",
     "icosphere",
+    "isosurface",
     "plane",
     "point_mesh_distance",
     "torus",

@@ -16,6 +16,7 @@ _EXPORTS = {
     "FitAtlasSettings": "atlas.settings",
     "fit_colors": "mesh.colors",
     "FitColorsResult": "mesh.colors",
+    "visual_hull": "mesh.hull",
     "fit_mesh": "mesh.job",
     "FitMeshResult": "mesh.result",
     "FitMeshSettings": "mesh.settings",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from geodiff.tasks.atlas.result import FitAtlasResult
     from geodiff.tasks.atlas.settings import FitAtlasSettings
     from geodiff.tasks.mesh.colors import FitColorsResult, fit_colors
+    from geodiff.tasks.mesh.hull import visual_hull
     from geodiff.tasks.mesh.job import fit_mesh
     from geodiff.tasks.mesh.result import FitMeshResult
     from geodiff.tasks.mesh.settings import FitMeshSettings
@@ -78,6 +80,7 @@ __all__ = [
     "render_views",
     "sweep",
     "view",
+    "visual_hull",
 ]
 
 

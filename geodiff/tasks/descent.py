@@ -39,6 +39,7 @@ class DescentSettings(Settings):
 
     _renamed: ClassVar[Renamed] = {"checkpoint_every": ("checkpoint_seconds", _in_seconds)}
     _aside = ("checkpoint_seconds", "formats")
+    _blank: ClassVar[tuple[str, ...]] = ()  # fields that may be None, to be filled in when the job is known
 
     steps: int
     lr: float
@@ -58,16 +59,25 @@ class DescentSettings(Settings):
             ("scale", lambda x: 0 < x <= LARGEST, "two positive numbers ≤ 1e9, τ at the start and at the end"),
         ):
             pair = getattr(self, name)
+            blank = name in self._blank
+            if blank and pair is None:
+                continue
             if is_number(pair) and name == "scale":
                 pair = (pair, pair)
-            if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(is_number(x) and good(x) for x in pair):
+            if (
+                not isinstance(pair, tuple | list)
+                or len(pair) != 2
+                or not all((blank and x is None) or (is_number(x) and good(x)) for x in pair)
+            ):
                 raise fail(self._where, name, text, repr(pair))
-            object.__setattr__(self, name, (float(pair[0]), float(pair[1])))
+            object.__setattr__(self, name, tuple(None if x is None else float(x) for x in pair))
         object.__setattr__(self, "distribution", soft.as_distribution(self.distribution))
         object.__setattr__(self, "tconorm", soft.as_tconorm(self.tconorm))
 
     def _check_share(self, name: str, what: str) -> None:
         left = getattr(self, name)
+        if left is None and name in self._blank:
+            return
         if not is_number(left) or not 0 < left <= 1:
             raise fail(self._where, name, "a number in (0, 1]", left, f"1 keeps the {what} as it is.")
 

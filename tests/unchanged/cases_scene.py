@@ -191,6 +191,18 @@ def _methods(owner: str, names: str) -> str:
     return "".join(f" {owner}.{name}" for name in names.split())
 
 
+def _isosurface(t: Arguments) -> Any:
+    values = t.randn(4, 4, 4, array=True)
+    return [gd.isosurface(values, bounds=t([[0.0] * 3, [1.0] * 3], array=True, gradient=False)).vertices]
+
+
+def _hull(t: Arguments) -> Any:
+    alpha = torch.zeros(1, 8, 8)
+    alpha[:, 2:6, 2:6] = 1
+    camera = gd.Camera.orbit(3.0, 20, torch.arange(4) * 90.0, fov_deg=30)
+    return tasks.visual_hull(t(alpha.expand(4, 8, 8), array=True, gradient=False), t.hold(camera)).vertices
+
+
 CASES: dict[str, Case] = {
     "scene.Mesh Mesh.triangulated": _mesh,
     "scene.MeshBatch scene.Topology Topology.to"
@@ -217,5 +229,7 @@ CASES: dict[str, Case] = {
     + " Mesh.vertex_normals_by": _own,
     "interop.to_trimesh interop.from_trimesh interop.to_trimesh_scene interop.from_trimesh_scene": _scenes,
     "interop.to_open3d interop.from_open3d interop.points_to_open3d interop.points_from_open3d": _open3d,
+    "scene.isosurface": _isosurface,
+    "tasks.visual_hull": _hull,
     "tasks.display tasks.render_views Display.save": _tasks,
 }

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The settings of fit_mesh, all in one place."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from geodiff import soft
 from geodiff.settings import LARGEST
@@ -12,8 +13,34 @@ from geodiff.validation import choice, fail, integer, number, positive, seed_num
 
 FORMATS = ("obj", "ply", "glb", "stl")
 OPTIMIZERS = ("large_steps", "adam")
+LOSSES = ("iou", "squared")
+COVERAGES = ("faces", "edges", "contour")
 _WHERE = "fit_mesh"
 _SUBDIVISIONS = 8  # 655 362 vertices
+_SAMPLES = 8
+# What is filled in for a start that may be far from the answer, and for the hull, which is within a pixel of it. What
+# antialiased images say beyond their pixels is told by a render of such images alone: samples, squared differences.
+_FROM_AFAR = {
+    "steps": 100,
+    "lr": 0.18,
+    "lr_decay": 0.3,
+    "scale": (1e-2, 1e-3),
+    "laplacian": 0.016,
+    "flatness": 3e-4,
+    "coverage": "faces",
+    "samples": 1,
+    "loss": "iou",
+}
+_FROM_HULL = {
+    "steps": 10,
+    "lr_decay": 0.1,
+    "laplacian": 0.002,
+    "flatness": 0.0,
+    "coverage": "contour",
+    "samples": 2,
+    "loss": "squared",
+}
+_HULL_SCALE, _HULL_LR = 0.1, 0.64  # pixels
 
 
 @dataclass(frozen=True)
@@ -23,26 +50,39 @@ class FitMeshSettings(DescentSettings):
     Lengths are in **units of the picture**: 1 is half the shorter side of the view at the object, so the same settings
     serve objects and cameras of any size.
 
+    What is best depends on how far the start is from the answer, so what is None is filled in when the job starts:
+    other values for ``template="hull"`` than for a sphere or a mesh of one's own. `completed` says which.
+
     Attributes:
-        steps: how many gradient steps, ≥ 1.
+        steps: how many gradient steps, ≥ 1; None: 10 from the hull, else 100.
         optimizer: ``"large_steps"``, Laplacian-preconditioned, or ``"adam"``, on the vertices themselves. The former
             steps in ``u = (I + λL) v`` (Nicolet, Jacobson and Jakob 2021).
-        lr: step length at the first step, in units of the picture, > 0.
-        lr_decay: what is left of the step length at the last step, in (0, 1], geometric in between.
+        lr: step length at the first step, in units of the picture, > 0; None: 0.64 pixels from the hull, else 0.18.
+        lr_decay: what is left of the step length at the last step, in (0, 1], geometric in between; None: 0.1 from the
+            hull, else 0.3.
         betas: decay of the optimiser's first and second moments, each in [0, 1).
         smoothing: λ ≥ 0 of large_steps, for 642 vertices; larger moves wider surroundings along. It is
             multiplied by V/642, since λ is in squares of the edges' length: so fine meshes move as coarse ones do.
             Unused by ``"adam"``.
         distribution: the soft edge, such as logistic or 'gamma(0.5).reversed'. An object or a name of `geodiff.soft`.
         tconorm: how faces are joined, such as probabilistic or 'yager(2)'. An object or a name of `geodiff.soft`.
-        scale: τ at the first and at the last step, geometric in between. Soft edges first, to be drawn from afar, hard
-            ones last, to be exact. In NDC (NDC² for a squared distribution).
-        laplacian: weight of the Laplacian, ≥ 0, for 642 vertices. Of `geodiff.losses.laplacian`, summed. It is
-            multiplied by V/642, since the sum of a smooth surface falls as 1/V.
-        flatness: weight of the flatness at the first step, ≥ 0. Of `geodiff.losses.flatness`, summed. Silhouettes do
-            not tell inside from outside: without it, early steps turn parts of the surface inside out.
+        scale: τ at the first and at the last step, geometric in between; None: 0.1 pixels from the hull, else 0.01
+            0.001. Soft edges first, to be drawn from afar, hard ones last, to be exact. In NDC (NDC² for a squared
+            distribution).
+        coverage: "faces", "edges" or "contour", as of `Renderer`; None: contour from the hull, else faces.
+        samples: of the rendered image a side of each pixel, in [1, 8], whose mean is compared; None: 2 from the hull,
+            else 1. More tell apart what covers a third of a pixel and what covers a half.
+        loss: between silhouettes: "iou", or "squared": the sum of squared differences over that of the targets; None:
+            squared from the hull, else iou. Of anti-aliased images, only the latter is least for the true coverage.
+        laplacian: weight of the Laplacian, ≥ 0, for 642 vertices; None: 0.002 from the hull, else 0.016. Of
+            `geodiff.losses.laplacian`, summed. It is multiplied by V/642, since the sum of a smooth surface falls as
+            1/V.
+        flatness: weight of the flatness at the first step, ≥ 0; None: 0 from the hull, else 0.0003. Of
+            `geodiff.losses.flatness`, summed. Silhouettes do not tell inside from outside: without it, early steps turn
+            parts of a sphere inside out.
         flatness_decay: what is left of that weight at the last step, in (0, 1], geometric in between.
         views_per_step: how many views each step looks at, drawn at random by ``seed``; None: all of them.
+        resolution: of the template ``"hull"``, cells along its longest side; None: five for three pixels, at most 112.
         hold_out: every n-th view is kept out of the fit and used to measure it; 0: none.
         evaluate_every: steps between measurements of the hard IoU; the best mesh so measured is the result.
         subdivisions: of the template ``"sphere"``, an icosphere of 10·4ⁿ + 2 vertices.
@@ -62,20 +102,26 @@ class FitMeshSettings(DescentSettings):
     """
 
     _where = _WHERE
+    _blank: ClassVar[tuple[str, ...]] = tuple(_FROM_AFAR)
 
-    steps: int = 100
+    # Those that are None here are numbers once `completed`, which is how the job has them.
+    steps: int = None  # type: ignore[assignment]
     optimizer: str = "large_steps"
-    lr: float = 0.18
-    lr_decay: float = 0.3
+    lr: float = None  # type: ignore[assignment]
+    lr_decay: float = None  # type: ignore[assignment]
     betas: tuple[float, float] = (0.8, 0.95)
     smoothing: float = 1.0
     distribution: "soft.Distribution | str | Callable[..., Any]" = "logistic"
     tconorm: "soft.TConorm | str | Callable[..., Any]" = "probabilistic"
-    scale: tuple[float, float] = (1e-2, 1e-3)
-    laplacian: float = 0.016
-    flatness: float = 3e-4
+    scale: tuple[float, float] = None  # type: ignore[assignment]
+    coverage: str = None  # type: ignore[assignment]
+    samples: int = None  # type: ignore[assignment]
+    loss: str = None  # type: ignore[assignment]
+    laplacian: float = None  # type: ignore[assignment]
+    flatness: float = None  # type: ignore[assignment]
     flatness_decay: float = 0.1
     views_per_step: int | None = None
+    resolution: int | None = None
     hold_out: int = 6
     evaluate_every: int = 5
     subdivisions: int = 3
@@ -87,27 +133,52 @@ class FitMeshSettings(DescentSettings):
     def __post_init__(self) -> None:
         for name, low, high in (
             ("steps", 1, MOST_STEPS),
+            ("samples", 1, _SAMPLES),
             ("evaluate_every", 1, None),
             ("hold_out", 0, None),
             ("subdivisions", 0, _SUBDIVISIONS),
         ):
-            integer(_WHERE, name, getattr(self, name), low, high)
+            if getattr(self, name) is not None or name not in self._blank:
+                integer(_WHERE, name, getattr(self, name), low, high)
         seed_number(_WHERE, self.seed)
         if self.hold_out == 1:
             raise fail(_WHERE, "hold_out", "0 (none) or at least 2", "1", "1 would leave no view to fit.")
         if self.views_per_step is not None:
             integer(_WHERE, "views_per_step", self.views_per_step, 1)
         choice(_WHERE, "optimizer", self.optimizer, OPTIMIZERS)
-        positive(_WHERE, "lr", self.lr, "0.18 is a good start for large_steps, 0.02 for adam.")
+        for name, options in (("coverage", COVERAGES), ("loss", LOSSES)):
+            if getattr(self, name) is not None:
+                choice(_WHERE, name, getattr(self, name), options)
+        if self.lr is not None:
+            positive(_WHERE, "lr", self.lr, "0.18 is a good start for large_steps, 0.02 for adam.")
+        if self.resolution is not None:
+            integer(_WHERE, "resolution", self.resolution, 4, 1024)
         self._check_share("flatness_decay", "weight")
         if self.init_radius is not None:
             positive(_WHERE, "init_radius", self.init_radius, "It is a length in the world's unit.")
             number(_WHERE, "init_radius", self.init_radius, 0, 1e30)
         for name in ("smoothing", "laplacian", "flatness"):
-            number(_WHERE, name, getattr(self, name), 0, LARGEST)
+            if getattr(self, name) is not None or name not in self._blank:
+                number(_WHERE, name, getattr(self, name), 0, LARGEST)
         formats = (self.formats,) if isinstance(self.formats, str) else tuple(self.formats)
         object.__setattr__(self, "formats", tuple(choice(_WHERE, "formats", name, FORMATS) for name in formats))
         self._check_descent()
+
+    def completed(self, template: str = "hull", size: int = 64) -> "FitMeshSettings":
+        """Return these with what is None filled in.
+
+        Args:
+            template: ``"hull"`` or another.
+            size: of the shorter side of the images, pixels.
+        """
+        values: dict[str, Any] = dict(_FROM_AFAR)
+        if template == "hull":
+            pixel = 2 / size
+            values |= {**_FROM_HULL, "lr": _HULL_LR * pixel, "scale": (_HULL_SCALE * pixel,) * 2}
+        missing = {name: value for name, value in values.items() if getattr(self, name) is None}
+        if self.scale is not None:
+            missing["scale"] = tuple(b if a is None else a for a, b in zip(self.scale, values["scale"], strict=True))
+        return dataclasses.replace(self, **missing)
 
     def flatness_at(self, step: int) -> float:
         """Return the weight of the flatness at a step counted from 0."""

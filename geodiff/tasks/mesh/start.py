@@ -20,31 +20,36 @@ _WHERE = "fit_mesh"
 FAR = 1e9  # units of the picture; beyond it, powers of lengths overflow in float32
 
 
-def posed_images(images: Any, cameras: Any) -> PosedImages:
+def is_hull(template: Any) -> bool:
+    """Whether a template is the visual hull of the images."""
+    return isinstance(template, str) and template == "hull"
+
+
+def posed_images(images: Any, cameras: Any, where: str = _WHERE) -> PosedImages:
     """Return the images with their cameras, on the CPU, in one dtype."""
     if isinstance(images, str | os.PathLike):
         images = PosedImages.load(images)
     if isinstance(images, PosedImages):
         if cameras is not None:
-            raise fail(_WHERE, "cameras", "left out where `images` has its own", cameras, "Pass the coverage alone.")
+            raise fail(where, "cameras", "left out where `images` has its own", cameras, "Pass the coverage alone.")
         posed = images
     else:
-        alpha = as_tensor(_WHERE, "images", images)
+        alpha = as_tensor(where, "images", images)
         if not alpha.is_floating_point():
             if alpha.numel() and int(alpha.max()) > 1:
-                raise fail(_WHERE, "images", "coverage in [0, 1]", alpha, "Divide 8-bit images by 255.", TypeError)
+                raise fail(where, "images", "coverage in [0, 1]", alpha, "Divide 8-bit images by 255.", TypeError)
             alpha = alpha.float()
         if not isinstance(cameras, Camera):
             raise fail(
-                _WHERE, "cameras", "a Camera, one for each image", cameras, "Make them with Camera.orbit.", TypeError
+                where, "cameras", "a Camera, one for each image", cameras, "Make them with Camera.orbit.", TypeError
             )
         posed = PosedImages(None, alpha, cameras)
     if not len(posed):
-        raise fail(_WHERE, "images", "one or more images", "none")
+        raise fail(where, "images", "one or more images", "none")
     for device in (posed.alpha.device, posed.cameras.device):
         if device.type != "cpu":
             raise fail(
-                _WHERE, "images", "on the CPU", f"on {device}", "The GPU comes later; use .to('cpu').", RuntimeError
+                where, "images", "on the CPU", f"on {device}", "The GPU comes later; use .to('cpu').", RuntimeError
             )
     plain = PosedImages(posed.images, posed.alpha.detach(), posed.cameras.detach(), posed.names)
     return plain.to(dtype=torch.promote_types(posed.alpha.dtype, posed.cameras.dtype))
@@ -123,11 +128,15 @@ def start_mesh(template: Any, settings: FitMeshSettings, posed: PosedImages, cen
             raise fail(_WHERE, "template", "on the CPU", f"on {template.device}", "Use .to('cpu').", RuntimeError)
         return Mesh(template.vertices.detach().to(dtype), template.faces)
     if not isinstance(template, str | os.PathLike):
-        raise fail(_WHERE, "template", "'sphere', a Mesh or the path of one", template, error=TypeError)
+        raise fail(_WHERE, "template", "'hull', 'sphere', a Mesh or the path of one", template, error=TypeError)
     if str(template) != "sphere":
         if isinstance(template, str) and not pathlib.Path(template).suffix and not pathlib.Path(template).exists():
             raise fail(
-                _WHERE, "template", "'sphere' or the path of a mesh", repr(template), nearest(template, ["sphere"])
+                _WHERE,
+                "template",
+                "'hull', 'sphere' or the path of a mesh",
+                repr(template),
+                nearest(template, ["hull", "sphere"]),
             )
         mesh = Mesh.load(template, dtype=dtype)
         return Mesh(mesh.vertices, mesh.faces)

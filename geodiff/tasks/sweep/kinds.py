@@ -126,7 +126,7 @@ def select_family(names: str | Iterable[str]) -> tuple[Member, ...]:
 _OF_FIT = "steps optimizer lr_decay laplacian flatness subdivisions hold_out evaluate_every seed".split()
 _SHAPE_OPTIONS = {
     **{"views": 24, "elevation": [30.0], "size": 64, "scale_decay": 1.0},
-    **{name: getattr(FitMeshSettings(), name) for name in _OF_FIT},
+    **{name: getattr(FitMeshSettings().completed("sphere"), name) for name in _OF_FIT},
 }
 
 
@@ -144,6 +144,9 @@ def _prepare_shape(mesh: Mesh, options: dict[str, Any]) -> tuple[PosedImages, Fi
         hard=True,
         progress=False,
     )
+    for name, value in options.items():
+        if value is None:
+            raise fail("sweep", name, "a value", "none", f"Left out, it is {_SHAPE_OPTIONS[name]}.")
     return images, FitMeshSettings(**options), decay
 
 
@@ -152,6 +155,7 @@ def _run_shape(prepared: tuple[PosedImages, FitMeshSettings, float], case: Case)
     renderer = member(case.member)
     fit = fit_mesh(
         images,
+        template="sphere",
         settings=settings,
         progress=False,
         distribution=renderer.distribution,

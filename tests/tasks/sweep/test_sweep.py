@@ -78,7 +78,15 @@ def test_shape(tmp_path: pathlib.Path, table: bytes) -> None:
     torch.set_num_threads(1)
     try:
         fit = gd.tasks.fit_mesh(
-            images, steps=3, subdivisions=1, hold_out=2, scale=0.01, lr=0.2, distribution="logistic", progress=False
+            images,
+            template="sphere",
+            steps=3,
+            subdivisions=1,
+            hold_out=2,
+            scale=0.01,
+            lr=0.2,
+            distribution="logistic",
+            progress=False,
         )
     finally:
         torch.set_num_threads(threads)

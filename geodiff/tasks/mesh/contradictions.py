@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is wrong with silhouettes, said: views that contradict the others, empty and full masks, what stays unknown."""
+
+import torch
+
+from geodiff.render.renderer import rasterize
+from geodiff.scene.files import PosedImages
+from geodiff.scene.mesh import Mesh
+from geodiff.tasks.mesh.carving import Carver
+from geodiff.validation import fail, warn
+
+_CELLS = 48  # a side of the grid on which views are left out
+_BAD = 0.15  # of a silhouette: what the hull leaves uncovered of it, beyond noise
+_LOST = 0.5  # of a silhouette: a hull that leaves that much uncovered is no start
+_HELPS = 0.5  # what is left of that without the view to blame
+_SIDES = (("−x", "−y", "−z"), ("+x", "+y", "+z"))
+
+
+def check_masks(where: str, posed: PosedImages) -> PosedImages:
+    """Return the images that say something; warn of those that say nothing, and of those that come twice.
+
+    Raises:
+        ValueError: there is none.
+    """
+    filled = posed.alpha >= 0.5
+    empty, full = ~filled.any(-1).any(-1), filled.all(-1).all(-1)
+    good = [i for i in range(len(posed)) if not (empty[i] or full[i])]
+    if not good:
+        got = "full ones" if bool(full.all()) else "empty ones" if bool(empty.all()) else "empty and full ones"
+        raise fail(where, "images", "of something: masks with an outline", got, "Is alpha the object's, or all 1?")
+    for flags, what in ((empty, "empty"), (full, "full")):
+        if bool(flags.any()):
+            warn(f"{where}: the masks of {_names(posed, flags.nonzero()[:, 0].tolist())} are {what} and left out")
+    posed = posed[good]
+    seen: dict[bytes, int] = {}
+    again = []
+    for i in range(len(posed)):
+        camera = posed.cameras[i]
+        parts = (posed.alpha[i], camera.rotation, camera.translation, camera.focal, camera.principal)
+        key = b"".join(part.detach().contiguous().numpy().tobytes() for part in parts)
+        if key in seen:
+            again.append(i)
+        seen.setdefault(key, i)
+    if again:
+        warn(f"{where}: {_names(posed, again)} are the same views as others before them, and left out")
+        posed = posed[[i for i in range(len(posed)) if i not in again]]
+    return posed
+
+
+def contradiction(
+    where: str, mesh: Mesh | None, posed: PosedImages, carver: Carver, centre: torch.Tensor, half: float
+) -> None:
+    """Name the view that contradicts the others, if the hull leaves much of the silhouettes uncovered.
+
+    One wrong camera or inverted mask carves away what all others show. Without that view their hull covers them.
+
+    Raises:
+        ValueError: the hull covers less than half of the silhouettes, and most of them without one view.
+    """
+    target = posed.alpha >= 0.5
+    area = target.sum((-2, -1))
+    if mesh is None or not mesh.num_faces:
+        missing = torch.ones(len(posed))
+    else:
+        mask = rasterize(mesh, posed.cameras, posed.image_size).mask
+        missing = (target & ~mask).sum((-2, -1)) / area
+    if float(missing.mean()) < _BAD or len(posed) < 3:
+        return
+    left = leave_one_out(carver, target, centre, half)
+    best = int(left.argmin())
+    empty = mesh is None or not mesh.num_faces
+    if float(left[best]) > _HELPS * float(missing.mean()):
+        if not empty:
+            left_open = f"the hull leaves {100 * float(missing.mean()):.0f} % of the silhouettes uncovered"
+            warn(f"{where}: {left_open}: cameras or masks contradict each other")
+        return
+    name = _names(posed, [best])
+    shares = (100 * float(missing.mean()), 100 * float(left[best]))
+    found = f"{shares[0]:.0f} % of the other silhouettes uncovered, {shares[1]:.0f} % without it"
+    fix = "Is its mask inverted, or its camera that of another image? Leave it out, or mend it."
+    if float(missing.mean()) > _LOST:
+        raise fail(where, "images", "silhouettes of one object", f"{name} against all others: with it, {found}", fix)
+    warn(f"{where}: {name} contradicts the other views: with it, the hull leaves {found}. {fix}")
+
+
+def leave_one_out(carver: Carver, target: torch.Tensor, centre: torch.Tensor, half: float) -> torch.Tensor:
+    """Return for each view (B,) the share of the other silhouettes that the hull of the others leaves uncovered.
+
+    All these hulls come from one look at a coarse grid: a point is in the hull without view b if no other view carves
+    it. A grid point stands for its cell, whose size in pixels is allowed for.
+    """
+    count, dtype = len(carver), carver.distance.dtype
+    steps = (torch.arange(_CELLS, dtype=dtype) + 0.5) * (2 / _CELLS) - 1
+    points = torch.stack(torch.meshgrid(steps, steps, steps, indexing="ij"), dim=-1).reshape(-1, 3) * half
+    points = points + centre.to(dtype)
+    height, width = target.shape[-2:]
+    carved = torch.zeros(len(points), dtype=torch.int32)
+    by = torch.full((len(points),), -1, dtype=torch.int32)
+    at, cell = [], []
+    for view in range(count):
+        value, _, depth = carver.seen(view, points)
+        camera = carver.cameras[view]
+        w = torch.ones_like(depth) if camera.is_orthographic else depth.clamp_min(camera.near)
+        size = 0.5 * min(height, width) * float(camera.focal.max()) * (2 * half / _CELLS) / w
+        out = value < -0.5 * size
+        carved += out
+        by[out] = view
+        x, y, _ = camera.project(points, (height, width)).unbind(-1)
+        at.append(torch.stack((y.floor(), x.floor()), dim=-1).long())
+        cell.append(float(size.median()))
+    left = torch.empty(count, dtype=dtype)
+    for aside in range(count):
+        kept = (carved == 0) | ((carved == 1) & (by == aside))
+        shares = []
+        for view in range(count):
+            if view == aside:
+                continue
+            where = at[view][kept]
+            inside = ((where >= 0) & (where < where.new_tensor([height, width]))).all(-1)
+            mask = torch.zeros(height, width)
+            mask[where[inside, 0], where[inside, 1]] = 1
+            reach = int(cell[view]) + 1
+            mask = torch.nn.functional.max_pool2d(mask[None, None], 2 * reach + 1, 1, reach)[0, 0] > 0
+            shares.append((target[view] & ~mask).sum() / target[view].sum())
+        left[aside] = torch.stack(shares).mean()
+    return left
+
+
+def say_unknown(where: str, cut: torch.Tensor, touching: bool) -> None:
+    """Warn of the directions in which the views do not bound the object."""
+    if not bool(cut.any()):
+        return
+    sides = ", ".join(_SIDES[i][k] for k in range(3) for i in range(2) if cut[i, k])
+    fix = "Add views that show all of it." if touching else "The cameras look from too few sides: add others."
+    found = f"how far the object goes to {sides} stays unknown, and is cut by the silhouettes' size"
+    warn(f"{where}: {found}. {fix}")
+
+
+def _names(posed: PosedImages, indices: list[int]) -> str:
+    names = [str(posed.names[i]) for i in indices]
+    text = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+    return f"view {text}" if len(names) == 1 else f"views {text}"

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The visual hull: the largest solid that has the silhouettes of the images, as a mesh."""
+
+import math
+import os
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.csgraph
+import torch
+
+from geodiff.modes import outside_autocast
+from geodiff.render.renderer import rasterize
+from geodiff.scene.camera import Camera
+from geodiff.scene.files import PosedImages
+from geodiff.scene.isosurface import isosurface
+from geodiff.scene.mesh import Mesh
+from geodiff.tasks.mesh.carving import Carver
+from geodiff.tasks.mesh.contradictions import check_masks, contradiction, say_unknown
+from geodiff.tasks.mesh.start import object_frame, posed_images
+from geodiff.validation import fail, integer, number
+
+_WHERE = "visual_hull"
+_START = 1.5  # half the cube that is carved, in the silhouettes' largest half
+_CELL = 0.6  # of a pixel at the object
+_MOST = 112  # cells along the longest side, unless told
+_LARGEST = 1024
+_PARTS = 64  # the largest, that are looked at
+_NEEDED = 0.02  # of a part's pixels in all views, that no other part covers
+_SLACK = (0.25, 0.1)  # pixels, of masks that are 0 or 1 and of anti-aliased ones
+
+
+@outside_autocast
+def visual_hull(
+    images: PosedImages | torch.Tensor | str | os.PathLike[str],
+    cameras: Camera | None = None,
+    *,
+    resolution: int | None = None,
+    slack: float | None = None,
+) -> Mesh:
+    """Return the largest solid whose silhouettes are those of the images, with its holes and all of its parts.
+
+    A point is in the hull (Laurentini 1994) if it is inside the silhouette in each image. Of each mask the signed
+    distance to its outline is made, where the coverage passes ½ between pixels; the hull is where the least of them
+    over the views is positive, on a grid of which only the blocks are looked at that its surface passes through. So
+    anti-aliased masks tell it to about a tenth of a pixel. What the hull cannot have is what no outline shows, such as
+    the inside of a cup.
+
+    A view in which the mask stays off the border of the image shows all of the object: what is out of it is not the
+    object. Where the mask touches the border the object may go on, and such a view carves nothing out of the image.
+    Parts that no mask needs, since others cover the same pixels, are left out: few views leave such phantoms standing.
+
+    Args:
+        images: `PosedImages`, the path of a ``transforms.json`` or its folder, or coverage (B, H, W) in [0, 1].
+        cameras: the B cameras that go with a tensor of coverage.
+        resolution: cells of the grid along the longest side, in [4, 1024]; None: five for three pixels, at most 112.
+        slack: how far out of a silhouette a point may be, in pixels. Outlines are uncertain, and the least of many
+            errs inwards; None: 0.1 for anti-aliased masks, 0.25 where coverage is 0 or 1.
+
+    Returns:
+        A closed manifold `Mesh`, oriented outwards, with triangles about as large as a cell. No gradient.
+
+    Raises:
+        TypeError, ValueError: as each argument's check says; masks all empty or all full; masks that no object can
+            have, with the view named that contradicts the others.
+        RuntimeError: data on a GPU.
+
+    Warns:
+        UserWarning: masks that are empty, full, or the same as another's; cameras that leave open how far the object
+            goes in some direction; a view that contradicts the others.
+
+    Example:
+        >>> import torch, geodiff as gd
+        >>> cameras = gd.Camera.orbit(2.732, 30, torch.arange(0, 360, 30), fov_deg=30)
+        >>> target = gd.rasterize(gd.torus(0.4, 0.15), cameras, 64).mask.float()
+        >>> hull = gd.tasks.visual_hull(target, cameras)
+        >>> hull.is_closed, hull.euler_characteristic  # it has the hole
+        (True, 0)
+    """
+    if resolution is not None:
+        integer(_WHERE, "resolution", resolution, 4, _LARGEST)
+    if slack is not None:
+        number(_WHERE, "slack", slack, -10, 10)
+    return hull_of(posed_images(images, cameras, _WHERE), resolution, slack, _WHERE)
+
+
+def hull_of(posed: PosedImages, resolution: int | None, slack: float | None, where: str) -> Mesh:
+    """Return the hull of checked images; errors and warnings name ``where``."""
+    posed = check_masks(where, posed)
+    carver = Carver(posed.alpha, posed.cameras)
+    if slack is None:
+        soft = (posed.alpha > 0.02) & (posed.alpha < 0.98)
+        slack = _SLACK[int(bool(soft.any()))]
+    centre, unit = object_frame(posed)
+    pixel = 2 * unit / min(posed.image_size)
+    half = _START * _half(posed.alpha) * pixel
+    found = carver.box(centre, half)
+    mesh = None
+    if found is not None:
+        box = found[0]
+        size = float((box[1] - box[0]).max())
+        cell = size / resolution if resolution is not None else max(_CELL * pixel, size / _MOST)
+        low = box[0] - cell
+        shape = tuple(int(n) for n in torch.ceil((box[1] - box[0]) / cell).long() + 3)
+        values = carver.grid(low, cell, shape)
+        high = low + cell * (low.new_tensor(shape) - 1)
+        mesh = isosurface(values, -slack, bounds=torch.stack((low, high)), inside="above")
+        del values
+        mesh = without_phantoms(mesh, posed)
+    contradiction(where, mesh, posed, carver, centre, half)
+    if mesh is None or not mesh.num_faces:
+        fix = "Are cameras and masks those of one object, in one unit, and the masks 1 where it is?"
+        raise fail(where, "images", "silhouettes that some object has", "ones whose hull is empty", fix)
+    if found is not None:
+        say_unknown(where, found[1], any(carver.touching))
+    return mesh
+
+
+def _half(alpha: torch.Tensor) -> float:
+    """Return the largest half diagonal of the silhouettes' boxes, in pixels."""
+    filled = alpha >= 0.5
+    most = 0.0
+    for rows, columns in zip(filled.any(-1), filled.any(-2), strict=True):
+        y, x = rows.nonzero(), columns.nonzero()
+        if len(y):
+            most = max(most, 0.5 * math.hypot(float(y[-1] - y[0]) + 1, float(x[-1] - x[0]) + 1))
+    return most
+
+
+def without_phantoms(mesh: Mesh, posed: PosedImages) -> Mesh:
+    """Return the mesh without the parts that no silhouette needs, the smallest first."""
+    label = parts(mesh)
+    count = int(label.max()) + 1 if len(label) else 0
+    if count < 2:
+        return mesh
+    a, b, c = mesh.vertices.double()[mesh.faces].unbind(1)
+    six = (a * torch.linalg.cross(b, c)).sum(-1)
+    volume = torch.zeros(count, dtype=torch.float64).index_add(0, label[mesh.faces[:, 0]], six)
+    order = volume.argsort().tolist()
+    kept = torch.ones(count, dtype=torch.bool)
+    if count > _PARTS:  # dust
+        kept[order[:-_PARTS]] = False
+        order = order[-_PARTS:]
+    masks = {}
+    for part in order:
+        faces = mesh.faces[label[mesh.faces[:, 0]] == part]
+        masks[part] = rasterize(Mesh(mesh.vertices, faces), posed.cameras, posed.image_size).mask
+    cover = torch.stack([mask.to(torch.int16) for mask in masks.values()]).sum(0)
+    target = posed.alpha >= 0.5
+    for part in order[:-1]:
+        alone = int((masks[part] & target & (cover == 1)).sum())
+        if alone <= _NEEDED * int(masks[part].sum()):
+            kept[part] = False
+            cover -= masks[part].to(cover.dtype)
+    if bool(kept.all()):
+        return mesh
+    faces = mesh.faces[kept[label[mesh.faces[:, 0]]]]
+    used, number_ = torch.unique(faces, return_inverse=True)
+    return Mesh(mesh.vertices[used], number_)
+
+
+def parts(mesh: Mesh) -> torch.Tensor:
+    """Number the connected parts of a mesh: (V,), from 0, in the order of their first vertices."""
+    edges = mesh.edges.numpy()
+    graph = scipy.sparse.coo_matrix((np.ones(len(edges)), edges.T), shape=(mesh.num_vertices,) * 2)
+    _, label = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    return torch.from_numpy(label.astype(np.int64))
