@@ -53,7 +53,7 @@ std::vector<std::string> kernels() {
     return {
 #define KERNEL(name, Job) #name,
 #include "kernels.def"
-        "jumps", "nearest_triangle",  // compiled once, for all levels
+        "jumps", "nearest_triangle", "remesh", "self_intersections",  // compiled once, for all levels
     };
 }
 
@@ -84,6 +84,7 @@ NB_MODULE(_cpu, m) {
     m.def("parallel_backend", &parallel_backend, "Name what runs the threads: 'openmp' or 'threads'.");
     m.def("set_simd_level", &set_simd_level, "Use another SIMD level that this machine has.");
     bind_nearest(m);
+    bind_remesh(m);
     bind_visibility(m);
     bind_raster(m);
     bind_shading(m);

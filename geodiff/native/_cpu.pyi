@@ -25,6 +25,18 @@ def set_simd_level(arg: str, /) -> None:
     """Use another SIMD level that this machine has."""
 
 def nearest_triangle(*, corners: Array, points: Array, face: Array, threads: int = 1) -> None: ...
+def self_intersections(*, points: Array, faces: Array, threads: int = 1) -> tuple: ...
+def remesh(
+    *,
+    points: Array,
+    faces: Array,
+    sizes: Array,
+    iterations: int,
+    crease: float,
+    single: bool,
+    guard: bool,
+    threads: int = 1,
+) -> tuple: ...
 def jumps(
     *,
     clip: Array,

@@ -360,6 +360,18 @@ class Mesh(Saved):
 
         return subdivided(self, times)
 
+    def remeshed(self, edge_length: Any = None, **options: Any) -> "Mesh":
+        """Return a mesh of even triangles over the same surface; see ``remesh.remesh``, which has the arguments."""
+        from geodiff.scene.remesh import remeshed
+
+        return remeshed(self, edge_length, **options)
+
+    def self_intersections(self) -> torch.Tensor:
+        """Return the (N, 2) pairs of faces that meet where they should not; see ``intersections``."""
+        from geodiff.scene.intersections import self_intersections
+
+        return self_intersections(self)
+
     # --- points of the surface ----------------------------------------------------------------------------------------
 
     def sample(
