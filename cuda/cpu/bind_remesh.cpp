@@ -42,7 +42,8 @@ nb::tuple self_intersections(Points points, Triangles faces, int threads) {
         for (size_t f = 0; f < own.size(); ++f) own[f] = read_face(faces, f), boxes[f] = box_of(at, own[f]);
         BoxTree tree;
         tree.build(boxes);
-        for (const auto& [f, g] : crossings(at, places(at), own, tree, threads)) out.insert(out.end(), {f, g});
+        const std::vector<long long> id = places(at);
+        for (const auto& [f, g] : Crossings(at, id, own, tree, threads).all()) out.insert(out.end(), {f, g});
     }
     const size_t count = out.size() / 2;
     return nb::make_tuple(handed(std::move(out), {count, 2}));

@@ -47,6 +47,7 @@ public:
         next_.assign(boxes.size(), -1);
         leaf_.assign(boxes.size(), -1);
         nodes_.clear();
+        leaves_.clear();
         std::vector<int> order;
         for (int i = 0; i < int(boxes.size()); ++i)
             if (!boxes[size_t(i)].is_none()) order.push_back(i);
@@ -93,6 +94,36 @@ public:
         return false;
     }
 
+    int leaves() const { return int(leaves_.size()); }
+
+    // Calls visit(thing, thing) once for each pair of the things of a leaf, and of one of them and one of a leaf after
+    // it, whose boxes meet.
+    template <class Visit>
+    void pairs_from(int leaf, Visit&& visit) const {
+        const int own = leaves_[size_t(leaf)];
+        const Box& box = nodes_[size_t(own)].box;
+        for (int i = nodes_[size_t(own)].first; i >= 0; i = next_[size_t(i)])
+            for (int j = next_[size_t(i)]; j >= 0; j = next_[size_t(j)])
+                if (boxes_[size_t(i)].meets(boxes_[size_t(j)])) visit(i, j);
+        int stack[kDepth], size = 0;
+        stack[size++] = 0;
+        while (size > 0) {
+            const int at = stack[--size];
+            const Node& node = nodes_[size_t(at)];
+            if (node.end <= own || at == own || !node.box.meets(box)) continue;
+            if (node.right >= 0) {
+                stack[size++] = node.right;
+                stack[size++] = at + 1;
+                continue;
+            }
+            for (int j = node.first; j >= 0; j = next_[size_t(j)]) {
+                if (!boxes_[size_t(j)].meets(box)) continue;
+                for (int i = nodes_[size_t(own)].first; i >= 0; i = next_[size_t(i)])
+                    if (boxes_[size_t(i)].meets(boxes_[size_t(j)])) visit(i, j);
+            }
+        }
+    }
+
     // Calls visit(thing, best), which may lower the squared distance `best`, for all that may be nearer than it.
     template <class Visit>
     void nearest(const double* x, double& best, Visit&& visit) const {
@@ -129,6 +160,7 @@ private:
         int parent;
         int right;  // −1 at a leaf; the left child comes next
         int first;  // thing of a leaf, the others by next_
+        int end;    // one past the nodes beneath
     };
 
     void divide(std::vector<int>& order, size_t first, size_t end, int parent) {
@@ -140,8 +172,9 @@ private:
             middles.take(middle);
         }
         const int node = int(nodes_.size());
-        nodes_.push_back({box, parent, -1, -1});
+        nodes_.push_back({box, parent, -1, -1, node + 1});
         if (end - first <= kLeaf) {
+            leaves_.push_back(node);
             for (size_t i = end; i-- > first;) {
                 next_[size_t(order[i])] = nodes_[size_t(node)].first;
                 nodes_[size_t(node)].first = order[i];
@@ -163,10 +196,11 @@ private:
         divide(order, first, half, node);
         nodes_[size_t(node)].right = int(nodes_.size());
         divide(order, half, end, node);
+        nodes_[size_t(node)].end = int(nodes_.size());
     }
 
     std::vector<Box> boxes_;   // of the things
-    std::vector<int> next_, leaf_;
+    std::vector<int> next_, leaf_, leaves_;
     std::vector<Node> nodes_;
 };
 

@@ -43,35 +43,61 @@ inline std::vector<long long> places(const std::vector<Vec>& at) {
     return id;
 }
 
-// In ascending order, the lower face first, whatever the number of threads. The tree is over the faces; those without
-// area are none's pair.
-inline Pairs crossings(const std::vector<Vec>& at, const std::vector<long long>& id, const std::vector<Face>& faces,
-                       const BoxTree& tree, int threads) {
-    constexpr long long kBlock = 256;
-    const long long count = static_cast<long long>(faces.size()), blocks = (count + kBlock - 1) / kBlock;
-    std::vector<char> flat(faces.size(), 1);
-    parallel(blocks, threads, [&](long long block) {
-        for (long long f = block * kBlock; f < std::min(count, (block + 1) * kBlock); ++f)
-            if (faces[size_t(f)][0] >= 0) flat[size_t(f)] = corners_of(at, id, faces[size_t(f)]).is_flat();
-    });
-    std::vector<Pairs> found(static_cast<size_t>(blocks));
-    parallel(blocks, threads, [&](long long block) {
-        Pairs& own = found[size_t(block)];
-        for (int f = int(block * kBlock); f < std::min(count, (block + 1) * kBlock); ++f) {
-            if (flat[size_t(f)]) continue;
-            const Corners mine = corners_of(at, id, faces[size_t(f)]);
-            const size_t first = own.size();
-            tree.meeting(tree.box(f), [&](int g) {
-                if (g > f && !flat[size_t(g)] && triangles_meet(mine, corners_of(at, id, faces[size_t(g)])))
-                    own.push_back({f, g});
+// Searches for them. The tree is over the faces; those without area are none's pair.
+class Crossings {
+public:
+    Crossings(const std::vector<Vec>& at, const std::vector<long long>& id, const std::vector<Face>& faces,
+              const BoxTree& tree, int threads)
+        : at_(at), id_(id), faces_(faces), tree_(tree), threads_(threads) {}
+
+    // All, the lower face first, in ascending order, whatever the number of threads.
+    Pairs all() const {
+        return gathered(tree_.leaves(), kLeaves, [&](int leaf, Pairs& own) {
+            tree_.pairs_from(leaf, [&](int f, int g) { look(f, g, own); });
+        });
+    }
+
+    // Those of some faces, alike.
+    Pairs of(const std::vector<int>& some) const {
+        Pairs pairs = gathered(static_cast<long long>(some.size()), kFaces, [&](int i, Pairs& own) {
+            const int f = some[size_t(i)];
+            tree_.meeting(tree_.box(f), [&](int g) {
+                if (f != g) look(f, g, own);
                 return false;
             });
-            std::sort(own.begin() + Pairs::difference_type(first), own.end());
-        }
-    });
-    Pairs all;
-    for (const Pairs& own : found) all.insert(all.end(), own.begin(), own.end());
-    return all;
-}
+        });
+        pairs.erase(std::unique(pairs.begin(), pairs.end()), pairs.end());
+        return pairs;
+    }
+
+private:
+    static constexpr long long kLeaves = 64, kFaces = 256;  // that a thread takes at a time
+
+    template <class Body>
+    Pairs gathered(long long count, long long each, Body&& body) const {
+        const long long blocks = (count + each - 1) / each;
+        std::vector<Pairs> found(static_cast<size_t>(blocks));
+        parallel(blocks, threads_, [&](long long block) {
+            for (long long i = block * each; i < std::min(count, (block + 1) * each); ++i)
+                body(int(i), found[size_t(block)]);
+        });
+        Pairs all;
+        for (const Pairs& own : found) all.insert(all.end(), own.begin(), own.end());
+        std::sort(all.begin(), all.end());
+        return all;
+    }
+
+    void look(int f, int g, Pairs& out) const {
+        if (faces_[size_t(f)][0] < 0 || faces_[size_t(g)][0] < 0) return;
+        const Corners a = corners_of(at_, id_, faces_[size_t(f)]), b = corners_of(at_, id_, faces_[size_t(g)]);
+        if (triangles_meet(a, b) && !a.is_flat() && !b.is_flat()) out.push_back({std::min(f, g), std::max(f, g)});
+    }
+
+    const std::vector<Vec>& at_;
+    const std::vector<long long>& id_;
+    const std::vector<Face>& faces_;
+    const BoxTree& tree_;
+    const int threads_;
+};
 
 }  // namespace geodiff

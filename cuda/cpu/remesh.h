@@ -27,7 +27,7 @@ public:
 
     void run() {
         rebuild();
-        if (options_.guard) mark_tangled(crossings(s_.at, s_.id, s_.face, tree_, options_.threads));
+        if (options_.guard) mark_tangled(crossings().all());
         for (int i = 0; i < options_.iterations; ++i) {
             split_long();
             collapse_short();
@@ -48,6 +48,7 @@ private:
     static constexpr double kDeviation = 0.1;   // how far, in edges, a curve may be cut short there
     static constexpr double kGood = 0.94;       // cosine of an angle (20°) that flips for valence may not go below
     static constexpr double kSliver = 0.966;    // of one (15°) that is mended at the end
+    static constexpr double kStill = 0.02;      // steps of a vertex that are shorter, in edges, are not taken
     static constexpr long long kBlock = 256;
 
     struct Edge {
@@ -69,6 +70,8 @@ private:
         stamp_.assign(s_.face.size(), 0);
         round_ = 0;
     }
+
+    Crossings crossings() const { return {s_.at, s_.id, s_.face, tree_, options_.threads}; }
 
     void mark_tangled(const Pairs& pairs) {
         tangled_.assign(s_.face.size(), 0);
@@ -140,8 +143,8 @@ private:
             for (size_t k = 0; k < 3; ++k) {
                 if (s_.side[size_t(f)][k] == kUntouchable) continue;
                 const int a = s_.face[size_t(f)][(k + 1) % 3], b = s_.face[size_t(f)][(k + 2) % 3];
-                const double length = s_.distance(a, b), share = length / s_.wanted(a, b);
-                if (!(share > low && share < high)) continue;
+                const double length = s_.distance(a, b), wanted = s_.wanted(a, b);
+                if (!(length > low * wanted && length < high * wanted)) continue;
                 int faces[2];
                 if (s_.faces_at(a, b, faces, 2) == 2 && faces[0] != f) continue;  // each once
                 found.push_back({length, std::min(a, b), std::max(a, b)});
@@ -372,7 +375,9 @@ private:
             }
             if (!(weight > 0)) return false;
             const Vec step = sum * (1 / weight) - x;
-            goal = x + step - n * (dot(n, step) / dot(n, n));
+            const Vec aside = step - n * (dot(n, step) / dot(n, n));
+            if (settled_[size_t(v)] && length(aside) < kStill * s_.size[size_t(v)]) return false;
+            goal = x + aside;
         }
         place = source_.nearest(goal, n, s_.source[size_t(v)]);
         if (place.face < 0) return false;
@@ -385,6 +390,7 @@ private:
         const long long vertices = static_cast<long long>(s_.at.size()), count = static_cast<long long>(s_.face.size());
         std::vector<Place> places(s_.at.size());
         std::vector<char> moves(s_.at.size());
+        settled_.resize(s_.at.size(), 0);
         each(vertices, [&](int v) { moves[size_t(v)] = better_place(v, places[size_t(v)]); });
         const std::vector<Vec> before = s_.at;
         for (size_t v = 0; v < moves.size(); ++v)
@@ -406,26 +412,50 @@ private:
         };
         upright();
         rebuild();
-        while (options_.guard) {
-            const Pairs pairs = crossings(s_.at, s_.id, s_.face, tree_, options_.threads);
-            bool any = false;
-            for (const auto& [f, g] : pairs)
-                if (!std::binary_search(before_.begin(), before_.end(), std::make_pair(f, g))) any |= back(f) | back(g);
-            if (!any) {
-                mark_tangled(pairs);
-                break;
+        if (options_.guard) {
+            Pairs pairs = crossings().all();
+            for (bool any = true; any;) {
+                any = false;
+                const std::vector<char> moved = moves;
+                for (const auto& [f, g] : pairs)
+                    if (!std::binary_search(before_.begin(), before_.end(), std::make_pair(f, g))) any |= back(f) | back(g);
+                if (!any) break;
+                upright();
+                update(pairs, moved, moves);
             }
-            upright();
-            rebuild();
+            mark_tangled(pairs);
         }
         for (size_t v = 0; v < moves.size(); ++v) {
             if (!moves[v]) continue;
+            settled_[v] = 1;
             s_.source[v] = places[v].face;
             const Face& face = source_.face(places[v].face);
             double size = 0;
             for (size_t k = 0; k < 3; ++k) size += places[v].weight[k] * sizes_[size_t(face[k])];
             s_.size[v] = size;
         }
+    }
+
+    // Looks again at the faces of which a vertex moved, and has gone back.
+    void update(Pairs& pairs, const std::vector<char>& moved, const std::vector<char>& moves) {
+        ++round_;
+        old_.clear();
+        for (int f = 0; f < int(s_.face.size()); ++f) {
+            if (!s_.lives(f)) continue;
+            bool changed = false;
+            for (int v : s_.face[size_t(f)]) changed |= moved[size_t(v)] != moves[size_t(v)];
+            if (!changed) continue;
+            tree_.move(f, box_of(s_.at, s_.face[size_t(f)]));
+            stamp_[size_t(f)] = round_;
+            old_.push_back(f);
+        }
+        const auto is_old = [&](const std::pair<int, int>& p) {
+            return stamp_[size_t(p.first)] == round_ || stamp_[size_t(p.second)] == round_;
+        };
+        pairs.erase(std::remove_if(pairs.begin(), pairs.end(), is_old), pairs.end());
+        const Pairs more = crossings().of(old_);
+        pairs.insert(pairs.end(), more.begin(), more.end());
+        std::sort(pairs.begin(), pairs.end());
     }
 
     bool is_spoilt(const Face& f, const std::vector<Vec>& before, const std::vector<char>& moves) const {
@@ -471,6 +501,7 @@ private:
     BoxTree tree_;                   // over the faces
     std::vector<long long> stamp_;   // of the faces that an edit replaces
     long long round_ = 0;
+    std::vector<char> settled_;      // vertices that lie on the input
     std::vector<char> tangled_;      // faces that meet others
     Pairs before_;
     std::vector<int> near_u_, near_v_, old_;

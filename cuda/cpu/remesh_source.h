@@ -43,13 +43,15 @@ inline void nearest_weights(const Vec& x, const Vec& a, const Vec& b, const Vec&
 
 class Source {
 public:
-    Source(const std::vector<Vec>& at, const std::vector<Face>& faces) : at_(at), faces_(faces), normals_(faces.size()) {
+    Source(const std::vector<Vec>& at, const std::vector<Face>& faces)
+        : at_(at), faces_(faces), normals_(faces.size()), squares_(faces.size()) {
         std::vector<Box> boxes(faces.size());
         for (size_t f = 0; f < faces.size(); ++f) {
             boxes[f] = Box::none();
             for (int v : faces[f]) boxes[f].take(at[size_t(v)].c);
             const Vec &a = at[size_t(faces[f][0])], &b = at[size_t(faces[f][1])], &c = at[size_t(faces[f][2])];
             normals_[f] = cross(b - a, c - a);
+            squares_[f] = dot(normals_[f], normals_[f]);
         }
         tree_.build(boxes);
     }
@@ -63,6 +65,8 @@ public:
         const auto look = [&](int f, double& distance) {
             if (!any && !(dot(normals_[size_t(f)], normal) > 0)) return;
             const Face& face = faces_[size_t(f)];
+            const double height = dot(normals_[size_t(f)], x - at_[size_t(face[0])]);
+            if (height * height > (1 + 1e-9) * distance * squares_[size_t(f)]) return;  // its plane is farther
             Place here;
             here.face = f;
             const Vec &a = at_[size_t(face[0])], &b = at_[size_t(face[1])], &c = at_[size_t(face[2])];
@@ -83,6 +87,7 @@ private:
     const std::vector<Vec>& at_;
     const std::vector<Face>& faces_;
     std::vector<Vec> normals_;
+    std::vector<double> squares_;  // of their lengths
     BoxTree tree_;
 };
 

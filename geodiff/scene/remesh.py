@@ -75,7 +75,7 @@ def remesh(
     mesh: "Mesh",
     edge_length: Any = None,
     *,
-    iterations: int = 10,
+    iterations: int = 5,
     feature_angle_deg: float | None = 60.0,
     allow_intersections: bool = False,
 ) -> RemeshResult:
@@ -84,8 +84,9 @@ def remesh(
     Edges longer than 4/3 of what is wanted are split, those shorter than 4/5 collapsed, others flipped where that
     brings vertices nearer to six neighbours or widens the smallest angle, and vertices move along the surface to the
     middle of their surroundings; all that several times over (Botsch and Kobbelt, "A remeshing approach to
-    multiresolution modeling", 2004). Vertices end on the old surface. No edit turns a face over, changes the topology,
-    or makes faces meet that did not: the count of ``mesh.self_intersections()`` does not rise.
+    multiresolution modeling", 2004). Vertices end on the old surface, unless it is so crumpled that faces would turn over
+    on the way. No edit changes the topology, or makes faces meet that did not: the count of
+    ``mesh.self_intersections()`` does not rise.
 
     Borders stay borders, and creases creases: their vertices move and go along them only, and corners where they end,
     branch or turn by more than 45° stay. What is no surface stays as it is: see ``RemeshResult.irregular``. So do
@@ -100,7 +101,7 @@ def remesh(
         mesh: one mesh (V, 3), float32 or float64.
         edge_length: the wanted length of edges, > 0, in the unit of the mesh: a number, or (V,) a length at each old
             vertex, such as ``sizing`` makes; None: the mean length of the edges.
-        iterations: how often, ≥ 0. After five most triangles are even.
+        iterations: how often, ≥ 0.
         feature_angle_deg: edges whose faces' normals are more than this angle apart are creases, in (0, 180]; None: no
             edge is, so that crumples are smoothed away.
         allow_intersections: do not look for self-intersections, which takes about half of the time.
