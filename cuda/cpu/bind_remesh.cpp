@@ -101,10 +101,9 @@ private:
         }
         std::sort(sides.begin(), sides.end());
         std::vector<char> twins(surface.at.size(), 0);  // whether there is another vertex at its place
-        for (size_t v = 0; v < surface.at.size(); ++v) {
-            const size_t first = size_t(surface.id[v]);
-            if (first != v && !surface.ring[v].empty()) twins[v] = twins[first] = 1;
-        }
+        std::vector<int> used(surface.at.size(), 0);  // how many at each place
+        for (size_t v = 0; v < surface.at.size(); ++v) used[size_t(surface.id[v])] += !surface.ring[v].empty();
+        for (size_t v = 0; v < surface.at.size(); ++v) twins[v] = used[size_t(surface.id[v])] > 1;
         for (size_t i = 0, end; i < sides.size(); i = end) {
             const int a = sides[i][0], b = sides[i][1];
             for (end = i + 1; end < sides.size() && sides[end][0] == a && sides[end][1] == b;) ++end;

@@ -48,6 +48,7 @@ private:
     static constexpr double kDeviation = 0.1;   // how far, in edges, a curve may be cut short there
     static constexpr double kGood = 0.94;       // cosine of an angle (20°) that flips for valence may not go below
     static constexpr double kSliver = 0.966;    // of one (15°) that is mended at the end
+    static constexpr double kFine = 32;         // edges of fewer roundings of their coordinates are not split
     static constexpr double kStill = 0.02;      // steps of a vertex that are shorter, in edges, are not taken
     static constexpr long long kBlock = 256;
 
@@ -172,8 +173,10 @@ private:
         for (int i = 0; i < count; ++i)
             if (options_.guard && tangled_[size_t(faces[i])]) return false;  // there would be more pairs
         const Vec middle = rounded(s_.at[size_t(a)] * 0.5 + s_.at[size_t(b)] * 0.5);
-        const auto same = [&](int v) { return length(s_.at[size_t(v)] - middle) == 0; };
-        if (same(a) || same(b)) return false;  // shorter than floats are apart
+        double largest = 0;
+        for (double c : middle.c) largest = std::max(largest, std::abs(c));
+        if (s_.distance(a, b) <= kFine * (options_.single ? 1.2e-7 : 2.3e-16) * largest) return false;
+        if (!may_split(faces, count, a, b, middle)) return false;
         const size_t before = s_.face.size();
         s_.split(a, b, middle);
         for (int i = 0; i < count; ++i) tree_.move(faces[i], box_of(s_.at, s_.face[size_t(faces[i])]));
@@ -183,6 +186,37 @@ private:
         tangled_.resize(s_.face.size(), 0);
         ++splits;
         return true;
+    }
+
+    // Not where another side, which may not be split, is much longer: that would make slivers; nor where the middle's
+    // rounding turns a sliver over or into others.
+    bool may_split(const int* faces, int count, int a, int b, const Vec& middle) {
+        const int m = int(s_.at.size());
+        bool thin = false;
+        fresh_.clear();
+        old_.assign(faces, faces + count);
+        s_.at.push_back(middle);
+        s_.id.push_back(-1 - m);
+        bool sound = true;
+        for (int f : old_) {
+            const Face& face = s_.face[size_t(f)];
+            double longest = 0;
+            for (size_t k = 0; k < 3; ++k) longest = std::max(longest, s_.distance(face[k], face[(k + 1) % 3]));
+            const bool is_longest = s_.distance(a, b) > 0.9 * longest;
+            for (int end : {a, b}) {
+                Face half = face;
+                half[size_t(Surface::corner(face, end))] = m;
+                const double quality = s_.quality(half);
+                sound &= is_longest || quality > 0.2;
+                thin |= quality < 0.02;
+                sound &= dot(s_.normal(half), s_.normal(face)) >= 0;
+                fresh_.push_back(half);
+            }
+        }
+        if (sound && thin) sound = stays_clear(fresh_, old_);
+        s_.at.pop_back();
+        s_.id.pop_back();
+        return sound;
     }
 
     // --- collapse

@@ -36,9 +36,9 @@ inline void nearest_weights(const Vec& x, const Vec& a, const Vec& b, const Vec&
         const double t = (d4 - d3) / ((d4 - d3) + (d5 - d6));
         return set(0, 1 - t, t);
     }
-    const double sum = va + vb + vc;
-    if (!(sum > 0)) return set(1, 0, 0);
-    set(1 - vb / sum - vc / sum, vb / sum, vc / sum);
+    const double u = std::max(va, 0.0), v = std::max(vb, 0.0), w = std::max(vc, 0.0), sum = u + v + w;
+    if (!(sum > 0)) return set(1, 0, 0);  // without area
+    set(u / sum, v / sum, w / sum);
 }
 
 class Source {
