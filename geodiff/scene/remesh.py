@@ -84,8 +84,8 @@ def remesh(
     Edges longer than 4/3 of what is wanted are split, those shorter than 4/5 collapsed, others flipped where that
     brings vertices nearer to six neighbours or widens the smallest angle, and vertices move along the surface to the
     middle of their surroundings; all that several times over (Botsch and Kobbelt, "A remeshing approach to
-    multiresolution modeling", 2004). Vertices end on the old surface, unless it is so crumpled that faces would turn over
-    on the way. No edit changes the topology, or makes faces meet that did not: the count of
+    multiresolution modeling", 2004). Vertices end on the old surface, unless it is so crumpled that faces would turn
+    over on the way. No edit changes the topology, or makes faces meet that did not: the count of
     ``mesh.self_intersections()`` does not rise.
 
     Borders stay borders, and creases creases: their vertices move and go along them only, and corners where they end,

@@ -67,7 +67,7 @@ def test_even_triangles_on_the_same_surface(name: str) -> None:
     assert new.topology.is_edge_manifold and bool((new.vertex_degree > 0).all())
     assert len(result.irregular) == 0
     assert len(new.self_intersections()) <= len(mesh.self_intersections())
-    # On the surface, to float32's rounding, and where it says; where faces would turn over, some middles of edges do not.
+    # On the surface, to float32's rounding, and where it says; but for middles of edges where faces would turn over.
     off = 0.01 if name == "crumpled" else 1e-6
     assert float(gd.point_mesh_distance(new.vertices, mesh).max()) < off
     assert torch.allclose(result.carry(mesh.vertices), new.vertices, atol=off)
@@ -334,5 +334,5 @@ def test_bad_meshes_and_values() -> None:
         result.carry(torch.zeros(42, dtype=torch.int64))
     with pytest.raises(ValueError, match="sizing: `error` must be positive"):
         sizing(ONE, 0.0)
-    with pytest.raises(ValueError, match="`longest` must be at least `shortest`, 0.5; got 0.1"):
+    with pytest.raises(ValueError, match=r"`longest` must be at least `shortest`, 0\.5; got 0\.1"):
         sizing(ONE, 0.1, shortest=0.5, longest=0.1)
