@@ -54,9 +54,10 @@ def fit_mesh(
     """Recover a mesh from images of its silhouette by gradient descent through the soft renderer.
 
     Minimises ``mean_b iou(alpha_b, target_b) + w_l·V/642·laplacian/unit² + w_f·flatness`` over the V vertices of a
-    template, which move freely; its faces stay (Liu et al., "Soft Rasterizer", 2019; Petersen et
-    al., "GenDR", 2022). The scale τ of the soft edges falls on the way. Every few steps the hard IoU in the training
-    views is measured; the mesh of the best is the result. The held-out views have no part in it.
+    template, which move freely (Liu et al., "Soft Rasterizer", 2019; Petersen et al., "GenDR", 2022). A sphere is
+    remeshed on the way, finer and finer; the faces of a mesh of one's own stay. The scale τ of the soft edges falls on
+    the way. Every few steps the hard IoU in the training views is measured; the mesh of the best is the result. The
+    held-out views have no part in it.
 
     Args:
         images: `PosedImages`, the path of a ``transforms.json`` or its folder, or coverage (B, H, W) in [0, 1].
@@ -89,6 +90,7 @@ def fit_mesh(
         True
     """
     settings = FitMeshSettings.of(settings, changes)
+    settings = refine.chosen(settings, isinstance(template, str) and template == "sphere")
     posed = posed_images(images, cameras)
     train, held_out = split(len(posed), settings.hold_out)
     if not bool((posed.alpha[train] >= 0.5).any()):
@@ -107,7 +109,7 @@ def fit_mesh(
         mesh = job.best_mesh()
         result = FitMeshResult(
             mesh=mesh,
-            iou_train=job.best_iou if mesh.topology is job.topologies[job.best_topology] else job.iou_of(mesh),
+            iou_train=job.best_iou if torch.equal(mesh.vertices, job.best) else job.iou_of(mesh),
             iou_held_out=hard_iou(mesh, posed.cameras[held_out], posed.alpha[held_out]) if held_out else None,
             best_step=job.best_step,
             history=job.history,
@@ -198,7 +200,8 @@ class _Job:
     def shots(self, mesh: Mesh) -> torch.Tensor | list[torch.Tensor]:
         """Return the vertices on the way and of the result, stacked where the faces are the same."""
         shots = [*self.snapshots, mesh.vertices]
-        return shots if self.settings.remesh_every else torch.stack(shots)
+        same = len(self.topologies) == 1 and mesh.topology is self.topologies[0]
+        return torch.stack(shots) if same else shots
 
     def vertices(self) -> torch.Tensor:
         """Return the vertices as they are now, with their graph."""
