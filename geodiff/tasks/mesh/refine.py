@@ -49,7 +49,7 @@ def refined(mesh: Mesh, start: float, settings: FitMeshSettings, step: int, unit
         pixels: of the shorter side of the images.
     """
     pixel = 2 * unit / pixels
-    last = 2 * pixel if settings.edge_length is None else settings.edge_length * unit
+    last = min(2 * pixel, start) if settings.edge_length is None else settings.edge_length * unit
     share = min(step / (_LAST * settings.steps), 1.0)
     mesh = untangled(mesh.detach())
     wanted = start * (last / start) ** share

@@ -51,8 +51,8 @@ class FitMeshSettings(DescentSettings):
         remesh_every: steps between remeshings; 0: the faces stay; None: 20 from the sphere, 0 from a mesh of one's own.
             Triangles become even, smaller as the fit goes on and where the surface bends, and 99 % of the result's have
             angles of 10° and more: see `geodiff.scene.remesh`.
-        edge_length: of the last remeshing, > 0, in units of the picture; None: two pixels. Where the surface bends,
-            down to the half of it, where it is flat, up to the double.
+        edge_length: of the last remeshing, > 0, in units of the picture; None: two pixels, if that is shorter than at
+            the start. Where the surface bends, down to the half of it, where it is flat, up to the double.
         formats: of the mesh written: obj, ply, glb or stl, or several.
         checkpoint_seconds: seconds between checkpoints, where there is an output folder; 0: after each step; None:
             never.
