@@ -224,7 +224,7 @@ def test_attributes_are_carried_over() -> None:
         face_colors=(ball.vertices[ball.faces].mean(1)[:, :1] > 0).float(),
         uv=ball.vertices[:, :2],
         texture=texture,
-        material=gd.Material(roughness=0.3) if hasattr(gd.Material(), "roughness") else gd.Material(),
+        material=gd.Material(),
     )
     new = mesh.remeshed(0.2)
     assert new.vertex_colors is not None and new.uv is not None and new.face_colors is not None
@@ -318,7 +318,7 @@ def test_float64_and_results_within_floats() -> None:
 )
 def test_bad_arguments(options: dict[str, object], error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
-        ONE.remeshed(**options)  # type: ignore[arg-type]
+        ONE.remeshed(**options)
 
 
 def test_bad_meshes_and_values() -> None:

@@ -32,8 +32,11 @@ from geodiff.validation import fail
 
 _WHERE = "fit_mesh"
 _VERTICES = 642  # of the default template, for which the weights and λ are written
-_KEPT = ("best", "best_topology", "best_iou", "best_step", "history", "snapshots", "snapshot_topologies")
-_KEPT += ("snapshot_steps", "seconds")  # in a checkpoint
+# In a checkpoint.
+_KEPT = (
+    *("best", "best_topology", "best_iou", "best_step", "history"),
+    *("snapshots", "snapshot_topologies", "snapshot_steps", "seconds"),
+)
 _SNAPSHOTS = 36  # of the vertices on the way, for the animation
 
 

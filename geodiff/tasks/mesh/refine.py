@@ -30,8 +30,8 @@ def chosen(settings: FitMeshSettings, is_ball: bool) -> FitMeshSettings:
 
 def is_due(settings: FitMeshSettings, step: int) -> bool:
     """Whether the mesh is remeshed before a step counted from 0."""
-    every = settings.remesh_every
-    return bool(every) and step > 0 and step % every == 0 and step <= _LAST * settings.steps
+    every = settings.remesh_every or 0
+    return every > 0 and step > 0 and step % every == 0 and step <= _LAST * settings.steps
 
 
 def refined(mesh: Mesh, start: float, settings: FitMeshSettings, step: int, unit: float, pixels: int) -> RemeshResult:

@@ -17,20 +17,15 @@ from tests.tasks.mesh.test_fit_mesh import Stop, orbit, targets
 OPTIONS = {"subdivisions": 2, "progress": False, "remesh_every": 5, "edge_length": 0.09}
 
 
-def winged() -> gd.Mesh:
-    """A body with thin wings, which a sphere crumples over."""
-    body, wings = gd.icosphere(3, 0.25), gd.box((0.8, 0.06, 0.25))
-    faces = torch.cat([body.faces, wings.faces + body.num_vertices])
-    return gd.Mesh(torch.cat([body.vertices * torch.tensor([0.6, 0.6, 1.8]), wings.vertices]), faces)
-
-
 def test_even_triangles_finer_and_no_worse() -> None:
-    images = targets(winged(), orbit(12, 25.0), 48)
-    plain = fit_mesh(images, steps=60, progress=False, remesh_every=0)
-    fit = fit_mesh(images, steps=60, progress=False)
+    """An airplane, whose wings a sphere's triangles have to stretch over."""
+    airplane = gd.Mesh.load(pathlib.Path(gd.__file__).parents[1] / "assets" / "airplane.obj")
+    images = targets(airplane, orbit(12, 25.0), 48)
+    plain = fit_mesh(images, progress=False, remesh_every=0)
+    fit = fit_mesh(images, progress=False)
     assert fit.settings.remesh_every == 20 and plain.settings.remesh_every == 0
     thin = [float((angles(found.mesh).amin(-1) < 10).double().mean()) for found in (plain, fit)]
-    assert thin[1] <= 0.01 < thin[0]
+    assert thin[1] <= 0.01 < 0.05 < thin[0]
     assert len(fit.mesh.self_intersections()) == 0
     assert fit.mesh.is_closed and fit.mesh.euler_characteristic == 2
     assert fit.iou_train > plain.iou_train - 0.01
@@ -73,7 +68,7 @@ def test_a_mesh_of_ones_own_keeps_its_faces_unless_told() -> None:
     assert fit.settings.remesh_every == 0 and torch.equal(fit.mesh.faces, start.faces)
     assert isinstance(fit.snapshots, torch.Tensor)
     told = fit_mesh(images, template=start, steps=25, remesh_every=5, edge_length=0.08, progress=False)
-    assert told.mesh.num_faces > 1.5 * start.num_faces
+    assert told.mesh.num_faces > 1.3 * start.num_faces
     nothing = fit_mesh(images, template=gd.Mesh(torch.zeros(0, 3), []), steps=25, remesh_every=5, progress=False)
     assert nothing.mesh.num_faces == 0
 
