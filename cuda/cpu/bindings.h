@@ -46,6 +46,7 @@ void run(const Kernel<Job>& kernel, const Job<T>& job) {
 void bind_checks(nb::module_& m);
 void bind_matrix(nb::module_& m);
 void bind_nearest(nb::module_& m);
+void bind_remesh(nb::module_& m);
 void bind_raster(nb::module_& m);
 void bind_visibility(nb::module_& m);
 void bind_shading(nb::module_& m);

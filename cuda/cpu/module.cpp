@@ -53,7 +53,7 @@ std::vector<std::string> kernels() {
     return {
 #define KERNEL(name, Job) #name,
 #include "kernels.def"
-        "jumps", "matrix_times", "nearest_triangle",  // compiled once, for all levels
+        "jumps", "matrix_times", "nearest_triangle", "remesh", "self_intersections",  // compiled once, for all levels
     };
 }
 
@@ -86,6 +86,7 @@ NB_MODULE(_cpu, m) {
     bind_checks(m);
     bind_matrix(m);
     bind_nearest(m);
+    bind_remesh(m);
     bind_visibility(m);
     bind_raster(m);
     bind_shading(m);

@@ -358,22 +358,22 @@ class Mesh(Saved):
         return subdivided(self, times)
 
     def unwrapped(self, size: int = 512, padding: int = 2) -> "Mesh":
-        """Return the mesh with texture coordinates: cut into charts, flattened, and packed into the unit square.
-
-        By xatlas (``pip install "geodiff[texture]"``). Charts are conformal to about 1.3 times in length and lie apart;
-        vertices are cut apart in ``uv`` alone.
-
-        Args:
-            size: of the texture a side that it is for, texels in [16, 16384].
-            padding: texels between charts, in [0, size / 8]; about so many.
-
-        Raises:
-            ValueError: several meshes in one, no faces, or more charts than so small a texture holds.
-            ImportError: xatlas is not installed.
-        """
+        """Return the mesh with texture coordinates for a texture of a size; see ``unwrap.unwrapped``."""
         from geodiff.scene.unwrap import unwrapped
 
         return unwrapped(self, size, padding)
+
+    def remeshed(self, edge_length: Any = None, **options: Any) -> "Mesh":
+        """Return a mesh of even triangles over the same surface; see ``remesh.remesh``, which has the arguments."""
+        from geodiff.scene.remesh import remeshed
+
+        return remeshed(self, edge_length, **options)
+
+    def self_intersections(self) -> torch.Tensor:
+        """Return the (N, 2) pairs of faces that meet where they should not; see ``intersections``."""
+        from geodiff.scene.intersections import self_intersections
+
+        return self_intersections(self)
 
     # --- points of the surface ----------------------------------------------------------------------------------------
 

@@ -15,7 +15,20 @@ _WHERE = "Mesh.unwrapped"
 
 
 def unwrapped(mesh: "Mesh", size: int = 512, padding: int = 2) -> "Mesh":
-    """See `Mesh.unwrapped`."""
+    """Return a mesh with texture coordinates: cut into charts, flattened, and packed into the unit square.
+
+    By xatlas (``pip install "geodiff[texture]"``). Charts keep lengths to about 1.3 times and lie apart; vertices are cut
+    apart in ``uv`` alone.
+
+    Args:
+        mesh: of vertices (V, 3).
+        size: of the texture a side that it is for, texels in [16, 16384].
+        padding: texels between charts, in [0, size / 8]; about so many.
+
+    Raises:
+        ValueError: several meshes in one, no faces, or more charts than so small a texture holds.
+        ImportError: xatlas is not installed.
+    """
     integer(_WHERE, "size", size, 16, 16384)
     integer(_WHERE, "padding", padding, 0, size // 8)
     if mesh.vertices.dim() != 2:

@@ -63,6 +63,7 @@ def _places(t: Arguments) -> Any:
     for m in (t.mesh(), t.coloured(), t.textured()):
         out += [m.sample(5, seed=1), m.closest_point(points), m.subdivided(), gd.point_mesh_distance(points, m)]
         out += [m.unwrapped(64)]
+        out += [m.remeshed(0.6), m.self_intersections()]
     out += [batch.sample(5, seed=1), gd.point_mesh_distance(points, batch, squared=True)]
     return [*out, gd.point_mesh_distance(points, t.mesh(), signed=True)]
 

@@ -19,9 +19,10 @@ from geodiff.render.renderer import Renderer
 from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
 from geodiff.scene.mesh import Mesh
+from geodiff.scene.remesh import mean_edge_length
 from geodiff.tasks.checkpoint import FINITE, Checkpoint, Like, Many, Number, fingerprint
 from geodiff.tasks.lock import output_folder
-from geodiff.tasks.mesh import outputs
+from geodiff.tasks.mesh import outputs, refine
 from geodiff.tasks.mesh.hull import hull_of
 from geodiff.tasks.mesh.large_steps import AdamUniform, LaplacianPreconditioner
 from geodiff.tasks.mesh.result import FitMeshResult
@@ -34,16 +35,11 @@ from geodiff.validation import fail
 
 _WHERE = "fit_mesh"
 _VERTICES = 642  # of the default template, for which the weights and λ are written
+# In a checkpoint.
 _KEPT = (
-    "best",
-    "best_score",
-    "best_iou",
-    "best_step",
-    "history",
-    "snapshots",
-    "snapshot_steps",
-    "seconds",
-)  # in a checkpoint
+    *("best", "best_topology", "best_score", "best_iou", "best_step", "history"),
+    *("snapshots", "snapshot_topologies", "snapshot_steps", "seconds"),
+)
 _SNAPSHOTS = 36  # of the vertices on the way, for the animation
 
 
@@ -64,9 +60,10 @@ def fit_mesh(
     """Recover a mesh from images of its silhouette by gradient descent through the soft renderer.
 
     It starts from the visual hull of the images, which has their holes and parts and is the same on every machine, and
-    minimises ``silhouettes + w_l·V/642·laplacian/unit² + w_f·flatness`` over the V vertices, which move freely; the
-    faces stay (Liu et al., "Soft Rasterizer", 2019; Petersen et al., "GenDR", 2022). From another template, silhouettes
-    are compared by their soft IoU, and the scale τ of the soft edges falls on the way. Every few steps the hard IoU in
+    minimises ``silhouettes + w_l·V/642·laplacian/unit² + w_f·flatness`` over the V vertices, which move freely
+    (Liu et al., "Soft Rasterizer", 2019; Petersen et al., "GenDR", 2022). From another template, silhouettes
+    are compared by their soft IoU, and the scale τ of the soft edges falls on the way; a sphere is remeshed, finer and
+    finer, while the faces of a mesh of one's own stay. Every few steps the hard IoU in
     the training views is measured; the mesh of the best (of the least silhouette loss, if that is ``"squared"``) is the
     result. The held-out views have no part in it.
 
@@ -106,6 +103,7 @@ def fit_mesh(
         True
     """
     settings = FitMeshSettings.of(settings, changes)
+    settings = refine.chosen(settings, isinstance(template, str) and template == "sphere")
     posed = posed_images(images, cameras)
     settings = settings.completed("hull" if is_hull(template) else "other", min(posed.image_size))
     train, held_out = split(len(posed), settings.hold_out)
@@ -129,7 +127,7 @@ def fit_mesh(
         mesh = job.best_mesh()
         result = FitMeshResult(
             mesh=mesh,
-            iou_train=job.best_iou,
+            iou_train=job.best_iou if torch.equal(mesh.vertices, job.best) else job.iou_of(mesh),
             iou_held_out=hard_iou(mesh, posed.cameras[held_out], posed.alpha[held_out]) if held_out else None,
             best_step=job.best_step,
             history=job.history,
@@ -137,7 +135,8 @@ def fit_mesh(
             settings=settings,
             train=train,
             held_out=held_out,
-            snapshots=torch.stack([*job.snapshots, mesh.vertices]),
+            snapshots=job.shots(mesh),
+            snapshot_faces=[*(job.topologies[i].faces for i in job.snapshot_topologies), mesh.faces],
             snapshot_steps=[*job.snapshot_steps, job.best_step],
         )
         if folder is not None:
@@ -160,7 +159,8 @@ class _Job:
         folder: pathlib.Path | None,
     ) -> None:
         self.template, self.views, self.unit, self.settings = template, posed[train], unit, settings
-        self.density = template.num_vertices / _VERTICES
+        self.topologies = [template.topology]  # one after the other, if it is remeshed
+        self.start_length = mean_edge_length(template)
         inputs = {
             **settings.inputs(),
             "images_fingerprint": fingerprint([posed.alpha]),
@@ -170,26 +170,57 @@ class _Job:
             "template_fingerprint": fingerprint([template.vertices, template.faces]),
         }
         self.checkpoint = Checkpoint(folder, _WHERE, inputs, settings.checkpoint_seconds)
+        self._adopt(template)
+        self.step = 0
+        self.seconds = 0.0
+        self.best_score, self.best_iou, self.best_step = -math.inf, 0.0, 0
+        self.best = template.vertices.detach().clone()
+        self.history: list[dict[str, Any]] = []
+        self.best_topology = 0
+        self.snapshots: list[torch.Tensor] = []
+        self.snapshot_topologies: list[int] = []
+        self.snapshot_steps: list[int] = []
+
+    def _adopt(self, mesh: Mesh) -> None:
+        """Go on with a mesh, whose vertices are in no step yet."""
+        settings = self.settings
+        self.template = mesh
+        self.density = mesh.num_vertices / _VERTICES
         # Lengths in the world's unit make gradients in its inverse, and ε with them.
-        lr, eps = settings.lr * unit, 1e-8 / unit
-        self.latent = template.vertices.detach().clone()
+        lr, eps = settings.lr * self.unit, 1e-8 / self.unit
+        self.latent = mesh.vertices.detach().clone()
         self.optimizer: torch.optim.Optimizer
         self.precondition: LaplacianPreconditioner | None = None
         if settings.optimizer == "large_steps":
-            self.precondition = LaplacianPreconditioner(template, smoothing=settings.smoothing * self.density)
+            self.precondition = LaplacianPreconditioner(mesh, smoothing=settings.smoothing * self.density)
             self.latent = self.precondition.to_latent(self.latent)
             self.latent.requires_grad_()
             self.optimizer = AdamUniform([self.latent], lr=lr, betas=settings.betas, eps=eps)
         else:
             self.latent.requires_grad_()
             self.optimizer = Adam([self.latent], lr=lr, betas=settings.betas, eps=eps)
-        self.step = 0
-        self.seconds = 0.0
-        self.best_score, self.best_iou, self.best_step = -math.inf, 0.0, 0
-        self.best = template.vertices.detach().clone()
-        self.history: list[dict[str, Any]] = []
-        self.snapshots: list[torch.Tensor] = []
-        self.snapshot_steps: list[int] = []
+
+    def _remesh(self) -> None:
+        """Go on with other triangles, and with what the optimiser knew."""
+        with torch.no_grad():
+            mesh = self.template.with_vertices(self.vertices())
+            pixels = min(self.views.image_size)
+            result = refine.refined(mesh, self.start_length, self.settings, self.step, self.unit, pixels)
+            moments = refine.carried(result, self._moments())
+        self._adopt(result.mesh)
+        self.topologies.append(result.mesh.topology)
+        if moments:
+            self.optimizer.state[self.latent] = moments
+
+    def iou_of(self, mesh: Mesh) -> float:
+        """Return the mean hard IoU in the training views."""
+        return hard_iou(mesh, self.views.cameras, self.views.alpha)
+
+    def shots(self, mesh: Mesh) -> torch.Tensor | list[torch.Tensor]:
+        """Return the vertices on the way and of the result, stacked where the faces are the same."""
+        shots = [*self.snapshots, mesh.vertices]
+        same = len(self.topologies) == 1 and mesh.topology is self.topologies[0]
+        return torch.stack(shots) if same else shots
 
     def vertices(self) -> torch.Tensor:
         """Return the vertices as they are now, with their graph."""
@@ -202,8 +233,9 @@ class _Job:
         return fail(_WHERE, "lr", "small enough to keep vertices and loss finite", got, "Make it smaller.")
 
     def best_mesh(self) -> Mesh:
-        """Return the mesh of the best IoU so far."""
-        return self.template.with_vertices(self.best)
+        """Return the mesh of the best IoU so far, even where it is remeshed."""
+        mesh = Mesh(self.best, self.topologies[self.best_topology])
+        return refine.finished(mesh) if self.settings.remesh_every else mesh
 
     def run(self, callback: Callback | None, show: bool) -> None:
         """Take the steps that are left."""
@@ -229,10 +261,13 @@ class _Job:
     def _advance(self) -> tuple[dict[str, Any], Mesh]:
         """Take one step; return its record and the mesh it started from."""
         settings, step = self.settings, self.step
+        if refine.is_due(settings, step):
+            self._remesh()
         vertices = self.vertices()
         mesh = self.template.with_vertices(vertices)
         if step % math.ceil(settings.steps / _SNAPSHOTS) == 0:
             self.snapshots.append(vertices.detach().clone())
+            self.snapshot_topologies.append(len(self.topologies) - 1)
             self.snapshot_steps.append(step)
         silhouette = self._silhouette(mesh, step)
         iou = self._measure(vertices, step, float(silhouette.detach())) if step % settings.evaluate_every == 0 else None
@@ -291,6 +326,7 @@ class _Job:
         if score > self.best_score:
             self.best_score, self.best_iou, self.best_step = score, iou, step
             self.best = vertices.detach().clone()
+            self.best_topology = len(self.topologies) - 1
         return iou
 
     def _views(self, step: int) -> PosedImages:
@@ -307,6 +343,7 @@ class _Job:
         return {
             "latent": self.latent.detach(),
             "moments": moments,
+            "topologies": [topology.faces for topology in self.topologies[1:]],
             **{name: getattr(self, name) for name in _KEPT},
         }
 
@@ -318,6 +355,10 @@ class _Job:
     def _like(self) -> dict[str, Any]:
         """Return what a checkpoint's state must look like."""
         steps, vertices = Number(0, self.settings.steps), Like.of(self.latent)
+        best = snapshot = vertices
+        if self.settings.remesh_every:
+            vertices, best, snapshot = (Like(vertices.dtype, (size, 3)) for size in "VWS")
+        which = Number(0, self.settings.steps)
         names = ("exp_avg", "exp_avg_sq") if self.precondition is None else ("first", "second")
         record = {name: FINITE for name in ("loss", "iou_loss", "laplacian", "flatness", "scale")}
         return {
@@ -325,12 +366,15 @@ class _Job:
             "moments": {"step": Number(1.0, self.settings.steps), **dict.fromkeys(names, vertices)}
             if self.template.num_faces
             else {},
-            "best": vertices,
+            "topologies": Many(Like(torch.int64, ("F", 3))),
+            "best": best,
+            "best_topology": which,
             "best_score": FINITE,
             "best_iou": Number(0.0, 1.0),
             "best_step": steps,
             "history": Many({**record, "step": steps, "iou": Number(0.0, 1.0, none=True)}),
-            "snapshots": Many(vertices, "snapshots"),
+            "snapshots": Many(snapshot, "snapshots"),
+            "snapshot_topologies": Many(which, "snapshots"),
             "snapshot_steps": Many(steps, "snapshots"),
             "seconds": Number(0.0, FINITE.high),
         }
@@ -340,6 +384,12 @@ class _Job:
         state = self.checkpoint.load(wanted, self._like())
         if state is None:
             return
+        if state["topologies"]:
+            vertices = torch.zeros_like(state["latent"])  # they follow from the latent coordinates
+            meshes = [Mesh(vertices.new_zeros(int(f.max()) + 1, 3), f) for f in state["topologies"][:-1]]
+            meshes.append(Mesh(vertices, state["topologies"][-1]))
+            self.topologies += [mesh.topology for mesh in meshes]
+            self._adopt(meshes[-1])
         with torch.no_grad():
             self.latent.copy_(state["latent"])
         moments = state["moments"]

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 import geodiff
 from geodiff.scene.atomic import replacing
 from geodiff.scene.files import PosedImages
+from geodiff.scene.mesh import Mesh
 from geodiff.tasks import pictures
 from geodiff.tasks.animations import write_animation
 from geodiff.tasks.mesh.result import FitMeshResult
@@ -66,6 +67,7 @@ def metrics(result: FitMeshResult, images: PosedImages, command: str | None) -> 
         "image_size": list(images.image_size),
         "vertices": result.mesh.num_vertices,
         "faces": result.mesh.num_faces,
+        "self_intersections": len(result.mesh.self_intersections()),
         "settings": result.settings.as_dict(),
         "version": geodiff.__version__,
         "torch": torch.__version__,
@@ -118,8 +120,9 @@ def animation(result: FitMeshResult, images: PosedImages) -> list[Image.Image]:
     cameras = pictures.turntable(images.cameras, centre, azimuths, 25.0)
     ground = np.full((*size, 3), 0.95, dtype=np.float32)  # a gradient would show bands in 256 colours
     frames = []
+    faces = [*result.snapshot_faces, *[result.mesh.faces] * _TURNS]
     for k, (step, at) in enumerate(zip(steps, vertices, strict=True)):
-        mesh = result.mesh.with_vertices(at)
+        mesh = Mesh(at, faces[k])
         turning = pictures.over(*pictures.shaded(mesh, cameras[k], size), ground)
         fit = pictures.coverage(mesh, images.cameras[index], size)
         frame = pictures.to_image(np.concatenate((turning, pictures.difference(target, fit)), axis=1))

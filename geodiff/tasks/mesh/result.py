@@ -26,7 +26,8 @@ class FitMeshResult:
         settings: what it was made with.
         train: the indices of the views it was fitted to.
         held_out: those of the others.
-        snapshots: vertices on the way, (K, V, 3), for an animation.
+        snapshots: vertices on the way, (K, V, 3), for an animation; a list of (V, 3) where it was remeshed.
+        snapshot_faces: the faces of each.
         snapshot_steps: the step of each.
         files: what was written, by kind, where there was an output folder.
     """
@@ -42,6 +43,7 @@ class FitMeshResult:
     settings: FitMeshSettings
     train: list[int] = field(repr=False)
     held_out: list[int] = field(repr=False)
-    snapshots: torch.Tensor = field(repr=False)
+    snapshots: torch.Tensor | list[torch.Tensor] = field(repr=False)
     snapshot_steps: list[int] = field(repr=False)
+    snapshot_faces: list[torch.Tensor] = field(default_factory=list, repr=False)
     files: dict[str, pathlib.Path] = field(default_factory=dict, repr=False)

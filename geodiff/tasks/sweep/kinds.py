@@ -162,6 +162,7 @@ def _run_shape(prepared: tuple[PosedImages, FitMeshSettings, float], case: Case)
         tconorm=renderer.tconorm,
         scale=(case.scale, case.scale * decay),
         lr=case.lr,
+        remesh_every=0,
     )
     held_out = fit.iou_train if fit.iou_held_out is None else fit.iou_held_out
     return {"iou": held_out, "iou_train": fit.iou_train, "best_step": fit.best_step}

@@ -168,7 +168,7 @@ def test_resumed_is_bitwise_the_same(optimizer: str, tmp_path: pathlib.Path) -> 
     rest = fit_mesh(images, output=tmp_path, callback=lambda progress: steps.append(progress.step), **options)
     assert steps == list(range(12, 21))
     assert torch.equal(rest.mesh.vertices, whole.mesh.vertices)
-    assert torch.equal(rest.snapshots, whole.snapshots)
+    assert all(map(torch.equal, rest.snapshots, whole.snapshots))
     assert rest.history == whole.history
     assert (rest.iou_train, rest.iou_held_out) == (whole.iou_train, whole.iou_held_out)
     assert not (tmp_path / "checkpoint.pt").exists()
@@ -243,7 +243,7 @@ def test_foreign_checkpoints_are_refused(tmp_path: pathlib.Path) -> None:
         fit(lr=0.5)
     with pytest.raises(ValueError, match="made with other images"):
         fit(images=PosedImages(None, 1 - images.alpha, images.cameras))
-    with pytest.raises(ValueError, match="made with other template"):
+    with pytest.raises(ValueError, match=r"made with .*other template"):
         fit(template=gd.icosphere(1, 0.2))
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="damaged: its checksum is another"):
