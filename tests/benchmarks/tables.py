@@ -427,8 +427,9 @@ def fine(result: dict) -> str:
         r["differ"] = [f"{r[key]:.1e}" for key in ("faces_that_differ", "largest_difference")]
     rows = ([r["mesh"], _image(r), *r["differ"], number(r["cosine"]), number(r["growing"])] for r in result["same"])
     text += table(head, rows)
-    text += "\nTheirs looks at all neighbouring pixels of different faces, ours at visibility edges alone: they differ from "
-    text += "vertex to vertex, and agree where many move together.\n\n### MB at the peak of a step, and what 20 more add\n\n"
+    text += "\nTheirs looks at all neighbouring pixels of different faces, ours at visibility edges alone: they differ "
+    text += "from vertex to vertex, and agree where many move together.\n\n"
+    text += "### MB at the peak of a step, and what 20 more add\n\n"
     held = collections.defaultdict(dict)
     for r in result["memory"]:
         held[r["mesh"], _image(r)][r["way"]] = f"{number(r['mb'])} + {number(r['growth_mb'])}"
