@@ -46,6 +46,7 @@ void run(const Kernel<Job>& kernel, const Job<T>& job) {
 void bind_nearest(nb::module_& m);
 void bind_raster(nb::module_& m);
 void bind_visibility(nb::module_& m);
+void bind_softmax(nb::module_& m);
 void bind_shading(nb::module_& m);
 void bind_splines_and_transport(nb::module_& m);
 

@@ -85,6 +85,7 @@ NB_MODULE(_cpu, m) {
     m.def("set_simd_level", &set_simd_level, "Use another SIMD level that this machine has.");
     bind_nearest(m);
     bind_visibility(m);
+    bind_softmax(m);
     bind_raster(m);
     bind_shading(m);
     bind_splines_and_transport(m);
