@@ -36,6 +36,23 @@ T farthest(const geodiff::FragmentsJob<T>& job, T least) {
     return u < T(1) ? job.table_unit * u / (T(1) - u) * T(1.0001) : Real<T>::largest;
 }
 
+// The same, rounded up, from a table: most are asked for differences of a few times the spread.
+template <class T>
+struct Farthest {
+    static constexpr int kSteps = 512;
+    const geodiff::FragmentsJob<T>& job;
+    T per_step;
+    T reach[kSteps + 1];
+
+    Farthest(const geodiff::FragmentsJob<T>& j, T spread) : job(j), per_step(T(kSteps) / (T(4) * min(spread, T(1e3)))) {
+        for (int i = 0; i <= kSteps; ++i) reach[i] = farthest(job, T(i) / per_step * T(1.0001));
+    }
+    T operator()(T least) const {
+        const T at = least * per_step;
+        return at >= T(0) && at < T(kSteps) ? reach[int(at) + 1] : farthest(job, least);
+    }
+};
+
 // A face that is ready to be measured.
 template <class T>
 struct Measured {
@@ -56,8 +73,8 @@ struct Measured {
 template <class T>
 class Band {
   public:
-    Band(const geodiff::HeaviestJob<T>& job, const Scene<T>& scene, i64 image, int first, int end)
-        : job_(job), scene_(scene), image_(image), first_(first), end_(end), across_((job.width + kLane - 1) / kLane),
+    Band(const geodiff::HeaviestJob<T>& job, const Scene<T>& scene, const Farthest<T>& reaches, i64 image, int first, int end)
+        : job_(job), scene_(scene), reaches_(reaches), image_(image), first_(first), end_(end), across_((job.width + kLane - 1) / kLane),
           stride_(across_ * kLane), limit_(i64(end - first) * stride_), worst_(i64(across_) * kHigh), open_(across_),
           reach_(across_), start_(0) {
         sharpness_ = job.sharpness[image];
@@ -113,7 +130,7 @@ class Band {
             if (row0 >= row1) continue;
             const T y0 = scene_.grid.y(row1 - 1), y1 = scene_.grid.y(row0);
             const T dy = max(max(bottom - y1, y0 - top), T(0));
-            const T all = probing ? radius : min(radius, farthest<T>(job_, top_[high] - least));
+            const T all = probing ? radius : min(radius, reaches_(top_[high] - least));
             if (dy > all) continue;
             const T half = T(0.5) * T(job_.width) - T(0.5), per_step = scene_.grid.per_step;
             const int t0 = to_int((left - all) * per_step + half - T(1), 0, job_.width - 1) / kLane;
@@ -124,7 +141,7 @@ class Band {
                 const T worst = worst_[high * across_ + t];
                 open_[t] = probing ? worst >= Real<T>::largest : least <= worst;
                 if (!open_[t]) continue;
-                const T reach = probing || worst >= top_[high] ? all : min(all, farthest<T>(job_, worst - least));
+                const T reach = probing || worst >= top_[high] ? all : min(all, reaches_(worst - least));
                 const T x0 = scene_.grid.x(t * kLane), x1 = scene_.grid.x(min(t * kLane + kLane, job_.width) - 1);
                 const T dx = max(max(left - x1, x0 - right), T(0));
                 reach_[t] = reach < T(1e6) ? reach * reach : Real<T>::largest;
@@ -211,72 +228,84 @@ class Band {
 
     // A row of a square. Returns whether any limit changed.
     bool measure(int row, int t, T y, bool probing) {
-        const Polygon<T>& p = face_.p;
-        const T* xs = scene_.grid.columns() + t * kLane;
-        T d2[kLane], edge[kLane], along[kLane], side[kLane], key[kLane];
-        // Loops of their own, so that each becomes one vector.
-#pragma GCC ivdep
-        for (int i = 0; i < kLane; ++i) {
-            Nearest<T> near = no_edge<T>();
-            meet(near, face_.edges[0], T(0), xs[i], y);
-            meet(near, face_.edges[1], T(1), xs[i], y);
-            meet(near, face_.edges[2], T(2), xs[i], y);
-            d2[i] = near.d2;
-            edge[i] = near.edge;
-            along[i] = near.along;
+        T x[kLane], d2[kLane], edge[kLane], along[kLane], side[kLane], key[kLane], limit[kLane];
+        const i64 cell = i64(row - first_) * stride_ + t * kLane;
+        copy_lane(x, scene_.grid.columns() + t * kLane);
+        copy_lane(limit, limit_.get() + cell);
+        // Loops of their own over copies of their own, so that each becomes one vector.
+        {
+            const Edge<T> e0 = face_.edges[0], e1 = face_.edges[1], e2 = face_.edges[2];
+#pragma omp simd
+            for (int i = 0; i < kLane; ++i) {
+                Nearest<T> near = no_edge<T>();
+                meet(near, e0, T(0), x[i], y);
+                meet(near, e1, T(1), x[i], y);
+                meet(near, e2, T(2), x[i], y);
+                d2[i] = near.d2;
+                edge[i] = near.edge;
+                along[i] = near.along;
+            }
         }
-        for (int i = 0; p.n == 4 && i < kLane; ++i) {
+        for (int k = 0; k < 3; ++k) {
+            const T ex = face_.hard.ex[k], ey = face_.hard.ey[k], ax = face_.hard.ax[k], up = ex * (y - face_.hard.ay[k]);
+#pragma omp simd
+            for (int i = 0; i < kLane; ++i) {
+                const T before = k == 0 ? T(1) : side[i];
+                side[i] = up >= ey * (x[i] - ax) ? before : T(-1);
+            }
+        }
+        for (int i = 0; face_.p.n == 4 && i < kLane; ++i) {
             Nearest<T> near = no_edge<T>();
-            meet(near, face_.edges[3], T(3), xs[i], y);
+            meet(near, face_.edges[3], T(3), x[i], y);
             const bool closer = near.d2 < d2[i];
             d2[i] = closer ? near.d2 : d2[i];
             edge[i] = closer ? T(3) : edge[i];
             along[i] = closer ? near.along : along[i];
+            side[i] = on_inner_side(face_.hard, 3, x[i], y) ? side[i] : T(-1);
         }
-#pragma GCC ivdep
-        for (int i = 0; i < kLane; ++i) {
-            const bool in = on_inner_side(face_.hard, 0, xs[i], y) & on_inner_side(face_.hard, 1, xs[i], y) &
-                            on_inner_side(face_.hard, 2, xs[i], y);
-            side[i] = in ? T(1) : T(-1);
-        }
-        for (int i = 0; p.n == 4 && i < kLane; ++i) side[i] = on_inner_side(face_.hard, 3, xs[i], y) ? side[i] : T(-1);
         const T most = reach_[t];
         int near_enough = 0;
 #pragma omp simd reduction(| : near_enough)
         for (int i = 0; i < kLane; ++i) near_enough |= int(side[i] > T(0)) | int(d2[i] <= most);
         if (!near_enough) return false;
-        keys(xs, y, d2, edge, along, side, key);
-        T* limit = limit_.get() + i64(row - first_) * stride_ + t * kLane;
+        keys(x, y, d2, edge, along, side, key);
         int enters[kLane], any = 0;
+        const T blur2 = scene_.blur > T(0) ? scene_.blur2 : T(-1);
 #pragma omp simd reduction(| : any)
         for (int i = 0; i < kLane; ++i) {
-            enters[i] = (int(side[i] > T(0)) | (int(d2[i] <= scene_.blur2) & int(scene_.blur > T(0)))) & int(key[i] <= limit[i]);
+            enters[i] = (int(side[i] > T(0)) | int(d2[i] <= blur2)) & int(key[i] <= limit[i]);
             any |= enters[i];
         }
         if (!any) return false;
-        bool changed = false;
-        if (!probing) reserve();
+        int changed = 0;
+        const T spread = spread_;
+#pragma omp simd reduction(| : changed)
         for (int i = 0; i < kLane; ++i) {
-            if (!enters[i]) continue;
-            const T own = limit_of(key[i]);
-            if (own < limit[i]) {
-                changed = true;
-                limit[i] = own;
-            }
-            if (!probing) {
-                found_[size_++] = {key[i], int(i64(row - first_) * stride_ + t * kLane + i), face_.id + int(side[i] > T(0))};
-            }
+            const T own = key[i] + spread + room(key[i]);
+            const int lower = enters[i] & int(own < limit[i]);
+            limit[i] = lower ? own : limit[i];
+            changed |= lower;
+        }
+        if (changed) copy_lane(limit_.get() + cell, limit);
+        if (probing) return changed;
+        reserve();
+        for (int i = 0; i < kLane; ++i) {
+            found_[size_] = {key[i], int(cell) + i, face_.id + int(side[i] > T(0))};
+            size_ += enters[i];
         }
         return changed;
     }
 
-    void keys(const T* xs, T y, const T* d2, const T* edge, const T* along, const T* side, T* key) const {
+    void keys(const T* __restrict x, T y, const T* __restrict d2, const T* __restrict edge, const T* __restrict along,
+              const T* __restrict side, T* __restrict key) const {
         const Polygon<T>& p = face_.p;
-        T depth[kLane];
+        const HardPlane<T> plane = face_.hard;
         const int last = p.n - 1;
         const T w0 = p.w[0], w1 = p.w[1], w2 = p.w[2], w3 = p.w[last], z0 = p.depth[0], z1 = p.depth[1], z2 = p.depth[2];
         const T z3 = p.depth[last], after_w = last == 3 ? w3 : w0, after_z = last == 3 ? z3 : z0;
-#pragma GCC ivdep
+        const T base = base_, sharpness = sharpness_;
+        T depth[kLane];
+#pragma omp simd
         for (int i = 0; i < kLane; ++i) {
             // As edge_depth, of edge k → l.
             const T e = edge[i], a = along[i];
@@ -285,16 +314,21 @@ class Band {
             const T wl = e == T(0) ? w1 : e == T(1) ? w2 : e == T(2) ? after_w : w0;
             const T zl = e == T(0) ? z1 : e == T(1) ? z2 : e == T(2) ? after_z : z0;
             const T s = a * wk / (a * wk + (T(1) - a) * wl);
-            const T inner = depth_at(face_.hard, xs[i], y);
+            const T inner = depth_at(plane, x[i], y);
             depth[i] = side[i] > T(0) ? inner : zk + s * (zl - zk);
         }
-        T weight[kLane];
+        // As Scene::log_weight.
+        const T* table = job_.table;
+        const T unit = job_.table_unit, half = T(0.5) * T(job_.table_size - 1), end = T(job_.table_size - 2);
+#pragma omp simd
         for (int i = 0; i < kLane; ++i) {
-            const T length = sqrt(d2[i]);
-            weight[i] = scene_.log_weight(side[i] > T(0) ? length : -length);
+            const T length = min(sqrt(d2[i]), T(1e30));
+            const T u = (side[i] > T(0) ? length : -length) / (length + unit);
+            const T at = clamp((u + T(1)) * half, T(0), T(2) * half);
+            const int j = int(at > T(0) ? min(at, end) : T(0));  // 0 for NaN, too
+            const T weight = table[j] + (at - T(j)) * (table[j + 1] - table[j]);
+            key[i] = clamp((depth[i] - base) * sharpness - weight, T(-1e30), T(1e30));
         }
-#pragma GCC ivdep
-        for (int i = 0; i < kLane; ++i) key[i] = key_of(depth[i], weight[i]);
     }
 
     void reserve() {
@@ -372,6 +406,7 @@ class Band {
 
     const geodiff::HeaviestJob<T>& job_;
     const Scene<T>& scene_;
+    const Farthest<T>& reaches_;
     const i64 image_;
     const int first_, end_, across_, stride_;
     Scratch<T> limit_, worst_;      // of pixels, of squares
@@ -414,9 +449,10 @@ void find_heaviest(const geodiff::HeaviestJob<T>& job, const Scene<T>& scene, i6
         }
     });
     const Bins bins(rows.get(), count, bands);
+    const Farthest<T> reaches(job, T(min(job.spread, 1e3)));
     parallel(bands, threads, [&](i64 b) {
         const int first = int(b) * kZBandRows, end = min(first + kZBandRows, job.height);
-        Band<T> band(job, scene, image, first, end);
+        Band<T> band(job, scene, reaches, image, first, end);
         band.start(ZBand<T>(buffer, int(b), first, end, job.width));
         for (int probing = band.has_unknown() ? 1 : 0; probing >= 0; --probing) {
             const T radius = probing ? T(min(job.rim, double(scene.blur))) : scene.blur;

@@ -245,6 +245,8 @@ def _mix_backward(
     has_background: bool, background: float, weight: torch.Tensor, rest: torch.Tensor,
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
     _check_groups("mix_backward", values, start, row, ends)
+    if len(rest) != len(start) - 1:
+        raise fail("mix_backward", "rest", f"of {len(start) - 1} entries", rest)
     found = torch.empty_like(values), torch.empty_like(log_weight), torch.empty_like(depth)
     grad_ends = torch.zeros(ends.shape, dtype=torch.float64)
     grad_sharpness = torch.zeros(1, dtype=torch.float64)
