@@ -109,7 +109,7 @@ class SoftmaxDepth:
             blur = self._blur(ranking)
         elif reach is not None:
             blur = max(self._blur(ranking), reach)
-        options = {"k": self.max_fragments, "blur": blur, "rim": near, "max_error": softness.max_error}
+        options: dict[str, Any] = {"k": self.max_fragments, "blur": blur, "rim": near, "max_error": softness.max_error}
         options["origin"] = self.ends[:, 0].detach()
         if self.background is None:
             return find_heaviest(view, ranking, within=covered, **options)
