@@ -88,6 +88,19 @@ def bases(dtype: torch.dtype) -> dict[str, list[Any]]:
     sound["visible"] = [*packed, *size, 0.01, 0.2]
     barycentric, *found = ops.visible(*sound["visible"])
     sound["visible_backward"] = [some(*barycentric.shape), *packed, *found, *size, 0.01]
+    none = torch.zeros(0, dtype=torch.bool)
+    for most, within in ((0, none), (2, torch.rand(*images, generator=draw) < 0.8)):
+        own = [some(8), some(2), some(2), some(2) if most else some(0), within, most, *size, 0.01, 0.2, 0.1, 1e-4, 0.1]
+        sound[f"heaviest#{most}"] = [*packed, *own]
+        distance, barycentric, depth, *found = ops.heaviest(*sound[f"heaviest#{most}"])
+        ups = some(*distance.shape), some(*barycentric.shape), some(*depth.shape)
+        sound[f"heaviest_backward#{most}"] = [*ups, *packed, *found, distance, *size, 0.01]
+    start, which = torch.tensor([0, 2, 3, 7]), torch.tensor([0, 0, 1], dtype=torch.int32)
+    for background in (False, True):
+        rows = [some(7, 3), some(7), some(7), start, which, some(2, 2), some(1), background, 0.1]
+        sound[f"mix#{background}"] = rows
+        out, *more = ops.mix(*rows)
+        sound[f"mix_backward#{background}"] = [some(*out.shape), some(*more[1].shape), *rows, *more]
     face_id = ops.rasterize(*sound["rasterize"])[0]
     sound["jumps"] = [*packed, edges, face_id, 0.01, True]
     for terms in (3, 4):

@@ -49,6 +49,7 @@ void bind_nearest(nb::module_& m);
 void bind_remesh(nb::module_& m);
 void bind_raster(nb::module_& m);
 void bind_visibility(nb::module_& m);
+void bind_softmax(nb::module_& m);
 void bind_shading(nb::module_& m);
 void bind_splines_and_transport(nb::module_& m);
 

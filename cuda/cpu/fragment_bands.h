@@ -380,7 +380,7 @@ void draw_image(const Scene<T>& scene, i64 image, int threads, Keep&& keep) {
 
 template <class T>
 int threads_for(const geodiff::FragmentsJob<T>& job) {
-    i64 work = job.images * job.height * job.width * job.k;
+    i64 work = job.images * job.height * job.width * max(job.k, 1);  // 0: no limit
     for (i64 image = 0; image < job.images; ++image) work += 4 * job.layout[3 * image + 2];
     return work < kSerialWork ? 1 : job.threads;
 }

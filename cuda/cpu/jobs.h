@@ -113,6 +113,50 @@ struct VisibleJob : FragmentsJob<T> {
     bool* inside;
 };
 
+// The faces with a share in a softmax, pixel by pixel, the heaviest first; `order` is not read, k is 0 for no limit. Of
+// FragmentsJob's outputs, face, distance, barycentric and depth of (points).
+template <class T>
+struct HeaviestJob : FragmentsJob<T> {
+    const T* base;           // (B) a depth: weight = F·exp(−(depth − base)·sharpness)
+    const T* floor;          // (B) −log of a weight that all pixels have anyway, or null
+    const bool* within;      // (B, H, W) the pixels that count, or null for all
+    double rim;              // NDC; how far from a face an uncovered pixel within is, mostly
+    double spread;           // faces with e^−spread of a pixel's largest weight count
+    double max_error;        // of the weights of a pixel that may be left out
+    int* count;              // (B, H, W) fragments of a pixel
+    int** kept;              // (B·bands) blocks of their 2·face + (1 if it covers the pixel), to be freed
+    long long pixels, points;
+    long long* place;        // (pixels) of B·H·W, ascending
+    long long* start;        // (pixels + 1) where the fragments of each begin
+};
+
+// A softmax over the rows of each group: weight ∝ exp(log_weight + z·sharpness), z = (far − depth)/(far − near).
+template <class T>
+struct MixJob {
+    const T* values;         // (points, channels)
+    const T* log_weight;     // (points)
+    const T* depth;          // (points)
+    const long long* start;  // (groups + 1)
+    const int* row;          // (groups) of ends, or null for the first
+    const T* ends;           // (rows, 2) near, far
+    T sharpness;
+    bool has_floor;
+    T floor;                 // z of what takes part in all groups, whose values are 0
+    long long groups, points, rows;
+    int channels, threads;
+    T* out;                  // (groups, channels)
+    T* weight;               // (points)
+    T* rest;                 // (groups) weight of the floor
+    // Backward only, which also reads weight and rest.
+    const T* upstream;       // (groups, channels)
+    const T* up_rest;        // (groups), or null
+    T* grad_values;          // (points, channels)
+    T* grad_log_weight;      // (points)
+    T* grad_depth;           // (points)
+    double* grad_ends;       // (rows, 2), zero on entry
+    double* grad_sharpness;  // (1), zero on entry
+};
+
 template <class T>
 struct BlendJob {
     const T* values;    // (rows, channels)

@@ -88,6 +88,7 @@ NB_MODULE(_cpu, m) {
     bind_nearest(m);
     bind_remesh(m);
     bind_visibility(m);
+    bind_softmax(m);
     bind_raster(m);
     bind_shading(m);
     bind_splines_and_transport(m);

@@ -9,6 +9,7 @@ from geodiff.ops.normals import vertex_normals
 from geodiff.ops.rasterize import rasterize
 from geodiff.ops.shading import composite, reflect, sample
 from geodiff.ops.silhouette import count_pairs, silhouette
+from geodiff.ops.softmax import heaviest, mix
 from geodiff.ops.spline import spline, spline_grid
 from geodiff.ops.surface import surface
 from geodiff.ops.transport import apply, apply_gradient, lse
@@ -23,8 +24,10 @@ __all__ = [
     "contour",
     "count_pairs",
     "fragments",
+    "heaviest",
     "jumps",
     "lse",
+    "mix",
     "rasterize",
     "reflect",
     "sample",

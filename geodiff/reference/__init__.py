@@ -10,6 +10,7 @@ from geodiff.reference.polygons import Polygons, near_clip, signed_distance
 from geodiff.reference.rasterize import Raster, rasterize
 from geodiff.reference.shading import composite, reflect, sample
 from geodiff.reference.silhouette import silhouette
+from geodiff.reference.softmax import Heaviest, Mixture, heaviest, mix
 from geodiff.reference.spline import basis, basis_matrix, find_span, spline, spline_grid
 from geodiff.reference.surface import surface
 from geodiff.reference.transport import apply, apply_gradient, lse, pair_cost
@@ -17,6 +18,8 @@ from geodiff.reference.visible import Visible, visible
 
 __all__ = [
     "FragmentMaps",
+    "Heaviest",
+    "Mixture",
     "Polygons",
     "Ranking",
     "Raster",
@@ -32,8 +35,10 @@ __all__ = [
     "edge_cycles",
     "find_span",
     "fragments",
+    "heaviest",
     "jumps",
     "lse",
+    "mix",
     "near_clip",
     "pair_cost",
     "rasterize",

@@ -2,17 +2,17 @@
 """Which faces a pixel's colour comes from, and with which weights: the nearest alone, or a softmax over depth."""
 
 import math
+from typing import Any
 
 import torch
 
 from geodiff.reference.fragments import Ranking
+from geodiff.reference.softmax import NEVER, Mixture
 from geodiff.render.coverage import Coverage, Softness, reach_of
-from geodiff.render.fragment_list import FragmentList, find, find_visible
+from geodiff.render.fragment_list import FragmentList, Layers, find, find_heaviest, find_visible
 from geodiff.render.shading import SurfaceColors
 from geodiff.render.view import View
 
-# Where F = 0: less than any logarithm of a number, but finite, so that nothing becomes NaN.
-_NEVER = -1e30
 _TABLE = 4097  # entries of the table of log F, by which fragments are ranked
 # Finer differences of depth than this cannot be told from rounding, in either dtype.
 _LEAST_GAMMA = 1e-15
@@ -44,13 +44,12 @@ class HardDepth:
             found = find(view, blur=blur)
         return found
 
-    def mix(self, found: FragmentList, colors: SurfaceColors, wanted: tuple[str, ...]) -> Maps:
-        """Return the maps (B, H, W[, C]) asked for but rgb; depth and face_id unless only rgb is.
-
-        Colours meet the background at once, in `ops.composite`.
-        """
+    def mix(
+        self, found: FragmentList, colors: SurfaceColors, wanted: tuple[str, ...]
+    ) -> tuple[torch.Tensor | None, Maps]:
+        """Return colours (P, 3) and the other maps (B, H, W[, C]) asked for; depth and face_id unless only rgb is."""
         if found.maps is None:
-            return {}
+            return colors.color, {}
         face_id, distance, _, depth = found.maps
         covered = distance[..., 0] >= 0
         maps = {"depth": torch.where(covered, depth[..., 0], torch.inf)}
@@ -58,7 +57,7 @@ class HardDepth:
         for name, value in (("normal", colors.normal), ("uv", colors.uv)):
             if name in wanted and value is not None:
                 maps[name] = found.dense(value)[..., 0, :] * covered[..., None]
-        return maps
+        return colors.color, maps
 
 
 class SoftmaxDepth:
@@ -92,16 +91,17 @@ class SoftmaxDepth:
         else:
             self.ends = view.clip.new_tensor(depth_range).expand(view.images, 2)
 
-    def find(self, alpha: torch.Tensor, wanted: tuple[str, ...]) -> FragmentList:
+    def find(self, alpha: torch.Tensor, wanted: tuple[str, ...]) -> Layers:
         """Return the faces of largest weight.
 
         `alpha` (B, H, W) says what is covered: without a background among the faces, nothing else has a colour.
         """
         view, softness = self.view, self.softness
         reach, covered = reach_of(self.coverage, view, softness), alpha > 0
+        near = softness.reach(view) if reach is None else reach
         if wanted != ("rgb",):
             with torch.no_grad():
-                self.there = find_visible(view, softness.reach(view) if reach is None else reach).there[..., 0]
+                self.there = find_visible(view, near).there[..., 0]
             covered = covered | self.there
         ranking = self._ranking()
         blur = math.inf
@@ -109,34 +109,45 @@ class SoftmaxDepth:
             blur = self._blur(ranking)
         elif reach is not None:
             blur = max(self._blur(ranking), reach)
-        within = covered if self.background is None else None
-        if self.max_fragments is not None:
-            return find(view, k=self.max_fragments, blur=blur, ranking=ranking, within=within)
-        k, kept = 32, None
-        while kept is None:
-            found = find(view, k=k, blur=blur, ranking=ranking, within=within)
-            with torch.no_grad():
-                kept = self._heaviest(found)
-            k *= 2
-        return kept
+        options: dict[str, Any] = {"k": self.max_fragments, "blur": blur, "rim": near, "max_error": softness.max_error}
+        options["origin"] = self.ends[:, 0].detach()
+        if self.background is None:
+            return find_heaviest(view, ranking, within=covered, **options)
+        span = (self.ends[:, 1] - self.ends[:, 0]).detach()
+        weight = (self.background - torch.where(span > 0, 1.0, 0.5)) / self._gamma()
+        return find_heaviest(view, ranking, background=weight, **options)
 
-    def mix(self, found: FragmentList, colors: SurfaceColors, wanted: tuple[str, ...]) -> Maps:
-        """Return the maps (B, H, W[, C]) asked for; depth and face_id unless only rgb is; "rest", the background's."""
-        weights, shares, rest = self._weights(found)
-        maps: Maps = {} if rest is None else {"rest": rest}
-        if "rgb" in wanted:
-            assert colors.color is not None
-            maps["rgb"] = (shares[..., None] * found.dense(colors.color)).sum(dim=-2)
-        if self.there is None:
-            return maps
-        there = self.there
-        maps["depth"] = torch.where(there, (weights * found.dense(found.depth)).sum(dim=-1), torch.inf)
-        best = weights.detach().argmax(dim=-1, keepdim=True)
-        maps["face_id"] = torch.where(there, found.dense_maps.face_id.gather(-1, best)[..., 0], -1)
+    def mix(self, found: Layers, colors: SurfaceColors, wanted: tuple[str, ...]) -> tuple[torch.Tensor | None, Maps]:
+        """Return colours (Q, 3) and the other maps (B, H, W[, C]) asked for; depth and face_id unless only rgb is.
+
+        With a background that takes part, instead of the colours "rgb" and "rest", the background's share.
+        """
+        maps: Maps = {}
+        log_weight = self._log_weight(found.distance)
+        if "rgb" in wanted and self.background is not None:
+            mixture = self._mix(found, log_weight, colors.color, self.background)
+            maps |= {"rgb": found.dense(mixture.out), "rest": found.dense(mixture.rest, 1.0)}
+        columns = {} if self.there is None else {"depth": found.depth[:, None]}
         for name, value in (("normal", colors.normal), ("uv", colors.uv)):
             if name in wanted and value is not None:
-                maps[name] = (weights[..., None] * found.dense(value)).sum(dim=-2) * there[..., None]
-        return maps
+                columns[name] = value
+        if "rgb" in wanted and self.background is None:
+            assert colors.color is not None
+            columns["rgb"] = colors.color
+        if not columns:
+            return None, maps
+        values = list(columns.values())
+        mixture = self._mix(found, log_weight, values[0] if len(values) == 1 else torch.cat(values, dim=1), None)
+        parts = dict(zip(columns, mixture.out.split([value.shape[1] for value in values], dim=1), strict=True))
+        color = parts.pop("rgb", None)
+        if self.there is None:
+            return color, maps
+        there = self.there
+        maps["depth"] = torch.where(there, found.dense(parts.pop("depth")[:, 0]), torch.inf)
+        best = found.face[found.heaviest(mixture.weight)]
+        maps["face_id"] = torch.where(there, found.dense(best, -1), -1)
+        maps |= {name: found.dense(value) * there[..., None] for name, value in parts.items()}
+        return color, maps
 
     def _ranking(self) -> Ranking:
         """Return what picks the fragments: `log F` in a table, and one over the depth that γ stands for."""
@@ -146,9 +157,10 @@ class SoftmaxDepth:
             unit = tau**0.5 if distribution.is_squared else tau
             d = _table_distances()
             plain = distribution.unsquared() if distribution.is_squared else distribution
-            table = plain.log_cdf(d * d.abs() if distribution.is_squared else d).clamp(min=_NEVER)
+            table = plain.log_cdf(d * d.abs() if distribution.is_squared else d).clamp(min=NEVER)
             span = (self.ends[:, 1] - self.ends[:, 0]).detach().double()
-            return Ranking(table, unit, 1 / (torch.where(span > 0, span, 1.0) * self._gamma()))
+            sharpness = torch.where(span > 0, 1 / (torch.where(span > 0, span, 1.0) * self._gamma()), 0.0)
+            return Ranking(table, unit, sharpness)
 
     def _gamma(self) -> float:
         return max(float(torch.as_tensor(self.gamma).detach()), _LEAST_GAMMA)
@@ -180,49 +192,25 @@ class SoftmaxDepth:
         at = int(torch.searchsorted(left, torch.tensor(least, dtype=left.dtype), right=True)) - 1
         return math.inf if at < 0 else float(ranking.unit * -_table_distances()[at])
 
-    def _heaviest(self, found: FragmentList) -> FragmentList | None:
-        """Return the fragments without which weights change by less than `max_error`; None if k are too few."""
-        weights = self._weights(found)[0]
-        faces = int(self.view.layout[:, 2].max()) if self.view.images else 0
-        if not found.shape.numel():
-            return found
-        least = self.softness.max_error / max(faces, 1)
-        last = found.dense(torch.ones_like(found.barycentric[:, 0]))[..., -1] * weights[..., -1]
-        return found.only(weights > least) if found.shape[-1] >= faces or float(last.max()) <= least else None
-
-    def _weights(self, found: FragmentList) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Return the weights over their sum, `(B, H, W, k)`, the same with and that of the background.
-
-        The largest z of the pixel is subtracted first, so nothing overflows. The first weights, of means over the
-        faces, have the sum 1 where there are any. In the second, of colours, a background takes part as a face of F = 1
-        and its z.
-
-        Gradients: in distances, depths, τ, the distribution's parameters, γ and the range.
-        """
-        distribution, background, ops = self.softness.distribution, self.background, self.view.ops
-        d, depth = found.distance, found.depth
+    def _log_weight(self, d: torch.Tensor) -> torch.Tensor:
+        """Return log F of signed distances (P,)."""
+        distribution, scale = self.softness.distribution, self.softness.scale
         plain = distribution.unsquared() if distribution.is_squared else distribution
-        # Through `blend`, so that the sums over pixels for τ, γ and the range have a fixed order.
-        one = torch.zeros(len(d), 1, dtype=torch.int64, device=d.device)
-        inverse = 1 / torch.as_tensor(self.softness.scale, dtype=d.dtype, device=d.device).reshape(1, 1)
-        x = ops.blend(inverse, one, (d * d.abs() if distribution.is_squared else d)[:, None])[:, 0]
-        log_f = plain.log_cdf(x).clamp(min=_NEVER)
-        near, far = ops.blend(self.ends.to(d.dtype), found.image[:, None], torch.ones_like(d)[:, None]).unbind(1)
-        span = far - near
-        z = torch.where(span > 0, (far - depth) / torch.where(span > 0, span, 1.0), 0.5)
-        steps = 1 / torch.as_tensor(self.gamma, dtype=d.dtype, device=d.device).clamp(min=_LEAST_GAMMA).reshape(1, 1)
-        with torch.no_grad():
-            top = found.dense(z.detach(), -torch.inf).amax(dim=-1)
-            top = top.clamp(min=0.0 if background is None else background)
-            pixel = found.place // found.shape[-1]
-        ahead = ops.blend(steps, one, (z - top.reshape(-1)[pixel])[:, None])[:, 0]
-        logits = found.dense(log_f + ahead, 2 * _NEVER)
-        weights = logits.softmax(dim=-1)
-        if background is None:
-            return weights, weights, None
-        rest = (background - top) * steps.reshape(())
-        shares = torch.cat([logits, rest[..., None]], dim=-1).softmax(dim=-1)
-        return weights, shares[..., :-1], shares[..., -1]
+        inverse = 1 / torch.as_tensor(scale, dtype=d.dtype, device=d.device)
+        x = d * d.abs() if distribution.is_squared else d
+        if inverse.requires_grad:  # through `blend`, so that the sum over pixels has a fixed order
+            one = torch.zeros(len(d), 1, dtype=torch.int64, device=d.device)
+            return plain.log_cdf(self.view.ops.blend(inverse.reshape(1, 1), one, x[:, None])[:, 0])
+        return plain.log_cdf(x * inverse.reshape(()))
+
+    def _mix(self, found: Layers, log_weight: torch.Tensor, values: Any, background: float | None) -> Mixture:
+        """Mix rows (P, C); gradients in them, in distances, depths, γ and the range."""
+        steps = 1 / torch.as_tensor(self.gamma, dtype=values.dtype, device=values.device).clamp(min=_LEAST_GAMMA)
+        mixture: Mixture = self.view.ops.mix(
+            values, log_weight, found.depth, found.start, self.ends.to(values.dtype), steps.reshape(1), row=found.row,
+            background=background,
+        )  # fmt: skip
+        return mixture
 
 
 def _table_distances() -> torch.Tensor:

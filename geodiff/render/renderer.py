@@ -11,7 +11,6 @@ from geodiff.modes import kept, outside_autocast
 from geodiff.ops.culling import MAX_ERROR
 from geodiff.render.coverage import Coverage, Hard, Softness, alpha_of, as_coverage
 from geodiff.render.depth import HardDepth, SoftmaxDepth
-from geodiff.render.fragment_list import FragmentList
 from geodiff.render.maps import pooled, pooled_maps
 from geodiff.render.outputs import OUTPUTS, HardOutput, RenderOutput
 from geodiff.render.shading import LIT, Shader, as_shader, shade, unlit
@@ -216,14 +215,16 @@ class Renderer:
         else:
             weighing = self.gamma, self.depth_range, self.background_depth, self.max_fragments
             depth = SoftmaxDepth(view, coverage, softness, *weighing)
-        found = depth.find(flat_alpha.detach(), wanted)
+        found: Any = depth.find(flat_alpha.detach(), wanted)
         colors = shade(view, lights, *found.points, shader=shader, normals=self.normals, wanted=wanted)
-        mixed = depth.mix(found, colors, wanted)
+        color, mixed = depth.mix(found, colors, wanted)
         maps = {name: value.reshape(*view.batch, *value.shape[1:]) for name, value in mixed.items()}
         rest = maps.pop("rest", None)
         images = {"alpha": alpha, **maps}
-        if "rgb" in wanted:
-            images["rgb"] = self._rgb(view, alpha, maps.get("rgb"), rest, colors.color, found)
+        if color is not None:
+            # Over black; one sample a pixel over the background at once, which costs no pass of its own.
+            over = self.background.to(alpha) if self.supersample == 1 else alpha.new_zeros(3)
+            images["rgb"] = _over(view, over, alpha, color, found.place)
         flat = self.normals == "flat"
         creases = {"rgb": view.is_face_colored or (flat and shader is not unlit), "normal": flat}
         images = coverage.finish(view, images, {name for name, there in creases.items() if there})
@@ -245,27 +246,8 @@ class Renderer:
             raise fail("Renderer", "lights", expected, got, "Call render(mesh, camera, lights), or change the shading.")
         return shader, [] if lights is None else as_lights("Renderer", lights, batch)
 
-    def _rgb(
-        self,
-        view: View,
-        alpha: torch.Tensor,
-        mixed: torch.Tensor | None,
-        rest: torch.Tensor | None,
-        color: torch.Tensor | None,
-        found: FragmentList,
-    ) -> torch.Tensor:
-        """Return the samples' colours (..., H, W, 3): `mixed` ones, or those of the visible faces.
-
-        Over black; hard ones of one sample a pixel over the background at once, which costs no pass of its own.
-        """
-        if mixed is None:
-            assert color is not None
-            over = self.background.to(alpha) if self.supersample == 1 else alpha.new_zeros(3)
-            return _over(view, over, alpha, color, found)
-        return alpha[..., None] * mixed if rest is None else mixed
-
     def _over_background(self, alpha: torch.Tensor, rgb: torch.Tensor, rest: torch.Tensor | None) -> torch.Tensor:
-        if self.depth == "hard" and self.supersample == 1:
+        if rest is None and self.supersample == 1:
             return rgb
         s, background = self.supersample, self.background.to(device=alpha.device, dtype=alpha.dtype)
         return pooled(rgb, s, 1) + pooled(1 - alpha if rest is None else rest, s)[..., None] * background
@@ -279,12 +261,12 @@ class Renderer:
 
 
 def _over(
-    view: View, background: torch.Tensor, alpha: torch.Tensor, color: torch.Tensor, found: FragmentList
+    view: View, background: torch.Tensor, alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor
 ) -> torch.Tensor:
-    """Return the colours of a hard image (..., H, W, 3) over a colour or an image."""
+    """Return colours of pixels as an image (..., H, W, 3), over a colour or an image."""
     if background.dim() > 1 and background.shape[:-3].numel() != 1:
         background = background.expand(*alpha.shape, 3)
-    rgb: torch.Tensor = view.ops.composite(alpha.reshape(-1), color, found.place, background.reshape(-1, 3))
+    rgb: torch.Tensor = view.ops.composite(alpha.reshape(-1), color, place, background.reshape(-1, 3))
     return rgb.reshape(*alpha.shape, 3)
 
 

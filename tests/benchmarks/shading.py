@@ -2,7 +2,7 @@
 """What colour costs beside the silhouette alone, in one run.
 
     python tests/benchmarks/shading.py -o shading.json      # all parts
-    python tests/benchmarks/shading.py color                # one: color, alone, tiny, stages
+    python tests/benchmarks/shading.py color                # one: color, alone, tiny, softmax, stages
 
 Setting: icosphere at distance 2.7, field of view 60°, 256², a texture of 512², ambient and directional light, Phong.
 Forward + backward of Σ rgb² (Σ alpha²) in vertices and texture. Contestants take turns, so that a busy machine slows
@@ -31,7 +31,6 @@ MODELS = (("logistic", 1e-2), ("logistic", 1e-3), ("logistic.squared", 1e-4))
 WAYS: dict[str, dict[str, Any]] = {
     "alpha": {},
     "hard": {"outputs": "rgb"},
-    "softmax": {"outputs": "rgb", "depth": "softmax"},
 }
 
 
@@ -103,6 +102,34 @@ def tiny(threads: int) -> list[dict]:
     return color(threads, 16, (3,))
 
 
+def softmax(threads: int) -> list[dict]:
+    """Softmax depth beside hard depth: CPU time of one thread, the least of several turns."""
+    torch.set_num_threads(1)
+    eye, rows = gd.Camera.orbit(2.6, 20, 30, fov_deg=50), []
+    kinds: dict[str, dict[str, Any]] = {"hard": {}} | {
+        f"softmax_{k}": {"depth": "softmax", "max_fragments": k} for k in (8, None)
+    }
+    for level, size, tau in ((3, 64, 1e-3), (3, 256, 1e-3), (3, 256, 1e-4), (5, 256, 1e-3), (5, 256, 1e-4)):
+        ball = gd.icosphere(level)
+        mesh = ball.with_attributes(vertex_colors=torch.rand(ball.num_vertices, 3))
+        row: dict[str, Any] = {"faces": ball.num_faces, "size": size, "tau": tau}
+        for both in (False, True):
+            for name, options in kinds.items():
+                render = gd.Renderer(size, scale=tau, outputs="rgb", **options)
+                times = []
+                for _ in range(7):
+                    vertices = ball.vertices.clone().requires_grad_(both)
+                    start = time.process_time()
+                    loss = render(mesh.with_vertices(vertices), eye).rgb.square().mean()
+                    if both:
+                        loss.backward()
+                    times.append(time.process_time() - start)
+                row[f"{name}_{'both' if both else 'forward'}_ms"] = 1e3 * min(times)
+        print(json.dumps(row), flush=True)
+        rows.append(row)
+    return rows
+
+
 def stages(threads: int) -> list[dict]:
     """Where the time of the hard Phong image goes, forward and backward."""
     torch.set_num_threads(threads)
@@ -158,7 +185,7 @@ def stages(threads: int) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {"color": color, "alone": alone, "tiny": tiny, "stages": stages}
+    parts = {"color": color, "alone": alone, "tiny": tiny, "softmax": softmax, "hard": "stages": stages}
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help="which; all where left out")
     parser.add_argument("-o", "--output", type=pathlib.Path)
     parser.add_argument("--threads", type=int, default=2)

@@ -375,8 +375,8 @@ def shading(result: dict) -> str:
     text = f"SIMD level {result['simd']}, torch {result['torch']}. Medians of contestants that take turns.\n\n"
     if "color" in result:
         text += "### RGB with a texture of 512², two lights and Phong, over alpha alone (256², forward + backward)\n\n"
-        head = ["faces", "distribution", "τ", "threads", "alpha ms", "hard ms", "×", "softmax ms", "×"]
-        keys = ("alpha_ms", "hard_ms", "hard_ratio", "softmax_ms", "softmax_ratio")
+        head = ["faces", "distribution", "τ", "threads", "alpha ms", "hard ms", "×"]
+        keys = ("alpha_ms", "hard_ms", "hard_ratio")
         rows = (
             [r["faces"], r["distribution"], f"{r['tau']:g}", r["threads"], *(number(r[key]) for key in keys)]
             for r in result["color"]

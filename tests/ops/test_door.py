@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from geodiff import ops
+from geodiff import ops, reference
 from tests.fuzz_ops import bases
 from tests.ops.test_direct_calls import CLIP, FACE, LAYOUT
 
@@ -36,12 +36,16 @@ def by_axis(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 CURVE = {"control_points": torch.rand(3, 2), "knots[0]": KNOTS, "parameters[0]": PLACES}
+RANKING = reference.Ranking(torch.zeros(3), 1.0, torch.ones(1))
+NAMES = ("values", "log_weight", "depth", "start", "row", "ends", "sharpness")
+MIXED = dict(zip(NAMES, SOUND["mix#True"], strict=False))
 PUBLIC: dict[str, tuple[Callable[..., Any], dict[str, torch.Tensor]]] = {
     "silhouette": (lambda **t: ops.silhouette(**t, scale=0.1, **VIEW), PACKED),
     "contour": (lambda **t: ops.contour(**t, scale=0.1, **VIEW), PACKED),
     "rasterize": (lambda **t: ops.rasterize(**t, **VIEW), PACKED),
     "fragments": (lambda **t: ops.fragments(**t, **VIEW), PACKED),
     "visible": (lambda **t: ops.visible(**t, **VIEW), PACKED),
+    "heaviest": (lambda **t: ops.heaviest(**t, ranking=RANKING, **VIEW), PACKED),
     "jumps": (lambda **t: ops.jumps(**t), {**PACKED, "face_id": torch.zeros(1, 4, 4, dtype=torch.int64)}),
     "count_pairs": (lambda **t: ops.count_pairs(**t, scale=0.1, **VIEW), PACKED),
     "blend": (ops.blend, sound("blend#3")),
@@ -52,6 +56,7 @@ PUBLIC: dict[str, tuple[Callable[..., Any], dict[str, torch.Tensor]]] = {
     "apply": (lambda **t: ops.apply(**t, epsilon=0.1), PLAN),
     "apply_gradient": (lambda **t: ops.apply_gradient(**t, epsilon=0.1), PLAN),
     **{name: (getattr(ops, name), sound(name)) for name in ("reflect", "sample", "composite", "surface")},
+    "mix": (ops.mix, MIXED),
     "vertex_normals": (ops.vertex_normals, {"vertices": torch.rand(3, 3), "faces": FACE}),
 }
 
@@ -86,7 +91,7 @@ def test_tensors_on_two_devices_are_named(name: str) -> None:
 def test_shapes_alone_are_what_the_kernels_return(name: str) -> None:
     """Direct calls on the meta device, as while tracing; how many pixels see a face, and jumps, is unknown there."""
     op = getattr(torch.ops.geodiff, name.split("#")[0])
-    if name in ("visible", "jumps"):
+    if name.split("#")[0] in ("visible", "jumps", "heaviest"):
         return
     wanted = op(*SOUND[name])
     found = op(*(x.to("meta") if isinstance(x, torch.Tensor) else x for x in SOUND[name]))

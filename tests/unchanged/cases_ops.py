@@ -23,6 +23,7 @@ def _images(t: Arguments, module: types.ModuleType) -> Any:
     out = [module.rasterize(*clip, **SIZE), module.fragments(*clip, k=2, blur=0.1, **SIZE)]
     out += [module.fragments(*clip, order="visible", **SIZE), module.visible(*clip, blur=0.05, **SIZE)]
     out += [module.fragments(*clip, k=2, blur=0.1, order="weight", ranking=t.hold(_ranking(t)), **SIZE)]
+    out.append(module.heaviest(*clip, blur=0.1, ranking=t.hold(_ranking(t)), **SIZE))
     for coverage in ("faces", "edges"):
         for rule in ("probabilistic", "maximum", "yager(2)"):
             more = {"tconorm": rule, "coverage": coverage, "scale": t(0.1)}
@@ -37,6 +38,8 @@ def _shading(t: Arguments, module: types.ModuleType) -> Any:
     out = [module.blend(values, index, t.rand(5, 3))]
     place = t(torch.tensor([0, 3, 4]))
     out.append(module.composite(t.rand(6), t.rand(3, 3), place, t.rand(3, 3)))
+    start, ends = t(torch.tensor([0, 2, 5])), t.rand(1, 2)
+    out.append(module.mix(t.rand(5, 3), t.rand(5), t.rand(5), start, ends, t.rand(1), background=0.1))
     out.append(module.sample(t.rand(1, 4, 5, 3), t.rand(7, 2), t(torch.zeros(0, dtype=torch.int64)), wrap="clamp"))
     rows, image, normal, point = test_shading_op.scene(6)
     kinds = t(test_shading_op.KINDS)
@@ -103,7 +106,7 @@ def _counts(t: Arguments) -> Any:
 
 
 GROUPS = {
-    "rasterize fragments visible silhouette contour jumps": _images,
+    "rasterize fragments visible heaviest silhouette contour jumps": _images,
     "blend composite sample reflect surface vertex_normals": _shading,
     "basis spline spline_grid": _splines,
     "lse apply apply_gradient": _transport,

@@ -1,0 +1,467 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which faces have a share in the softmax of each pixel: those whose key, depth·sharpness − log F, is no more than `spread`
+// above the least one. Once a pixel knows some key that it surely has, all others are held against that.
+//
+// A thread owns a band of rows. Covered pixels know the key of the face in front from the z-buffer; what else is visible
+// knows one of a face near by, of which a first round takes note. Squares of kLane by kLane pixels know the worst limit of
+// their own, so a face passes over all that it cannot enter: time goes with faces, pixels and what is found. It is
+// collected in the order of faces, in one list for the band, and sorted by pixels and keys at the end.
+#pragma once
+#include "fragment_bands.h"
+
+namespace gd {
+
+template <class T>
+struct Candidate {
+    T key;
+    int cell, id;  // id: 2·face + (1 if it covers the pixel)
+};
+
+// What is compared with keys. As keys round, all are given room.
+template <class T>
+T room(T key) {
+    return T(0.01) + T(8) * Real<T>::epsilon * abs(key);
+}
+
+// How far outside a face log F is above −least, at most; infinite if everywhere.
+template <class T>
+T farthest(const geodiff::FragmentsJob<T>& job, T least) {
+    int low = 0, high = job.table_size / 2;  // the first entry that is not below −least is in (low, high]
+    if (!(job.table[0] < -least)) return Real<T>::largest;
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        (job.table[middle] < -least ? low : high) = middle;
+    }
+    const T u = T(1) - T(2) * T(low) / T(job.table_size - 1);  // |d|/(|d| + unit)
+    return u < T(1) ? job.table_unit * u / (T(1) - u) * T(1.0001) : Real<T>::largest;
+}
+
+// The same, rounded up, from a table: most are asked for differences of a few times the spread.
+template <class T>
+struct Farthest {
+    static constexpr int kSteps = 512;
+    const geodiff::FragmentsJob<T>& job;
+    T per_step;
+    T reach[kSteps + 1];
+
+    Farthest(const geodiff::FragmentsJob<T>& j, T spread) : job(j), per_step(T(kSteps) / (T(4) * min(spread, T(1e3)))) {
+        for (int i = 0; i <= kSteps; ++i) reach[i] = farthest(job, T(i) / per_step * T(1.0001));
+    }
+    T operator()(T least) const {
+        const T at = least * per_step;
+        return at >= T(0) && at < T(kSteps) ? reach[int(at) + 1] : farthest(job, least);
+    }
+};
+
+// A face that is ready to be measured.
+template <class T>
+struct Measured {
+    Polygon<T> p;
+    Edge<T> edges[4];
+    HardFace<T> hard;
+    int id;
+
+    void init(const Clip<T> corner[3], const Polygon<T>& polygon, int f) {
+        p = polygon;
+        id = 2 * f;
+        for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
+        for (int k = p.n; k < 4; ++k) edges[k] = edges[0];
+        hard_face(corner, p, hard);
+    }
+};
+
+template <class T>
+class Band {
+  public:
+    Band(const geodiff::HeaviestJob<T>& job, const Scene<T>& scene, const Farthest<T>& reaches, i64 image, int first, int end)
+        : job_(job), scene_(scene), reaches_(reaches), image_(image), first_(first), end_(end), across_((job.width + kLane - 1) / kLane),
+          stride_(across_ * kLane), limit_(i64(end - first) * stride_), worst_(i64(across_) * kHigh), open_(across_),
+          reach_(across_), start_(0) {
+        sharpness_ = job.sharpness[image];
+        base_ = job.base[image];
+        spread_ = T(job.spread < 1e30 ? job.spread : 1e30);
+        on_edge_ = scene.log_weight(T(0));
+    }
+    ~Band() { __builtin_free(found_); }
+    Band(const Band&) = delete;
+    Band& operator=(const Band&) = delete;
+
+    // The limits of pixels, before any face was measured.
+    void start(const ZBand<T>& drawn) {
+        for (i64 i = 0; i < i64(end_ - first_) * stride_; ++i) limit_[i] = -Real<T>::largest;
+        const T least = job_.floor ? limit_of(job_.floor[image_]) : Real<T>::largest;
+        for (int row = first_; row < end_; ++row) {
+            const bool* within = job_.within ? job_.within + (image_ * job_.height + row) * job_.width : nullptr;
+            T* own = limit_.get() + i64(row - first_) * stride_;
+            const T* depth = drawn.depth.get() + i64(row - first_) * drawn.stride;
+            for (int column = 0; column < job_.width; ++column) {
+                if (within && !within[column]) continue;
+                own[column] = least;
+                if (!(depth[column] < Real<T>::largest) || !(on_edge_ > T(-1e29))) continue;
+                own[column] = min(least, limit_of(key_of(depth[column], on_edge_)));
+            }
+        }
+        for (int high = 0; high < kHigh; ++high) {
+            for (int t = 0; t < across_; ++t) look(high, t);
+            crown(high);
+        }
+    }
+
+    bool has_unknown() const { return max(top_[0], top_[kHigh - 1]) >= Real<T>::largest; }
+
+    // Draws a face into the band. In the first round (`probing`), only limits of pixels that have none become known.
+    void draw(const Polygon<T>& p, i64 f, T radius, bool probing) {
+        Clip<T> corner[3];
+        scene_.corners(image_, f, corner);
+        T least = Real<T>::largest, left = p.x[0], right = p.x[0], bottom = p.y[0], top = p.y[0];
+        for (int k = 0; k < p.n; ++k) {
+            left = min(left, p.x[k]);
+            right = max(right, p.x[k]);
+            bottom = min(bottom, p.y[k]);
+            top = max(top, p.y[k]);
+            least = min(least, p.depth[k]);
+        }
+        least = key_of(least, T(0));
+        least -= T(1e-4) * abs(least) + T(1e-3);  // room for rounding
+        bool ready = false;
+        for (int high = 0; high < kHigh; ++high) {
+            if (probing ? top_[high] < Real<T>::largest : !(least <= top_[high])) continue;
+            const int row0 = first_ + high * kLane, row1 = min(row0 + kLane, end_);
+            if (row0 >= row1) continue;
+            const T y0 = scene_.grid.y(row1 - 1), y1 = scene_.grid.y(row0);
+            const T dy = max(max(bottom - y1, y0 - top), T(0));
+            const T all = probing ? radius : min(radius, reaches_(top_[high] - least));
+            if (dy > all) continue;
+            const T half = T(0.5) * T(job_.width) - T(0.5), per_step = scene_.grid.per_step;
+            const int t0 = to_int((left - all) * per_step + half - T(1), 0, job_.width - 1) / kLane;
+            const int t1 = to_int((right + all) * per_step + half + T(2), 0, job_.width - 1) / kLane;
+            bool any = false;
+            T widest = T(0);
+            for (int t = t0; t <= t1; ++t) {
+                const T worst = worst_[high * across_ + t];
+                open_[t] = probing ? worst >= Real<T>::largest : least <= worst;
+                if (!open_[t]) continue;
+                const T reach = probing || worst >= top_[high] ? all : min(all, reaches_(worst - least));
+                const T x0 = scene_.grid.x(t * kLane), x1 = scene_.grid.x(min(t * kLane + kLane, job_.width) - 1);
+                const T dx = max(max(left - x1, x0 - right), T(0));
+                reach_[t] = reach < T(1e6) ? reach * reach : Real<T>::largest;
+                open_[t] = dx * dx + dy * dy <= reach_[t];
+                any = any || open_[t];
+                widest = open_[t] ? max(widest, reach) : widest;
+            }
+            if (!any) continue;
+            if (!ready) face_.init(corner, p, int(f));
+            ready = true;
+            rows(row0, row1, high, t0, t1, widest, probing);
+        }
+    }
+
+    // The band's fragments, pixel by pixel, the heaviest first; with how many each pixel has.
+    int* finish(int* count) {
+        settle();
+        int* ids = static_cast<int*>(__builtin_malloc(sizeof(int) * (unsigned long long)(size_ + 1)));
+        i64 kept = 0;
+        for (int row = first_; row < end_; ++row) {
+            for (int column = 0; column < job_.width; ++column) {
+                const i64 cell = i64(row - first_) * stride_ + column;
+                const i64 from = start_[cell];
+                const int own = needed(found_ + from, int(start_[cell + 1] - from));
+                count[i64(row) * job_.width + column] = own;
+                for (int i = 0; i < own; ++i) ids[kept++] = found_[from + i].id;
+            }
+        }
+        return ids;
+    }
+
+  private:
+    static constexpr int kHigh = kZBandRows / kLane;
+
+    T key_of(T depth, T log_weight) const {
+        const T far = (depth - base_) * sharpness_;
+        return clamp(far - log_weight, T(-1e30), T(1e30));
+    }
+    T limit_of(T key) const { return key + spread_ + room(key); }
+
+    // The worst limit of a square.
+    void look(int high, int t) {
+        const int rows = min((high + 1) * kLane, end_ - first_);
+        T worst[kLane];
+        fill_lane(worst, -Real<T>::largest);
+        for (int r = high * kLane; r < rows; ++r) {
+            const T* own = limit_.get() + i64(r) * stride_ + t * kLane;
+#pragma omp simd
+            for (int i = 0; i < kLane; ++i) worst[i] = max(worst[i], own[i]);
+        }
+        T largest = worst[0];
+        for (int i = 1; i < kLane; ++i) largest = max(largest, worst[i]);
+        worst_[high * across_ + t] = largest;
+    }
+    void crown(int high) {
+        top_[high] = -Real<T>::largest;
+        for (int t = 0; t < across_; ++t) top_[high] = max(top_[high], worst_[high * across_ + t]);
+    }
+
+    void rows(int row0, int row1, int high, int t0, int t1, T radius, bool probing) {
+        Reach<T> reach;
+        reach.init(face_.p, face_.edges, radius, scene_.grid);
+        bool changed = false;
+        const int from = max(row0, reach.first_row), to = min(row1, reach.end_row);
+        for (int row = from; row < to; ++row) {
+            int first, end;
+            const T y = scene_.grid.y(row);
+            reach.columns(y, scene_.grid, first, end);
+            if (first >= end) continue;
+            for (int t = max(t0, first / kLane); t <= min(t1, (end - 1) / kLane); ++t) {
+                if (open_[t]) changed = measure(row, t, y, probing) || changed;
+            }
+        }
+        if (!changed) return;
+        bool crowned = false;
+        for (int t = t0; t <= t1; ++t) {
+            const T before = worst_[high * across_ + t];
+            if (!open_[t]) continue;
+            look(high, t);
+            crowned = crowned || (before >= top_[high] && worst_[high * across_ + t] < before);
+        }
+        if (crowned) crown(high);
+    }
+
+    // A row of a square. Returns whether any limit changed.
+    bool measure(int row, int t, T y, bool probing) {
+        T x[kLane], d2[kLane], edge[kLane], along[kLane], side[kLane], key[kLane], limit[kLane];
+        const i64 cell = i64(row - first_) * stride_ + t * kLane;
+        copy_lane(x, scene_.grid.columns() + t * kLane);
+        copy_lane(limit, limit_.get() + cell);
+        // Loops of their own over copies of their own, so that each becomes one vector.
+        {
+            const Edge<T> e0 = face_.edges[0], e1 = face_.edges[1], e2 = face_.edges[2];
+#pragma omp simd
+            for (int i = 0; i < kLane; ++i) {
+                Nearest<T> near = no_edge<T>();
+                meet(near, e0, T(0), x[i], y);
+                meet(near, e1, T(1), x[i], y);
+                meet(near, e2, T(2), x[i], y);
+                d2[i] = near.d2;
+                edge[i] = near.edge;
+                along[i] = near.along;
+            }
+        }
+        for (int k = 0; k < 3; ++k) {
+            const T ex = face_.hard.ex[k], ey = face_.hard.ey[k], ax = face_.hard.ax[k], up = ex * (y - face_.hard.ay[k]);
+#pragma omp simd
+            for (int i = 0; i < kLane; ++i) {
+                const T before = k == 0 ? T(1) : side[i];
+                side[i] = up >= ey * (x[i] - ax) ? before : T(-1);
+            }
+        }
+        for (int i = 0; face_.p.n == 4 && i < kLane; ++i) {
+            Nearest<T> near = no_edge<T>();
+            meet(near, face_.edges[3], T(3), x[i], y);
+            const bool closer = near.d2 < d2[i];
+            d2[i] = closer ? near.d2 : d2[i];
+            edge[i] = closer ? T(3) : edge[i];
+            along[i] = closer ? near.along : along[i];
+            side[i] = on_inner_side(face_.hard, 3, x[i], y) ? side[i] : T(-1);
+        }
+        const T most = reach_[t];
+        int near_enough = 0;
+#pragma omp simd reduction(| : near_enough)
+        for (int i = 0; i < kLane; ++i) near_enough |= int(side[i] > T(0)) | int(d2[i] <= most);
+        if (!near_enough) return false;
+        keys(x, y, d2, edge, along, side, key);
+        int enters[kLane], any = 0;
+        const T blur2 = scene_.blur > T(0) ? scene_.blur2 : T(-1);
+#pragma omp simd reduction(| : any)
+        for (int i = 0; i < kLane; ++i) {
+            enters[i] = (int(side[i] > T(0)) | int(d2[i] <= blur2)) & int(key[i] <= limit[i]);
+            any |= enters[i];
+        }
+        if (!any) return false;
+        int changed = 0;
+        const T spread = spread_;
+#pragma omp simd reduction(| : changed)
+        for (int i = 0; i < kLane; ++i) {
+            const T own = key[i] + spread + room(key[i]);
+            const int lower = enters[i] & int(own < limit[i]);
+            limit[i] = lower ? own : limit[i];
+            changed |= lower;
+        }
+        if (changed) copy_lane(limit_.get() + cell, limit);
+        if (probing) return changed;
+        reserve();
+        for (int i = 0; i < kLane; ++i) {
+            found_[size_] = {key[i], int(cell) + i, face_.id + int(side[i] > T(0))};
+            size_ += enters[i];
+        }
+        return changed;
+    }
+
+    void keys(const T* __restrict x, T y, const T* __restrict d2, const T* __restrict edge, const T* __restrict along,
+              const T* __restrict side, T* __restrict key) const {
+        const Polygon<T>& p = face_.p;
+        const HardPlane<T> plane = face_.hard;
+        const int last = p.n - 1;
+        const T w0 = p.w[0], w1 = p.w[1], w2 = p.w[2], w3 = p.w[last], z0 = p.depth[0], z1 = p.depth[1], z2 = p.depth[2];
+        const T z3 = p.depth[last], after_w = last == 3 ? w3 : w0, after_z = last == 3 ? z3 : z0;
+        const T base = base_, sharpness = sharpness_;
+        T depth[kLane];
+#pragma omp simd
+        for (int i = 0; i < kLane; ++i) {
+            // As edge_depth, of edge k → l.
+            const T e = edge[i], a = along[i];
+            const T wk = e == T(0) ? w0 : e == T(1) ? w1 : e == T(2) ? w2 : w3;
+            const T zk = e == T(0) ? z0 : e == T(1) ? z1 : e == T(2) ? z2 : z3;
+            const T wl = e == T(0) ? w1 : e == T(1) ? w2 : e == T(2) ? after_w : w0;
+            const T zl = e == T(0) ? z1 : e == T(1) ? z2 : e == T(2) ? after_z : z0;
+            const T s = a * wk / (a * wk + (T(1) - a) * wl);
+            const T inner = depth_at(plane, x[i], y);
+            depth[i] = side[i] > T(0) ? inner : zk + s * (zl - zk);
+        }
+        // As Scene::log_weight.
+        const T* table = job_.table;
+        const T unit = job_.table_unit, half = T(0.5) * T(job_.table_size - 1), end = T(job_.table_size - 2);
+#pragma omp simd
+        for (int i = 0; i < kLane; ++i) {
+            const T length = min(sqrt(d2[i]), T(1e30));
+            const T u = (side[i] > T(0) ? length : -length) / (length + unit);
+            const T at = clamp((u + T(1)) * half, T(0), T(2) * half);
+            const int j = int(at > T(0) ? min(at, end) : T(0));  // 0 for NaN, too
+            const T weight = table[j] + (at - T(j)) * (table[j + 1] - table[j]);
+            key[i] = clamp((depth[i] - base) * sharpness - weight, T(-1e30), T(1e30));
+        }
+    }
+
+    void reserve() {
+        if (size_ + kLane <= room_) return;
+        if (size_ > 0) settle();
+        if (size_ + kLane <= room_ / 2) return;
+        room_ = max(2 * room_, max(size_, i64(8) * limit_cells()) + kLane);
+        found_ = static_cast<Candidate<T>*>(__builtin_realloc(found_, sizeof(Candidate<T>) * (unsigned long long)(room_)));
+    }
+    i64 limit_cells() const { return i64(end_ - first_) * stride_; }
+
+    // Sorts what was found by pixels and keys, those that tie by faces; leaves out what is above the limit by now, or behind
+    // the first k.
+    void settle() {
+        const i64 cells = limit_cells();
+        start_.grow(cells + 2);
+        for (i64 i = 0; i < cells + 2; ++i) start_[i] = 0;
+        for (i64 i = 0; i < size_; ++i) start_[found_[i].cell + 2] += found_[i].key <= limit_[found_[i].cell] ? 1 : 0;
+        for (i64 i = 2; i < cells + 2; ++i) start_[i] += start_[i - 1];
+        Candidate<T>* sorted =
+            static_cast<Candidate<T>*>(__builtin_malloc(sizeof(Candidate<T>) * (unsigned long long)(max(room_, i64(1)))));
+        for (i64 i = 0; i < size_; ++i) {
+            if (!(found_[i].key <= limit_[found_[i].cell])) continue;
+            sorted[start_[found_[i].cell + 1]++] = found_[i];
+        }
+        for (i64 cell = 0; cell < cells; ++cell) {
+            for (i64 i = start_[cell] + 1; i < start_[cell + 1]; ++i) {
+                const Candidate<T> own = sorted[i];
+                i64 at = i;
+                for (; at > start_[cell] && own.key < sorted[at - 1].key; --at) sorted[at] = sorted[at - 1];
+                sorted[at] = own;
+            }
+        }
+        __builtin_free(found_);
+        found_ = sorted;
+        size_ = start_[cells];
+        if (job_.k == 0) return;
+        i64 kept = 0;
+        for (i64 cell = 0; cell < cells; ++cell) {
+            const i64 from = start_[cell], own = min(start_[cell + 1] - from, i64(job_.k));
+            start_[cell] = kept;
+            for (i64 i = 0; i < own; ++i) found_[kept++] = found_[from + i];
+            if (own == job_.k) limit_[cell] = min(limit_[cell], found_[kept - 1].key);
+        }
+        start_[cells] = size_ = kept;
+    }
+
+    // How many of a pixel's fragments are needed: the last ones are not, as long as they have less than half of max_error
+    // together. (The other half is that of faces above the limit.)
+    int needed(const Candidate<T>* own, int count) const {
+        if (count < 2 || !(job_.max_error > 0) || Real<T>::epsilon * abs(own[0].key) > T(1e-3)) return count;
+        T total = T(0), left = T(0);
+        for (int i = 0; i < count; ++i) total += exp(own[0].key - own[i].key);
+        const T most = T(0.49 * job_.max_error) * total;
+        while (count > 1) {
+            left += exp(own[0].key - own[count - 1].key);
+            if (left > most) break;
+            --count;
+        }
+        return count;
+    }
+
+    struct Starts {
+        i64 size = 0;
+        i64* data = nullptr;
+        explicit Starts(i64) {}
+        ~Starts() { __builtin_free(data); }
+        i64& operator[](i64 i) const { return data[i]; }
+        void grow(i64 count) {
+            if (count <= size) return;
+            data = static_cast<i64*>(__builtin_realloc(data, sizeof(i64) * (unsigned long long)(count)));
+            size = count;
+        }
+    };
+
+    const geodiff::HeaviestJob<T>& job_;
+    const Scene<T>& scene_;
+    const Farthest<T>& reaches_;
+    const i64 image_;
+    const int first_, end_, across_, stride_;
+    Scratch<T> limit_, worst_;      // of pixels, of squares
+    Scratch<unsigned char> open_;   // of the row of squares at hand
+    Scratch<T> reach_;              // squared
+    T top_[kHigh];                  // the worst of a row of squares
+    T sharpness_, base_, spread_, on_edge_;
+    Measured<T> face_;
+    Candidate<T>* found_ = nullptr;
+    i64 size_ = 0, room_ = 0;
+    Starts start_;
+};
+
+// Leaves how many fragments each pixel has, and for each band a block of memory with their ids, to be freed.
+template <class T>
+void find_heaviest(const geodiff::HeaviestJob<T>& job, const Scene<T>& scene, i64 image, int threads) {
+    const Grid<T>& grid = scene.grid;
+    const int bands = (job.height + kZBandRows - 1) / kZBandRows;
+    const i64 count = scene.faces_of(image);
+    Scratch<Polygon<T>> polygons(count);
+    Scratch<Rows> rows(count);
+    const ZBuffer<T> buffer(grid, job.clip + 4 * job.layout[3 * image], job.faces + 3 * job.layout[3 * image + 1], count,
+                            job.near, threads);
+    const i64 blocks = (count + kFaceBlock - 1) / kFaceBlock;
+    const T grow = scene.blur + T(0.01) * grid.step, half = T(0.5) * T(job.height) - T(0.5);
+    parallel(blocks, blocks > 4 ? threads : 1, [&](i64 block) {
+        for (i64 f = block * kFaceBlock; f < min(count, (block + 1) * kFaceBlock); ++f) {
+            Clip<T> corner[3];
+            scene.corners(image, f, corner);
+            const Polygon<T> p = polygons[f] = make_polygon(corner, job.near);
+            rows[f] = {0, 0};
+            if (p.n == 0) continue;
+            T top = p.y[0], bottom = p.y[0];
+            for (int k = 1; k < p.n; ++k) {
+                bottom = min(bottom, p.y[k]);
+                top = max(top, p.y[k]);
+            }
+            rows[f] = {to_int(half - (top + grow) * grid.per_step + T(1), 0, grid.height),
+                       to_int(half - (bottom - grow) * grid.per_step + T(1), 0, grid.height)};
+        }
+    });
+    const Bins bins(rows.get(), count, bands);
+    const Farthest<T> reaches(job, T(min(job.spread, 1e3)));
+    parallel(bands, threads, [&](i64 b) {
+        const int first = int(b) * kZBandRows, end = min(first + kZBandRows, job.height);
+        Band<T> band(job, scene, reaches, image, first, end);
+        band.start(ZBand<T>(buffer, int(b), first, end, job.width));
+        for (int probing = band.has_unknown() ? 1 : 0; probing >= 0; --probing) {
+            const T radius = probing ? T(min(job.rim, double(scene.blur))) : scene.blur;
+            for (i64 i = bins.start[b]; i < bins.start[b + 1]; ++i) {
+                band.draw(polygons[bins.faces[i]], bins.faces[i], radius, probing);
+            }
+        }
+        job.kept[image * bands + b] = band.finish(job.count + image * job.height * i64(job.width));
+    });
+}
+
+}  // namespace gd
