@@ -12,8 +12,7 @@ from geodiff.modes import outside_autocast
 from geodiff.ops import _op
 from geodiff.ops._indices import check_indices, check_of_image
 from geodiff.ops.culling import MAX_ERROR, cull_radius, fine_radii, special_values
-from geodiff.reference.arguments import check_indices, check_packed
-from geodiff.ops._checks import check_of_image
+from geodiff.reference.arguments import check_packed
 from geodiff.validation import choice, fail, positive
 
 _MODEL = (
@@ -71,8 +70,8 @@ def silhouette(
     Returns:
         alpha in [0, 1], `(B, H, W)`.
 
-    Gradients: in `clip`, `scale`, the distribution's shape and shift, and the T-conorm's p; what is left out is left out
-    of them, too, and by a like measure: F/τ, or what the slope of its tail makes of it. Deterministic: the same
+    Gradients: in `clip`, `scale`, the distribution's shape and shift, and the T-conorm's p; what is left out is left
+    out of them, too, and by a like measure: F/τ, or what the slope of its tail makes of it. Deterministic: the same
     bits on any number of threads. Zero where a nilpotent T-conorm has reached 1. Not twice differentiable.
 
     Raises:

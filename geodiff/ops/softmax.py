@@ -9,8 +9,8 @@ import torch
 from geodiff import reference
 from geodiff.modes import outside_autocast
 from geodiff.ops import _op
-from geodiff.ops._checks import check_range
-from geodiff.reference.arguments import check_indices, check_packed
+from geodiff.ops._indices import check_indices, check_range
+from geodiff.reference.arguments import check_packed
 from geodiff.reference.fragments import Ranking
 from geodiff.reference.softmax import Heaviest, Mixture, check_heaviest, check_mix, spread_of
 from geodiff.validation import fail

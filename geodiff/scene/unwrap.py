@@ -17,8 +17,8 @@ _WHERE = "Mesh.unwrapped"
 def unwrapped(mesh: "Mesh", size: int = 512, padding: int = 2) -> "Mesh":
     """Return a mesh with texture coordinates: cut into charts, flattened, and packed into the unit square.
 
-    By xatlas (``pip install "geodiff[texture]"``). Charts keep lengths to about 1.3 times and lie apart; vertices are cut
-    apart in ``uv`` alone.
+    By xatlas (``pip install "geodiff[texture]"``). Charts keep lengths to about 1.3 times and lie apart; vertices are
+    cut apart in ``uv`` alone.
 
     Args:
         mesh: of vertices (V, 3).

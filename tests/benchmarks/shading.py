@@ -185,7 +185,7 @@ def stages(threads: int) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {"color": color, "alone": alone, "tiny": tiny, "softmax": softmax, "hard": "stages": stages}
+    parts = {"color": color, "alone": alone, "tiny": tiny, "softmax": softmax, "stages": stages}
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help="which; all where left out")
     parser.add_argument("-o", "--output", type=pathlib.Path)
     parser.add_argument("--threads", type=int, default=2)
