@@ -169,7 +169,8 @@ def render(mesh: pathlib.Path, output: pathlib.Path | None, **options: Any) -> N
 def fit_mesh(images: pathlib.Path, output: pathlib.Path, resume: bool, **options: Any) -> None:
     """Recover a mesh from IMAGES: a transforms.json, a COLMAP model or an OpenCV calibration, or the folder it is in.
 
-    Writes mesh.obj, side_by_side.png, optimisation.gif and metrics.json to OUT.
+    Writes mesh.obj, side_by_side.png, optimisation.gif and metrics.json to OUT; with --texture or --vertex-colors
+    mesh.glb, too.
     """
     from geodiff import tasks
 
@@ -177,6 +178,11 @@ def fit_mesh(images: pathlib.Path, output: pathlib.Path, resume: bool, **options
     held_out = "" if result.iou_held_out is None else f", {result.iou_held_out:.3f} in {len(result.held_out)} held out"
     click.echo(f"\nIoU {result.iou_train:.3f} in {len(result.train)} views fitted{held_out}; "
                f"{len(result.history)} steps in {result.seconds:.1f} s")  # fmt: skip
+    if result.colors is not None:
+        views = result.held_out or result.train
+        quality = [float(value[views].mean()) for value in (result.colors.psnr, result.colors.ssim)]
+        click.echo(f"Colours: PSNR {quality[0]:.1f} dB, SSIM {quality[1]:.3f} in "
+                   f"{len(views)} views {'held out' if result.held_out else 'fitted'}")  # fmt: skip
     _tell(result.files)
 
 

@@ -15,7 +15,7 @@ _EXPORTS = {
     "FitAtlasResult": "atlas.result",
     "FitAtlasSettings": "atlas.settings",
     "fit_colors": "mesh.colors",
-    "FitColorsResult": "mesh.colors",
+    "FitColorsResult": "mesh.result",
     "visual_hull": "mesh.hull",
     "fit_mesh": "mesh.job",
     "FitMeshResult": "mesh.result",
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from geodiff.tasks.atlas.job import fit_atlas
     from geodiff.tasks.atlas.result import FitAtlasResult
     from geodiff.tasks.atlas.settings import FitAtlasSettings
-    from geodiff.tasks.mesh.colors import FitColorsResult, fit_colors
+    from geodiff.tasks.mesh.colors import fit_colors
     from geodiff.tasks.mesh.hull import visual_hull
     from geodiff.tasks.mesh.job import fit_mesh
-    from geodiff.tasks.mesh.result import FitMeshResult
+    from geodiff.tasks.mesh.result import FitColorsResult, FitMeshResult
     from geodiff.tasks.mesh.settings import FitMeshSettings
     from geodiff.tasks.nurbs.job import fit_nurbs
     from geodiff.tasks.nurbs.result import FitNURBSResult

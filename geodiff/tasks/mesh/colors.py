@@ -9,7 +9,6 @@ equations, which have a row a texel; what no view sees comes from the surface ar
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.ndimage
@@ -27,36 +26,16 @@ from geodiff.scene.light import Light, as_lights
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.texture import Texture
 from geodiff.tasks.mesh.harmonics import basis, fitted
-from geodiff.validation import choice, fail, integer, shapes_repr
+from geodiff.tasks.mesh.result import FitColorsResult
+from geodiff.tasks.mesh.settings import LIGHTS
+from geodiff.validation import choice, fail, integer
 
 _WHERE = "fit_colors"
 KINDS = ("texture", "vertices")
-LIGHTS = ("baked", "harmonics")
 _GRAZING = 0.15  # cosine: a surface seen more aslant than 81° is doubtful
 _DOUBT = 0.01  # what a doubtful pixel counts: only where there is no other
 _DIMMEST = 0.1  # of the mean light; below it, colours are not divided by
 _PRIOR, _SMOOTH, _EVEN = 1e-4, 1e-4, 1e-5  # of the median weight of what is seen: of texels, and of vertices
-
-
-@dataclass(frozen=True)
-class FitColorsResult:
-    """What `fit_colors` returns.
-
-    Attributes:
-        mesh: with the texture or the vertex colours; for ``lights="baked"`` as photographed, else without the light.
-        harmonics: (9, 3) coefficients of the light, for ``lights="harmonics"``, else None; `light_at` evaluates them.
-        seen: the share of the texels on the surface, or of the vertices, that some view sees.
-        psnr: of each view, decibels, over the pixels that both it and the mesh cover; (B,).
-        ssim: of each view, of the pictures with all that is not so covered in white; (B,).
-    """
-
-    __repr__ = shapes_repr
-
-    mesh: Mesh
-    harmonics: torch.Tensor | None
-    seen: float
-    psnr: torch.Tensor = field(repr=False)
-    ssim: torch.Tensor = field(repr=False)
 
 
 @outside_autocast

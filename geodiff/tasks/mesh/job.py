@@ -6,7 +6,7 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from geodiff.modes import outside_autocast
 from geodiff.render.renderer import Renderer
 from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
+from geodiff.scene.light import Light
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.remesh import mean_edge_length
 from geodiff.tasks.checkpoint import FINITE, Checkpoint, Like, Many, Number, fingerprint
@@ -27,7 +28,16 @@ from geodiff.tasks.mesh.hull import hull_of
 from geodiff.tasks.mesh.large_steps import AdamUniform, LaplacianPreconditioner
 from geodiff.tasks.mesh.result import FitMeshResult
 from geodiff.tasks.mesh.settings import FitMeshSettings
-from geodiff.tasks.mesh.start import FAR, check_seen, is_hull, object_frame, posed_images, split, start_mesh
+from geodiff.tasks.mesh.start import (
+    FAR,
+    check_colors,
+    check_seen,
+    is_hull,
+    object_frame,
+    posed_images,
+    split,
+    start_mesh,
+)
 from geodiff.tasks.overlap import hard_iou
 from geodiff.tasks.progress import Callback, Progress, as_callback
 from geodiff.tasks.turns import summed_by_turns, turns
@@ -49,6 +59,7 @@ def fit_mesh(
     cameras: Camera | None = None,
     *,
     template: str | os.PathLike[str] | Mesh = "hull",
+    lights: Light | Sequence[Light] | None = None,
     settings: FitMeshSettings | Mapping[str, Any] | None = None,
     output: str | os.PathLike[str] | None = None,
     resume: bool = True,
@@ -73,6 +84,7 @@ def fit_mesh(
         cameras: the B cameras that go with a tensor of coverage.
         template: ``"hull"``, the visual hull; ``"sphere"``, an icosphere where the silhouettes point to; a mesh (V, 3),
             used as it is; or its file. What settings leave open is filled in for it: see `FitMeshSettings`.
+        lights: the lamps under which images in colour were made, to be taken out of the texture; see `fit_colors`.
         settings: a `FitMeshSettings`, or a dictionary of its fields; left out, the defaults.
         output: a folder, made where missing, for the mesh, pictures, ``metrics.json`` and the checkpoint.
         resume: go on from the checkpoint in ``output``, if there is one, to bitwise the same result as without the
@@ -111,6 +123,8 @@ def fit_mesh(
         raise fail(
             _WHERE, "images", "of something: coverage of ½ or more in a view to be fitted", "empty ones", "Invert them?"
         )
+    if settings.texture or settings.vertex_colors:
+        check_colors(_WHERE, posed, settings)
     masks = PosedImages(None, posed.alpha, posed.cameras, posed.names)  # parts of it are copies
     centre, unit = object_frame(posed)
     if is_hull(template):
@@ -125,8 +139,15 @@ def fit_mesh(
         job.resume(resume)
         job.run(told, progress)
         mesh = job.best_mesh()
+        colors = None
+        if (settings.texture or settings.vertex_colors) and mesh.num_faces:
+            from geodiff.tasks.mesh.colors import fit_colors
+
+            kind = "texture" if settings.texture else "vertices"
+            lamps = settings.light if lights is None else lights
+            colors = fit_colors(mesh, posed, kind=kind, size=settings.texture_size, lights=lamps, views=train)
         result = FitMeshResult(
-            mesh=mesh,
+            mesh=mesh if colors is None else colors.mesh,
             iou_train=job.best_iou if torch.equal(mesh.vertices, job.best) else job.iou_of(mesh),
             iou_held_out=hard_iou(mesh, posed.cameras[held_out], posed.alpha[held_out]) if held_out else None,
             best_step=job.best_step,
@@ -138,6 +159,7 @@ def fit_mesh(
             snapshots=job.shots(mesh),
             snapshot_faces=[*(job.topologies[i].faces for i in job.snapshot_topologies), mesh.faces],
             snapshot_steps=[*job.snapshot_steps, job.best_step],
+            colors=colors,
         )
         if folder is not None:
             files = outputs.write_outputs(result, posed, folder, command=command)

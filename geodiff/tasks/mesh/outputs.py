@@ -2,6 +2,7 @@
 """What fit_mesh writes: the mesh, a picture beside the targets, an animation and metrics.json."""
 
 import json
+import math
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image, ImageDraw
 
 import geodiff
 from geodiff.scene.atomic import replacing
+from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks import pictures
@@ -30,11 +32,13 @@ def write_outputs(
 ) -> dict[str, pathlib.Path]:
     """Write all files of a finished fit, each whole or not at all; return their paths by kind.
 
-    ``mesh.obj`` (or other ``formats``), ``side_by_side.png``, ``optimisation.gif`` and ``metrics.json``.
+    ``mesh.obj`` (or other ``formats``; with colours ``mesh.glb``, too), ``side_by_side.png``, ``optimisation.gif`` and
+    ``metrics.json``.
     """
     files: dict[str, pathlib.Path] = {}
     if result.mesh.num_faces:
-        for name in result.settings.formats:
+        extra = ("glb",) if result.colors is not None and "glb" not in result.settings.formats else ()
+        for name in (*result.settings.formats, *extra):
             files[name] = folder / f"mesh.{name}"
             result.mesh.save(files[name])
     else:
@@ -58,6 +62,7 @@ def metrics(result: FitMeshResult, images: PosedImages, command: str | None) -> 
         "iou_train": result.iou_train,
         "iou_held_out": result.iou_held_out,
         "iou_is": "mean over the views of the hard intersection over union, at the images' resolution",
+        **_qualities(result),
         "loss": last["loss"],
         "best_step": result.best_step,
         "steps": len(result.history),
@@ -88,7 +93,7 @@ def side_by_side(result: FitMeshResult, images: PosedImages) -> Image.Image:
     titles = []
     for i in chosen:
         target = images.alpha[i].detach().float().clamp(0, 1).numpy()
-        color, alpha = pictures.shaded(result.mesh, images.cameras[i], size)
+        color, alpha = _seen(result, images.cameras[i : i + 1], size)
         large = pictures.resized(target, size)
         # Scaled after the multiplication by alpha, so that what is outside does not bleed in.
         ink = pictures.resized(_target_color(images, i) * target[..., None], size)
@@ -97,6 +102,29 @@ def side_by_side(result: FitMeshResult, images: PosedImages) -> Image.Image:
         rows[2].append(pictures.difference(large, alpha))
         titles.append(f"{'held out' if i in result.held_out else 'train'} {images.names[i]}"[-22:])
     return pictures.grid(rows, ("target", "fit", "difference"), titles)
+
+
+def _seen(result: FitMeshResult, camera: Camera, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the mesh in grey, or in the colours it was found to have."""
+    if result.colors is None:
+        color, alpha = pictures.shaded(result.mesh, camera[0], size)
+        return color, alpha
+    from geodiff.tasks.mesh.colors import picture
+
+    rgb, cover = picture(result.mesh, camera.to(dtype=result.mesh.dtype), size, None, result.colors.harmonics, 2)
+    return (rgb / cover.clamp_min(1e-6)[..., None]).clamp(0, 1).float().numpy(), cover.float().numpy()
+
+
+def _qualities(result: FitMeshResult) -> dict[str, float | None]:
+    """Return PSNR and SSIM, mean over the views."""
+    if result.colors is None:
+        return {}
+    means = {}
+    for name, views in (("train", result.train), ("held_out", result.held_out)):
+        for what in ("psnr", "ssim"):
+            value = float(getattr(result.colors, what)[views].mean()) if views else math.nan
+            means[f"{what}_{name}"] = value if math.isfinite(value) else None
+    return means
 
 
 def _target_color(images: PosedImages, index: int) -> np.ndarray:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `fit_mesh` returns."""
+"""What `fit_mesh` and `fit_colors` return."""
 
 import pathlib
 from dataclasses import dataclass, field
@@ -10,6 +10,27 @@ import torch
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.mesh.settings import FitMeshSettings
 from geodiff.validation import shapes_repr
+
+
+@dataclass(frozen=True)
+class FitColorsResult:
+    """What `fit_colors` returns.
+
+    Attributes:
+        mesh: with the texture or the vertex colours; for ``lights="baked"`` as photographed, else without the light.
+        harmonics: (9, 3) coefficients of the light, for ``lights="harmonics"``, else None.
+        seen: the share of the texels on the surface, or of the vertices, that some view sees.
+        psnr: of each view, decibels, over the pixels that both it and the mesh cover; (B,).
+        ssim: of each view, of the pictures with all that is not so covered in white; (B,).
+    """
+
+    __repr__ = shapes_repr
+
+    mesh: Mesh
+    harmonics: torch.Tensor | None
+    seen: float
+    psnr: torch.Tensor = field(repr=False)
+    ssim: torch.Tensor = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -29,6 +50,7 @@ class FitMeshResult:
         snapshots: vertices on the way, (K, V, 3), for an animation; a list of (V, 3) where it was remeshed.
         snapshot_faces: the faces of each.
         snapshot_steps: the step of each.
+        colors: of the texture or vertex colours, where they were asked for: a `FitColorsResult`.
         files: what was written, by kind, where there was an output folder.
     """
 
@@ -46,4 +68,5 @@ class FitMeshResult:
     snapshots: torch.Tensor | list[torch.Tensor] = field(repr=False)
     snapshot_steps: list[int] = field(repr=False)
     snapshot_faces: list[torch.Tensor] = field(default_factory=list, repr=False)
+    colors: FitColorsResult | None = field(default=None, repr=False)
     files: dict[str, pathlib.Path] = field(default_factory=dict, repr=False)

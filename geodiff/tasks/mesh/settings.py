@@ -14,6 +14,7 @@ from geodiff.validation import choice, fail, integer, number, positive, seed_num
 FORMATS = ("obj", "ply", "glb", "stl")
 OPTIMIZERS = ("large_steps", "adam")
 LOSSES = ("iou", "squared")
+LIGHTS = ("baked", "harmonics")
 COVERAGES = ("faces", "edges", "contour")
 _WHERE = "fit_mesh"
 _SUBDIVISIONS = 8  # 655 362 vertices
@@ -93,6 +94,10 @@ class FitMeshSettings(DescentSettings):
             angles of 10° and more: see `geodiff.scene.remesh`.
         edge_length: of the last remeshing, > 0, in units of the picture; None: two pixels, if that is shorter than at
             the start. Where the surface bends, down to the half of it, where it is flat, up to the double.
+        texture: find a texture, too, if the images are in colour; the mesh is then also written as GLB, which holds it.
+        vertex_colors: find one colour a vertex instead.
+        texture_size: of the texture a side, in texels.
+        light: what is done about the light in the images, ``"baked"`` or ``"harmonics"``: see `fit_colors`.
         formats: of the mesh written: obj, ply, glb or stl, or several.
         checkpoint_seconds: seconds between checkpoints, where there is an output folder; 0: after each step; None:
             never.
@@ -133,6 +138,10 @@ class FitMeshSettings(DescentSettings):
     init_radius: float | None = None
     remesh_every: int | None = None
     edge_length: float | None = None
+    texture: bool = False
+    vertex_colors: bool = False
+    texture_size: int = 512
+    light: str = "baked"
     formats: str | Sequence[str] = ("obj",)
     checkpoint_seconds: float | None = 20.0
     seed: int = 0
@@ -144,6 +153,7 @@ class FitMeshSettings(DescentSettings):
             ("evaluate_every", 1, None),
             ("hold_out", 0, None),
             ("subdivisions", 0, _SUBDIVISIONS),
+            ("texture_size", 16, 8192),
         ):
             if getattr(self, name) is not None or name not in self._blank:
                 integer(_WHERE, name, getattr(self, name), low, high)
@@ -152,6 +162,12 @@ class FitMeshSettings(DescentSettings):
             raise fail(_WHERE, "hold_out", "0 (none) or at least 2", "1", "1 would leave no view to fit.")
         if self.views_per_step is not None:
             integer(_WHERE, "views_per_step", self.views_per_step, 1)
+        for name in ("texture", "vertex_colors"):
+            if not isinstance(getattr(self, name), bool):
+                raise fail(_WHERE, name, "True or False", getattr(self, name), error=TypeError)
+        if self.texture and self.vertex_colors:
+            raise fail(_WHERE, "vertex_colors", "False with `texture`", "both", "A mesh shows one of them.")
+        choice(_WHERE, "light", self.light, LIGHTS)
         choice(_WHERE, "optimizer", self.optimizer, OPTIMIZERS)
         for name, options in (("coverage", COVERAGES), ("loss", LOSSES)):
             if getattr(self, name) is not None:

@@ -55,6 +55,18 @@ def posed_images(images: Any, cameras: Any, where: str = _WHERE) -> PosedImages:
     return plain.to(dtype=torch.promote_types(posed.alpha.dtype, posed.cameras.dtype))
 
 
+def check_colors(where: str, posed: PosedImages, settings: FitMeshSettings) -> None:
+    """Require images in colour, and what makes a layout of the texture, before the work begins."""
+    if posed.images is None:
+        raise fail(where, "images", "in colour for `texture` or `vertex_colors`", "masks alone")
+    if settings.texture:
+        try:
+            import xatlas  # noqa: F401
+        except ImportError:
+            fix = 'pip install "geodiff[texture]", or take vertex_colors.'
+            raise fail(where, "texture", "False without xatlas", "True", fix, ImportError) from None
+
+
 def split(count: int, every: int) -> tuple[list[int], list[int]]:
     """Return the indices of the training and the held-out views; a single view is never held out."""
     held_out = [i for i in range(count) if i % every == 0] if every and count > 1 else []

@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Colours of a mesh from photographs, against the colours that were photographed."""
 
+import json
 import math
 import pathlib
 
+import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
+from PIL import Image
 
 import geodiff as gd
 from geodiff import tasks
+from geodiff.cli import main
 from geodiff.tasks.mesh import harmonics
 
 GOLDEN = 180 * (3 - math.sqrt(5))
@@ -116,6 +121,39 @@ def test_a_layout_of_ones_own(tmp_path: pathlib.Path) -> None:
     assert torch.equal(found.mesh.uv, uv)
     # A pixel is a sixth of a texel: the image itself, but for the rim and 8 bits.
     assert float((found.mesh.texture.image - image)[1:-1, 1:-1].abs().max()) < 0.05
+
+
+def test_from_photographs_to_a_file(tmp_path: pathlib.Path) -> None:
+    pytest.importorskip("xatlas", reason="xatlas is not installed (the extra 'texture')")
+    ring = gd.torus(0.6, 0.25)
+    posed = photographs(ring.with_attributes(vertex_colors=paint(ring.vertices)), 72)
+    posed.save(tmp_path / "views")
+    result = CliRunner().invoke(
+        main, ["fit-mesh", str(tmp_path / "views"), "-o", str(tmp_path / "out"), "--texture", "--texture-size", "256"]
+    )
+    assert result.exit_code == 0, result.output
+    assert "PSNR" in result.output
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["psnr_held_out"] > 28 and metrics["ssim_held_out"] > 0.95 and metrics["iou_held_out"] > 0.9
+    mesh = gd.Mesh.load(tmp_path / "out" / "mesh.glb")
+    assert mesh.euler_characteristic == 0 or mesh.welded().euler_characteristic == 0  # the hole is there
+    out = gd.Renderer(72, coverage="hard", outputs="rgb", supersample=2)(mesh, CAMERAS[0])
+    both = (out.alpha >= 0.999) & (posed.alpha[0] >= 0.999)
+    assert float(gd.render.psnr(out.rgb, posed.images[0], both)) > 26  # as read from the file, in 8 bits
+    with Image.open(tmp_path / "out" / "side_by_side.png") as page:
+        assert np.asarray(page.convert("RGB")).std() > 10
+
+
+def test_colours_are_asked_of_masks() -> None:
+    masks = gd.PosedImages(None, photographs(BALL.with_attributes(vertex_colors=paint(BALL.vertices))).alpha, CAMERAS)
+    with pytest.raises(ValueError, match="`images` must be in colour"):
+        tasks.fit_mesh(masks, vertex_colors=True, progress=False)
+    with pytest.raises(ValueError, match="`vertex_colors` must be False with `texture`"):
+        tasks.fit_mesh(masks, vertex_colors=True, texture=True, progress=False)
+    with pytest.raises(ValueError, match="`light` must be"):
+        tasks.fit_mesh(masks, light="sun", progress=False)
+    with pytest.raises(TypeError, match="`texture` must be True or False"):
+        tasks.fit_mesh(masks, texture=1, progress=False)
 
 
 def test_what_cannot_be_coloured() -> None:
