@@ -168,6 +168,7 @@ KNOWN: dict[str, tuple[Any, ...]] = {
     "_cull_radius": (),
     "cull_radius": (6, False, False, 0.1, 0.5, 0.0, 2, 0.0, 10, 1e-4),
     "contour_radii": (6, False, False, 0.1, 0.5, 0.0, 1e-4),
+    "fine_radii": (6, False, False, 0.5, 0.0, 2, 0.0, 1e-4),
     "lloyd": (5,),
     "_legendre": (4,),
     "family": (),

@@ -186,11 +186,9 @@ def test_bad_images(views: pathlib.Path, tmp_path: pathlib.Path) -> None:
     from PIL import Image
 
     Image.new("RGBA", (16, 16)).save(views / "images" / "003.png")
-    assert "images of one size, 32×32 like the first; got 16×16 in images/003.png" in refused("fit-mesh", views, *out)
+    assert "`w` must be 16, the size of the images; got 32" in refused("fit-mesh", views, *out)
     (views / "images" / "003.png").write_bytes(b"no picture")
     assert "a readable image" in refused("fit-mesh", views, *out)
-    (views / "images" / "003.png").unlink()
-    assert "an image that exists" in refused("fit-mesh", views, *out)
     transforms = views / "transforms.json"
     meta = json.loads(transforms.read_text())
     meta = {key: value for key, value in meta.items() if key in ("frames", "w", "h")}
@@ -199,6 +197,9 @@ def test_bad_images(views: pathlib.Path, tmp_path: pathlib.Path) -> None:
     assert "positive `fl_x` (pixels) or `camera_angle_x`" in refused("fit-mesh", views, *out)
     transforms.write_text("{")
     assert "a readable JSON file" in refused("fit-mesh", views, *out)
+    transforms.write_text(json.dumps({**meta, "camera_angle_x": 0.5}))
+    (views / "images" / "000.png").unlink()
+    assert "an image that exists" in refused("fit-mesh", views, *out)
     assert not (tmp_path / "out").exists()
 
 

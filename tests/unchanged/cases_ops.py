@@ -107,7 +107,7 @@ def _counts(t: Arguments) -> Any:
 
 GROUPS = {
     "rasterize fragments visible heaviest silhouette contour jumps": _images,
-    "blend composite sample reflect surface vertex_normals": _shading,
+    "blend composite mix sample reflect surface vertex_normals": _shading,
     "basis spline spline_grid": _splines,
     "lse apply apply_gradient": _transport,
 }

@@ -53,7 +53,14 @@ def _moved(t: Arguments) -> Any:
     batch = t.hold(gd.MeshBatch([t.hold(t.mesh()), t.hold(t.mesh())]))
     more = [batch.to(torch.float64), batch.with_vertices(t.rand(24, 3)), batch[1]]
     topology = t.hold(scene.Topology(t(gd.icosphere(0).faces), 12))
-    topology.to("cpu"), topology.edges, topology.face_pairs, topology.edge_cycles, topology.boundary_edges
+    (
+        topology.to("cpu"),
+        topology.layout(2),
+        topology.edges,
+        topology.face_pairs,
+        topology.edge_cycles,
+        topology.boundary_edges,
+    )
     return [x for x in (*out, *more) if not type(x).__module__.startswith("trimesh")]
 
 
@@ -63,7 +70,8 @@ def _places(t: Arguments) -> Any:
     for m in (t.mesh(), t.coloured(), t.textured()):
         out += [m.sample(5, seed=1), m.closest_point(points), m.subdivided(), gd.point_mesh_distance(points, m)]
         out += [m.unwrapped(64)]
-        out += [m.remeshed(0.6), m.self_intersections()]
+        out += [(m if m.uv is None else m.with_attributes(uv=None, texture=None)).remeshed(0.6)]
+        out += [m.self_intersections()]
     out += [batch.sample(5, seed=1), gd.point_mesh_distance(points, batch, squared=True)]
     return [*out, gd.point_mesh_distance(points, t.mesh(), signed=True)]
 
@@ -206,12 +214,12 @@ def _hull(t: Arguments) -> Any:
 
 CASES: dict[str, Case] = {
     "scene.Mesh Mesh.triangulated": _mesh,
-    "scene.MeshBatch scene.Topology Topology.to"
+    "scene.MeshBatch scene.Topology Topology.to Topology.layout"
     + _methods("Mesh", "clone detach flipped from_trimesh laplacian layout_for load normalized rotated save scaled to")
     + _methods("Mesh", "to_trimesh transformed translated welded with_attributes with_vertices")
     + _methods("MeshBatch", "to with_vertices"): _moved,
     "scene.closest_point scene.point_mesh_distance MeshBatch.sample"
-    + _methods("Mesh", "closest_point sample subdivided unwrapped"): _places,
+    + _methods("Mesh", "closest_point remeshed sample self_intersections subdivided unwrapped"): _places,
     "scene.Camera"
     + _methods("Camera", "K cat detach from_K from_opencv look_at orbit orthographic project stack to to_clip")
     + _methods("Camera", "to_opencv to_view unproject"): _camera,

@@ -5,8 +5,6 @@ import math
 import os
 
 import numpy as np
-import scipy.sparse
-import scipy.sparse.csgraph
 import torch
 
 from geodiff.modes import outside_autocast
@@ -161,6 +159,8 @@ def without_phantoms(mesh: Mesh, posed: PosedImages) -> Mesh:
 
 def parts(mesh: Mesh) -> torch.Tensor:
     """Number the connected parts of a mesh: (V,), from 0, in the order of their first vertices."""
+    import scipy.sparse.csgraph
+
     edges = mesh.edges.numpy()
     graph = scipy.sparse.coo_matrix((np.ones(len(edges)), edges.T), shape=(mesh.num_vertices,) * 2)
     _, label = scipy.sparse.csgraph.connected_components(graph, directed=False)

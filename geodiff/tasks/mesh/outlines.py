@@ -6,8 +6,6 @@ there and goes on at the same slope, so that its zero is found between samples t
 """
 
 import numpy as np
-import scipy.ndimage
-import scipy.spatial
 import torch
 
 _NEAREST = 4  # pieces of outline looked at for a pixel beside it
@@ -31,7 +29,9 @@ def outline_distance(alpha: torch.Tensor) -> torch.Tensor:
     inside = values >= 0
     if inside.all() or not inside.any():
         return torch.full_like(alpha, FAR if inside.all() else -FAR)
-    far = scipy.ndimage.distance_transform_edt(inside) + scipy.ndimage.distance_transform_edt(~inside) - 0.5
+    from scipy.ndimage import distance_transform_edt
+
+    far = distance_transform_edt(inside) + distance_transform_edt(~inside) - 0.5
     near, pieces = np.nonzero(far < _BAND), _pieces(values)
     if len(pieces):  # an image of one row or column has no squares of pixels
         far[near] = _to_pieces(np.stack(near, 1).astype(float), pieces)
@@ -40,7 +40,9 @@ def outline_distance(alpha: torch.Tensor) -> torch.Tensor:
 
 def _to_pieces(points: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Return the distances of points (N, 2) to the nearest of straight pieces (M, 2, 2), none much longer than 1."""
-    tree = scipy.spatial.cKDTree(ends.mean(1))
+    from scipy.spatial import cKDTree
+
+    tree = cKDTree(ends.mean(1))
     _, row = tree.query(points, k=range(1, min(_NEAREST, len(ends)) + 1))
     first, along = ends[row, 0], ends[row, 1] - ends[row, 0]
     away = points[:, None] - first

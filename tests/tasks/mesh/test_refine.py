@@ -14,15 +14,15 @@ from geodiff.tasks.mesh.refine import finished, is_due, untangled
 from tests.scene.test_remesh import angles, crumpled
 from tests.tasks.mesh.test_fit_mesh import Stop, orbit, targets
 
-OPTIONS = {"subdivisions": 2, "progress": False, "remesh_every": 5, "edge_length": 0.09}
+OPTIONS = {"template": "sphere", "subdivisions": 2, "progress": False, "remesh_every": 5, "edge_length": 0.09}
 
 
 def test_even_triangles_finer_and_no_worse() -> None:
     """An airplane, whose wings a sphere's triangles have to stretch over."""
     airplane = gd.Mesh.load(pathlib.Path(gd.__file__).parents[1] / "assets" / "airplane.obj")
     images = targets(airplane, orbit(12, 25.0), 48)
-    plain = fit_mesh(images, progress=False, remesh_every=0)
-    fit = fit_mesh(images, progress=False)
+    plain = fit_mesh(images, template="sphere", progress=False, remesh_every=0)
+    fit = fit_mesh(images, template="sphere", progress=False)
     assert fit.settings.remesh_every == 20 and plain.settings.remesh_every == 0
     thin = [float((angles(found.mesh).amin(-1) < 10).double().mean()) for found in (plain, fit)]
     assert thin[1] <= 0.01 < 0.05 < thin[0]
