@@ -37,6 +37,14 @@ def move_camera(camera: gd.Camera, light: gd.PointLight) -> None:
     camera.translation.copy_(camera.translation * 0.9)
 
 
+def move_camera_unseen(camera: gd.Camera, light: gd.PointLight) -> None:
+    camera.translation.data.mul_(0.9)
+
+
+def move_light_by_numpy(camera: gd.Camera, light: gd.PointLight) -> None:
+    light.position.numpy()[:] *= -1
+
+
 def move_light(camera: gd.Camera, light: gd.PointLight) -> None:
     light.position.mul_(-1)
 
@@ -45,7 +53,11 @@ def swap_light(camera: gd.Camera, light: gd.PointLight) -> None:
     light.color = torch.tensor([0.1, 0.9, 0.3])
 
 
-@pytest.mark.parametrize("change", [move_focal, move_focal_in_place, move_camera, move_light, swap_light])
+CHANGES = [move_focal, move_focal_in_place, move_camera, move_camera_unseen]
+CHANGES += [move_light, move_light_by_numpy, swap_light]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_what_changes_is_noticed(change: Callable[[gd.Camera, gd.PointLight], None]) -> None:
     camera, light = eye(), gd.PointLight((2.0, 1.0, 2.0), (0.6, 0.5, 0.4))
     camera = gd.Camera(*(getattr(camera, name).clone() for name in ("rotation", "translation", "focal", "principal")))
