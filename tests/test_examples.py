@@ -144,12 +144,14 @@ def test_sweep() -> None:
         assert name in SHAPE.options
 
 
-def test_shape() -> None:
+def test_shape(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "shape.md").read_text(encoding="utf-8")
     names: dict = {}
     for block in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
         exec(block, names)
     assert names["fit"].iou_train > 0.95 and names["fit"].iou_held_out > 0.8
+    assert (tmp_path / "painted.glb").is_file() and float(names["found"].psnr[0]) > 30
     assert names["hull"].is_closed and names["hull"].euler_characteristic == 0
     assert float(names["radius"].grad) == pytest.approx(8 * math.pi * 0.8, rel=0.02)
 
