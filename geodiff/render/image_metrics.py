@@ -92,4 +92,5 @@ def _pair(where: str, image: torch.Tensor, target: torch.Tensor) -> tuple[torch.
         raise fail(where, "target", f"of shape {tuple(image.shape)} like the image", target)
     if not math.prod(image.shape[-3:]):
         raise fail(where, "image", "of one or more pixels", image)
-    return image, target
+    dtype = torch.promote_types(image.dtype, target.dtype)
+    return image.to(dtype), target.to(dtype)

@@ -10,7 +10,8 @@ face in two curves, each of these gets a vertex of its own.
 """
 
 import itertools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,7 +119,7 @@ def _nodes(resolution: Any) -> tuple[int, ...]:
         raise fail(
             _WHERE, "resolution", "the number of nodes along each axis", None, "A function has no grid.", TypeError
         )
-    counts = (resolution,) * 3 if isinstance(resolution, int) else tuple(resolution)
+    counts = tuple(resolution) if isinstance(resolution, Sequence | np.ndarray) else (resolution,) * 3
     if len(counts) != 3:
         raise fail(_WHERE, "resolution", "one number, or three", resolution)
     return tuple(integer(_WHERE, "resolution", count, 2) for count in counts)
@@ -180,6 +181,10 @@ def _crossing(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Return where on an edge from a < 0 to b ≥ 0 the line between them is 0, in [0, 1]."""
     firm = a.isfinite() & b.isfinite()
     low, high = torch.where(firm, a, -1.0), torch.where(firm, b, 1.0)
+    # In a unit of their own, a power of two: squares of large values are infinite, and of small ones 0.
+    size = float(torch.maximum(-low, high).detach()[firm].max()) if bool(firm.any()) else 0.0
+    unit = math.ldexp(1.0, math.frexp(size)[1]) if size > 0 else 1.0
+    low, high = torch.where(firm, low / unit, low), torch.where(firm, high / unit, high)
     difference = (high - low).detach()
     # A crossing beside infinity or NaN is as near as it can be to what is inside.
     share = torch.where(firm, low / (low - high), torch.where(a.isfinite(), 0.0, 0.5))

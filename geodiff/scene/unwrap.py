@@ -47,6 +47,8 @@ def unwrapped(mesh: "Mesh", size: int = 512, padding: int = 2) -> "Mesh":
     if not extent > 0:
         raise fail(_WHERE, "mesh", "of an extent above 0", f"{extent:g}")
     points = ((points - low) / extent).float()
+    if not float(_areas(points, mesh.faces.cpu()).max()) > 0:
+        raise fail(_WHERE, "mesh", "of an area above 0", "faces that all have none")
     atlas = xatlas.Atlas()
     atlas.add_mesh(points.numpy(), mesh.faces.cpu().to(torch.int32).numpy().astype("uint32"))
     pack = xatlas.PackOptions()

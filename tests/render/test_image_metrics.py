@@ -49,6 +49,14 @@ def test_ssim_is_the_published_formula() -> None:
     assert torch.allclose(ssim(image, image), torch.ones(2, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("call", [psnr, ssim])
+def test_two_dtypes_are_the_wider(call) -> None:  # type: ignore[no-untyped-def]
+    image, target = pair(12, 12, 3)
+    for a, b in ((image.float(), target), (image, target.float())):
+        found = call(a, b)
+        assert found.dtype == torch.float64 and torch.allclose(found, call(image, target), rtol=1e-5)
+
+
 def test_gradients() -> None:
     image, target = pair(12, 12, 1)
     image.requires_grad_()

@@ -193,6 +193,20 @@ def test_values_at_the_level_and_values_that_are_none() -> None:
     assert bool(odd.grad.isfinite().all())
 
 
+@pytest.mark.parametrize("exponent", [-100, 120])
+def test_the_unit_of_values_does_not_count(exponent: int) -> None:
+    values = torch.randn(7, 7, 7, generator=torch.Generator().manual_seed(0))
+    leaf = (values * 2.0**exponent).requires_grad_()
+    mesh, expected = gd.isosurface(leaf), gd.isosurface(values)
+    assert torch.equal(mesh.vertices, expected.vertices) and torch.equal(mesh.faces, expected.faces)
+    (mesh.vertices.sum() * 2.0**exponent).backward()
+    assert bool(leaf.grad.isfinite().all()) and bool(leaf.grad.any())
+
+
+def test_resolution_of_numpy() -> None:
+    assert gd.isosurface(lambda p: p.norm(dim=-1) - 0.5, resolution=np.int64(8)).is_closed
+
+
 def test_nothing_inside() -> None:
     mesh = gd.isosurface(torch.ones(3, 3, 3))
     assert mesh.num_faces == 0 and mesh.num_vertices == 0
@@ -240,6 +254,7 @@ def test_same_bits_on_any_number_of_threads() -> None:
         (torch.zeros(3, 3, 3, device="meta"), {}, RuntimeError, "`values` must be on the CPU"),
         (lambda p: p[:, 0], {}, TypeError, "`resolution` must be the number of nodes"),
         (lambda p: p[:, 0], {"resolution": 1}, ValueError, "`resolution` must be an integer ≥ 2"),
+        (lambda p: p[:, 0], {"resolution": 8.0}, TypeError, "`resolution` must be an integer ≥ 2"),
         (lambda p: p[:, 0], {"resolution": (3, 3)}, ValueError, "`resolution` must be one number, or three"),
         (lambda p: p[:, 0], {"resolution": 100_000}, ValueError, "`resolution` must be of fewer than 2³¹ nodes"),
         (lambda p: p, {"resolution": 3}, ValueError, "`values` must be a function that returns"),

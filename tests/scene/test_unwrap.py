@@ -92,6 +92,8 @@ def test_what_cannot_be_unwrapped(monkeypatch: pytest.MonkeyPatch) -> None:
         gd.Mesh(ball.vertices, ball.faces[:0]).unwrapped()
     with pytest.raises(ValueError, match="extent above 0"):
         gd.Mesh(ball.vertices * 0, ball.faces).unwrapped()
+    with pytest.raises(ValueError, match="area above 0"):
+        gd.Mesh(ball.vertices * torch.tensor([1.0, 0.0, 0.0]), ball.faces).unwrapped()
     with pytest.raises(ValueError, match="one mesh of vertices"):
         gd.Mesh(ball.vertices[None], ball.faces).unwrapped()
     plain = builtins.__import__

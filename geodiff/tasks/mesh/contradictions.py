@@ -12,6 +12,7 @@ from geodiff.validation import fail, warn
 _CELLS = 48  # a side of the grid on which views are left out
 _BAD = 0.15  # of a silhouette: what the hull leaves uncovered of it, beyond noise
 _LOST = 0.5  # of a silhouette: a hull that leaves that much uncovered is no start
+_AGREE = 0.03  # of a silhouette: what all views together leave uncovered on that grid, if none is wrong
 _HELPS = 0.5  # what is left of that without the view to blame
 _SIDES = (("−x", "−y", "−z"), ("+x", "+y", "+z"))
 
@@ -52,10 +53,12 @@ def contradiction(
 ) -> None:
     """Name the view that contradicts the others, if the hull leaves much of the silhouettes uncovered.
 
-    One wrong camera or inverted mask carves away what all others show. Without that view their hull covers them.
+    One wrong camera or inverted mask carves away what all others show. Without that view their hull covers them. Where
+    all views together leave a place for what is missing, it is too thin for the grid, and no view is to blame.
 
     Raises:
-        ValueError: the hull covers less than half of the silhouettes, and most of them without one view.
+        ValueError: the hull covers less than half of the silhouettes, and most of them without one view; or none of
+            them, being too thin.
     """
     target = posed.alpha >= 0.5
     area = target.sum((-2, -1))
@@ -66,9 +69,16 @@ def contradiction(
         missing = (target & ~mask).sum((-2, -1)) / area
     if float(missing.mean()) < _BAD or len(posed) < 3:
         return
-    left = leave_one_out(carver, target, centre, half)
+    left, together = leave_one_out(carver, target, centre, half)
     best = int(left.argmin())
     empty = mesh is None or not mesh.num_faces
+    if together <= _AGREE:
+        fix = "Parts thinner than its cells are lost: raise `resolution`."
+        if empty:
+            raise fail(where, "images", "silhouettes whose hull the grid can hold", "ones that are too thin", fix)
+        fix += " Or the cameras are a little wrong."
+        warn(f"{where}: the hull leaves {100 * float(missing.mean()):.0f} % of the silhouettes uncovered. {fix}")
+        return
     if float(left[best]) > _HELPS * float(missing.mean()):
         if not empty:
             left_open = f"the hull leaves {100 * float(missing.mean()):.0f} % of the silhouettes uncovered"
@@ -83,8 +93,12 @@ def contradiction(
     warn(f"{where}: {name} contradicts the other views: with it, the hull leaves {found}. {fix}")
 
 
-def leave_one_out(carver: Carver, target: torch.Tensor, centre: torch.Tensor, half: float) -> torch.Tensor:
+def leave_one_out(
+    carver: Carver, target: torch.Tensor, centre: torch.Tensor, half: float
+) -> tuple[torch.Tensor, float]:
     """Return for each view (B,) the share of the other silhouettes that the hull of the others leaves uncovered.
+
+    And the share of all silhouettes that the hull of all views does.
 
     All these hulls come from one look at a coarse grid: a point is in the hull without view b if no other view carves
     it. A grid point stands for its cell, whose size in pixels is allowed for.
@@ -108,8 +122,8 @@ def leave_one_out(carver: Carver, target: torch.Tensor, centre: torch.Tensor, ha
         x, y, _ = camera.project(points, (height, width)).unbind(-1)
         at.append(torch.stack((y.floor(), x.floor()), dim=-1).long())
         cell.append(float(size.median()))
-    left = torch.empty(count, dtype=dtype)
-    for aside in range(count):
+    left = torch.empty(count + 1, dtype=dtype)
+    for aside in range(count + 1):  # the last time, none
         kept = (carved == 0) | ((carved == 1) & (by == aside))
         shares = []
         for view in range(count):
@@ -123,7 +137,7 @@ def leave_one_out(carver: Carver, target: torch.Tensor, centre: torch.Tensor, ha
             mask = torch.nn.functional.max_pool2d(mask[None, None], 2 * reach + 1, 1, reach)[0, 0] > 0
             shares.append((target[view] & ~mask).sum() / target[view].sum())
         left[aside] = torch.stack(shares).mean()
-    return left
+    return left[:count], float(left[count])
 
 
 def say_unknown(where: str, cut: torch.Tensor, touching: bool) -> None:

@@ -274,6 +274,16 @@ def test_silhouettes_that_share_nothing() -> None:
         visual_hull(alpha, cameras)
 
 
+def test_what_is_too_thin_for_the_grid_blames_no_view() -> None:
+    cameras = gd.Camera.orbit(2.7, 20, torch.arange(8) * 45.0, fov_deg=30)
+    ring = gd.rasterize(gd.torus(0.4, 0.04), cameras, 64).mask.float()
+    with pytest.warns(UserWarning, match=r"uncovered\. Parts thinner than its cells are lost: raise `resolution`"):
+        visual_hull(ring, cameras, resolution=14)
+    pole = gd.rasterize(gd.box((0.04, 1.0, 0.04)), cameras, 64).mask.float()
+    with pytest.raises(ValueError, match=r"ones that are too thin\. Parts thinner than its cells are lost: raise"):
+        visual_hull(pole, cameras, resolution=4)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
