@@ -47,7 +47,7 @@ def fit_colors(
     size: int = 512,
     samples: int = 2,
     lights: str | Light | Sequence[Light] = "baked",
-    views: Sequence[int] | None = None,
+    views: Sequence[int] | torch.Tensor | None = None,
 ) -> FitColorsResult:
     """Find the colours of a mesh from photographs of it.
 
@@ -86,6 +86,8 @@ def fit_colors(
     integer(_WHERE, "samples", samples, 1, 8)
     if isinstance(lights, str):
         choice(_WHERE, "lights", lights, LIGHTS)
+    if not isinstance(images, PosedImages | str | os.PathLike):
+        raise fail(_WHERE, "images", "PosedImages, or the path of some", images, "Pass PosedImages(…).", TypeError)
     posed = images if isinstance(images, PosedImages) else PosedImages.load(images)
     if posed.images is None:
         raise fail(_WHERE, "images", "with colours", "masks alone", "Pass PosedImages(images, alpha, cameras).")
@@ -93,7 +95,7 @@ def fit_colors(
         raise fail(_WHERE, "mesh", "one mesh of vertices (V, 3) and one or more faces", mesh.vertices)
     posed = PosedImages(posed.images.detach(), posed.alpha.detach(), posed.cameras.detach(), posed.names)
     posed = posed.to("cpu", mesh.dtype)
-    used = posed if views is None else posed[list(views)]
+    used = posed if views is None else posed[_chosen(views, len(posed))]
     photos = used.images
     assert photos is not None
     mesh = mesh.detach().to("cpu").with_attributes(vertex_colors=None, face_colors=None, texture=None)
@@ -110,6 +112,8 @@ def fit_colors(
     for look in looks:
         if scene is not None:
             look.light(scene)
+    if scene is not None and not any(bool((look.factor > _DIMMEST).any()) for look in looks if look.factor is not None):
+        raise fail(_WHERE, "lights", "lamps that light the mesh", "none that do", "Or lights='baked'.")
     if lights == "harmonics":
         coefficients = fitted(
             torch.cat([look.normals() for look in looks]), torch.cat([look.colors for look in looks]),
@@ -139,6 +143,15 @@ def fit_colors(
         image = _gutters(values.reshape(size, size, 3), inside).clamp(0, 1)
         mesh = mesh.with_attributes(texture=Texture(image.to(mesh.dtype), wrap="clamp"))
     return FitColorsResult(mesh, coefficients, seen, *scores(mesh, posed, scene, coefficients, samples))
+
+
+def _chosen(views: Sequence[int] | torch.Tensor, count: int) -> list[int]:
+    """Return the views as a list of one or more indices."""
+    given = views.tolist() if isinstance(views, torch.Tensor) else views
+    chosen = [integer(_WHERE, "views", view, 0, count - 1) for view in given]
+    if not chosen:
+        raise fail(_WHERE, "views", "one view or more", "none", "Leave it out for all of them.")
+    return chosen
 
 
 class _Look:

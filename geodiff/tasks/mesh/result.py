@@ -21,7 +21,8 @@ class FitColorsResult:
         harmonics: (9, 3) coefficients of the light, for ``lights="harmonics"``, else None.
         seen: the share of the texels on the surface, or of the vertices, that some view sees.
         psnr: of each view, decibels, over the pixels that both it and the mesh cover; (B,).
-        ssim: of each view, of the pictures with all that is not so covered in white; (B,).
+        ssim: of each view, of the pictures with all that is not so covered in white; (B,). NaN for images of less than
+            11 pixels a side.
     """
 
     __repr__ = shapes_repr

@@ -165,6 +165,17 @@ def test_what_cannot_be_coloured() -> None:
         tasks.fit_colors(BALL, posed, kind="vertices")
     with pytest.raises(ValueError, match="one mesh of vertices"):
         tasks.fit_colors(gd.Mesh(BALL.vertices[None], BALL.faces), posed)
+    with pytest.raises(TypeError, match="`images` must be PosedImages"):
+        tasks.fit_colors(BALL, torch.ones(12, 8, 8, 3))
+    seen = photographs(BALL.with_attributes(vertex_colors=paint(BALL.vertices)), 24)
+    for dark in ([], [gd.AmbientLight(0.0)]):
+        with pytest.raises(ValueError, match="`lights` must be lamps that light the mesh"):
+            tasks.fit_colors(BALL, seen, kind="vertices", lights=dark)
+    with pytest.raises(ValueError, match="`views` must be one view or more"):
+        tasks.fit_colors(BALL, seen, views=[])
+    for view in (0.5, 12, -1):
+        with pytest.raises((TypeError, ValueError), match="`views` must be an integer"):
+            tasks.fit_colors(BALL, seen, views=[view])
     for name, value in (("kind", "paint"), ("size", 3), ("samples", 0), ("lights", "sun")):
         with pytest.raises(ValueError, match=f"`{name}` must be"):
             tasks.fit_colors(BALL, posed, **{name: value})
