@@ -139,9 +139,11 @@ def test_from_photographs_to_a_file(tmp_path: pathlib.Path) -> None:
     # Whole, though its texture has seams; with the hole (and what else twelve silhouettes leave open).
     plain = gd.Mesh.load(tmp_path / "out" / "mesh.obj")
     assert mesh.is_closed and mesh.euler_characteristic == plain.euler_characteristic <= 0
-    out = gd.Renderer(72, coverage="hard", outputs="rgb", supersample=2)(mesh, CAMERAS[0])
-    both = (out.alpha >= 0.999) & (posed.alpha[0] >= 0.999)
-    assert float(gd.render.psnr(out.rgb, posed.images[0], both)) > 26  # as read from the file, in 8 bits
+    # The file shows what was found: the held-out views, 0 and 6, as read, in 8 bits.
+    out = gd.Renderer(72, coverage="hard", outputs="rgb", supersample=2)(mesh, CAMERAS[[0, 6]])
+    both = (out.alpha >= 0.999) & (posed.alpha[[0, 6]] >= 0.999)
+    quality = gd.render.psnr(out.rgb, posed.images[[0, 6]], both).mean()
+    assert float(quality) == pytest.approx(metrics["psnr_held_out"], abs=0.2)
     with Image.open(tmp_path / "out" / "side_by_side.png") as page:
         assert np.asarray(page.convert("RGB")).std() > 10
 
