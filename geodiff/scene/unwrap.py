@@ -47,7 +47,8 @@ def unwrapped(mesh: "Mesh", size: int = 512, padding: int = 2) -> "Mesh":
     if not extent > 0:
         raise fail(_WHERE, "mesh", "of an extent above 0", f"{extent:g}")
     points = ((points - low) / extent).float()
-    if not float(_areas(points, mesh.faces.cpu()).max()) > 0:
+    area = float(mesh.detach().to("cpu").with_vertices(points).face_areas.double().sum())
+    if not area > 0:
         raise fail(_WHERE, "mesh", "of an area above 0", "faces that all have none")
     atlas = xatlas.Atlas()
     atlas.add_mesh(points.numpy(), mesh.faces.cpu().to(torch.int32).numpy().astype("uint32"))
@@ -55,7 +56,7 @@ def unwrapped(mesh: "Mesh", size: int = 512, padding: int = 2) -> "Mesh":
     pack.padding, pack.bilinear = padding, True
     # With a resolution given, xatlas takes several squares where one is too small. So as many texels to a length that
     # about all fits, and the rest by scaling; again with fewer where that would leave too little between the charts.
-    density = 0.7 * size / math.sqrt(max(float(_areas(points, mesh.faces.cpu()).sum()), 1e-12))
+    density = 0.7 * size / math.sqrt(max(area, 1e-12))
     for _ in range(8):
         pack.texels_per_unit = density
         atlas.generate(pack_options=pack)
@@ -74,8 +75,3 @@ def unwrapped(mesh: "Mesh", size: int = 512, padding: int = 2) -> "Mesh":
         uv_faces=torch.from_numpy(corners.astype("int64")).to(mesh.device),
         texture=None,
     )
-
-
-def _areas(points: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
-    a, b, c = points[faces].unbind(1)
-    return torch.linalg.cross(b - a, c - a).norm(dim=-1) / 2

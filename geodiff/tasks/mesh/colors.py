@@ -8,7 +8,7 @@ equations, which have a row a texel; what no view sees comes from the surface ar
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import scipy.ndimage
@@ -103,43 +103,33 @@ def fit_colors(
         mesh = mesh.unwrapped(size)
     scene = None if isinstance(lights, str) else as_lights(_WHERE, lights, ())
 
-    looks = [_Look(mesh, used.cameras[i : i + 1], used.alpha[i], photos[i], samples) for i in range(len(used))]
-    if not any(len(look.pixels) for look in looks):
+    def looks() -> Iterator[_Look]:  # one at a time: all that many large photographs show would fill the memory
+        for i in range(len(used)):
+            yield _Look(mesh, used.cameras[i : i + 1], used.alpha[i], photos[i], samples)
+
+    coefficients = _harmonics(looks()) if lights == "harmonics" else None
+    at_vertices, at_texels = _Equations(mesh.num_vertices), _Equations(size * size)
+    lit = scene is None
+    for look in looks():
+        if scene is not None:
+            lit |= look.light(scene)
+        if coefficients is not None:
+            look.factor = _irradiance(look.normals, coefficients)
+        at_vertices.add(look, *look.vertices())
+        if kind == "texture":
+            at_texels.add(look, *look.texels(size))
+    if not at_vertices.matrices:
         raise fail(
             _WHERE, "mesh", "seen in some view, inside its mask", "none that is", "Are cameras and mesh of one unit?"
         )
-    coefficients = None
-    for look in looks:
-        if scene is not None:
-            look.light(scene)
-    if scene is not None and not any(bool((look.factor > _DIMMEST).any()) for look in looks if look.factor is not None):
+    if not lit:
         raise fail(_WHERE, "lights", "lamps that light the mesh", "none that do", "Or lights='baked'.")
-    if lights == "harmonics":
-        coefficients = fitted(
-            torch.cat([look.normals() for look in looks]), torch.cat([look.colors for look in looks]),
-            torch.cat([look.weights for look in looks]),
-        )  # fmt: skip
-        for look in looks:
-            look.factor = (basis(look.sample_normals()) @ coefficients).clamp_min(_DIMMEST)
-        # Colours end at 1, so the light must be bright enough for the brightest.
-        bright = torch.cat([look.colors / look.factor.mean(1) for look in looks if look.factor is not None])
-        scale = bright.max(1).values.quantile(0.995).clamp_min(1e-3) if len(bright) < 2**23 else bright.max()
-        coefficients = coefficients * scale
-        for look in looks:
-            assert look.factor is not None
-            look.factor = look.factor * scale
-    at_vertices = _Equations(mesh.num_vertices)
-    for look in looks:
-        at_vertices.add(look, *look.vertices())
-    colors, seen = at_vertices.solved(_graph(mesh), None)
+    colors, seen = at_vertices.solved(_EVEN * at_vertices.typical * _graph(mesh))
     if kind == "vertices":
         mesh = mesh.with_attributes(vertex_colors=colors.clamp(0, 1).to(mesh.dtype))
     else:
         start, inside = _painted(mesh, colors, size)
-        texels = _Equations(size * size)
-        for look in looks:
-            texels.add(look, *look.texels(size))
-        values, seen = texels.solved(_grid(inside), start, inside)
+        values, seen = at_texels.solved(_SMOOTH * at_texels.typical * _grid(inside), start, inside)
         image = _gutters(values.reshape(size, size, 3), inside).clamp(0, 1)
         mesh = mesh.with_attributes(texture=Texture(image.to(mesh.dtype), wrap="clamp"))
     return FitColorsResult(mesh, coefficients, seen, *scores(mesh, posed, scene, coefficients, samples))
@@ -163,10 +153,8 @@ class _Look:
         self.size = (height * samples, width * samples)
         hard = rasterize(mesh, camera, self.size)
         face, depth, mask = hard.face_id[0], hard.depth[0], hard.mask[0]
-        normals = torch.nn.functional.normalize(_crosses(mesh), dim=-1)
-        corners = mesh.vertices[mesh.faces]
-        away = corners.mean(1) - camera.position[0]
-        cosine = (normals * torch.nn.functional.normalize(away, dim=-1)).sum(-1).abs()
+        away = mesh.vertices[mesh.faces].mean(1) - camera.position[0]
+        cosine = (mesh.face_normals * torch.nn.functional.normalize(away, dim=-1)).sum(-1).abs()
         slant = cosine[face.clamp_min(0)]
         # A step in depth beyond what the slant explains is an edge; images that are off by a pixel lie beyond it.
         pool = torch.nn.functional.max_pool2d
@@ -193,8 +181,12 @@ class _Look:
         self.colors = image.reshape(-1, 3)[self.pixels]
         self.factor: torch.Tensor | None = None  # (P, S², 3)
 
-    def light(self, scene: list[Light]) -> None:
-        """Take a scene's lamps: what white shows of them above black is a factor, what black shows is added."""
+    def light(self, scene: list[Light]) -> bool:
+        """Take a scene's lamps: what white shows of them above black is a factor, what black shows is added.
+
+        Returns:
+            Whether they light anything.
+        """
         shown = []
         for value in (0.0, 1.0):
             paint = torch.full_like(self.mesh.vertices, value)
@@ -203,15 +195,13 @@ class _Look:
             shown.append(render(mesh, self.camera, scene).rgb[0].reshape(-1, 3)[self.place])
         self.factor = (shown[1] - shown[0]).clamp_min(_DIMMEST)
         self.colors = self.colors - shown[0].mean(1)
+        return bool((self.factor > _DIMMEST).any())
 
-    def sample_normals(self) -> torch.Tensor:
-        """Smooth unit normals in the world of all samples, (P, S², 3), on the camera's side."""
+    @property
+    def normals(self) -> torch.Tensor:
+        """Smooth unit normals in the world of all samples, (P, S², 3)."""
         at = self.mesh.vertex_normals[self.mesh.faces][self.face]
         return torch.nn.functional.normalize((at * self.barycentric[..., None]).sum(-2), dim=-1)
-
-    def normals(self) -> torch.Tensor:
-        """Of the pixels, (P, 3)."""
-        return torch.nn.functional.normalize(self.sample_normals().mean(1), dim=-1)
 
     def vertices(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Which vertices a sample lies between, and their shares; (P, S², 3) each."""
@@ -239,6 +229,8 @@ class _Equations:
     def add(self, look: _Look, index: torch.Tensor, share: torch.Tensor) -> None:
         """Add the pixels of a view."""
         pixels, per_pixel = len(look.pixels), index.shape[1] * index.shape[2]
+        if not pixels:
+            return
         factors = [None] if look.factor is None else list(look.factor.unbind(-1))
         columns = index.reshape(-1).numpy()
         starts = np.arange(0, (pixels + 1) * per_pixel, per_pixel)
@@ -256,29 +248,36 @@ class _Equations:
             these = slice(None) if factor is None else slice(channel, channel + 1)
             self.right[:, these] += rows.T @ colors[:, these].numpy()
 
+    @property
+    def typical(self) -> float:
+        """The median weight of what is seen."""
+        weight = self.matrices[0].diagonal()
+        return float(np.median(weight[weight > 0]))
+
     def solved(
-        self, smooth: scipy.sparse.csr_matrix, prior: np.ndarray | None, inside: np.ndarray | None = None
+        self, smooth: scipy.sparse.csr_matrix, prior: np.ndarray | None = None, inside: np.ndarray | None = None
     ) -> tuple[torch.Tensor, float]:
-        """Return the colours (N, 3), and the share of them (of those inside) that have an equation."""
+        """Return the colours (N, 3), and the share of them (of those inside) that have an equation.
+
+        Args:
+            smooth: squared differences of neighbours, weighted, as a matrix.
+            prior: colours (N, 3) that are drawn to weakly, and where a solution by iteration starts; without them it is
+                direct.
+            inside: which count for the share.
+        """
         result = np.zeros((self.count, 3))
-        for channel in range(3):
-            matrix = self.matrices[min(channel, len(self.matrices) - 1)]
-            weight = matrix.diagonal()
-            seen = weight > 0
-            typical = float(np.median(weight[seen]))
+        weak = self.typical * (1e-12 if prior is None else _PRIOR)  # alone where no view sees a piece of the mesh
+        channels = np.array_split(np.arange(3), len(self.matrices))
+        for matrix, these in zip(self.matrices, channels, strict=True):
+            left = matrix + smooth + weak * scipy.sparse.identity(self.count)
             if prior is None:
-                tiny = scipy.sparse.identity(self.count) * (
-                    1e-12 * typical
-                )  # pieces of the mesh that no view sees: black
-                left = (matrix + _EVEN * typical * smooth + tiny).tocsc()
-                result[:, channel] = scipy.sparse.linalg.spsolve(left, self.right[:, channel])
+                result[:, these] = scipy.sparse.linalg.splu(left.tocsc()).solve(self.right[:, these])
                 continue
-            weak = _PRIOR * typical
-            left = (matrix + _SMOOTH * typical * smooth + scipy.sparse.identity(self.count) * weak).tocsr()
-            right = self.right[:, channel] + weak * prior[:, channel]
-            result[:, channel] = _conjugate_gradients(left, right, prior[:, channel])
-        among = seen if inside is None else seen[inside.reshape(-1)]
-        return torch.from_numpy(result), float(among.mean())
+            left, right = left.tocsr(), self.right[:, these] + weak * prior[:, these]
+            for channel, column in zip(these, right.T, strict=True):
+                result[:, channel] = _conjugate_gradients(left, column, prior[:, channel])
+        seen = self.matrices[0].diagonal() > 0
+        return torch.from_numpy(result), float((seen if inside is None else seen[inside.reshape(-1)]).mean())
 
 
 def _conjugate_gradients(matrix: scipy.sparse.csr_matrix, right: np.ndarray, start: np.ndarray) -> np.ndarray:
@@ -289,9 +288,21 @@ def _conjugate_gradients(matrix: scipy.sparse.csr_matrix, right: np.ndarray, sta
     return np.asarray(found)
 
 
-def _crosses(mesh: Mesh) -> torch.Tensor:
-    a, b, c = mesh.vertices[mesh.faces].unbind(1)
-    return torch.linalg.cross(b - a, c - a)
+def _harmonics(looks: Iterator["_Look"]) -> torch.Tensor:
+    """Return the light (9, 3) of the photographs, bright enough that no colour is above 1 but for a few."""
+    parts = [(look.normals.mean(1), look.colors, look.weights) for look in looks if len(look.pixels)]
+    if not parts:
+        return torch.zeros(9, 3)
+    normals, colors, weights = (torch.cat(values) for values in zip(*parts, strict=True))
+    normals = torch.nn.functional.normalize(normals, dim=-1)
+    found = fitted(normals, colors, weights)
+    brightest = (colors / _irradiance(normals, found)).amax(-1).sort().values
+    return found * brightest[int(0.995 * (len(brightest) - 1))].clamp_min(1e-3)
+
+
+def _irradiance(normals: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
+    """Return the light (..., 3) at unit normals; a dim one where it would be none."""
+    return (basis(normals) @ coefficients.to(normals.dtype)).clamp_min(_DIMMEST)
 
 
 def _graph(mesh: Mesh) -> scipy.sparse.csr_matrix:
@@ -369,7 +380,6 @@ def picture(
     out = Renderer(fine, coverage="hard", outputs=wanted, shading=shading)(mesh, camera, scene)
     color, alpha = out.rgb[0], out.alpha[0]
     if coefficients is not None:
-        normal = out.normal[0]
-        color = color * (basis(normal) @ coefficients.to(normal.dtype)).clamp_min(_DIMMEST)
+        color = color * _irradiance(out.normal[0], coefficients)
     mean = torch.nn.functional.avg_pool2d
     return mean(color.movedim(-1, 0)[None], samples)[0].movedim(0, -1), mean(alpha[None, None], samples)[0, 0]
