@@ -9,6 +9,7 @@ import torch
 import geodiff as gd
 from geodiff import ops
 from geodiff.render import visibility
+from geodiff.render.view import pack
 from tests.lit_scenes import DOUBLE
 
 FINE = 768  # samples a side of the pictures that are differenced
@@ -142,6 +143,23 @@ def test_antialiased_has_the_gradient_of_its_own_picture(name: str):
 
     # A step of 1e-6 lets no edge pass a pixel centre here.
     assert torch.autograd.gradcheck(picture, torch.tensor(0.0123, dtype=DOUBLE, requires_grad=True), eps=1e-6)
+
+
+@pytest.mark.parametrize("camera", [CAMERA, gd.Camera.orthographic((0.0, 0.0, 3.0)).to(dtype=DOUBLE)])
+def test_the_gradient_of_places_is_that_of_autograd(camera: gd.Camera) -> None:
+    mesh = squares(BACK + torch.tensor([0.0, 0.0, 0.3], dtype=DOUBLE), TILTED)
+    view = pack("test", mesh, camera, (24, 24), "kernel")
+    clip, _faces, _layout = (x.clone() for x in view.packed)
+    clip.requires_grad_()
+    with torch.no_grad():
+        found = ops.jumps(*view.packed, ops.rasterize(*view.packed, **view.frame).face_id, near=camera.near)
+    assert len(found.ends) > 20 and len(found.corners) > 5  # edges, and a line where the squares meet
+    at = visibility._crossings(found, clip, torch.zeros(1, 24, 24, 3, dtype=DOUBLE))
+    up = torch.randn(len(at.place), dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
+    (expected,) = torch.autograd.grad(at.place, clip, up)
+    with torch.no_grad():
+        got = visibility._pull(found, visibility._crossings(found, clip, torch.zeros(1, 24, 24, 3)), clip, up)
+    assert torch.allclose(got, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("coverage", ["hard", "antialiased"])
