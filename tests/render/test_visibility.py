@@ -149,8 +149,7 @@ def test_antialiased_has_the_gradient_of_its_own_picture(name: str):
 def test_the_gradient_of_places_is_that_of_autograd(camera: gd.Camera) -> None:
     mesh = squares(BACK + torch.tensor([0.0, 0.0, 0.3], dtype=DOUBLE), TILTED)
     view = pack("test", mesh, camera, (24, 24), "kernel")
-    clip, _faces, _layout = (x.clone() for x in view.packed)
-    clip.requires_grad_()
+    clip = view.clip.clone().requires_grad_()
     with torch.no_grad():
         found = ops.jumps(*view.packed, ops.rasterize(*view.packed, **view.frame).face_id, near=camera.near)
     assert len(found.ends) > 20 and len(found.corners) > 5  # edges, and a line where the squares meet
