@@ -3,19 +3,16 @@
 // above the least one. Once a pixel knows some key that it surely has, all others are held against that.
 //
 // A thread owns a band of rows. Covered pixels know the key of the face in front from the z-buffer; what else is visible
-// knows one of a face near by, of which a first round takes note. Squares of kLane by kLane pixels know the worst limit of
-// their own, so a face passes over all that it cannot enter: time goes with faces, pixels and what is found. It is
-// collected in the order of faces, in one list for the band, and sorted by pixels and keys at the end.
+// knows one of a face near by, of which first rounds take note. Squares of kLane by kLane pixels know the worst limit of
+// their own, so a face passes over all that it cannot enter: time goes with faces, pixels and what is found. A square takes
+// its faces in the order of the least keys that they may have there, and is done when the next one's is above its worst
+// limit.
 #pragma once
 #include "fragment_bands.h"
+#include "heaviest_lists.h"
+#include "heaviest_queue.h"
 
 namespace gd {
-
-template <class T>
-struct Candidate {
-    T key;
-    int cell, id;  // id: 2·face + (1 if it covers the pixel)
-};
 
 // What is compared with keys. As keys round, all are given room.
 template <class T>
@@ -76,16 +73,12 @@ class Band {
     Band(const geodiff::HeaviestJob<T>& job, const Scene<T>& scene, const Farthest<T>& reaches, i64 image, int first, int end)
         : job_(job), scene_(scene), reaches_(reaches), image_(image), first_(first), end_(end), across_((job.width + kLane - 1) / kLane),
           stride_(across_ * kLane), limit_(i64(end - first) * stride_), worst_(i64(across_) * kHigh), open_(across_),
-          reach_(across_), start_(0) {
+          head_(i64(across_) * kHigh), from_(i64(across_) * kZBandRows + 1) {
         sharpness_ = job.sharpness[image];
         base_ = job.base[image];
         spread_ = T(job.spread < 1e30 ? job.spread : 1e30);
         on_edge_ = scene.log_weight(T(0));
     }
-    ~Band() { __builtin_free(found_); }
-    Band(const Band&) = delete;
-    Band& operator=(const Band&) = delete;
-
     // The limits of pixels, before any face was measured.
     void start(const ZBand<T>& drawn) {
         for (i64 i = 0; i < i64(end_ - first_) * stride_; ++i) limit_[i] = -Real<T>::largest;
@@ -109,65 +102,41 @@ class Band {
 
     bool has_unknown() const { return max(top_[0], top_[kHigh - 1]) >= Real<T>::largest; }
 
-    // Draws a face into the band. In the first round (`probing`), only limits of pixels that have none become known.
-    void draw(const Polygon<T>& p, i64 f, T radius, bool probing) {
-        Clip<T> corner[3];
-        scene_.corners(image_, f, corner);
-        T least = Real<T>::largest, left = p.x[0], right = p.x[0], bottom = p.y[0], top = p.y[0];
-        for (int k = 0; k < p.n; ++k) {
-            left = min(left, p.x[k]);
-            right = max(right, p.x[k]);
-            bottom = min(bottom, p.y[k]);
-            top = max(top, p.y[k]);
-            least = min(least, p.depth[k]);
+    // A round that takes note of limits of pixels that have none, from faces within `radius`.
+    template <class Faces>
+    void probe(const Faces& faces, T radius) {
+        faces([&](const Polygon<T>& p, int f) { look_around(p, f, radius, true); });
+    }
+
+    // Where no face is within reach, none has a share.
+    void close() {
+        for (i64 i = 0; i < i64(end_ - first_) * stride_; ++i) {
+            limit_[i] = limit_[i] >= Real<T>::largest ? -Real<T>::largest : limit_[i];
         }
-        least = key_of(least, T(0));
-        least -= T(1e-4) * abs(least) + T(1e-3);  // room for rounding
-        bool ready = false;
         for (int high = 0; high < kHigh; ++high) {
-            if (probing ? top_[high] < Real<T>::largest : !(least <= top_[high])) continue;
-            const int row0 = first_ + high * kLane, row1 = min(row0 + kLane, end_);
-            if (row0 >= row1) continue;
-            const T y0 = scene_.grid.y(row1 - 1), y1 = scene_.grid.y(row0);
-            const T dy = max(max(bottom - y1, y0 - top), T(0));
-            const T all = probing ? radius : min(radius, reaches_(top_[high] - least));
-            if (dy > all) continue;
-            const T half = T(0.5) * T(job_.width) - T(0.5), per_step = scene_.grid.per_step;
-            const int t0 = to_int((left - all) * per_step + half - T(1), 0, job_.width - 1) / kLane;
-            const int t1 = to_int((right + all) * per_step + half + T(2), 0, job_.width - 1) / kLane;
-            bool any = false;
-            T widest = T(0);
-            for (int t = t0; t <= t1; ++t) {
-                const T worst = worst_[high * across_ + t];
-                open_[t] = probing ? worst >= Real<T>::largest : least <= worst;
-                if (!open_[t]) continue;
-                const T reach = probing || worst >= top_[high] ? all : min(all, reaches_(worst - least));
-                const T x0 = scene_.grid.x(t * kLane), x1 = scene_.grid.x(min(t * kLane + kLane, job_.width) - 1);
-                const T dx = max(max(left - x1, x0 - right), T(0));
-                reach_[t] = reach < T(1e6) ? reach * reach : Real<T>::largest;
-                open_[t] = dx * dx + dy * dy <= reach_[t];
-                any = any || open_[t];
-                widest = open_[t] ? max(widest, reach) : widest;
-            }
-            if (!any) continue;
-            if (!ready) face_.init(corner, p, int(f));
-            ready = true;
-            rows(row0, row1, high, t0, t1, widest, probing);
+            for (int t = 0; t < across_; ++t) look(high, t);
+            crown(high);
         }
     }
 
-    // The band's fragments, pixel by pixel, the heaviest first; with how many each pixel has.
-    int* finish(int* count) {
-        settle();
-        int* ids = static_cast<int*>(__builtin_malloc(sizeof(int) * (unsigned long long)(size_ + 1)));
-        i64 kept = 0;
+    // Finds the band's fragments, and returns them pixel by pixel, the heaviest first; with how many each pixel has.
+    template <class Faces>
+    int* find(const Faces& faces, const Polygon<T>* polygons, int* count) {
+        for (int t = 0; t < across_ * kHigh; ++t) head_[t] = -1;
+        faces([&](const Polygon<T>& p, int f) { look_around(p, f, scene_.blur, false); });
+        Heap<T> heap(entries_.size);
+        for (int high = 0; high < kHigh && first_ + high * kLane < end_; ++high) {
+            for (int t = 0; t < across_; ++t) solve(high, t, heap, polygons, count);
+        }
+        int* ids = static_cast<int*>(__builtin_malloc(sizeof(int) * (unsigned long long)(kept_.size + 1)));
+        int* to = ids;
         for (int row = first_; row < end_; ++row) {
-            for (int column = 0; column < job_.width; ++column) {
-                const i64 cell = i64(row - first_) * stride_ + column;
-                const i64 from = start_[cell];
-                const int own = needed(found_ + from, int(start_[cell + 1] - from));
-                count[i64(row) * job_.width + column] = own;
-                for (int i = 0; i < own; ++i) ids[kept++] = found_[from + i].id;
+            for (int t = 0; t < across_; ++t) {
+                const int* own = kept_.data + from_[i64(row - first_) * across_ + t];
+                const int* counts = count + i64(row) * job_.width + t * kLane;
+                for (int i = 0; i < min(kLane, job_.width - t * kLane); ++i) {
+                    for (int k = 0; k < counts[i]; ++k) *to++ = *own++;
+                }
             }
         }
         return ids;
@@ -201,7 +170,122 @@ class Band {
         for (int t = 0; t < across_; ++t) top_[high] = max(top_[high], worst_[high * across_ + t]);
     }
 
-    void rows(int row0, int row1, int high, int t0, int t1, T radius, bool probing) {
+    // Which squares a face may enter. In a round that probes, limits become known there; else it is noted for them.
+    void look_around(const Polygon<T>& p, int f, T radius, bool probing) {
+        T least = Real<T>::largest, left = p.x[0], right = p.x[0], bottom = p.y[0], top = p.y[0];
+        for (int k = 0; k < p.n; ++k) {
+            left = min(left, p.x[k]);
+            right = max(right, p.x[k]);
+            bottom = min(bottom, p.y[k]);
+            top = max(top, p.y[k]);
+            least = min(least, p.depth[k]);
+        }
+        least = key_of(least, T(0));
+        least -= T(1e-4) * abs(least) + T(1e-3);  // room for rounding
+        bool ready = false;
+        for (int high = 0; high < kHigh; ++high) {
+            if (probing ? top_[high] < Real<T>::largest : !(least <= top_[high])) continue;
+            const int row0 = first_ + high * kLane, row1 = min(row0 + kLane, end_);
+            if (row0 >= row1) continue;
+            const T y0 = scene_.grid.y(row1 - 1), y1 = scene_.grid.y(row0);
+            const T dy = max(max(bottom - y1, y0 - top), T(0));
+            const T all = probing ? radius : min(radius, reaches_(top_[high] - least));
+            if (dy > all) continue;
+            const T half = T(0.5) * T(job_.width) - T(0.5), per_step = scene_.grid.per_step;
+            const int t0 = to_int((left - all) * per_step + half - T(1), 0, job_.width - 1) / kLane;
+            const int t1 = to_int((right + all) * per_step + half + T(2), 0, job_.width - 1) / kLane;
+            bool any = false;
+            for (int t = t0; t <= t1; ++t) {
+                const T worst = worst_[high * across_ + t];
+                open_[t] = false;
+                if (probing ? worst < Real<T>::largest : !(least <= worst)) continue;
+                const T reach = probing || worst >= top_[high] ? all : min(all, reaches_(worst - least));
+                const T x0 = scene_.grid.x(t * kLane), x1 = scene_.grid.x(min(t * kLane + kLane, job_.width) - 1);
+                const T dx = max(max(left - x1, x0 - right), T(0));
+                const T away2 = dx * dx + dy * dy;
+                if (!(away2 <= squared(reach))) continue;
+                open_[t] = any = true;
+                if (!probing) note(high, t, away2, least, f);
+            }
+            if (!any || !probing) continue;
+            if (!ready) measured(p, f);
+            ready = true;
+            reach2_ = squared(radius);
+            rows(row0, row1, high, t0, t1, radius);
+        }
+    }
+    static T squared(T reach) { return reach < T(1e6) ? reach * reach : Real<T>::largest; }
+
+    void note(int high, int t, T away2, T least, int f) {
+        const T weight = away2 > T(0) ? scene_.log_weight(-sqrt(away2) * T(0.9999)) : T(0);
+        const T bound = least - weight - T(1e-4) * abs(weight);
+        if (!(bound <= worst_[high * across_ + t])) return;
+        int& head = head_[high * across_ + t];
+        entries_.add({bound, least, f, head});
+        head = int(entries_.size) - 1;
+    }
+
+    void measured(const Polygon<T>& p, int f) {
+        Clip<T> corner[3];
+        scene_.corners(image_, f, corner);
+        face_.init(corner, p, f);
+    }
+
+    // Finds what is in a square.
+    void solve(int high, int t, Heap<T>& heap, const Polygon<T>* polygons, int* count) {
+        const int row0 = first_ + high * kLane, row1 = min(row0 + kLane, end_);
+        T worst[kLane];  // of the rows
+        for (int r = 0; r < kLane; ++r) {
+            lists_[r].clear();
+            worst[r] = row0 + r < row1 ? largest_of(limit_.get() + cell(row0 + r, t)) : -Real<T>::largest;
+        }
+        const T x0 = scene_.grid.x(t * kLane), x1 = scene_.grid.x(min(t * kLane + kLane, job_.width) - 1);
+        heap.fill(entries_.data, head_[high * across_ + t]);
+        while (!heap.empty()) {
+            const Entry<T> own = heap.pop();
+            if (!(own.bound <= largest_of(worst))) break;
+            const Polygon<T>& p = polygons[own.face];
+            T left = p.x[0], right = p.x[0], bottom = p.y[0], top = p.y[0];
+            for (int k = 1; k < p.n; ++k) {
+                left = min(left, p.x[k]);
+                right = max(right, p.x[k]);
+                bottom = min(bottom, p.y[k]);
+                top = max(top, p.y[k]);
+            }
+            const T dx = max(max(left - x1, x0 - right), T(0));
+            bool ready = false;
+            for (int row = row0; row < row1; ++row) {
+                const T y = scene_.grid.y(row), dy = max(max(bottom - y, y - top), T(0)), slack = worst[row - row0];
+                if (!(own.least <= slack)) continue;
+                reach2_ = squared(min(scene_.blur, reaches_(slack - own.least)));
+                if (dx * dx + dy * dy > reach2_) continue;
+                if (!ready) measured(p, own.face);
+                ready = true;
+                if (measure(row, t, y, &lists_[row - row0])) worst[row - row0] = largest_of(limit_.get() + cell(row, t));
+            }
+        }
+        for (int row = row0; row < row1; ++row) keep(row, t, lists_[row - row0], count + i64(row) * job_.width);
+    }
+
+    void keep(int row, int t, SortedLanes<T>& list, int* count) {
+        from_[i64(row - first_) * across_ + t] = kept_.size;
+        int own[kLane];
+        list.needed(limit_.get() + cell(row, t), T(0.49 * job_.max_error), own);
+        for (int i = 0; i < min(kLane, job_.width - t * kLane); ++i) {
+            count[t * kLane + i] = own[i];
+            for (int k = 0; k < own[i]; ++k) kept_.add(list.ids(k)[i]);
+        }
+    }
+
+    i64 cell(int row, int t) const { return i64(row - first_) * stride_ + t * kLane; }
+    static T largest_of(const T* lane) {
+        T largest = lane[0];
+#pragma omp simd reduction(max : largest)
+        for (int i = 0; i < kLane; ++i) largest = max(largest, lane[i]);
+        return largest;
+    }
+
+    void rows(int row0, int row1, int high, int t0, int t1, T radius) {
         Reach<T> reach;
         reach.init(face_.p, face_.edges, radius, scene_.grid);
         bool changed = false;
@@ -212,7 +296,7 @@ class Band {
             reach.columns(y, scene_.grid, first, end);
             if (first >= end) continue;
             for (int t = max(t0, first / kLane); t <= min(t1, (end - 1) / kLane); ++t) {
-                if (open_[t]) changed = measure(row, t, y, probing) || changed;
+                if (open_[t]) changed = measure(row, t, y, nullptr) || changed;
             }
         }
         if (!changed) return;
@@ -226,12 +310,12 @@ class Band {
         if (crowned) crown(high);
     }
 
-    // A row of a square. Returns whether any limit changed.
-    bool measure(int row, int t, T y, bool probing) {
+    // A row of a square, of which a list is kept or only limits. Returns whether any of them changed.
+    bool measure(int row, int t, T y, SortedLanes<T>* list) {
         T x[kLane], d2[kLane], edge[kLane], along[kLane], side[kLane], key[kLane], limit[kLane];
-        const i64 cell = i64(row - first_) * stride_ + t * kLane;
+        T* limits = limit_.get() + cell(row, t);
         copy_lane(x, scene_.grid.columns() + t * kLane);
-        copy_lane(limit, limit_.get() + cell);
+        copy_lane(limit, limits);
         // Loops of their own over copies of their own, so that each becomes one vector.
         {
             const Edge<T> e0 = face_.edges[0], e1 = face_.edges[1], e2 = face_.edges[2];
@@ -263,7 +347,7 @@ class Band {
             along[i] = closer ? near.along : along[i];
             side[i] = on_inner_side(face_.hard, 3, x[i], y) ? side[i] : T(-1);
         }
-        const T most = reach_[t];
+        const T most = reach2_;
         int near_enough = 0;
 #pragma omp simd reduction(| : near_enough)
         for (int i = 0; i < kLane; ++i) near_enough |= int(side[i] > T(0)) | int(d2[i] <= most);
@@ -286,13 +370,25 @@ class Band {
             limit[i] = lower ? own : limit[i];
             changed |= lower;
         }
-        if (changed) copy_lane(limit_.get() + cell, limit);
-        if (probing) return changed;
-        reserve();
-        for (int i = 0; i < kLane; ++i) {
-            found_[size_] = {key[i], int(cell) + i, face_.id + int(side[i] > T(0))};
-            size_ += enters[i];
+        if (list) {
+            T own[kLane];
+            int id[kLane];
+#pragma omp simd
+            for (int i = 0; i < kLane; ++i) {
+                own[i] = enters[i] ? key[i] : Real<T>::largest;
+                id[i] = enters[i] ? face_.id + int(side[i] > T(0)) : SortedLanes<T>::kNone;
+            }
+            list->insert(own, id, job_.k);
+            if (job_.k > 0 && list->size() == job_.k) {
+                const T* last = list->keys(job_.k - 1);
+#pragma omp simd reduction(| : changed)
+                for (int i = 0; i < kLane; ++i) {
+                    changed |= int(last[i] < limit[i]);
+                    limit[i] = min(limit[i], last[i]);
+                }
+            }
         }
+        if (changed) copy_lane(limits, limit);
         return changed;
     }
 
@@ -331,93 +427,22 @@ class Band {
         }
     }
 
-    void reserve() {
-        if (size_ + kLane <= room_) return;
-        if (size_ > 0) settle();
-        if (size_ + kLane <= room_ / 2) return;
-        room_ = max(2 * room_, max(size_, i64(8) * limit_cells()) + kLane);
-        found_ = static_cast<Candidate<T>*>(__builtin_realloc(found_, sizeof(Candidate<T>) * (unsigned long long)(room_)));
-    }
-    i64 limit_cells() const { return i64(end_ - first_) * stride_; }
-
-    // Sorts what was found by pixels and keys, those that tie by faces; leaves out what is above the limit by now, or behind
-    // the first k.
-    void settle() {
-        const i64 cells = limit_cells();
-        start_.grow(cells + 2);
-        for (i64 i = 0; i < cells + 2; ++i) start_[i] = 0;
-        for (i64 i = 0; i < size_; ++i) start_[found_[i].cell + 2] += found_[i].key <= limit_[found_[i].cell] ? 1 : 0;
-        for (i64 i = 2; i < cells + 2; ++i) start_[i] += start_[i - 1];
-        Candidate<T>* sorted =
-            static_cast<Candidate<T>*>(__builtin_malloc(sizeof(Candidate<T>) * (unsigned long long)(max(room_, i64(1)))));
-        for (i64 i = 0; i < size_; ++i) {
-            if (!(found_[i].key <= limit_[found_[i].cell])) continue;
-            sorted[start_[found_[i].cell + 1]++] = found_[i];
-        }
-        for (i64 cell = 0; cell < cells; ++cell) {
-            for (i64 i = start_[cell] + 1; i < start_[cell + 1]; ++i) {
-                const Candidate<T> own = sorted[i];
-                i64 at = i;
-                for (; at > start_[cell] && own.key < sorted[at - 1].key; --at) sorted[at] = sorted[at - 1];
-                sorted[at] = own;
-            }
-        }
-        __builtin_free(found_);
-        found_ = sorted;
-        size_ = start_[cells];
-        if (job_.k == 0) return;
-        i64 kept = 0;
-        for (i64 cell = 0; cell < cells; ++cell) {
-            const i64 from = start_[cell], own = min(start_[cell + 1] - from, i64(job_.k));
-            start_[cell] = kept;
-            for (i64 i = 0; i < own; ++i) found_[kept++] = found_[from + i];
-            if (own == job_.k) limit_[cell] = min(limit_[cell], found_[kept - 1].key);
-        }
-        start_[cells] = size_ = kept;
-    }
-
-    // How many of a pixel's fragments are needed: the last ones are not, as long as they have less than half of max_error
-    // together. (The other half is that of faces above the limit.)
-    int needed(const Candidate<T>* own, int count) const {
-        if (count < 2 || !(job_.max_error > 0) || Real<T>::epsilon * abs(own[0].key) > T(1e-3)) return count;
-        T total = T(0), left = T(0);
-        for (int i = 0; i < count; ++i) total += exp(own[0].key - own[i].key);
-        const T most = T(0.49 * job_.max_error) * total;
-        while (count > 1) {
-            left += exp(own[0].key - own[count - 1].key);
-            if (left > most) break;
-            --count;
-        }
-        return count;
-    }
-
-    struct Starts {
-        i64 size = 0;
-        i64* data = nullptr;
-        explicit Starts(i64) {}
-        ~Starts() { __builtin_free(data); }
-        i64& operator[](i64 i) const { return data[i]; }
-        void grow(i64 count) {
-            if (count <= size) return;
-            data = static_cast<i64*>(__builtin_realloc(data, sizeof(i64) * (unsigned long long)(count)));
-            size = count;
-        }
-    };
-
     const geodiff::HeaviestJob<T>& job_;
     const Scene<T>& scene_;
     const Farthest<T>& reaches_;
     const i64 image_;
     const int first_, end_, across_, stride_;
-    Scratch<T> limit_, worst_;      // of pixels, of squares
-    Scratch<unsigned char> open_;   // of the row of squares at hand
-    Scratch<T> reach_;              // squared
-    T top_[kHigh];                  // the worst of a row of squares
+    Scratch<T> limit_, worst_;     // of pixels, of squares
+    Scratch<unsigned char> open_;  // of the row of squares at hand
+    T top_[kHigh];                 // the worst of a row of squares
     T sharpness_, base_, spread_, on_edge_;
+    T reach2_ = T(0);  // how far outside the face at hand is looked, squared
     Measured<T> face_;
-    Candidate<T>* found_ = nullptr;
-    i64 size_ = 0, room_ = 0;
-    Starts start_;
+    Grown<Entry<T>> entries_;
+    Scratch<int> head_;  // of squares: the last of their entries
+    SortedLanes<T> lists_[kLane];
+    Grown<int> kept_;    // ids, square by square
+    Scratch<i64> from_;  // of rows of squares, where theirs begin
 };
 
 // Leaves how many fragments each pixel has, and for each band a block of memory with their ids, to be freed.
@@ -454,13 +479,14 @@ void find_heaviest(const geodiff::HeaviestJob<T>& job, const Scene<T>& scene, i6
         const int first = int(b) * kZBandRows, end = min(first + kZBandRows, job.height);
         Band<T> band(job, scene, reaches, image, first, end);
         band.start(ZBand<T>(buffer, int(b), first, end, job.width));
-        for (int probing = band.has_unknown() ? 1 : 0; probing >= 0; --probing) {
-            const T radius = probing ? T(min(job.rim, double(scene.blur))) : scene.blur;
-            for (i64 i = bins.start[b]; i < bins.start[b + 1]; ++i) {
-                band.draw(polygons[bins.faces[i]], bins.faces[i], radius, probing);
-            }
-        }
-        job.kept[image * bands + b] = band.finish(job.count + image * job.height * i64(job.width));
+        const auto faces = [&](auto&& body) {
+            for (i64 i = bins.start[b]; i < bins.start[b + 1]; ++i) body(polygons[bins.faces[i]], bins.faces[i]);
+        };
+        if (band.has_unknown() && job.rim < double(scene.blur)) band.probe(faces, T(job.rim));
+        if (band.has_unknown()) band.probe(faces, scene.blur);
+        if (band.has_unknown()) band.close();
+        job.kept[image * bands + b] =
+            band.find(faces, polygons.get(), job.count + image * job.height * i64(job.width));
     });
 }
 
