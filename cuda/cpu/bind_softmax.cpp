@@ -25,10 +25,10 @@ void fill(HeaviestJob<T>& job, const Array<const T, 2>& clip, const Array<const 
 
 // Blocks of memory that kernels leave, freed once they were read, or something was thrown.
 struct Blocks {
-    std::vector<int*> data;
+    std::vector<void*> data;
     explicit Blocks(size_t count) : data(count, nullptr) {}
     ~Blocks() {
-        for (int* block : data) std::free(block);
+        for (void* block : data) std::free(block);
     }
 };
 

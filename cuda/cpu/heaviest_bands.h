@@ -56,15 +56,34 @@ struct Measured {
     Polygon<T> p;
     Edge<T> edges[4];
     HardFace<T> hard;
+    Clip<T> corner[3];
     int id;
+    bool is_cut;
 
-    void init(const Clip<T> corner[3], const Polygon<T>& polygon, int f) {
+    void init(const Scene<T>& scene, i64 image, const Polygon<T>& polygon, int f) {
+        scene.corners(image, f, corner);
         p = polygon;
         id = 2 * f;
+        is_cut = p.n != 3;
+        for (int k = 0; k < p.n; ++k) is_cut = is_cut || p.from[k] != k || p.to[k] != k;
         for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
         for (int k = p.n; k < 4; ++k) edges[k] = edges[0];
         hard_face(corner, p, hard);
     }
+};
+
+// What is found of a face in kLane pixels of a row, some of which it enters.
+template <class T>
+struct Record {
+    T distance[kLane], barycentric[3][kLane], depth[kLane];
+    int face;
+};
+
+// A fragment as it is handed over.
+template <class T>
+struct Found {
+    T distance, barycentric[3], depth;
+    int face;
 };
 
 template <class T>
@@ -121,25 +140,26 @@ class Band {
 
     // Finds the band's fragments, and returns them pixel by pixel, the heaviest first; with how many each pixel has.
     template <class Faces>
-    int* find(const Faces& faces, const Polygon<T>* polygons, int* count) {
+    Found<T>* find(const Faces& faces, const Polygon<T>* polygons, int* count) {
         for (int t = 0; t < across_ * kHigh; ++t) head_[t] = -1;
         faces([&](const Polygon<T>& p, int f) { look_around(p, f, scene_.blur, false); });
         Heap<T> heap(entries_.size);
         for (int high = 0; high < kHigh && first_ + high * kLane < end_; ++high) {
             for (int t = 0; t < across_; ++t) solve(high, t, heap, polygons, count);
         }
-        int* ids = static_cast<int*>(__builtin_malloc(sizeof(int) * (unsigned long long)(kept_.size + 1)));
-        int* to = ids;
+        const auto bytes = sizeof(Found<T>) * (unsigned long long)(kept_.size + 1);
+        Found<T>* found = static_cast<Found<T>*>(__builtin_malloc(bytes));
+        Found<T>* to = found;
         for (int row = first_; row < end_; ++row) {
             for (int t = 0; t < across_; ++t) {
-                const int* own = kept_.data + from_[i64(row - first_) * across_ + t];
+                const Found<T>* own = kept_.data + from_[i64(row - first_) * across_ + t];
                 const int* counts = count + i64(row) * job_.width + t * kLane;
                 for (int i = 0; i < min(kLane, job_.width - t * kLane); ++i) {
                     for (int k = 0; k < counts[i]; ++k) *to++ = *own++;
                 }
             }
         }
-        return ids;
+        return found;
     }
 
   private:
@@ -208,7 +228,7 @@ class Band {
                 if (!probing) note(high, t, away2, least, f);
             }
             if (!any || !probing) continue;
-            if (!ready) measured(p, f);
+            if (!ready) face_.init(scene_, image_, p, f);
             ready = true;
             reach2_ = squared(radius);
             rows(row0, row1, high, t0, t1, radius);
@@ -225,12 +245,6 @@ class Band {
         head = int(entries_.size) - 1;
     }
 
-    void measured(const Polygon<T>& p, int f) {
-        Clip<T> corner[3];
-        scene_.corners(image_, f, corner);
-        face_.init(corner, p, f);
-    }
-
     // Finds what is in a square.
     void solve(int high, int t, Heap<T>& heap, const Polygon<T>* polygons, int* count) {
         const int row0 = first_ + high * kLane, row1 = min(row0 + kLane, end_);
@@ -240,6 +254,7 @@ class Band {
             worst[r] = row0 + r < row1 ? largest_of(limit_.get() + cell(row0 + r, t)) : -Real<T>::largest;
         }
         const T x0 = scene_.grid.x(t * kLane), x1 = scene_.grid.x(min(t * kLane + kLane, job_.width) - 1);
+        records_.size = 0;
         heap.fill(entries_.data, head_[high * across_ + t]);
         while (!heap.empty()) {
             const Entry<T> own = heap.pop();
@@ -259,7 +274,7 @@ class Band {
                 if (!(own.least <= slack)) continue;
                 reach2_ = squared(min(scene_.blur, reaches_(slack - own.least)));
                 if (dx * dx + dy * dy > reach2_) continue;
-                if (!ready) measured(p, own.face);
+                if (!ready) face_.init(scene_, image_, p, own.face);
                 ready = true;
                 if (measure(row, t, y, &lists_[row - row0])) worst[row - row0] = largest_of(limit_.get() + cell(row, t));
             }
@@ -273,7 +288,10 @@ class Band {
         list.needed(limit_.get() + cell(row, t), T(0.49 * job_.max_error), own);
         for (int i = 0; i < min(kLane, job_.width - t * kLane); ++i) {
             count[t * kLane + i] = own[i];
-            for (int k = 0; k < own[i]; ++k) kept_.add(list.ids(k)[i]);
+            for (int k = 0; k < own[i]; ++k) {
+                const Record<T>& r = records_.data[list.records(k)[i]];
+                kept_.add({r.distance[i], {r.barycentric[0][i], r.barycentric[1][i], r.barycentric[2][i]}, r.depth[i], r.face});
+            }
         }
     }
 
@@ -312,7 +330,7 @@ class Band {
 
     // A row of a square, of which a list is kept or only limits. Returns whether any of them changed.
     bool measure(int row, int t, T y, SortedLanes<T>* list) {
-        T x[kLane], d2[kLane], edge[kLane], along[kLane], side[kLane], key[kLane], limit[kLane];
+        T x[kLane], d2[kLane], edge[kLane], along[kLane], side[kLane], key[kLane], limit[kLane], depth[kLane];
         T* limits = limit_.get() + cell(row, t);
         copy_lane(x, scene_.grid.columns() + t * kLane);
         copy_lane(limit, limits);
@@ -352,7 +370,7 @@ class Band {
 #pragma omp simd reduction(| : near_enough)
         for (int i = 0; i < kLane; ++i) near_enough |= int(side[i] > T(0)) | int(d2[i] <= most);
         if (!near_enough) return false;
-        keys(x, y, d2, edge, along, side, key);
+        keys(x, y, d2, edge, along, side, depth, key);
         int enters[kLane], any = 0;
         const T blur2 = scene_.blur > T(0) ? scene_.blur2 : T(-1);
 #pragma omp simd reduction(| : any)
@@ -378,7 +396,8 @@ class Band {
                 own[i] = enters[i] ? key[i] : Real<T>::largest;
                 id[i] = enters[i] ? face_.id + int(side[i] > T(0)) : SortedLanes<T>::kNone;
             }
-            list->insert(own, id, job_.k);
+            record(x, y, d2, edge, along, side, depth, enters);
+            list->insert(own, id, int(records_.size) - 1, job_.k);
             if (job_.k > 0 && list->size() == job_.k) {
                 const T* last = list->keys(job_.k - 1);
 #pragma omp simd reduction(| : changed)
@@ -392,15 +411,51 @@ class Band {
         return changed;
     }
 
+    // The same as fragment_at.
+    void record(const T* __restrict x, T y, const T* __restrict d2, const T* __restrict edge, const T* __restrict along,
+                const T* __restrict side, const T* __restrict depth, const int* enters) {
+        Record<T>& out = records_.next();
+        const Polygon<T>& p = face_.p;
+        const HardPlane<T> plane = face_.hard;
+        out.face = face_.id >> 1;
+        if (face_.is_cut) {
+            for (int i = 0; i < kLane; ++i) {
+                if (!enters[i]) continue;
+                const Fragment<T> own = fragment_at(face_.corner, p, face_.edges, plane, x[i], y, side[i] > T(0));
+                out.distance[i] = own.distance;
+                out.depth[i] = own.depth;
+                for (int k = 0; k < 3; ++k) out.barycentric[k][i] = own.barycentric[k];
+            }
+            return;
+        }
+        copy_lane(out.depth, depth);
+        const T w0 = p.w[0], w1 = p.w[1], w2 = p.w[2];
+#pragma omp simd
+        for (int i = 0; i < kLane; ++i) {
+            const bool inside = side[i] > T(0);
+            const T length = sqrt(d2[i]);
+            out.distance[i] = inside ? length : min(-length, -Real<T>::least);
+            const T dx = x[i] - plane.x0, dy = y - plane.y0;
+            const T b0 = plane.a[0] * dx + plane.b[0] * dy + plane.c[0], b1 = plane.a[1] * dx + plane.b[1] * dy + plane.c[1];
+            const T b2 = plane.a[2] * dx + plane.b[2] * dy + plane.c[2], sum = T(0) + b0 + b1 + b2;
+            const T inverse = sum != T(0) ? T(1) / sum : T(0);
+            const T e = edge[i], a = along[i];
+            const T wk = e == T(0) ? w0 : e == T(1) ? w1 : w2, wl = e == T(0) ? w1 : e == T(1) ? w2 : w0;
+            const T s = a * wk / (a * wk + (T(1) - a) * wl), r = T(1) - s;
+            out.barycentric[0][i] = inside ? b0 * inverse : e == T(0) ? r : e == T(1) ? T(0) : s;
+            out.barycentric[1][i] = inside ? b1 * inverse : e == T(0) ? s : e == T(1) ? r : T(0);
+            out.barycentric[2][i] = inside ? b2 * inverse : e == T(0) ? T(0) : e == T(1) ? s : r;
+        }
+    }
+
     void keys(const T* __restrict x, T y, const T* __restrict d2, const T* __restrict edge, const T* __restrict along,
-              const T* __restrict side, T* __restrict key) const {
+              const T* __restrict side, T* __restrict depth, T* __restrict key) const {
         const Polygon<T>& p = face_.p;
         const HardPlane<T> plane = face_.hard;
         const int last = p.n - 1;
         const T w0 = p.w[0], w1 = p.w[1], w2 = p.w[2], w3 = p.w[last], z0 = p.depth[0], z1 = p.depth[1], z2 = p.depth[2];
         const T z3 = p.depth[last], after_w = last == 3 ? w3 : w0, after_z = last == 3 ? z3 : z0;
         const T base = base_, sharpness = sharpness_;
-        T depth[kLane];
 #pragma omp simd
         for (int i = 0; i < kLane; ++i) {
             // As edge_depth, of edge k → l.
@@ -441,11 +496,12 @@ class Band {
     Grown<Entry<T>> entries_;
     Scratch<int> head_;  // of squares: the last of their entries
     SortedLanes<T> lists_[kLane];
-    Grown<int> kept_;    // ids, square by square
+    Grown<Record<T>> records_;  // of the square at hand
+    Grown<Found<T>> kept_;      // square by square
     Scratch<i64> from_;  // of rows of squares, where theirs begin
 };
 
-// Leaves how many fragments each pixel has, and for each band a block of memory with their ids, to be freed.
+// Leaves how many fragments each pixel has, and for each band a block of memory with them, to be freed.
 template <class T>
 void find_heaviest(const geodiff::HeaviestJob<T>& job, const Scene<T>& scene, i64 image, int threads) {
     const Grid<T>& grid = scene.grid;

@@ -19,14 +19,18 @@ class SortedLanes {
     void clear() { size_ = 0; }
     int size() const { return size_; }  // of the longest; the others end with infinity
     const T* keys(int place) const { return slots_[place].key; }
-    const int* ids(int place) const { return slots_[place].id; }
+    // Where what was found there is kept: of each pixel, what `insert` was told with its key.
+    const int* records(int place) const { return slots_[place].record; }
 
     // Takes in what is not infinite, and drops what falls behind the first `most` (0: nothing).
-    void insert(const T* key, const int* id, int most) {
+    void insert(const T* key, const int* id, int record, int most) {
         Slot own;
         copy_lane(own.key, key);
 #pragma omp simd
-        for (int i = 0; i < kLane; ++i) own.id[i] = id[i];
+        for (int i = 0; i < kLane; ++i) {
+            own.id[i] = id[i];
+            own.record[i] = record;
+        }
         int from = size_;
         while (from > 0 && precedes(own, slots_[from - 1])) --from;
         for (int s = from; s < size_; ++s) exchange(slots_[s], own);
@@ -79,7 +83,7 @@ class SortedLanes {
   private:
     struct Slot {
         T key[kLane], share[kLane];
-        int id[kLane];
+        int id[kLane], record[kLane];
     };
 
     static bool precedes(const Slot& a, const Slot& b) {
@@ -95,12 +99,14 @@ class SortedLanes {
 #pragma omp simd
         for (int i = 0; i < kLane; ++i) {
             const T a = slot.key[i], b = own.key[i];
-            const int m = slot.id[i], n = own.id[i];
+            const int m = slot.id[i], n = own.id[i], q = slot.record[i], r = own.record[i];
             const bool before = int(b < a) | (int(b == a) & int(n < m));
             slot.key[i] = before ? b : a;
             own.key[i] = before ? a : b;
             slot.id[i] = before ? n : m;
             own.id[i] = before ? m : n;
+            slot.record[i] = before ? r : q;
+            own.record[i] = before ? q : r;
         }
     }
 

@@ -57,12 +57,13 @@ struct Grown {
     ~Grown() { __builtin_free(data); }
     Grown(const Grown&) = delete;
     Grown& operator=(const Grown&) = delete;
-    void add(const V& value) {
+    void add(const V& value) { next() = value; }
+    V& next() {
         if (size == room) {
             room = 2 * room + 1024;
             data = static_cast<V*>(__builtin_realloc(data, sizeof(V) * (unsigned long long)(room)));
         }
-        data[size++] = value;
+        return data[size++];
     }
 };
 

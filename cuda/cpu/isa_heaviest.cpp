@@ -15,39 +15,8 @@ void find(const Job<T>& job) {
     each_image(job, [&](i64 image, int threads) { find_heaviest(job, scene, image, threads); });
 }
 
-// A face, kept for the pixels to come: neighbours mostly share theirs.
-template <class T>
-struct Kept {
-    i64 image = -1;
-    int face = -1;
-    bool has_plane;
-    Clip<T> corner[3];
-    Polygon<T> polygon;
-    Edge<T> edges[4];
-    HardPlane<T> hard;
-
-    Fragment<T> at(const Scene<T>& scene, i64 i, int f, T x, T y, bool inside) {
-        if (f != face || i != image) {
-            image = i;
-            face = f;
-            has_plane = false;
-            scene.corners(image, f, corner);
-            polygon = make_polygon(corner, scene.job.near);
-            for (int k = 0; k < polygon.n; ++k) edges[k] = make_edge(polygon, k);
-        }
-        if (inside && !has_plane) {
-            hard_plane(corner, polygon.x[0], polygon.y[0], hard);
-            has_plane = true;
-        }
-        return fragment_at(corner, polygon, edges, hard, x, y, inside);
-    }
-};
-
-constexpr int kKept = 64;  // faces
-
 template <class T>
 void list(const Job<T>& job) {
-    const Scene<T> scene(job);
     const int bands = (job.height + kZBandRows - 1) / kZBandRows;
     const i64 blocks = job.images * bands, size = i64(job.height) * job.width;
     Scratch<i64> pixels(blocks + 1), points(blocks + 1);  // before each band
@@ -63,27 +32,20 @@ void list(const Job<T>& job) {
         }
     }
     parallel(blocks, threads_for(job), [&](i64 block) {
-        Kept<T> kept[kKept];
         const i64 image = block / bands;
         const int first = int(block % bands) * kZBandRows, end = min(first + kZBandRows, job.height);
         const int* count = job.count + image * size;
-        const int* id = job.kept[block];
+        const Found<T>* own = static_cast<const Found<T>*>(job.kept[block]);
         i64 pixel = pixels[block], at = points[block];
-        for (int row = first; row < end; ++row) {
-            const T y = scene.grid.y(row);
-            for (int column = 0; column < job.width; ++column) {
-                const i64 cell = i64(row) * job.width + column;
-                if (count[cell] == 0) continue;
-                job.place[pixel] = image * size + cell;
-                job.start[pixel++] = at;
-                for (int i = 0; i < count[cell]; ++i, ++id, ++at) {
-                    const int f = *id >> 1;
-                    const Fragment<T> own = kept[f % kKept].at(scene, image, f, scene.grid.x(column), y, *id & 1);
-                    job.face[at] = f;
-                    job.distance[at] = own.distance;
-                    job.depth[at] = own.depth;
-                    for (int k = 0; k < 3; ++k) job.barycentric[3 * at + k] = own.barycentric[k];
-                }
+        for (i64 cell = i64(first) * job.width; cell < i64(end) * job.width; ++cell) {
+            if (count[cell] == 0) continue;
+            job.place[pixel] = image * size + cell;
+            job.start[pixel++] = at;
+            for (int i = 0; i < count[cell]; ++i, ++own, ++at) {
+                job.face[at] = own->face;
+                job.distance[at] = own->distance;
+                job.depth[at] = own->depth;
+                for (int k = 0; k < 3; ++k) job.barycentric[3 * at + k] = own->barycentric[k];
             }
         }
     });

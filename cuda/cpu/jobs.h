@@ -124,7 +124,7 @@ struct HeaviestJob : FragmentsJob<T> {
     double spread;           // faces with e^−spread of a pixel's largest weight count
     double max_error;        // of the weights of a pixel that may be left out
     int* count;              // (B, H, W) fragments of a pixel
-    int** kept;              // (B·bands) blocks of their 2·face + (1 if it covers the pixel), to be freed
+    void** kept;             // (B·bands) blocks of them, to be freed
     long long pixels, points;
     long long* place;        // (pixels) of B·H·W, ascending
     long long* start;        // (pixels + 1) where the fragments of each begin
