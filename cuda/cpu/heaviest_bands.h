@@ -50,6 +50,13 @@ struct Farthest {
     }
 };
 
+template <class T>
+bool is_cut(const Polygon<T>& p) {
+    bool cut = p.n != 3;
+    for (int k = 0; k < p.n; ++k) cut = cut || p.from[k] != k || p.to[k] != k;
+    return cut;
+}
+
 // A face that is ready to be measured.
 template <class T>
 struct Measured {
@@ -58,14 +65,11 @@ struct Measured {
     HardFace<T> hard;
     Clip<T> corner[3];
     int id;
-    bool is_cut;
 
     void init(const Scene<T>& scene, i64 image, const Polygon<T>& polygon, int f) {
         scene.corners(image, f, corner);
         p = polygon;
         id = 2 * f;
-        is_cut = p.n != 3;
-        for (int k = 0; k < p.n; ++k) is_cut = is_cut || p.from[k] != k || p.to[k] != k;
         for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
         for (int k = p.n; k < 4; ++k) edges[k] = edges[0];
         hard_face(corner, p, hard);
@@ -92,7 +96,7 @@ class Band {
     Band(const geodiff::HeaviestJob<T>& job, const Scene<T>& scene, const Farthest<T>& reaches, i64 image, int first, int end)
         : job_(job), scene_(scene), reaches_(reaches), image_(image), first_(first), end_(end), across_((job.width + kLane - 1) / kLane),
           stride_(across_ * kLane), limit_(i64(end - first) * stride_), worst_(i64(across_) * kHigh), open_(across_),
-          head_(i64(across_) * kHigh), from_(i64(across_) * kZBandRows + 1) {
+          head_(i64(across_) * kHigh), from_(i64(across_) * (end - first)) {
         sharpness_ = job.sharpness[image];
         base_ = job.base[image];
         spread_ = T(job.spread < 1e30 ? job.spread : 1e30);
@@ -138,28 +142,22 @@ class Band {
         }
     }
 
-    // Finds the band's fragments, and returns them pixel by pixel, the heaviest first; with how many each pixel has.
+    // Finds the band's fragments, and how many each pixel has. Returns a block of memory: where those of each row of squares
+    // begin, and the fragments, pixel by pixel, the heaviest first.
     template <class Faces>
-    Found<T>* find(const Faces& faces, const Polygon<T>* polygons, int* count) {
+    void* find(const Faces& faces, const Polygon<T>* polygons, int* count) {
         for (int t = 0; t < across_ * kHigh; ++t) head_[t] = -1;
         faces([&](const Polygon<T>& p, int f) { look_around(p, f, scene_.blur, false); });
         Heap<T> heap(entries_.size);
+        const i64 rows = i64(end_ - first_) * across_;
+        kept_.grow((rows * i64(sizeof(i64)) + i64(sizeof(Found<T>)) - 1) / i64(sizeof(Found<T>)));
         for (int high = 0; high < kHigh && first_ + high * kLane < end_; ++high) {
             for (int t = 0; t < across_; ++t) solve(high, t, heap, polygons, count);
         }
-        const auto bytes = sizeof(Found<T>) * (unsigned long long)(kept_.size + 1);
-        Found<T>* found = static_cast<Found<T>*>(__builtin_malloc(bytes));
-        Found<T>* to = found;
-        for (int row = first_; row < end_; ++row) {
-            for (int t = 0; t < across_; ++t) {
-                const Found<T>* own = kept_.data + from_[i64(row - first_) * across_ + t];
-                const int* counts = count + i64(row) * job_.width + t * kLane;
-                for (int i = 0; i < min(kLane, job_.width - t * kLane); ++i) {
-                    for (int k = 0; k < counts[i]; ++k) *to++ = *own++;
-                }
-            }
-        }
-        return found;
+        __builtin_memcpy(kept_.data, from_.get(), sizeof(i64) * (unsigned long long)(rows));
+        void* block = kept_.data;
+        kept_.data = nullptr;
+        return block;
     }
 
   private:
@@ -418,7 +416,7 @@ class Band {
         const Polygon<T>& p = face_.p;
         const HardPlane<T> plane = face_.hard;
         out.face = face_.id >> 1;
-        if (face_.is_cut) {
+        if (is_cut(p)) {
             for (int i = 0; i < kLane; ++i) {
                 if (!enters[i]) continue;
                 const Fragment<T> own = fragment_at(face_.corner, p, face_.edges, plane, x[i], y, side[i] > T(0));

@@ -59,11 +59,14 @@ struct Grown {
     Grown& operator=(const Grown&) = delete;
     void add(const V& value) { next() = value; }
     V& next() {
-        if (size == room) {
-            room = 2 * room + 1024;
-            data = static_cast<V*>(__builtin_realloc(data, sizeof(V) * (unsigned long long)(room)));
-        }
-        return data[size++];
+        grow(1);
+        return data[size - 1];
+    }
+    void grow(i64 count) {
+        size += count;
+        if (size <= room) return;
+        room = 2 * size + 1024;
+        data = static_cast<V*>(__builtin_realloc(data, sizeof(V) * (unsigned long long)(room)));
     }
 };
 

@@ -42,9 +42,10 @@ void forward(const Job<T>& job) {
     });
 }
 
-template <class T>
-void backward(const Job<T>& job) {
-    const int c = job.channels, j = job.terms;
+// kChannels, kTerms: known to the compiler, or 0.
+template <int kChannels, int kTerms, class T>
+void backward_as(const Job<T>& job) {
+    const int c = kChannels ? kChannels : job.channels, j = kTerms ? kTerms : job.terms;
     if (job.grad_weight) {
         parallel((job.points + kPointBlock - 1) / kPointBlock, threads_for(job), [&](i64 block) {
             for (i64 p = block * kPointBlock; p < min(job.points, (block + 1) * kPointBlock); ++p) {
@@ -76,6 +77,11 @@ void backward(const Job<T>& job) {
             }
         }
     });
+}
+
+template <class T>
+void backward(const Job<T>& job) {
+    job.channels == 3 && job.terms == 3 ? backward_as<3, 3>(job) : backward_as<0, 0>(job);
 }
 
 }  // namespace

@@ -177,7 +177,8 @@ def _blend_backward(
     upstream: torch.Tensor, values: torch.Tensor, index: torch.Tensor, weight: torch.Tensor, wants: list[bool]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     check_range("blend_backward", "index", index, len(values), "rows of `values`")
-    grad_values, grad_weight = _op.buffer(values, wants[0]), _op.buffer(weight, wants[1])
+    grad_values = _op.buffer(values, wants[0])
+    grad_weight = weight.new_empty(weight.shape if wants[1] else (0,))
     _op.call(
         _op.kernels.blend_backward, values=values, index=index, weight=weight, upstream=upstream,
         grad_values=grad_values, grad_weight=grad_weight,

@@ -197,10 +197,10 @@ class Logistic(Symmetric, kernel=True):
     def _low(self, z: Tensor) -> Tensor:
         return torch.sigmoid(z)
 
-    def _log_low(self, z: Tensor) -> Tensor:
+    def _log_cdf(self, z: Tensor) -> Tensor:
         return torch.nn.functional.logsigmoid(z)
 
-    def _rate_low(self, z: Tensor) -> Tensor:
+    def _cdf_rate(self, z: Tensor) -> Tensor:
         return torch.sigmoid(-z)
 
     def _pdf(self, z: Tensor) -> Tensor:
