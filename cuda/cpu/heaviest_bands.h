@@ -389,10 +389,13 @@ class Band {
         if (list) {
             T own[kLane];
             int id[kLane];
-#pragma omp simd
+            const int face = face_.id;
+#pragma GCC ivdep
             for (int i = 0; i < kLane; ++i) {
-                own[i] = enters[i] ? key[i] : Real<T>::largest;
-                id[i] = enters[i] ? face_.id + int(side[i] > T(0)) : SortedLanes<T>::kNone;
+                const T found = key[i];
+                const int name = face + int(side[i] > T(0));
+                own[i] = enters[i] ? found : Real<T>::largest;
+                id[i] = enters[i] ? name : SortedLanes<T>::kNone;
             }
             record(x, y, d2, edge, along, side, depth, enters);
             list->insert(own, id, int(records_.size) - 1, job_.k);
@@ -466,16 +469,26 @@ class Band {
             const T inner = depth_at(plane, x[i], y);
             depth[i] = side[i] > T(0) ? inner : zk + s * (zl - zk);
         }
-        // As Scene::log_weight.
+        // As Scene::log_weight, of which loops without look-ups become vectors.
         const T* table = job_.table;
         const T unit = job_.table_unit, half = T(0.5) * T(job_.table_size - 1), end = T(job_.table_size - 2);
-#pragma omp simd
+        T part[kLane], here[kLane], next[kLane];
+        int at[kLane];
+#pragma GCC ivdep
         for (int i = 0; i < kLane; ++i) {
             const T length = min(sqrt(d2[i]), T(1e30));
             const T u = (side[i] > T(0) ? length : -length) / (length + unit);
-            const T at = clamp((u + T(1)) * half, T(0), T(2) * half);
-            const int j = int(at > T(0) ? min(at, end) : T(0));  // 0 for NaN, too
-            const T weight = table[j] + (at - T(j)) * (table[j + 1] - table[j]);
+            const T place = clamp((u + T(1)) * half, T(0), T(2) * half);
+            at[i] = int(place > T(0) ? min(place, end) : T(0));  // 0 for NaN, too
+            part[i] = place - T(at[i]);
+        }
+        for (int i = 0; i < kLane; ++i) {
+            here[i] = table[at[i]];
+            next[i] = table[at[i] + 1];
+        }
+#pragma GCC ivdep
+        for (int i = 0; i < kLane; ++i) {
+            const T weight = here[i] + part[i] * (next[i] - here[i]);
             key[i] = clamp((depth[i] - base) * sharpness - weight, T(-1e30), T(1e30));
         }
     }
