@@ -136,17 +136,19 @@ def is_plain(values: Iterable[Any]) -> bool:
     """Whether torch's dispatcher has nothing to say: nobody traces, transforms or watches, and tensors are its own."""
     if (
         torch.compiler.is_compiling()
-        or may_be_transformed()
+        or torch._C._are_functorch_transforms_active()
+        or getattr(forward_ad, "_current_level", 0) >= 0
         or torch._C._len_torch_dispatch_stack()
         or torch._C._len_torch_function_stack()
         or torch._C._get_tracing_state() is not None
         or torch.autograd._profiler_enabled()
     ):
         return False
-    return all(type(x) in _OWN for x in values if isinstance(x, torch.Tensor))
-
-
-_OWN = (torch.Tensor, torch.nn.Parameter)
+    for value in values:
+        kind = type(value)
+        if kind is not torch.Tensor and kind is not torch.nn.Parameter and isinstance(value, torch.Tensor):
+            return False
+    return True
 
 
 def refuse_transforms(where: str, fix: str, *values: Any) -> None:

@@ -117,7 +117,7 @@ def run(op: str, *arguments: Any) -> Any:
     given = ready(op, *arguments)
     if is_plain(given):
         forward, function = _direct[op]
-        if not (torch.is_grad_enabled() and any(isinstance(x, torch.Tensor) and x.requires_grad for x in given)):
+        if not (torch.is_grad_enabled() and any([x.requires_grad for x in given if isinstance(x, torch.Tensor)])):
             return forward(*given)
         if function is not None:
             # Not by Function.apply, which looks for wrappers to be taken off.

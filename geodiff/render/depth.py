@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from geodiff import soft
+from geodiff.modes import constant_in_graphs
 from geodiff.reference.fragments import Ranking
 from geodiff.reference.softmax import NEVER, Mixture
 from geodiff.render.coverage import Coverage, Softness, reach_of
@@ -153,17 +155,15 @@ class SoftmaxDepth:
         """Return what picks the fragments: `log F` in a table, and one over the depth that γ stands for."""
         distribution, scale = self.softness.distribution, self.softness.scale
         with torch.no_grad():
-            tau = float(torch.as_tensor(scale).detach())
+            tau = _number(scale)
             unit = tau**0.5 if distribution.is_squared else tau
-            d = _table_distances()
-            plain = distribution.unsquared() if distribution.is_squared else distribution
-            table = plain.log_cdf(d * d.abs() if distribution.is_squared else d).clamp(min=NEVER)
+            table = _table(distribution)
             span = (self.ends[:, 1] - self.ends[:, 0]).detach().double()
             sharpness = torch.where(span > 0, 1 / (torch.where(span > 0, span, 1.0) * self._gamma()), 0.0)
             return Ranking(table, unit, sharpness)
 
     def _gamma(self) -> float:
-        return max(float(torch.as_tensor(self.gamma).detach()), _LEAST_GAMMA)
+        return max(_number(self.gamma), _LEAST_GAMMA)
 
     def _blur(self, ranking: Ranking) -> float:
         """Return how far outside a face its weight still counts, NDC; infinite if there is no end.
@@ -172,12 +172,14 @@ class SoftmaxDepth:
         is held against what a pixel surely has: the background, or else, where alpha is above `max_error`, a face with
         at least the F below which none counts for alpha. All that is left out has `max_error` of a pixel's weights.
         """
-        faces = int(self.view.layout[:, 2].max()) if self.view.images else 0
+        faces = self.view.most_faces if self.view.images else 0
         max_error = self.softness.max_error
         if not max_error > 0 or faces == 0:
             return math.inf
         front, back = 1.0, 0.0
         if self.depth_range is not None:
+            if torch.compiler.is_compiling():
+                return math.inf  # depths are not known yet; the search ends by itself, only later
             near, far = self.depth_range
             depths = self.view.clip[:, 2].detach().clamp(min=self.view.camera.near)
             front, back = ((far - float(depth)) / (far - near) for depth in (depths.min(), depths.max()))
@@ -188,9 +190,14 @@ class SoftmaxDepth:
         else:
             back = self.background
         least -= max(front - back, 0.0) / self._gamma()
-        left = ranking.table[: _TABLE // 2 + 1]
-        at = int(torch.searchsorted(left, torch.tensor(least, dtype=left.dtype), right=True)) - 1
-        return math.inf if at < 0 else float(ranking.unit * -_table_distances()[at])
+        distribution = self.softness.distribution
+        if torch.compiler.is_compiling():
+            if distribution.kernel_id is None:
+                return math.inf
+            shape, shift = _number(distribution.shape), _number(distribution.shift)
+            form = distribution.is_reversed, distribution.is_squared
+            return ranking.unit * _farthest_constant(distribution.kernel_id, shape, shift, *form, least)
+        return ranking.unit * _farthest(ranking.table, least)
 
     def _log_weight(self, d: torch.Tensor) -> torch.Tensor:
         """Return log F of signed distances (P,)."""
@@ -211,6 +218,32 @@ class SoftmaxDepth:
             background=background,
         )  # fmt: skip
         return mixture
+
+
+def _number(value: float | torch.Tensor | None) -> float:
+    return 0.0 if value is None else float(value.detach() if isinstance(value, torch.Tensor) else value)
+
+
+def _table(distribution: soft.Distribution) -> torch.Tensor:
+    """Return log F at `_table_distances`."""
+    d = _table_distances()
+    plain = distribution.unsquared() if distribution.is_squared else distribution
+    return plain.log_cdf(d * d.abs() if distribution.is_squared else d).clamp(min=NEVER)
+
+
+def _farthest(table: torch.Tensor, least: float) -> float:
+    """Return how far outside, in units, log F falls to `least`; infinite if nowhere."""
+    left = table[: _TABLE // 2 + 1]
+    at = int(torch.searchsorted(left, torch.tensor(least, dtype=left.dtype), right=True)) - 1
+    return math.inf if at < 0 else float(-_table_distances()[at])
+
+
+@constant_in_graphs
+def _farthest_constant(
+    kernel_id: int, shape: float, shift: float, is_reversed: bool, is_squared: bool, least: float
+) -> float:
+    form = {"shape": shape, "shift": shift, "is_reversed": is_reversed, "is_squared": is_squared}
+    return _farthest(_table(soft.from_kernel(kernel_id, **form)), least)
 
 
 def _table_distances() -> torch.Tensor:
