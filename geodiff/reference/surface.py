@@ -87,11 +87,12 @@ def check_surface(
     check_sample(texture, weight[:, :2], image if len(texture) > 1 else image[:0], wrap)
     if texture.shape[3] != 3:
         raise fail("surface", "texture", "of 3 channels", texture)
-    if len(image) not in (0, len(weight)):
+    compiling = torch.compiler.is_compiling()  # how many points there are is not known yet: the kernel will see
+    if not compiling and len(image) not in (0, len(weight)):
         raise fail("surface", "image", f"({len(weight)},), one a point, or empty", image)
     batch = {len(rows), len(texture)} - {1}
     if len(batch) > 1:
         expected = f"1 or as many as there are rows, {len(rows)}"
         raise fail("surface", "texture", f"of a batch of {expected}", texture)
-    if batch and len(image) == 0 and len(weight) > 0:
+    if batch and not compiling and len(image) == 0 and len(weight) > 0:
         raise fail("surface", "image", f"({len(weight)},), one a point, where images have rows or textures", image)

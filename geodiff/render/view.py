@@ -189,9 +189,9 @@ def pack(where: str, mesh: Any, camera: Any, image_size: tuple[int, int], backen
             expected = f"one camera or {count}, one for each mesh of the batch"
             fix = "Use a Mesh with the batch axis (B, 1, V, 3) for all pairs."
             raise fail(where, "camera", expected, f"a batch of shape {tuple(camera.batch_shape)}", fix)
-        own = camera[mesh.vertex_batch] if camera.batch_shape == (count,) and count > 1 else camera
-        points = mesh.vertices[:, None] if own.batch_shape not in ((), (1,)) else mesh.vertices
-        clip = own.to_clip(points).reshape(-1, 4)
+        many = camera.batch_shape == (count,) and count > 1
+        own = camera[mesh.vertex_batch] if many else camera
+        clip = own.to_clip(mesh.vertices[:, None] if many else mesh.vertices).reshape(-1, 4)
         view: View = _BatchView(mesh, camera, image_size, (count,), clip, mesh.faces, mesh.layout, backend)
     elif isinstance(mesh, Mesh):
         try:

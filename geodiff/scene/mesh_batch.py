@@ -94,7 +94,8 @@ class MeshBatch(Saved):
     def vertex_batch(self) -> torch.Tensor:
         """(ΣV,) int64, the mesh that each packed vertex belongs to."""
         sizes = torch.tensor(self._sizes, device=self.vertices.device)
-        return torch.arange(len(self), device=self.vertices.device).repeat_interleave(sizes)
+        index = torch.arange(len(self), device=self.vertices.device)
+        return index.repeat_interleave(sizes, output_size=sum(self._sizes))
 
     def with_vertices(self, vertices: Any) -> "MeshBatch":
         """Return the batch with other packed positions (ΣV, 3), sharing faces and their caches."""

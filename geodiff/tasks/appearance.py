@@ -110,7 +110,7 @@ def rendered(
     result = {name: getattr(out, name).numpy() for name in ("alpha", "rgb", *outputs)}
     alpha = np.clip(result["alpha"].astype(np.float32), 0, 1)
     color = result["rgb"].astype(np.float32) / np.maximum(alpha, 1e-6)[..., None]
-    return {**result, "alpha": alpha, "rgb": np.clip(color, 0, 1)}
+    return {**result, "alpha": alpha, "rgb": np.maximum(color, 0)}
 
 
 def ready(mesh: Mesh) -> Mesh:

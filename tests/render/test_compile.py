@@ -56,6 +56,51 @@ def test_whole_on_a_fresh_mesh(coverage: str, name: str, backend: str) -> None:
         assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
 
 
+def colored(mesh: gd.Mesh) -> gd.Mesh:
+    return mesh.with_attributes(vertex_colors=torch.linspace(0, 1, 3 * mesh.num_vertices).reshape(-1, 3))
+
+
+def textured(mesh: gd.Mesh) -> gd.Mesh:
+    draw = torch.Generator().manual_seed(0)
+    uv, image = torch.rand(mesh.num_vertices, 2, generator=draw), torch.rand(8, 8, 3, generator=draw)
+    return mesh.with_attributes(uv=uv, texture=gd.Texture(image))
+
+
+LIGHTS = [gd.AmbientLight(0.3), gd.DirectionalLight((1.0, 1.0, 2.0), 0.5), gd.PointLight((2.0, 1.0, 2.0), 0.6)]
+
+
+@pytest.mark.parametrize(
+    ("options", "look", "lights"),
+    [
+        pytest.param({"coverage": "hard", "supersample": 2}, colored, LIGHTS, marks=SLOW),
+        pytest.param({"coverage": "antialiased"}, textured, LIGHTS, marks=SLOW),
+        pytest.param({"coverage": "contour", "depth": "softmax"}, textured, LIGHTS, marks=SLOW),
+        pytest.param({"depth": "softmax", "background_depth": 0.1}, colored, None, marks=SLOW),
+        pytest.param({"depth": "softmax", "depth_range": (1.0, 5.0), "max_fragments": None}, colored, None, marks=SLOW),
+        pytest.param({"outputs": ()}, "batch", None),
+        pytest.param({"coverage": "hard", "outputs": ()}, "batch", None, marks=SLOW),
+    ],
+)
+def test_all_ways_to_see_a_mesh(options: dict[str, Any], look: Any, lights: Any) -> None:
+    torch.compiler.reset()
+    render = gd.Renderer(16, **{"scale": 0.05, "outputs": ("rgb",), **options})
+    render.warn_of_bias = False
+    mesh = gd.MeshBatch([gd.icosphere(1), gd.box()]) if look == "batch" else look(gd.icosphere(1))
+
+    def loss(vertices: torch.Tensor) -> torch.Tensor:
+        out = render(mesh.with_vertices(vertices), EYES, lights)
+        return out.alpha.square().mean() + (out.rgb.square().mean() if render.outputs else 0.0)
+
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    for size in (1.0, 1.1):
+        results = []
+        for function in (compiled, loss):
+            x = (mesh.vertices * size).requires_grad_()
+            value = function(x)
+            results.append((value.detach(), *torch.autograd.grad(value, x)))
+        assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
+
+
 def test_another_topology_is_another_graph() -> None:
     torch.compiler.reset()
     compiled = torch.compile(lambda mesh: gd.losses.laplacian(mesh), fullgraph=True, backend="eager")

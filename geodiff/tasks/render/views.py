@@ -21,7 +21,7 @@ from geodiff.settings import is_number
 from geodiff.tasks import appearance
 from geodiff.tasks.animations import check_animation, write_animation
 from geodiff.tasks.pictures import over, shaded, to_image
-from geodiff.validation import choice, describe, fail, integer, number, positive, seed_number
+from geodiff.validation import choice, describe, fail, integer, number, positive, seed_number, warn
 
 _WHERE = "render_views"
 _SAMPLES = 4  # a side of a pixel
@@ -29,6 +29,7 @@ _MARGIN = 1.05
 _LEAST_FOV = 1e-6  # degrees
 _FARTHEST = 1e9  # radii of the mesh
 _MOST = 10**5  # images, which are all in memory
+_HIGHLIGHTS = 0.01  # of what is seen may be whiter than white without a word
 
 
 @outside_autocast
@@ -76,7 +77,7 @@ def render_views(
         maps: gets, for each name of the renderer's outputs that is in it, the arrays of all views.
 
     A mesh without colours, texture and material, for which none of these is given, is grey. Edges of more than 40° are
-    seen as such.
+    seen as such. What is brighter than white is clipped, with a warning if it is more than a hundredth of what is seen.
 
     Returns:
         `PosedImages` with colour and alpha.
@@ -133,17 +134,25 @@ def render_views(
     ground = appearance.background(_WHERE, background, size)
     plain = appearance.Look(supersample=samples) == look and not appearance.has_looks(mesh) and not maps
     shown = mesh if plain else appearance.ready(mesh)
-    colors, alphas = [], []
+    colors, alphas, brightest, white, covered = [], [], 1.0, 0, 0
     for camera in tqdm(cameras, total=views, desc="render", unit="view", disable=not progress):
         if plain:
             color, alpha = shaded(mesh, camera, size, supersample=samples)
         else:
             out = appearance.rendered(shown, camera, size, look, tuple(maps or ()))
-            color, alpha = out["rgb"], out["alpha"]
+            peak, alpha = out["rgb"].max(axis=-1), out["alpha"]
+            color, seen = np.minimum(out["rgb"], 1), alpha > 0.5
+            white, covered = white + int((peak[seen] > 1 + 0.5 / 255).sum()), covered + int(seen.sum())
+            brightest = max(brightest, float(peak[seen].max(initial=0)))
             for name, arrays in (maps or {}).items():
                 arrays.append(out[name])
         colors.append(torch.from_numpy(color if ground is None else over(color, alpha, ground)))
         alphas.append(torch.from_numpy(alpha))
+    if white > _HIGHLIGHTS * covered:
+        warn(
+            f"{_WHERE}: {100 * white / covered:.0f} % of what is seen is overexposed, up to {brightest:.2g} where 1 is "
+            "white, and is clipped. Take dimmer lights, or darker colours."
+        )
     return PosedImages(torch.stack(colors).clamp(0, 1), torch.stack(alphas), cameras.to(dtype=torch.float32))
 
 

@@ -94,6 +94,19 @@ def test_lights_by_lambert_s_law() -> None:
     torch.testing.assert_close(images.images[hard.mask][:, 0], expected, atol=5e-3, rtol=0)  # normals of the vertices
 
 
+def test_overexposed_pictures_are_told_of(tmp_path: pathlib.Path) -> None:
+    ball = gd.icosphere(2).with_attributes(vertex_colors=torch.ones(162, 3))
+    bright = [gd.AmbientLight(0.4), gd.DirectionalLight((0, 0, 1), 1.6)]
+    text = r"render_views: \d\d % of what is seen is overexposed, up to (1.9|2) where 1 is white, and is clip"
+    with pytest.warns(UserWarning, match=text):
+        seen = render_views(ball, views=1, size=32, elevation=0, lights=bright).images
+    assert seen is not None and float(seen.max()) == 1.0
+    render_views(ball, views=1, size=32)  # lights around the viewer do not
+    ball.save(tmp_path / "ball.ply")
+    with pytest.warns(UserWarning, match="overexposed"):
+        run("render", tmp_path / "ball.ply", "-o", tmp_path / "out", "--views", 1, "--ambient", 3)
+
+
 def test_a_mesh_without_looks_stays_grey() -> None:
     grey = inside(render_views(gd.box(), views=2, size=24))
     assert float((grey.max(-1).values - grey.min(-1).values).max()) < 0.08
