@@ -242,8 +242,7 @@ def _farthest(table: torch.Tensor, least: float) -> float:
 def _farthest_constant(
     kernel_id: int, shape: float, shift: float, is_reversed: bool, is_squared: bool, least: float
 ) -> float:
-    form = {"shape": shape, "shift": shift, "is_reversed": is_reversed, "is_squared": is_squared}
-    return _farthest(_table(soft.from_kernel(kernel_id, **form)), least)
+    return _farthest(_table(soft.from_kernel(kernel_id, shape, shift, is_reversed, is_squared)), least)
 
 
 def _table_distances() -> torch.Tensor:

@@ -77,7 +77,8 @@ def render_views(
         maps: gets, for each name of the renderer's outputs that is in it, the arrays of all views.
 
     A mesh without colours, texture and material, for which none of these is given, is grey. Edges of more than 40° are
-    seen as such. What is brighter than white is clipped, with a warning if it is more than a hundredth of what is seen.
+    seen as such. What is brighter than white is clipped; with lights of
+    your own a warning says so if it is more than a hundredth of what is seen.
 
     Returns:
         `PosedImages` with colour and alpha.
@@ -148,7 +149,7 @@ def render_views(
                 arrays.append(out[name])
         colors.append(torch.from_numpy(color if ground is None else over(color, alpha, ground)))
         alphas.append(torch.from_numpy(alpha))
-    if white > _HIGHLIGHTS * covered:
+    if lights is not None and white > _HIGHLIGHTS * covered:  # those around the viewer lift white itself to 1.1 at most
         warn(
             f"{_WHERE}: {100 * white / covered:.0f} % of what is seen is overexposed, up to {brightest:.2g} where 1 is "
             "white, and is clipped. Take dimmer lights, or darker colours."
