@@ -254,3 +254,19 @@ def test_lists_that_are_none_are_refused():
     with pytest.raises(ValueError, match="mix_backward: `row` must be of 1 entries, or none"):
         own = (*given[:4], torch.zeros(2, dtype=torch.int32), *given[5:])
         torch.ops.geodiff.mix_backward(torch.rand(1, 2), None, *own, rows[:, 0], torch.rand(1))
+
+
+@by_dtype
+def test_k_takes_the_first_ones(dtype: torch.dtype):
+    """Many faces a pixel, of which squares of pixels pass over most: the same as the heads of whole lists."""
+    view = pack("test", icosphere(4), Camera.orbit(2.6, 20.0, 30.0, fov_deg=50), (21, 30))
+    packed = (view.clip.to(dtype), *view.packed[1:])
+    more = {"ranking": ranking(1, 0.01, 20.0), "image_size": (21, 30), "blur": 0.2, "max_error": 0.0}
+    whole = ops.heaviest(*packed, **more)
+    count = whole.start[1:] - whole.start[:-1]
+    rank = torch.arange(len(whole.face_id)) - torch.repeat_interleave(whole.start[:-1], count)
+    assert int(count.max()) > 100
+    for k in (1, 3, 8):
+        found, head = ops.heaviest(*packed, k=k, **more), rank < k
+        assert torch.equal(found.place, whole.place) and torch.equal(found.face_id, whole.face_id[head])
+        assert torch.equal(found.depth, whole.depth[head]) and torch.equal(found.barycentric, whole.barycentric[head])
