@@ -130,7 +130,7 @@ def fit_pose(
     spread = settings.spread
     if spread is None:
         spread = 180.0 if start is None else _SPREAD
-    settings = settings.filled(spread)
+    settings = settings.completed(spread)
     if start is None:
         start = view_of_all(lens, centre, radius, mesh.dtype)
     check_seen(start, truth, settings, centre, radius, targets)

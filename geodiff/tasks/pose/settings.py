@@ -5,7 +5,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from geodiff import soft
 from geodiff.settings import is_number
@@ -16,7 +16,7 @@ LOSSES = ("silhouette", "color", "depth")
 COVERAGES = ("contour", "faces", "edges")
 TRANSLATIONS = ("free", "distance", "fixed")
 _WHERE = "fit_pose"
-_FILLED = ("steps", "candidates", "starts", "finalists")
+_BLANK = ("steps", "candidates", "starts", "finalists")
 # Of second-order steps from everywhere and around a guess, and of gradient descent.
 _DEFAULTS = {"everywhere": (24, 400, 40, 8), "near": (16, 400, 6, 3), "descent": (60, 1000, 24, 6)}
 
@@ -74,15 +74,17 @@ class FitPoseSettings(DescentSettings):
     """
 
     _where = _WHERE
+    _blank: ClassVar[tuple[str, ...]] = _BLANK
 
-    steps: int | None = None  # type: ignore[assignment]
+    # Those that are None here are numbers once `completed`, which is how the job has them.
+    steps: int = None  # type: ignore[assignment]
     polish: int = 6
     loss: str | Sequence[str] = ("silhouette",)
     translation: str = "free"
     focal: bool = False
-    candidates: int | None = None
-    starts: int | None = None
-    finalists: int | None = None
+    candidates: int = None  # type: ignore[assignment]
+    starts: int = None  # type: ignore[assignment]
+    finalists: int = None  # type: ignore[assignment]
     prune_at: float = 0.5
     spread: float | None = None
     scale: tuple[float, float] = (2e-2, 1e-3)
@@ -107,7 +109,7 @@ class FitPoseSettings(DescentSettings):
             ("size", 8, None),
             ("polish", 0, 10**6),
         ):
-            if name not in _FILLED or getattr(self, name) is not None:
+            if name not in _BLANK or getattr(self, name) is not None:
                 integer(_WHERE, name, getattr(self, name), low, high)
         seed_number(_WHERE, self.seed)
         losses = (self.loss,) if isinstance(self.loss, str) else tuple(self.loss)
@@ -128,7 +130,7 @@ class FitPoseSettings(DescentSettings):
             raise fail(_WHERE, "spread", "an angle in [0, 180] degrees", self.spread)
         self._check_descent()
 
-    def filled(self, spread_deg: float) -> "FitPoseSettings":
+    def completed(self, spread_deg: float) -> "FitPoseSettings":
         """Return these settings for a search within an angle, with numbers where they are None."""
         near = spread_deg <= 90
         steps, candidates, starts, finalists = _DEFAULTS[
@@ -137,7 +139,7 @@ class FitPoseSettings(DescentSettings):
         if self.loss == ("silhouette",):
             cap = 0.5 * (1 - math.cos(math.radians(spread_deg)))
             candidates = max(math.ceil(_DEFAULTS["everywhere"][1] * cap), 16)
-        defaults = dict(zip(_FILLED, (steps, candidates, starts, finalists), strict=True))
+        defaults = dict(zip(_BLANK, (steps, candidates, starts, finalists), strict=True))
         blank = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **blank)
 

@@ -20,7 +20,8 @@ from geodiff.cli import main
 from geodiff.render.renderer import RenderOutput
 from geodiff.tasks import FitPoseResult, Progress, fit_pose
 from geodiff.tasks.pose import target as pose_target
-from geodiff.tasks.pose.search import half_turns, rotation_angle_deg, rotation_from_vector, rotations_near
+from geodiff.tasks.pose.poses import rotation_angle_deg, rotation_from_vector, rotations_near
+from geodiff.tasks.pose.search import half_turns
 from geodiff.tasks.pose.target import PoseTargets
 
 ROOT = pathlib.Path(gd.__file__).parents[1]
