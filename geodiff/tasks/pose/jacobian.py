@@ -33,20 +33,21 @@ def coverage_and_jacobian(
     distance, along, nearest = nearest_outline(
         *view.packed, view.edge_cycles, distribution, scale, **view.frame, max_error=_MAX_ERROR
     )
-    alpha = (distance > 0).to(distance)
-    jacobian = alpha.new_zeros(*alpha.shape, 7)
-    # Rows: the pixels within reach.
-    image, row, column = torch.isfinite(distance).nonzero(as_tuple=True)
-    near = distance[image, row, column]
+    flat = distance.flatten()
+    rows = torch.isfinite(flat).nonzero()[:, 0]  # the pixels within reach
+    near = flat[rows]
     with torch.enable_grad():
         near.requires_grad_()
         covered = coverage_of(near, distribution, scale)
         (slope,) = torch.autograd.grad(covered.sum(), near)
-    alpha[image, row, column] = covered.detach()
-    pixel = _centres(view, row, column, near)
-    moved = _moved(view, poses, image, pixel, near.detach(), along[image, row, column], nearest[image, row, column])
-    jacobian[image, row, column] = slope[:, None] * moved
-    return alpha, jacobian
+    near = near.detach()
+    alpha = (flat > 0).to(flat).index_copy(0, rows, covered.detach()).view(distance.shape)
+    height, width = image_size
+    pixel = _centres(view, rows // width % height, rows % width, near)
+    points = along.flatten()[rows], nearest.flatten(0, -2)[rows]
+    moved = _moved(view, poses, rows // (height * width), pixel, near, *points)
+    jacobian = flat.new_zeros(len(flat), 7).index_copy(0, rows, slope[:, None] * moved)
+    return alpha, jacobian.view(*distance.shape, 7)
 
 
 def _centres(view: View, row: torch.Tensor, column: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,8 @@ from geodiff.tasks.checkpoint import FINITE, Checkpoint, Like, Many, Number, fin
 from geodiff.tasks.lock import output_folder
 from geodiff.tasks.overlap import hard_iou
 from geodiff.tasks.pose import outputs
+from geodiff.tasks.pose.descent import Descent
+from geodiff.tasks.pose.followed import Followed
 from geodiff.tasks.pose.input import (
     DEFAULT_FOV,
     as_batch,
@@ -32,12 +34,10 @@ from geodiff.tasks.pose.input import (
     sphere,
     view_of_all,
 )
-from geodiff.tasks.pose.result import FitPoseResult
-from geodiff.tasks.pose.descent import Descent
-from geodiff.tasks.pose.followed import Followed
 from geodiff.tasks.pose.modes import pose_modes
 from geodiff.tasks.pose.newton import Newton
 from geodiff.tasks.pose.poses import Poses, rotation_angle_deg
+from geodiff.tasks.pose.result import FitPoseResult
 from geodiff.tasks.pose.search import half_turns, screen
 from geodiff.tasks.pose.settings import FitPoseSettings
 from geodiff.tasks.pose.target import PoseLoss, PoseTargets

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from geodiff.scene.camera import Camera
-from geodiff.tasks.pose.newton import directions, edge_width, linearised
+from geodiff.scene.mesh import Mesh
+from geodiff.tasks.pose.newton import edge_width
 from geodiff.tasks.pose.poses import Poses, rotation_angle_deg, rotation_from_vector
 from geodiff.tasks.pose.target import PoseLoss, PoseTargets
 from geodiff.validation import shapes_repr
@@ -15,8 +16,7 @@ from geodiff.validation import shapes_repr
 _APART = 10.0  # degrees between modes
 _LEAST = 1e-3  # probability of those that are listed
 _NOISE, _NOISE_OF_ALL = 0.5, 0.05  # least standard deviation of a pixel: of an outline's coverage, and of other values
-_WEAK = 2.0  # degrees of standard deviation from which on a turn may be free
-_TURNED = (15.0, -15.0, 40.0, -40.0, 90.0, 180.0)  # degrees at which a free one is tried
+_TURNED = (20.0, 90.0, -20.0, 45.0, 135.0, 180.0)  # degrees at which a free one is tried
 _FREE = math.log(10.0)  # loss of log-likelihood that such turns may bring
 
 
@@ -63,7 +63,7 @@ def pose_modes(
     pixels = _outline_pixels(alpha) if silhouette else area
     least = (_NOISE if silhouette else _NOISE_OF_ALL) ** 2
     variance = max(float(cost[0]) * area / pixels, least)
-    free = _free_axes(poses[torch.tensor([0])], loss, targets, area, variance)
+    free = _free_axes(poses[torch.tensor([0])].cameras(), loss, targets, area, variance)
     likelihood = -(cost.double() - cost[0]) * area / (2 * variance)
     chosen: list[int] = []
     for i in range(len(poses)):
@@ -104,32 +104,47 @@ def _angle(a: torch.Tensor, b: torch.Tensor, free: torch.Tensor) -> float:
     return float(2 * chord.clamp(0, 1).asin().rad2deg())
 
 
-def _free_axes(
-    pose: Poses, loss: PoseLoss, targets: PoseTargets, area: float, variance: float
-) -> torch.Tensor:
-    """Return axes (K, 3) of the mesh a turn about which leaves the image as likely as it is, for one pose."""
+def _free_axes(camera: Camera, loss: PoseLoss, targets: PoseTargets, area: float, variance: float) -> torch.Tensor:
+    """Return axes (K, 3) of the mesh a turn about which leaves the image as likely as it is, for one pose (1,).
+
+    What is round is so about a principal axis through its middle.
+    """
     settings = loss.settings
     # Edges of a quarter of a pixel see less of the pixels' grid, and of how round things are cut into facets.
-    scale = max(settings.scale[1], 0.25 * 2.0 / min(targets.image_size))
-    if settings.distribution.is_squared:  # type: ignore[union-attr]
-        scale = scale * scale if scale != settings.scale[1] else scale
+    wide = 0.25 * 2.0 / min(targets.image_size)
+    scale = max(settings.scale[1], wide * wide if settings.distribution.is_squared else wide)  # type: ignore[union-attr]
     soft = targets.softened(edge_width(settings, scale))
-    model = linearised(loss, pose, soft, scale)
-    count = len(directions(settings, pose))
-    normal = model.normal[0] * (area / variance)
-    ridge = 1e-9 * float(normal.diagonal().sum()) + 1e-12
-    covariance = torch.linalg.inv(normal + ridge * torch.eye(count, dtype=normal.dtype))[:3, :3]
-    spread, axes = torch.linalg.eigh(0.5 * (covariance + covariance.mT))
-    found = []
-    for k in range(3):
-        if math.degrees(math.sqrt(max(float(spread[k]), 0.0))) < _WEAK:
-            continue
-        axis = axes[:, k].to(pose.rotation.dtype)
-        turns = rotation_from_vector(axis * torch.tensor(_TURNED, dtype=axis.dtype).deg2rad()[:, None])
-        turned = pose[torch.zeros(len(_TURNED), dtype=torch.long)]
-        turned.rotation = turns @ pose.rotation
-        cost = loss.residuals(turned.cameras(), soft[torch.zeros(len(_TURNED), dtype=torch.long)], scale)
-        worse = (cost.square().sum(-1).double() - model.cost) * area / (2 * variance)
-        if bool((worse < _FREE).all()):
-            found.append(pose.rotation[0].mT @ axis)
-    return torch.stack(found) if found else pose.rotation.new_zeros(0, 3)
+    middle, axes = _principal_axes(loss.mesh)
+
+    def cost(axis: torch.Tensor, angles: tuple[float, ...]) -> torch.Tensor:
+        turns = rotation_from_vector(axis * torch.tensor(angles, dtype=axis.dtype).deg2rad()[:, None])
+        rotation = camera.rotation @ turns
+        moved = camera.translation + ((camera.rotation - rotation) @ middle)
+        turned = Camera(
+            rotation,
+            moved,
+            camera.focal,
+            camera.principal,
+            orthographic=camera.is_orthographic,
+            near=camera.near,
+        )
+        images = soft[torch.zeros(len(angles), dtype=torch.long)]
+        return loss.residuals(turned, images, scale).square().sum(-1).double()
+
+    most = float(cost(axes[0], (0.0,))[0]) + _FREE * 2 * variance / area
+    # A few turns tell most that are not free.
+    found = [axis for axis in axes if bool((cost(axis, _TURNED[:2]) < most).all())]
+    found = [axis for axis in found if bool((cost(axis, _TURNED[2:]) < most).all())]
+    return torch.stack(found) if found else axes[:0]
+
+
+def _principal_axes(mesh: Mesh) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the middle (3,) of a mesh's surface, and its principal axes (3, 3), one a row."""
+    area = mesh.face_areas.double()
+    corners = mesh.vertices.double()[mesh.faces]
+    middle = (area[:, None] * corners.mean(1)).sum(0) / area.sum().clamp_min(1e-300)
+    corners = corners - middle
+    # Of the surface, not of its triangles' middles: how squares are cut into triangles has no say.
+    vectors = torch.cat((corners, corners.sum(1, keepdim=True)), dim=1)
+    _, axes = torch.linalg.eigh(torch.einsum("f,fni,fnj->ij", area, vectors, vectors))
+    return middle.to(mesh.dtype), axes.mT.to(mesh.dtype)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The search for poses: rotations near a start, a screening of them, and gradient descent of many at once."""
+"""Which rotations are followed: a screening of many, and the twins of meshes with a plane of symmetry."""
 
 import math
 
@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 
 from geodiff.render.renderer import rasterize
 from geodiff.scene.mesh import Mesh
-from geodiff.tasks.pose.poses import Poses, rotation_angle_deg, rotations_near
+from geodiff.tasks.pose.poses import Poses, rotations_near
 from geodiff.tasks.pose.settings import FitPoseSettings
 from geodiff.tasks.pose.target import PoseLoss, PoseTargets
 from geodiff.tasks.pose.views import best_views
@@ -80,7 +80,7 @@ def screen(
 
 
 def _spread_out(rotations: torch.Tensor, count: int, apart_deg: float) -> torch.Tensor:
-    """Return the numbers of up to ``count`` rotations (N, 3, 3) that are an angle apart, the first ones before others."""
+    """Return the numbers of up to ``count`` rotations (N, 3, 3) that are an angle apart, the first before others."""
     chosen: list[int] = []
     flat = rotations.flatten(1)
     near = torch.zeros(len(flat), dtype=torch.bool)

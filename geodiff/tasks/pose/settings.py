@@ -18,30 +18,31 @@ TRANSLATIONS = ("free", "distance", "fixed")
 _WHERE = "fit_pose"
 _BLANK = ("steps", "candidates", "starts", "finalists")
 # Of second-order steps from everywhere and around a guess, and of gradient descent.
-_DEFAULTS = {"everywhere": (24, 400, 40, 8), "near": (16, 400, 6, 3), "descent": (60, 1000, 24, 6)}
+_DEFAULTS = {"everywhere": (24, 400, 40, 8), "near": (12, 400, 6, 3), "descent": (60, 1000, 24, 6)}
 
 
 @dataclass(frozen=True)
 class FitPoseSettings(DescentSettings):
     """How a camera pose is fitted to an image: everything but the data.
 
-    Silhouettes that are compared by their contour alone, the default, go by second-order steps with exact Jacobians, all
-    else by gradient descent; fields that are None are filled in as fits.
+    Silhouettes that are compared by their contour alone, the default, go by second-order steps with exact Jacobians,
+    all else by gradient descent; fields that are None are filled in as fits.
 
     Attributes:
-        steps: of each start that is followed to the end, ≥ 1; None: 24 of second order (16 around a guess), or 60 of
+        steps: of each start that is followed to the end, ≥ 1; None: 24 of second order (12 around a guess), or 60 of
             gradient descent.
         polish: after gradient descent, Gauss–Newton steps at each of four τ, ≥ 0. Their Jacobian, of up to seven
             numbers, is by central differences of renders.
-        loss: what is compared, ``"silhouette"``, ``"color"`` or ``"depth"``; several are added. Squared differences of the
-            coverage (in gradient descent 1 − IoU), of the colour over black, and in radii of the mesh, where both show it.
+        loss: what is compared, ``"silhouette"``, ``"color"`` or ``"depth"``; several are added. Squared
+            differences of the coverage (in gradient descent 1 − IoU), of the colour over black, and in radii of the
+            mesh, where both show it.
         translation: ``"free"``; ``"distance"``, the middle of the mesh stays where it is in the image; or ``"fixed"``,
             only the rotation moves.
         focal: let the focal length move, too. From one silhouette it is told apart from the distance only by how
             strong the perspective is.
-        candidates: how many rotations are looked at before, ≥ 1, of silhouettes each at 64 turns about the viewing axis.
-            The first is the start itself. None: 400 for silhouettes, as many fewer as the spread has less of a sphere, or
-            1000.
+        candidates: how many rotations are looked at before, ≥ 1, of silhouettes each at 64 turns about the viewing
+            axis. The first is the start itself. None: 400 for silhouettes, fewer in proportion where the spread is less
+            than a sphere, or 1000.
         starts: how many of them, the best that are well apart, are followed, ≥ 1. None: 40 (6 around a guess) by
             second-order steps, or 24.
         finalists: how many of those are followed to the end, ≥ 1. None: 8 (3 around a guess), or 6.
@@ -50,8 +51,8 @@ class FitPoseSettings(DescentSettings):
             else 180, which is all rotations. 0 follows the start alone.
         scale: τ at the first and at the last step, geometric in between. Wide edges first, which see far, and narrow
             ones last, which are exact. In NDC (NDC² for a squared distribution).
-        lr: of gradient descent, as are lr_decay, betas and polish: step length at the first step, in radians, > 0. Half of it in NDC for the image position, and relative for
-            distance and focal length.
+        lr: of gradient descent, as are lr_decay, betas and polish: step length at the first step, in radians, > 0.
+            Half of it in NDC for the image position, and relative for distance and focal length.
         lr_decay: what is left of the step length at the last step, in (0, 1], geometric in between.
         betas: decay of the first and second moments of the gradient, each in [0, 1).
         distribution: the soft edge, such as logistic or 'gamma(0.5).reversed'. An object or a name of `geodiff.soft`.
@@ -140,7 +141,7 @@ class FitPoseSettings(DescentSettings):
             cap = 0.5 * (1 - math.cos(math.radians(spread_deg)))
             candidates = max(math.ceil(_DEFAULTS["everywhere"][1] * cap), 16)
         defaults = dict(zip(_BLANK, (steps, candidates, starts, finalists), strict=True))
-        blank = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        blank: dict[str, Any] = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **blank)
 
     @property
