@@ -113,8 +113,8 @@ def nearest_outline(
 
     Returns:
         The signed distance (B, H, W), ±infinity out of reach; how far along its edge the point is (B, H, W), in the
-        image; and (B, H, W, 2) the edge, 4·face + number, or −1, and what the point is: −1 within the edge, −2 an end of
-        it, else the edge that crosses there.
+        image; and (B, H, W, 2) the edge, 4·face + number, or −1, and what the point is: −1 within the edge, −2 an end
+        of it, else the edge that crosses there.
     """
     number = -1 if distribution.kernel_id is None else distribution.kernel_id
     form = (number, distribution.is_reversed, distribution.is_squared)

@@ -137,7 +137,7 @@ def ours(mesh: gd.Mesh, pairs: Pairs, settings: FitPoseSettings) -> dict[str, An
     winners, finite = [], True
     for i in range(len(pairs)):
         one = torch.tensor([i])
-        poses = screen(mesh, starts[one], images[one].resized(settings.search_size), 180.0, settings, loss)
+        poses = screen(mesh, starts[one], images[one], 180.0, settings, loss)
         result["nearest_start"].append(float(rotation_angle_deg(poses.rotation, truth.rotation[i]).min()))
         job = Newton(poses, torch.zeros(len(poses), dtype=torch.long), images[one], settings, loss, twins)
         for _ in range(settings.steps):

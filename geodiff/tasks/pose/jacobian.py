@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the pixels of a silhouette move with the pose: the exact Jacobian of the contour coverage, without a second render.
+"""How the pixels of a silhouette move with the pose: the exact Jacobian of the contour coverage, from one render.
 
 The coverage of a pixel is F(d/τ), d the distance to the nearest point c of the outline, and ∂d = g·∂c with g the unit
 vector between them: sliding along the outline changes nothing. The render says which edge c lies on and where, so that

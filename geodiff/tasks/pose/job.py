@@ -74,8 +74,8 @@ def fit_pose(
     through the soft renderer, all at once, while τ falls; the best of them at the end is the result, and others that
     explain the image, too, are its ``modes``. Silhouettes are followed by second-order steps (Levenberg–Marquardt),
     colours and depth by gradient descent. Rotations move in the tangent space of SO(3), ``R ← exp([δ]×) R`` about the
-    axes of the camera, the mesh's middle by its place in the image and its size f/d. From a silhouette alone, a mesh with
-    a plane of symmetry looks much the same from two sides; only perspective tells them apart.
+    axes of the camera, the mesh's middle by its place in the image and its size f/d. From a silhouette alone, a mesh
+    with a plane of symmetry looks much the same from two sides; only perspective tells them apart.
 
     Args:
         mesh: one mesh (V, 3), or its file.
@@ -198,8 +198,7 @@ class _Job:
         settings = self.settings
         begin = time.perf_counter()
         if not self.history:
-            coarse = self.targets.resized(settings.search_size)
-            poses = screen(self.mesh, self.start, coarse, self.spread, settings, self.loss)
+            poses = screen(self.mesh, self.start, self.targets, self.spread, settings, self.loss)
             self.descent = self._descent(poses)
         bar = tqdm(total=settings.steps, initial=self.descent.step, desc="fit-pose", unit="step", disable=not show)
         with bar:

@@ -22,7 +22,12 @@ _SYMMETRIC = 0.06  # radii by which vertices of a mirror image may be off: about
 
 
 def screen(
-    mesh: Mesh, start: Poses, target: PoseTargets, spread_deg: float, settings: FitPoseSettings, loss: PoseLoss
+    mesh: Mesh,
+    start: Poses,
+    image: PoseTargets,
+    spread_deg: float,
+    settings: FitPoseSettings,
+    loss: PoseLoss,
 ) -> Poses:
     """Choose up to ``settings.starts`` poses to follow, for one image: the start, and the best candidates well apart.
 
@@ -32,7 +37,7 @@ def screen(
     Args:
         mesh: one mesh.
         start: one pose.
-        target: one image, of the size to be screened at.
+        image: one image.
         spread_deg: the angle around the start.
         settings: see `FitPoseSettings`.
         loss: what candidates are ranked by, at an edge of half a pixel.
@@ -43,11 +48,12 @@ def screen(
     count = settings.candidates if spread_deg > 0 else 1
     if count == 1 or settings.starts == 1:
         return start
+    target = image.resized(settings.search_size)
     pixel = 2.0 / min(target.image_size)
     by_views = settings.loss == ("silhouette",)
     apart = min(_APART_VIEWS if by_views else _APART, 0.25 * spread_deg)
     if by_views:
-        listed = best_views(mesh, start, target, count, spread_deg, settings)
+        listed = best_views(mesh, start, image, count, spread_deg, settings)
         own = _spread_out(listed, _TRIED * settings.starts, apart)
         rotation = torch.cat((start.rotation, listed[own]))
     else:

@@ -31,7 +31,7 @@ def best_views(
     Args:
         mesh: one mesh.
         start: one pose.
-        target: one image, of the size to be looked at.
+        target: one image, the larger the better if it shows the mesh small.
         count: directions, ≥ 1.
         spread_deg: in [0, 180].
         settings: says what may move.
@@ -42,7 +42,7 @@ def best_views(
     first = ray.mT @ start.rotation[0]
     tilt = _tilts(count, spread_deg, settings.seed, first.dtype)
     seen = rotation_from_vector(tilt) @ first
-    masks, lens, distance = _masks(mesh, start, seen, float(size[0]), target)
+    masks, lens, distance = _masks(mesh, start, seen, float(size[0]), settings.search_size)
     if settings.translation == "free":
         own, _, _ = _described(masks, *_moments(masks))
     else:
@@ -120,13 +120,13 @@ def _described(
 
 
 def _masks(
-    mesh: Mesh, start: Poses, rotation: torch.Tensor, size: float, target: PoseTargets
+    mesh: Mesh, start: Poses, rotation: torch.Tensor, size: float, pixels: int
 ) -> tuple[torch.Tensor, float, float]:
     """Render hard masks, with the mesh on the axis and as large as the image; return them, focal length and distance.
 
     The distance, and with it the perspective, is that where a mesh as full as most has the area of the image's mask.
     """
-    pixels, radius = min(target.image_size), start.radius
+    radius = start.radius
     if start.lens.is_orthographic:
         focal, distance = 0.95 / radius, max(float(start.distance[0]), float(start.lens.near) + 2 * radius)
     else:
@@ -141,7 +141,7 @@ def _masks(
         orthographic=start.lens.is_orthographic,
         near=start.lens.near,
     )
-    return rasterize(mesh, cameras, pixels).mask.to(target.alpha.dtype), focal, distance
+    return rasterize(mesh, cameras, pixels).mask.to(rotation.dtype), focal, distance
 
 
 def _overlap(own: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

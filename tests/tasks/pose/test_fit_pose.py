@@ -278,16 +278,18 @@ def test_second_order_steps_are_like_those_of_differences() -> None:
 def test_views_find_the_rotation_wherever_it_is_in_the_image() -> None:
     """One of the best is within the grid of the views, also off the axis, where perspective turns what is seen."""
     mesh = gd.Mesh.load(ROOT / "assets" / "chair.obj")
+    radius = float((mesh.vertices - mesh.bounds.mean(0)).norm(dim=-1).max())
     for at in ((0.0, 0.0), (0.5, -0.4)):
-        eye = gd.Camera.orbit(3.2, 25, 130, fov_deg=60)
+        eye = gd.Camera.orbit(2.4, 25, 130, fov_deg=60)
         truth = gd.Camera(eye.rotation, eye.translation + torch.tensor([*at, 0.0]), eye.focal)
-        start = Poses.of(gd.Camera.cat([gd.Camera.orbit(3.0, -20, 10, fov_deg=60)]), truth, mesh.bounds.mean(0), 0.65)
-        target = PoseTargets(picture(mesh, truth, 32)[None])
-        for settings in (FitPoseSettings(), FitPoseSettings(translation="distance")):
-            if settings.translation == "distance":
-                start.shift = Poses.of(gd.Camera.cat([truth]), truth, mesh.bounds.mean(0), 0.65).shift
-            best = best_views(mesh, start, target, 400, 180.0, settings)
-            assert float(rotation_angle_deg(best[:200], truth.rotation).min()) < 12
+        guess = gd.Camera.orbit(3.0, -20, 10, fov_deg=60)
+        for held in (False, True):
+            start = Poses.of(gd.Camera.cat([guess]), truth, mesh.bounds.mean(0), radius)
+            if held:
+                start.shift = Poses.of(gd.Camera.cat([truth]), truth, mesh.bounds.mean(0), radius).shift
+            settings = FitPoseSettings(translation="distance" if held else "free")
+            best = best_views(mesh, start, PoseTargets(picture(mesh, truth, 64)[None]), 400, 180.0, settings)
+            assert float(rotation_angle_deg(best[:10], truth.rotation).min()) < 12
 
 
 def test_modes_are_the_poses_that_look_the_same() -> None:
@@ -343,9 +345,9 @@ def test_sizes_and_seeds_from_everywhere(size: int, seed: int) -> None:
 @pytest.mark.parametrize("kind", ["tiny", "cut off"])
 def test_tiny_masks_and_such_that_are_cut_off(kind: str) -> None:
     mesh = wedge()
-    truth = gd.Camera.orbit(40.0, 25, 40, fov_deg=40) if kind == "tiny" else gd.Camera.orbit(1.5, 25, 40, fov_deg=40)
+    truth = gd.Camera.orbit(40.0, 25, 40, fov_deg=40) if kind == "tiny" else gd.Camera.orbit(1.5, 25, 40, fov_deg=25)
     image = picture(mesh, truth, 48)
-    assert (0 < image.sum() < 12) if kind == "tiny" else bool(image[0].any())
+    assert (0 < image.sum() < 12) if kind == "tiny" else bool(image[0].any() or image[:, 0].any())
     fit = fit_pose(mesh, image, truth, truth=truth, **QUICK)
     assert all(math.isfinite(value) for value in fit.error.values()) and len(fit.modes) >= 1
 
