@@ -212,6 +212,15 @@ def fit_pose(mesh: pathlib.Path, image: pathlib.Path, output: pathlib.Path, resu
     result = tasks.fit_pose(**inputs, lights=lights, output=output, resume=resume, **_settings(options))
     position = ", ".join(f"{x:.4g}" for x in result.camera.position.tolist())
     click.echo(f"\nCamera at ({position}), IoU {result.iou:.3f}; {len(result.history)} steps in {result.seconds:.1f} s")
+    if len(result.free_axes) > 1:
+        click.echo("The image does not tell the rotation: the mesh looks the same from everywhere")
+    elif len(result.free_axes):
+        axis = ", ".join(f"{x:.3g}" for x in result.free_axes[0].tolist())
+        click.echo(f"The image does not tell the turn about the axis ({axis}) of the mesh")
+    for mode in result.modes[1:]:
+        click.echo(
+            f"or {mode.angle_deg:.0f}° away, {mode.probability:.0%} (the first: {result.modes[0].probability:.0%})"
+        )
     if result.error is not None:
         click.echo(f"{result.error['angle_deg']:.3g}° from the true rotation, position off by "
                    f"{result.error['position']:.4g}, distance × {result.error['distance']:.4g}")  # fmt: skip

@@ -27,7 +27,9 @@ WITHOUT = {
     "transport.SinkhornResult": "made by sinkhorn",
     **dict.fromkeys((f"DescentSettings.{m}" for m in ("lr_at", "scale_at")), "takes numbers"),
     **dict.fromkeys((f"Settings.{m}" for m in ("as_dict", "inputs", "of")), "takes numbers"),
-    **dict.fromkeys(["FitMeshSettings.completed", "FitMeshSettings.flatness_at"], "takes numbers"),
+    **dict.fromkeys(
+        ["FitMeshSettings.completed", "FitMeshSettings.flatness_at", "FitPoseSettings.completed"], "takes numbers"
+    ),
     **dict.fromkeys((f"Progress.{m}" for m in ("get", "items", "keys")), "takes a name"),
     **dict.fromkeys(
         ["tasks.fit_colors", "tasks.fit_mesh", "tasks.fit_pose", "tasks.fit_nurbs", "tasks.sweep", "tasks.view"],

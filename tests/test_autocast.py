@@ -194,6 +194,7 @@ PLAIN = {
     "SurfaceMetrics",
     "Display",
     "FitMeshSettings",
+    "FitPoseSettings",
     "Coverage",
     "Faces",
     "Edges",

@@ -89,13 +89,38 @@ def contour(
         edges = edge_cycles(faces, layout)
     elif edges.shape != faces.shape or edges.dtype != torch.int32:
         raise fail("contour", "edges", f"int32 of shape {tuple(faces.shape)}", edges, "Use reference.edge_cycles.")
-    number = -1 if distribution.kernel_id is None else distribution.kernel_id
-    form = (number, distribution.is_reversed, distribution.is_squared)
-    model = (_params(distribution, scale), *image_size, near, max_error, *form)
-    distance, _, _ = _op.run("contour", clip, faces, layout, edges, *model)
+    distance, _, _ = nearest_outline(
+        clip, faces, layout, edges, distribution, scale, image_size=image_size, near=near, max_error=max_error
+    )
     if torch.compiler.is_compiling() or is_transformed(distance):
         return coverage_of(distance, distribution, scale)
     return _coverage_near(distance, distribution, scale)
+
+
+def nearest_outline(
+    clip: torch.Tensor,
+    faces: torch.Tensor,
+    layout: torch.Tensor,
+    edges: torch.Tensor,
+    distribution: soft.Distribution,
+    scale: float | torch.Tensor,
+    *,
+    image_size: tuple[int, int],
+    near: float,
+    max_error: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Find the nearest point of the outline to each pixel within reach of it; arguments as of `contour`, unchecked.
+
+    Returns:
+        The signed distance (B, H, W), ±infinity out of reach; how far along its edge the point is (B, H, W), in the
+        image; and (B, H, W, 2) the edge, 4·face + number, or −1, and what the point is: −1 within the edge, −2 an end
+        of it, else the edge that crosses there.
+    """
+    number = -1 if distribution.kernel_id is None else distribution.kernel_id
+    form = (number, distribution.is_reversed, distribution.is_squared)
+    model = (_params(distribution, scale), *image_size, near, max_error, *form)
+    found: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = _op.run("contour", clip, faces, layout, edges, *model)
+    return found
 
 
 def _coverage_near(distance: torch.Tensor, distribution: soft.Distribution, scale: Any) -> torch.Tensor:

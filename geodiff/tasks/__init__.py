@@ -25,6 +25,7 @@ _EXPORTS = {
     "FitNURBSSettings": "nurbs.settings",
     "fit_pose": "pose.job",
     "FitPoseResult": "pose.result",
+    "PoseMode": "pose.modes",
     "FitPoseSettings": "pose.settings",
     "Progress": "progress",
     "render_views": "render.views",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from geodiff.tasks.nurbs.result import FitNURBSResult
     from geodiff.tasks.nurbs.settings import FitNURBSSettings
     from geodiff.tasks.pose.job import fit_pose
+    from geodiff.tasks.pose.modes import PoseMode
     from geodiff.tasks.pose.result import FitPoseResult
     from geodiff.tasks.pose.settings import FitPoseSettings
     from geodiff.tasks.progress import Progress
@@ -68,6 +70,7 @@ __all__ = [
     "FitNURBSSettings",
     "FitPoseResult",
     "FitPoseSettings",
+    "PoseMode",
     "Progress",
     "SweepResult",
     "SweepSettings",

@@ -15,7 +15,7 @@ import pathlib
 import torch
 
 import geodiff as gd
-from geodiff.tasks.pose.search import rotation_angle_deg, rotation_from_vector
+from geodiff.tasks.pose.poses import rotation_angle_deg, rotation_from_vector
 
 ASSETS = pathlib.Path(__file__).resolve().parents[2] / "assets"
 

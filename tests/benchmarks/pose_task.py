@@ -32,7 +32,10 @@ from typing import Any
 import torch
 
 import geodiff as gd
-from geodiff.tasks.pose.search import Descent, Poses, half_turns, rotation_angle_deg, screen
+from geodiff.tasks.pose.modes import pose_modes
+from geodiff.tasks.pose.newton import Newton
+from geodiff.tasks.pose.poses import Poses, rotation_angle_deg
+from geodiff.tasks.pose.search import half_turns, screen
 from geodiff.tasks.pose.settings import FitPoseSettings
 from geodiff.tasks.pose.target import PoseLoss, PoseTargets
 
@@ -120,42 +123,41 @@ def errors(cameras: gd.Camera, pairs: Pairs) -> dict[str, list[float]]:
 
 
 def ours(mesh: gd.Mesh, pairs: Pairs, settings: FitPoseSettings) -> dict[str, Any]:
-    """Multi-start, for some pairs at once; distance and focal length unknown, the middle of the image known."""
-    began = time.perf_counter()
+    """Multi-start, a pair after the other; distance and focal length unknown, the middle of the image known."""
+    began, used = time.perf_counter(), time.process_time()
     truth = pairs.truth()
-    targets = PoseTargets(gd.rasterize(mesh, truth, settings.size).mask.float())
+    settings = settings.completed(180.0)
+    images = PoseTargets(gd.rasterize(mesh, truth, settings.size).mask.float())
     centre, radius = torch.zeros(3), float(mesh.vertices.norm(dim=-1).max())
     lens = gd.Camera(torch.eye(3), torch.zeros(3), truth.focal[0])
     starts = Poses.of(pairs.start(), lens, centre, radius)
     loss = PoseLoss(mesh, radius, settings)
-    coarse = targets.resized(settings.search_size)
-    chosen = []
+    twins = half_turns(mesh)
+    result: dict[str, Any] = {"loss": [], "fov": [], "nearest_start": [], "nearest_finalist": [], "modes": []}
+    winners, finite = [], True
     for i in range(len(pairs)):
         one = torch.tensor([i])
-        chosen.append(screen(mesh, starts[one], coarse[one], settings.spread or 180.0, settings, loss))
-    screened = time.perf_counter() - began
-    fields = [torch.cat([getattr(poses, name) for poses in chosen]) for name in Poses.fields]
-    image = torch.repeat_interleave(torch.arange(len(pairs)), torch.tensor([len(poses) for poses in chosen]))
-    job = Descent(Poses(lens, centre, radius, *fields), image, targets, settings, loss, half_turns(mesh))
-    first = rotation_angle_deg(job.poses.rotation, truth.rotation[job.image])
-    for _ in range(settings.steps):
-        job.advance()
-    job.polish()
-    job.finish()
-    best = [(job.image == i).nonzero()[:, 0] for i in range(len(pairs))]
-    winner = torch.stack([own[job.value[own].argmin()] for own in best])
-    at = rotation_angle_deg(job.poses.rotation, truth.rotation[job.image])
-    result = errors(job.poses[winner].cameras(), pairs)
+        poses = screen(mesh, starts[one], images[one], 180.0, settings, loss)
+        result["nearest_start"].append(float(rotation_angle_deg(poses.rotation, truth.rotation[i]).min()))
+        job = Newton(poses, torch.zeros(len(poses), dtype=torch.long), images[one], settings, loss, twins)
+        for _ in range(settings.steps):
+            job.advance()
+        job.finish()
+        order = job.value.argsort(stable=True)
+        modes, _ = pose_modes(job.poses[order], job.value[order], loss, job.fine)
+        angles = [float(rotation_angle_deg(mode.camera.rotation, truth.rotation[i])) for mode in modes]
+        result["modes"].append([(mode.probability, angle) for mode, angle in zip(modes, angles, strict=True)])
+        result["nearest_finalist"].append(float(rotation_angle_deg(job.poses.rotation, truth.rotation[i]).min()))
+        result["loss"].append(modes[0].loss)
+        result["fov"].append(float((2 * (1 / modes[0].camera.focal[0]).atan()).rad2deg()))
+        winners.append(modes[0].camera)
+        finite &= bool(torch.isfinite(job.value).all())
     return {
+        **errors(gd.Camera.cat(winners), pairs),
         **result,
-        "loss": job.value[winner].tolist(),
-        "fov": (2 * (1 / job.poses.focal[winner]).atan()).rad2deg().tolist(),
-        "nearest_start": [float(first[image == i].min()) for i in range(len(pairs))],
-        "nearest_finalist": [float(at[own].min()) for own in best],
-        "started_from": job.number[winner].tolist(),
-        "screening_seconds": screened,
         "seconds": time.perf_counter() - began,
-        "finite": bool(torch.isfinite(job.value).all()),
+        "processor_seconds": time.process_time() - used,
+        "finite": finite,
     }
 
 
@@ -235,17 +237,16 @@ def chunks(options: argparse.Namespace, done: list[dict[str, Any]]) -> Iterator[
     """A row for each combination and chunk of pairs that is not done yet."""
     mesh = gd.Mesh.load(options.mesh)
     finished = {(r["key"], number) for r in done for number in r["numbers"]}
-    pairs = make_pairs(options.pairs)
+    pairs = make_pairs(600 if options.sample else options.pairs)
+    if options.sample:
+        chosen = torch.randperm(600, generator=torch.Generator().manual_seed(0))[: options.pairs]
+        pairs = pairs[chosen.sort().values]
     combinations = COMBINATIONS if options.part == "thesis" else [("logistic", "probabilistic")]
     if options.combination is not None:
         combinations = [COMBINATIONS[i] for i in options.combination]
     for distribution, tconorm in combinations:
         if options.part == "ours":
-            own = {
-                "candidates": options.candidates,
-                "starts": options.starts,
-                "steps": options.steps or FitPoseSettings().steps,
-            }
+            own = {"candidates": options.candidates, "starts": options.starts, "steps": options.steps}
             settings = FitPoseSettings(
                 **own, distribution=distribution, tconorm=tconorm, size=options.size, translation="distance", focal=True
             )
@@ -254,7 +255,7 @@ def chunks(options: argparse.Namespace, done: list[dict[str, Any]]) -> Iterator[
             own = {"steps": options.steps or 1000, "rate": options.rate, "size": options.size}
             model = {"distribution": distribution, "tconorm": tconorm, **own}
         key = json.dumps([options.part, options.mesh.stem, model], sort_keys=True)
-        left = [i for i in range(len(pairs)) if (key, i) not in finished]
+        left = [i for i, number in enumerate(pairs.number.tolist()) if (key, number) not in finished]
         for i in range(0, len(left), options.chunk):
             part = pairs[torch.tensor(left[i : i + options.chunk])]
             if options.part == "ours":
@@ -282,16 +283,22 @@ def table(rows: list[dict[str, Any]]) -> None:
             torch.tensor([x for row in own for x in row[name]]) for name in ("angle", "elev_azim", "bins")
         )
         found = angle < 3
+        # Of `ours` alone: among the two most probable modes.
+        two = [any(a < 3 for _, a in modes[:2]) for row in own for modes in row.get("modes", [])]
+        used = [row["processor_seconds"] for row in own if "processor_seconds" in row]
         cells = [own[0][name] for name in ("part", "mesh", "distribution", "tconorm")] + [str(len(angle))]
         cells += [f"{float(100 * share.float().mean()):.1f}" for share in (found, other < 3, other < 5)]
         cells += [" / ".join(f"{float(100 * found[bins == b].float().mean()):.0f}" for b in range(3))]
         cells += [f"{float(angle.median()):.2f}", f"{sum(row['seconds'] for row in own) / len(angle):.1f}"]
         cells += [str(sum(not row["finite"] for row in own))]
+        cells += [f"{100 * sum(two) / len(two):.1f}" if two else "–"]
+        cells += [f"{sum(used) / len(angle):.2f}" if used else "–"]
         lines.append((float(found.float().mean()), "| " + " | ".join(cells) + " |"))
     print(
-        "| | mesh | distribution | T-conorm | pairs | found % | √(…) < 3° | < 5° | by bin | median ° | s a pair | NaN |"
+        "| | mesh | distribution | T-conorm | pairs | found % | √(…) < 3° | < 5° | by bin | median ° | s a pair | NaN "
+        "| in two modes % | processor s |"
     )
-    print("|" + "---|" * 12)
+    print("|" + "---|" * 14)
     for _, line in sorted(lines, reverse=True):
         print(line)
 
@@ -301,9 +308,10 @@ def main() -> None:
     parser.add_argument("part", choices=["thesis", "ours", "table", "speed"])
     parser.add_argument("--mesh", type=pathlib.Path, help="left out: the teapot of ../shared/data, else of assets")
     parser.add_argument("--pairs", type=int, default=60, help="of the 600")
+    parser.add_argument("--sample", action="store_true", help="so many of the 600 at random, not the first of them")
     parser.add_argument("--chunk", type=int, default=6, help="pairs done at once, and lost by a kill")
     parser.add_argument("--size", type=int, default=64, help="pixels a side")
-    parser.add_argument("--steps", type=int, help="left out: 1000 for thesis, 60 for ours")
+    parser.add_argument("--steps", type=int, help="left out: 1000 for thesis, 24 for ours")
     parser.add_argument("--rate", type=float, default=0.3, help="of thesis: Adam's learning rate")
     parser.add_argument("--combination", type=int, nargs="+", help="numbers of those to do, from 0; left out: all 12")
     parser.add_argument("--candidates", type=int, default=FitPoseSettings().candidates, help="of ours")

@@ -21,6 +21,8 @@ from geodiff.tasks.checkpoint import FINITE, Checkpoint, Like, Many, Number, fin
 from geodiff.tasks.lock import output_folder
 from geodiff.tasks.overlap import hard_iou
 from geodiff.tasks.pose import outputs
+from geodiff.tasks.pose.descent import Descent
+from geodiff.tasks.pose.followed import Followed
 from geodiff.tasks.pose.input import (
     DEFAULT_FOV,
     as_batch,
@@ -32,8 +34,11 @@ from geodiff.tasks.pose.input import (
     sphere,
     view_of_all,
 )
+from geodiff.tasks.pose.modes import pose_modes
+from geodiff.tasks.pose.newton import Newton
+from geodiff.tasks.pose.poses import Poses, rotation_angle_deg
 from geodiff.tasks.pose.result import FitPoseResult
-from geodiff.tasks.pose.search import Descent, Poses, half_turns, rotation_angle_deg, screen
+from geodiff.tasks.pose.search import half_turns, screen
 from geodiff.tasks.pose.settings import FitPoseSettings
 from geodiff.tasks.pose.target import PoseLoss, PoseTargets
 from geodiff.tasks.progress import Callback, Progress, as_callback
@@ -65,11 +70,12 @@ def fit_pose(
 ) -> FitPoseResult:
     """Recover where a camera stood from one image of a known mesh.
 
-    Many rotations are screened, from around a guess or from everywhere; the best that are well apart are followed by
-    gradient descent through the soft renderer, all at once, while τ falls; the best of them at the end is the result.
-    Rotations move in the tangent space of SO(3), ``R ← exp([δ]×) R`` about the axes of the camera, the mesh's middle by
-    its place in the image and its size f/d. From a silhouette alone, a mesh with a plane of symmetry looks much the
-    same from two sides; only perspective tells them apart.
+    Many rotations are screened, from around a guess or from everywhere; the best that are well apart are followed
+    through the soft renderer, all at once, while τ falls; the best of them at the end is the result, and others that
+    explain the image, too, are its ``modes``. Silhouettes are followed by second-order steps (Levenberg–Marquardt),
+    colours and depth by gradient descent. Rotations move in the tangent space of SO(3), ``R ← exp([δ]×) R`` about the
+    axes of the camera, the mesh's middle by its place in the image and its size f/d. From a silhouette alone, a mesh
+    with a plane of symmetry looks much the same from two sides; only perspective tells them apart.
 
     Args:
         mesh: one mesh (V, 3), or its file.
@@ -124,6 +130,7 @@ def fit_pose(
     spread = settings.spread
     if spread is None:
         spread = 180.0 if start is None else _SPREAD
+    settings = settings.completed(spread)
     if start is None:
         start = view_of_all(lens, centre, radius, mesh.dtype)
     check_seen(start, truth, settings, centre, radius, targets)
@@ -181,17 +188,17 @@ class _Job:
         self.snapshots: list[dict[str, Any]] = []
         self.seconds = 0.0
 
-    def _descent(self, poses: Poses) -> Descent:
+    def _descent(self, poses: Poses) -> Followed:
         image = torch.zeros(len(poses), dtype=torch.long)
-        return Descent(poses, image, self.targets, self.settings, self.loss, self.twins)
+        kind = Newton if self.settings.is_contour else Descent
+        return kind(poses, image, self.targets, self.settings, self.loss, self.twins)
 
     def run(self, callback: Callback | None, show: bool) -> None:
         """Take the steps that are left."""
         settings = self.settings
         begin = time.perf_counter()
         if not self.history:
-            coarse = self.targets.resized(settings.search_size)
-            poses = screen(self.mesh, self.start, coarse, self.spread, settings, self.loss)
+            poses = screen(self.mesh, self.start, self.targets, self.spread, settings, self.loss)
             self.descent = self._descent(poses)
         bar = tqdm(total=settings.steps, initial=self.descent.step, desc="fit-pose", unit="step", disable=not show)
         with bar:
@@ -218,7 +225,6 @@ class _Job:
                 bar.update()
                 begin = time.perf_counter()
             begin = time.perf_counter()
-            self.descent.polish()
             self.descent.finish()
             self.seconds += time.perf_counter() - begin
 
@@ -239,16 +245,8 @@ class _Job:
             shapes: dict[str, tuple[int | str, ...]] = {"rotation": (count, 3, 3), "shift": (count, 2)}
             return {name: Like(dtype, shapes.get(name, (count,))) for name in Poses.fields}
 
-        number, moments = Like(torch.int64, ("N",)), Like(self.descent.first.dtype, ("N", 7))
         return {
-            "descent": {
-                "poses": poses("N"),
-                "number": number,
-                "first": moments,
-                "second": Like(torch.float64, ("N", 7, 7)),
-                "age": number,
-                "value": Like(moments.dtype, ("N",), finite=False),
-            },
+            "descent": {"poses": poses("N"), **self.descent.like()},
             "history": Many({"step": steps, "scale": FINITE, "loss": FINITE, "count": Number(1, sys.maxsize)}),
             "snapshots": Many({"step": steps, "number": Like(torch.int64, ("each",)), **poses("each")}),
             "seconds": Number(0.0, FINITE.high),
@@ -281,8 +279,12 @@ def _result(
         fields = (snapshot[name][own] for name in Poses.fields)
         trail.append(Poses(job.start.lens, job.start.centre, job.start.radius, *fields).cameras())
     camera = cameras[0]
+    images = job.descent.fine
+    modes, free_axes = pose_modes(job.descent.poses[order], job.descent.value[order], job.loss, images)
     return FitPoseResult(
         camera=camera,
+        modes=modes,
+        free_axes=free_axes,
         loss=float(job.descent.value[order[0]]),
         iou=hard_iou(mesh, camera, targets.alpha[0]),
         cameras=cameras,

@@ -20,6 +20,7 @@ from geodiff.tasks.pose.target import PoseTargets
 
 _WHERE = "fit_pose"
 _PANEL = 240  # pixels of the shorter side
+_LIKELY = 0.1  # probability from which on another mode is drawn
 _HOLD = 12  # frames of the result at the end
 
 
@@ -49,6 +50,17 @@ def metrics(result: FitPoseResult, mesh: Mesh, targets: PoseTargets, command: st
         "iou_is": "hard intersection over union, at the image's resolution",
         "loss": result.loss,
         "error": result.error,
+        "modes": [
+            {
+                "probability": mode.probability,
+                "loss": mode.loss,
+                "angle_deg": mode.angle_deg,
+                **describe(mode.camera, targets.image_size),
+            }
+            for mode in result.modes
+        ],
+        "probability_is": "relative to the other modes found, under Gaussian noise of the pixels that could tell",
+        "free_axes": result.free_axes.tolist(),
         "others": [
             {"loss": float(loss), **describe(camera, targets.image_size)}
             for loss, camera in list(zip(result.losses, result.cameras, strict=True))[1:]
@@ -82,17 +94,25 @@ def describe(camera: Camera, image_size: tuple[int, int]) -> dict[str, Any]:
 
 
 def overlay(result: FitPoseResult, mesh: Mesh, targets: PoseTargets) -> Image.Image:
-    """Draw image, start and result, and how they differ: both grey, the image alone red, the mesh alone blue."""
+    """Draw image, start and result, and how they differ: both grey, the image alone red, the mesh alone blue.
+
+    The next best mode has a column of its own where it is likely.
+    """
     size = _size(targets.image_size)
     ground = pictures.backdrop(size)
     picture, alpha = _picture(targets, size)
     rows = [[pictures.over(picture, alpha, ground)], [pictures.difference(alpha, alpha)]]
-    for camera in (result.start, result.camera):
+    error = "" if result.error is None else f", {result.error['angle_deg']:.2f}° off"
+    titles = ["image", "start", f"fit: IoU {result.iou:.3f}{error}"]
+    cameras = [result.start, result.camera]
+    if len(result.modes) > 1 and result.modes[1].probability >= _LIKELY:
+        cameras.append(result.modes[1].camera)
+        titles.append(f"or so: {100 * result.modes[1].probability:.0f} %, {result.modes[1].angle_deg:.0f}° away")
+    for camera in cameras:
         color, own = pictures.shaded(mesh, camera, size)
         rows[0].append(pictures.over(color, own, ground))
         rows[1].append(pictures.difference(alpha, own))
-    error = "" if result.error is None else f", {result.error['angle_deg']:.2f}° off"
-    return pictures.grid(rows, ("view", "overlay"), ("image", "start", f"fit: IoU {result.iou:.3f}{error}"))
+    return pictures.grid(rows, ("view", "overlay"), tuple(titles))
 
 
 def animation(result: FitPoseResult, mesh: Mesh, targets: PoseTargets) -> list[Image.Image]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from geodiff.scene.camera import Camera
+from geodiff.tasks.pose.modes import PoseMode
 from geodiff.tasks.pose.settings import FitPoseSettings
 from geodiff.validation import shapes_repr
 
@@ -18,7 +19,11 @@ class FitPoseResult:
 
     Attributes:
         camera: the pose found: that of least loss.
-        loss: its loss at the last τ.
+        modes: the poses that explain the image, best first, with their probabilities: that of ``camera``, and others,
+            10° and more away, that the image hardly tells from it. See `PoseMode`.
+        free_axes: (K, 3) unit vectors in the mesh's coordinates about which the image does not tell the turn: one for
+            what is as round as a bottle, two or more for a ball. Modes that differ by that alone are one.
+        loss: its loss at the last τ: squared differences of the terms that are compared, added.
         iou: the intersection over union of its hard mask and the image's coverage ≥ ½, at the image's resolution.
         cameras: a batch of the poses followed to the end, best first; others of nearly the same loss are poses that the
             image hardly tells apart.
@@ -37,6 +42,8 @@ class FitPoseResult:
     __repr__ = shapes_repr
 
     camera: Camera
+    modes: list[PoseMode] = field(repr=False)
+    free_axes: torch.Tensor = field(repr=False)
     loss: float
     iou: float
     cameras: Camera = field(repr=False)

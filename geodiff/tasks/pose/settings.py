@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The settings of fit_pose, all in one place."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from geodiff import soft
 from geodiff.settings import is_number
@@ -15,32 +16,43 @@ LOSSES = ("silhouette", "color", "depth")
 COVERAGES = ("contour", "faces", "edges")
 TRANSLATIONS = ("free", "distance", "fixed")
 _WHERE = "fit_pose"
+_BLANK = ("steps", "candidates", "starts", "finalists")
+# Of second-order steps from everywhere and around a guess, and of gradient descent.
+_DEFAULTS = {"everywhere": (24, 400, 40, 8), "near": (12, 400, 6, 3), "descent": (60, 1000, 24, 6)}
 
 
 @dataclass(frozen=True)
 class FitPoseSettings(DescentSettings):
     """How a camera pose is fitted to an image: everything but the data.
 
+    Silhouettes that are compared by their contour alone, the default, go by second-order steps with exact Jacobians,
+    all else by gradient descent; fields that are None are filled in as fits.
+
     Attributes:
-        steps: gradient steps of each start that is followed to the end, ≥ 1.
-        polish: Gauss–Newton steps at each of four τ after the descent, ≥ 0. Their Jacobian, of up to seven
+        steps: of each start that is followed to the end, ≥ 1; None: 24 of second order (12 around a guess), or 60 of
+            gradient descent.
+        polish: after gradient descent, Gauss–Newton steps at each of four τ, ≥ 0. Their Jacobian, of up to seven
             numbers, is by central differences of renders.
-        loss: what is compared, ``"silhouette"``, ``"color"`` or ``"depth"``; several are added. 1 − IoU of the
-            coverage, squared difference over black, and squared difference in radii of the mesh, where both show it.
+        loss: what is compared, ``"silhouette"``, ``"color"`` or ``"depth"``; several are added. Squared
+            differences of the coverage (in gradient descent 1 − IoU), of the colour over black, and in radii of the
+            mesh, where both show it.
         translation: ``"free"``; ``"distance"``, the middle of the mesh stays where it is in the image; or ``"fixed"``,
             only the rotation moves.
         focal: let the focal length move, too. From one silhouette it is told apart from the distance only by how
             strong the perspective is.
-        candidates: how many rotations are looked at before the descent, ≥ 1. The first is the start itself.
-        starts: how many of them, the best that are well apart, are followed by gradient descent, ≥ 1.
-        finalists: how many of those are followed to the end, ≥ 1.
+        candidates: how many rotations are looked at before, ≥ 1, of silhouettes each at 64 turns about the viewing
+            axis. The first is the start itself. None: 400 for silhouettes, fewer in proportion where the spread is less
+            than a sphere, or 1000.
+        starts: how many of them, the best that are well apart, are followed, ≥ 1. None: 40 (6 around a guess) by
+            second-order steps, or 24.
+        finalists: how many of those are followed to the end, ≥ 1. None: 8 (3 around a guess), or 6.
         prune_at: share of the steps after which only the finalists go on, in (0, 1).
         spread: candidates lie within this angle of the start, in degrees, in [0, 180]; None: 60 where there is a start,
             else 180, which is all rotations. 0 follows the start alone.
         scale: τ at the first and at the last step, geometric in between. Wide edges first, which see far, and narrow
             ones last, which are exact. In NDC (NDC² for a squared distribution).
-        lr: step length at the first step, in radians, > 0. Half of it in NDC for the image position, and relative for
-            distance and focal length.
+        lr: of gradient descent, as are lr_decay, betas and polish: step length at the first step, in radians, > 0.
+            Half of it in NDC for the image position, and relative for distance and focal length.
         lr_decay: what is left of the step length at the last step, in (0, 1], geometric in between.
         betas: decay of the first and second moments of the gradient, each in [0, 1).
         distribution: the soft edge, such as logistic or 'gamma(0.5).reversed'. An object or a name of `geodiff.soft`.
@@ -63,15 +75,17 @@ class FitPoseSettings(DescentSettings):
     """
 
     _where = _WHERE
+    _blank: ClassVar[tuple[str, ...]] = _BLANK
 
-    steps: int = 60
+    # Those that are None here are numbers once `completed`, which is how the job has them.
+    steps: int = None  # type: ignore[assignment]
     polish: int = 6
     loss: str | Sequence[str] = ("silhouette",)
     translation: str = "free"
     focal: bool = False
-    candidates: int = 1000
-    starts: int = 24
-    finalists: int = 6
+    candidates: int = None  # type: ignore[assignment]
+    starts: int = None  # type: ignore[assignment]
+    finalists: int = None  # type: ignore[assignment]
     prune_at: float = 0.5
     spread: float | None = None
     scale: tuple[float, float] = (2e-2, 1e-3)
@@ -96,7 +110,8 @@ class FitPoseSettings(DescentSettings):
             ("size", 8, None),
             ("polish", 0, 10**6),
         ):
-            integer(_WHERE, name, getattr(self, name), low, high)
+            if name not in _BLANK or getattr(self, name) is not None:
+                integer(_WHERE, name, getattr(self, name), low, high)
         seed_number(_WHERE, self.seed)
         losses = (self.loss,) if isinstance(self.loss, str) else tuple(self.loss)
         for name in losses:
@@ -115,6 +130,24 @@ class FitPoseSettings(DescentSettings):
         if self.spread is not None and (not is_number(self.spread) or not 0 <= self.spread <= 180):
             raise fail(_WHERE, "spread", "an angle in [0, 180] degrees", self.spread)
         self._check_descent()
+
+    def completed(self, spread_deg: float) -> "FitPoseSettings":
+        """Return these settings for a search within an angle, with numbers where they are None."""
+        near = spread_deg <= 90
+        steps, candidates, starts, finalists = _DEFAULTS[
+            "descent" if not self.is_contour else "near" if near else "everywhere"
+        ]
+        if self.loss == ("silhouette",):
+            cap = 0.5 * (1 - math.cos(math.radians(spread_deg)))
+            candidates = max(math.ceil(_DEFAULTS["everywhere"][1] * cap), 16)
+        defaults = dict(zip(_BLANK, (steps, candidates, starts, finalists), strict=True))
+        blank: dict[str, Any] = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **blank)
+
+    @property
+    def is_contour(self) -> bool:
+        """Whether what is compared is a silhouette by its contour alone, whose Jacobian is exact."""
+        return self.loss == ("silhouette",) and self.coverage == "contour"
 
     @property
     def prune_step(self) -> int:

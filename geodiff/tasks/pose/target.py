@@ -41,6 +41,18 @@ class PoseTargets:
     def __getitem__(self, index: torch.Tensor) -> "PoseTargets":
         return PoseTargets(*(None if v is None else v[index] for v in (self.alpha, self.color, self.depth)))  # type: ignore[arg-type]
 
+    def softened(self, width: float) -> "PoseTargets":
+        """Return the images with the coverage as soft as that of a render whose edges have a standard deviation in NDC.
+
+        What a pixel averages over already counts.
+        """
+        pixel = 2.0 / min(self.image_size)
+        variance = (width / pixel) ** 2 - 1 / 12
+        if variance < 0.01:
+            return self
+        rows, columns = (_blur(n, math.sqrt(variance), self.alpha) for n in self.image_size)
+        return PoseTargets(rows @ self.alpha @ columns.mT, self.color, self.depth)
+
     def resized(self, shorter: int) -> "PoseTargets":
         """Return the images averaged down to a shorter side of so many pixels; smaller ones stay as they are."""
         if min(self.image_size) <= shorter:
@@ -58,6 +70,13 @@ class PoseTargets:
             # A pixel half of which is unknown lies on an outline: the mean over what is known would be a guess.
             depth = torch.where(known > 0.5, scaled(self.depth) / known.clamp_min(0.5), 0)
         return PoseTargets(alpha, color, depth)
+
+
+def _blur(pixels: int, deviation: float, like: torch.Tensor) -> torch.Tensor:
+    """Return (pixels, pixels): a Gaussian of some pixels' standard deviation; the image goes on as it ends."""
+    at = torch.arange(pixels, dtype=torch.float64)
+    weight = (-0.5 * ((at - at[:, None]) / deviation).square()).exp()
+    return (weight / weight.sum(dim=-1, keepdim=True)).to(like.dtype)
 
 
 def _averages(pixels: int, shorter: int, wanted: int, like: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,8 @@ from geodiff.cli import main
 from geodiff.render.renderer import RenderOutput
 from geodiff.tasks import FitPoseResult, Progress, fit_pose
 from geodiff.tasks.pose import target as pose_target
-from geodiff.tasks.pose.search import half_turns, rotation_angle_deg, rotation_from_vector, rotations_near
+from geodiff.tasks.pose.poses import rotation_angle_deg, rotation_from_vector, rotations_near
+from geodiff.tasks.pose.search import half_turns
 from geodiff.tasks.pose.target import PoseTargets
 
 ROOT = pathlib.Path(gd.__file__).parents[1]
@@ -386,8 +387,8 @@ def test_devices() -> None:
 
 
 def test_a_loss_that_is_never_finite(monkeypatch: pytest.MonkeyPatch) -> None:
-    nothing = lambda self, cameras, targets, scale: cameras.translation.sum(-1) * math.nan  # noqa: E731
-    monkeypatch.setattr(pose_target.PoseLoss, "__call__", nothing)
+    nothing = lambda self, cameras, targets, scale: cameras.translation.sum(-1, keepdim=True) * math.nan  # noqa: E731
+    monkeypatch.setattr(pose_target.PoseLoss, "residuals", nothing)
     with pytest.raises(ValueError, match="`loss` must be finite for one pose at least"):
         fit_pose(wedge(), picture(wedge()), TRUTH, spread=0.0, **{**QUICK, "polish": 0})
 
