@@ -8,6 +8,7 @@ they are seen in both. That needs no surface: it finds cameras that are degrees 
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +46,7 @@ class Outlines:
         outwards: (B, K, 2) the same, half a pixel farther out.
         before, after: (B, K) the neighbours.
         usable: (B, K) which are points of their own and not at the border of the image.
+        rim: (B, L) which points are on the convex hull, where the outermost touches are; the last again and again.
     """
 
     def __init__(self, alpha: torch.Tensor) -> None:
@@ -63,6 +65,20 @@ class Outlines:
         self.at, self.outwards = torch.from_numpy(np.stack(at)), torch.from_numpy(np.stack(outwards))
         self.before, self.after = torch.from_numpy(np.stack(before)), torch.from_numpy(np.stack(after))
         self.usable = torch.from_numpy(np.stack(usable))
+        rims = [_rim(chain[0]) for chain in chains]
+        longest = max(len(rim) for rim in rims)
+        self.rim = torch.from_numpy(np.stack([np.pad(rim, (0, longest - len(rim)), "edge") for rim in rims])).long()
+
+
+def _rim(points: np.ndarray) -> np.ndarray:
+    """Return which of points (N, 2) are corners of their convex hull; all of them where they are on a line."""
+    from scipy.spatial import ConvexHull, QhullError
+
+    try:
+        corners: np.ndarray = ConvexHull(points).vertices
+    except (QhullError, ValueError):
+        return np.arange(len(points))
+    return corners
 
 
 def _chain(alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -119,16 +135,23 @@ class Tangents:
         """Return the touches of the views moved by x (B, 7)."""
         found = []
         R, c, f = self.moves.parts(x)
-        most = self.outlines.at.shape[1]
-        step = max(1, (1 << 21) // most)
+        o = self.outlines
+        at = o.at if inner else o.at.gather(1, o.rim[..., None].expand(-1, -1, 2))
+        step = max(1, (1 << 21) // at.shape[1])
         for k in range(0, len(self.first), step):
-            first, second = self.first[k : k + step], self.second[k : k + step]
-            frame = self._frame(c[first], c[second])
-            angle, bulge, size = zip(*[self._angles(view, R, f, frame) for view in (first, second)], strict=True)
+            views = self.first[k : k + step], self.second[k : k + step]
+            frame = self._frame(c[views[0]], c[views[1]])
+            angle = [self._angles(view, R, f, frame, at) for view in views]
             seen = torch.stack([a.amax(1) - a.amin(1) < _WIDE for a in angle]).all(0)
+            if inner:
+                bulge, size = zip(
+                    *[self._bulges(v, a, R, f, frame) for v, a in zip(views, angle, strict=True)], strict=True
+                )
             for sign in (-1, 1):
                 ends = [(sign * a).argmax(1) for a in angle]
-                good = seen & self.outlines.usable[first, ends[0]] & self.outlines.usable[second, ends[1]]
+                if not inner:
+                    ends = [o.rim[v, end] for v, end in zip(views, ends, strict=True)]
+                good = seen & o.usable[views[0], ends[0]] & o.usable[views[1], ends[1]]
                 rows = good.nonzero()[:, 0]
                 found.append(_Touch(k + rows, ends[0][rows], ends[1][rows]))
                 if inner:
@@ -151,21 +174,23 @@ class Tangents:
         return torch.cat((plane, -torch.ones_like(plane[..., :1])), dim=-1) @ R
 
     def _angles(
-        self, view: torch.Tensor, R: torch.Tensor, f: torch.Tensor, frame: tuple[torch.Tensor, ...]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return of points (N, K): angles, where they bulge (1 to larger ones, −1 to smaller, 0), angles a pixel."""
+        self, view: torch.Tensor, R: torch.Tensor, f: torch.Tensor, frame: tuple[torch.Tensor, ...], at: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the angles about the axis of N pairs at which the points (B, K, 2) of a view each are, (N, K)."""
         _, away, normal = frame
-        lines, row = torch.unique(view, return_inverse=True)
-        o, p = self.outlines, self.principal[lines]
-        angle, out = (
-            torch.atan2((rays @ normal[..., None])[..., 0], (rays @ away[..., None])[..., 0])
-            for rays in (self._rays(at[lines], R[lines], f[lines], p)[row] for at in (o.at, o.outwards))
-        )
+        rays = self._rays(at, R, f, self.principal)[view]
+        return torch.atan2((rays @ normal[..., None])[..., 0], (rays @ away[..., None])[..., 0])
+
+    def _bulges(
+        self, view: torch.Tensor, angle: torch.Tensor, R: torch.Tensor, f: torch.Tensor, frame: tuple[torch.Tensor, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return where outlines bulge (1 to larger angles, −1 to smaller, 0), and angles a pixel, both (N, K)."""
+        o = self.outlines
+        out = self._angles(view, R, f, frame, o.outwards)
         a, b = angle.gather(1, o.before[view]), angle.gather(1, o.after[view])
         up = (angle >= a) & (angle > b) & (out > angle)
         down = (angle <= a) & (angle < b) & (out < angle)
-        bulge = (up.int() - down.int()) * o.usable[view]
-        return angle, bulge, 2 * (out - angle).abs()
+        return (up.int() - down.int()) * o.usable[view], 2 * (out - angle).abs()
 
     def residuals(self, touch: _Touch, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return how far touches are apart, in pixels, (N,), of views moved by x (N, 7) and y (N, 7)."""
@@ -222,7 +247,7 @@ class Tangents:
 def _matched(
     angle: list[torch.Tensor],
     bulge: list[torch.Tensor],
-    size: list[torch.Tensor],
+    size: Sequence[torch.Tensor],
     seen: torch.Tensor,
     ends: list[torch.Tensor],
     start: int,
