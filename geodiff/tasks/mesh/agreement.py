@@ -9,7 +9,7 @@ from geodiff.tasks.mesh.contradictions import names_of
 from geodiff.tasks.mesh.tangents import Tangents
 
 _APART = (0.7, 0.45)  # pixels that a view's touches may be off in the middle: of hard masks, of anti-aliased ones
-_ALL = 1.0  # the same of all views
+_ALL = (1.0, 0.1)  # the same of all views, from so many pixels to such a part of the image: not of other objects
 _TYPICAL = 5.0  # times as far off as those of the view in the middle
 _VIEWS = 4  # fewer do not tell who is wrong
 _SHARE = 0.34  # of the views: where more stand out, none does
@@ -52,7 +52,7 @@ def disagreement(posed: PosedImages, centre: torch.Tensor) -> str | None:
         found = f"{its} {sizes} pixels from where the others' say, and theirs {typical:.2g}"
         fix = "Are these the cameras of these images? Leave out what is wrong, or mend it."
         return f"{names_of(posed, odd.tolist())} {verb} the other views: {found}. {fix}"
-    if typical > _ALL:
+    if _ALL[0] < typical < _ALL[1] * min(posed.image_size):
         fix = "All cameras are a little wrong, or masks: refine_cameras=True of fit_mesh mends it."
         return f"outlines touch {typical:.2g} pixels from where the other views say, in the middle of the views. {fix}"
     return None

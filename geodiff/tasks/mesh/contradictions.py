@@ -208,6 +208,14 @@ def say_unknown(where: str, cut: torch.Tensor, touching: bool) -> None:
     warn(f"{where}: {found}. {fix}")
 
 
+def say_touching(where: str, posed: PosedImages, touching: list[bool]) -> None:
+    """Warn of masks that end at the border of their images."""
+    views = [i for i, touches in enumerate(touching) if touches]
+    if views:
+        found = f"the masks of {names_of(posed, views)} go up to the border of their images"
+        warn(f"{where}: {found}: what is beyond it is left to the other views")
+
+
 def names_of(posed: PosedImages, indices: list[int]) -> str:
     names = [str(posed.names[i]) for i in indices]
     text = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")

@@ -15,7 +15,7 @@ from geodiff.scene.isosurface import isosurface
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.mesh.agreement import disagreement
 from geodiff.tasks.mesh.carving import Carver
-from geodiff.tasks.mesh.contradictions import check_masks, check_placed, contradiction, say_unknown
+from geodiff.tasks.mesh.contradictions import check_masks, check_placed, contradiction, say_touching, say_unknown
 from geodiff.tasks.mesh.start import object_frame, posed_images
 from geodiff.validation import fail, integer, number
 
@@ -114,6 +114,7 @@ def hull_of(posed: PosedImages, resolution: int | None, slack: float | None, whe
     if mesh is None or not mesh.num_faces:
         fix = "Are cameras and masks those of one object, in one unit, and the masks 1 where it is?"
         raise fail(where, "images", "silhouettes that some object has", "ones whose hull is empty", fix)
+    say_touching(where, posed, carver.touching)
     if found is not None:
         ends = torch.stack((mesh.vertices.amin(0), mesh.vertices.amax(0)))
         say_unknown(where, found[1] & ((ends - found[0]).abs() < 2 * cell), any(carver.touching))

@@ -118,8 +118,9 @@ def fit_mesh(
     settings = FitMeshSettings.of(settings, changes)
     settings = refine.chosen(settings, isinstance(template, str) and template == "sphere")
     posed = posed_images(images, cameras)
-    settings = settings.completed("hull" if is_hull(template) else "other", min(posed.image_size))
     train, held_out = split(len(posed), settings.hold_out)
+    kind = "hull" if is_hull(template) else "other"
+    settings = settings.completed(kind, min(posed.image_size), len(train))
     if not bool((posed.alpha[train] >= 0.5).any()):
         raise fail(
             _WHERE, "images", "of something: coverage of ½ or more in a view to be fitted", "empty ones", "Invert them?"

@@ -43,6 +43,7 @@ _FROM_HULL = {
 }
 _HULL_SCALE, _HULL_LR = 0.1, 0.64  # pixels
 _WITH_CAMERAS = {"coverage": "contour", "steps": 40}  # of a hull; the sphere's are more
+_FEW = 1  # view, whose hull has sides seen edge-on, of thousands of edges in the contour
 _PRIOR = (180.0, 1.0, 1.0)
 
 
@@ -57,7 +58,7 @@ class FitMeshSettings(DescentSettings):
     other values for ``template="hull"`` than for a sphere or a mesh of one's own. `completed` says which.
 
     Attributes:
-        steps: how many gradient steps, ≥ 1; None: 10 from the hull, else 100.
+        steps: how many gradient steps, ≥ 1; None: 10 from the hull, 40 where its cameras move, else 100.
         optimizer: ``"large_steps"``, Laplacian-preconditioned, or ``"adam"``, on the vertices themselves. The former
             steps in ``u = (I + λL) v`` (Nicolet, Jacobson and Jakob 2021).
         lr: step length at the first step, in units of the picture, > 0; None: 0.64 pixels from the hull, else 0.18.
@@ -72,7 +73,8 @@ class FitMeshSettings(DescentSettings):
         scale: τ at the first and at the last step, geometric in between; None: 0.1 pixels from the hull, else 0.01
             0.001. Soft edges first, to be drawn from afar, hard ones last, to be exact. In NDC (NDC² for a squared
             distribution).
-        coverage: "faces", "edges" or "contour", as of `Renderer`; None: contour from the hull, else faces.
+        coverage: "faces", "edges" or "contour", as of `Renderer`; None: contour from the hull of two views or more
+            and where cameras move, else faces.
         samples: of the rendered image a side of each pixel, in [1, 8], whose mean is compared; None: 2 from the hull,
             else 1. More tell apart what covers a third of a pixel and what covers a half.
         loss: between silhouettes: "iou", or "squared": the sum of squared differences over that of the targets; None:
@@ -209,17 +211,20 @@ class FitMeshSettings(DescentSettings):
             raise fail(_WHERE, "camera_prior", expected, repr(prior))
         object.__setattr__(self, "camera_prior", tuple(float(x) for x in prior))
 
-    def completed(self, template: str = "hull", size: int = 64) -> "FitMeshSettings":
+    def completed(self, template: str = "hull", size: int = 64, views: int | None = None) -> "FitMeshSettings":
         """Return these with what is None filled in.
 
         Args:
             template: ``"hull"`` or another.
             size: of the shorter side of the images, pixels.
+            views: how many are fitted; None: more than a few.
         """
         values: dict[str, Any] = dict(_FROM_AFAR)
         if template == "hull":
             pixel = 2 / size
             values |= {**_FROM_HULL, "lr": _HULL_LR * pixel, "scale": (_HULL_SCALE * pixel,) * 2}
+            if views is not None and views <= _FEW:
+                values["coverage"] = "faces"
         if self.refine_cameras:
             values |= {**_WITH_CAMERAS, "steps": max(values["steps"], _WITH_CAMERAS["steps"])}
         missing = {name: value for name, value in values.items() if getattr(self, name) is None}
