@@ -77,7 +77,8 @@ class MovingCameras:
         camera = self.moves.moved(self.z * self.units).to(dtype=self.dtype)
         self._fields = (camera.rotation, camera.translation, camera.focal)
         self._leaves = tuple(field.detach().requires_grad_() for field in self._fields)
-        free = Camera(*self._leaves, camera.principal.detach(), near=camera.near)
+        R, t, f = self._leaves
+        free = Camera(R, t, f, camera.principal.detach(), near=camera.near)
         return PosedImages(None, views.alpha, free, views.names)
 
     def step(self, share: float) -> None:

@@ -217,6 +217,7 @@ def say_touching(where: str, posed: PosedImages, touching: list[bool]) -> None:
 
 
 def names_of(posed: PosedImages, indices: list[int]) -> str:
+    """Return how messages call some views: by up to eight of their names."""
     names = [str(posed.names[i]) for i in indices]
     text = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
     return f"view {text}" if len(names) == 1 else f"views {text}"

@@ -193,7 +193,8 @@ class _Job:
         folder: pathlib.Path | None,
         moving: MovingCameras | None = None,
     ) -> None:
-        self.moving, self.best_moves = moving, None if moving is None else moving.z.detach().clone()
+        self.moving = moving
+        self.best_moves = torch.zeros(0) if moving is None else moving.z.detach().clone()
         self.template, self.views, self.unit, self.settings = template, posed[train], unit, settings
         self.topologies = [template.topology]  # one after the other, if it is remeshed
         self.start_length = mean_edge_length(template)

@@ -87,9 +87,7 @@ def _chain(alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
     ends = outline_pieces(alpha - _LEVEL)
     if not len(ends):  # a point out of the image, which is not used
         return np.full((1, 2), -1.0), np.zeros((1, 2)), np.zeros(1, dtype=int), np.zeros(1, dtype=int)
-    _, row, inverse = np.unique(
-        np.round(ends.reshape(-1, 2), 7), axis=0, return_index=True, return_inverse=True
-    )
+    _, row, inverse = np.unique(np.round(ends.reshape(-1, 2), 7), axis=0, return_index=True, return_inverse=True)
     points, piece = ends.reshape(-1, 2)[row], inverse.reshape(-1, 2)
     count = len(points)
     # Each point has two pieces; the first that names it leads to one neighbour, the last to the other.

@@ -235,7 +235,9 @@ def test_a_wrong_camera_is_named() -> None:
     wrong = torch.arange(10)
     aside = gd.Camera.look_at((0.0, 1.0, 2.6), (0.28, 0.1, 0.0), (0.0, 1.0, 0.0), fov_deg=30)
     cameras = gd.Camera.stack([aside if i == 7 else cameras[i] for i in wrong.tolist()])
-    with pytest.warns(UserWarning, match="view 007 contradicts the other views: its outline touches 1.9 pixels from where"):
+    with pytest.warns(
+        UserWarning, match="view 007 contradicts the other views: its outline touches 1.9 pixels from where"
+    ):
         visual_hull(alpha, cameras)
 
 
