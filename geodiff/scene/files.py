@@ -166,7 +166,7 @@ class PosedImages(Saved):
         where = "PosedImages.save"
         if alpha_bits not in (8, 16):
             raise fail(where, "alpha_bits", "8 or 16", alpha_bits)
-        meta = self.transforms(where)
+        meta = self._transforms(where)
         folder = pathlib.Path(folder)
         target = folder / "transforms.json"
         with folder_aside(folder, where, target, "folder") as aside:
@@ -190,7 +190,7 @@ class PosedImages(Saved):
             os.replace(aside / "transforms.json", target)
         return target
 
-    def transforms(self, where: str = "PosedImages.transforms") -> dict[str, Any]:
+    def _transforms(self, where: str) -> dict[str, Any]:
         """Return what ``save`` writes into ``transforms.json``; errors name ``where``."""
         if self.cameras.is_orthographic:
             raise fail(where, "cameras", "perspective", "orthographic ones, which transforms.json does not know")

@@ -22,7 +22,7 @@ from geodiff.validation import fail, integer, number
 _WHERE = "visual_hull"
 _START = 1.5  # half the cube that is carved, in the silhouettes' largest half
 _CELL = 0.6  # of a pixel at the object
-_AROUND = 4.0  # pixels more, so that the walls of the cube can be told from outlines near them in small images
+_AROUND = 4.0  # pixels more at least, so that in small images its walls can be told from outlines near them
 _MOST = 112  # cells along the longest side, unless told
 _UNKNOWN = 64  # the same where the views leave open how far the object goes: what ends there is no detail
 _LARGEST = 1024
@@ -95,7 +95,8 @@ def hull_of(posed: PosedImages, resolution: int | None, slack: float | None, whe
         soft = (posed.alpha > 0.02) & (posed.alpha < 0.98)
         slack = _SLACK[int(bool(soft.any()))]
     pixel = 2 * unit / min(posed.image_size)
-    half = (_START * _half(posed.alpha) + _AROUND) * pixel
+    around = _half(posed.alpha)
+    half = max(_START * around, around + _AROUND) * pixel
     found = carver.box(centre, half)
     mesh = None
     if found is not None:

@@ -46,7 +46,7 @@ def write_outputs(
     if result.cameras is not None:
         files["cameras"] = folder / "cameras.json"
         with replacing(files["cameras"], "fit_mesh") as part:
-            part.write_text(json.dumps(images.transforms("fit_mesh"), indent=1) + "\n")
+            part.write_text(json.dumps(images._transforms("fit_mesh"), indent=1) + "\n")
     files["side_by_side"] = folder / "side_by_side.png"
     with replacing(files["side_by_side"], "fit_mesh") as part:
         side_by_side(result, images).save(part, format="PNG")
