@@ -75,8 +75,8 @@ def main() -> None:
             turn = sorted(a[0] for a in after)[len(after) // 2]
             views = "30" if elevation == RING else "five"
             print(
-                f"| {name} | {views} | {sum(before) / len(before):.2f} | {turn:.2f} ({ends[0]}) | {ends[1]} | {ends[2]} |"
-                f" {min(iou):.3f} to {max(iou):.3f} | {min(seconds):.0f} to {max(seconds):.0f} |",
+                f"| {name} | {views} | {sum(before) / len(before):.2f} | {turn:.2f} ({ends[0]}) |"
+                f" {ends[1]} | {ends[2]} | {min(iou):.3f} to {max(iou):.3f} | {min(seconds):.0f} to {max(seconds):.0f} |",
                 flush=True,
             )
 
