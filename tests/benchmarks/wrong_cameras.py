@@ -76,7 +76,8 @@ def main() -> None:
             views = "30" if elevation == RING else "five"
             print(
                 f"| {name} | {views} | {sum(before) / len(before):.2f} | {turn:.2f} ({ends[0]}) |"
-                f" {ends[1]} | {ends[2]} | {min(iou):.3f} to {max(iou):.3f} | {min(seconds):.0f} to {max(seconds):.0f} |",
+                f" {ends[1]} | {ends[2]} | {min(iou):.3f} to {max(iou):.3f} |"
+                f" {min(seconds):.0f} to {max(seconds):.0f} |",
                 flush=True,
             )
 
