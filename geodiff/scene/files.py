@@ -178,7 +178,6 @@ class PosedImages(Saved):
                 if alpha_bits == 16:
                     pictures = {f"images/{name}.png": (color, 8), f"masks/{name}.png": (alpha, 16)}
                     frame["mask_path"] = f"masks/{name}.png"
-                frame["file_path"] = f"images/{name}.png"
                 for file, (picture, bits) in pictures.items():
                     (aside / file).parent.mkdir(parents=True, exist_ok=True)
                     write_image(aside / file, picture, bits)
@@ -192,7 +191,7 @@ class PosedImages(Saved):
         return target
 
     def _transforms(self, where: str) -> dict[str, Any]:
-        """Return what goes into ``transforms.json``, but for the paths of the images."""
+        """Return what ``save`` writes into ``transforms.json``; errors name ``where``."""
         if self.cameras.is_orthographic:
             raise fail(where, "cameras", "perspective", "orthographic ones, which transforms.json does not know")
         cameras = self.cameras.detach().to("cpu", torch.float64)
@@ -203,7 +202,10 @@ class PosedImages(Saved):
             {"fl_x": k[0][0], "fl_y": k[1][1], "cx": k[0][2], "cy": k[1][2], "w": width, "h": height}
             for k in K.tolist()
         ]
-        frames: list[dict[str, Any]] = [{"transform_matrix": matrix} for matrix in matrices]
+        frames: list[dict[str, Any]] = [
+            {"transform_matrix": matrix, "file_path": f"images/{name}.png"}
+            for name, matrix in zip(self.names, matrices, strict=True)
+        ]
         shared: dict[str, Any] = {"camera_model": "PINHOLE"}
         if all(lens == lenses[0] for lens in lenses):
             shared |= {"camera_angle_x": 2 * math.atan(0.5 * width / lenses[0]["fl_x"])} | lenses[0]

@@ -21,6 +21,6 @@ def hard_iou(mesh: Mesh, cameras: Camera, alpha: torch.Tensor) -> float:
     if alpha.dim() == 3 and len(parts := turns(len(alpha), size)) > 1:
         means = [hard_iou(mesh, cameras[part], alpha[part]) * len(alpha[part]) for part in parts]
         return sum(means) / len(alpha)
-    mask, target = rasterize(mesh.detach(), cameras, size).mask, alpha >= 0.5
+    mask, target = rasterize(mesh.detach(), cameras.detach(), size).mask, alpha >= 0.5
     intersection, union = (mask & target).sum((-2, -1)).double(), (mask | target).sum((-2, -1)).double()
     return float(torch.where(union > 0, intersection / union.clamp_min(1), 1.0).mean())

@@ -14,6 +14,8 @@ _BAD = 0.15  # of a silhouette: what the hull leaves uncovered of it, beyond noi
 _LOST = 0.5  # of a silhouette: a hull that leaves that much uncovered is no start
 _AGREE = 0.03  # of a silhouette: what all views together leave uncovered on that grid, if none is wrong
 _HELPS = 0.5  # what is left of that without the view to blame
+_AROUND = 0.9  # of the pixels along the border, and of the views
+_SPECKS = (40, 0.02)  # that a mask may have, and as a part of its pixels
 _SIDES = (("−x", "−y", "−z"), ("+x", "+y", "+z"))
 
 
@@ -31,8 +33,10 @@ def check_masks(where: str, posed: PosedImages) -> PosedImages:
         raise fail(where, "images", "of something: masks with an outline", got, "Is alpha the object's, or all 1?")
     for flags, what in ((empty, "empty"), (full, "full")):
         if bool(flags.any()):
-            warn(f"{where}: the masks of {_names(posed, flags.nonzero()[:, 0].tolist())} are {what} and left out")
+            warn(f"{where}: the masks of {names_of(posed, flags.nonzero()[:, 0].tolist())} are {what} and left out")
     posed = posed[good]
+    _check_inverted(where, posed)
+    _check_specks(where, posed)
     seen: dict[bytes, int] = {}
     again = []
     for i in range(len(posed)):
@@ -43,18 +47,67 @@ def check_masks(where: str, posed: PosedImages) -> PosedImages:
             again.append(i)
         seen.setdefault(key, i)
     if again:
-        warn(f"{where}: {_names(posed, again)} are the same views as others before them, and left out")
+        warn(f"{where}: {names_of(posed, again)} are the same views as others before them, and left out")
         posed = posed[[i for i in range(len(posed)) if i not in again]]
     return posed
 
 
+def _check_inverted(where: str, posed: PosedImages) -> None:
+    """Refuse masks that are 1 all along the borders of their images: those of what is around the object."""
+    filled = posed.alpha >= 0.5
+    rims = torch.cat((filled[:, 0], filled[:, -1], filled[:, :, 0], filled[:, :, -1]), dim=-1)
+    around = rims.double().mean(-1) > _AROUND
+    if float(around.double().mean()) > _AROUND:
+        fix = "Invert them: pass 1 − alpha."
+        raise fail(where, "images", "masks that are 1 where the object is", "1 all along the borders of images", fix)
+
+
+def _check_specks(where: str, posed: PosedImages) -> None:
+    """Refuse masks that are mere specks, as noise is: of no such there is an object, and their hull takes minutes."""
+    from scipy.ndimage import label
+
+    pixels = posed.image_size[0] * posed.image_size[1]
+    most = max(_SPECKS[0], _SPECKS[1] * pixels)
+    counts = sorted(label(mask)[1] + label(~mask)[1] for mask in (posed.alpha >= 0.5).numpy())
+    middle = counts[len(counts) // 2]
+    if middle > most:
+        got = f"ones of {middle} separate specks and holes in the middle one"
+        raise fail(where, "images", "silhouettes", got, "Is it noise? Threshold and clean the masks.")
+
+
+def check_placed(where: str, posed: PosedImages, centre: torch.Tensor) -> None:
+    """Require that the cameras see what their silhouettes point to: in front of them, and not nearer than ``near``."""
+    cameras = posed.cameras.to(dtype=torch.float64)
+    depth = -cameras.to_view(centre[None].double())[:, 0, 2]
+    hidden = (depth <= cameras.near).nonzero()[:, 0].tolist()
+    if not hidden:
+        return
+    most = float(depth.max())
+    if len(hidden) == len(posed) and most > 0:
+        got = f"{cameras.near:g}, and an object {most:.3g} away at most"
+        fix = "Give the cameras a smaller `near`, or the world another unit."
+        raise fail(where, "cameras", "of a `near` less than the distance to the object", got, fix)
+    fix = "Cameras look along −z with y up; Camera.from_opencv takes those that look along +z with y down."
+    if 2 * len(hidden) > len(posed):
+        got = f"{names_of(posed, hidden)}, which {'has' if len(hidden) == 1 else 'have'} it behind"
+        raise fail(where, "cameras", "turned to what their silhouettes point to", got, fix)
+    warn(f"{where}: what the silhouettes point to is behind {names_of(posed, hidden)}. {fix}")
+
+
 def contradiction(
-    where: str, mesh: Mesh | None, posed: PosedImages, carver: Carver, centre: torch.Tensor, half: float
+    where: str,
+    mesh: Mesh | None,
+    posed: PosedImages,
+    carver: Carver,
+    centre: torch.Tensor,
+    half: float,
+    told: str | None = None,
 ) -> None:
     """Name the view that contradicts the others, if the hull leaves much of the silhouettes uncovered.
 
     One wrong camera or inverted mask carves away what all others show. Without that view their hull covers them. Where
-    all views together leave a place for what is missing, it is too thin for the grid, and no view is to blame.
+    all views together leave a place for what is missing, it is too thin for the grid, and no view is to blame. What
+    the outlines tell, ``told``, is said where no error says more.
 
     Raises:
         ValueError: the hull covers less than half of the silhouettes, and most of them without one view; or none of
@@ -68,6 +121,8 @@ def contradiction(
         mask = rasterize(mesh, posed.cameras, posed.image_size).mask
         missing = (target & ~mask).sum((-2, -1)) / area
     if float(missing.mean()) < _BAD or len(posed) < 3:
+        if told is not None:
+            warn(f"{where}: {told}")
         return
     left, together = leave_one_out(carver, target, centre, half)
     best = int(left.argmin())
@@ -77,20 +132,23 @@ def contradiction(
         if empty:
             raise fail(where, "images", "silhouettes whose hull the grid can hold", "ones that are too thin", fix)
         fix += " Or the cameras are a little wrong."
-        warn(f"{where}: the hull leaves {100 * float(missing.mean()):.0f} % of the silhouettes uncovered. {fix}")
+        found = f"the hull leaves {100 * float(missing.mean()):.0f} % of the silhouettes uncovered. {fix}"
+        warn(f"{where}: {told or found}")
         return
     if float(left[best]) > _HELPS * float(missing.mean()):
         if not empty:
             left_open = f"the hull leaves {100 * float(missing.mean()):.0f} % of the silhouettes uncovered"
-            warn(f"{where}: {left_open}: cameras or masks contradict each other")
+            warn(f"{where}: {told or f'{left_open}: cameras or masks contradict each other'}")
+        elif told is not None:
+            raise fail(where, "images", "silhouettes of one object", f"ones whose hull is empty: {told}")
         return
-    name = _names(posed, [best])
+    name = names_of(posed, [best])
     shares = (100 * float(missing.mean()), 100 * float(left[best]))
     found = f"{shares[0]:.0f} % of the other silhouettes uncovered, {shares[1]:.0f} % without it"
     fix = "Is its mask inverted, or its camera that of another image? Leave it out, or mend it."
     if float(missing.mean()) > _LOST:
         raise fail(where, "images", "silhouettes of one object", f"{name} against all others: with it, {found}", fix)
-    warn(f"{where}: {name} contradicts the other views: with it, the hull leaves {found}. {fix}")
+    warn(f"{where}: {told or f'{name} contradicts the other views: with it, the hull leaves {found}. {fix}'}")
 
 
 def leave_one_out(
@@ -150,7 +208,16 @@ def say_unknown(where: str, cut: torch.Tensor, touching: bool) -> None:
     warn(f"{where}: {found}. {fix}")
 
 
-def _names(posed: PosedImages, indices: list[int]) -> str:
+def say_touching(where: str, posed: PosedImages, touching: list[bool]) -> None:
+    """Warn of masks that end at the border of their images."""
+    views = [i for i, touches in enumerate(touching) if touches]
+    if views:
+        found = f"the masks of {names_of(posed, views)} go up to the border of their images"
+        warn(f"{where}: {found}: what is beyond it is left to the other views")
+
+
+def names_of(posed: PosedImages, indices: list[int]) -> str:
+    """Return how messages call some views: by up to eight of their names."""
     names = [str(posed.names[i]) for i in indices]
     text = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
     return f"view {text}" if len(names) == 1 else f"views {text}"

@@ -13,15 +13,18 @@ from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
 from geodiff.scene.isosurface import isosurface
 from geodiff.scene.mesh import Mesh
+from geodiff.tasks.mesh.agreement import disagreement
 from geodiff.tasks.mesh.carving import Carver
-from geodiff.tasks.mesh.contradictions import check_masks, contradiction, say_unknown
+from geodiff.tasks.mesh.contradictions import check_masks, check_placed, contradiction, say_touching, say_unknown
 from geodiff.tasks.mesh.start import object_frame, posed_images
 from geodiff.validation import fail, integer, number
 
 _WHERE = "visual_hull"
 _START = 1.5  # half the cube that is carved, in the silhouettes' largest half
 _CELL = 0.6  # of a pixel at the object
+_AROUND = 4.0  # pixels more at least, so that in small images its walls can be told from outlines near them
 _MOST = 112  # cells along the longest side, unless told
+_UNKNOWN = 64  # the same where the views leave open how far the object goes: what ends there is no detail
 _LARGEST = 1024
 _PARTS = 64  # the largest, that are looked at
 _NEEDED = 0.02  # of a part's pixels in all views, that no other part covers
@@ -85,19 +88,22 @@ def visual_hull(
 def hull_of(posed: PosedImages, resolution: int | None, slack: float | None, where: str) -> Mesh:
     """Return the hull of checked images; errors and warnings name ``where``."""
     posed = check_masks(where, posed)
+    centre, unit = object_frame(posed)
+    check_placed(where, posed, centre)
     carver = Carver(posed.alpha, posed.cameras)
     if slack is None:
         soft = (posed.alpha > 0.02) & (posed.alpha < 0.98)
         slack = _SLACK[int(bool(soft.any()))]
-    centre, unit = object_frame(posed)
     pixel = 2 * unit / min(posed.image_size)
-    half = _START * _half(posed.alpha) * pixel
+    around = _half(posed.alpha)
+    half = max(_START * around, around + _AROUND) * pixel
     found = carver.box(centre, half)
     mesh = None
     if found is not None:
         box = found[0]
         size = float((box[1] - box[0]).max())
-        cell = size / resolution if resolution is not None else max(_CELL * pixel, size / _MOST)
+        most = _UNKNOWN if bool(found[1].any()) else _MOST
+        cell = size / resolution if resolution is not None else max(_CELL * pixel, size / most)
         low = box[0] - cell
         shape = tuple(int(n) for n in torch.ceil((box[1] - box[0]) / cell).long() + 3)
         values = carver.grid(low, cell, shape)
@@ -105,12 +111,14 @@ def hull_of(posed: PosedImages, resolution: int | None, slack: float | None, whe
         mesh = isosurface(values, -slack, bounds=torch.stack((low, high)), inside="above")
         del values
         mesh = without_phantoms(mesh, posed)
-    contradiction(where, mesh, posed, carver, centre, half)
+    contradiction(where, mesh, posed, carver, centre, half, disagreement(posed, centre))
     if mesh is None or not mesh.num_faces:
         fix = "Are cameras and masks those of one object, in one unit, and the masks 1 where it is?"
         raise fail(where, "images", "silhouettes that some object has", "ones whose hull is empty", fix)
+    say_touching(where, posed, carver.touching)
     if found is not None:
-        say_unknown(where, found[1], any(carver.touching))
+        ends = torch.stack((mesh.vertices.amin(0), mesh.vertices.amax(0)))
+        say_unknown(where, found[1] & ((ends - found[0]).abs() < 2 * cell), any(carver.touching))
     return mesh
 
 

@@ -24,6 +24,7 @@ from geodiff.scene.remesh import mean_edge_length
 from geodiff.tasks.checkpoint import FINITE, Checkpoint, Like, Many, Number, fingerprint
 from geodiff.tasks.lock import output_folder
 from geodiff.tasks.mesh import outputs, refine
+from geodiff.tasks.mesh.cameras import SLACK, MovingCameras, moving_cameras
 from geodiff.tasks.mesh.hull import hull_of
 from geodiff.tasks.mesh.large_steps import AdamUniform, LaplacianPreconditioner
 from geodiff.tasks.mesh.result import FitMeshResult
@@ -117,8 +118,9 @@ def fit_mesh(
     settings = FitMeshSettings.of(settings, changes)
     settings = refine.chosen(settings, isinstance(template, str) and template == "sphere")
     posed = posed_images(images, cameras)
-    settings = settings.completed("hull" if is_hull(template) else "other", min(posed.image_size))
     train, held_out = split(len(posed), settings.hold_out)
+    kind = "hull" if is_hull(template) else "other"
+    settings = settings.completed(kind, min(posed.image_size), len(train))
     if not bool((posed.alpha[train] >= 0.5).any()):
         raise fail(
             _WHERE, "images", "of something: coverage of ½ or more in a view to be fitted", "empty ones", "Invert them?"
@@ -127,18 +129,25 @@ def fit_mesh(
         check_colors(_WHERE, posed, settings)
     masks = PosedImages(None, posed.alpha, posed.cameras, posed.names)  # parts of it are copies
     centre, unit = object_frame(posed)
+    moving = moving_cameras(masks, train, centre, settings) if settings.refine_cameras else None
+    if moving is not None:
+        masks = moving.at_start
     if is_hull(template):
-        start = hull_of(masks[train], settings.resolution, None, _WHERE)
+        start = hull_of(masks[train], settings.resolution, SLACK if moving else None, _WHERE)
     else:
         start = start_mesh(template, settings, posed, centre)
     check_seen(start, masks[train], centre, unit, template, settings)
     told = as_callback(_WHERE, callback)
     # After all other checks, but before the work.
     with output_folder(_WHERE, output) as folder:
-        job = _Job(start, masks, train, unit, settings, folder)
+        job = _Job(start, masks, train, unit, settings, folder, moving)
         job.resume(resume)
         job.run(told, progress)
         mesh = job.best_mesh()
+        snapshots = [*job.snapshots, mesh.vertices]
+        if moving is not None:
+            posed, snapshots = moving.result(posed, job.best_moves, snapshots)
+            mesh = mesh.with_vertices(snapshots[-1])
         colors = None
         if (settings.texture or settings.vertex_colors) and mesh.num_faces:
             from geodiff.tasks.mesh.colors import fit_colors
@@ -148,7 +157,9 @@ def fit_mesh(
             colors = fit_colors(mesh, posed, kind=kind, size=settings.texture_size, lights=lamps, views=train)
         result = FitMeshResult(
             mesh=mesh if colors is None else colors.mesh,
-            iou_train=job.best_iou if torch.equal(mesh.vertices, job.best) else job.iou_of(mesh),
+            iou_train=job.best_iou
+            if torch.equal(mesh.vertices, job.best)
+            else hard_iou(mesh, posed.cameras[train], posed.alpha[train]),
             iou_held_out=hard_iou(mesh, posed.cameras[held_out], posed.alpha[held_out]) if held_out else None,
             best_step=job.best_step,
             history=job.history,
@@ -156,9 +167,10 @@ def fit_mesh(
             settings=settings,
             train=train,
             held_out=held_out,
-            snapshots=job.shots(mesh),
+            snapshots=torch.stack(snapshots) if job.same_faces(mesh) else snapshots,
             snapshot_faces=[*(job.topologies[i].faces for i in job.snapshot_topologies), mesh.faces],
             snapshot_steps=[*job.snapshot_steps, job.best_step],
+            cameras=None if moving is None else posed.cameras,
             colors=colors,
         )
         if folder is not None:
@@ -179,7 +191,10 @@ class _Job:
         unit: float,
         settings: FitMeshSettings,
         folder: pathlib.Path | None,
+        moving: MovingCameras | None = None,
     ) -> None:
+        self.moving = moving
+        self.best_moves = torch.zeros(0) if moving is None else moving.z.detach().clone()
         self.template, self.views, self.unit, self.settings = template, posed[train], unit, settings
         self.topologies = [template.topology]  # one after the other, if it is remeshed
         self.start_length = mean_edge_length(template)
@@ -234,15 +249,9 @@ class _Job:
         if moments:
             self.optimizer.state[self.latent] = moments
 
-    def iou_of(self, mesh: Mesh) -> float:
-        """Return the mean hard IoU in the training views."""
-        return hard_iou(mesh, self.views.cameras, self.views.alpha)
-
-    def shots(self, mesh: Mesh) -> torch.Tensor | list[torch.Tensor]:
-        """Return the vertices on the way and of the result, stacked where the faces are the same."""
-        shots = [*self.snapshots, mesh.vertices]
-        same = len(self.topologies) == 1 and mesh.topology is self.topologies[0]
-        return torch.stack(shots) if same else shots
+    def same_faces(self, mesh: Mesh) -> bool:
+        """Whether the result has the faces that all meshes on the way had."""
+        return len(self.topologies) == 1 and mesh.topology is self.topologies[0]
 
     def vertices(self) -> torch.Tensor:
         """Return the vertices as they are now, with their graph."""
@@ -274,6 +283,8 @@ class _Job:
                     self.checkpoint.save(self.state)
                 bar.set_postfix(loss=f"{record['loss']:.4f}", IoU=f"{self.best_iou:.4f}", refresh=False)
                 bar.update()
+            if self.moving is not None:
+                self.views = self.moving.placed(self.views)
             with torch.no_grad():
                 vertices = self.vertices()
                 silhouette = self._silhouette(self.template.with_vertices(vertices), settings.steps - 1)
@@ -285,6 +296,8 @@ class _Job:
         settings, step = self.settings, self.step
         if refine.is_due(settings, step):
             self._remesh()
+        if self.moving is not None:
+            self.views = self.moving.placed(self.views)
         vertices = self.vertices()
         mesh = self.template.with_vertices(vertices)
         if step % math.ceil(settings.steps / _SNAPSHOTS) == 0:
@@ -307,6 +320,8 @@ class _Job:
         if loss.requires_grad:  # not where the template has no faces: it is a result like any other
             loss.backward()
             self.optimizer.step()
+            if self.moving is not None:
+                self.moving.step(lr / (settings.lr * self.unit))
         record: dict[str, Any] = {
             "step": step,
             "loss": float(loss.detach()),
@@ -349,6 +364,8 @@ class _Job:
             self.best_score, self.best_iou, self.best_step = score, iou, step
             self.best = vertices.detach().clone()
             self.best_topology = len(self.topologies) - 1
+            if self.moving is not None:
+                self.best_moves = self.moving.z.detach().clone()
         return iou
 
     def _views(self, step: int) -> PosedImages:
@@ -366,6 +383,7 @@ class _Job:
             "latent": self.latent.detach(),
             "moments": moments,
             "topologies": [topology.faces for topology in self.topologies[1:]],
+            **({} if self.moving is None else {"cameras": self.moving.state(), "best_moves": self.best_moves}),
             **{name: getattr(self, name) for name in _KEPT},
         }
 
@@ -383,7 +401,9 @@ class _Job:
         which = Number(0, self.settings.steps)
         names = ("exp_avg", "exp_avg_sq") if self.precondition is None else ("first", "second")
         record = {name: FINITE for name in ("loss", "iou_loss", "laplacian", "flatness", "scale")}
+        cameras = {} if self.moving is None else self.moving.like(self.settings.steps)
         return {
+            **cameras,
             "latent": vertices,
             "moments": {"step": Number(1.0, self.settings.steps), **dict.fromkeys(names, vertices)}
             if self.template.num_faces
@@ -419,6 +439,9 @@ class _Job:
             step = moments["step"]
             moments["step"] = torch.tensor(step) if self.precondition is None else int(step)
             self.optimizer.state[self.latent] = moments
+        if self.moving is not None:
+            self.moving.restore(state["cameras"])
+            self.best_moves = state["best_moves"]
         for name in _KEPT:
             setattr(self, name, state[name])
         self.step = len(self.history)

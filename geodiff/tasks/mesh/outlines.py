@@ -32,7 +32,7 @@ def outline_distance(alpha: torch.Tensor) -> torch.Tensor:
     from scipy.ndimage import distance_transform_edt
 
     far = distance_transform_edt(inside) + distance_transform_edt(~inside) - 0.5
-    near, pieces = np.nonzero(far < _BAND), _pieces(values)
+    near, pieces = np.nonzero(far < _BAND), outline_pieces(values)
     if len(pieces):  # an image of one row or column has no squares of pixels
         far[near] = _to_pieces(np.stack(near, 1).astype(float), pieces)
     return torch.from_numpy(np.where(inside, far, -far)).to(alpha.dtype)
@@ -51,7 +51,7 @@ def _to_pieces(points: np.ndarray, ends: np.ndarray) -> np.ndarray:
     return gap
 
 
-def _pieces(values: np.ndarray) -> np.ndarray:
+def outline_pieces(values: np.ndarray) -> np.ndarray:
     """Return the straight pieces (N, 2, 2) of the zero line in the squares between four samples, as (row, column).
 
     Two for a square with four crossings: what is inside stays apart.

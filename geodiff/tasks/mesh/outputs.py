@@ -32,8 +32,8 @@ def write_outputs(
 ) -> dict[str, pathlib.Path]:
     """Write all files of a finished fit, each whole or not at all; return their paths by kind.
 
-    ``mesh.obj`` (or other ``formats``; with colours ``mesh.glb``, too), ``side_by_side.png``, ``optimisation.gif`` and
-    ``metrics.json``.
+    ``mesh.obj`` (or other ``formats``; with colours ``mesh.glb``, too), ``side_by_side.png``, ``optimisation.gif``,
+    ``metrics.json``, and ``cameras.json``, a ``transforms.json`` of the refined cameras, where there are any.
     """
     files: dict[str, pathlib.Path] = {}
     if result.mesh.num_faces:
@@ -43,6 +43,10 @@ def write_outputs(
             result.mesh.save(files[name])
     else:
         warn("fit_mesh: the template has no faces, so no mesh file is written")
+    if result.cameras is not None:
+        files["cameras"] = folder / "cameras.json"
+        with replacing(files["cameras"], "fit_mesh") as part:
+            part.write_text(json.dumps(images._transforms("fit_mesh"), indent=1) + "\n")
     files["side_by_side"] = folder / "side_by_side.png"
     with replacing(files["side_by_side"], "fit_mesh") as part:
         side_by_side(result, images).save(part, format="PNG")

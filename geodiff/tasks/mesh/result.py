@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from geodiff.scene.camera import Camera
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.mesh.settings import FitMeshSettings
 from geodiff.validation import shapes_repr
@@ -51,6 +52,7 @@ class FitMeshResult:
         snapshots: vertices on the way, (K, V, 3), for an animation; a list of (V, 3) where it was remeshed.
         snapshot_faces: the faces of each.
         snapshot_steps: the step of each.
+        cameras: for ``refine_cameras``, all views' as they were found, in the world of the given ones; else None.
         colors: of the texture or vertex colours, where they were asked for: a `FitColorsResult`.
         files: what was written, by kind, where there was an output folder.
     """
@@ -69,5 +71,6 @@ class FitMeshResult:
     snapshots: torch.Tensor | list[torch.Tensor] = field(repr=False)
     snapshot_steps: list[int] = field(repr=False)
     snapshot_faces: list[torch.Tensor] = field(default_factory=list, repr=False)
+    cameras: Camera | None = field(default=None, repr=False)
     colors: FitColorsResult | None = field(default=None, repr=False)
     files: dict[str, pathlib.Path] = field(default_factory=dict, repr=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from geodiff import soft
-from geodiff.settings import LARGEST
+from geodiff.settings import LARGEST, is_number
 from geodiff.tasks.descent import MOST_STEPS, DescentSettings
 from geodiff.validation import choice, fail, integer, number, positive, seed_number
 
@@ -42,6 +42,9 @@ _FROM_HULL = {
     "loss": "squared",
 }
 _HULL_SCALE, _HULL_LR = 0.1, 0.64  # pixels
+_WITH_CAMERAS = {"coverage": "contour", "steps": 40}  # of a hull; the sphere's are more
+_FEW = 1  # view, whose hull has sides seen edge-on, of thousands of edges in the contour
+_PRIOR = (180.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class FitMeshSettings(DescentSettings):
     other values for ``template="hull"`` than for a sphere or a mesh of one's own. `completed` says which.
 
     Attributes:
-        steps: how many gradient steps, ≥ 1; None: 10 from the hull, else 100.
+        steps: how many gradient steps, ≥ 1; None: 10 from the hull, 40 where its cameras move, else 100.
         optimizer: ``"large_steps"``, Laplacian-preconditioned, or ``"adam"``, on the vertices themselves. The former
             steps in ``u = (I + λL) v`` (Nicolet, Jacobson and Jakob 2021).
         lr: step length at the first step, in units of the picture, > 0; None: 0.64 pixels from the hull, else 0.18.
@@ -70,7 +73,8 @@ class FitMeshSettings(DescentSettings):
         scale: τ at the first and at the last step, geometric in between; None: 0.1 pixels from the hull, else 0.01
             0.001. Soft edges first, to be drawn from afar, hard ones last, to be exact. In NDC (NDC² for a squared
             distribution).
-        coverage: "faces", "edges" or "contour", as of `Renderer`; None: contour from the hull, else faces.
+        coverage: "faces", "edges" or "contour", as of `Renderer`; None: contour from the hull of two views or more
+            and where cameras move, else faces.
         samples: of the rendered image a side of each pixel, in [1, 8], whose mean is compared; None: 2 from the hull,
             else 1. More tell apart what covers a third of a pixel and what covers a half.
         loss: between silhouettes: "iou", or "squared": the sum of squared differences over that of the targets; None:
@@ -94,6 +98,10 @@ class FitMeshSettings(DescentSettings):
             angles of 10° and more: see `geodiff.scene.remesh`.
         edge_length: of the last remeshing, > 0, in units of the picture; None: two pixels, if that is shorter than at
             the start. Where the surface bends, down to the half of it, where it is flat, up to the double.
+        refine_cameras: the cameras are a little wrong: find rotation, position and focal length of each together with
+            the mesh.
+        camera_prior: how wrong they may be, as standard deviations: of the rotation in degrees, of the position as a
+            part of the distance to the object, and of the focal length as a part of it.
         texture: find a texture, too, if the images are in colour; the mesh is then also written as GLB, which holds it.
         vertex_colors: find one colour a vertex instead.
         texture_size: of the texture a side, in texels.
@@ -138,6 +146,8 @@ class FitMeshSettings(DescentSettings):
     init_radius: float | None = None
     remesh_every: int | None = None
     edge_length: float | None = None
+    refine_cameras: bool = False
+    camera_prior: tuple[float, float, float] = (2.0, 0.02, 0.02)
     texture: bool = False
     vertex_colors: bool = False
     texture_size: int = 512
@@ -162,7 +172,7 @@ class FitMeshSettings(DescentSettings):
             raise fail(_WHERE, "hold_out", "0 (none) or at least 2", "1", "1 would leave no view to fit.")
         if self.views_per_step is not None:
             integer(_WHERE, "views_per_step", self.views_per_step, 1)
-        for name in ("texture", "vertex_colors"):
+        for name in ("refine_cameras", "texture", "vertex_colors"):
             if not isinstance(getattr(self, name), bool):
                 raise fail(_WHERE, name, "True or False", getattr(self, name), error=TypeError)
         if self.texture and self.vertex_colors:
@@ -190,19 +200,33 @@ class FitMeshSettings(DescentSettings):
                 number(_WHERE, name, getattr(self, name), 0, LARGEST)
         formats = (self.formats,) if isinstance(self.formats, str) else tuple(self.formats)
         object.__setattr__(self, "formats", tuple(choice(_WHERE, "formats", name, FORMATS) for name in formats))
+        self._check_prior()
         self._check_descent()
 
-    def completed(self, template: str = "hull", size: int = 64) -> "FitMeshSettings":
+    def _check_prior(self) -> None:
+        prior = self.camera_prior
+        good = isinstance(prior, tuple | list) and len(prior) == 3
+        if not good or not all(is_number(x) and 0 < x <= most for x, most in zip(prior, _PRIOR, strict=True)):
+            expected = "three positive numbers: degrees ≤ 180, and parts ≤ 1 of distance and focal length"
+            raise fail(_WHERE, "camera_prior", expected, repr(prior))
+        object.__setattr__(self, "camera_prior", tuple(float(x) for x in prior))
+
+    def completed(self, template: str = "hull", size: int = 64, views: int | None = None) -> "FitMeshSettings":
         """Return these with what is None filled in.
 
         Args:
             template: ``"hull"`` or another.
             size: of the shorter side of the images, pixels.
+            views: how many are fitted; None: more than a few.
         """
         values: dict[str, Any] = dict(_FROM_AFAR)
         if template == "hull":
             pixel = 2 / size
             values |= {**_FROM_HULL, "lr": _HULL_LR * pixel, "scale": (_HULL_SCALE * pixel,) * 2}
+            if views is not None and views <= _FEW:
+                values["coverage"] = "faces"
+        if self.refine_cameras:
+            values |= {**_WITH_CAMERAS, "steps": max(values["steps"], _WITH_CAMERAS["steps"])}
         missing = {name: value for name, value in values.items() if getattr(self, name) is None}
         if self.scale is not None:
             missing["scale"] = tuple(b if a is None else a for a, b in zip(self.scale, values["scale"], strict=True))
