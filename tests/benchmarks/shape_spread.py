@@ -60,7 +60,7 @@ def main() -> None:
             start = first.with_vertices(first.vertices + options.moved * noise)
             mesh = refine.even(start) if options.template == "hull" else start  # as `fit_mesh` does with its own
             fit = gd.tasks.fit_mesh(images, template=mesh, settings=settings, progress=False)
-            mesh = refine.finished(fit.mesh)
+            mesh = refine.finished(fit.mesh) if options.template == "hull" else fit.mesh
             crossing.append(len(mesh.self_intersections()))
             ious = [hard_iou(mesh, images.cameras[part], images.alpha[part]) for part in (train, held_out)]
             every.setdefault(level, []).append((ious[0], ious[1]))

@@ -41,7 +41,7 @@ _FROM_HULL = {
     "samples": 2,
     "loss": "squared",
 }
-_HULL_SCALE, _HULL_LR = 0.1, 0.64  # pixels
+_HULL_SCALE, _HULL_LR = 0.1, 1.28  # pixels
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class FitMeshSettings(DescentSettings):
         steps: how many gradient steps, ≥ 1; None: 20 from the hull, else 100.
         optimizer: ``"large_steps"``, Laplacian-preconditioned, or ``"adam"``, on the vertices themselves. The former
             steps in ``u = (I + λL) v`` (Nicolet, Jacobson and Jakob 2021).
-        lr: step length at the first step, in units of the picture, > 0; None: 0.64 pixels from the hull, else 0.18.
+        lr: step length at the first step, in units of the picture, > 0; None: 1.28 pixels from the hull, else 0.18.
         lr_decay: what is left of the step length at the last step, in (0, 1], geometric in between; None: 0.1 from the
             hull, else 0.3.
         betas: decay of the optimiser's first and second moments, each in [0, 1).
