@@ -81,7 +81,8 @@ def main() -> None:
         crumpled = ", ".join(f"{pairs} and {100 * thin:.1f} %" for pairs, thin in result["crumples"])
         print(
             f"| {name} | {wanted[0]}, {wanted[1]} | {result['truth']:.3f}, {hull[0]:.3f}, {fit[0]:.3f} |"
-            f" {fit[1]}, {fit[2]} | {hull[3]:.2f}, {fit[3]:.2f} | {crumpled} | {result['faces']} | {hull[4]:.1f}, {fit[4]:.1f} |",
+            f" {fit[1]}, {fit[2]} | {hull[3]:.2f}, {fit[3]:.2f} | {crumpled} |"
+            f" {result['faces']} | {hull[4]:.1f}, {fit[4]:.1f} |",
             flush=True,
         )
     print(json.dumps(rows))
