@@ -18,7 +18,9 @@ import torch
 
 import geodiff as gd
 from geodiff.native import cpu
+from geodiff.tasks.mesh import refine
 from geodiff.tasks.mesh.start import object_frame, split, start_mesh
+from geodiff.tasks.overlap import hard_iou
 
 ASSETS = pathlib.Path(__file__).resolve().parents[2] / "assets"
 LEVELS = ("baseline", "v3", "v4")
@@ -44,22 +46,28 @@ def main() -> None:
     print("|---|---|---|")
     extension = cpu.extension()
     seconds: list[float] = []
+    crossing: list[int] = []
     every: dict[str, list[tuple[float, float]]] = {}
     for level in levels():
         extension.set_simd_level(level)
+        train, held_out = split(len(images), settings.hold_out)
         if options.template == "hull":
-            first = gd.tasks.visual_hull(images[split(len(images), settings.hold_out)[0]])
+            first = gd.tasks.visual_hull(images[train])
         else:
             first = start_mesh("sphere", settings, images, object_frame(images)[0])
         for seed in range(options.starts):
             noise = torch.randn(first.vertices.shape, generator=torch.Generator().manual_seed(seed))
             start = first.with_vertices(first.vertices + options.moved * noise)
-            fit = gd.tasks.fit_mesh(images, template=start, settings=settings, progress=False)
-            assert fit.iou_held_out is not None
-            every.setdefault(level, []).append((fit.iou_train, fit.iou_held_out))
+            mesh = refine.even(start) if options.template == "hull" else start  # as `fit_mesh` does with its own
+            fit = gd.tasks.fit_mesh(images, template=mesh, settings=settings, progress=False)
+            mesh = refine.finished(fit.mesh) if options.template == "hull" else fit.mesh
+            crossing.append(len(mesh.self_intersections()))
+            ious = [hard_iou(mesh, images.cameras[part], images.alpha[part]) for part in (train, held_out)]
+            every.setdefault(level, []).append((ious[0], ious[1]))
             seconds.append(fit.seconds)
         line(level, every[level])
     line("all", [pair for pairs in every.values() for pair in pairs])
+    print(f"most pairs of faces that meet: {max(crossing)}")
     print(f"median seconds of a fit: {statistics.median(seconds):.1f}")
     print(json.dumps(every))
 

@@ -39,6 +39,7 @@ from geodiff.tasks.mesh.start import (
     split,
     start_mesh,
 )
+from geodiff.tasks.mesh.stopping import Patience
 from geodiff.tasks.overlap import hard_iou
 from geodiff.tasks.progress import Callback, Progress, as_callback
 from geodiff.tasks.turns import summed_by_turns, turns
@@ -133,7 +134,7 @@ def fit_mesh(
     if moving is not None:
         masks = moving.at_start
     if is_hull(template):
-        start = hull_of(masks[train], settings.resolution, SLACK if moving else None, _WHERE)
+        start = refine.even(hull_of(masks[train], settings.resolution, SLACK if moving else None, _WHERE))
     else:
         start = start_mesh(template, settings, posed, centre)
     check_seen(start, masks[train], centre, unit, template, settings)
@@ -141,6 +142,7 @@ def fit_mesh(
     # After all other checks, but before the work.
     with output_folder(_WHERE, output) as folder:
         job = _Job(start, masks, train, unit, settings, folder, moving)
+        job.mends = is_hull(template) or bool(settings.remesh_every)
         job.resume(resume)
         job.run(told, progress)
         mesh = job.best_mesh()
@@ -196,6 +198,7 @@ class _Job:
         self.moving = moving
         self.best_moves = torch.zeros(0) if moving is None else moving.z.detach().clone()
         self.template, self.views, self.unit, self.settings = template, posed[train], unit, settings
+        self.mends = False  # whether what is thin or folded in the result is mended
         self.topologies = [template.topology]  # one after the other, if it is remeshed
         self.start_length = mean_edge_length(template)
         inputs = {
@@ -213,6 +216,7 @@ class _Job:
         self.best_score, self.best_iou, self.best_step = -math.inf, 0.0, 0
         self.best = template.vertices.detach().clone()
         self.history: list[dict[str, Any]] = []
+        self.patience = Patience(settings)
         self.best_topology = 0
         self.snapshots: list[torch.Tensor] = []
         self.snapshot_topologies: list[int] = []
@@ -264,16 +268,16 @@ class _Job:
         return fail(_WHERE, "lr", "small enough to keep vertices and loss finite", got, "Make it smaller.")
 
     def best_mesh(self) -> Mesh:
-        """Return the mesh of the best IoU so far, even where it is remeshed."""
+        """Return the mesh of the best IoU so far; mended, unless its faces are the user's own."""
         mesh = Mesh(self.best, self.topologies[self.best_topology])
-        return refine.finished(mesh) if self.settings.remesh_every else mesh
+        return refine.finished(mesh) if self.mends else mesh
 
     def run(self, callback: Callback | None, show: bool) -> None:
         """Take the steps that are left."""
         settings = self.settings
         bar = tqdm(total=settings.steps, initial=self.step, desc="fit-mesh", unit="step", disable=not show)
         with bar:
-            while self.step < settings.steps:
+            while self.step < settings.steps and not self.patience.is_over:
                 begin = time.perf_counter()
                 record, mesh = self._advance()
                 self.seconds += time.perf_counter() - begin
@@ -287,8 +291,8 @@ class _Job:
                 self.views = self.moving.placed(self.views)
             with torch.no_grad():
                 vertices = self.vertices()
-                silhouette = self._silhouette(self.template.with_vertices(vertices), settings.steps - 1)
-                self._measure(vertices, settings.steps, float(silhouette))
+                silhouette = self._silhouette(self.template.with_vertices(vertices), self.step - 1)
+                self._measure(vertices, self.step, float(silhouette))
             bar.set_postfix(loss=f"{self.history[-1]['loss']:.4f}", IoU=f"{self.best_iou:.4f}")
 
     def _advance(self) -> tuple[dict[str, Any], Mesh]:
@@ -334,6 +338,7 @@ class _Job:
         if not math.isfinite(record["loss"]):
             raise self._diverged()
         self.history.append(record)
+        self.patience.see(record)
         self.step += 1
         return record, mesh.detach()
 
@@ -444,4 +449,6 @@ class _Job:
             self.best_moves = state["best_moves"]
         for name in _KEPT:
             setattr(self, name, state[name])
+        for record in self.history:
+            self.patience.see(record)
         self.step = len(self.history)

@@ -70,6 +70,7 @@ def metrics(result: FitMeshResult, images: PosedImages, command: str | None) -> 
         "loss": last["loss"],
         "best_step": result.best_step,
         "steps": len(result.history),
+        "stopped_early": result.stopped_early,
         "seconds": result.seconds,
         "views_train": result.train,
         "views_held_out": result.held_out,

@@ -16,6 +16,7 @@ _EVERY = 20  # steps between remeshings, unless told
 _ITERATIONS = 3  # the mesh is even from the last time
 _ERROR = 0.25  # of a surface from its triangles, in pixels
 _RANGE = 2.0  # lengths are between the half of what is wanted and the double
+_HULL_ERROR, _HULL_RANGE = 0.07, (0.4, 1.5)  # of a hull from its triangles, and their edges, in its mean edges
 _ROUNDS = 20  # of smoothing folds
 _THIN, _FEW = 10.0, 0.01  # degrees, and the part of triangles that may have such an angle
 _LAST = 0.9  # the part of the fit in which lengths fall and the mesh changes
@@ -64,6 +65,17 @@ def carried(result: RemeshResult, moments: Mapping[str, Any]) -> dict[str, Any]:
         name: result.carry(value) if isinstance(value, torch.Tensor) and value.dim() == 2 else value
         for name, value in moments.items()
     }
+
+
+def even(mesh: Mesh) -> Mesh:
+    """Return a hull with even triangles that do not meet: its grid leaves thin ones, and folds where it is coarse.
+
+    They are smaller where the surface bends, so that thin parts keep their edges, and larger where it is flat.
+    """
+    mesh = untangled(mesh)
+    length = mean_edge_length(mesh)
+    lengths = sizing(mesh, _HULL_ERROR * length, shortest=_HULL_RANGE[0] * length, longest=_HULL_RANGE[1] * length)
+    return remesh(mesh, lengths, iterations=_ITERATIONS, feature_angle_deg=None).mesh
 
 
 def finished(mesh: Mesh) -> Mesh:

@@ -43,7 +43,7 @@ class FitMeshResult:
         mesh: the mesh of the best hard IoU in the training views, of all that were measured.
         iou_train: its mean hard IoU in the views it was fitted to.
         iou_held_out: the same in the held-out views; None where there are none.
-        best_step: the step (counted from 0) at whose start it was; ``steps`` for the mesh at the end.
+        best_step: the step (counted from 0) at whose start it was; the number of steps taken for the mesh at the end.
         history: for each step its ``loss`` and the parts of it, ``scale``, and ``iou`` where measured, else None.
         seconds: how long the steps took, over all resumed parts.
         settings: what it was made with.
@@ -74,3 +74,8 @@ class FitMeshResult:
     cameras: Camera | None = field(default=None, repr=False)
     colors: FitColorsResult | None = field(default=None, repr=False)
     files: dict[str, pathlib.Path] = field(default_factory=dict, repr=False)
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether it ended for want of ``patience``, before all steps were taken."""
+        return len(self.history) < self.settings.steps

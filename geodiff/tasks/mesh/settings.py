@@ -33,7 +33,7 @@ _FROM_AFAR = {
     "loss": "iou",
 }
 _FROM_HULL = {
-    "steps": 10,
+    "steps": 20,
     "lr_decay": 0.1,
     "laplacian": 0.002,
     "flatness": 0.0,
@@ -41,7 +41,7 @@ _FROM_HULL = {
     "samples": 2,
     "loss": "squared",
 }
-_HULL_SCALE, _HULL_LR = 0.1, 0.64  # pixels
+_HULL_SCALE, _HULL_LR, _CAMERAS_LR = 0.1, 1.28, 0.64  # pixels
 _WITH_CAMERAS = {"coverage": "contour", "steps": 40}  # of a hull; the sphere's are more
 _FEW = 1  # view, whose hull has sides seen edge-on, of thousands of edges in the contour
 _PRIOR = (180.0, 1.0, 1.0)
@@ -58,10 +58,11 @@ class FitMeshSettings(DescentSettings):
     other values for ``template="hull"`` than for a sphere or a mesh of one's own. `completed` says which.
 
     Attributes:
-        steps: how many gradient steps, ≥ 1; None: 10 from the hull, 40 where its cameras move, else 100.
+        steps: how many gradient steps, ≥ 1; None: 20 from the hull, 40 where its cameras move, else 100.
         optimizer: ``"large_steps"``, Laplacian-preconditioned, or ``"adam"``, on the vertices themselves. The former
             steps in ``u = (I + λL) v`` (Nicolet, Jacobson and Jakob 2021).
-        lr: step length at the first step, in units of the picture, > 0; None: 0.64 pixels from the hull, else 0.18.
+        lr: step length at the first step, in units of the picture, > 0; None: 1.28 pixels from the hull, 0.64 where
+            its cameras move, else 0.18.
         lr_decay: what is left of the step length at the last step, in (0, 1], geometric in between; None: 0.1 from the
             hull, else 0.3.
         betas: decay of the optimiser's first and second moments, each in [0, 1).
@@ -90,12 +91,16 @@ class FitMeshSettings(DescentSettings):
         resolution: of the template ``"hull"``, cells along its longest side; None: five for three pixels, at most 112.
         hold_out: every n-th view is kept out of the fit and used to measure it; 0: none.
         evaluate_every: steps between measurements of the hard IoU; the best mesh so measured is the result.
+        patience: steps without a better mesh, after which the fit ends before all steps are taken, ≥ 1; None: never.
+            Better is a loss less by a thousandth than the least before, of those measured: 1 − IoU in the training
+            views, or the silhouettes' where that is ``"squared"``.
         subdivisions: of the template ``"sphere"``, an icosphere of 10·4ⁿ + 2 vertices.
         init_radius: of that sphere, in the world's unit; None: by the size of the silhouettes. Its image then has their
             mean area.
-        remesh_every: steps between remeshings; 0: the faces stay; None: 20 from the sphere, 0 from a mesh of one's own.
-            Triangles become even, smaller as the fit goes on and where the surface bends, and 99 % of the result's have
-            angles of 10° and more: see `geodiff.scene.remesh`.
+        remesh_every: steps between remeshings; 0: none; None: 20 from the sphere, 0 from the hull, which is remeshed
+            once, before the first step, and from a mesh of one's own, whose faces stay. Triangles become even, smaller
+            as the fit goes on and where the surface bends, and 99 % of the result's have angles of 10° and more: see
+            `geodiff.scene.remesh`.
         edge_length: of the last remeshing, > 0, in units of the picture; None: two pixels, if that is shorter than at
             the start. Where the surface bends, down to the half of it, where it is flat, up to the double.
         refine_cameras: the cameras are a little wrong: find rotation, position and focal length of each together with
@@ -142,6 +147,7 @@ class FitMeshSettings(DescentSettings):
     resolution: int | None = None
     hold_out: int = 6
     evaluate_every: int = 5
+    patience: int | None = None
     subdivisions: int = 3
     init_radius: float | None = None
     remesh_every: int | None = None
@@ -190,6 +196,8 @@ class FitMeshSettings(DescentSettings):
         if self.init_radius is not None:
             positive(_WHERE, "init_radius", self.init_radius, "It is a length in the world's unit.")
             number(_WHERE, "init_radius", self.init_radius, 0, 1e30)
+        if self.patience is not None:
+            integer(_WHERE, "patience", self.patience, 1)
         if self.remesh_every is not None:
             integer(_WHERE, "remesh_every", self.remesh_every, 0)
         if self.edge_length is not None:
@@ -222,7 +230,11 @@ class FitMeshSettings(DescentSettings):
         values: dict[str, Any] = dict(_FROM_AFAR)
         if template == "hull":
             pixel = 2 / size
-            values |= {**_FROM_HULL, "lr": _HULL_LR * pixel, "scale": (_HULL_SCALE * pixel,) * 2}
+            values |= {
+                **_FROM_HULL,
+                "lr": (_CAMERAS_LR if self.refine_cameras else _HULL_LR) * pixel,
+                "scale": (_HULL_SCALE * pixel,) * 2,
+            }
             if views is not None and views <= _FEW:
                 values["coverage"] = "faces"
         if self.refine_cameras:
