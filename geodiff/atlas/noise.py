@@ -80,9 +80,9 @@ def estimate_noise(points: torch.Tensor, seed: int = 0) -> Noise:
         residual[needed], radius[needed] = _residuals(x, sites[needed], shuffled, thinning)
         usual, wide = _median(residual[wider[left]]), _median(radius[wider[left]])
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = wide / usual
-        ratio[np.isnan(ratio)] = 0  # no site nearby has told
-        step = 4 if np.quantile(ratio, 0.9) < _RADII[0] else 2 if np.quantile(ratio, 0.9) < _RADII[1] else 1.5
+            ratio = np.nan_to_num(np.minimum(wide / usual, _RADII[-1]))  # 0 where no site nearby has told
+        most = np.quantile(ratio, 0.9)
+        step = 4 if most < _RADII[0] else 2 if most < _RADII[1] else 1.5
         following = max(int(thinning * step), thinning + 1)
         enough = passed[left] | (ratio >= AMPLE) | (count < _FEWEST * following)
         passed[left] |= ratio >= ENOUGH
@@ -92,8 +92,10 @@ def estimate_noise(points: torch.Tensor, seed: int = 0) -> Noise:
         left, thinning = left[~enough], following
     about = _median(value[around])
     ring = _median(value[wider[:, _AROUND:]]) if wider.shape[1] > _AROUND else about
-    told = np.isfinite(value) & (ring > 0)
-    low = float(np.quantile(value[told] / ring[told], _LOW)) if told.any() else 1.0
+    with np.errstate(all="ignore"):
+        share = value / ring
+    share = share[np.isfinite(share)]
+    low = float(np.quantile(share, _LOW)) if len(share) else 1.0
     about = np.nan_to_num(about) * min(1.0, low / _LOW_SEEN)
     nearest = cKDTree(x[sites]).query(x, workers=-1)[1]
     back = np.empty(count, dtype=np.int64)
