@@ -76,7 +76,8 @@ def fit_mesh(
     are compared by their soft IoU, and the scale τ of the soft edges falls on the way; a sphere is remeshed, finer and
     finer, while the faces of a mesh of one's own stay. Every few steps the hard IoU in
     the training views is measured; the mesh of the best (of the least silhouette loss, if that is ``"squared"``) is the
-    result. The held-out views have no part in it.
+    result. The held-out views have no part in it. Where colours are asked for, its vertices then move along their
+    normals to where the photographs agree on them (``photometric``).
 
     Args:
         images: `PosedImages`; the path of what `PosedImages.load` reads, a ``transforms.json``, a COLMAP model or an
@@ -142,7 +143,10 @@ def fit_mesh(
         colors = None
         if (settings.texture or settings.vertex_colors) and mesh.num_faces:
             from geodiff.tasks.mesh.colors import fit_colors
+            from geodiff.tasks.mesh.photometric import consistent
 
+            if settings.photometric and len(train) > 1:
+                mesh = consistent(mesh, posed[train])
             kind = "texture" if settings.texture else "vertices"
             lamps = settings.light if lights is None else lights
             colors = fit_colors(mesh, posed, kind=kind, size=settings.texture_size, lights=lamps, views=train)
