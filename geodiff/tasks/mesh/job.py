@@ -60,6 +60,7 @@ def fit_mesh(
     *,
     template: str | os.PathLike[str] | Mesh = "hull",
     lights: Light | Sequence[Light] | None = None,
+    background: Any = None,
     settings: FitMeshSettings | Mapping[str, Any] | None = None,
     output: str | os.PathLike[str] | None = None,
     resume: bool = True,
@@ -86,6 +87,9 @@ def fit_mesh(
         template: ``"hull"``, the visual hull; ``"sphere"``, an icosphere where the silhouettes point to; a mesh (V, 3),
             used as it is; or its file. What settings leave open is filled in for it: see `FitMeshSettings`.
         lights: the lamps under which images in colour were made, to be taken out of the texture; see `fit_colors`.
+        background: what is behind the object in photographs without masks, to be cut away: a colour such as white, an
+            image of it alone, or "auto", the colour along their borders; see `PosedImages.load`. `images` may then be
+            photographs (B, H, W, 3), too.
         settings: a `FitMeshSettings`, or a dictionary of its fields; left out, the defaults.
         output: a folder, made where missing, for the mesh, pictures, ``metrics.json`` and the checkpoint.
         resume: go on from the checkpoint in ``output``, if there is one, to bitwise the same result as without the
@@ -117,7 +121,7 @@ def fit_mesh(
     """
     settings = FitMeshSettings.of(settings, changes)
     settings = refine.chosen(settings, isinstance(template, str) and template == "sphere")
-    posed = posed_images(images, cameras)
+    posed = posed_images(images, cameras, background=background)
     settings = settings.completed("hull" if is_hull(template) else "other", min(posed.image_size))
     train, held_out = split(len(posed), settings.hold_out)
     if not bool((posed.alpha[train] >= 0.5).any()):
