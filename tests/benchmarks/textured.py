@@ -6,7 +6,7 @@ PNG files of 8 bits, as a user has them. Every sixth view is held out. PSNR is g
 photograph and mesh both cover wholly, and over whole pictures on white, where outlines count, too. Settings were chosen
 on `solids.TRAIN`; shapes of `solids.TEST` are reported.
 
-    python tests/benchmarks/textured.py [--only NAME ...] [--light NAME ...] [--starts 8] [--save FOLDER]
+    python tests/benchmarks/textured.py [--only NAME ...] [--light NAME ...] [--starts 8] [--tutorial] [--save FOLDER]
 """
 
 import argparse
@@ -103,12 +103,29 @@ def whole_psnr(fit: gd.tasks.FitMeshResult, images: gd.PosedImages, lights: list
     return sum(found) / len(found)
 
 
-def row(mesh: gd.Mesh, paint: Paint | None, light: str, save: pathlib.Path | None, start: int = 0) -> dict:
+def tutorial_cameras() -> gd.Camera:
+    """Twenty eyes on one turn over the poles, as in PyTorch3D's tutorial on textured meshes: distance 2.7, 60°."""
+    heights, azimuths = torch.linspace(0, 360, 20), torch.linspace(-180, 180, 20)
+    over = (heights > 90) & (heights < 270)
+    azimuths = torch.where(over, azimuths + 180, azimuths) % 360
+    heights = torch.where(over, 180 - heights, torch.where(heights >= 270, heights - 360, heights))
+    return gd.Camera.orbit(2.7, heights, azimuths, fov_deg=60)
+
+
+def row(
+    mesh: gd.Mesh,
+    paint: Paint | None,
+    light: str,
+    save: pathlib.Path | None,
+    start: int = 0,
+    eyes: gd.Camera | None = None,
+    size: int = SIZE,
+) -> dict:
     if start:  # a start moved by a millionth: what is luck would show
         noise = torch.randn(mesh.vertices.shape, generator=torch.Generator().manual_seed(start))
         mesh = mesh.with_vertices(mesh.vertices + 1e-6 * noise)
     with tempfile.TemporaryDirectory() as folder:
-        photographs(mesh, paint, light, cameras()).save(folder)
+        photographs(mesh, paint, light, cameras() if eyes is None else eyes, size).save(folder)
         images = gd.PosedImages.load(folder)
     lights = LAMPS if light == "lamps" else None
     how = {"light": "harmonics"} if light == "sky" else {}
@@ -140,6 +157,7 @@ def main() -> None:
     parser.add_argument("--light", nargs="*", choices=["unlit", "lamps", "sky"], default=["unlit", "lamps", "sky"])
     parser.add_argument("--paint", nargs="*", choices=["soft", "fine"], default=["soft", "fine"])
     parser.add_argument("--starts", type=int, default=1)
+    parser.add_argument("--tutorial", action="store_true", help="20 views of 128², as PyTorch3D's tutorial has them")
     parser.add_argument("--save", type=pathlib.Path)
     options = parser.parse_args()
     print(
@@ -151,13 +169,17 @@ def main() -> None:
     for name in options.only:
         if name == "spot" and not SPOT.exists():
             continue
-        mesh = gd.Mesh.load(SPOT).normalized("box") if name == "spot" else {**TEST, **TRAIN}[name].mesh(128)
+        mesh = (
+            gd.Mesh.load(SPOT).normalized("box" if size == SIZE else "sphere")
+            if name == "spot"
+            else {**TEST, **TRAIN}[name].mesh(128)
+        )
         for paint in ["own"] if name == "spot" else options.paint:
             for light in options.light:
                 for start in range(options.starts):
                     save = options.save and options.save / f"{name}-{paint}-{light}-{start}".replace(" ", "_")
                     how = {"soft": soft_paint, "fine": fine_paint, "own": None}[paint]
-                    r = row(mesh, how, light, save, start)
+                    r = row(mesh, how, light, save, start, eyes, size)
                     rows.append({"name": name, "paint": paint, "light": light, "start": start, **r})
                     print(
                         f"| {name} | {paint} | {light} | {r['psnr']:.2f} | {r['whole']:.2f} | {r['ssim']:.4f} |"

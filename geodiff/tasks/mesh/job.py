@@ -150,7 +150,7 @@ def fit_mesh(
             from geodiff.tasks.mesh.photometric import consistent
 
             if settings.photometric and len(train) > 1:
-                mesh = consistent(mesh, posed[train])
+                mesh = consistent(mesh, posed, train)
             kind = "texture" if settings.texture else "vertices"
             lamps = settings.light if lights is None else lights
             colors = fit_colors(mesh, posed, kind=kind, size=settings.texture_size, lights=lamps, views=train)

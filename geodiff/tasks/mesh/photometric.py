@@ -8,6 +8,7 @@ of d make a sparse linear system, which is solved and set up again (Gauss-Newton
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse
@@ -28,15 +29,17 @@ _EVEN = 0.03  # and a pixel between neighbours' d
 _BAND = 8.0  # pixels: distances to an outline that are kept
 
 
-def consistent(mesh: Mesh, posed: PosedImages) -> Mesh:
+def consistent(mesh: Mesh, posed: PosedImages, views: Sequence[int] | None = None) -> Mesh:
     """Return the mesh with its vertices where the photographs agree, topology unchanged.
 
     Args:
         mesh: within some pixels of the surface, its edges of about a pixel or two.
         posed: photographs in colour, on the CPU, two or more.
+        views: which of them are used; all where left out. (Parts of them would be copies.)
     """
     mesh = mesh.detach()
-    distances = [outline_distance(alpha).clamp(-_BAND, _BAND).half() for alpha in posed.alpha]
+    views = range(len(posed)) if views is None else views
+    distances = {i: outline_distance(posed.alpha[i]).clamp(-_BAND, _BAND).half() for i in views}
     edges = mesh.edges.numpy()
     ends = np.concatenate([edges, edges[:, ::-1]]).T
     joined = scipy.sparse.csr_matrix((np.ones(ends.shape[1]), tuple(ends)), shape=(mesh.num_vertices,) * 2)
@@ -47,16 +50,16 @@ def consistent(mesh: Mesh, posed: PosedImages) -> Mesh:
 
 
 def _round(
-    mesh: Mesh, posed: PosedImages, distances: list[torch.Tensor], even: scipy.sparse.csr_matrix, blur: float
+    mesh: Mesh, posed: PosedImages, distances: dict[int, torch.Tensor], even: scipy.sparse.csr_matrix, blur: float
 ) -> Mesh:
     count = mesh.num_vertices
-    pixels = [_pixel(mesh, posed.cameras[i : i + 1], posed.image_size) for i in range(len(posed))]
-    pixel = float(np.median(pixels))
+    pixels = {i: _pixel(mesh, posed.cameras[i : i + 1], posed.image_size) for i in distances}
+    pixel = float(np.median([*pixels.values()]))
     sums = mesh.vertices.new_zeros(count, 9)  # of w, w·c, w·g, w·g·g, w·g·c
     left = even + 1e-6 * scipy.sparse.identity(count)
     right = np.zeros(count)
     assert posed.images is not None
-    for i in range(len(posed)):
+    for i in distances:
         view = _View(mesh, posed.cameras[i : i + 1], posed.alpha[i], pixels[i])
         index, color, slope, weight = view.colors(posed.images[i], blur, pixel)
         products = (slope * slope).sum(-1, keepdim=True), (slope * color).sum(-1, keepdim=True)
