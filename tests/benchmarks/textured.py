@@ -160,6 +160,7 @@ def main() -> None:
     parser.add_argument("--tutorial", action="store_true", help="20 views of 128², as PyTorch3D's tutorial has them")
     parser.add_argument("--save", type=pathlib.Path)
     options = parser.parse_args()
+    eyes, size = (tutorial_cameras(), 128) if options.tutorial else (None, SIZE)
     print(
         "| shape | paint | light | PSNR | of whole pictures | SSIM | of views fitted | on the true shape | IoU |",
         end="",

@@ -115,3 +115,23 @@ def test_without_masks(tmp_path: pathlib.Path) -> None:
     assert float((cut.alpha - truth.alpha).abs().mean()) < 0.01 and torch.equal(before_, truth.images)
     fit = gd.tasks.fit_mesh(truth.images, EYES, background="white", hold_out=0, steps=2, progress=False)
     assert fit.iou_train > 0.9
+
+
+def test_the_command(tmp_path: pathlib.Path) -> None:
+    from click.testing import CliRunner
+
+    from geodiff.cli import main
+
+    path = gd.PosedImages(before(torch.ones(3)), SEEN.alpha.clamp(0, 1), EYES).save(tmp_path / "views")
+    read = gd.PosedImages.load(path)
+    for image, name in zip(before(torch.ones(3)), read.names, strict=True):
+        Image.fromarray((image.numpy() * 255).round().astype(np.uint8)).save(path.parent / "images" / f"{name}.png")
+    (tmp_path / "masks").mkdir()
+    for alpha, name in zip(read.alpha, read.names, strict=True):
+        Image.fromarray((alpha.numpy() * 255).round().astype(np.uint8)).save(tmp_path / "masks" / f"{name}.png")
+    for k, more in enumerate((["--background", "auto"], ["--masks", str(tmp_path / "masks")])):
+        options = ["--steps", "1", "--hold-out", "0", "--max-size", "48", *more]
+        result = CliRunner().invoke(main, ["fit-mesh", str(path), "-o", str(tmp_path / f"out{k}"), *options])
+        assert result.exit_code == 0, result.output
+        metrics = json.loads((tmp_path / f"out{k}" / "metrics.json").read_text())
+        assert metrics["iou_train"] > 0.9 and metrics["image_size"] == [48, 48]
