@@ -160,13 +160,24 @@ def render(mesh: pathlib.Path, output: pathlib.Path | None, **options: Any) -> N
 @main.command("fit-mesh")
 @click.argument("images", type=_PATH)
 @_output
-@options_of("tasks.mesh.job.fit_mesh", "template")
+@options_of("tasks.mesh.job.fit_mesh", "template", "background")
+@click.option("--images", "pictures", type=_PATH, help="Folder of the pictures of a COLMAP model or a calibration.")
+@click.option("--masks", type=_PATH, help="Folder with a mask for each image.")
+@click.option("--max-size", type=int, help="Longest side of the images in pixels; larger ones are made smaller.")
 @options_of("tasks.mesh.settings.FitMeshSettings", formats="--format --formats")
 @_scale_ends("tasks.mesh.settings.FitMeshSettings")
 @_resume
 @_device
 @clean
-def fit_mesh(images: pathlib.Path, output: pathlib.Path, resume: bool, **options: Any) -> None:
+def fit_mesh(
+    images: pathlib.Path,
+    output: pathlib.Path,
+    resume: bool,
+    pictures: pathlib.Path | None,
+    masks: pathlib.Path | None,
+    max_size: int | None,
+    **options: Any,
+) -> None:
     """Recover a mesh from IMAGES: a transforms.json, a COLMAP model or an OpenCV calibration, or the folder it is in.
 
     Writes mesh.obj, side_by_side.png, optimisation.gif and metrics.json to OUT; with --texture or --vertex-colors
@@ -174,7 +185,12 @@ def fit_mesh(images: pathlib.Path, output: pathlib.Path, resume: bool, **options
     """
     from geodiff import tasks
 
-    result = tasks.fit_mesh(images, output=output, resume=resume, **_settings(options))
+    source: Any = images
+    if (pictures, masks, max_size) != (None, None, None):
+        source = geodiff.PosedImages.load(
+            images, images=pictures, masks=masks, max_size=max_size, background=options.pop("background")
+        )
+    result = tasks.fit_mesh(source, output=output, resume=resume, **_settings(options))
     held_out = "" if result.iou_held_out is None else f", {result.iou_held_out:.3f} in {len(result.held_out)} held out"
     click.echo(f"\nIoU {result.iou_train:.3f} in {len(result.train)} views fitted{held_out}; "
                f"{len(result.history)} steps in {result.seconds:.1f} s")  # fmt: skip

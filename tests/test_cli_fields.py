@@ -40,6 +40,7 @@ FUNCTIONS = {
 }
 # Options that are no field and no argument of that name, or are the same for all commands.
 COMMON = {"output", "resume", "device", "debug", "set", "settings", "seed", "scale_start", "scale_end"}
+COMMON |= {"pictures", "masks", "max_size"}  # of PosedImages.load
 KINDS = {
     int: click.types.IntParamType,
     float: click.types.FloatParamType,

@@ -14,6 +14,7 @@ from geodiff.guard import reading
 from geodiff.modes import outside_autocast
 from geodiff.saving import Saved
 from geodiff.scene.atomic import folder_aside
+from geodiff.scene.backdrop import as_background, cut_out
 from geodiff.scene.camera import Camera
 from geodiff.scene.images import write_image
 from geodiff.scene.layouts import VIEWS, layout
@@ -190,6 +191,40 @@ class PosedImages(Saved):
             os.replace(aside / "transforms.json", target)
         return target
 
+    def without_background(self, background: Any = "auto") -> "PosedImages":
+        """Return the images with what is not the background cut out, whatever their coverage was.
+
+        Where a pixel differs from the background by more than the noise along the border (or 4 %), it is the object;
+        on its outline coverage follows from the object's colour beside it.
+
+        Args:
+            background: a colour, three numbers in [0, 1] or a name such as ``"white"``; an image (H, W, 3) of it
+                alone, or its file; ``"auto"``: the colour along each image's border, if it is one.
+
+        Gradients: none.
+
+        Raises:
+            TypeError, ValueError: masks alone; a background that the images' borders do not show.
+
+        Warns:
+            UserWarning: of an object that has colours like the background's.
+
+        Example:
+            >>> import torch, geodiff as gd
+            >>> photograph = torch.ones(1, 16, 16, 3)
+            >>> photograph[:, 4:12, 4:12] = 0.2
+            >>> images = gd.PosedImages(photograph, torch.ones(1, 16, 16), gd.Camera.orbit(3.0, 30, torch.zeros(1)))
+            >>> int(images.without_background("white").alpha.sum())
+            64
+        """
+        where = "PosedImages.without_background"
+        if self.images is None:
+            raise fail(where, "images", "in colour", "masks alone")
+        ground = as_background(where, background)
+        cuts = [cut_out(where, image.cpu(), ground, name) for image, name in zip(self.images, self.names, strict=True)]
+        colors, alpha = (torch.stack(parts).to(self.images) for parts in zip(*cuts, strict=True))
+        return PosedImages(colors, alpha, self.cameras, self.names)
+
     def _transforms(self, where: str) -> dict[str, Any]:
         """Return what ``save`` writes into ``transforms.json``; errors name ``where``."""
         if self.cameras.is_orthographic:
@@ -227,6 +262,7 @@ class PosedImages(Saved):
         masks: str | os.PathLike[str] | None = None,
         max_size: int | None = None,
         colors: bool = True,
+        background: Any = None,
     ) -> "PosedImages":
         """Read images and their cameras: a ``transforms.json``, a COLMAP model, or an OpenCV calibration with poses.
 
@@ -260,6 +296,9 @@ class PosedImages(Saved):
             masks: a folder with a mask for each image, of the same name but for the ending.
             max_size: the longest side in pixels; larger images are made smaller, each pixel the mean of what it covers.
             colors: False leaves the colours out, and with them three quarters of the memory.
+            background: what is behind the object in images that have neither mask nor alpha, and taken away: a colour,
+                three numbers in [0, 1] or a name such as ``"white"``; an image of it alone, or its file; ``"auto"``:
+                the colour along each image's border, if it is one.
 
         Raises:
             FileNotFoundError: the file, or an image or mask it names, is missing.
@@ -285,6 +324,7 @@ class PosedImages(Saved):
                 max_size=max_size,
                 colors=colors,
                 dtype=dtype,
+                background=None if background is None else as_background(where, background),
             )
             height, width = read.alpha.shape[1:]
             cameras = Camera.from_K(read.K, read.R, read.t, image_size=(height, width), near=near).to(dtype=dtype)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from geodiff.guard import inside
+from geodiff.scene.backdrop import cut_out
 from geodiff.scene.images import image_size, read_image, scale_of_labels
 from geodiff.scene.lens import Lens, Resampler, Window
 from geodiff.validation import fail, warn
@@ -69,6 +70,7 @@ def read_views(
     max_size: int | None,
     colors: bool,
     dtype: torch.dtype,
+    background: str | torch.Tensor | None = None,
 ) -> Read:
     """Read the images of views, straighten what lenses bent, and bring all to one size.
 
@@ -88,7 +90,7 @@ def read_views(
         lens = lenses[i]
         if lens not in windows:
             windows[lens] = _window(lens, view)
-        color, alpha, cut_out = _picture(view, opaque, masks)
+        color, alpha, cut_out = _picture(view, opaque, masks, background)
         most.append(alpha.amax() if alpha.numel() else alpha.new_zeros(()))
         soft.append(bool(((alpha > 0) & (alpha < 1)).any()))
         # What is transparent has no colour of its own to be mixed into its neighbours.
@@ -146,7 +148,9 @@ def _window(lens: Lens, view: View) -> Window:
     return window
 
 
-def _picture(view: View, opaque: bool, masks: pathlib.Path | None) -> tuple[torch.Tensor, torch.Tensor, bool]:
+def _picture(
+    view: View, opaque: bool, masks: pathlib.Path | None, background: str | torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, bool]:
     """Return the colour (H, W, 3), the coverage (H, W), and whether that is the image's own alpha."""
     image = read_image(view.image, WHERE)
     color = image[..., :3] if image.shape[-1] > 1 else image.expand(-1, -1, 3)
@@ -159,6 +163,8 @@ def _picture(view: View, opaque: bool, masks: pathlib.Path | None) -> tuple[torc
             )
     if mask is None and image.shape[-1] == 4:
         return color, image[..., 3], True
+    if mask is None and background is not None:
+        return *cut_out(WHERE, color, background, view.file), True
     if mask is None and (image.shape[-1] == 1 or bool((image == image[..., :1]).all())):
         return color, image[..., 0], False
     if mask is None:

@@ -26,6 +26,7 @@ from geodiff.scene.light import Light, as_lights
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.texture import Texture
 from geodiff.tasks.mesh.harmonics import basis, fitted
+from geodiff.tasks.mesh.photometric import toward
 from geodiff.tasks.mesh.result import FitColorsResult
 from geodiff.tasks.mesh.settings import LIGHTS
 from geodiff.validation import choice, fail, integer
@@ -62,7 +63,8 @@ def fit_colors(
         samples: a side of each pixel.
         lights: ``"baked"``: the colours are those in the photographs; ``"harmonics"``: diffuse light from far away is
             estimated as spherical harmonics of degree 2 (Ramamoorthi and Hanrahan 2001), as far as a surface of one
-            colour explains the photographs, and taken out of the colours; lights of the scene: these are taken out.
+            colour explains the photographs, and taken out of the colours (it falls on whichever side of an open mesh
+            is seen); lights of the scene: these are taken out.
         views: which views are used; all of them where left out.
 
     Returns:
@@ -95,8 +97,8 @@ def fit_colors(
         raise fail(_WHERE, "mesh", "one mesh of vertices (V, 3) and one or more faces", mesh.vertices)
     posed = PosedImages(posed.images.detach(), posed.alpha.detach(), posed.cameras.detach(), posed.names)
     posed = posed.to("cpu", mesh.dtype)
-    used = posed if views is None else posed[_chosen(views, len(posed))]
-    photos = used.images
+    used = range(len(posed)) if views is None else _chosen(views, len(posed))  # parts of the images would be copies
+    photos = posed.images
     assert photos is not None
     mesh = mesh.detach().to("cpu").with_attributes(vertex_colors=None, face_colors=None, texture=None)
     if kind == "texture" and mesh.uv is None:
@@ -104,8 +106,8 @@ def fit_colors(
     scene = None if isinstance(lights, str) else as_lights(_WHERE, lights, ())
 
     def looks() -> Iterator[_Look]:  # one at a time: all that many large photographs show would fill the memory
-        for i in range(len(used)):
-            yield _Look(mesh, used.cameras[i : i + 1], used.alpha[i], photos[i], samples)
+        for i in used:
+            yield _Look(mesh, posed.cameras[i : i + 1], posed.alpha[i], photos[i], samples)
 
     coefficients = _harmonics(looks()) if lights == "harmonics" else None
     at_vertices, at_texels = _Equations(mesh.num_vertices), _Equations(size * size)
@@ -132,7 +134,7 @@ def fit_colors(
         values, seen = at_texels.solved(_SMOOTH * at_texels.typical * _grid(inside), start, inside)
         image = _gutters(values.reshape(size, size, 3), inside).clamp(0, 1)
         mesh = mesh.with_attributes(texture=Texture(image.to(mesh.dtype), wrap="clamp"))
-    return FitColorsResult(mesh, coefficients, seen, *scores(mesh, posed, scene, coefficients, samples))
+    return FitColorsResult(mesh, coefficients, seen, *scores(mesh, posed, scene, coefficients, samples), scene)
 
 
 def _chosen(views: Sequence[int] | torch.Tensor, count: int) -> list[int]:
@@ -153,8 +155,7 @@ class _Look:
         self.size = (height * samples, width * samples)
         hard = rasterize(mesh, camera, self.size)
         face, depth, mask = hard.face_id[0], hard.depth[0], hard.mask[0]
-        away = mesh.vertices[mesh.faces].mean(1) - camera.position[0]
-        cosine = (mesh.face_normals * torch.nn.functional.normalize(away, dim=-1)).sum(-1).abs()
+        cosine = (mesh.face_normals * toward(camera, mesh.vertices[mesh.faces].mean(1))).sum(-1).abs()
         slant = cosine[face.clamp_min(0)]
         # A step in depth beyond what the slant explains is an edge; images that are off by a pixel lie beyond it.
         pool = torch.nn.functional.max_pool2d
@@ -199,9 +200,10 @@ class _Look:
 
     @property
     def normals(self) -> torch.Tensor:
-        """Smooth unit normals in the world of all samples, (P, S², 3)."""
+        """Smooth unit normals in the world of all samples, (P, S², 3), of the side that is seen."""
         at = self.mesh.vertex_normals[self.mesh.faces][self.face]
-        return torch.nn.functional.normalize((at * self.barycentric[..., None]).sum(-2), dim=-1)
+        at = (at * self.barycentric[..., None]).sum(-2) * _sides(self.mesh, self.camera)[self.face][..., None]
+        return torch.nn.functional.normalize(at, dim=-1)
 
     def vertices(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Which vertices a sample lies between, and their shares; (P, S², 3) each."""
@@ -286,6 +288,13 @@ def _conjugate_gradients(matrix: scipy.sparse.csr_matrix, right: np.ndarray, sta
     inverse = scipy.sparse.linalg.LinearOperator(matrix.shape, lambda v: v.reshape(-1) / diagonal)
     found, _ = scipy.sparse.linalg.cg(matrix, right, x0=start, rtol=1e-4, maxiter=2000, M=inverse)
     return np.asarray(found)
+
+
+def _sides(mesh: Mesh, camera: Camera) -> torch.Tensor:
+    """Return for each face 1 where its front is seen, and -1 where its back is, as inside of an open mesh."""
+    corners = mesh.vertices[mesh.faces]
+    normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    return 1.0 - 2.0 * ((normal * toward(camera, corners[:, 0])).sum(-1) > 0).to(normal.dtype)
 
 
 def _harmonics(looks: Iterator["_Look"]) -> torch.Tensor:
@@ -374,12 +383,13 @@ def picture(
     samples: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw the mesh as it was photographed, (H, W, 3) and (H, W)."""
-    wanted = ("rgb", "normal") if coefficients is not None else ("rgb",)
+    wanted = ("rgb", "normal", "face_id") if coefficients is not None else ("rgb",)
     fine = (size[0] * samples, size[1] * samples)
     shading = "unlit" if scene is None else "phong"
     out = Renderer(fine, coverage="hard", outputs=wanted, shading=shading)(mesh, camera, scene)
     color, alpha = out.rgb[0], out.alpha[0]
     if coefficients is not None:
-        color = color * _irradiance(out.normal[0], coefficients)
+        side = _sides(mesh, camera)[out.face_id[0].clamp_min(0)]
+        color = color * _irradiance(out.normal[0] * side[..., None], coefficients)
     mean = torch.nn.functional.avg_pool2d
     return mean(color.movedim(-1, 0)[None], samples)[0].movedim(0, -1), mean(alpha[None, None], samples)[0, 0]

@@ -62,6 +62,7 @@ def fit_mesh(
     *,
     template: str | os.PathLike[str] | Mesh = "hull",
     lights: Light | Sequence[Light] | None = None,
+    background: Any = None,
     settings: FitMeshSettings | Mapping[str, Any] | None = None,
     output: str | os.PathLike[str] | None = None,
     resume: bool = True,
@@ -78,7 +79,8 @@ def fit_mesh(
     are compared by their soft IoU, and the scale τ of the soft edges falls on the way; a sphere is remeshed, finer and
     finer, while the faces of a mesh of one's own stay. Every few steps the hard IoU in
     the training views is measured; the mesh of the best (of the least silhouette loss, if that is ``"squared"``) is the
-    result. The held-out views have no part in it.
+    result. The held-out views have no part in it. Where colours are asked for, its vertices then move along their
+    normals to where the photographs agree on them (``photometric``).
 
     Args:
         images: `PosedImages`; the path of what `PosedImages.load` reads, a ``transforms.json``, a COLMAP model or an
@@ -87,6 +89,9 @@ def fit_mesh(
         template: ``"hull"``, the visual hull; ``"sphere"``, an icosphere where the silhouettes point to; a mesh (V, 3),
             used as it is; or its file. What settings leave open is filled in for it: see `FitMeshSettings`.
         lights: the lamps under which images in colour were made, to be taken out of the texture; see `fit_colors`.
+        background: what is behind the object in photographs without masks, to be cut away: a colour such as white, an
+            image of it alone, or "auto", the colour along their borders; see `PosedImages.load`. `images` may then be
+            photographs (B, H, W, 3), too.
         settings: a `FitMeshSettings`, or a dictionary of its fields; left out, the defaults.
         output: a folder, made where missing, for the mesh, pictures, ``metrics.json`` and the checkpoint.
         resume: go on from the checkpoint in ``output``, if there is one, to bitwise the same result as without the
@@ -118,7 +123,7 @@ def fit_mesh(
     """
     settings = FitMeshSettings.of(settings, changes)
     settings = refine.chosen(settings, isinstance(template, str) and template == "sphere")
-    posed = posed_images(images, cameras)
+    posed = posed_images(images, cameras, background=background)
     train, held_out = split(len(posed), settings.hold_out)
     kind = "hull" if is_hull(template) else "other"
     settings = settings.completed(kind, min(posed.image_size), len(train))
@@ -153,7 +158,10 @@ def fit_mesh(
         colors = None
         if (settings.texture or settings.vertex_colors) and mesh.num_faces:
             from geodiff.tasks.mesh.colors import fit_colors
+            from geodiff.tasks.mesh.photometric import consistent
 
+            if settings.photometric and len(train) > 1:
+                mesh = consistent(mesh, posed, train)
             kind = "texture" if settings.texture else "vertices"
             lamps = settings.light if lights is None else lights
             colors = fit_colors(mesh, posed, kind=kind, size=settings.texture_size, lights=lamps, views=train)

@@ -116,7 +116,8 @@ def _seen(result: FitMeshResult, camera: Camera, size: tuple[int, int]) -> tuple
         return color, alpha
     from geodiff.tasks.mesh.colors import picture
 
-    rgb, cover = picture(result.mesh, camera.to(dtype=result.mesh.dtype), size, None, result.colors.harmonics, 2)
+    colors, eye = result.colors, camera.to(dtype=result.mesh.dtype)
+    rgb, cover = picture(result.mesh, eye, size, colors.lights, colors.harmonics, 2)
     return (rgb / cover.clamp_min(1e-6)[..., None]).clamp(0, 1).float().numpy(), cover.float().numpy()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from geodiff.scene.camera import Camera
+from geodiff.scene.light import Light
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.mesh.settings import FitMeshSettings
 from geodiff.validation import shapes_repr
@@ -24,6 +25,7 @@ class FitColorsResult:
         psnr: of each view, decibels, over the pixels that both it and the mesh cover; (B,).
         ssim: of each view, of the pictures with all that is not so covered in white; (B,). NaN for images of less than
             11 pixels a side.
+        lights: the lamps that were given, which are out of the colours; None for the other kinds of light.
     """
 
     __repr__ = shapes_repr
@@ -33,6 +35,7 @@ class FitColorsResult:
     seen: float
     psnr: torch.Tensor = field(repr=False)
     ssim: torch.Tensor = field(repr=False)
+    lights: list[Light] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,8 @@ class FitMeshSettings(DescentSettings):
             part of the distance to the object, and of the focal length as a part of it.
         texture: find a texture, too, if the images are in colour; the mesh is then also written as GLB, which holds it.
         vertex_colors: find one colour a vertex instead.
+        photometric: with either, move the surface to where the photographs agree on the colours of each of its points;
+            False leaves it as the silhouettes have it, for what shines or is a mirror.
         texture_size: of the texture a side, in texels.
         light: what is done about the light in the images, ``"baked"`` or ``"harmonics"``: see `fit_colors`.
         formats: of the mesh written: obj, ply, glb or stl, or several.
@@ -156,6 +158,7 @@ class FitMeshSettings(DescentSettings):
     camera_prior: tuple[float, float, float] = (2.0, 0.02, 0.02)
     texture: bool = False
     vertex_colors: bool = False
+    photometric: bool = True
     texture_size: int = 512
     light: str = "baked"
     formats: str | Sequence[str] = ("obj",)
@@ -178,7 +181,7 @@ class FitMeshSettings(DescentSettings):
             raise fail(_WHERE, "hold_out", "0 (none) or at least 2", "1", "1 would leave no view to fit.")
         if self.views_per_step is not None:
             integer(_WHERE, "views_per_step", self.views_per_step, 1)
-        for name in ("refine_cameras", "texture", "vertex_colors"):
+        for name in ("refine_cameras", "texture", "vertex_colors", "photometric"):
             if not isinstance(getattr(self, name), bool):
                 raise fail(_WHERE, name, "True or False", getattr(self, name), error=TypeError)
         if self.texture and self.vertex_colors:

@@ -25,10 +25,15 @@ def is_hull(template: Any) -> bool:
     return isinstance(template, str) and template == "hull"
 
 
-def posed_images(images: Any, cameras: Any, where: str = _WHERE) -> PosedImages:
-    """Return the images with their cameras, on the CPU, in one dtype."""
+def posed_images(images: Any, cameras: Any, where: str = _WHERE, background: Any = None) -> PosedImages:
+    """Return the images with their cameras, on the CPU, in one dtype; cut out before a background that is known."""
     if isinstance(images, str | os.PathLike):
-        images = PosedImages.load(images)
+        images = PosedImages.load(images, background=background)
+    elif background is not None:
+        if not isinstance(images, PosedImages):
+            images = PosedImages(images, torch.ones(as_tensor(where, "images", images).shape[:3]), cameras)
+            cameras = None
+        images = images.without_background(background)
     if isinstance(images, PosedImages):
         if cameras is not None:
             raise fail(where, "cameras", "left out where `images` has its own", cameras, "Pass the coverage alone.")

@@ -4,6 +4,7 @@
 import json
 import math
 import pathlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,6 +89,79 @@ def test_light_of_a_grey_ball() -> None:
     baked = tasks.fit_colors(BALL, photographs(grey, lights=LAMPS), kind="vertices")
     spread = [float(r.mesh.vertex_colors.std(0).mean() / r.mesh.vertex_colors.mean()) for r in (found, baked)]
     assert spread[0] < 0.3 * spread[1] and float(found.psnr.mean()) > 32
+
+
+def between(mesh: gd.Mesh, hard: Any, values: torch.Tensor) -> torch.Tensor:
+    """What values at vertices are at the pixels of a hard image."""
+    return (values[mesh.faces[hard.face_id.clamp_min(0)]] * hard.barycentric[..., None]).sum(-2)
+
+
+def test_light_inside_an_open_mesh() -> None:
+    # A bowl of one colour, seen from both sides: each side is lit by what its own normal faces.
+    bowl = gd.Mesh(BALL.vertices, BALL.faces[BALL.vertices[BALL.faces][..., 2].mean(-1) < 0])
+    light = torch.zeros(9, 3)
+    light[0], light[2] = 0.6, 0.2  # from +z, which the inside faces
+    azimuths = torch.tensor([0.0, 20.0, 180.0, 160.0])
+    eyes = gd.Camera.orbit(2.8, torch.tensor([10.0, -10.0, 5.0, -5.0]), azimuths, fov_deg=45)
+    images = []
+    for i, side in enumerate((-1, -1, 1, 1)):
+        hard = gd.rasterize(bowl, eyes[i], 64)
+        at = torch.nn.functional.normalize(between(bowl, hard, bowl.vertices), dim=-1)
+        images.append(0.5 * harmonics.basis(side * at) @ light * hard.mask[..., None])
+    posed = gd.PosedImages(torch.stack(images).clamp(0, 1), gd.rasterize(bowl, eyes, 64).mask.float(), eyes)
+    found = tasks.fit_colors(bowl, posed, kind="vertices", lights="harmonics", samples=1)
+    assert float(found.psnr.min()) > 30
+    value = (harmonics.basis(torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]])) @ found.harmonics)[:, 0]
+    assert float(value[0] / value[1]) > 1.5  # as it is: brighter from +z, though the outside faces -z
+
+
+def trimesh_picture(scene: Any, camera: gd.Camera, size: int) -> torch.Tensor:
+    """Draw what trimesh has read: its triangles, its coordinates, its image, by the rules of glTF."""
+    (part,) = scene.geometry.values()
+    image = np.asarray(part.visual.material.baseColorTexture.convert("RGB"), dtype=np.float32) / 255
+    height, width = image.shape[:2]
+    mesh = gd.Mesh(torch.tensor(np.array(part.vertices), dtype=torch.float32), torch.tensor(np.array(part.faces)))
+    hard = gd.rasterize(mesh, camera, size)
+    uv = between(mesh, hard, torch.tensor(np.array(part.visual.uv), dtype=torch.float32)).numpy()
+    # trimesh turns glTF's v, which runs down from the first row, upwards.
+    x, y = uv[..., 0] * width - 0.5, (1 - uv[..., 1]) * height - 0.5
+    out = np.zeros((size, size, 3), np.float32)
+    for dx in (0, 1):
+        for dy in (0, 1):
+            column, row = np.floor(x).astype(int) + dx, np.floor(y).astype(int) + dy
+            share = (1 - abs(x - column)) * (1 - abs(y - row))
+            out += share[..., None] * image[row.clip(0, height - 1), column.clip(0, width - 1)]
+    return torch.from_numpy(out) * hard.mask[..., None]
+
+
+def test_others_see_the_texture_that_was_found(tmp_path: pathlib.Path) -> None:
+    trimesh = pytest.importorskip("trimesh", reason="trimesh is not installed")
+    pytest.importorskip("xatlas", reason="xatlas is not installed (the extra 'texture')")
+    ball = gd.icosphere(2)
+    posed = photographs(gd.icosphere(4).with_attributes(vertex_colors=paint(gd.icosphere(4).vertices)), 64)
+    found = tasks.fit_colors(ball, posed, size=128)
+    found.mesh.save(tmp_path / "ball.glb")
+    scene = trimesh.load(tmp_path / "ball.glb", process=False)
+    ours = gd.Renderer(96, coverage="hard", outputs="rgb")(found.mesh, CAMERAS[3])
+    theirs = trimesh_picture(scene, CAMERAS[3], 96)
+    assert float((ours.rgb - theirs).abs().max()) < 1.1 / 255 + 1e-3  # 8 bits
+    (part,) = scene.geometry.values()
+    assert part.visual.material.baseColorFactor is None or (part.visual.material.baseColorFactor == 255).all()
+    data = (tmp_path / "ball.glb").read_bytes()
+    tree = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])
+    assert tree["samplers"][0]["wrapS"] == tree["samplers"][0]["wrapT"] == 33071  # clamp to the edge
+    assert tree["images"][0]["mimeType"] == "image/png"
+
+
+def test_the_picture_is_lit_by_the_lamps_that_were_given(tmp_path: pathlib.Path) -> None:
+    painted = BALL.with_attributes(vertex_colors=paint(BALL.vertices))
+    posed = photographs(painted, lights=LAMPS)
+    fit = tasks.fit_mesh(posed, vertex_colors=True, lights=LAMPS, steps=1, output=tmp_path, progress=False)
+    assert fit.colors.lights == LAMPS
+    with Image.open(tmp_path / "side_by_side.png") as page:
+        pixels = np.asarray(page.convert("RGB")).astype(float)
+    first, second = pixels[20:170], pixels[186:336]  # targets over fits, both on the same ground
+    assert abs(first - second).mean() < 6
 
 
 def test_the_basis_is_orthonormal() -> None:
