@@ -137,7 +137,7 @@ def radius_of(
 
 
 def contour_reach(distribution: "soft.Distribution", scale: float | torch.Tensor, max_error: float) -> float:
-    """Return the first of `contour_radii`, and a hundredth more for rounding; infinite for a user-defined distribution."""
+    """Return the first of `contour_radii`, a hundredth more for rounding; infinite for a user-defined distribution."""
     if distribution.kernel_id is None:
         return math.inf
     form = distribution.kernel_id, distribution.is_reversed, distribution.is_squared
