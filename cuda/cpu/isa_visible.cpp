@@ -152,7 +152,7 @@ void forward(const Job<T>& job) {
             out.face[at + k] = own.id[k] >> 1;
             out.inside[at + k] = own.id[k] & 1;
         }
-        __builtin_memcpy(out.barycentric + 3 * at, own.barycentric.get(), sizeof(T) * 3 * own.count);
+        if (own.count) __builtin_memcpy(out.barycentric + 3 * at, own.barycentric.get(), sizeof(T) * 3 * own.count);
         delete seen[i];
     });
 }
