@@ -239,7 +239,6 @@ class ZBuffer {
         const T grow = T(0.01) * grid_.step, per_step = grid_.per_step;
         const T middle_row = T(0.5) * T(grid_.height) - T(0.5), middle = T(0.5) * T(grid_.width) - T(0.5);
         const int height = grid_.height, width = grid_.width;
-        PixelBox place[kLane];
 #pragma omp simd
         for (int i = 0; i < kLane; ++i) {
             const T left = min(batch.x[0][i], min(batch.x[1][i], batch.x[2][i]));
@@ -250,15 +249,11 @@ class ZBuffer {
             end_row[i] = to_int(middle_row - (bottom - grow) * per_step + T(1), 0, height);
             first_column[i] = to_int((left - grow) * per_step + middle + T(0.98), 0, width);
             end_column[i] = to_int((right + grow) * per_step + middle + T(1.02), 0, width);
-            place[i].left = in_pixels(left * per_step + middle);
-            place[i].right = in_pixels(right * per_step + middle);
-            place[i].top = in_pixels(middle_row - top * per_step);
-            place[i].bottom = in_pixels(middle_row - bottom * per_step);
         }
         for (int i = 0; i < lanes; ++i) {
             large_of_[f + i] = -1;
             rows_[f + i] = {0, 0};
-            if (wants_places_) places_[f + i] = whole[i] && batch.drawn[i] ? place[i] : PixelBox{1, 0, 1, 0};
+            if (wants_places_) places_[f + i] = whole[i] && batch.drawn[i] ? place_of(batch, i) : PixelBox{1, 0, 1, 0};
             const bool small = end_column[i] - first_column[i] <= kLane && end_row[i] - first_row[i] <= kZBandRows;
             if (!whole[i] || (batch.drawn[i] && !small)) {
                 large_of_[f + i] = 0;
@@ -290,6 +285,16 @@ class ZBuffer {
     }
 
     static float in_pixels(T at) { return float(clamp(at, T(-1e9), T(1e9))); }
+
+    PixelBox place_of(const Triangles<T>& batch, int i) const {
+        Polygon<T> p;
+        p.n = 3;
+        for (int k = 0; k < 3; ++k) {
+            p.x[k] = batch.x[k][i];
+            p.y[k] = batch.y[k][i];
+        }
+        return place_of(p);
+    }
 
     PixelBox place_of(const Polygon<T>& p) const {
         T left = p.x[0], right = left, bottom = p.y[0], top = bottom;
