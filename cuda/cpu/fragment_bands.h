@@ -6,9 +6,7 @@
 // (one fragment, no blur or order 1) use the z-buffer of the hard rasteriser. Backward, fragments are sorted by face; a
 // thread owns faces, adds up their fragments in a fixed order, and the faces are added to the vertices in order.
 #pragma once
-#include "../raster/fragments.h"
-#include "parallel.h"
-#include "zbuffer.h"
+#include "rim.h"
 
 namespace gd {
 
@@ -16,7 +14,6 @@ using geodiff::parallel;
 
 constexpr i64 kFaceBlock = 256;
 constexpr i64 kSerialWork = 20000;
-constexpr double kHandicap = 1e-3, kMiddle = 1e-4;  // as in geodiff/reference/fragments.py
 
 // Which fragments are kept, and their order.
 enum Order { kByDepth = 0, kVisible = 1, kByWeight = 2 };
@@ -73,51 +70,6 @@ struct Lists {
         }
         keys[s] = value;
         names[s] = name;
-    }
-};
-
-// How many pixels of a band no face covers, in any rectangle: sums over all to the left and above. The rim passes over
-// faces that reach none, which are most.
-template <class T>
-struct Open {
-    int rows, columns, first_row;
-    Scratch<int> sums;
-
-    Open(const Lists<T>& lists, int first, int end, int width, int stride)
-        : rows(end - first), columns(width), first_row(first), sums(i64(end - first + 1) * (width + 1)) {
-        for (int c = 0; c <= columns; ++c) sums[c] = 0;
-        for (int r = 0; r < rows; ++r) {
-            const int* above = sums.get() + i64(r) * (columns + 1);
-            int* here = sums.get() + i64(r + 1) * (columns + 1);
-            int own = 0;
-            here[0] = 0;
-            for (int c = 0; c < columns; ++c) {
-                own += lists.id[i64(r) * stride + c] < 0 ? 1 : 0;
-                here[c + 1] = above[c + 1] + own;
-            }
-        }
-    }
-
-    int in(int top, int bottom, int left, int right) const {
-        const int* above = sums.get() + i64(top) * (columns + 1);
-        const int* below = sums.get() + i64(bottom) * (columns + 1);
-        return below[right] - below[left] - above[right] + above[left];
-    }
-
-    bool any() const { return in(0, rows, 0, columns) > 0; }
-
-    // In the box around a polygon grown by `blur`, as in Reach.
-    bool near(const Polygon<T>& p, const Rows& own, T blur, const Grid<T>& grid) const {
-        T left = p.x[0], right = p.x[0];
-        for (int k = 1; k < p.n; ++k) {
-            left = min(left, p.x[k]);
-            right = max(right, p.x[k]);
-        }
-        const T middle = T(0.5) * T(columns) - T(0.5);
-        const int from = to_int((left - blur) * grid.per_step + middle - T(1), 0, columns);
-        const int to = to_int((right + blur) * grid.per_step + middle + T(2), from, columns);
-        const int top = clamp(own.first - first_row, 0, rows), bottom = clamp(own.end - first_row, top, rows);
-        return in(top, bottom, from, to) > 0;
     }
 };
 
@@ -218,8 +170,7 @@ struct Drawer {
         return true;
     }
 
-    // `rim`: only pixels that no face covers, and the nearest face in the image wins.
-    void draw(int f, const Polygon<T>& p, const Clip<T> corner[3], bool rim) {
+    void draw(int f, const Polygon<T>& p, const Clip<T> corner[3]) {
         const geodiff::FragmentsJob<T>& job = scene.job;
         const Grid<T>& grid = scene.grid;
         Edge<T> edges[4];
@@ -230,13 +181,8 @@ struct Drawer {
         const int from = max(reach.first_row, first_row), to = min(reach.end_row, end_row);
         if (from >= to) return;
         HardFace<T> hard;
-        if (!rim) hard_face(corner, p, hard);
-        const bool measured = rim || scene.blur > T(0) || job.order == kByWeight;
-        T middle_x = T(0), middle_y = T(0);
-        for (int k = 0; k < p.n; ++k) {
-            middle_x += p.x[k] / T(p.n);
-            middle_y += p.y[k] / T(p.n);
-        }
+        hard_face(corner, p, hard);
+        const bool measured = scene.blur > T(0) || job.order == kByWeight;
         const T sharpness = job.order == kByWeight ? job.sharpness[image] : T(0);
         const T* xs = grid.columns();
         const LeastKey<T> least(p, corner, job.near, sharpness);
@@ -254,11 +200,6 @@ struct Drawer {
                     if (!tiles.meets(column)) continue;
                     const T x0 = grid.x(column), x1 = grid.x(column + kLane - 1);
                     if (hopeless(line + column, lanes, least.at(scene, x0, x1, y, y))) continue;
-                }
-                if (rim) {
-                    T open = T(0);  // every lane covered: nothing to do
-                    for (int i = 0; i < kLane; ++i) open += lists.key[line + column + i] > T(-1) ? T(1) : T(0);
-                    if (open == T(0)) continue;
                 }
                 if (measured) {
 #pragma GCC ivdep
@@ -280,19 +221,6 @@ struct Drawer {
                         edge[i] = closer ? T(3) : edge[i];
                         along[i] = closer ? near.along : along[i];
                     }
-                }
-                if (rim) {
-                    // Faces that meet at an outline tie: one turned away comes second, then one whose middle is farther.
-                    const T handicap = p.orientation > T(0) ? T(1) : T(1 + kHandicap);
-                    for (int i = 0; i < kLane; ++i) {
-                        const i64 cell = line + column + i;
-                        const T x = xs[column + i] - middle_x;
-                        const T value = d2[i] * handicap + T(kMiddle) * (x * x + (y - middle_y) * (y - middle_y));
-                        const bool wins = d2[i] <= scene.blur2 && value < lists.key[cell];
-                        lists.key[cell] = wins ? value : lists.key[cell];
-                        lists.id[cell] = wins ? 2 * f : lists.id[cell];
-                    }
-                    continue;
                 }
                 for (int i = 0; i < kLane; ++i) side[i] = T(0);
                 for (int k = 0; k < p.n; ++k) {
@@ -318,21 +246,56 @@ struct Drawer {
     }
 };
 
+// The nearest faces in depth, by the z-buffer, and those of the rim where there is a blur.
+template <class T, class Keep>
+void draw_nearest(const Scene<T>& scene, i64 image, int threads, Keep&& keep) {
+    const geodiff::FragmentsJob<T>& job = scene.job;
+    const int bands = (job.height + kZBandRows - 1) / kZBandRows, stride = job.width + kLane;
+    const bool rim = job.order == kVisible && job.blur > 0;
+    const ZBuffer<T> buffer(scene.grid, job.clip + 4 * job.layout[3 * image], job.faces + 3 * job.layout[3 * image + 1],
+                            scene.faces_of(image), job.near, threads, rim);
+    Scratch<int> ids(rim ? i64(job.height) * job.width : 0);
+    parallel(bands, threads, [&](i64 b) {
+        const int first = int(b) * kZBandRows, end = min(first + kZBandRows, job.height);
+        const ZBand<T> drawn(buffer, int(b), first, end, job.width);
+        const int* faces = buffer.faces(int(b));
+        Lists<T> lists(rim ? 0 : i64(end - first) * stride, 1);
+        for (int row = first; row < end; ++row) {
+            const int* winner = drawn.winner.get() + i64(row - first) * stride;
+            int* to = rim ? ids.get() + i64(row) * job.width : lists.id.get() + i64(row - first) * stride;
+            for (int i = 0; i < job.width; ++i) to[i] = winner[i] >= 0 ? 2 * faces[winner[i]] + 1 : -1;
+        }
+        if (!rim) keep(lists, image, first, end, stride, &drawn);
+    });
+    if (!rim) return;
+    const Rim<T> open(job, scene.blur, scene.grid, image, buffer, ids.get(), threads);
+    parallel(bands, threads, [&](i64 b) {
+        const int first = int(b) * kZBandRows, end = min(first + kZBandRows, job.height);
+        open.draw(int(b));
+        Lists<T> lists(i64(end - first) * stride, 1);
+        for (int row = first; row < end; ++row) {
+            __builtin_memcpy(&lists.id[i64(row - first) * stride], &ids[i64(row) * job.width], sizeof(int) * job.width);
+        }
+        const ZBand<T>* none = nullptr;
+        keep(lists, image, first, end, stride, none);
+    });
+}
+
 // Calls keep(lists, image, first row, row after the last, stride, z-buffer or null) for each band, once drawn.
 template <class T, class Keep>
 void draw_image(const Scene<T>& scene, i64 image, int threads, Keep&& keep) {
     const geodiff::FragmentsJob<T>& job = scene.job;
+    if (job.order == kVisible || (job.blur == 0 && job.k == 1 && job.order == kByDepth)) {
+        draw_nearest(scene, image, threads, keep);
+        return;
+    }
     const Grid<T>& grid = scene.grid;
     const int bands = (job.height + kZBandRows - 1) / kZBandRows;
     const int stride = job.width + kLane;
     const i64 count = scene.faces_of(image);
-    const bool zbuffer = job.order == kVisible || (job.blur == 0 && job.k == 1 && job.order == kByDepth);
-    const bool lists_needed = !zbuffer || job.blur > 0;
-    Scratch<Polygon<T>> polygons(lists_needed ? count : 1);
-    Scratch<Rows> rows(lists_needed ? count : 1);
-    const ZBuffer<T> buffer(grid, job.clip + 4 * job.layout[3 * image], job.faces + 3 * job.layout[3 * image + 1],
-                            zbuffer ? count : 0, job.near, threads);
-    const i64 blocks = lists_needed ? (count + kFaceBlock - 1) / kFaceBlock : 0;
+    Scratch<Polygon<T>> polygons(count);
+    Scratch<Rows> rows(count);
+    const i64 blocks = (count + kFaceBlock - 1) / kFaceBlock;
     parallel(blocks, blocks > 4 ? threads : 1, [&](i64 block) {
         for (i64 f = block * kFaceBlock; f < min(count, (block + 1) * kFaceBlock); ++f) {
             Clip<T> corner[3];
@@ -347,34 +310,21 @@ void draw_image(const Scene<T>& scene, i64 image, int threads, Keep&& keep) {
             rows[f] = {reach.first_row, reach.end_row};
         }
     });
-    const Bins bins(rows.get(), lists_needed ? count : 0, bands);
+    const Bins bins(rows.get(), count, bands);
     parallel(bands, threads, [&](i64 b) {
         const int first = int(b) * kZBandRows;
         const int end = min(first + kZBandRows, job.height);
-        const i64 cells = i64(end - first) * stride;
-        Lists<T> lists(cells, job.k);
+        Lists<T> lists(i64(end - first) * stride, job.k);
         Tiles<T> tiles(scene, lists, first, end, stride);
         Drawer<T> drawer{scene, lists, tiles, image, first, end, stride};
-        const ZBand<T> drawn(buffer, int(b), first, zbuffer ? end : first, job.width);
-        if (zbuffer) {
-            const int* faces = buffer.faces(int(b));
-            for (i64 i = 0; i < cells; ++i) {
-                const bool covered = drawn.winner[i] >= 0 && i % stride < job.width;
-                lists.id[i] = covered ? 2 * faces[drawn.winner[i]] + 1 : -1;
-                lists.key[i] = covered ? T(-2) : Real<T>::largest;
-            }
+        for (i64 i = bins.start[b]; i < bins.start[b + 1]; ++i) {
+            const i64 f = bins.faces[i];
+            Clip<T> corner[3];
+            scene.corners(image, f, corner);
+            drawer.draw(int(f), polygons[f], corner);
         }
-        const Open<T> open(lists, first, zbuffer && lists_needed ? end : first, job.width, stride);
-        if (lists_needed && (!zbuffer || open.any())) {
-            for (i64 i = bins.start[b]; i < bins.start[b + 1]; ++i) {
-                const i64 f = bins.faces[i];
-                if (zbuffer && !open.near(polygons[f], rows[f], scene.blur, grid)) continue;
-                Clip<T> corner[3];
-                scene.corners(image, f, corner);
-                drawer.draw(int(f), polygons[f], corner, zbuffer);
-            }
-        }
-        keep(lists, image, first, end, stride, zbuffer ? &drawn : nullptr);
+        const ZBand<T>* none = nullptr;
+        keep(lists, image, first, end, stride, none);
     });
 }
 

@@ -12,36 +12,24 @@ namespace {
 template <class T>
 using Job = geodiff::VisibleJob<T>;
 
-// A face, kept for the pixels to come: neighbours mostly share theirs, in this row and the next. What only pixels inside or
-// outside of it need is made when the first of them comes.
+// A face, kept for the pixels of the rim to come: neighbours mostly share theirs, in this row and the next.
 template <class T>
 struct Known {
-    i64 image = -1;
     int face = -1;
-    bool has_edges, has_planes;
     Clip<T> corner[3];
     Polygon<T> polygon;
     Edge<T> edges[4];
-    HardPlane<T> hard;
+    HardPlane<T> unused;
 
-    void set(const Scene<T>& scene, i64 i, int f) {
-        if (f == face && i == image) return;
-        image = i;
+    void set(const Scene<T>& scene, i64 image, int f) {
+        if (f == face) return;
         face = f;
-        has_edges = has_planes = false;
         scene.corners(image, f, corner);
         polygon = make_polygon(corner, scene.job.near);
+        for (int k = 0; k < polygon.n; ++k) edges[k] = make_edge(polygon, k);
     }
-    void barycentric(T x, T y, bool inside, T out[3]) {
-        if (inside) {
-            if (!has_planes) hard_plane(corner, polygon.x[0], polygon.y[0], hard);
-            has_planes = true;
-            barycentric_at(hard, x, y, out);
-            return;
-        }
-        for (int k = 0; !has_edges && k < polygon.n; ++k) edges[k] = make_edge(polygon, k);
-        has_edges = true;
-        const Fragment<T> f = fragment_at(corner, polygon, edges, hard, x, y, false);
+    void barycentric(T x, T y, T out[3]) const {
+        const Fragment<T> f = fragment_at(corner, polygon, edges, unused, x, y, false);
         for (int i = 0; i < 3; ++i) out[i] = f.barycentric[i];
     }
 };
@@ -65,7 +53,7 @@ struct Seen {
     }
 };
 
-// Of a band of which all that is seen covers the pixel centres.
+// What of a band covers the pixel centres.
 template <class T>
 Seen<T>* seen_inside(const Scene<T>& scene, const ZBand<T>& band, const int* faces, int first, int end) {
     const int width = scene.job.width;
@@ -90,27 +78,56 @@ Seen<T>* seen_inside(const Scene<T>& scene, const ZBand<T>& band, const int* fac
     return seen;
 }
 
-// Of a band with a rim.
+// That, and the rim.
 template <class T>
-Seen<T>* seen_around(const Scene<T>& scene, i64 image, const Lists<T>& lists, int stride, int first, int end) {
+Seen<T>* with_rim(const Scene<T>& scene, i64 image, const Seen<T>& inside, const int* ids, int first, int end) {
     const int width = scene.job.width;
     i64 count = 0;
-    for (int row = first; row < end; ++row) {
-        for (int column = 0; column < width; ++column) count += lists.id[i64(row - first) * stride + column] >= 0 ? 1 : 0;
-    }
+    for (int pixel = first * width; pixel < end * width; ++pixel) count += ids[pixel] >= 0 ? 1 : 0;
     Seen<T>* seen = new Seen<T>(count);
     Known<T> kept[kKept];
-    for (int row = first; row < end; ++row) {
-        const T y = scene.grid.y(row);
-        for (int column = 0; column < width; ++column) {
-            const int id = lists.id[i64(row - first) * stride + column];
-            if (id < 0) continue;
-            Known<T>& known = kept[(id >> 1) % kKept];
-            known.set(scene, image, id >> 1);
-            known.barycentric(scene.grid.x(column), y, id & 1, seen->add(row * width + column, id));
+    i64 next = 0;  // of those inside
+    for (int pixel = first * width; pixel < end * width; ++pixel) {
+        const int id = ids[pixel];
+        if (id < 0) continue;
+        T* out = seen->add(pixel, id);
+        if (id & 1) {
+            const T* from = inside.barycentric.get() + 3 * next++;
+            for (int i = 0; i < 3; ++i) out[i] = from[i];
+            continue;
         }
+        Known<T>& known = kept[(id >> 1) % kKept];
+        known.set(scene, image, id >> 1);
+        known.barycentric(scene.grid.x(pixel % width), scene.grid.y(pixel / width), out);
     }
     return seen;
+}
+
+template <class T>
+void find_image(const Scene<T>& scene, i64 image, int threads, Seen<T>** seen) {
+    const Job<T>& job = static_cast<const Job<T>&>(scene.job);
+    const int bands = (job.height + kZBandRows - 1) / kZBandRows;
+    const bool rim = job.blur > 0;
+    const ZBuffer<T> buffer(scene.grid, job.clip + 4 * job.layout[3 * image], job.faces + 3 * job.layout[3 * image + 1],
+                            scene.faces_of(image), job.near, threads, rim);
+    Scratch<int> ids(rim ? i64(job.height) * job.width : 0);
+    parallel(bands, threads, [&](i64 b) {
+        const int first = int(b) * kZBandRows, end = min(first + kZBandRows, job.height);
+        const ZBand<T> band(buffer, int(b), first, end, job.width);
+        seen[b] = seen_inside(scene, band, buffer.faces(int(b)), first, end);
+        if (!rim) return;
+        for (int pixel = first * job.width; pixel < end * job.width; ++pixel) ids[pixel] = -1;
+        for (i64 i = 0; i < seen[b]->count; ++i) ids[seen[b]->pixel[i]] = seen[b]->id[i];
+    });
+    if (!rim) return;
+    const Rim<T> open(job, scene.blur, scene.grid, image, buffer, ids.get(), threads);
+    parallel(bands, threads, [&](i64 b) {
+        if (!open.draw(int(b))) return;
+        const int first = int(b) * kZBandRows, end = min(first + kZBandRows, job.height);
+        Seen<T>* all = with_rim(scene, image, *seen[b], ids.get(), first, end);
+        delete seen[b];
+        seen[b] = all;
+    });
 }
 
 template <class T>
@@ -119,22 +136,7 @@ void forward(const Job<T>& job) {
     const int bands = (job.height + kZBandRows - 1) / kZBandRows;
     const i64 all = job.images * bands;
     Scratch<Seen<T>*> seen(all);
-    each_image(job, [&](i64 image, int threads) {
-        if (job.blur > 0) {
-            draw_image(scene, image, threads,
-                       [&](const Lists<T>& lists, i64, int first, int end, int stride, const ZBand<T>*) {
-                seen[image * bands + first / kZBandRows] = seen_around(scene, image, lists, stride, first, end);
-            });
-            return;
-        }
-        const ZBuffer<T> buffer(scene.grid, job.clip + 4 * job.layout[3 * image], job.faces + 3 * job.layout[3 * image + 1],
-                                scene.faces_of(image), job.near, threads);
-        parallel(bands, threads, [&](i64 b) {
-            const int first = int(b) * kZBandRows, end = min(first + kZBandRows, job.height);
-            const ZBand<T> band(buffer, int(b), first, end, job.width);
-            seen[image * bands + b] = seen_inside(scene, band, buffer.faces(int(b)), first, end);
-        });
-    });
+    each_image(job, [&](i64 image, int threads) { find_image(scene, image, threads, seen.get() + image * bands); });
     Scratch<i64> start(all);
     i64 total = 0;
     for (i64 i = 0; i < all; ++i) {
@@ -150,7 +152,7 @@ void forward(const Job<T>& job) {
             out.face[at + k] = own.id[k] >> 1;
             out.inside[at + k] = own.id[k] & 1;
         }
-        __builtin_memcpy(out.barycentric + 3 * at, own.barycentric.get(), sizeof(T) * 3 * own.count);
+        if (own.count) __builtin_memcpy(out.barycentric + 3 * at, own.barycentric.get(), sizeof(T) * 3 * own.count);
         delete seen[i];
     });
 }

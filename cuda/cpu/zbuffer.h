@@ -139,12 +139,18 @@ struct Box {
     int first_row, end_row, first_column;
 };
 
+// Where a face is in the image, in pixels; left > right if it draws nothing.
+struct PixelBox {
+    float left, right, top, bottom;
+};
+
 template <class T>
 class ZBuffer {
   public:
-    ZBuffer(const Grid<T>& grid, const T* clip, const int* triangles, i64 count, T near, int threads)
+    // `places`: whether it is asked for those of faces.
+    ZBuffer(const Grid<T>& grid, const T* clip, const int* triangles, i64 count, T near, int threads, bool places = false)
         : grid_(grid), clip_(clip), triangles_(triangles), near_(near), large_of_(count), boxes_(count), rows_(count),
-          large_(prepare(count, threads)), faces_(large_), reaches_(large_),
+          wants_places_(places), places_(places ? count : 0), large_(prepare(count, threads)), faces_(large_), reaches_(large_),
           bins_(rows_.get(), count, (grid.height + kZBandRows - 1) / kZBandRows) {
         const i64 blocks = (count + kZFaces - 1) / kZFaces;
         geodiff::parallel(blocks, large_ > kZFaces ? threads : 1, [&](i64 block) {
@@ -157,6 +163,8 @@ class ZBuffer {
     // The faces of a band, in order. A pixel's winner is a place in this list.
     const int* faces(int band) const { return bins_.faces.get() + bins_.start[band]; }
     i64 faces_in(int band) const { return bins_.start[band + 1] - bins_.start[band]; }
+
+    const PixelBox& place(i64 f) const { return places_[f]; }
 
     // Draws a band of rows [first, end), each `stride` ≥ width + kLane cells long: depth of the nearest face so far, and its
     // place in the band's list. `planes` is for all of the list; those of the winners are filled.
@@ -245,6 +253,7 @@ class ZBuffer {
         for (int i = 0; i < lanes; ++i) {
             large_of_[f + i] = -1;
             rows_[f + i] = {0, 0};
+            if (wants_places_) places_[f + i] = whole[i] && batch.drawn[i] ? place_of(batch, i) : PixelBox{1, 0, 1, 0};
             const bool small = end_column[i] - first_column[i] <= kLane && end_row[i] - first_row[i] <= kZBandRows;
             if (!whole[i] || (batch.drawn[i] && !small)) {
                 large_of_[f + i] = 0;
@@ -267,11 +276,37 @@ class ZBuffer {
             Reach<T> reach;
             reach.init(p, edges, T(0), grid_);
             rows_[f] = {reach.first_row, reach.end_row};
+            if (wants_places_) places_[f] = place_of(p);
         }
         if (rows_[f].first >= rows_[f].end) {
             rows_[f] = {0, 0};
             large_of_[f] = -1;
         }
+    }
+
+    static float in_pixels(T at) { return float(clamp(at, T(-1e9), T(1e9))); }
+
+    PixelBox place_of(const Triangles<T>& batch, int i) const {
+        Polygon<T> p;
+        p.n = 3;
+        for (int k = 0; k < 3; ++k) {
+            p.x[k] = batch.x[k][i];
+            p.y[k] = batch.y[k][i];
+        }
+        return place_of(p);
+    }
+
+    PixelBox place_of(const Polygon<T>& p) const {
+        T left = p.x[0], right = left, bottom = p.y[0], top = bottom;
+        for (int k = 1; k < p.n; ++k) {
+            left = min(left, p.x[k]);
+            right = max(right, p.x[k]);
+            bottom = min(bottom, p.y[k]);
+            top = max(top, p.y[k]);
+        }
+        const T middle_row = T(0.5) * T(grid_.height) - T(0.5), middle = T(0.5) * T(grid_.width) - T(0.5);
+        return {in_pixels(left * grid_.per_step + middle), in_pixels(right * grid_.per_step + middle),
+                in_pixels(middle_row - top * grid_.per_step), in_pixels(middle_row - bottom * grid_.per_step)};
     }
 
     void make_large(i64 f) {
@@ -364,6 +399,8 @@ class ZBuffer {
     Scratch<int> large_of_;  // the number of a large face, −1 of a small one
     Scratch<Box> boxes_;     // of small faces
     Scratch<Rows> rows_;
+    const bool wants_places_;
+    Scratch<PixelBox> places_;
     const i64 large_;
     Scratch<HardFace<T>> faces_;
     Scratch<Reach<T>> reaches_;

@@ -121,9 +121,7 @@ def radius_of(
     """Return `cull_radius` of objects of `geodiff.soft`; infinite for user-defined ones, of which nothing is known."""
     if distribution.kernel_id is None or tconorm.kernel_id is None:
         return math.inf
-    given = (scale, distribution.shape, distribution.shift, tconorm.p)
-    numbers = [0.0 if v is None else float(v.detach() if isinstance(v, torch.Tensor) else v) for v in given]
-    scale, shape, shift, p = numbers
+    scale, shape, shift, p = _numbers(scale, distribution.shape, distribution.shift, tconorm.p)
     return _constant_radius(
         distribution.kernel_id,
         distribution.is_reversed,
@@ -136,6 +134,24 @@ def radius_of(
         faces,
         max_error,
     )
+
+
+def contour_reach(distribution: "soft.Distribution", scale: float | torch.Tensor, max_error: float) -> float:
+    """Return the first of `contour_radii`, a hundredth more for rounding; infinite for a user-defined distribution."""
+    if distribution.kernel_id is None:
+        return math.inf
+    form = distribution.kernel_id, distribution.is_reversed, distribution.is_squared
+    numbers = _numbers(scale, distribution.shape, distribution.shift)
+    return 1.01 * _constant_radii(*form, *numbers, max_error)[0]
+
+
+def _numbers(*given: Any) -> list[float]:
+    return [0.0 if v is None else float(v.detach() if isinstance(v, torch.Tensor) else v) for v in given]
+
+
+@constant_in_graphs
+def _constant_radii(*numbers: Any) -> tuple[float, float]:
+    return contour_radii(*numbers)
 
 
 @constant_in_graphs

@@ -10,7 +10,7 @@ import torch
 
 from geodiff import soft
 from geodiff.modes import is_transformed
-from geodiff.ops.culling import radius_of
+from geodiff.ops.culling import contour_reach, radius_of
 from geodiff.reference.jumps import Jumps
 from geodiff.render.fragment_list import FragmentList, find_visible
 from geodiff.render.view import View
@@ -143,8 +143,8 @@ class Contour(Coverage):
         )
 
     def reach(self, view: View, softness: Softness) -> float | None:
-        """Return that of the faces, which is no shorter."""
-        return softness.reach(view)
+        """Return how far outside the outline alpha ends."""
+        return contour_reach(softness.distribution, softness.scale, softness.max_error)
 
 
 class Hard(Coverage):

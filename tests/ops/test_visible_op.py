@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from geodiff import icosphere, ops, reference
+from geodiff import Camera, Mesh, icosphere, ops, reference, torus
 from tests.helpers import assert_close_relative, assert_gradient_is_derivative, random_cotangent, vjp
 from tests.scenes import BY_NAME, SCENES, Scene
 
@@ -44,6 +44,36 @@ def test_with_blur_it_is_the_list_of_fragments(scene: Scene, dtype: torch.dtype)
     # The same formula in two loops, one of which may fuse multiplications and additions.
     exact = dense.barycentric.reshape(-1, 3)[place]
     assert_close_relative(got.barycentric, exact, 1e3 * torch.finfo(dtype).eps, "barycentric")
+
+
+def _crumbs() -> Mesh:
+    """Faces of all sizes, near and far, in front of and beside each other."""
+    g = torch.Generator().manual_seed(1)
+    size = 10 ** (-2.5 * torch.rand(150, 1, 1, generator=g))
+    corners = 2.4 * torch.rand(150, 1, 3, generator=g) - 1.2 + size * torch.randn(150, 3, 3, generator=g)
+    return Mesh(corners.reshape(-1, 3), torch.arange(450).reshape(-1, 3))
+
+
+def _ball_before_a_wall() -> Mesh:
+    ball = icosphere(2)
+    wall = torch.tensor([[-1.0, -2.0, -0.9], [-1.0, 2.0, -0.9], [-1.0, -2.0, 0.7]])
+    faces = torch.cat([torch.tensor([[0, 1, 2]]), ball.faces + 3])
+    return Mesh(torch.cat([wall, 0.8 * ball.vertices]), faces)
+
+
+RIMS = {"ball": icosphere(2), "ring": torus(0.7, 0.05, 48, 4), "crumbs": _crumbs(), "wall": _ball_before_a_wall()}
+
+
+@pytest.mark.parametrize("mesh", RIMS.values(), ids=RIMS.keys())
+@pytest.mark.parametrize("distance", [2.7, 1.1])  # the whole mesh, and one that the borders cut
+def test_no_face_of_a_fine_mesh_is_left_out_of_the_rim(mesh: Mesh, distance: float):
+    clip = Camera.orbit(distance, 25.0, 130.0, fov_deg=60).to(dtype=torch.float64).to_clip(mesh.vertices.double())
+    layout = torch.tensor([[0, 0, len(mesh.faces)]])
+    for blur in (0.1, 1.0):
+        options = {"blur": blur, "image_size": (24, 29)}
+        got, wanted = (m.visible(clip, mesh.faces_int32, layout, **options) for m in (ops, reference))
+        assert torch.equal(got.place, wanted.place) and torch.equal(got.inside, wanted.inside)
+        assert torch.equal(got.face_id, wanted.face_id)
 
 
 GENERIC = [

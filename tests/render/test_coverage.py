@@ -33,6 +33,18 @@ def between(view: View, softness: Softness) -> torch.Tensor:
     return Between().alpha(view, softness)
 
 
+@pytest.mark.parametrize("distribution", ["logistic", "uniform", "cauchy"])
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE], ids=str)
+def test_whatever_the_contour_covers_has_a_color(distribution: str, dtype: torch.dtype) -> None:
+    mesh = gd.icosphere(3).to(dtype=dtype)
+    mesh = mesh.with_attributes(vertex_colors=torch.ones_like(mesh.vertices))
+    for law in (distribution, gd.soft.as_distribution(distribution).squared()):
+        render = gd.Renderer(32, law, scale_px=0.7, coverage="contour", outputs="rgb")
+        out = render(mesh, camera().to(dtype=dtype))
+        assert ((out.alpha > 0) & (out.alpha < 0.5)).any()
+        assert_close_relative(out.rgb, out.alpha[..., None].expand_as(out.rgb), 1e2 * torch.finfo(dtype).eps, "rgb")
+
+
 def scene(kind: str) -> tuple[Any, gd.Camera]:
     ball = bumpy(vertex_colors=COLORS)
     if kind == "mesh":
