@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from geodiff.atlas.orient import Orientation, orient
+from geodiff.atlas.sides import Orientation, chart_sides
 from tests.atlas.shapes import plane, sphere, torus
 
 
@@ -22,7 +22,7 @@ def side(
         near &= sheet[:, None] == sheet[centers]
     chart, point = near.T.nonzero().unbind(1)
     turned = torch.where(torch.rand(len(centers)) < 0.5, -1.0, 1.0).double()
-    result = orient(chart, point, points[point], normals[point] * turned[chart, None], len(centers), given=given)
+    result = chart_sides(chart, point, points[point], normals[point] * turned[chart, None], len(centers), given=given)
     return result, turned
 
 
@@ -87,21 +87,21 @@ def test_charts_that_disagree_are_outvoted() -> None:
     normals = x[point]
     wrong = torch.rand(len(chart)) < 0.2  # some memberships have a normal of the wrong side
     normals = torch.where(wrong[:, None], -normals, normals)
-    result = orient(chart, point, x[point], normals, 150)
+    result = chart_sides(chart, point, x[point], normals, 150)
     assert (result.sign == 1).all() and 0.9 < result.agreement < 1
 
 
 def test_no_members() -> None:
     nothing = torch.zeros(0, dtype=torch.int64)
-    result = orient(nothing, nothing, torch.zeros(0, 3), torch.zeros(0, 3), 3)
+    result = chart_sides(nothing, nothing, torch.zeros(0, 3), torch.zeros(0, 3), 3)
     assert result.sign.tolist() == [1, 1, 1] and result.component.tolist() == [0, 1, 2] and result.agreement == 1
 
 
 def test_bad_input() -> None:
     i, x = torch.tensor([0, 0, 1]), torch.rand(3, 3)
     with pytest.raises(ValueError, match="`chart, point, places, normals` must be of shapes"):
-        orient(i, i, x, x[:2], 2)
+        chart_sides(i, i, x, x[:2], 2)
     with pytest.raises(ValueError, match="`charts` must be more than 1"):
-        orient(i, i, x, x, 1)
+        chart_sides(i, i, x, x, 1)
     with pytest.raises(ValueError, match=r"`given` must be of shape \(2, 3\)"):
-        orient(i, i, x, x, 2, given=x[:1])
+        chart_sides(i, i, x, x, 2, given=x[:1])
