@@ -221,7 +221,7 @@ def fit_pose(mesh: pathlib.Path, image: pathlib.Path, output: pathlib.Path, resu
 @main.command("fit-nurbs")
 @click.argument("points", type=_PATH)
 @_output
-@options_of("tasks.nurbs.job.fit_nurbs", "array")
+@options_of("tasks.nurbs.job.fit_nurbs", "array", "columns", "noise_classes")
 @options_of("tasks.nurbs.settings.FitNURBSSettings", formats="--format --formats --save",
             free_knots="--free-knots/--fixed-knots")  # fmt: skip
 @_device
@@ -229,9 +229,9 @@ def fit_pose(mesh: pathlib.Path, image: pathlib.Path, output: pathlib.Path, resu
 def fit_nurbs(points: pathlib.Path, output: pathlib.Path, **options: Any) -> None:
     """Fit a NURBS surface to POINTS: a grid (N, M, 3), heights (N, M), or a cloud.
 
-    Reads .npy and .npz; clouds also from .ply, .obj, .xyz, .csv and .txt. Writes surface.json, surface.obj,
-    surface.png, error.png (with Matplotlib) and metrics.json to OUT, all of them when the fit is done: it takes seconds
-    to minutes, so an interrupted one leaves nothing behind and starts anew.
+    Reads .npy and .npz; clouds also from .ply, .obj, .las, .laz and tables (.xyz, .csv, .txt, .pts, …). Writes
+    surface.json, surface.obj, surface.png, error.png (with Matplotlib) and metrics.json to OUT, all of them when the
+    fit is done: it takes seconds to minutes, so an interrupted one leaves nothing behind and starts anew.
     """
     from geodiff import tasks
 
@@ -247,7 +247,7 @@ def fit_nurbs(points: pathlib.Path, output: pathlib.Path, **options: Any) -> Non
 @main.command("fit-atlas")
 @click.argument("cloud", type=_PATH)
 @_output
-@options_of("tasks.atlas.job.fit_atlas", "truth", "array", "file_normals")
+@options_of("tasks.atlas.job.fit_atlas", "truth", "array", "columns", "noise_classes", "file_normals")
 @click.option("--ignore-normals", is_flag=True, hidden=True, help="--no-file-normals, as it was called.")
 @options_of("tasks.atlas.settings.FitAtlasSettings")
 @_resume
@@ -256,9 +256,9 @@ def fit_nurbs(points: pathlib.Path, output: pathlib.Path, **options: Any) -> Non
 def fit_atlas(cloud: pathlib.Path, output: pathlib.Path, ignore_normals: bool, resume: bool, **options: Any) -> None:
     """Recover the surface of CLOUD: points with noise, open or closed, with or without normals.
 
-    Reads .ply, .xyz, .csv, .txt, .obj, .npy, .npz, .las and .laz. Writes the atlas, samples with normals, meshes,
-    pictures and metrics.json to OUT. Over several processes with torchrun: torchrun --nproc-per-node 2 --no-python
-    geodiff fit-atlas CLOUD -o OUT.
+    Reads .ply, .obj, .npy, .npz, .las, .laz and tables (.xyz, .csv, .txt, .pts, …). Writes the atlas, samples with
+    normals, meshes, pictures and metrics.json to OUT. Over several processes with torchrun: torchrun --nproc-per-node 2
+    --no-python geodiff fit-atlas CLOUD -o OUT.
     """
     from geodiff import tasks
 

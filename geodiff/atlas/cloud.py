@@ -9,12 +9,14 @@ import torch
 from scipy.sparse import coo_matrix, csgraph
 from scipy.spatial import cKDTree
 
+from geodiff.atlas.noise import Noise, estimate_noise
 from geodiff.validation import fail, floating, promote, shapes_repr
 
 LEAST_POINTS = 16
 MOST_POINTS = 200_000
 NEIGHBOURS = 12  # of the graph
 SCALES = (8, 16, 32, 64)  # neighbours that a normal may be estimated from
+IN_NOISE = 48  # neighbours in a thinned cloud, where 16 are as far as the noise asks for
 FLAT = 1e-6  # ratio of the principal spreads of points on a line
 
 
@@ -31,6 +33,7 @@ class Cloud:
         distances: (N, K).
         outlier: (N,) bool, isolated points.
         diagonal: of the bounding box of the points that are no outliers.
+        noise: σ of the points across the surface, on the whole and about each.
         duplicates: how many points were dropped since they repeat another.
         notes: what a user should be told, a sentence each.
     """
@@ -45,6 +48,7 @@ class Cloud:
     distances: torch.Tensor
     outlier: torch.Tensor
     diagonal: float
+    noise: Noise
     duplicates: int
     notes: tuple[str, ...]
 
@@ -100,6 +104,9 @@ def read_cloud(
     distances, neighbours = tree.query(tree.data, k=count + 1, workers=-1)
     distances, neighbours = distances[:, 1:], neighbours[:, 1:]
     own, spread = estimate_normals(x, neighbours)
+    outlier = _outliers(distances, neighbours, spread)
+    noise = _noise(x, torch.from_numpy(~outlier), seed)
+    own = _normals_in_noise(x, own, noise, seed)
     if n is not None:
         length = n[kept].norm(dim=1, keepdim=True)
         zero = length[:, 0] == 0
@@ -111,7 +118,6 @@ def read_cloud(
             if lost:
                 notes.append(f"{lost} of {len(x)} normals have length zero: they were estimated.")
             n = torch.where(zero[:, None], own, n[kept] / length.clamp(min=torch.finfo(n.dtype).tiny))
-    outlier = _outliers(distances, neighbours, spread)
     if (~outlier).sum() < LEAST_POINTS:
         text = f"{int(outlier.sum())} of {len(x)} far from all others"
         raise fail(where, "points", f"at least {LEAST_POINTS} that lie near others", text, "Give more points.")
@@ -129,6 +135,7 @@ def read_cloud(
         distances=torch.from_numpy(distances[:, :width]),
         outlier=torch.from_numpy(outlier),
         diagonal=diagonal,
+        noise=noise,
         duplicates=duplicates,
         notes=tuple(notes),
     )
@@ -170,6 +177,33 @@ def estimate_normals(points: torch.Tensor, neighbours: np.ndarray) -> tuple[torc
         normals.append(normal)
         spreads.append(usual)
     return torch.cat(normals).to(points), torch.cat(spreads).clamp(min=0).numpy()
+
+
+def _noise(x: torch.Tensor, good: torch.Tensor, seed: int) -> Noise:
+    """Estimate the noise from the points (N, 3) that are good; the others get the value on the whole."""
+    if not bool(good.any()):
+        return Noise(0.0, torch.zeros(len(x), dtype=torch.float64), torch.ones(len(x), dtype=torch.int64))
+    found = estimate_noise(x[good], seed)
+    local = torch.full((len(x),), found.sigma, dtype=torch.float64)
+    thinning = torch.ones(len(x), dtype=torch.int64)
+    local[good], thinning[good] = found.local, found.thinning
+    return Noise(found.sigma, local, thinning)
+
+
+def _normals_in_noise(x: torch.Tensor, normals: torch.Tensor, noise: Noise, seed: int) -> torch.Tensor:
+    """Replace normals (N, 3) where 64 neighbours reach no farther than the noise by those of a thinned cloud."""
+    normals = normals.clone()
+    points = x.double().numpy()
+    shuffled = np.random.default_rng(seed).permutation(len(x))
+    for thinning in noise.thinning[noise.thinning > 1].unique().tolist():
+        some = (noise.thinning == thinning).numpy().nonzero()[0]
+        members = np.flatnonzero(shuffled % thinning == 0)
+        around = cKDTree(points[members]).query(points[some], k=min(IN_NOISE, len(members)), workers=-1)[1]
+        for rows in np.array_split(np.arange(len(some)), -(-len(some) // (1 << 14))):
+            offset = torch.from_numpy(points[members[around[rows]]])
+            offset = offset - offset.mean(1, keepdim=True)
+            normals[torch.from_numpy(some[rows])] = torch.linalg.eigh(offset.mT @ offset)[1][:, :, 0].to(normals)
+    return normals
 
 
 def _distinct(x: np.ndarray) -> np.ndarray:

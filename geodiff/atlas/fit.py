@@ -12,7 +12,6 @@ from geodiff.atlas import matching
 from geodiff.atlas.charts import Charts, Placement
 from geodiff.atlas.cloud import Cloud, read_cloud
 from geodiff.atlas.cover import Cover, cover
-from geodiff.atlas.noise import estimate_noise
 from geodiff.atlas.ragged import Ragged
 from geodiff.atlas.settings import Settings
 from geodiff.atlas.training import Batch
@@ -91,6 +90,15 @@ class FittedCharts:
         return (zeros.index_add(0, self.cover.point, square * self.weight) / total.clamp(min=1e-300)).sqrt()
 
 
+def _noise(cloud: Cloud, known: float | None) -> tuple[float, torch.Tensor]:
+    """Return σ on the whole and at each point (N,): as known, or as estimated."""
+    if known is not None:
+        return known, torch.full((len(cloud.points),), float(known), dtype=torch.float64)
+    sigma, local, thinning = cloud.noise
+    # Where points are sparse for their noise, what edges leave of it may pass for more of it.
+    return sigma, torch.where(thinning > 1, local, local.clamp(max=sigma))
+
+
 def mean_of_charts(predicted: torch.Tensor, weight: torch.Tensor, patches: Cover) -> torch.Tensor:
     """Weighted mean (N, 3) of what charts predict for each point; points without charts stay."""
     x = patches.points
@@ -116,10 +124,10 @@ class Fitter:
         if settings.noise is not None and settings.noise > cloud.diagonal:
             got = f"{settings.noise:g} in a cloud whose diagonal is {cloud.diagonal:g}"
             raise fail("fit_atlas", "noise", "less than the cloud is wide", got, "It is in the unit of the points.")
+        self.noise, self.local_noise = _noise(cloud, settings.noise)
         target = settings.target
         while True:
             patches = cover(cloud, radius=settings.radius, target=target, spacing=settings.spacing, seed=settings.seed)
-            self.noise = estimate_noise(patches) if settings.noise is None else settings.noise
             # A ball little wider than the noise is thick hides how thick that is, and shows no surface.
             thick = self.noise > THICK * float(patches.radius.median())
             if settings.radius is not None or not thick or 2 * target > len(cloud.points) // 4:
@@ -136,6 +144,9 @@ class Fitter:
         self.edges = torch.searchsorted(patches.chart, torch.arange(count + 1)).tolist()
         distance = (members - patches.centers[patches.chart]).norm(dim=1) / patches.radius[patches.chart]
         self.depth = (1 - distance.double().square()).clamp(min=1e-3).square()
+        zeros = torch.zeros(count, dtype=torch.float64)
+        total = zeros.index_add(0, patches.chart, self.local_noise[patches.point])
+        self.sigma = total / torch.bincount(patches.chart, minlength=count)  # of each patch, world units
         axis = self.placement.rotation[:, 2]
         self.folded = matching.folded(patches.normals[patches.point], patches.chart, axis)
         self.starts = list(range(0, count, settings.chunk))
@@ -265,7 +276,7 @@ class Fitter:
         for block in layout.blocks:
             slots, mask = block.slots + base, block.mask
             batch = self._batch(block.charts + first, self.uv[slots], self.local[slots], mask.to(self.local))
-            goal = (s.stop * self.noise / self.placement.scale[batch.index]).float().square()
+            goal = (s.stop * self.sigma[batch.index] / self.placement.scale[batch.index]).float().square()
             here = torch.ones(len(batch), dtype=torch.bool)
             for k in range(s.steps):
                 loss = batch.step(s.lr * 0.5 * (1 + math.cos(math.pi * k / s.steps)))
@@ -296,7 +307,7 @@ class Fitter:
         """Weights that let go of points much farther off than most of their patch are (Welsch)."""
         square = (batch.out - batch.target).square().sum(2)
         usual = torch.where(mask, square, torch.nan).nanmedian(1).values
-        least = (self.noise / self.placement.scale[batch.index]).float().square()
+        least = (self.sigma[batch.index] / self.placement.scale[batch.index]).float().square()
         bound = FAR**2 * torch.maximum(usual * 1.5, least)
         return torch.exp(-square / bound.clamp(min=1e-20)[:, None]) * mask
 
@@ -318,7 +329,7 @@ class Fitter:
         own = torch.ones(len(self.local))
         if s.robust and self.noise > 0:
             off = (self.cover.points - mean).norm(dim=1)
-            usual = max(self.noise, float(off[~self.cover.outlier].median()))
+            usual = self.local_noise.clamp(min=float(off[~self.cover.outlier].median())).to(off)
             own = torch.exp(-(off / (FAR * usual)).square())[self.cover.point].float()
         common = self.placement.into(mean[self.cover.point], self.cover.chart)
         total = own + s.consistency

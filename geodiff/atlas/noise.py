@@ -1,71 +1,182 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far the points of a cloud lie from their surface."""
+"""How far the points of a cloud lie from their surface, place by place."""
 
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
+import numpy as np
 import torch
-from scipy.stats import chi2
+from scipy.spatial import cKDTree
 
-from geodiff.atlas.charts import Placement
-from geodiff.atlas.ragged import Ragged
+from geodiff.validation import shapes_repr
 
-if TYPE_CHECKING:
-    from geodiff.atlas.cover import Cover
+NEIGHBOURS = 16  # of a quadric
+_COEFFICIENTS = 6  # of a quadric height function
+_LEAST = 10  # points that must be left of the neighbours
+_SITES = 12_000
+_GROUPS = 8  # of the thinned cloud that are looked at
+_FEWEST = 160  # points that a thinned cloud has
+_AROUND = 32  # sites whose estimates are one
+_WIDE = 96  # sites that choose their scale together
+_TWO = 0.12  # share of the variance that is left within two sheets
+_FAR = 3.0  # σ from which a point does not count
+# What the median residual of 16 points of a plane with Gaussian noise is, in σ, when their radius is so many median
+# residuals. Found by simulation: in a ball that is little wider than the noise, the noise does not show.
+_RADII = np.array([3.00, 3.12, 3.26, 3.39, 3.54, 3.72, 3.91, 4.25, 4.63, 5.48, 6.85, 9.25, 14.2, 1e9])
+_SEEN = np.array([0.443, 0.546, 0.632, 0.686, 0.733, 0.769, 0.801, 0.842, 0.871, 0.903, 0.923, 0.935, 0.942, 0.946])
+# Radii in median residuals from which the table is trusted, and those from which it is at once: else the next scale's
+# residuals count, since those that pass by chance are small by chance.
+ENOUGH, AMPLE = 3.54, 6.0
+_LOW, _LOW_SEEN = 0.1, 0.668  # a quantile of the estimates of sites over those in a ring, and what it is on a plane
 
-COEFFICIENTS = 6  # of a quadric height function
-SITES = 20_000
-QUANTILE = 0.25
+
+class Noise(NamedTuple):
+    """What the noise of a cloud is.
+
+    Attributes:
+        sigma: standard deviation across the surface: the median over the points, in their unit.
+        local: the same about each point, (N,) float64.
+        thinning: of how many points one was used for it, (N,) int64; 1 where the noise is less than some spacings.
+    """
+
+    def __repr__(self) -> str:
+        return shapes_repr(self)
+
+    sigma: float
+    local: torch.Tensor
+    thinning: torch.Tensor
 
 
-def estimate_noise(patches: "Cover", neighbours: int = 24) -> float:
+def estimate_noise(points: torch.Tensor, seed: int = 0) -> Noise:
     """Estimate the standard deviation σ of the points across the surface, from residuals of local quadrics.
 
-    At up to 20 000 places, a quadric height function over the plane of `neighbours` points of a patch is fitted to them
-    by least squares: those nearest along the patch's plane, since the nearest in space would be near in height too.
-    σ² is the lower quartile of the sums of squares left, over that of a χ² variable. Edges and folds, which quadrics
-    do not fit, lie above it as long as most of the surface is smooth. Since patches are of one sheet, the distance of
-    two sheets does not count as noise.
+    At up to 12 000 places a quadric height function is fitted to 16 points: the nearest ones of the cloud, or, where
+    these reach no farther than the noise does, of a cloud thinned more and more, until they reach some 3 σ. So it is
+    the noise that says how large neighbourhoods are, and not how dense the points are. Where the 16 points lie on two
+    sheets, those of the place's own count; points farther off than 3 σ do not.
+
+    The value of a point is the median over 32 places about it. Edges and folds, which quadrics do not fit, make it
+    larger there; how much so on the whole is told by the lower end of all values, and taken off.
 
     Args:
-        patches: of the cloud.
-        neighbours: how many points are fitted at once; patches with fewer points are left out.
-
-    Returns:
-        σ in the unit of the points; 0 where no patch has enough points.
+        points: (N, 3), distinct; outliers left out as far as they are known.
+        seed: of the places and of the thinning.
     """
-    layout = Ragged(patches.chart, len(patches))
-    members = patches.points[patches.point]
-    flat = Placement.of(members, patches.chart, len(patches)).into(members, patches.chart)[:, :2]
-    sites = int(patches.inside.sum())
-    stride = max(1, sites // SITES)
-    sums = []
-    for block in layout.blocks:
-        if block.slots.shape[1] < neighbours:
+    count = len(points)
+    x = points.detach().double().numpy()
+    order = np.lexsort(x.T)  # the same for any order of the points
+    x = x[order] - x.mean(0)
+    shuffled = np.random.default_rng(seed).permutation(count)
+    sites = np.sort(np.argsort(shuffled, kind="stable")[:_SITES])
+    wider = cKDTree(x[sites]).query(x[sites], k=min(_WIDE, len(sites)), workers=-1)[1].reshape(len(sites), -1)
+    around = wider[:, :_AROUND]
+    value = np.full(len(sites), np.nan)
+    used = np.ones(len(sites), dtype=np.int64)
+    passed = np.zeros(len(sites), dtype=bool)
+    left = np.arange(len(sites))
+    thinning = 1
+    while len(left) and count >= NEIGHBOURS:
+        needed = np.unique(wider[left])
+        residual, radius = np.full((2, len(sites)), np.nan)
+        residual[needed], radius[needed] = _residuals(x, sites[needed], shuffled, thinning)
+        usual, wide = _median(residual[wider[left]]), _median(radius[wider[left]])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.nan_to_num(np.minimum(wide / usual, _RADII[-1]))  # 0 where no site nearby has told
+        most = np.quantile(ratio, 0.9)
+        step = 4 if most < _RADII[0] else 2 if most < _RADII[1] else 1.5
+        following = max(int(thinning * step), thinning + 1)
+        enough = passed[left] | (ratio >= AMPLE) | (count < _FEWEST * following)
+        passed[left] |= ratio >= ENOUGH
+        done = left[enough]
+        value[done] = residual[done] / np.interp(ratio[enough], _RADII, _SEEN)
+        used[done] = thinning
+        left, thinning = left[~enough], following
+    about = _median(value[around])
+    ring = _median(value[wider[:, _AROUND:]]) if wider.shape[1] > _AROUND else about
+    with np.errstate(all="ignore"):
+        share = value / ring
+    share = share[np.isfinite(share)]
+    low = float(np.quantile(share, _LOW)) if len(share) else 1.0
+    about = np.nan_to_num(about) * min(1.0, low / _LOW_SEEN)
+    nearest = cKDTree(x[sites]).query(x, workers=-1)[1]
+    back = np.empty(count, dtype=np.int64)
+    back[order] = nearest
+    local = about[back]
+    return Noise(float(np.median(local)), torch.from_numpy(local), torch.from_numpy(used[back]))
+
+
+def _residuals(x: np.ndarray, sites: np.ndarray, shuffled: np.ndarray, thinning: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return residuals of quadrics (S,), NaN where they say nothing, and radii (S,) about sites of a thinned cloud.
+
+    A cloud thinned to one in `thinning` is one of as many groups of points; each site has the points of one of them.
+    """
+    groups = min(thinning, _GROUPS)
+    of_site = shuffled[sites] % thinning % groups
+    residual, radius = np.full((2, len(sites)), np.nan)
+    for group in range(groups):
+        members = np.flatnonzero(shuffled % thinning == group) if thinning > 1 else np.arange(len(x))
+        rows = np.flatnonzero(of_site == group)
+        if len(members) < NEIGHBOURS or not len(rows):
             continue
-        sizes = block.mask.sum(1)
-        for g in torch.nonzero(sizes >= neighbours).flatten().split(256):
-            x = patches.points[patches.point[block.slots[g]]].double()
-            plane = flat[block.slots[g]]
-            far = torch.cdist(plane, plane).masked_fill(~block.mask[g][:, None], torch.inf)
-            near = far.topk(neighbours, largest=False)[1]
-            well = (patches.inside[block.slots[g]] & block.mask[g]).nonzero()[::stride]
-            if len(well):
-                own = torch.arange(len(g))[:, None, None].expand_as(near)[well[:, 0], well[:, 1]]
-                sums.append(_residuals(x[own, near[well[:, 0], well[:, 1]]]))
-    if not sums:
-        return 0.0
-    free = neighbours - COEFFICIENTS
-    return float((torch.cat(sums).quantile(QUANTILE) / float(chi2.ppf(QUANTILE, free))).sqrt())
+        far, near = cKDTree(x[members]).query(x[sites[rows]], k=NEIGHBOURS, workers=-1)
+        near = members[near]
+        # A site that is not of the group is the first of its points nevertheless.
+        alien = near[:, 0] != sites[rows]
+        near[alien, 1:], near[alien, 0] = near[alien, :-1], sites[rows[alien]]
+        far[alien, -1] = far[alien, -2]
+        radius[rows] = far[:, -1]
+        for some in np.array_split(np.arange(len(rows)), -(-len(rows) // 4096)):
+            residual[rows[some]] = _residual(torch.from_numpy(x[near[some]])).numpy()
+    return residual, radius
 
 
-def _residuals(around: torch.Tensor) -> torch.Tensor:
-    """Sums of squares (B,) that quadrics leave of neighbourhoods (B, K, 3)."""
+def _residual(around: torch.Tensor) -> torch.Tensor:
+    """Standard deviations (B,) of points (B, K, 3) from a quadric through the sheet of the first, NaN if it has few."""
     offset = around - around.mean(1, keepdim=True)
-    scale = offset.norm(dim=2).amax(1).clamp(min=1e-300)[:, None, None]
-    offset = offset / scale
-    axes = torch.linalg.eigh(offset.mT @ offset)[1]
-    height, u, v = (offset @ axes).unbind(2)
+    scale = offset.norm(dim=2).amax(1).clamp(min=1e-300)
+    offset = offset / scale[:, None, None]
+    height, u, v = (offset @ torch.linalg.eigh(offset.mT @ offset)[1]).unbind(2)
     terms = torch.stack([torch.ones_like(u), u, v, u * u, u * v, v * v], 2)
-    basis = torch.linalg.qr(terms)[0]
-    rest = height - (basis @ (basis.mT @ height[:, :, None]))[:, :, 0]
-    return (rest * scale[:, :, 0]).square().sum(1)
+
+    def rest(weight: torch.Tensor) -> torch.Tensor:
+        basis = torch.linalg.qr(terms * weight[:, :, None])[0]
+        wanted = (height * weight)[:, :, None]
+        return (wanted - basis @ (basis.mT @ wanted))[:, :, 0]
+
+    weight = _own_sheet(height)
+    weight = weight * _own_sheet(rest(weight), weight)
+    off = rest(weight)
+    kept = weight.sum(1)
+    usual = torch.where(weight > 0, off.abs(), torch.nan).nanmedian(1).values
+    usual = 1.4826 * usual * (kept / (kept - _COEFFICIENTS).clamp(min=1)).sqrt()  # of a normal distribution
+    weight = weight * (off.abs() <= _FAR * usual[:, None])
+    kept = weight.sum(1)
+    square = rest(weight).square().sum(1) / (kept - _COEFFICIENTS).clamp(min=1)
+    return torch.where(kept >= _LEAST, square.sqrt() * scale, torch.nan)
+
+
+def _own_sheet(height: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+    """Weights (B, K): 0 for points beyond a gap that leaves little variance on either side, 1 for the first's side."""
+    one = torch.ones_like(height) if weight is None else weight
+    ordered, order = height.sort(1)
+    share = one.gather(1, order)
+    count, total, square = (share * ordered**p for p in range(3))
+    left = [part.cumsum(1)[:, :-1] for part in (count, total, square)]
+    right = [part.sum(1, keepdim=True) - low for part, low in zip((count, total, square), left, strict=True)]
+    within = torch.stack([part[2] - part[1].square() / part[0].clamp(min=1) for part in (left, right)]).sum(0)
+    all_in = square.sum(1) - total.sum(1).square() / count.sum(1).clamp(min=1)
+    least, at = within.min(1)
+    cut = (ordered.gather(1, at[:, None]) + ordered.gather(1, at[:, None] + 1)) / 2
+    own = (height < cut) == (height[:, :1] < cut)
+    return torch.where((least < _TWO * all_in)[:, None], own.to(height), torch.ones_like(height))
+
+
+def _median(values: np.ndarray) -> np.ndarray:
+    """Medians (S,) over the second axis of what is no NaN; NaN where nothing is."""
+    ordered = np.sort(values, axis=1)
+    count = (~np.isnan(ordered)).sum(1)
+    rows = np.arange(len(values))
+    low, high = (
+        ordered[rows, np.maximum(count - 1, 0) // 2],
+        ordered[rows, np.minimum(count // 2, ordered.shape[1] - 1)],
+    )
+    return np.where(count > 0, (low + high) / 2, np.nan)  # NaN are sorted last

@@ -9,12 +9,17 @@ import numpy as np
 from geodiff.readers.shapes import Damaged, Missing
 
 _NORMALS = (("nx", "ny", "nz"), ("normalx", "normaly", "normalz"), ("normal_x", "normal_y", "normal_z"))
+NOISE = (7, 18)  # low and high
 _LEAST = 20  # bytes of a point in the shortest format
 _PACKED = 1e-4  # bytes of a point where it is packed, at the least: real files have some 2 to 10
 
 
-def read(path: str) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Return the points (N, 3), and normals (N, 3) where the file has them."""
+def read(path: str, noise: bool = False) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Return the points (N, 3), and normals (N, 3) where the file has them.
+
+    Points of the classes 7 and 18, low and high noise, and withheld ones are left out unless `noise`; the facts say how
+    many.
+    """
     try:
         import laspy
     except ImportError as error:
@@ -39,4 +44,10 @@ def read(path: str) -> tuple[dict[str, Any], list[np.ndarray]]:
         if set(trio) <= set(names):
             arrays.append(np.stack([np.asarray(points[names[name]], dtype=np.float64) for name in trio], 1))
             break
-    return {}, arrays
+    facts: dict[str, Any] = {}
+    if not noise:
+        loud = np.isin(np.asarray(points.classification), NOISE)
+        withheld = np.asarray(points.withheld).astype(bool) & ~loud
+        facts = {"noise": int(loud.sum()), "withheld": int(withheld.sum())}
+        arrays = [array[~loud & ~withheld] for array in arrays]
+    return facts, arrays

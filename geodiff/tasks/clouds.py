@@ -15,18 +15,23 @@ from geodiff.readers import apart
 from geodiff.readers.shapes import Damaged, Missing
 from geodiff.scene.atomic import replacing
 from geodiff.scene.ply import read_tables
+from geodiff.tasks.columns import FIX, Columns, Unclear, as_told, by_content, by_name, is_colors
+from geodiff.tasks.tables import TABLES, Rows, read_rows, unclear
 from geodiff.validation import choice, fail, shapes_repr
 
-ENDINGS = ("ply", "xyz", "csv", "txt", "obj", "npy", "npz", "las", "laz")
-_UNIT = 0.05  # how far from 1 the lengths of normals may be in a table without headings
+ENDINGS = ("ply", *TABLES, "obj", "npy", "npz", "las", "laz")
+# What a LAS file may say of points that are no surface.
+_LEFT_OUT = {"noise": "of noise (classes 7 and 18)", "withheld": "that are withheld"}
 
 
 class CloudFile(NamedTuple):
     """What a file holds.
 
     Attributes:
-        points: (N, 3) float64.
-        normals: (N, 3) float64 as they are in the file, of any length; None where it has none.
+        points: (N, 3) float64, finite.
+        normals: (N, 3) float64 as they are in the file, of any length, zero where they are not finite; None where it
+            has none.
+        notes: what a user should be told, a sentence each: what was left out, and what was guessed.
     """
 
     def __repr__(self) -> str:
@@ -34,22 +39,33 @@ class CloudFile(NamedTuple):
 
     points: torch.Tensor
     normals: torch.Tensor | None
+    notes: tuple[str, ...] = ()
 
 
 def read_cloud_file(
-    path: str | os.PathLike[str], *, array: str | None = None, where: str = "fit_atlas", trusted: bool = False
+    path: str | os.PathLike[str],
+    *,
+    array: str | None = None,
+    columns: str | Sequence[str] | None = None,
+    noise_classes: bool = False,
+    where: str = "fit_atlas",
+    trusted: bool = False,
 ) -> CloudFile:
-    r"""Read a cloud and its normals, if there are any.
+    r"""Read a cloud and its normals, if there are any. Points that are not finite are dropped, and counted.
 
-    PLY: ``x y z``, ``nx ny nz``. OBJ: ``v`` and ``vn``, in order or as faces join them. XYZ, TXT and CSV: three
-    columns, or six with normals (if the headings say so or their lengths are 1); further columns and headings are
-    skipped. NPY: (N, 3), or (N, 6) with normals. NPZ: an array of those, or ``points`` and ``normals``. LAS and LAZ
-    need the extra ``geodiff[las]``, and are read in a process of their own, within limits of memory and time, since
-    damaged ones can crash or hang their library.
+    PLY: ``x y z``, ``nx ny nz`` or as programs call them. OBJ: ``v`` and ``vn``, in order or as faces join them. Tables
+    (XYZ, TXT, CSV, TSV, ASC, PTS, XYZN, XYZRGB): rows of numbers apart by blanks, tabs, commas, semicolons or bars,
+    with decimal points or commas; their headings name the columns, or else x, y, z come first, perhaps after a column
+    that counts the rows, and normals are known by their length. NPY: (N, 3), or (N, 6) with normals. NPZ: an array of
+    those, or ``points`` and ``normals``. LAS and LAZ need the extra ``geodiff[las]``, and are read in a process of
+    their own, within limits of memory and time, since damaged ones can crash or hang their library.
 
     Args:
         path: the file, known by its ending.
         array: which array of an NPZ.
+        columns: what the columns of a table or an array are, a word each: ``"x,y,z,-,r,g,b"``; ``nx,ny,nz`` are
+            normals, all other words are left out.
+        noise_classes: keep the points that a LAS file calls noise (classes 7 and 18) or withheld.
         where: the public function, for messages.
         trusted: read LAS and LAZ in this process and without limits; for large files that you know to be sound.
 
@@ -57,32 +73,44 @@ def read_cloud_file(
         FileNotFoundError: no such file.
         ImportError: LAS without laspy, LAZ without what unpacks it.
         RuntimeError: LAS or LAZ where no Python interpreter can be started to read them (in frozen programs).
-        ValueError: an unknown ending, a damaged file, one without points or of other numbers.
+        ValueError: an unknown ending, a damaged file, one without points or of other numbers, a table whose columns may
+            be several things.
 
     Example:
         >>> import pathlib, tempfile
-        >>> path = pathlib.Path(tempfile.mkdtemp()) / "two.xyz"
-        >>> _ = path.write_text("0 0 0 0 0 1\n1 0 0 0 0 1\n")
-        >>> read_cloud_file(path).normals
-        tensor([[0., 0., 1.],
-                [0., 0., 1.]], dtype=torch.float64)
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "two.csv"
+        >>> _ = path.write_text("id;z;y;x\n1;0,5;0;1\n2;0,25;0;2\n")
+        >>> read_cloud_file(path).points
+        tensor([[1.0000, 0.0000, 0.5000],
+                [2.0000, 0.0000, 0.2500]], dtype=torch.float64)
     """
-    points, normals = load(where, path, array, ENDINGS, trusted)
+    points, normals, notes = load(where, path, array, ENDINGS, columns, noise_classes, trusted)
     if normals is None and points.ndim == 2 and points.shape[1] == 6:
-        points, normals = points[:, :3], points[:, 3:]
+        colors = is_colors(points[:, 3:])
+        notes += ["Columns 4 to 6 are no normals, and were left out."] if colors else []
+        points, normals = points[:, :3], None if colors else points[:, 3:]
     if points.ndim != 2 or points.shape[1] != 3:
-        raise fail(where, "points", "of shape (N, 3), or (N, 6) with normals", f"{path} with {points.shape}")
-    if len(points) == 0:
-        raise fail(where, "points", "some points", f"{path}, which holds none", "Is it the right file?")
+        fix = FIX if points.ndim == 2 and points.shape[1] > 3 else ""
+        raise fail(where, "points", "of shape (N, 3), or (N, 6) with normals", f"{path} with {points.shape}", fix)
     if normals is not None and normals.shape != points.shape:
         raise fail(where, "normals", f"of shape {points.shape}, one a point", f"{path} with {normals.shape}")
-    return CloudFile(_doubles(points), None if normals is None else _doubles(normals))
+    if len(points) == 0:
+        said = f" ({' '.join(notes)})" if notes else ""
+        raise fail(where, "points", "some points", f"{path}, which holds none{said}", "Is it the right file?")
+    kept, with_normals, lost = finite(where, path, points, normals)
+    return CloudFile(kept, with_normals, (*notes, *lost))
 
 
 def load(
-    where: str, path: str | os.PathLike[str], array: str | None, endings: Sequence[str], trusted: bool = False
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read a file of one of the ``endings``: real numbers of any shape, and normals (N, 3) or None.
+    where: str,
+    path: str | os.PathLike[str],
+    array: str | None,
+    endings: Sequence[str],
+    columns: str | Sequence[str] | None = None,
+    noise_classes: bool = False,
+    trusted: bool = False,
+) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    """Read a file of one of the ``endings``: real numbers of any shape, normals (N, 3) or None, and notes.
 
     Raises:
         FileNotFoundError, ImportError, ValueError: as `read_cloud_file`, but for the shape and for empty files.
@@ -93,22 +121,44 @@ def load(
         raise fail(where, "points", "a file that exists", str(path), error=FileNotFoundError)
     if array is not None and ending != "npz":
         raise fail(where, "array", "left out for all files but .npz", repr(array))
+    if columns is not None and ending not in (*TABLES, "npy", "npz"):
+        raise fail(where, "columns", f"left out for .{ending} files, whose numbers have names", repr(columns))
+    notes: list[str] = []
     if ending in ("las", "laz"):
-        values, normals = _las(where, path, trusted)
+        values, normals, notes = _las(where, path, noise_classes, trusted)
     else:
         with reading(where, path, argument="points"):
             if ending in ("npy", "npz"):
                 values, normals = _numpy_arrays(where, path, array)
+                if columns is not None and values.ndim == 2:
+                    chosen = as_told(where, columns, values.shape[1], path)
+                    normals = normals if chosen.normals is None else values[:, chosen.normals]
+                    values = values[:, chosen.points]
             elif ending == "ply":
                 values, normals = _ply(where, path)
             elif ending == "obj":
                 values, normals = _obj(path)
             else:
-                values, normals = _table(where, path)
+                values, normals, notes = _table(where, path, columns)
     for part in (values,) if normals is None else (values, normals):
         if not np.issubdtype(part.dtype, np.number) or np.iscomplexobj(part):
             raise fail(where, "points", "real numbers", f"{path} with {part.dtype}")
-    return values, normals
+    return values, normals, notes
+
+
+def finite(
+    where: str, path: str | os.PathLike[str], points: np.ndarray, normals: np.ndarray | None = None
+) -> tuple[torch.Tensor, torch.Tensor | None, list[str]]:
+    """Return the points that are finite, with their normals, zero for those that are not; and what was lost."""
+    keep = np.isfinite(points).all(1)
+    lost = int((~keep).sum())
+    if lost == len(points):
+        raise fail(where, "points", "finite somewhere", f"{path}, whose {lost} points all have NaN or infinity")
+    notes = [f"{lost} of {len(points)} points have NaN or infinity, and were dropped."] if lost else []
+    if normals is not None:
+        normals = normals[keep].astype(np.float64)
+        normals[~np.isfinite(normals).all(1)] = 0
+    return _doubles(points[keep]), None if normals is None else _doubles(normals), notes
 
 
 def write_ply(path: pathlib.Path, columns: Mapping[str, torch.Tensor], where: str = "fit_atlas") -> None:
@@ -154,11 +204,12 @@ def _numpy_arrays(where: str, path: pathlib.Path, name: str | None) -> tuple[np.
 def _ply(where: str, path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
     vertex = read_tables(path, where)[0].get("vertex", {})
     plain = {name: np.asarray(values) for name, values in vertex.items() if isinstance(values, np.ndarray)}
-    if not {"x", "y", "z"} <= set(plain):
+    found = by_name([*plain])
+    if found is None:
         raise ValueError("no vertices with x, y and z")
-    values = np.stack([plain[name] for name in "xyz"], 1)
-    given = {"nx", "ny", "nz"} <= set(plain)
-    return values, np.stack([plain[name] for name in ("nx", "ny", "nz")], 1) if given else None
+    arrays = [*plain.values()]
+    normals = None if found.normals is None else np.stack([arrays[i] for i in found.normals], 1)
+    return np.stack([arrays[i] for i in found.points], 1), normals
 
 
 def _obj(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -185,9 +236,12 @@ def _obj(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
     return values, given if 0 < len(given) == len(values) else None
 
 
-def _las(where: str, path: pathlib.Path, trusted: bool) -> tuple[np.ndarray, np.ndarray | None]:
+def _las(
+    where: str, path: pathlib.Path, noise_classes: bool, trusted: bool
+) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    options = {"noise": noise_classes}
     try:
-        _, arrays = apart.read("geodiff.readers.las", path, {}, trusted=trusted)
+        facts, arrays = apart.read("geodiff.readers.las", path, options, trusted=trusted)
     except Missing as error:
         module = error.needs[0]
         text = (
@@ -199,41 +253,42 @@ def _las(where: str, path: pathlib.Path, trusted: bool) -> tuple[np.ndarray, np.
         raise fail(where, "points", "of a kind that can be read here", text, fix, ImportError) from error
     except Damaged as error:
         raise fail(where, "points", "a readable file", f"{path} ({error})", "Is it damaged?") from error
-    return arrays[0], arrays[1] if len(arrays) > 1 else None
+    left = [f"{facts[name]} points {text}" for name, text in _LEFT_OUT.items() if facts.get(name)]
+    notes = [f"Left out: {' and '.join(left)}; --noise-classes keeps them."] if left else []
+    return arrays[0], arrays[1] if len(arrays) > 1 else None, notes
 
 
-def _table(where: str, path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read rows of numbers, apart by commas, semicolons or blanks; a first row without numbers is their heading."""
-    rows: list[list[float]] = []
-    heading: list[str] = []
-    width = 6
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        words = line.split("#")[0].replace(",", " ").replace(";", " ").split()
-        if not words:
-            continue
-        try:
-            rows.append([float(word) for word in words[:3]])
-        except ValueError:
-            if not rows and not heading:
-                heading = [word.strip('"').lower() for word in words]
-                continue
-            text = f"{line.strip()[:40]!r} in line {number} of {path}"
-            raise fail(where, "points", "rows of numbers", text) from None
-        if len(words) < 3:
-            text = f"{len(words)} in line {number} of {path}"
-            raise fail(where, "points", "x, y and z in each row", text)
-        if width == 6:
-            width = 6 if len(words) >= 6 else 3
-            try:
-                rows[-1] += [float(word) for word in words[3:6]] if width == 6 else []
-            except ValueError:
-                width = 3
-    points = np.asarray([row[:3] for row in rows], dtype=np.float64).reshape(-1, 3)
-    if width == 3 or not rows:
-        return points, None
-    normals = np.asarray([row[3:] for row in rows], dtype=np.float64)
-    named = heading[3:6] in (["nx", "ny", "nz"], ["normal_x", "normal_y", "normal_z"])
-    with np.errstate(over="ignore", invalid="ignore"):
-        length = np.linalg.norm(normals, axis=1)
-    unit = (length > 0).any() and bool((np.abs(length[length > 0] - 1) <= _UNIT).all())
-    return points, normals if named or (not heading and unit) else None  # else they are colours, or the like
+def _table(
+    where: str, path: pathlib.Path, columns: str | Sequence[str] | None
+) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    rows = read_rows(where, path)
+    try:
+        chosen = _columns(where, path, rows, columns)
+    except Unclear as error:
+        raise unclear(where, path, rows.lines, str(error), FIX) from error
+    for column in [*chosen.points, *(chosen.normals or ())]:
+        if column in rows.texts:
+            line, number = rows.texts[column]
+            raise fail(where, "points", "rows of numbers", f"{line!r} in line {number} of {path}")
+    normals = None if chosen.normals is None else rows.values[:, chosen.normals]
+    return rows.values[:, chosen.points], normals, [*rows.notes, *chosen.notes]
+
+
+def _columns(where: str, path: pathlib.Path, rows: Rows, columns: str | Sequence[str] | None) -> Columns:
+    """Choose by what the user says, by the heading, by the ending, and by what the columns hold."""
+    width = rows.values.shape[1]
+    if columns is not None:
+        return as_told(where, columns, width, path)
+    if rows.heading is not None:
+        # R writes no word over the names of the rows.
+        found = by_name(["", *rows.heading] if len(rows.heading) < width else rows.heading)
+        if found is None:
+            raise Unclear("a table with columns called x, y and z")
+        return found
+    if path.suffix.lower() == ".xyzrgb":
+        return Columns([0, 1, 2], None)
+    if path.suffix.lower() == ".xyzn" and width >= 6:
+        return Columns([0, 1, 2], [3, 4, 5])
+    if 0 in rows.texts and width > 3:
+        raise Unclear("a table whose first column is a number")
+    return by_content(rows.values) if len(rows.values) else Columns([0, 1, 2], None)

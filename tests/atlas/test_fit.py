@@ -85,11 +85,15 @@ def test_every_matching_fits_a_fold(method: str) -> None:
 
 
 def test_points_far_off_count_less() -> None:
-    points = sphere(800, 0.01)
-    points[:16] *= 1.06
-    kept, lost = fit_charts(points, robust=False), fit_charts(points)
-    assert float(from_sphere(lost.fitted_points()).mean()) < float(from_sphere(kept.fitted_points()).mean())
-    assert float(from_sphere(lost.fitted_points()[:16]).mean()) < 0.03
+    kept = lost = 0.0
+    for _ in range(3):  # what one draw gains is as large as what differs from draw to draw
+        points = sphere(800, 0.01)
+        points[:16] *= 1.06
+        kept += float(from_sphere(fit_charts(points, robust=False).fitted_points()).mean())
+        fitted = from_sphere(fit_charts(points).fitted_points())
+        lost += float(fitted.mean())
+        assert float(fitted[:16].mean()) < 0.03
+    assert lost < kept
 
 
 def test_start_of_a_chart_does_not_depend_on_chunks() -> None:

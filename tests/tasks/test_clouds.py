@@ -37,6 +37,9 @@ def test_normals_come_along(tmp_path: pathlib.Path, cloud: tuple[torch.Tensor, t
     (tmp_path / "f.obj").write_text("\n".join(lines))
     names = ("x", "y", "z", "nx", "ny", "nz")
     write_ply(tmp_path / "g.ply", dict(zip(names, torch.cat((points, normals), 1).T, strict=True)))
+    others = {"x": points[:, 0], "y": points[:, 1], "z": points[:, 2]}
+    for file, trio in (("h", ("normal_x", "normal_y", "normal_z")), ("i", ("scalar_nx", "scalar_ny", "scalar_nz"))):
+        write_ply(tmp_path / f"{file}.ply", {**others, **dict(zip(trio, normals.T, strict=True))})
     for path in sorted(tmp_path.iterdir()):
         read = read_cloud_file(path)
         torch.testing.assert_close(read.points, points, **EXACT, msg=path.name)
@@ -94,6 +97,56 @@ def test_las(tmp_path: pathlib.Path, cloud: tuple[torch.Tensor, torch.Tensor]) -
     (tmp_path / "bad.las").write_bytes(b"not at all")
     with pytest.raises(ValueError, match="`points` must be a readable file"):
         read_cloud_file(tmp_path / "bad.las")
+
+
+def test_noise_in_las_is_left_out_and_said(tmp_path: pathlib.Path) -> None:
+    laspy = pytest.importorskip("laspy")
+    for kind in (3, 6):
+        las = laspy.LasData(laspy.LasHeader(point_format=kind, version="1.4"))
+        las.x, las.y, las.z = np.arange(60.0).reshape(3, 20)
+        las.classification = [2] * 12 + [7] * 3 + [18] * 2 + [1] * 3
+        las.withheld = [1] + [0] * 12 + [1] + [0] * 6  # one of them is noise as well
+        las.write(str(tmp_path / "a.las"))
+        read = read_cloud_file(tmp_path / "a.las")
+        assert read.points[:, 0].tolist() == [*range(1, 12), 17, 18, 19]
+        assert read.notes == (
+            "Left out: 5 points of noise (classes 7 and 18) and 1 points that are withheld; "
+            "--noise-classes keeps them.",
+        )
+        everything = read_cloud_file(tmp_path / "a.las", noise_classes=True)
+        assert len(everything.points) == 20 and everything.notes == ()
+
+
+def test_points_that_are_not_finite_are_dropped_and_counted(tmp_path: pathlib.Path) -> None:
+    points, normals = torch.rand(2, 30, 3, dtype=torch.float64) - 0.5
+    normals = torch.nn.functional.normalize(normals, dim=1)
+    points[4, 1], points[0, 0], normals[7, 2] = torch.nan, torch.inf, torch.nan
+    both = torch.cat([points, normals], 1)
+    np.savetxt(tmp_path / "a.txt", both.numpy(), fmt="%.17g")
+    np.save(tmp_path / "b.npy", both.numpy())
+    write_ply(tmp_path / "c.ply", dict(zip(("x", "y", "z", "nx", "ny", "nz"), both.T, strict=True)))
+    keep = [i for i in range(30) if i not in (0, 4)]
+    for path in sorted(tmp_path.iterdir()):
+        read = read_cloud_file(path)
+        assert torch.equal(read.points, points[keep]), path.name
+        assert read.normals is not None and read.normals[5].tolist() == [0, 0, 0]  # to be estimated
+        assert torch.equal(read.normals[6:], normals[keep][6:])
+        assert read.notes == ("2 of 30 points have NaN or infinity, and were dropped.",), path.name
+    np.save(tmp_path / "d.npy", np.full((5, 3), np.nan))
+    with pytest.raises(ValueError, match=r"finite somewhere; got .*d.npy, whose 5 points all have NaN or infinity"):
+        read_cloud_file(tmp_path / "d.npy")
+
+
+def test_colors_in_arrays_are_no_normals(tmp_path: pathlib.Path) -> None:
+    points = torch.rand(30, 3, dtype=torch.float64)
+    np.save(tmp_path / "a.npy", torch.cat([points, 255 * points], 1).numpy())
+    read = read_cloud_file(tmp_path / "a.npy")
+    assert read.normals is None and read.notes == ("Columns 4 to 6 are no normals, and were left out.",)
+    told = read_cloud_file(tmp_path / "a.npy", columns="x,y,z,nx,ny,nz").normals
+    assert told is not None and torch.equal(told, 255 * points)
+    write_ply(tmp_path / "a.ply", {"x": points[:, 0], "y": points[:, 1], "z": points[:, 2]})
+    with pytest.raises(ValueError, match=r"`columns` must be left out for .ply files, whose numbers have names"):
+        read_cloud_file(tmp_path / "a.ply", columns="x,y,z")
 
 
 def test_las_without_laspy(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,8 @@ def fit_atlas(
     *,
     normals: Any = None,
     array: str | None = None,
+    columns: str | None = None,
+    noise_classes: bool = False,
     file_normals: bool = True,
     truth: Mesh | torch.Tensor | str | os.PathLike[str] | None = None,
     settings: FitAtlasSettings | Settings | Mapping[str, Any] | None = None,
@@ -60,6 +62,8 @@ def fit_atlas(
         points: (N, 3), or the path of a cloud: see `geodiff.tasks.clouds.read_cloud_file`.
         normals: (N, 3), pointing to one side, of any length; left out, those of the file, or estimated ones.
         array: which array of an ``.npz``.
+        columns: what the columns of a table are, a word each, such as ``x,y,z,-,r,g,b``; ``nx,ny,nz`` are normals.
+        noise_classes: keep the points that a LAS file calls noise (classes 7 and 18) or withheld.
         file_normals: use the normals of the file, if it has any; not where they do not all point to one side.
         truth: the true surface, only to be compared with: a mesh, points (T, 3), or the path of either.
         settings: a `FitAtlasSettings`, a `geodiff.atlas.settings.Settings`, or a dictionary of fields; left out, the
@@ -97,7 +101,7 @@ def fit_atlas(
     settings = FitAtlasSettings.of(settings, changes)
     told = as_callback(_WHERE, callback)
     source = os.fspath(points) if isinstance(points, str | os.PathLike) else None
-    points, normals = _read(points, normals, array, file_normals)
+    points, normals, said = _read(points, normals, array, columns, noise_classes, file_normals)
     known = None if truth is None else _truth(truth)
     # After the checks of the arguments, but before the work.
     with Team.join() as team, output_folder(_WHERE, output if team.leads else None) as folder:
@@ -112,7 +116,7 @@ def fit_atlas(
             result = FitAtlasResult(
                 atlas=atlas,
                 metrics=fit_metrics(atlas, fit, cloud, job, facts),
-                notes=list(fit.notes),
+                notes=[*said, *fit.notes],
                 files={},
                 history=job.history,
                 settings=settings,
@@ -268,14 +272,17 @@ def peak_memory_mb() -> float | None:
     return round(most / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
 
 
-def _read(points: Any, normals: Any, array: str | None, file_normals: bool) -> tuple[Any, Any]:
-    """Return points and normals, from a file or as they came."""
+def _read(
+    points: Any, normals: Any, array: str | None, columns: str | None, noise_classes: bool, file_normals: bool
+) -> tuple[Any, Any, tuple[str, ...]]:
+    """Return points and normals, from a file or as they came, and what is to be said of the file."""
     if not isinstance(points, str | os.PathLike):
-        if array is not None:
-            raise fail(_WHERE, "array", "left out for all but .npz files", repr(array))
-        return as_tensor(_WHERE, "points", points), normals
-    read = read_cloud_file(points, array=array)
-    return read.points, normals if normals is not None or not file_normals else read.normals
+        for name, value in {"array": array, "columns": columns}.items():
+            if value is not None:
+                raise fail(_WHERE, name, "left out where the points are no file", repr(value))
+        return as_tensor(_WHERE, "points", points), normals, ()
+    read = read_cloud_file(points, array=array, columns=columns, noise_classes=noise_classes)
+    return read.points, normals if normals is not None or not file_normals else read.normals, read.notes
 
 
 def _truth(truth: Any) -> Mesh | torch.Tensor:

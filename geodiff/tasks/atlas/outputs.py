@@ -161,7 +161,9 @@ def _write(
         if found.watertight is not None:
             _moved(found.watertight, shift).save(there["watertight"])
         stage("pictures")
-        pictures.overview(atlas, found.mesh, found.watertight).save(there["pictures"], format="PNG")
+        terrain = pathlib.Path(metrics["source"] or "").suffix.lower() in (".las", ".laz")
+        up = result.settings.up or ("z" if terrain else "y")
+        pictures.overview(atlas, found.mesh, found.watertight, up=up).save(there["pictures"], format="PNG")
         if "errors" in files:
             pictures.errors(there["errors"], atlas, metrics)
         metrics |= {"seconds": round(seconds(), 3), "notes": notes, "history": result.history}

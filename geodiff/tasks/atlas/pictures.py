@@ -27,25 +27,29 @@ _SCALE = np.array([[0.60, 0.05, 0.05], [0.85, 0.45, 0.05], [0.80, 0.75, 0.15], [
 
 
 def overview(
-    atlas: Atlas, mesh: Mesh, watertight: Mesh | None = None, size: tuple[int, int] | None = None
+    atlas: Atlas,
+    mesh: Mesh,
+    watertight: Mesh | None = None,
+    size: tuple[int, int] | None = None,
+    up: str = "y",
 ) -> Image.Image:
     """Draw the points, the surface, the charts in colours, the confidence and the mesh by Poisson, from four sides.
 
-    Confidence goes from red (0) over yellow to green (1). Points that no chart is fitted to are red. y is up.
+    Confidence goes from red (0) over yellow to green (1). Points that no chart is fitted to are red.
 
     Args:
         atlas: fitted.
         mesh: `atlas.to_mesh()`.
         watertight: that mesh, or nothing.
         size: (H, W) of a picture; left out, `SIZE`.
+        up: ``"x"``, ``"y"``, ``"z"``, or with a minus.
     """
     size = size or SIZE
     middle = (atlas.points.amin(0) + atlas.points.amax(0)) / 2
     mesh, points = _staged(mesh, middle), (atlas.points - middle).float()
     good = points[~atlas.outlier]
-    cameras = [
-        pictures.looking_at(good, azimuth, _ELEVATION, (0.0, 1.0, 0.0)).to(dtype=torch.float32) for azimuth in AZIMUTHS
-    ]
+    axis = [(-1.0 if up.startswith("-") else 1.0) * (name == up[-1]) for name in "xyz"]
+    cameras = [pictures.looking_at(good, azimuth, _ELEVATION, axis).to(dtype=torch.float32) for azimuth in AZIMUTHS]
     chart, sure = face_facts(atlas, mesh.vertices.double() + middle.double(), mesh.faces)
     rows = {
         "points": [draw_points(atlas, points, mesh, camera, size) for camera in cameras],

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from geodiff.atlas.settings import Settings
 from geodiff.tasks.descent import check_seconds
-from geodiff.validation import fail, integer
+from geodiff.validation import choice, fail, integer
+
+UPS = ("x", "y", "z", "-x", "-y", "-z")
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class FitAtlasSettings(Settings):
         watertight: make watertight.ply, by Open3D.
         depth: of the octree of watertight.ply; 8 resolves 1/256 of the extent.
         open_boundaries: leave holes and borders of watertight.ply open.
+        up: which way is up in the pictures: x, y, z, -x, -y or -z. None: z for LAS and LAZ files, else y.
         checkpoint_seconds: seconds between checkpoints, where there is an output folder; 0: after each chunk; None:
             never.
 
@@ -29,13 +32,14 @@ class FitAtlasSettings(Settings):
         60
     """
 
-    _aside = ("samples", "refine", "watertight", "depth", "open_boundaries", "checkpoint_seconds")
+    _aside = ("samples", "refine", "watertight", "depth", "open_boundaries", "up", "checkpoint_seconds")
 
     samples: int = 200_000
     refine: int = 0
     watertight: bool = True
     depth: int = 8
     open_boundaries: bool = False
+    up: str | None = None
     checkpoint_seconds: float | None = 20.0
 
     def __post_init__(self) -> None:
@@ -45,4 +49,6 @@ class FitAtlasSettings(Settings):
         for name in ("watertight", "open_boundaries"):
             if not isinstance(getattr(self, name), bool):
                 raise fail(self._where, name, "True or False", getattr(self, name), error=TypeError)
+        if self.up is not None:
+            choice(self._where, "up", self.up, UPS)
         check_seconds(self._where, self.checkpoint_seconds)

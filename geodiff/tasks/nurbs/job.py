@@ -15,15 +15,14 @@ from tqdm import tqdm
 from geodiff.modes import outside_autocast
 from geodiff.splines.fit import fit_surface
 from geodiff.splines.fit_unordered import fit_cloud
-from geodiff.tasks.clouds import load
+from geodiff.tasks.clouds import ENDINGS, finite, load
 from geodiff.tasks.lock import output_folder
-from geodiff.tasks.nurbs import outputs
+from geodiff.tasks.nurbs import outputs, spans
 from geodiff.tasks.nurbs.result import FitNURBSResult
 from geodiff.tasks.nurbs.settings import FitNURBSSettings
 from geodiff.tasks.progress import Callback, Progress, as_callback
 from geodiff.validation import as_tensor, describe, fail
 
-_ENDINGS = ("npy", "npz", "ply", "obj", "xyz", "csv", "txt")
 _WHERE = "fit_nurbs"
 
 
@@ -32,6 +31,8 @@ def fit_nurbs(
     points: Any,
     *,
     array: str | None = None,
+    columns: str | None = None,
+    noise_classes: bool = False,
     settings: FitNURBSSettings | Mapping[str, Any] | None = None,
     output: str | os.PathLike[str] | None = None,
     callback: Callback | None = None,
@@ -47,9 +48,11 @@ def fit_nurbs(
     of an earlier run stay as they were.
 
     Args:
-        points: a grid (N, M, 3), heights (N, M), a cloud (N, 3); or the path of one: ``.npy``, ``.npz``, ``.ply``,
-            ``.obj`` (its vertices), or ``.xyz``, ``.csv``, ``.txt`` with x, y, z first in each row.
+        points: a grid (N, M, 3), heights (N, M), a cloud (N, 3); or the path of one: ``.npy``, ``.npz``, or a cloud as
+            `geodiff.tasks.clouds.read_cloud_file` reads it. Points of a cloud that are not finite are dropped.
         array: which array of a ``.npz``; it may be left out where there is only one, or one named points or elevation.
+        columns: what the columns of a table are, a word each, such as ``x,y,z,-,r,g,b``.
+        noise_classes: keep the points that a LAS file calls noise (classes 7 and 18) or withheld.
         settings: a `FitNURBSSettings`, or a dictionary of its fields; left out, the defaults.
         output: a folder, made where missing, for ``surface.json`` and other ``formats``, ``surface.png`` (with knot
             lines), ``error.png`` (needs Matplotlib: ``pip install geodiff[plot]``) and ``metrics.json``.
@@ -77,7 +80,14 @@ def fit_nurbs(
     settings = FitNURBSSettings.of(settings, changes)
     told = as_callback(_WHERE, callback)
     source = os.fspath(points) if isinstance(points, str | os.PathLike) else None
-    data = as_tensor(_WHERE, "points", points) if source is None else read_points(source, array)
+    notes: list[str] = []
+    if source is None:
+        for name, value in {"array": array, "columns": columns}.items():
+            if value is not None:
+                raise fail(_WHERE, name, "left out where the points are no file", repr(value))
+        data = as_tensor(_WHERE, "points", points)
+    else:
+        data, notes = _read(source, array, columns, noise_classes)
     kind, data = _arranged(data, settings.kind, settings.spacing)
     free: dict[str, Any] = {"free_knots": settings.free_knots, "rational": settings.rational}
     if kind == "cloud":
@@ -106,6 +116,7 @@ def fit_nurbs(
                 fit = fit_surface(data, settings.control_shape, **free, **common)
         seconds = time.perf_counter() - begin
         low, high = data.reshape(-1, 3).amin(0), data.reshape(-1, 3).amax(0)
+        empty = spans.empty(fit.surface, fit.parameters) if kind == "cloud" else []
         result = FitNURBSResult(
             surface=fit.surface.detach(),
             kind=kind,
@@ -119,6 +130,8 @@ def fit_nurbs(
             seconds=seconds,
             iterations=int(fit.iterations),
             settings=settings,
+            empty_spans=empty,
+            notes=[*notes, *spans.notes(empty, fit.surface)],
         )
         if folder is not None:
             facts = {"source": source, "command": command, "message": fit.message, "converged": fit.converged}
@@ -126,7 +139,13 @@ def fit_nurbs(
     return result
 
 
-def read_points(path: str | os.PathLike[str], array: str | None = None) -> torch.Tensor:
+def read_points(
+    path: str | os.PathLike[str],
+    array: str | None = None,
+    *,
+    columns: str | None = None,
+    noise_classes: bool = False,
+) -> torch.Tensor:
     r"""Read a grid, heights or a cloud from a file, as `fit_nurbs` takes it; float64.
 
     Raises:
@@ -140,8 +159,17 @@ def read_points(path: str | os.PathLike[str], array: str | None = None) -> torch
         >>> read_points(path).shape
         torch.Size([3, 3])
     """
-    values, _ = load(_WHERE, path, array, _ENDINGS)
-    return torch.from_numpy(np.array(values, dtype=np.float64, order="C"))
+    return _read(path, array, columns, noise_classes)[0]
+
+
+def _read(
+    path: str | os.PathLike[str], array: str | None, columns: str | None, noise_classes: bool
+) -> tuple[torch.Tensor, list[str]]:
+    values, _, notes = load(_WHERE, path, array, ENDINGS, columns, noise_classes)
+    if pathlib.Path(path).suffix.lower() not in (".npy", ".npz") and len(values):  # whose arrays may be grids
+        points, _, lost = finite(_WHERE, path, values)
+        return points, [*notes, *lost]
+    return torch.from_numpy(np.array(values, dtype=np.float64, order="C")), notes
 
 
 def _arranged(data: torch.Tensor, kind: str, spacing: Sequence[float]) -> tuple[str, torch.Tensor]:

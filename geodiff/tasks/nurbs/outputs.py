@@ -41,6 +41,7 @@ def metrics(result: FitNURBSResult, more: dict[str, Any]) -> dict[str, Any]:
         "knots_u": surface.knots_u.tolist(),
         "knots_v": surface.knots_v.tolist(),
         "weights": None if weights is None else [float(weights.min()), float(weights.max())],
+        "empty_spans": [list(span) for span in result.empty_spans],
         "iterations": result.iterations,
         "converged": more["converged"],
         "message": more["message"],
@@ -73,8 +74,9 @@ def write_outputs(result: FitNURBSResult, folder: pathlib.Path, more: dict[str, 
         pictures.overview(result.surface, result.points, result.kind).save(part.parent / "surface.png")
         if "error" in files:
             pictures.error_map(
-                part.parent / "error.png", result.surface, result.errors, result.parameters, result.diagonal
-            )
+                part.parent / "error.png", result.surface, result.errors, result.parameters, result.diagonal,
+                empty=result.empty_spans,
+            )  # fmt: skip
         part.write_text(json.dumps(metrics(result, more), indent=1) + "\n", encoding="utf-8")
     for old in [*(folder / f"surface.{name}" for name in FORMATS), folder / "error.png"]:
         if old not in files.values():

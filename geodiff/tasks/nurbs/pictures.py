@@ -185,8 +185,11 @@ def error_map(
     parameters: Sequence[torch.Tensor],
     diagonal: float,
     title: str = "",
+    empty: Sequence[tuple[float, float, float, float]] = (),
 ) -> None:
     """Write a picture of the error over (u, v), with the knots as lines; as a fraction of the diagonal. By Matplotlib.
+
+    Spans without points are hatched.
 
     Args:
         path: a PNG to write.
@@ -195,12 +198,15 @@ def error_map(
         parameters: of the points: along each axis of a grid, or of each scattered point.
         diagonal: the unit of the picture.
         title: over it.
+        empty: spans (u0, u1, v0, v1) without points.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.2, 5.0), layout="constrained")
     axes = figure.subplots()
     draw_error(figure, axes, surface, errors, parameters, diagonal)
+    for u0, u1, v0, v1 in empty:
+        axes.fill([u0, u1, u1, u0], [v0, v0, v1, v1], facecolor="0.92", edgecolor="0.6", hatch="//", linewidth=0)
     rms = float(errors.double().square().mean().sqrt())
     text = f"largest {float(errors.max()) / (diagonal or 1):.2g}, rms {rms / (diagonal or 1):.2g} of the diagonal"
     axes.set_title(title or text, fontsize=10)

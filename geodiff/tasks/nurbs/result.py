@@ -28,8 +28,10 @@ class FitNURBSResult:
         seconds: how long the fit took, without reading and writing.
         iterations: of the best start; 0 where the fit is linear.
         settings: what it was made with.
+        empty_spans: of a cloud, the spans between knots, (u0, u1, v0, v1), that hold no points: there the surface is
+            smooth, and no more.
         files: what was written, by kind, where there was an output folder.
-        notes: what was left out, and why.
+        notes: what a user should be told: what was left out, and where there is no data.
     """
 
     __repr__ = shapes_repr
@@ -46,5 +48,6 @@ class FitNURBSResult:
     seconds: float
     iterations: int
     settings: FitNURBSSettings = field(repr=False)
+    empty_spans: list[tuple[float, float, float, float]] = field(default_factory=list, repr=False)
     files: dict[str, pathlib.Path] = field(default_factory=dict, repr=False)
     notes: list[str] = field(default_factory=list, repr=False)

@@ -11,11 +11,12 @@ import torch
 
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.primitives import icosphere
+from geodiff.tasks.tables import TABLES
 from geodiff.validation import fail
 
 MESHES = ("glb", "gltf", "ply", "obj", "stl", "off")
 SPLINES = ("json", "3dm", "step", "stp", "iges", "igs")
-CLOUDS = ("xyz", "csv", "txt", "npy", "npz", "las", "laz")
+CLOUDS = (*TABLES, "npy", "npz", "las", "laz")
 # What lies beside results and is none to look at, and which of several files of one name is taken.
 _OTHERS = ("metrics.json", "transforms.json", "settings.json", "checkpoint.json")
 _ORDER = ("npz", "json", "glb", "gltf", "ply", "obj", "stl", "off", "3dm", "step", "stp", "iges", "igs")

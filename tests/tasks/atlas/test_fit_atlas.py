@@ -342,7 +342,7 @@ def test_bad_arguments(tmp_path: pathlib.Path) -> None:
         gd.fit_atlas(ball(), stepz=3, **SMALL)
     with pytest.raises(TypeError, match=r"`settings` must be a FitAtlasSettings or a dictionary of its fields"):
         gd.fit_atlas(ball(), settings=gd.tasks.FitMeshSettings(), **QUIET)
-    with pytest.raises(ValueError, match=r"`array` must be left out for all but .npz files"):
+    with pytest.raises(ValueError, match=r"`array` must be left out where the points are no file"):
         gd.fit_atlas(ball(), array="points", **SMALL)
     with pytest.raises(FileNotFoundError, match="`truth` must be a file that exists"):
         gd.fit_atlas(ball(), truth=tmp_path / "none.ply", **SMALL)
@@ -350,6 +350,38 @@ def test_bad_arguments(tmp_path: pathlib.Path) -> None:
         gd.fit_atlas(ball(), truth=tmp_path / "none.doc", **SMALL)
     with pytest.raises(ValueError, match="`truth` must be one mesh with faces"):
         gd.fit_atlas(ball(), truth=gd.Mesh(torch.zeros(3, 3), torch.zeros(0, 3, dtype=torch.int64)), **SMALL)
+
+
+def test_what_the_file_said_is_told(tmp_path: pathlib.Path) -> None:
+    points = ball(600)
+    rows = [f"{i};{x};{y};{z}" for i, (x, y, z) in enumerate(points.tolist())]
+    (tmp_path / "a.csv").write_text("\n".join(["id;x;y;z", *rows, "600;nan;0;0"]).replace(".", ","))
+    fit = gd.fit_atlas(tmp_path / "a.csv", **SMALL)
+    assert fit.notes[:2] == [
+        "Commas were read as decimal marks.", "1 of 601 points have NaN or infinity, and were dropped."
+    ]  # fmt: skip
+    assert torch.equal(fit.atlas.points, points)
+    turned = gd.fit_atlas(tmp_path / "a.csv", columns="-,z,y,x", **SMALL)
+    assert torch.equal(turned.atlas.points, points.flip(1))
+    with pytest.raises(ValueError, match="`columns` must be left out where the points are no file"):
+        gd.fit_atlas(points, columns="x,y,z", **SMALL)
+
+
+def test_up_is_up_in_the_pictures() -> None:
+    flat = ball(600) * torch.tensor([1.0, 1.0, 0.1])
+    fit = gd.fit_atlas(flat, **SMALL)
+    mesh = fit.atlas.to_mesh()
+
+    def wide(up: str) -> float:
+        """How much wider than high the disc is in the second row, seen from a little above."""
+        page = np.asarray(atlas_pictures.overview(fit.atlas, mesh, size=(90, 90), up=up).convert("L")).astype(int)
+        page = page[page.shape[0] // 4 + 20 : page.shape[0] // 2 - 10, -95:]  # surface, from the last side
+        dark = np.abs(page - np.median(page[:, -3:])) > 40
+        return float(np.ptp(dark.any(0).nonzero()[0]) / np.ptp(dark.any(1).nonzero()[0]))
+
+    assert wide("z") > 1.5 * wide("y") and wide("-z") > 1.5 * wide("y")
+    with pytest.raises(ValueError, match="fit_atlas: `up` must be one of x, y, z, -x, -y, -z; got 'w'"):
+        gd.fit_atlas(flat, up="w", **SMALL)
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

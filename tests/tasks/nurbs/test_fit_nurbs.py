@@ -221,6 +221,34 @@ def test_clouds_from_files(tmp_path: pathlib.Path) -> None:
     assert len(read_points(tmp_path / "box.obj")) == box.num_vertices
 
 
+def test_spans_without_points_are_told(tmp_path: pathlib.Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    xy = torch.rand(3000, 2, generator=generator, dtype=torch.float64)
+    xy = xy[~((xy[:, 0] > 0.55) & (xy[:, 1] < 0.45))]  # a void that holds whole spans of a fifth
+    cloud = torch.cat([xy, 0.1 * xy[:, :1]], 1)
+    np.savetxt(tmp_path / "a.pts", cloud.numpy(), header=str(len(cloud)), comments="")
+    fit = fit_nurbs(tmp_path / "a.pts", output=tmp_path / "out", **QUIET)
+    spans = fit.empty_spans
+    assert 1 <= len(spans) <= 8
+    (note,) = fit.notes
+    assert note.startswith(f"{len(spans)} of 25 spans between knots hold no points; what the surface does there is ")
+    for u0, u1, v0, v1 in spans:  # in the void, by the surface itself
+        x, y, _ = fit.surface(torch.tensor((u0 + u1) / 2).double(), torch.tensor((v0 + v1) / 2).double()).tolist()
+        assert x > 0.5 and y < 0.5
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["empty_spans"] == [list(s) for s in spans]
+    whole = fit_nurbs(torch.rand(3000, 3, generator=generator) * torch.tensor([1.0, 1.0, 0.0]), **QUIET)
+    assert whole.empty_spans == [] and whole.notes == []
+
+
+def test_columns_of_a_cloud(tmp_path: pathlib.Path) -> None:
+    xyz = torch.rand(300, 3, dtype=torch.float64)
+    np.savetxt(tmp_path / "a.txt", torch.cat([xyz, xyz], 1).numpy(), fmt="%.17g")
+    read = read_points(tmp_path / "a.txt", columns="-,-,y,-,z,x")
+    assert torch.equal(read, xyz[:, [2, 2, 1]])
+    with pytest.raises(ValueError, match="`columns` must be left out where the points are no file"):
+        fit_nurbs(xyz, columns="x,y,z", **QUIET)
+
+
 def test_arrays_from_npz(tmp_path: pathlib.Path) -> None:
     np.savez(tmp_path / "a.npz", dx=0.5, height=grid()[..., 2].numpy())
     assert read_points(tmp_path / "a.npz").shape == (12, 15)
@@ -243,8 +271,8 @@ def _empty(folder: pathlib.Path) -> pathlib.Path:
 def test_bad_files(tmp_path: pathlib.Path) -> None:
     with pytest.raises(FileNotFoundError, match="`points` must be a file that exists"):
         fit_nurbs(tmp_path / "none.npy", **QUIET)
-    with pytest.raises(ValueError, match="`points` must be one of npy, npz, ply"):
-        fit_nurbs(tmp_path / "a.las", **QUIET)
+    with pytest.raises(ValueError, match="`points` must be one of ply, xyz"):
+        fit_nurbs(tmp_path / "a.doc", **QUIET)
     for ending in ("npy", "npz", "ply"):
         (tmp_path / f"bad.{ending}").write_bytes(b"not at all")
         with pytest.raises(ValueError, match="`points` must be a readable file"):
