@@ -53,17 +53,17 @@ class Oriented:
 def orient(points: Any, normals: Any = None, *, noise: float | None = None) -> Oriented:
     """Find normals of a cloud that all point to the outside, or all to one side of an open surface.
 
-    Two things are known of the right sides: the winding number of the oriented points is ½ at each of them and falls
-    along the normal (Lin, Shi and Liu 2024), which holds for the whole of a shape however thin its parts are; and
-    neighbours on a smooth sheet face the same way, which holds for open surfaces too. The first is solved by steps of
-    steepest descent on Σ (W − ½)², after each of which the normals are turned against the slope of W, with a kernel whose
-    width shrinks from the spacing (or six σ of noise) to a tenth of it (2.5 σ). Then regions meet where their normals face each
-    other across a border that is flat; they are turned to agree, and each as a whole so that W comes nearest to ½.
+    Two things are known of the right sides. The winding number of the oriented points is ½ at each of them and falls
+    along the normal (Lin, Shi and Liu 2024); that holds for a whole shape, however thin its parts are. And neighbours on
+    a smooth sheet face the same way, on open surfaces too. The first is solved by steps of steepest descent on Σ (W − ½)²,
+    after each of which the normals are turned against the slope of W. The width of the kernel shrinks from the spacing,
+    or six σ of noise, to a tenth of it, or 2.5 σ. Then regions that meet at a flat border facing opposite ways are
+    turned to agree, and each as a whole so that W comes nearest to ½.
 
     Args:
         points: (N, 3), N ≥ 16.
-        normals: (N, 3) or nothing. If given, the result is each of them, at unit length, or its opposite. Signs count as evidence:
-            regions in which 80 % of them agree with their neighbours keep them.
+        normals: (N, 3) or nothing. If given, the result is each of them, at unit length, or its opposite: a region in
+            which 80 % of them face one way keeps that way.
         noise: standard deviation σ of the points across the surface, in their unit; estimated if None.
 
     Returns:
@@ -160,7 +160,7 @@ def _winding_normals(x: torch.Tensor, area: torch.Tensor, spacing: float, sigma:
 
 
 def _planes(x: torch.Tensor, pull: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray]:
-    """Fit planes to each point and its k neighbours; of two sheets, which are pulled to opposite sides, to its own alone.
+    """Fit planes to points and k neighbours each; of two sheets, which are pulled to opposite sides, to its own alone.
 
     Returns:
         middles (N, 3), axes across (N, 3), variance across over that along (N,), and all neighbours (N, k).
