@@ -113,21 +113,6 @@ class Atlas(Members):
         return cls.of(fit.charts, cover.points, cover.chart, cover.point, fit.uv, inside=cover.inside,
                       outlier=cover.outlier, normals=normals, noise=float(fit.noise), seed=seed)  # fmt: skip
 
-    def one_sided(self, normals: torch.Tensor) -> float:
-        """Return the share of points whose normals (N, 3) face the way that most of their chart's do: from ½ to 1.
-
-        Normals whose signs were drawn have about ½; an atlas oriented by them would be turned at random.
-
-        Raises:
-            ValueError: not a normal for each point.
-        """
-        if normals.shape != self.points.shape:
-            raise fail("Atlas.one_sided", "normals", f"of shape {tuple(self.points.shape)}", normals)
-        along = (normals.to(self._plain_normals)[self.point] * self._plain_normals).sum(1)
-        up = torch.bincount(self.chart[along > 0], minlength=len(self))
-        down = torch.bincount(self.chart[along < 0], minlength=len(self))
-        return float(torch.maximum(up, down).sum() / (up + down).sum().clamp(min=1))
-
     def __repr__(self) -> str:
         return f"Atlas(charts={len(self)}, points={len(self.points)}, memberships={len(self.chart)})"
 

@@ -30,7 +30,6 @@ from geodiff.tasks.team import Team
 from geodiff.validation import as_tensor, choice, fail, floating
 
 _WHERE = "fit_atlas"
-_ONE_SIDED = 0.9  # share of normals that face the way of their chart, from which on their signs are believed
 _MESHES = ("ply", "obj", "stl", "glb")
 
 
@@ -112,12 +111,12 @@ def fit_atlas(
             job.resume(resume)
             fit = job.run(told)
             bar.set_description("orient")
-            atlas, contradictions = _sided(fit, cloud, settings.seed)
+            atlas = Atlas.from_fit(fit, normals=cloud.normals if cloud.given else None, seed=settings.seed)
             facts = {"source": source, "command": command, "given": len(points), "processes": team.size}
             result = FitAtlasResult(
                 atlas=atlas,
                 metrics=fit_metrics(atlas, fit, cloud, job, facts),
-                notes=[*said, *fit.notes, *contradictions],
+                notes=[*said, *fit.notes],
                 files={},
                 history=job.history,
                 settings=settings,
@@ -129,20 +128,6 @@ def fit_atlas(
             job.checkpoint.remove()
         shared = team.union({"metrics": result.metrics, "notes": result.notes} if team.leads else {})
     return dataclasses.replace(result, **shared, seconds=job.seconds)
-
-
-def _sided(fit: FittedCharts, cloud: Cloud, seed: int) -> tuple[Atlas, list[str]]:
-    """Return the atlas, turned by the given normals unless these contradict each other, and what is to be said."""
-    atlas = Atlas.from_fit(fit, seed=seed)
-    if not cloud.given:
-        return atlas, []
-    share = atlas.one_sided(cloud.normals)
-    if share >= _ONE_SIDED:
-        return Atlas.from_fit(fit, normals=cloud.normals, seed=seed), []
-    note = (
-        f"The given normals contradict each other: {100 * (1 - share):.0f} % face away from most of those around them."
-    )
-    return atlas, [f"{note} Which side is outside was found without their signs."]
 
 
 class _Job:
