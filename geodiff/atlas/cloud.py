@@ -153,7 +153,7 @@ def read_cloud(
 
 
 def _facing_away(x: torch.Tensor, n: torch.Tensor, neighbours: np.ndarray) -> float:
-    """Return the share of given normals (N, 3) whose signs are not those of the others: 0 where most neighbours agree."""
+    """Return the share of given normals (N, 3) whose signs are not the others'; 0 where most neighbours agree."""
     links = Links(x.double().numpy(), n.double().numpy(), neighbours[:, :NEIGHBOURS])
     if links.agreement(np.ones(len(x))) > AGREEING:
         return 0.0

@@ -54,11 +54,11 @@ def orient(points: Any, normals: Any = None, *, noise: float | None = None) -> O
     """Find normals of a cloud that all point to the outside, or all to one side of an open surface.
 
     Two things are known of the right sides. The winding number of the oriented points is ½ at each of them and falls
-    along the normal (Lin, Shi and Liu 2024); that holds for a whole shape, however thin its parts are. And neighbours on
-    a smooth sheet face the same way, on open surfaces too. The first is solved by steps of steepest descent on
+    along the normal (Lin, Shi and Liu 2024); that holds for a whole shape, however thin its parts are. And neighbours
+    on a smooth sheet face the same way, on open surfaces too. The first is solved by steps of steepest descent on
     Σ (W − ½)², after each of which the normals are turned against the slope of W. The width of the kernel shrinks from
-    the spacing, or six σ of noise, to a tenth of it, or 2.5 σ. Then regions that meet at a flat border facing opposite ways are
-    turned to agree, and each as a whole so that W comes nearest to ½.
+    the spacing, or six σ of noise, to a tenth of it, or 2.5 σ. Then regions that meet at a flat border facing opposite
+    ways are turned to agree, and each as a whole so that W comes nearest to ½.
 
     Args:
         points: (N, 3), N ≥ 16.
