@@ -256,6 +256,26 @@ struct NormalsJob {
     T* grad;            // (batch, num_vertices, 3)
 };
 
+// Of a tree over points, in its order: what is summed for each (../winding.h).
+enum class WindingSum { field, adjoint, slope };
+
+constexpr int kWindingLeaf = 32;  // points at the end of a branch, at most
+
+template <class T>
+struct WindingJob {
+    const T* places;    // (N, 3)
+    const T* source;    // (N, 3) normals as long as areas, or (N, 1) for the adjoint
+    const T* balls;     // (nodes, 4) middle and radius
+    const int* links;   // (nodes, 3) first point, count, right child; the left one comes next, a leaf has 0
+    const int* leaves;  // (leaves) their nodes
+    long long num_nodes, num_leaves;
+    WindingSum sum;
+    T width;
+    T reach;            // a node counts as one point from this many of its radii on
+    int threads;
+    T* out;             // (N, 1) or (N, 3)
+};
+
 // One kernel, for both real types.
 template <template <class> class Job>
 struct Kernel {

@@ -92,4 +92,5 @@ NB_MODULE(_cpu, m) {
     bind_raster(m);
     bind_shading(m);
     bind_splines_and_transport(m);
+    bind_winding(m);
 }

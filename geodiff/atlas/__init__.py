@@ -6,6 +6,7 @@ from geodiff.atlas.charts import PAPER_WIDTHS, WIDTHS, Charts
 from geodiff.atlas.cover import Cover, cover
 from geodiff.atlas.fit import FittedCharts, fit_charts
 from geodiff.atlas.metrics import SurfaceMetrics, surface_metrics
+from geodiff.atlas.orient import Oriented, orient
 from geodiff.atlas.sample import Samples
 from geodiff.atlas.settings import Settings
 from geodiff.atlas.watertight import poisson_mesh
@@ -17,11 +18,13 @@ __all__ = [
     "Charts",
     "Cover",
     "FittedCharts",
+    "Oriented",
     "Samples",
     "Settings",
     "SurfaceMetrics",
     "cover",
     "fit_charts",
+    "orient",
     "poisson_mesh",
     "surface_metrics",
 ]

@@ -16,8 +16,8 @@ from geodiff.atlas.chart_mesh import atlas_mesh, chart_meshes
 from geodiff.atlas.charts import Charts
 from geodiff.atlas.fit import FittedCharts
 from geodiff.atlas.members import Members
-from geodiff.atlas.orient import orient
 from geodiff.atlas.sample import Samples, sample
+from geodiff.atlas.sides import chart_sides
 from geodiff.atlas.watertight import poisson_mesh
 from geodiff.modes import outside_autocast
 from geodiff.scene.atomic import replacing
@@ -95,7 +95,7 @@ class Atlas(Members):
         outlier = ~covered if outlier is None else outlier
         draft = cls(charts, points, chart, point, uv, inside, outlier, points.new_ones(len(charts)),
                     points.new_zeros(len(points)), noise, seed)  # fmt: skip
-        sides = orient(chart, point, draft.predictions, draft._plain_normals, len(charts), given=normals)
+        sides = chart_sides(chart, point, draft.predictions, draft._plain_normals, len(charts), given=normals)
         fitted, spread = draft._consensus
         trust = consensus.confidence(points, fitted, spread, covered & ~outlier, noise)
         return dataclasses.replace(draft, sign=sides.sign.to(points), confidence=trust.to(points))

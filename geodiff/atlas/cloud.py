@@ -10,6 +10,8 @@ from scipy.sparse import coo_matrix, csgraph
 from scipy.spatial import cKDTree
 
 from geodiff.atlas.noise import Noise, estimate_noise
+from geodiff.atlas.orient import orient
+from geodiff.atlas.regions import Links
 from geodiff.validation import fail, floating, promote, shapes_repr
 
 LEAST_POINTS = 16
@@ -17,6 +19,8 @@ MOST_POINTS = 200_000
 NEIGHBOURS = 12  # of the graph
 SCALES = (8, 16, 32, 64)  # neighbours that a normal may be estimated from
 IN_NOISE = 48  # neighbours in a thinned cloud, where 16 are as far as the noise asks for
+AGREEING = 0.85  # share of neighbours with normals to one side from which on given signs are not looked into
+LEAST_AWAY = 0.1  # share of given normals on the wrong side from which on none of the signs is believed
 FLAT = 1e-6  # ratio of the principal spreads of points on a line
 
 
@@ -27,7 +31,7 @@ class Cloud:
     Attributes:
         points: (N, 3), dtype as given.
         normals: (N, 3) unit; of either side, unless given.
-        given: whether the normals came with the points.
+        given: whether the normals came with the points, and their signs agree.
         index: (N,) int64, where each point was in the input (the first of its duplicates).
         neighbours: (N, K) int64, nearest first, without the point itself.
         distances: (N, K).
@@ -78,7 +82,7 @@ def read_cloud(
     values = promote(where, **arguments)
     x = floating(where, "points", values["points"].detach().cpu(), ("N", 3), "One row a point.", finite=False)
     notes = []
-    n = None
+    n, sided = None, True
     if normals is not None:
         fix = "One normal a point, or none at all."
         n = floating(where, "normals", values["normals"].detach().cpu(), (len(x), 3), fix, finite=False)
@@ -118,6 +122,13 @@ def read_cloud(
             if lost:
                 notes.append(f"{lost} of {len(x)} normals have length zero: they were estimated.")
             n = torch.where(zero[:, None], own, n[kept] / length.clamp(min=torch.finfo(n.dtype).tiny))
+            away = _facing_away(x, n, neighbours)
+            if away > LEAST_AWAY:
+                sided = False
+                text = f"{100 * away:.0f} % face away from those around them"
+                notes.append(
+                    f"The given normals contradict each other: {text}. The outside was found without their signs."
+                )
     if (~outlier).sum() < LEAST_POINTS:
         text = f"{int(outlier.sum())} of {len(x)} far from all others"
         raise fail(where, "points", f"at least {LEAST_POINTS} that lie near others", text, "Give more points.")
@@ -129,7 +140,7 @@ def read_cloud(
     return Cloud(
         points=x,
         normals=own if n is None else n,
-        given=n is not None,
+        given=n is not None and sided,
         index=kept,
         neighbours=torch.from_numpy(neighbours[:, :width].astype(np.int64)),
         distances=torch.from_numpy(distances[:, :width]),
@@ -139,6 +150,15 @@ def read_cloud(
         duplicates=duplicates,
         notes=tuple(notes),
     )
+
+
+def _facing_away(x: torch.Tensor, n: torch.Tensor, neighbours: np.ndarray) -> float:
+    """Return the share of given normals (N, 3) whose signs are not the others'; 0 where most neighbours agree."""
+    links = Links(x.double().numpy(), n.double().numpy(), neighbours[:, :NEIGHBOURS])
+    if links.agreement(np.ones(len(x))) > AGREEING:
+        return 0.0
+    turned = orient(x, n).turned  # neighbours on the two sides of a thin wall disagree for good reasons
+    return min(turned, 1 - turned)
 
 
 def estimate_normals(points: torch.Tensor, neighbours: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:

@@ -1,206 +1,232 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which side of each chart is the outside."""
+"""Normals of a cloud that all point to the outside."""
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix, csr_matrix
-from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 from scipy.spatial import cKDTree
 
-from geodiff.validation import fail
+from geodiff.atlas.regions import Links, facing_regions, outvoted, turned_regions
+from geodiff.atlas.winding import WindingTree
+from geodiff.modes import outside_autocast
+from geodiff.validation import fail, floating, promote, shapes_repr
 
-_SWEEPS = 20  # of flipping single charts that disagree with most of their neighbours
-_SHRINK = 2.0  # shared points that an edge of the graph must have before it is trusted: n·n' / (count + this)
-_FLAT = 0.02  # a component with less volume than this, relative to its area times its size, has no inside of its own
-_INSIDE = 0.75  # winding number from which on a component lies inside another one: 1 if closed
-_PROBES = 32  # points of a component that vote on that
+_NEIGHBOURS = 12
+_MOST_NEIGHBOURS = 100
+_STEPS = 40
+_WIDE, _NARROW = 6.0, 2.5  # widths of the first and of the last step, in σ
+_THINNEST = 0.1  # of the last step without noise, in spacings
+_SMOOTHING = 8.0  # radius of the planes that points with noise are moved to, in σ
+_FLAT = 0.1  # variance across over variance along, up to which points around one make a plane
+_SMOOTHED_FLAT = 0.35  # the same for points with noise
+_COEFFICIENTS = 6  # of a quadric height function
+_TWO_SHEETS = 2.2  # kurtosis of heights below which they are of two sheets: 1, where one sheet with noise has 3
+_SEPARATE = 4.0  # distance of two sheets, in the spread within them
+_SITES = 2000  # at which the noise is measured
+_TRUSTED = 0.8  # share of a region from which on the sides of given normals are kept
 
 
-class Orientation(NamedTuple):
-    """Which way charts face.
+@dataclasses.dataclass(frozen=True)
+class Oriented:
+    """Normals of N points, all to one side.
 
     Attributes:
-        sign: (Q,) +1 or −1: the outward normal is `sign` times ∂φ/∂u × ∂φ/∂v.
-        component: (Q,) int64, number of the connected component of the graph of charts.
-        agreement: share of shared points at which two charts then face the same way; 1 without shared points.
+        normals: (N, 3), unit, outwards where the points enclose something.
+        agreement: share of neighbouring pairs that face the same way in the result, on one sheet of the surface.
+        given_agreement: the same for the normals that were given, in their signs; NaN without.
+        turned: share of the given normals that were turned; NaN without.
+        regions: how many parts were found whose sides nothing but the winding number relates.
     """
 
-    sign: torch.Tensor
-    component: torch.Tensor
+    __repr__ = shapes_repr
+
+    normals: torch.Tensor
     agreement: float
+    given_agreement: float
+    turned: float
+    regions: int
 
 
-def orient(
-    chart: torch.Tensor,
-    point: torch.Tensor,
-    places: torch.Tensor,
-    normals: torch.Tensor,
-    charts: int,
-    *,
-    given: torch.Tensor | None = None,
-) -> Orientation:
-    """Choose a side for each of Q charts, so that neighbours agree and components face outwards.
+@outside_autocast
+def orient(points: Any, normals: Any = None, *, noise: float | None = None) -> Oriented:
+    """Find normals of a cloud that all point to the outside, or all to one side of an open surface.
 
-    Charts q, q' that share points i are joined by an edge of weight w = Σ_i n_qi·n_q'i, both normals being those of the
-    charts at the very same point, so that sharp edges do not mislead. Signs spread along the spanning forest of
-    greatest |w|/(count + 2) (after Hoppe et al. 1992, on charts in place of points), then single charts flip while that
-    raises Σ w s_q s_q'. Each component is turned so that the volume inside is positive, then turned again for each
-    other component that it lies in (a cavity). Open components without volume of their own, such as parallel sheets,
-    face away from the middle of all points; a single flat one faces along the largest part of its normal.
+    Two things are known of the right sides. The winding number of the oriented points is ½ at each of them and falls
+    along the normal (Lin, Shi and Liu 2024); that holds for a whole shape, however thin its parts are. And neighbours
+    on a smooth sheet face the same way, on open surfaces too. The first is solved by steps of steepest descent on
+    Σ (W − ½)², after each of which the normals are turned against the slope of W. The width of the kernel shrinks from
+    the spacing, or six σ of noise, to a tenth of it, or 2.5 σ. Then regions that meet at a flat border facing opposite
+    ways are turned to agree, and each as a whole so that W comes nearest to ½.
 
     Args:
-        chart: (M,) int64, chart of each membership.
-        point: (M,) int64, its point.
-        places: (M, 3), the point, as the chart has it.
-        normals: (M, 3), unit normals of the chart there, of either side.
-        charts: Q.
-        given: (N, 3), oriented normals of the points, of any length: if there are any, they decide each chart by the
-            majority of its members; the graph decides where they are divided.
+        points: (N, 3), N ≥ 16.
+        normals: (N, 3) or nothing. If given, the result is each of them, at unit length, or its opposite: a region in
+            which 80 % of them face one way keeps that way.
+        noise: standard deviation σ of the points across the surface, in their unit; estimated if None.
 
     Returns:
-        Signs, components and how well the charts agree. Charts without members get +1.
+        Normals in the dtype of `points`, and how well neighbours agree.
 
     Raises:
-        ValueError: shapes that do not belong together.
+        ValueError: wrong shapes, NaN or infinity, too few points, all in one place, zero normals, negative noise.
 
     Gradients: none.
+
+    Example:
+        >>> import torch, geodiff as gd
+        >>> ball = torch.nn.functional.normalize(torch.randn(1000, 3), dim=1)
+        >>> found = gd.atlas.orient(ball)
+        >>> bool(((found.normals * ball).sum(1) > 0).all())
+        True
     """
     where = "orient"
-    if chart.shape != point.shape or places.shape != (*chart.shape, 3) or normals.shape != places.shape:
-        shapes = f"{tuple(chart.shape)}, {tuple(point.shape)}, {tuple(places.shape)}, {tuple(normals.shape)}"
-        raise fail(where, "chart, point, places, normals", "of shapes (M,), (M,), (M, 3), (M, 3)", shapes)
-    if len(chart) and int(chart.max()) >= charts:
-        raise fail(where, "charts", f"more than {int(chart.max())}, a number in `chart`", str(charts))
-    q, i = chart.cpu().numpy(), point.cpu().numpy()
-    x, n = places.detach().cpu().double().numpy(), normals.detach().cpu().double().numpy()
-    count = int(i.max()) + 1 if len(i) else 0
-    if given is not None and (given.dim() != 2 or given.shape[1] != 3 or len(given) < count):
-        raise fail(where, "given", f"of shape ({count}, 3), a normal for each point", given)
+    values = promote(where, points=points) if normals is None else promote(where, points=points, normals=normals)
+    points = values["points"].detach()
+    x = floating(where, "points", points.cpu().double(), ("N", 3), "One row a point.")
+    if len(x) < 16:
+        raise fail(where, "points", "at least 16 points", str(len(x)))
+    extent = float((x.amax(0) - x.amin(0)).max())
+    if not extent > 0:
+        raise fail(where, "points", "in more than one place", "points all in one place")
+    if noise is not None and not noise >= 0:
+        raise fail(where, "noise", "a standard deviation, 0 or more", str(noise))
+    x = (2 * (x - (x.amax(0) + x.amin(0)) / 2) / extent).float()
+    axes = None
+    if normals is not None:
+        axes = values["normals"].detach().cpu().double()
+        axes = floating(where, "normals", axes, tuple(x.shape), "One normal a point, or none at all.")
+        length = axes.norm(dim=1, keepdim=True)
+        if not bool((length > 0).all()):
+            got = f"{int((length == 0).sum())} zero vectors"
+            raise fail(where, "normals", "not zero", got, "Drop those points, or give no normals.")
+        axes = (axes / length).float()
 
-    weight, shared = _edges(q, i, n, charts, count)
-    sign, component = _spread(weight, shared)
-    vote = np.zeros(charts)
-    if given is not None:
-        vote += np.bincount(q, (given.detach().cpu().double().numpy()[i] * n).sum(1), charts)
-        turned = np.bincount(component, weights=vote * sign)
-        sign = sign * np.where(turned < 0, -1.0, 1.0)[component]
-        # Heavier than all edges of a chart together.
-        vote = vote * (1 + 2 * np.asarray(abs(weight).sum(1)).ravel() / np.maximum(np.abs(vote), 1e-12))
-    sign = _flip(weight, vote, sign)
-    if given is None:
-        sign = sign * _outward(q, i, x, n * sign[q, None], component, count)[component]
-    total = float(abs(weight).sum())
-    agreement = float((weight.multiply(sign[:, None]).multiply(sign[None])).maximum(0).sum()) / total if total else 1.0
-    to = chart.device
-    return Orientation(torch.from_numpy(sign).to(normals), torch.from_numpy(component).to(to), agreement)
-
-
-def _edges(q: np.ndarray, i: np.ndarray, n: np.ndarray, charts: int, points: int) -> tuple[csr_matrix, csr_matrix]:
-    """Return the sparse (Q, Q) matrices of Σ n·n' over shared points, and of their numbers."""
-    shape = (charts, max(points, 1))
-    columns = [coo_matrix((n[:, d], (q, i)), shape).tocsr() for d in range(3)]
-    member = coo_matrix((np.ones(len(q)), (q, i)), shape).tocsr()
-    weight = sum((c @ c.T for c in columns[1:]), columns[0] @ columns[0].T).tocsr()
-    shared = (member @ member.T).tocsr()
-    weight.setdiag(0)
-    shared.setdiag(0)
-    weight.eliminate_zeros()
-    shared.eliminate_zeros()
-    return weight, shared
-
-
-def _spread(weight: csr_matrix, shared: csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-    charts = weight.shape[0]
-    edges = weight.tocoo()
-    if edges.nnz == 0:
-        return np.ones(charts), np.arange(charts)
-    counts = np.asarray(shared[edges.row, edges.col]).ravel()
-    # Costs must not be 0, which means "no edge" to SciPy.
-    cost = 1.01 - np.abs(edges.data) / (counts + _SHRINK)
-    graph = csr_matrix((cost, (edges.row, edges.col)), weight.shape)
-    number, component = connected_components(graph, directed=False)
-    forest = minimum_spanning_tree(graph)
-    forest = (forest + forest.T).tocsr()
-    sign = np.ones(charts)
-    roots = np.zeros(number, dtype=np.int64)
-    roots[component[::-1]] = np.arange(charts)[::-1]
-    for root in roots:
-        order, before = breadth_first_order(forest, root, directed=False)
-        if len(order) > 1:
-            link = np.asarray(weight[order[1:], before[order[1:]]]).ravel()
-            for node, parent, w in zip(order[1:], before[order[1:]], link, strict=True):
-                sign[node] = sign[parent] if w >= 0 else -sign[parent]
-    return sign, component.astype(np.int64)
+    area = _areas(x, cKDTree(x.numpy()))
+    spacing = float(area.median().sqrt())
+    sigma = _noise(x, spacing) if noise is None else 2 * noise / extent
+    pull = _winding_normals(x, area, spacing, sigma)
+    smooth = _smoothed(x, pull, sigma, spacing)
+    _, axis, flat, neighbours = _planes(smooth, pull, _NEIGHBOURS)
+    if axes is not None:
+        sided = axes
+    else:
+        sided = torch.where((flat < _FLAT)[:, None], axis, pull)
+    along = (sided * pull).sum(1)
+    sided = torch.where(along[:, None] < 0, -sided, sided)
+    links = Links(smooth.numpy(), sided.numpy(), neighbours)
+    sign = outvoted(links, np.ones(len(x)))
+    cell = 5 * max(spacing, sigma)
+    sign = facing_regions(links, smooth.numpy(), sign, area.numpy() * along.abs().numpy(), cell)
+    sign = outvoted(links, sign)
+    region = links.regions(smooth.numpy(), sign, cell)
+    turn = turned_regions(
+        WindingTree(smooth, area), sided * torch.from_numpy(sign).float()[:, None], area, region, spacing
+    )
+    sign = sign * turn[region]
+    given_agreement = turned = float("nan")
+    if axes is not None:
+        given = np.where((axes * sided).sum(1).numpy() < 0, -1.0, 1.0)
+        given_agreement = links.agreement(given)
+        share = np.bincount(region, given * sign * area.numpy()) / np.bincount(region, area.numpy())
+        sign = np.where(share < 1 - 2 * _TRUSTED, -1.0, 1.0)[region] * sign
+        turned = float((given != sign).mean())
+    result = sided * torch.from_numpy(sign).float()[:, None]
+    result = torch.nn.functional.normalize(result.double(), dim=1).to(points)
+    return Oriented(result, links.agreement(sign), given_agreement, turned, int(region.max()) + 1)
 
 
-def _flip(weight: csr_matrix, vote: np.ndarray, sign: np.ndarray) -> np.ndarray:
-    for _ in range(_SWEEPS):
-        changed = False
-        for node in np.flatnonzero((weight @ sign + vote) * sign < 0):
-            row = slice(weight.indptr[node], weight.indptr[node + 1])
-            if (weight.data[row] @ sign[weight.indices[row]] + vote[node]) * sign[node] < 0:
-                sign[node] = -sign[node]
-                changed = True
-        if not changed:
+def _areas(x: torch.Tensor, tree: cKDTree) -> torch.Tensor:
+    """Return the area (N,) about each point: π r² / 8 for the distance r to its eighth neighbour."""
+    far = torch.from_numpy(tree.query(x.numpy(), k=[9], workers=-1)[0][:, 0]).float()
+    area = torch.pi / 8 * far.square()
+    return area.clamp(min=1e-6 * float(area.mean()))
+
+
+def _winding_normals(x: torch.Tensor, area: torch.Tensor, spacing: float, sigma: float) -> torch.Tensor:
+    """Return unit normals (N, 3), outwards, by the winding number alone."""
+    tree = WindingTree(x, area)
+    wide, narrow = np.hypot(spacing, _WIDE * sigma), np.hypot(_THINNEST * spacing, _NARROW * sigma)
+    mu = torch.zeros_like(x)
+    for width in np.linspace(wide, narrow, _STEPS):
+        rest = 0.5 - tree.field(mu, width)
+        down = tree.adjoint(rest, width)
+        change = tree.field(down, width)
+        mu = mu + float((rest * change).sum() / change.square().sum().clamp(min=1e-30)) * down
+        slope = tree.slope(mu, width)
+        mu = slope * (mu.norm(dim=1) / slope.norm(dim=1).clamp(min=1e-30))[:, None]
+    return torch.nn.functional.normalize(mu, dim=1)
+
+
+def _planes(x: torch.Tensor, pull: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray]:
+    """Fit planes to points and k neighbours each; of two sheets, which are pulled to opposite sides, to its own alone.
+
+    Returns:
+        middles (N, 3), axes across (N, 3), variance across over that along (N,), and all neighbours (N, k).
+    """
+    neighbours = cKDTree(x.numpy()).query(x.numpy(), k=k + 1, workers=-1)[1]
+    parts = []
+    for rows in torch.from_numpy(neighbours).split(1 << 14):
+        around = x[rows].double()
+        own = (pull[rows] * pull[rows[:, :1]]).sum(2) >= 0
+        middle, axis, flat = _plane(around, torch.ones_like(own))
+        height = ((around - middle[:, None]) * axis[:, None]).sum(2)
+        here, there = _mean(height, own), _mean(height, ~own)
+        within = _mean((height - torch.where(own, here, there)).square(), torch.ones_like(own))
+        two = (here - there).square() > _SEPARATE**2 * within
+        if two.any():
+            apart = two[:, 0]
+            middle[apart], axis[apart], flat[apart] = _plane(around[apart], own[apart])
+        parts.append((middle.float(), axis.float(), flat))
+    middle, axis, flat = (torch.cat(part) for part in zip(*parts, strict=True))
+    return middle, axis, flat, neighbours[:, 1:]
+
+
+def _plane(around: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    weight = mask[:, :, None].to(around)
+    middle = (around * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True)
+    around = (around - middle) * weight
+    spread, frame = torch.linalg.eigh(around.mT @ around)
+    return middle[:, 0], frame[:, :, 0].contiguous(), spread[:, 0] / spread[:, 1].clamp(min=1e-300)
+
+
+def _smoothed(x: torch.Tensor, pull: torch.Tensor, sigma: float, spacing: float) -> torch.Tensor:
+    """Return points moved twice to the planes of their neighbours within 6 σ, where these are planes."""
+    if sigma <= 0.1 * spacing:
+        return x
+    k = int(np.clip(np.pi * (_SMOOTHING * sigma / spacing) ** 2, 8, min(_MOST_NEIGHBOURS, len(x) - 1)))
+    for _ in range(2):
+        middle, axis, flat, _ = _planes(x, pull, k)
+        height = ((x - middle) * axis).sum(1, keepdim=True)
+        x = torch.where((flat < _SMOOTHED_FLAT)[:, None], x - height * axis, x)
+    return x
+
+
+def _mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return (values * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
+
+
+def _noise(x: torch.Tensor, spacing: float) -> float:
+    """Estimate σ from what quadrics leave of neighbours, of so many that they reach farther than the noise."""
+    sites = x[:: max(1, len(x) // _SITES)]
+    tree, sigma = cKDTree(x.numpy()), 0.0
+    for k in (24, 48, 96, 192):
+        if k >= len(x):
             break
-    return sign
-
-
-def _outward(
-    q: np.ndarray, i: np.ndarray, x: np.ndarray, n: np.ndarray, component: np.ndarray, points: int
-) -> np.ndarray:
-    """Return +1 or −1 for each component, for normals that agree within it."""
-    number = int(component.max()) + 1 if len(component) else 0
-    result = np.ones(number)
-    if len(q) == 0:
-        return result
-    # One place and normal for each point in each component, with an equal share of area: enough for signs.
-    key = component[q] * points + i
-    unique, inverse, copies = np.unique(key, return_inverse=True, return_counts=True)
-    place = np.stack([np.bincount(inverse, x[:, d]) for d in range(3)], 1) / copies[:, None]
-    normal = np.stack([np.bincount(inverse, n[:, d]) for d in range(3)], 1)
-    normal = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
-    area = _areas(place)
-    of = unique // points
-    middle = np.average(place, axis=0, weights=area)
-    clouds = []
-    for c in range(number):
-        mine = of == c
-        p, m, a = place[mine], normal[mine], area[mine]
-        clouds.append((p, m, a))
-        if len(p) == 0:
-            continue
-        for origin in (np.average(p, axis=0, weights=a), middle):
-            arm = p - origin
-            volume, size = (a * (arm * m).sum(1)).sum(), (a * np.linalg.norm(arm, axis=1)).sum()
-            if abs(volume) > _FLAT * size:
-                break
-        else:
-            mean = (a[:, None] * m).sum(0)
-            volume = mean[np.abs(mean).argmax()]
-        result[c] = -1.0 if volume < 0 else 1.0
-    # Cavities: from inside of a closed surface its solid angle is all of 4π.
-    cavity = np.zeros(number, dtype=bool)
-    for c, (p, _, _) in enumerate(clouds):
-        if len(p) == 0:
-            continue
-        probes = p[np.linspace(0, len(p) - 1, min(_PROBES, len(p))).astype(np.int64)]
-        low, high = probes.min(0), probes.max(0)
-        for d, (s, m, a) in enumerate(clouds):
-            if c == d or len(s) == 0 or (low < s.min(0)).any() or (high > s.max(0)).any():
-                continue
-            arm = s[None] - probes[:, None]
-            cube = np.maximum(np.linalg.norm(arm, axis=-1), 1e-12) ** 3
-            winding = result[d] * ((arm * m).sum(-1) * a / cube).sum(1) / (4 * np.pi)
-            cavity[c] ^= np.median(winding) > _INSIDE
-    return np.where(cavity, -result, result)
-
-
-def _areas(x: np.ndarray) -> np.ndarray:
-    """Return the area about each point: π r_k² / k for the distance r_k to its k-th neighbour."""
-    k = min(8, len(x) - 1)
-    if k < 1:
-        return np.ones(len(x))
-    return np.maximum(np.pi * cKDTree(x).query(x, k=[k + 1])[0][:, 0] ** 2 / k, 1e-300)
+        far, around = tree.query(sites.numpy(), k=k, workers=-1)
+        near = x[torch.from_numpy(around)].double()
+        near = near - near.mean(1, keepdim=True)
+        near = near / near.norm(dim=2).amax(1)[:, None, None].clamp(min=1e-300)
+        height, u, v = (near @ torch.linalg.eigh(near.mT @ near)[1]).unbind(2)
+        basis = torch.linalg.qr(torch.stack([torch.ones_like(u), u, v, u * u, u * v, v * v], 2))[0]
+        rest = height - (basis @ (basis.mT @ height[:, :, None]))[:, :, 0]
+        scale = torch.from_numpy(far[:, -1])
+        square = rest.square().mean(1)
+        if float((rest.pow(4).mean(1) / square.square().clamp(min=1e-300)).median()) < _TWO_SHEETS:
+            above = rest > 0
+            rest = rest - torch.where(above, _mean(rest, above), _mean(rest, ~above))
+        sigma = float((rest.square().sum(1) / (k - _COEFFICIENTS)).sqrt().mul(scale).quantile(0.4))
+        if float(scale.median()) > 5 * sigma:
+            break
+    return sigma

@@ -452,3 +452,16 @@ def transport(
     threads: int = 1,
 ) -> None: ...
 def math(function: int, input: Array, output: Array) -> None: ...
+def winding_sum(
+    *,
+    sum: str,
+    places: Array,
+    source: Array,
+    balls: Array,
+    links: Array,
+    leaves: Array,
+    width: float,
+    reach: float,
+    out: Array,
+    threads: int = 1,
+) -> None: ...

@@ -1,107 +1,196 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sides of charts on shapes whose outside is known."""
+"""Normals that all point outwards, on surfaces whose outside is known."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 
-from geodiff.atlas.orient import Orientation, orient
-from tests.atlas.shapes import plane, sphere, torus
+import geodiff as gd
+from geodiff.atlas.proximity import sample_mesh
+from geodiff.atlas.winding import REACH, WindingTree
+from geodiff.scene.mesh import Mesh
+
+RIGHT = 0.99  # share of normals on the right side
+TREE_ERROR = 0.03  # of a winding number, at REACH radii
 
 
-def side(
-    points: torch.Tensor,
-    normals: torch.Tensor,
-    centers: torch.Tensor,
-    radius: float,
-    sheet: torch.Tensor | None = None,
-    given: torch.Tensor | None = None,
-) -> tuple[Orientation, torch.Tensor]:
-    """Orient balls of points whose normals were turned over at random; return also what undoes that."""
-    near = torch.cdist(points, points[centers]) <= radius
-    if sheet is not None:
-        near &= sheet[:, None] == sheet[centers]
-    chart, point = near.T.nonzero().unbind(1)
-    turned = torch.where(torch.rand(len(centers)) < 0.5, -1.0, 1.0).double()
-    result = orient(chart, point, points[point], normals[point] * turned[chart, None], len(centers), given=given)
-    return result, turned
+def drawn(mesh: Mesh, count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    samples = sample_mesh(mesh, count, seed)
+    return samples.points.double(), samples.normals.double()
 
 
-def test_sphere_faces_outwards() -> None:
-    x = sphere(2000)
-    result, turned = side(x, x, torch.arange(150), 0.35)
-    assert torch.equal(result.sign, turned) and result.agreement == 1.0
-    assert result.component.max() == 0
+def joined(*parts: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.cat([p for p, _ in parts]), torch.cat([n for _, n in parts])
 
 
-def test_torus_faces_outwards() -> None:
-    x = torus(4000)
-    ring = x * torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
-    normals = torch.nn.functional.normalize(x - ring / ring.norm(dim=1, keepdim=True), dim=1)
-    result, turned = side(x, normals, torch.arange(400), 0.25)
-    assert torch.equal(result.sign, turned)
+def inwards(part: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    return part[0], -part[1]
 
 
-def test_cavity_faces_the_hole() -> None:
-    outer, inner = sphere(1500, 1), 0.5 * sphere(1500, 2)
-    x = torch.cat((outer, inner))
-    sheet = torch.arange(3000) // 1500
-    result, turned = side(x, torch.nn.functional.normalize(x, dim=1), torch.arange(0, 3000, 20), 0.35, sheet)
-    expected = torch.where(sheet[torch.arange(0, 3000, 20)] == 0, turned, -turned)
-    assert torch.equal(result.sign, expected)
-    assert len(result.component.unique()) == 2
+def plate(thickness: float, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    box = gd.box(1.0)
+    return drawn(box.with_vertices(box.vertices * torch.tensor([1.0, 1.0, thickness])), count)
 
 
-def test_separate_balls_both_face_outwards() -> None:
-    x = torch.cat((sphere(1500, 1), sphere(1500, 2) + 5))
-    normals = torch.cat((x[:1500], x[1500:] - 5))
-    result, turned = side(x, normals, torch.arange(0, 3000, 20), 0.35)
-    assert torch.equal(result.sign, turned)
+def wave(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    u, v = (2 * torch.rand(2, count, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1).unbind(0)
+    points = torch.stack([u, v, 0.2 * (5 * u).sin() * (4 * v).cos()], 1)
+    slope = [-(5 * u).cos() * (4 * v).cos(), 0.8 * (5 * u).sin() * (4 * v).sin(), torch.ones_like(u)]
+    return points, torch.nn.functional.normalize(torch.stack(slope, 1), dim=1)
 
 
-def test_two_sheets_face_apart() -> None:
-    x = torch.cat((plane(1000, 1, 0.0), plane(1000, 2, 0.05)))
-    normals = torch.zeros(2000, 3, dtype=torch.float64)
-    normals[:1000, 2], normals[1000:, 2] = -1, 1
-    result, turned = side(x, normals, torch.arange(0, 2000, 20), 0.2, torch.arange(2000) // 1000)
-    assert torch.equal(result.sign, turned)
+def roll(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A rolled sheet: three turns."""
+    random = torch.rand(2, count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    angle, r = 6 * math.pi * random[0].sqrt(), 0.1 + 0.3 * math.pi * random[0].sqrt()
+    points = torch.stack([r * angle.cos(), r * angle.sin(), 1.5 * random[1]], 1)
+    along = torch.stack([0.05 * angle.cos() - r * angle.sin(), 0.05 * angle.sin() + r * angle.cos()], 1)
+    normals = torch.stack([along[:, 1], -along[:, 0], torch.zeros_like(r)], 1)
+    return points, torch.nn.functional.normalize(normals, dim=1)
 
 
-def test_one_plane_faces_up() -> None:
-    x = plane(1000)
-    up = torch.tensor([0.0, 0, 1], dtype=torch.float64).expand(1000, 3)
-    result, turned = side(x, up, torch.arange(0, 1000, 20), 0.2)
-    assert torch.equal(result.sign, turned)
+CLOSED = {
+    "ball": lambda: drawn(gd.icosphere(4), 4000),
+    "box": lambda: drawn(gd.box(1.0), 4000),
+    "plate": lambda: plate(0.03, 8000),
+    "shells": lambda: joined(drawn(gd.icosphere(4), 4000), inwards(drawn(gd.icosphere(4, radius=0.7), 2500))),
+    "three shells": lambda: joined(
+        drawn(gd.icosphere(4), 6000),
+        inwards(drawn(gd.icosphere(4, radius=0.8), 4000)),
+        drawn(gd.icosphere(4, radius=0.5), 2000),
+    ),
+}
+OPEN = {"wave": lambda: wave(5000), "roll": lambda: roll(8000)}
 
 
-def test_given_normals_decide() -> None:
-    x = sphere(2000)
-    given = -x.clone()
-    given[::5] *= -1  # a fifth are wrong
-    result, turned = side(x, x, torch.arange(150), 0.35, given=given)
-    assert torch.equal(result.sign, -turned)
+def right(points: torch.Tensor, truth: torch.Tensor, normals: torch.Tensor | None = None) -> float:
+    found = gd.atlas.orient(points, normals)
+    return float(((found.normals * truth).sum(1) > 0).double().mean())
 
 
-def test_charts_that_disagree_are_outvoted() -> None:
-    x = sphere(2000)
-    chart, point = (torch.cdist(x, x[:150]) <= 0.35).T.nonzero().unbind(1)
-    normals = x[point]
-    wrong = torch.rand(len(chart)) < 0.2  # some memberships have a normal of the wrong side
-    normals = torch.where(wrong[:, None], -normals, normals)
-    result = orient(chart, point, x[point], normals, 150)
-    assert (result.sign == 1).all() and 0.9 < result.agreement < 1
+@pytest.mark.parametrize("name", CLOSED)
+def test_closed_surfaces_face_outwards(name: str) -> None:
+    assert right(*CLOSED[name]()) >= RIGHT
 
 
-def test_no_members() -> None:
-    nothing = torch.zeros(0, dtype=torch.int64)
-    result = orient(nothing, nothing, torch.zeros(0, 3), torch.zeros(0, 3), 3)
-    assert result.sign.tolist() == [1, 1, 1] and result.component.tolist() == [0, 1, 2] and result.agreement == 1
+@pytest.mark.parametrize("name", OPEN)
+def test_open_surfaces_face_one_way(name: str) -> None:
+    points, truth = OPEN[name]()
+    share = right(points, truth)
+    assert max(share, 1 - share) >= RIGHT
+
+
+@pytest.mark.parametrize("noise", [0.003, 0.01])
+@pytest.mark.parametrize("name", ["ball", "wave"])
+def test_with_noise(name: str, noise: float) -> None:
+    points, truth = (CLOSED | OPEN)[name]()
+    diagonal = float((points.amax(0) - points.amin(0)).norm())
+    jitter = torch.randn(points.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    share = right(points + noise * diagonal * jitter, truth)
+    assert (share if name == "ball" else max(share, 1 - share)) >= RIGHT
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e5])
+def test_scale_place_and_order_do_not_matter(scale: float) -> None:
+    points, truth = CLOSED["box"]()
+    order = torch.randperm(len(points), generator=torch.Generator().manual_seed(2))
+    moved = scale * points[order] + scale * torch.tensor([30.0, -20.0, 10.0], dtype=torch.float64)
+    assert right(moved, truth[order]) >= RIGHT
+
+
+def test_single_precision_and_its_dtype() -> None:
+    points, truth = CLOSED["ball"]()
+    found = gd.atlas.orient(points.float())
+    assert found.normals.dtype == torch.float32
+    assert float(((found.normals * truth).sum(1) > 0).double().mean()) >= RIGHT
+    assert torch.allclose(found.normals.norm(dim=1), torch.ones(len(points)), atol=1e-6)
+
+
+def test_given_axes_of_random_signs_are_sorted_out() -> None:
+    points, truth = CLOSED["box"]()
+    sign = torch.where(torch.rand(len(points), 1, generator=torch.Generator().manual_seed(3)) < 0.5, -1.0, 1.0)
+    found = gd.atlas.orient(points, 3 * sign * truth)
+    assert torch.allclose((found.normals * truth).sum(1).abs(), torch.ones(len(points), dtype=torch.float64))
+    assert float(((found.normals * truth).sum(1) > 0).double().mean()) >= RIGHT
+    assert found.given_agreement < 0.6 < 0.99 < found.agreement and 0.45 < found.turned < 0.55
+
+
+def test_given_sides_that_agree_are_kept() -> None:
+    points, truth = CLOSED["ball"]()
+    few = torch.ones(len(points), 1)
+    few[::20] = -1
+    found = gd.atlas.orient(points, -truth * few)
+    assert float((found.normals * truth).sum(1).max()) < 0
+    assert abs(found.turned - 0.05) < 1e-3
+
+
+def test_threads_do_not_matter() -> None:
+    points, _ = CLOSED["shells"]()
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append(gd.atlas.orient(points).normals)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sums_of_the_tree_against_all_pairs(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    points = torch.nn.functional.normalize(torch.randn(1500, 3, generator=generator, dtype=torch.float64), dim=1)
+    area = 4 * math.pi / 1500 * (0.5 + torch.rand(1500, generator=generator, dtype=torch.float64))
+    mu, width = area[:, None] * points, 0.05
+    way = points[None] - points[:, None]
+    r2 = way.square().sum(2, keepdim=True) + width**2
+    field = ((way * mu).sum(2, keepdim=True) / r2**1.5).sum(1)[:, 0] / (4 * math.pi)
+    adjoint = -(way * area[None, :, None] / r2**1.5).sum(1) / (4 * math.pi)
+    slope = ((mu - 3 * way * (way * mu).sum(2, keepdim=True) / r2) / r2**1.5).sum(1) / (4 * math.pi)
+    tree = WindingTree(points.to(dtype), area.to(dtype))
+    given = mu.to(dtype)
+    assert float((tree.field(given, width) - field).abs().max()) < TREE_ERROR
+    assert float((tree.adjoint(area.to(dtype), width) - adjoint).abs().max()) < TREE_ERROR
+    assert float((tree.slope(given, width) - slope).norm(dim=1).max() / slope.norm(dim=1).max()) < TREE_ERROR
+
+
+def test_the_tree_is_exact_where_nothing_is_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert REACH < 1e9
+    monkeypatch.setattr("geodiff.atlas.winding.REACH", 1e9)
+    points = torch.rand(700, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mu = torch.randn(700, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    tree = WindingTree(points, torch.ones(700, dtype=torch.float64))
+    way = points[None] - points[:, None]
+    field = ((way * mu).sum(2) / (way.square().sum(2) + 0.01**2) ** 1.5).sum(1) / (4 * math.pi)
+    assert torch.allclose(tree.field(mu, 0.01), field, rtol=1e-9, atol=1e-9)
+    values = torch.randn(700, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    assert math.isclose(float((tree.adjoint(values, 0.01) * mu).sum()), float((values * field).sum()), rel_tol=1e-9)
 
 
 def test_bad_input() -> None:
-    i, x = torch.tensor([0, 0, 1]), torch.rand(3, 3)
-    with pytest.raises(ValueError, match="`chart, point, places, normals` must be of shapes"):
-        orient(i, i, x, x[:2], 2)
-    with pytest.raises(ValueError, match="`charts` must be more than 1"):
-        orient(i, i, x, x, 1)
-    with pytest.raises(ValueError, match=r"`given` must be of shape \(2, 3\)"):
-        orient(i, i, x, x, 2, given=x[:1])
+    points, truth = CLOSED["ball"]()
+    with pytest.raises(ValueError, match=r"orient: `points` must be .*\(N, 3\)"):
+        gd.atlas.orient(points[:, :2])
+    with pytest.raises(ValueError, match=r"orient: `points` must be at least 16 points; got 15"):
+        gd.atlas.orient(points[:15])
+    with pytest.raises(ValueError, match=r"orient: `points` must be in more than one place"):
+        gd.atlas.orient(torch.zeros(20, 3))
+    with pytest.raises(ValueError, match=r"orient: `points` must be .*finite"):
+        gd.atlas.orient(torch.full((20, 3), math.nan))
+    with pytest.raises(ValueError, match=r"orient: `normals` must be .*\(4000, 3\)"):
+        gd.atlas.orient(points, truth[:5])
+    with pytest.raises(ValueError, match=r"orient: `normals` must be not zero; got 1 zero vectors"):
+        gd.atlas.orient(points, torch.cat([truth[1:], torch.zeros(1, 3)]))
+    with pytest.raises(ValueError, match=r"orient: `noise` must be a standard deviation"):
+        gd.atlas.orient(points, noise=-1.0)
+
+
+def test_duplicates_and_flat_clouds_are_finite() -> None:
+    points, truth = CLOSED["ball"]()
+    assert right(torch.cat([points, points[:500]]), torch.cat([truth, truth[:500]])) >= RIGHT
+    flat = np.random.default_rng(0).random((500, 3)) * [1, 1, 0]
+    found = gd.atlas.orient(torch.from_numpy(flat))
+    assert torch.allclose(found.normals, torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64), atol=1e-3)

@@ -147,6 +147,20 @@ def test_normals_in_the_file_decide_the_side(tmp_path: pathlib.Path) -> None:
     assert ((found.points * found.normals).sum(1) > 0).double().mean() > 0.95
 
 
+def test_normals_of_random_signs_are_not_believed() -> None:
+    """What estimators without orientation give: with them the ball would be turned inside out in patches."""
+    points = ball()
+    outside = torch.nn.functional.normalize(points, dim=1)
+    drawn = torch.where(torch.rand(BALL, 1, generator=torch.Generator().manual_seed(1)) < 0.5, -outside, outside)
+    believed = gd.fit_atlas(points, normals=-outside, **SMALL)
+    fit = gd.fit_atlas(points, normals=drawn, **SMALL)
+    inward, outward = (f.atlas.sample(2000) for f in (believed, fit))
+    assert float((inward.normals * inward.points).sum(1).max()) < 0
+    assert float((outward.normals * outward.points).sum(1).min()) > 0
+    assert any("contradict each other" in note and "without their signs" in note for note in fit.notes), fit.notes
+    assert not any("contradict" in note for note in believed.notes)
+
+
 def test_far_from_the_origin(tmp_path: pathlib.Path, whole: gd.tasks.FitAtlasResult) -> None:
     away = torch.tensor([4e6, -5e6, 100.0], dtype=torch.float64)
     fit = gd.fit_atlas(ball() + away, output=tmp_path, watertight=False, **SMALL)

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of a cloud whose normals agree, and how they are turned to agree with each other."""
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
+
+from geodiff.atlas.winding import WindingTree
+
+_STEEP = 0.5  # sine of a link against the plane of either end from which on it says nothing
+_ALIKE = 0.5  # weight of agreement, as a share of all, from which on two clusters belong together
+_FACING = 0.15  # mean sine of the links between two regions from which on they are two sides, no border of one
+_LEAST_LINKS = 4
+_ROUNDS = 10
+_SWEEPS = 3
+_TESTED = 16  # regions whose own winding number is computed
+_INDIFFERENT = 0.01  # improvement of (W − ½)² that is none
+
+
+class Links:
+    """Pairs of neighbours in the plane of both, and whether their normals face the same way.
+
+    The normal at one end is reflected at the plane between both ends, so that round the bend of an edge it comes out as
+    the other one (Xie, Wang, Hua, Qin and Kaufman 2003).
+
+    Attributes:
+        i, j: (L,) the ends.
+        same: (L,) from −1, opposite ways, to 1, the same.
+        up, down: (L,) sine of the link against the plane of i, and of its reverse against that of j.
+        points: N.
+    """
+
+    def __init__(self, x: np.ndarray, normals: np.ndarray, neighbours: np.ndarray) -> None:
+        parts = []
+        for first in range(0, len(x), 1 << 16):
+            near = neighbours[first : first + (1 << 16)]
+            i, j = np.repeat(np.arange(first, first + len(near)), near.shape[1]), near.ravel()
+            way = x[j] - x[i]
+            length = np.linalg.norm(way, axis=1)
+            way = way / np.maximum(length, 1e-30)[:, None]
+            up, over = (way * normals[i]).sum(1), (way * normals[j]).sum(1)
+            same = (normals[i] * normals[j]).sum(1) - 2 * up * over
+            keep = (length > 0) & (np.maximum(np.abs(up), np.abs(over)) < _STEEP)
+            parts.append((i[keep], j[keep], same[keep], up[keep], -over[keep]))
+        self.i, self.j, self.same, self.up, self.down = (np.concatenate(part) for part in zip(*parts, strict=True))
+        self.points = len(x)
+
+    def agreement(self, sign: np.ndarray) -> float:
+        """Return the share of links, by weight, whose ends face the same way."""
+        total = np.abs(self.same).sum()
+        agrees = np.maximum(self.same * sign[self.i] * sign[self.j], 0).sum()
+        return float(agrees / total) if total > 0 else 1.0
+
+    def regions(self, x: np.ndarray, sign: np.ndarray, cell: float) -> np.ndarray:
+        """Return the region (N,) of each point: clusters of a cell's points that agree, joined where most links do."""
+        same = self.same * sign[self.i] * sign[self.j]
+        grid = np.floor((x - x.min(0)) / cell).astype(np.int64)
+        size = grid.max(0) + 1
+        box = (grid[:, 0] * size[1] + grid[:, 1]) * size[2] + grid[:, 2]
+        within = (box[self.i] == box[self.j]) & (same > _ALIKE)
+        cluster = _connected(self.i[within], self.j[within], self.points)
+        a, b, _, (weight, total) = self.between(cluster, same, np.abs(same))
+        alike = weight > _ALIKE * total
+        return np.asarray(_connected(a[alike], b[alike], int(cluster.max()) + 1)[cluster])
+
+    def between(
+        self, label: np.ndarray, *values: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
+        """Return pairs of labels with links between them, the number of these, and sums of values over them."""
+        a, b = label[self.i], label[self.j]
+        differ = a != b
+        count = int(label.max()) + 1
+        key = np.minimum(a, b)[differ] * np.int64(count) + np.maximum(a, b)[differ]
+        unique, inverse, number = np.unique(key, return_inverse=True, return_counts=True)
+        sums = [np.bincount(inverse, value[differ], len(unique)) for value in values]
+        return unique // count, unique % count, number, sums
+
+
+def outvoted(links: Links, sign: np.ndarray) -> np.ndarray:
+    """Return signs of which those are turned that disagree with three quarters of their neighbours."""
+    weight = np.abs(links.same)
+    total = np.bincount(links.i, weight, links.points)
+    for _ in range(_SWEEPS):
+        vote = np.bincount(links.i, links.same * sign[links.j], links.points) * sign
+        wrong = vote < -0.5 * total
+        if not wrong.any():
+            break
+        sign = np.where(wrong, -sign, sign)
+    return sign
+
+
+def facing_regions(links: Links, x: np.ndarray, sign: np.ndarray, trust: np.ndarray, cell: float) -> np.ndarray:
+    """Return signs after regions are turned that face opposite ways across a border within one sheet.
+
+    Between the two sides of a thin wall links lean to the inside of both; across a border within one sheet they lean to
+    neither. The borders of most disagreement come first, as a spanning forest; a tree of regions keeps the side that
+    most of it had, weighted by `trust` (N,).
+    """
+    for _ in range(_ROUNDS):
+        region = links.regions(x, sign, cell)
+        count = int(region.max()) + 1
+        same = links.same * sign[links.i] * sign[links.j]
+        lean = (links.up * sign[links.i] + links.down * sign[links.j]) / 2
+        a, b, number, (weight, total, leans) = links.between(region, -same, np.abs(same), lean)
+        turn = (weight > _ALIKE * total) & (np.abs(leans) < _FACING * number) & (number >= _LEAST_LINKS)
+        if not turn.any():
+            break
+        forest = minimum_spanning_tree(csr_matrix((1 / weight[turn], (a[turn], b[turn])), (count, count)))
+        forest = (forest + forest.T).tocsr()
+        tree = connected_components(forest, directed=False)[1]
+        flip = np.ones(count)
+        roots, sizes = np.unique(tree, return_index=True, return_counts=True)[1:]
+        for root in roots[sizes > 1]:
+            order, before = breadth_first_order(forest, root, directed=False)
+            for node in order[1:]:
+                flip[node] = -flip[before[node]]
+        kept = np.bincount(tree[region], trust * flip[region])
+        flip = flip * np.where(kept < 0, -1.0, 1.0)[tree]
+        sign = sign * flip[region]
+    return sign
+
+
+def turned_regions(
+    tree: WindingTree, normals: torch.Tensor, area: torch.Tensor, region: np.ndarray, width: float
+) -> np.ndarray:
+    """Return +1 or −1 for each region, so that the mean winding number on each comes nearest to ½.
+
+    Where it makes no difference, on flat open sheets, the largest part of the mean normal is made positive.
+    """
+    weight = area.double().numpy()
+    size = np.bincount(region, weight)
+    sign = np.ones(len(size))
+    tested = np.argsort(-size)[:_TESTED]
+    tested = tested[size[tested] > 0.001 * size.sum()]
+    mu = normals * area[:, None]
+    by = np.empty((len(tested), len(tested)))
+    for column, source in enumerate(tested):
+        part = torch.where(torch.from_numpy(region == source)[:, None], mu, 0.0)
+        field = tree.field(part, width).double().numpy() * weight
+        by[:, column] = np.bincount(region, field, len(size))[tested] / size[tested]
+    share, chosen = size[tested] / size.sum(), np.ones(len(tested))
+
+    def error(signs: np.ndarray) -> float:
+        return float((share * (by @ signs - 0.5) ** 2).sum())
+
+    for _ in range(_ROUNDS):
+        changed = False
+        for r in range(len(tested)):
+            other = chosen.copy()
+            other[r] = -other[r]
+            gain = error(chosen) - error(other)
+            if gain > _INDIFFERENT * share[r]:
+                chosen, changed = other, True
+        if not changed:
+            break
+    for r in range(len(tested)):
+        other = chosen.copy()
+        other[r] = -other[r]
+        if abs(error(chosen) - error(other)) <= _INDIFFERENT * share[r]:
+            mine = torch.from_numpy(region == tested[r])
+            mean = mu[mine].double().sum(0).numpy()
+            chosen[r] = -1.0 if mean[np.abs(mean).argmax()] < 0 else 1.0
+    sign[tested] = chosen
+    return sign
+
+
+def _connected(i: np.ndarray, j: np.ndarray, count: int) -> np.ndarray:
+    links = coo_matrix((np.ones(len(i), dtype=np.int8), (i, j)), (count, count))
+    return np.asarray(connected_components(links, directed=False)[1])
