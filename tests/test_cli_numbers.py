@@ -32,7 +32,8 @@ _GOOD = {
     "0": "seed elevation smoothing laplacian flatness hold_out subdivisions checkpoint_every checkpoint_seconds betas "
     "polish spread start light ambient noise consistency rounds refine degree remesh_every",
     "1e308": "checkpoint_every checkpoint_seconds",
-    str(10**30): "views_per_step hold_out evaluate_every remesh_every size search_size chunk max_points target",
+    str(10**30): "views_per_step hold_out evaluate_every remesh_every size search_size chunk max_points target "
+    "max_size patience",
 }
 GOOD = {wrong: set(names.split()) for wrong, names in _GOOD.items()}
 # Several numbers, or a light: the words that the message has instead of the option's name.

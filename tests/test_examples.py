@@ -3,6 +3,7 @@
 
 import doctest
 import importlib
+import importlib.util
 import math
 import pathlib
 import re
@@ -159,9 +160,9 @@ def test_shape(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pose() -> None:
     page = (ROOT / "docs" / "pose.md").read_text(encoding="utf-8")
     names: dict = {}
-    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    exec(block, names)
-    assert names["fit"].error["angle_deg"] < 3
+    for block in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
+        exec(block, names)
+    assert names["fit"].error["angle_deg"] < 3 and names["mode"].probability <= names["fit"].modes[0].probability <= 1
     for picture in re.findall(r"\]\((images/.*?)\)", page):
         assert (ROOT / "docs" / picture).is_file()
 
@@ -171,9 +172,12 @@ def test_atlas() -> None:
     names: dict = {}
     torch.manual_seed(0)
     blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
+        if "poisson_mesh" in block and importlib.util.find_spec("open3d") is None:
+            block = block.split("mesh =")[0]
         exec(block, names)
+    assert names["found"].agreement > 0.9
     radius = names["drawn"].points.norm(dim=1)
     assert (radius - 1).abs().mean() < 0.6 * (names["cloud"].norm(dim=1) - 1).abs().mean()
     assert names["gradient"].shape == (100, 2) and bool((names["gradient"] != 0).any())

@@ -20,6 +20,7 @@ NEIGHBOURS = 12  # of the graph
 SCALES = (8, 16, 32, 64)  # neighbours that a normal may be estimated from
 IN_NOISE = 48  # neighbours in a thinned cloud, where 16 are as far as the noise asks for
 AGREEING = 0.85  # share of neighbours with normals to one side from which on given signs are not looked into
+BESIDE = 2.0  # how much farther from its plane than the others those are that face away from a point for good reasons
 LEAST_AWAY = 0.1  # share of given normals on the wrong side from which on none of the signs is believed
 FLAT = 1e-6  # ratio of the principal spreads of points on a line
 
@@ -157,7 +158,11 @@ def _facing_away(x: torch.Tensor, n: torch.Tensor, neighbours: np.ndarray) -> fl
     links = Links(x.double().numpy(), n.double().numpy(), neighbours[:, :NEIGHBOURS])
     if links.agreement(np.ones(len(x))) > AGREEING:
         return 0.0
-    turned = orient(x, n).turned  # neighbours on the two sides of a thin wall disagree for good reasons
+    # On the two sides of a thin wall neighbours disagree for good reasons: those that do lie beside the others' plane.
+    beside, opposite = np.abs(links.up), links.same < 0
+    if beside[opposite].mean() > BESIDE * beside[~opposite].mean():
+        return 0.0
+    turned = orient(x, n).turned
     return min(turned, 1 - turned)
 
 

@@ -152,6 +152,11 @@ def _cover(t: Arguments) -> Any:
     return atlas.cover(_cloud(t)), atlas.cover(_cloud(t), normals=t(normals, array=True))
 
 
+def _orient(t: Arguments) -> Any:
+    normals = torch.tensor([[0.0, 0, 1]]).expand(150, 3)
+    return atlas.orient(_cloud(t)).normals, atlas.orient(_cloud(t), t(normals, array=True)).normals
+
+
 def _charts(t: Arguments) -> Any:
     found = t.hold(atlas.cover(_cloud(t)))
     given = {"widths": (4, 4), "activation": "tanh"}
@@ -227,6 +232,7 @@ CASES: dict[str, Case] = {
     + " TConorm.aggregate_log_pair TNorm.aggregate_log_pair"
     + " TConorm.generator TConorm.inverse_generator TConorm.cull_threshold": _rules,
     "atlas.cover": _cover,
+    "atlas.orient": _orient,
     "Charts.create Charts.flat Charts.flat_jacobian Charts.flat_normals Charts.jacobian Charts.join Charts.local"
     " Charts.local_jacobian Charts.parameters Charts.subset Charts.with_parameters": _charts,
     "atlas.fit_charts FittedCharts.fitted_points FittedCharts.spread Atlas.from_fit": _fit_charts,
