@@ -190,9 +190,10 @@ class ZBuffer {
                 const i64 large = large_of_[f];
                 if (large >= 0) {
                     planes[start + i] = faces_[large];
-                    draw_large(faces_[large], reaches_[large], int(start) + i, first, end, stride, depth, winner);
+                    draw_large(faces_[large], reaches_[large], list, int(start) + i, first, end, stride, depth, winner);
                 } else {
-                    draw_small(batch, i, boxes_[f], int(start) + i, first, end, stride, depth, winner, planes[start + i]);
+                    draw_small(batch, i, boxes_[f], list, int(start) + i, first, end, stride, depth, winner,
+                               planes[start + i]);
                 }
             }
         }
@@ -319,8 +320,8 @@ class ZBuffer {
         hard_face(corner, p, faces_[large_of_[f]]);
     }
 
-    void draw_small(const Triangles<T>& batch, int lane, const Box& box, int name, int first, int end, int stride,
-                    T* depth, int* winner, HardPlane<T>& plane) const {
+    void draw_small(const Triangles<T>& batch, int lane, const Box& box, const int* list, int name, int first, int end,
+                    int stride, T* depth, int* winner, HardPlane<T>& plane) const {
         T ax[3], ay[3], ex[3], ey[3];
         for (int k = 0; k < 3; ++k) {
             ax[k] = batch.ax[k][lane];
@@ -350,14 +351,24 @@ class ZBuffer {
             made = true;
             T* z = depth + i64(row - first) * stride + box.first_column;
             int* id = winner + i64(row - first) * stride + box.first_column;
-            write(plane, xs, y, inside, z, id, name);
+            write(plane, xs, y, inside, z, id, list, name);
         }
     }
 
-    static void write(const HardPlane<T>& plane, const T* xs, T y, const int* inside, T* z, int* id, int name) {
+    // The nearer face wins; of two with the same three corners, whose depths differ by rounding, the first.
+    void write(const HardPlane<T>& plane, const T* xs, T y, int* inside, T* z, int* id, const int* list, int name) const {
         T here[kLane];
-#pragma omp simd
-        for (int i = 0; i < kLane; ++i) here[i] = depth_at(plane, xs[i], y);
+        int close = 0;
+#pragma omp simd reduction(| : close)
+        for (int i = 0; i < kLane; ++i) {
+            here[i] = depth_at(plane, xs[i], y);
+            close |= inside[i] & int(here[i] < z[i]) & int(here[i] > z[i] * T(0.999));
+        }
+        if (close) {
+            for (int i = 0; i < kLane; ++i) {
+                if (id[i] >= 0 && same_corners(list[id[i]], list[name])) inside[i] = 0;
+            }
+        }
 #pragma omp simd
         for (int i = 0; i < kLane; ++i) {
             const bool wins = inside[i] && here[i] < z[i];
@@ -366,8 +377,22 @@ class ZBuffer {
         }
     }
 
-    void draw_large(const HardFace<T>& face, const Reach<T>& reach, int name, int first_row, int end_row, int stride,
-                    T* depth, int* winner) const {
+    // Whether two faces are the same triangle, whatever corner they begin with.
+    bool same_corners(i64 f, i64 g) const {
+        for (int k = 0; k < 3; ++k) {
+            const T* c = clip_ + 4 * i64(triangles_[3 * f + k]);
+            bool found = false;
+            for (int l = 0; l < 3; ++l) {
+                const T* d = clip_ + 4 * i64(triangles_[3 * g + l]);
+                found = found || (c[0] == d[0] && c[1] == d[1] && c[2] == d[2] && c[3] == d[3]);
+            }
+            if (!found) return false;
+        }
+        return true;
+    }
+
+    void draw_large(const HardFace<T>& face, const Reach<T>& reach, const int* list, int name, int first_row, int end_row,
+                    int stride, T* depth, int* winner) const {
         const int to = min(reach.end_row, end_row);
         const T* xs = grid_.columns();
         for (int row = max(reach.first_row, first_row); row < to; ++row) {
@@ -387,7 +412,7 @@ class ZBuffer {
                 if (face.n == 4) {
                     for (int i = 0; i < kLane; ++i) inside[i] &= int(on_inner_side(face, 3, xs[column + i], y));
                 }
-                write(face, xs + column, y, inside, z + column, id + column, name);
+                write(face, xs + column, y, inside, z + column, id + column, list, name);
             }
         }
     }

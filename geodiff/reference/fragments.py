@@ -8,7 +8,7 @@ import torch
 from geodiff.modes import outside_autocast
 from geodiff.reference.arguments import check_packed, face_corners, pixel_centres, pixel_chunks
 from geodiff.reference.polygons import Polygons, contains, cross, doubled_area, near_clip, signed_distance
-from geodiff.reference.rasterize import _interpolate
+from geodiff.reference.rasterize import _interpolate, depths_at
 from geodiff.validation import choice, fail, floating, positive, shapes_repr
 
 NOWHERE = -1e10
@@ -169,7 +169,7 @@ def _choose(
     if len(drawn) == 0:
         none = drawn.new_full((len(pixels), k), -1)
         return none, none == 0
-    depth = _interpolate(corners[drawn], pixels[:, None])[1]
+    depth = depths_at(corners[drawn], pixels[:, None])
     seen = polygons.select(drawn)
     distance = signed_distance(pixels, seen)
     covers = contains(pixels, seen) & ~depth.isnan()

@@ -105,11 +105,22 @@ def _one_image(
 def _nearest_face(corners: torch.Tensor, polygons: Polygons, drawn: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
     if len(drawn) == 0:
         return drawn.new_full((len(pixels),), -1)
-    depth = _interpolate(corners, pixels[:, None])[1]
+    depth = depths_at(corners, pixels[:, None])
     # A ray in the plane of a face has no barycentrics, and a depth that is NaN.
     covered = contains(pixels, polygons) & ~depth.isnan()
     nearest, which = torch.where(covered, depth, torch.inf).min(dim=1)
     return torch.where(torch.isfinite(nearest), drawn[which], -1)
+
+
+def depths_at(corners: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+    """Return the depths of pixels in triangles `(F, 3, 4)`, the same bits in whatever order these name their corners.
+
+    So faces on top of each other tie, and the one of lowest index wins.
+    """
+    order = torch.arange(3, device=corners.device).expand(len(corners), 3)
+    for i in (3, 2, 1, 0):
+        order = order.gather(1, corners[..., i].gather(1, order).argsort(dim=1, stable=True))
+    return _interpolate(corners.gather(1, order[..., None].expand_as(corners)), pixels)[1]
 
 
 def _interpolate(corners: torch.Tensor, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,7 +11,7 @@ import sys
 import pytest
 import torch
 
-from geodiff import ops
+from geodiff import ops, reference
 from geodiff.native import cpu
 from tests.contour_scenes import SHAPES
 from tests.helpers import assert_close_relative, rounding_bound
@@ -118,3 +118,29 @@ def test_an_unknown_level_in_the_environment_is_refused(monkeypatch: pytest.Monk
     finally:
         monkeypatch.undo()
         cpu.extension.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("order", [[1, 2, 0], [2, 0, 1], [2, 1, 0], [0, 2, 1]], ids=str)
+@pytest.mark.parametrize("apart", [False, True], ids=["shared vertices", "own vertices"])
+def test_of_faces_on_top_of_each_other_the_lowest_index_wins(order: list[int], apart: bool, dtype: torch.dtype):
+    """A kernel at each level, and the twin: whatever corner a face begins with, and whichever way it turns."""
+    n, g = 24, torch.Generator().manual_seed(3)
+    size = 0.1 + 2 * torch.rand(n, 1, 1, generator=g, dtype=torch.float64)
+    at = torch.rand(n, 1, 2, generator=g, dtype=torch.float64) - 0.5 + size * torch.randn(n, 3, 2, generator=g).double()
+    depth = 2 + torch.rand(n, 3, 1, generator=g, dtype=torch.float64)
+    depth[-2:, 0] = -1.0  # cut by the near plane
+    clip = torch.cat([at * depth, depth, depth], dim=-1).reshape(-1, 4).to(dtype)
+    below = torch.arange(3 * n, dtype=torch.int32).reshape(n, 3)
+    above = below[:, order] + (3 * n if apart else 0)
+    scene = torch.cat([clip, clip]), torch.cat([above, below]), torch.tensor([[0, 0, 2 * n]])
+    view = {"image_size": (23, 31), "near": 0.1}
+
+    def faces(module) -> dict[str, torch.Tensor]:
+        found = module.rasterize(*scene, **view).face_id, module.visible(*scene, **view).face_id
+        return {"rasterize": found[0], "visible": found[1], "fragments": module.fragments(*scene, **view).face_id}
+
+    results = at_every_level(lambda: faces(ops)) | {"twin": faces(reference)}
+    for result in results.values():
+        for found in result.values():
+            assert (found >= n // 2).any() and (found < n).all()
