@@ -98,8 +98,8 @@ def orient(points: Any, normals: Any = None, *, noise: float | None = None) -> O
     if not extent > 0:
         raise fail(where, "points", "in more than one place", "points all in one place")
     if noise is not None:
-        one = isinstance(noise, torch.Tensor) and noise.numel() == 1
-        noise = number(where, "noise", noise.item() if one else noise, 0, math.inf, "It is a standard deviation.")
+        given: Any = noise.item() if isinstance(noise, torch.Tensor) and noise.numel() == 1 else noise
+        noise = number(where, "noise", given, 0, math.inf, "It is a standard deviation.")
     x = (2 * (x - (x.amax(0) + x.amin(0)) / 2) / extent).float()
     axes = None
     if normals is not None:
@@ -140,11 +140,11 @@ def orient(points: Any, normals: Any = None, *, noise: float | None = None) -> O
     sign = sign * turn[region]
     given_agreement = turned = float("nan")
     if axes is not None:
-        given = np.where((axes * sided).sum(1).numpy() < 0, -1.0, 1.0)
-        given_agreement = links.agreement(given)
-        share = np.bincount(region, given * sign * area.numpy()) / np.bincount(region, area.numpy())
+        before = np.where((axes * sided).sum(1).numpy() < 0, -1.0, 1.0)
+        given_agreement = links.agreement(before)
+        share = np.bincount(region, before * sign * area.numpy()) / np.bincount(region, area.numpy())
         sign = np.where(share < 1 - 2 * _TRUSTED, -1.0, 1.0)[region] * sign
-        turned = float((given != sign).mean())
+        turned = float((before != sign).mean())
     result = sided * torch.from_numpy(sign).float()[:, None]
     result = torch.nn.functional.normalize(result.double(), dim=1).to(points)
     return Oriented(result, links.agreement(sign), given_agreement, turned, int(region.max()) + 1)
