@@ -23,6 +23,7 @@ AGREEING = 0.85  # share of neighbours with normals to one side from which on gi
 BESIDE = 2.0  # how much farther from its plane than the others those are that face away from a point for good reasons
 LEAST_AWAY = 0.1  # share of given normals on the wrong side from which on none of the signs is believed
 FLAT = 1e-6  # ratio of the principal spreads of points on a line
+_LARGEST = 1e19  # extent, in the unit of the points
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,6 +242,10 @@ def _distinct(x: np.ndarray) -> np.ndarray:
 
 
 def _check_spread(where: str, x: torch.Tensor) -> None:
+    extent = float((x.amax(0).double() - x.amin(0).double()).max())
+    if not 1 / _LARGEST <= extent <= _LARGEST:
+        expected = f"of an extent from {1 / _LARGEST:g} to {_LARGEST:g}"
+        raise fail(where, "points", expected, f"{extent:g}", "Take another unit: squares of lengths must be numbers.")
     centred = x.double() - x.double().mean(0)
     spread = torch.linalg.eigvalsh(centred.mT @ centred).clamp(min=0).sqrt()
     # A line has one spread; a plane, two, is a surface like others.

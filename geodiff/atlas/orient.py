@@ -2,6 +2,7 @@
 """Normals of a cloud that all point to the outside."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ from scipy.spatial import cKDTree
 from geodiff.atlas.regions import Links, facing_regions, outvoted, turned_regions
 from geodiff.atlas.winding import WindingTree
 from geodiff.modes import outside_autocast
-from geodiff.validation import fail, floating, promote, shapes_repr
+from geodiff.validation import fail, floating, number, promote, shapes_repr
 
+_LEAST = 16  # points
+_ONE_PLACE = 1e-6  # extent of the middle half of the points, in half that of all, below which rounding is all there is
 _NEIGHBOURS = 12
 _MOST_NEIGHBOURS = 100
 _STEPS = 40
@@ -66,11 +69,15 @@ def orient(points: Any, normals: Any = None, *, noise: float | None = None) -> O
             which 80 % of them face one way keeps that way.
         noise: standard deviation σ of the points across the surface, in their unit; estimated if None.
 
+    Points that repeat another count once, and get its normal, or the one of their given axis on its side.
+
     Returns:
         Normals in the dtype of `points`, and how well neighbours agree.
 
     Raises:
-        ValueError: wrong shapes, NaN or infinity, too few points, all in one place, zero normals, negative noise.
+        ValueError: wrong shapes, NaN or infinity, fewer than 16 distinct points, all but outliers in one place, zero
+            normals, negative noise.
+        TypeError: arguments that are no numbers.
 
     Gradients: none.
 
@@ -85,23 +92,29 @@ def orient(points: Any, normals: Any = None, *, noise: float | None = None) -> O
     values = promote(where, points=points) if normals is None else promote(where, points=points, normals=normals)
     points = values["points"].detach()
     x = floating(where, "points", points.cpu().double(), ("N", 3), "One row a point.")
-    if len(x) < 16:
-        raise fail(where, "points", "at least 16 points", str(len(x)))
+    if len(x) < _LEAST:
+        raise fail(where, "points", f"at least {_LEAST} points", str(len(x)))
     extent = float((x.amax(0) - x.amin(0)).max())
     if not extent > 0:
         raise fail(where, "points", "in more than one place", "points all in one place")
-    if noise is not None and not noise >= 0:
-        raise fail(where, "noise", "a standard deviation, 0 or more", str(noise))
+    if noise is not None:
+        given: Any = noise.item() if isinstance(noise, torch.Tensor) and noise.numel() == 1 else noise
+        noise = number(where, "noise", given, 0, math.inf, "It is a standard deviation.")
     x = (2 * (x - (x.amax(0) + x.amin(0)) / 2) / extent).float()
     axes = None
     if normals is not None:
         axes = values["normals"].detach().cpu().double()
         axes = floating(where, "normals", axes, tuple(x.shape), "One normal a point, or none at all.")
-        length = axes.norm(dim=1, keepdim=True)
-        if not bool((length > 0).all()):
-            got = f"{int((length == 0).sum())} zero vectors"
+        largest = axes.abs().amax(1, keepdim=True)
+        if not bool((largest > 0).all()):
+            got = f"{int((largest == 0).sum())} zero vectors"
             raise fail(where, "normals", "not zero", got, "Drop those points, or give no normals.")
-        axes = (axes / length).float()
+        axes = torch.nn.functional.normalize(axes / largest, dim=1).float()
+    first, copy = np.unique(x.numpy(), axis=0, return_index=True, return_inverse=True)[1:]
+    if len(first) < len(x):
+        return _with_copies(points, axes, noise, torch.from_numpy(np.sort(first)), np.argsort(np.argsort(first))[copy])
+    if not float(np.subtract(*np.percentile(x.numpy(), [75, 25], axis=0)).max()) > _ONE_PLACE:
+        raise fail(where, "points", "in more than one place", "outliers and points all in one place", "Drop outliers.")
 
     area = _areas(x, cKDTree(x.numpy()))
     spacing = float(area.median().sqrt())
@@ -127,14 +140,30 @@ def orient(points: Any, normals: Any = None, *, noise: float | None = None) -> O
     sign = sign * turn[region]
     given_agreement = turned = float("nan")
     if axes is not None:
-        given = np.where((axes * sided).sum(1).numpy() < 0, -1.0, 1.0)
-        given_agreement = links.agreement(given)
-        share = np.bincount(region, given * sign * area.numpy()) / np.bincount(region, area.numpy())
+        before = np.where((axes * sided).sum(1).numpy() < 0, -1.0, 1.0)
+        given_agreement = links.agreement(before)
+        share = np.bincount(region, before * sign * area.numpy()) / np.bincount(region, area.numpy())
         sign = np.where(share < 1 - 2 * _TRUSTED, -1.0, 1.0)[region] * sign
-        turned = float((given != sign).mean())
+        turned = float((before != sign).mean())
     result = sided * torch.from_numpy(sign).float()[:, None]
     result = torch.nn.functional.normalize(result.double(), dim=1).to(points)
     return Oriented(result, links.agreement(sign), given_agreement, turned, int(region.max()) + 1)
+
+
+def _with_copies(
+    points: torch.Tensor, axes: torch.Tensor | None, noise: float | None, first: torch.Tensor, copy: np.ndarray
+) -> Oriented:
+    """Orient the points `first`, of which the others are copies: of number `copy` (N,) among them."""
+    if len(first) < _LEAST:
+        raise fail("orient", "points", f"at least {_LEAST} distinct points", f"{len(first)} of {len(points)}")
+    found = orient(points[first], None if axes is None else axes[first].to(points), noise=noise)
+    normals = found.normals[torch.from_numpy(copy)]
+    if axes is None:
+        return dataclasses.replace(found, normals=normals)
+    axes = torch.nn.functional.normalize(axes.double(), dim=1).to(points)
+    turn = (axes * normals).sum(1) < 0
+    normals = torch.where(turn[:, None], -axes, axes)
+    return dataclasses.replace(found, normals=normals, turned=float(turn.double().mean()))
 
 
 def _areas(x: torch.Tensor, tree: cKDTree) -> torch.Tensor:

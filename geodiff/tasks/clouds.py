@@ -291,4 +291,12 @@ def _columns(where: str, path: pathlib.Path, rows: Rows, columns: str | Sequence
         return Columns([0, 1, 2], [3, 4, 5])
     if 0 in rows.texts and width > 3:
         raise Unclear("a table whose first column is a number")
-    return by_content(rows.values) if len(rows.values) else Columns([0, 1, 2], None)
+    if not len(rows.values):
+        return Columns([0, 1, 2], None)
+    # Tabs before each row, or two between all.
+    kept = [c for c in range(width) if c in rows.texts or not np.isnan(rows.values[:, c]).all()]
+    if len(kept) < 3:
+        kept = [*range(width)]
+    found = by_content(rows.values[:, kept])
+    normals = None if found.normals is None else [kept[c] for c in found.normals]
+    return Columns([kept[c] for c in found.points], normals, found.notes)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read the numbers of a table of text, whatever stands between them, before them and above them."""
 
+import csv
 import math
 import pathlib
 import re
@@ -18,7 +19,7 @@ SHOWN = 4  # lines that an error shows
 _SAMPLE = 400  # lines from which the dialect is told
 # In the order in which they are tried; of those that read equally many rows, the first is right.
 _DIALECTS = [(";", "."), ("\t", "."), (",", "."), ("|", "."), (" ", "."),
-             (";", ","), ("\t", ","), ("|", ","), (" ", ",")]  # fmt: skip
+             (";", ","), ("\t", ","), ("|", ","), (" ", ","), (",", ",")]  # fmt: skip
 _MISSING = frozenset(("", "na", "n/a", "nan", "-nan", "+nan", "nan(ind)", "-nan(ind)", "null", "none", "-", "*"))
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([ed][+-]?\d+)?|[+-]?inf(inity)?", re.IGNORECASE)
 _REMARK = ("#", "//", "%", "!")
@@ -128,9 +129,18 @@ def _says(line: str) -> bool:
 
 def _words(line: str, separator: str) -> list[str]:
     line = line.split("#")[0].split("//")[0]
-    words = line.split() if separator == " " else line.strip(" ").split(separator)
-    words = [word.strip().strip("\"'").strip() for word in words]
+    words = _fields(line, separator)
     return words[:-1] if len(words) > LEAST and words[-1] == "" else words
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    if separator == " ":
+        words = line.split()
+    elif '"' in line:  # the separator may stand within quotes
+        words = next(csv.reader([line.strip(" ")], delimiter=separator, skipinitialspace=True), [])
+    else:
+        words = line.strip(" ").split(separator)
+    return [word.strip().strip("\"'").strip() for word in words]
 
 
 def _number(word: str, mark: str) -> float | None:
@@ -167,10 +177,9 @@ def _heading(before: list[str], separator: str, width: int) -> list[str] | None:
     for line in reversed(before):
         text = line.strip().lstrip("#/%!").strip(" ")
         for mark in dict.fromkeys((separator, ",", ";", "\t", " ")):
-            words = text.split() if mark == " " else text.split(mark)
-            words = [word.strip().strip("\"'").strip() for word in words]
+            words = _fields(text, mark)
             if len(words) == width + 1:
-                words = words[:-1] if words[-1] == "" else words[1:]  # "FIELDS x y z"
+                words = words[1:] if mark == " " else words[:-1]  # "FIELDS x y z"; a column without anything in it
             if len(words) not in (width, width - 1) or all(_number(word, ".") is not None for word in words):
                 continue
             if _called(words):

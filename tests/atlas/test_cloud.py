@@ -90,6 +90,10 @@ def test_plane_is_a_surface_and_a_line_is_not() -> None:
     line = torch.rand(100, 1) * torch.tensor([[1.0, 2.0, 3.0]])
     with pytest.raises(ValueError, match="`points` must be points of a surface; got points on a line"):
         read_cloud(line)
+    ball = torch.nn.functional.normalize(torch.randn(50, 3, dtype=torch.float64), dim=1)
+    for unit in (1e-200, 1e-25, 1e25, 1e200):
+        with pytest.raises(ValueError, match=r"`points` must be of an extent from 1e-19 to 1e\+19; got .*another unit"):
+            read_cloud(ball * unit)
 
 
 def test_bad_clouds() -> None:

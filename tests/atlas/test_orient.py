@@ -184,8 +184,37 @@ def test_bad_input() -> None:
         gd.atlas.orient(points, truth[:5])
     with pytest.raises(ValueError, match=r"orient: `normals` must be not zero; got 1 zero vectors"):
         gd.atlas.orient(points, torch.cat([truth[1:], torch.zeros(1, 3)]))
-    with pytest.raises(ValueError, match=r"orient: `noise` must be a standard deviation"):
-        gd.atlas.orient(points, noise=-1.0)
+    for noise in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match=r"orient: `noise` must be finite and ≥ 0; got .* standard deviation"):
+            gd.atlas.orient(points, noise=noise)
+    with pytest.raises(TypeError, match=r"orient: `noise` must be a number ≥ 0"):
+        gd.atlas.orient(points, noise="little")
+    with pytest.raises(ValueError, match=r"orient: `points` must be at least 16 distinct points; got 2 of 40"):
+        gd.atlas.orient(torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]).repeat(20, 1))
+    far = torch.full((1, 3), 2e7, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"orient: `points` must be in more than one place; got outliers"):
+        gd.atlas.orient(torch.cat([points[::8], far]))
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-30, 1e200])
+def test_lengths_of_given_normals_do_not_matter(size: float) -> None:
+    points, truth = (part[::8] for part in CLOSED["ball"]())
+    found = gd.atlas.orient(points, -truth * size)
+    assert torch.allclose(found.normals, -truth, atol=1e-6) and found.turned == 0 and found.regions == 1
+
+
+def test_copies_count_once() -> None:
+    points, truth = (part[::8] for part in CLOSED["ball"]())
+    alone = gd.atlas.orient(points)
+    many = gd.atlas.orient(points.repeat(20, 1))  # no neighbour is elsewhere
+    assert torch.equal(many.normals, alone.normals.repeat(20, 1)) and many.regions == 1
+    # As scanners do that write zeros where nothing came back.
+    padded = gd.atlas.orient(torch.cat([torch.zeros(4000, 3), points + 2]))
+    assert ((padded.normals[4000:] * truth).sum(1) > 0).double().mean() >= RIGHT and padded.regions == 2
+    # Of given axes each copy keeps its own.
+    axes = torch.cat([truth, -truth, truth])
+    found = gd.atlas.orient(points.repeat(3, 1), axes)
+    assert torch.allclose(found.normals, truth.repeat(3, 1), atol=1e-6) and found.turned == pytest.approx(1 / 3)
 
 
 def test_duplicates_and_flat_clouds_are_finite() -> None:

@@ -182,3 +182,29 @@ def test_a_large_table_is_read_fast(tmp_path: pathlib.Path) -> None:
     points = np.random.default_rng(0).normal(size=(300_000, 3))
     np.savetxt(tmp_path / "a.csv", points, delimiter=",", header="x,y,z", comments="")
     same(read_cloud_file(tmp_path / "a.csv"), np.loadtxt(tmp_path / "a.csv", delimiter=",", skiprows=1))
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_separators_and_decimal_commas_within_quotes(tmp_path: pathlib.Path, separator: str) -> None:
+    quoted = "".join(separator.join(f'"{x:.6f}"'.replace(".", ",") for x in row) + "\n" for row in POINTS)
+    for heading in ("", f'"x"{separator}"y"{separator}"z"\n'):
+        found = read(tmp_path, heading + quoted, "a.csv")
+        same(found, POINTS)
+        assert found.notes == ("Commas were read as decimal marks.",)
+    text = f'"name{separator} of it"{separator}x{separator}y{separator}z\n'
+    text += "".join(f'"a{separator} b"{separator}{line}\n' for line in rows(POINTS, separator=separator).splitlines())
+    same(read(tmp_path, text, "a.csv"), POINTS)
+    with pytest.raises(ValueError, match=r"rows of at least three numbers.*\n.*1,234\.5"):
+        read(tmp_path, '"1,234.5","2,345.6","1.0"\n' * 9, "a.csv")
+
+
+@pytest.mark.parametrize("name", ["x,y,z,label", "id,x,y,z,label"])
+def test_a_last_column_without_anything(tmp_path: pathlib.Path, name: str) -> None:
+    columns = [np.random.default_rng(2).random((25, 1))] if name.startswith("id") else []
+    same(read(tmp_path, name + "\n" + rows(*columns, POINTS, separator=",", end=",\n"), "a.csv"), POINTS)
+
+
+def test_columns_without_anything_are_passed_over(tmp_path: pathlib.Path) -> None:
+    lines = rows(POINTS, NORMALS, separator="\t").splitlines()
+    same(read(tmp_path, "".join(f"\t{line}\n" for line in lines)), POINTS, NORMALS)
+    same(read(tmp_path, "".join(line.replace("\t", "\t\t") + "\n" for line in lines)), POINTS, NORMALS)
