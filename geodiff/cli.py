@@ -196,7 +196,7 @@ def fit_mesh(
                f"{len(result.history)} steps in {result.seconds:.1f} s")  # fmt: skip
     if result.colors is not None:
         views = result.held_out or result.train
-        quality = [float(value[views].mean()) for value in (result.colors.psnr, result.colors.ssim)]
+        quality = [float(value[views].nanmean()) for value in (result.colors.psnr, result.colors.ssim)]
         click.echo(f"Colours: PSNR {quality[0]:.1f} dB, SSIM {quality[1]:.3f} in "
                    f"{len(views)} views {'held out' if result.held_out else 'fitted'}")  # fmt: skip
     _tell(result.files)

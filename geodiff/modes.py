@@ -5,6 +5,7 @@ Outside of autocast; and what it keeps, neither in inference mode nor with a gra
 """
 
 import contextlib
+import copy
 import functools
 import types
 from collections.abc import Callable, Iterable, Iterator
@@ -116,6 +117,28 @@ def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
     # With the globals of the original: doctest and others ask them where a function is from.
     known = types.FunctionType(call.__code__, function.__globals__, function.__name__, None, call.__closure__)
     return functools.wraps(function)(known)
+
+
+def with_gradients(entry: F) -> F:
+    """Decorate a public function that descends by gradients of its own: it has them in no_grad and inference mode, too.
+
+    Otherwise it would take no step there, and call its start the result. Inference tensors are copied.
+    """
+    within = _with_gradients
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        return within(entry, arguments, named)
+
+    known = types.FunctionType(call.__code__, entry.__globals__, entry.__name__, None, call.__closure__)
+    return functools.wraps(entry)(known)  # type: ignore[return-value]
+
+
+def _with_gradients(function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    def ordinary(value: Any) -> Any:
+        return copy.deepcopy(value) if any(tensor.is_inference() for tensor in _tensors(value, 3)) else value
+
+    with torch.inference_mode(False), torch.enable_grad():
+        return function(*map(ordinary, arguments), **{name: ordinary(value) for name, value in named.items()})
 
 
 def is_transformed(tensor: torch.Tensor) -> bool:

@@ -48,6 +48,10 @@ def as_background(where: str, value: Any) -> str | torch.Tensor:
             expected = "a colour such as 'white' or '#00ff00', the file of an image, or 'auto'"
             raise fail(where, "background", expected, repr(str(value))) from None
     color = as_tensor(where, "background", value)
+    if not (color.is_floating_point() or color.dtype == torch.bool or color.is_complex()):
+        if color.numel() and int(color.max()) > 1:
+            raise fail(where, "background", "in [0, 1]", color, "Divide 8-bit values by 255.")
+        color = color.float()
     if not color.is_floating_point() or color.shape[-1:] != (3,) or color.dim() not in (1, 3):
         raise fail(where, "background", "a colour (3,) or an image (H, W, 3) in [0, 1], or 'auto'", color)
     if color.numel() and not (float(color.min()) >= 0 and float(color.max()) <= 1):

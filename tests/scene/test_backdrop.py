@@ -78,9 +78,13 @@ def test_what_is_no_background() -> None:
         with pytest.raises(ValueError, match="`background` must be a colour such as"):
             as_background("f", bad)
     with pytest.raises(ValueError, match="`background` must be a colour"):
-        as_background("f", (1, 2))
+        as_background("f", (1, 0))
     with pytest.raises(ValueError, match=r"`background` must be in \[0, 1\]"):
         as_background("f", (255.0, 0.0, 0.0))
+    with pytest.raises(ValueError, match=r"`background` must be in \[0, 1\].*Divide 8-bit values by 255"):
+        as_background("f", (255, 0, 0))
+    white = as_background("f", (1, 1, 1))  # integers that are colours
+    assert isinstance(white, torch.Tensor) and white.dtype == torch.float32 and white.tolist() == [1, 1, 1]
     masks = gd.PosedImages(None, SEEN.alpha.clamp(0, 1), EYES)
     with pytest.raises(ValueError, match="`images` must be in colour"):
         masks.without_background("white")

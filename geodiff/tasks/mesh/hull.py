@@ -108,7 +108,7 @@ def hull_of(posed: PosedImages, resolution: int | None, slack: float | None, whe
         shape = tuple(int(n) for n in torch.ceil((box[1] - box[0]) / cell).long() + 3)
         values = carver.grid(low, cell, shape)
         high = low + cell * (low.new_tensor(shape) - 1)
-        mesh = isosurface(values, -slack, bounds=torch.stack((low, high)), inside="above")
+        mesh = isosurface(values, -slack, bounds=torch.stack((low, high)), inside="above").to(dtype=posed.alpha.dtype)
         del values
         mesh = without_phantoms(mesh, posed)
     contradiction(where, mesh, posed, carver, centre, half, disagreement(posed, centre))

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from geodiff import losses
 from geodiff.adam import Adam
-from geodiff.modes import outside_autocast
+from geodiff.modes import outside_autocast, with_gradients
 from geodiff.render.renderer import Renderer
 from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
@@ -56,6 +56,7 @@ _SNAPSHOTS = 36  # of the vertices on the way, for the animation
 
 
 @outside_autocast
+@with_gradients
 def fit_mesh(
     images: PosedImages | torch.Tensor | str | os.PathLike[str],
     cameras: Camera | None = None,

@@ -122,13 +122,13 @@ def _seen(result: FitMeshResult, camera: Camera, size: tuple[int, int]) -> tuple
 
 
 def _qualities(result: FitMeshResult) -> dict[str, float | None]:
-    """Return PSNR and SSIM, mean over the views."""
+    """Return PSNR and SSIM, mean over the views that show the object."""
     if result.colors is None:
         return {}
     means = {}
     for name, views in (("train", result.train), ("held_out", result.held_out)):
         for what in ("psnr", "ssim"):
-            value = float(getattr(result.colors, what)[views].mean()) if views else math.nan
+            value = float(getattr(result.colors, what)[views].nanmean()) if views else math.nan
             means[f"{what}_{name}"] = value if math.isfinite(value) else None
     return means
 

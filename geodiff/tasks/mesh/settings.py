@@ -92,8 +92,8 @@ class FitMeshSettings(DescentSettings):
         hold_out: every n-th view is kept out of the fit and used to measure it; 0: none.
         evaluate_every: steps between measurements of the hard IoU; the best mesh so measured is the result.
         patience: steps without a better mesh, after which the fit ends before all steps are taken, ≥ 1; None: never.
-            Better is a loss less by a thousandth than the least before, of those measured: 1 − IoU in the training
-            views, or the silhouettes' where that is ``"squared"``.
+            Better is a loss less by a thousandth than the least before, of those measured every ``evaluate_every``
+            steps: 1 − IoU in the training views, or the silhouettes' where that is ``"squared"``.
         subdivisions: of the template ``"sphere"``, an icosphere of 10·4ⁿ + 2 vertices.
         init_radius: of that sphere, in the world's unit; None: by the size of the silhouettes. Its image then has their
             mean area.

@@ -20,17 +20,17 @@ class Patience:
 
     def __init__(self, settings: FitMeshSettings) -> None:
         self.settings = settings
-        self.least, self.best, self.steps = math.inf, 0, 0
+        self.least, self.best, self.last = math.inf, 0, 0
 
     def see(self, record: dict[str, Any]) -> None:
         """Take the record of one step, which counts if the IoU was measured there."""
-        self.steps += 1
         if record["iou"] is not None:
+            self.last = record["step"]
             loss = record["iou_loss"] if self.settings.loss == "squared" else 1 - record["iou"]
             if loss < (1 - _GAIN) * self.least:
                 self.least, self.best = loss, record["step"]
 
     @property
     def is_over(self) -> bool:
-        """Whether to stop."""
-        return self.settings.patience is not None and self.steps - self.best >= self.settings.patience
+        """Whether to stop: what was not measured since the best is not held to be worse."""
+        return self.settings.patience is not None and self.last - self.best >= self.settings.patience

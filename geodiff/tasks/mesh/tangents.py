@@ -225,7 +225,7 @@ class Tangents:
             first, second = self.first[touch.pair], self.second[touch.pair]
             a, b = x[first].requires_grad_(), x[second].requires_grad_()
             r = self.residuals(touch, a, b)
-            slopes = torch.autograd.grad(r.sum(), (a, b)) if len(r) else (a, b)
+            slopes = torch.autograd.grad(r.sum(), (a, b)) if len(r) else (a.detach(), b.detach())
             r = r.detach()
             middle = float(r.abs().median()) if len(r) else 0.0
             weight = 1 / (1 + (r / (2 * max(1.4826 * middle, _NOISE))).square()) / _NOISE**2

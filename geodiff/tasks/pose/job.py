@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from geodiff.modes import outside_autocast
+from geodiff.modes import outside_autocast, with_gradients
 from geodiff.scene.camera import Camera
 from geodiff.scene.light import as_lights
 from geodiff.scene.mesh import Mesh
@@ -50,6 +50,7 @@ _SPREAD = 60.0  # degrees around a given start
 
 
 @outside_autocast
+@with_gradients
 def fit_pose(
     mesh: Mesh | str | os.PathLike[str],
     image: torch.Tensor | str | os.PathLike[str],

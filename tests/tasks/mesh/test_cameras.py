@@ -196,6 +196,15 @@ def test_masks_that_say_nothing_leave_their_cameras() -> None:
     assert float(shift[2]) < 0.02 < float(shift.max())  # but for the gauge
 
 
+def test_without_touches_cameras_stay() -> None:
+    """One view has no other to touch alike with; outlines at the borders of images say nothing."""
+    full = true_views(6, 24)
+    cut = PosedImages(None, full.alpha[:, 9:15, 9:15].contiguous(), full.cameras)
+    for images in (full[[1]], cut):
+        x = Tangents(images, Moves(images.cameras, ORIGIN)).solve(Prior(2.0, 0.02, 0.02))
+        assert not x.requires_grad and float(x.abs().max()) == 0
+
+
 def test_what_is_refused() -> None:
     cameras = gd.Camera.orbit(2.7, 20, torch.arange(6) * 60.0, extent=2.0)
     alpha = gd.rasterize(shape(), cameras, 24).mask.float()

@@ -25,8 +25,19 @@ def test_when(loss: str) -> None:
         iou = (1 - value if loss == "iou" else 0.1) if measured else None
         patience.see({"step": step, "iou": iou, "iou_loss": value if loss == "squared" else 0.1})
         over.append(patience.is_over)
-    assert over == [False] * 5 + [True] * 3  # a gain of less than a thousandth is none
+    assert over == [False] * 6 + [True] * 2  # a gain of less than a thousandth is none
     assert not Patience(FitMeshSettings()).is_over
+
+
+@pytest.mark.parametrize("patience", [1, 5])
+def test_no_end_before_a_measurement(patience: int) -> None:
+    """A fit that is measured every five steps, and is better each time, goes on however little it may wait."""
+    watch = Patience(FitMeshSettings(patience=patience, loss="iou"))
+    for step in range(20):
+        watch.see({"step": step, "iou": 0.5 + 0.02 * step if step % 5 == 0 else None, "iou_loss": 0.1})
+        assert not watch.is_over
+    watch.see({"step": 20, "iou": 0.5, "iou_loss": 0.1})
+    assert watch.is_over
 
 
 def test_ends_early_and_bitwise_the_same_after_an_interruption(tmp_path: pathlib.Path) -> None:
