@@ -43,6 +43,7 @@ _FROM_HULL = {
 }
 _HULL_SCALE, _HULL_LR, _CAMERAS_LR = 0.1, 1.28, 0.64  # pixels
 _WITH_CAMERAS = {"coverage": "contour", "steps": 40}  # of a hull; the sphere's are more
+_ADAM_LR = 1 / 9  # of the step of large_steps, which moves what is around along
 _FEW = 1  # view, whose hull has sides seen edge-on, of thousands of edges in the contour
 _PRIOR = (180.0, 1.0, 1.0)
 
@@ -62,7 +63,7 @@ class FitMeshSettings(DescentSettings):
         optimizer: ``"large_steps"``, Laplacian-preconditioned, or ``"adam"``, on the vertices themselves. The former
             steps in ``u = (I + λL) v`` (Nicolet, Jacobson and Jakob 2021).
         lr: step length at the first step, in units of the picture, > 0; None: 1.28 pixels from the hull, 0.64 where
-            its cameras move, else 0.18.
+            its cameras move, else 0.18; a ninth of that for adam.
         lr_decay: what is left of the step length at the last step, in (0, 1], geometric in between; None: 0.1 from the
             hull, else 0.3.
         betas: decay of the optimiser's first and second moments, each in [0, 1).
@@ -242,6 +243,8 @@ class FitMeshSettings(DescentSettings):
                 values["coverage"] = "faces"
         if self.refine_cameras:
             values |= {**_WITH_CAMERAS, "steps": max(values["steps"], _WITH_CAMERAS["steps"])}
+        if self.optimizer == "adam":
+            values["lr"] *= _ADAM_LR
         missing = {name: value for name, value in values.items() if getattr(self, name) is None}
         if self.scale is not None:
             missing["scale"] = tuple(b if a is None else a for a, b in zip(self.scale, values["scale"], strict=True))

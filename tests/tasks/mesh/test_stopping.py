@@ -6,7 +6,9 @@ import pathlib
 from typing import Any
 
 import pytest
+import torch
 
+import geodiff as gd
 from geodiff.tasks import FitMeshSettings, Progress, fit_mesh
 from geodiff.tasks.mesh.stopping import Patience
 from tests.tasks.mesh.test_fit_mesh import Stop, box, orbit, targets
@@ -73,3 +75,13 @@ def test_ends_early_and_bitwise_the_same_after_an_interruption(tmp_path: pathlib
 def test_bad_patience(value: Any, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         FitMeshSettings(patience=value)
+
+
+def test_adam_takes_shorter_steps() -> None:
+    """A step of Adam moves each vertex by itself, one of large_steps what is around with it."""
+    for template in ("hull", "sphere"):
+        large, adam = (FitMeshSettings(optimizer=name).completed(template, 64).lr for name in ("large_steps", "adam"))
+        assert adam == pytest.approx(large / 9)
+    ring = gd.Camera.orbit(2.732, 30, torch.arange(0, 360, 45), fov_deg=30)
+    images = gd.rasterize(gd.box(0.6), ring, 32).mask.float()
+    assert fit_mesh(images, ring, optimizer="adam", steps=4, progress=False).iou_train > 0.95
