@@ -47,6 +47,7 @@ class Missing:
 
     @property
     def is_much(self) -> bool:
+        """Whether a part is missing, not only what outlines are uncertain about."""
         return self.share > _LOST
 
     def explained_by(self, left: "Missing") -> bool:

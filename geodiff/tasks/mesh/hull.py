@@ -95,9 +95,9 @@ def hull_of(posed: PosedImages, resolution: int | None, slack: float | None, whe
     centre, unit = object_frame(posed)
     check_placed(where, posed, centre)
     carver = Carver(posed.alpha, posed.cameras)
+    soft = bool(((posed.alpha > 0.02) & (posed.alpha < 0.98)).any())
     if slack is None:
-        soft = (posed.alpha > 0.02) & (posed.alpha < 0.98)
-        slack = _SLACK[int(bool(soft.any()))]
+        slack = _SLACK[int(soft)]
     pixel = 2 * unit / min(posed.image_size)
     around = _half(posed.alpha)
     half = max(_START * around, around + _AROUND) * pixel
@@ -106,9 +106,10 @@ def hull_of(posed: PosedImages, resolution: int | None, slack: float | None, whe
     if found is not None:
         grid = _Grid(found[0], bool(found[1].any()), pixel, resolution)
         mesh = without_phantoms(grid.surface(carver.grid(*grid.place), slack), posed)
-        completed = _completed(mesh, posed, carver, centre, half, pixel, resolution, slack)
-        if completed is not None:
-            mesh, found, grid = completed
+        if soft:  # others tell nothing of what is thinner than a pixel
+            completed = _completed(mesh, posed, carver, centre, half, pixel, resolution, slack)
+            if completed is not None:
+                mesh, found, grid = completed
     contradiction(where, mesh, posed, carver, centre, half, disagreement(posed, centre))
     if mesh is None or not mesh.num_faces:
         fix = "Are cameras and masks those of one object, in one unit, and the masks 1 where it is?"
