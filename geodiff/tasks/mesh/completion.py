@@ -22,6 +22,7 @@ _LEFT = 0.1  # of those, where something thin is what was missing
 _AROUND = 2  # pixels about the lost ones that are covered too, so that what is put back meets what is there
 _LEAST = 0.02  # coverage: below, one view alone would decide
 _EQUAL = 0.02  # of the mean logarithm of the coverage: places that are as good as the best
+_LAYERS = 32  # of the grid
 _LIFT = 0.3  # pixels: how far the nodes of a thin part are inside, and those about it outside
 
 
@@ -75,7 +76,7 @@ def complete(
         cell: between nodes.
         slack: the hull is where values are above its negative.
     """
-    nodes = ((wide.grid(low, cell, tuple(values.shape)) > -_SLACK) & (values < -slack)).nonzero()
+    nodes = _between(values, wide, low, cell, slack)
     if not len(nodes):
         return False
     points = low + nodes.to(low.dtype) * cell
@@ -96,6 +97,16 @@ def complete(
     x, y, z = back.unbind(-1)
     values[x, y, z] = _LIFT - slack
     return bool(len(back))
+
+
+def _between(values: torch.Tensor, wide: Carver, low: torch.Tensor, cell: float, slack: float) -> torch.Tensor:
+    """Return the nodes (N, 3) out of the hull in which all views see something, some layers of the grid at a time."""
+    found = []
+    for first in range(0, len(values), _LAYERS):
+        layers = values[first : first + _LAYERS]
+        kept = wide.grid(low + cell * low.new_tensor([first, 0, 0]), cell, tuple(layers.shape)) > -_SLACK
+        found.append((kept & (layers < -slack)).nonzero() + torch.tensor([first, 0, 0]))
+    return torch.cat(found)
 
 
 def _grown(mask: torch.Tensor, pixels: int) -> torch.Tensor:
