@@ -29,11 +29,13 @@ class Carver:
     Args:
         alpha: coverage (B, H, W), on the CPU.
         cameras: the B cameras.
+        level: of coverage, where the outlines are.
     """
 
-    def __init__(self, alpha: torch.Tensor, cameras: Camera) -> None:
+    def __init__(self, alpha: torch.Tensor, cameras: Camera, level: float = 0.5) -> None:
         dtype = torch.promote_types(alpha.dtype, cameras.dtype)
         self.cameras = cameras.detach().to(dtype=dtype)
+        alpha = alpha + (0.5 - level) if level != 0.5 else alpha
         filled = alpha >= 0.5
         rims = (filled[:, 0], filled[:, -1], filled[:, :, 0], filled[:, :, -1])
         #: which views the object may leave

@@ -15,6 +15,7 @@ from geodiff.scene.isosurface import isosurface
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.mesh.agreement import disagreement
 from geodiff.tasks.mesh.carving import Carver
+from geodiff.tasks.mesh.completion import LEVEL, Missing, complete
 from geodiff.tasks.mesh.contradictions import check_masks, check_placed, contradiction, say_touching, say_unknown
 from geodiff.tasks.mesh.start import object_frame, posed_images
 from geodiff.validation import fail, integer, number
@@ -28,6 +29,7 @@ _UNKNOWN = 64  # the same where the views leave open how far the object goes: wh
 _LARGEST = 1024
 _PARTS = 64  # the largest, that are looked at
 _NEEDED = 0.02  # of a part's pixels in all views, that no other part covers
+_ROUNDS = 2  # of putting back what is thinner than a pixel
 _SLACK = (0.25, 0.1)  # pixels, of masks that are 0 or 1 and of anti-aliased ones
 
 
@@ -49,6 +51,8 @@ def visual_hull(
 
     A view in which the mask stays off the border of the image shows all of the object: what is out of it is not the
     object. Where the mask touches the border the object may go on, and such a view carves nothing out of the image.
+    Parts thinner than a pixel show less coverage than ½ in the views that see their edges. Where others are left with
+    silhouettes that nothing covers, such parts are put back, a cell thick, where the coverage of all views is largest.
     Parts that no mask needs, since others cover the same pixels, are left out: few views leave such phantoms standing.
 
     Args:
@@ -91,26 +95,21 @@ def hull_of(posed: PosedImages, resolution: int | None, slack: float | None, whe
     centre, unit = object_frame(posed)
     check_placed(where, posed, centre)
     carver = Carver(posed.alpha, posed.cameras)
+    soft = bool(((posed.alpha > 0.02) & (posed.alpha < 0.98)).any())
     if slack is None:
-        soft = (posed.alpha > 0.02) & (posed.alpha < 0.98)
-        slack = _SLACK[int(bool(soft.any()))]
+        slack = _SLACK[int(soft)]
     pixel = 2 * unit / min(posed.image_size)
     around = _half(posed.alpha)
     half = max(_START * around, around + _AROUND) * pixel
     found = carver.box(centre, half)
     mesh = None
     if found is not None:
-        box = found[0]
-        size = float((box[1] - box[0]).max())
-        most = _UNKNOWN if bool(found[1].any()) else _MOST
-        cell = size / resolution if resolution is not None else max(_CELL * pixel, size / most)
-        low = box[0] - cell
-        shape = tuple(int(n) for n in torch.ceil((box[1] - box[0]) / cell).long() + 3)
-        values = carver.grid(low, cell, shape)
-        high = low + cell * (low.new_tensor(shape) - 1)
-        mesh = isosurface(values, -slack, bounds=torch.stack((low, high)), inside="above").to(dtype=posed.alpha.dtype)
-        del values
-        mesh = without_phantoms(mesh, posed)
+        grid = _Grid(found[0], bool(found[1].any()), pixel, resolution)
+        mesh = without_phantoms(grid.surface(carver.grid(*grid.place), slack), posed)
+        if soft:  # others tell nothing of what is thinner than a pixel
+            completed = _completed(mesh, posed, carver, centre, half, pixel, resolution, slack)
+            if completed is not None:
+                mesh, found, grid = completed
     contradiction(where, mesh, posed, carver, centre, half, disagreement(posed, centre))
     if mesh is None or not mesh.num_faces:
         fix = "Are cameras and masks those of one object, in one unit, and the masks 1 where it is?"
@@ -118,8 +117,58 @@ def hull_of(posed: PosedImages, resolution: int | None, slack: float | None, whe
     say_touching(where, posed, carver.touching)
     if found is not None:
         ends = torch.stack((mesh.vertices.amin(0), mesh.vertices.amax(0)))
-        say_unknown(where, found[1] & ((ends - found[0]).abs() < 2 * cell), any(carver.touching))
+        say_unknown(where, found[1] & ((ends - found[0]).abs() < 2 * grid.cell), any(carver.touching))
     return mesh
+
+
+class _Grid:
+    """The nodes in a box (2, 3) and about it; ``is_open``: the views leave open how far the object goes."""
+
+    def __init__(self, box: torch.Tensor, is_open: bool, pixel: float, resolution: int | None) -> None:
+        size = float((box[1] - box[0]).max())
+        most = _UNKNOWN if is_open else _MOST
+        self.cell = size / resolution if resolution is not None else max(_CELL * pixel, size / most)
+        self.low = box[0] - self.cell
+        self.shape = tuple(int(n) for n in torch.ceil((box[1] - box[0]) / self.cell).long() + 3)
+
+    @property
+    def place(self) -> tuple[torch.Tensor, float, tuple[int, ...]]:
+        return self.low, self.cell, self.shape
+
+    def surface(self, values: torch.Tensor, slack: float) -> Mesh:
+        high = self.low + self.cell * (self.low.new_tensor(self.shape) - 1)
+        mesh = isosurface(values, -slack, bounds=torch.stack((self.low, high)), inside="above")
+        return mesh.to(dtype=self.low.dtype)  # whatever torch's default is
+
+
+def _completed(
+    mesh: Mesh,
+    posed: PosedImages,
+    carver: Carver,
+    centre: torch.Tensor,
+    half: float,
+    pixel: float,
+    resolution: int | None,
+    slack: float,
+) -> tuple[Mesh, tuple[torch.Tensor, torch.Tensor], _Grid] | None:
+    """Return the hull with parts thinner than a pixel, its box and grid; None: there are none, or that is not all."""
+    first = missing = Missing(mesh, posed)
+    if not missing.is_much:
+        return None
+    wide = Carver(posed.alpha, posed.cameras, LEVEL)
+    found = wide.box(centre, half)
+    if found is None:
+        return None
+    grid = _Grid(found[0], bool(found[1].any()), pixel, resolution)
+    values = carver.grid(*grid.place)
+    for _ in range(_ROUNDS):
+        if not complete(values, missing, posed, wide, grid.low, grid.cell, slack):
+            break
+        mesh = without_phantoms(grid.surface(values, slack), posed)
+        missing = Missing(mesh, posed)
+        if first.explained_by(missing):
+            return mesh, found, grid
+    return None
 
 
 def _half(alpha: torch.Tensor) -> float:
