@@ -46,13 +46,13 @@ def faults(faces: np.ndarray) -> Faults:
     _, label, count = np.unique(edge, return_inverse=True, return_counts=True)
     ahead = np.bincount(label, forward, len(count))
     corner = _fans(whole, *_pairs(whole, None))
-    fans = np.unique(np.stack([whole.reshape(-1), corner], 1), axis=0)[:, 0]
+    fans = np.bincount(whole.reshape(-1)[np.unique(corner, return_index=True)[1]])
     return Faults(
         boundary_edges=int((count == 1).sum()),
         nonmanifold_edges=int((count > 2).sum()),
         turned_edges=int(((count == 2) & (ahead != 1)).sum()),
-        nonmanifold_vertices=int((np.unique(fans, return_counts=True)[1] > 1).sum()),
-        duplicate_faces=len(whole) - len(np.unique(np.sort(whole, 1), axis=0)),
+        nonmanifold_vertices=int((fans > 1).sum()),
+        duplicate_faces=len(whole) - len(_same(whole)[0]),
         degenerate_faces=len(faces) - len(whole),
     )
 
@@ -115,8 +115,9 @@ def filled(vertices: np.ndarray, faces: np.ndarray, longest: int = _LONGEST_HOLE
         faces: (F, 3) of a manifold, as `mended` gives it.
         longest: edges around a hole.
     """
-    one, other = _pairs(faces, None)
-    alone = np.setdiff1d(np.arange(3 * len(faces)), np.concatenate([one, other]))
+    alone = np.ones(3 * len(faces), dtype=bool)
+    for sides in _pairs(faces, None):
+        alone[sides] = False
     start, end = faces.reshape(-1), np.roll(faces, -1, axis=1).reshape(-1)
     after = dict(zip(start[alone].tolist(), end[alone].tolist(), strict=True))
     places, more = [vertices], [faces]
@@ -142,12 +143,22 @@ def _proper(faces: np.ndarray) -> np.ndarray:
     return faces[(a != b) & (b != c) & (c != a)]
 
 
+def _same(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first face of each set of three vertices, and a label (F,) of the set."""
+    rows = np.sort(faces, axis=1)
+    order = np.lexsort(rows.T)
+    new = np.ones(len(rows), dtype=bool)
+    new[1:] = (rows[order[1:]] != rows[order[:-1]]).any(1)
+    label = np.empty(len(rows), np.int64)
+    label[order] = np.cumsum(new) - 1
+    return order[new], label
+
+
 def _unrepeated(faces: np.ndarray) -> np.ndarray:
     """Keep one of faces that are the same, and none of those that come as often turned: a wall without thickness."""
     rows = np.take_along_axis(faces, (faces.argmin(1)[:, None] + np.arange(3)) % 3, 1)
     turned = rows[:, 1] > rows[:, 2]
-    _, first, label = np.unique(np.sort(rows, 1), axis=0, return_index=True, return_inverse=True)
-    label = label.reshape(-1)
+    first, label = _same(rows)
     balance = np.bincount(label, np.where(turned, -1, 1), len(first))
     keep = np.zeros(len(faces), dtype=bool)
     for side, sign in ((turned, -1), (~turned, 1)):
