@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from geodiff.atlas.closing import Faults, components, faults, filled, mended
+from geodiff.atlas.closing import Faults, components, faults, filled, mended, written
 from geodiff.atlas.solid import solid_mesh
 from geodiff.atlas.watertight import near_points, poisson_faces, trimmed
 from geodiff.modes import outside_autocast
@@ -167,7 +167,7 @@ def _finished(
     share = float(votes[chosen].sum() / len(places))
     known, area = _supported(places, axes, vertices, faces, depth, trim, 0.0)
     invented = float(area[~known].sum() / max(area.sum(), 1e-300))
-    return _Found(vertices, faces, faults(faces), parts, len(chosen), share, invented)
+    return _Found(vertices, faces, faults(written(vertices, faces)), parts, len(chosen), share, invented)
 
 
 def _facing(

@@ -6,8 +6,10 @@ import dataclasses
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
-_APART = 1e-3  # of the way to the middles of their faces, by which vertices that were split part
+_ONE_PLACE = 1e-3  # of the mean edge, up to which vertices are taken for one
+_APART = 0.02  # of the mean edge, by which vertices that were split part
 _LONGEST_HOLE = 48  # edges around a hole that a fan of triangles fills
 
 
@@ -69,15 +71,17 @@ def components(faces: np.ndarray) -> np.ndarray:
 def mended(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return vertices and faces of a manifold: without duplicate faces, its sheets apart where they touched.
 
-    Sides of faces are joined two by two, in opposite directions; where more than two meet at an edge, those with the
-    solid between them. A vertex is then what such joints hold together: where one vertex becomes several, they part by
-    a thousandth of the size of their faces. Faces at an edge that cannot be parted so, since its sheets meet again at
-    both of its ends, are taken out. Sides without a partner are left as boundary.
+    Vertices in one place become one. Sides of faces are joined two by two, in opposite directions; where more than two
+    meet at an edge, those with the solid between them. A vertex is then what such joints hold together: where one
+    becomes several, each moves into its own solid by a fiftieth of an edge, so that they stay apart for readers that
+    join what is in one place. Faces at an edge that cannot be parted so, since its sheets meet again at both of its
+    ends, are taken out. Sides without a partner are left as boundary.
 
     Args:
         vertices: (V, 3).
         faces: (F, 3), facing outwards.
     """
+    vertices, faces = _welded(vertices, faces)
     faces = _unrepeated(_proper(faces))
     while len(faces):
         vertices, faces = _parted(vertices, faces)
@@ -92,6 +96,26 @@ def mended(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndar
     return vertices[:0], faces
 
 
+def written(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Return faces whose vertices are joined where single precision, as files have it, puts them in one place."""
+    places = np.ascontiguousarray(vertices.astype(np.float32) + np.float32(0)).view("V12").reshape(-1)
+    return np.asarray(np.unique(places, return_inverse=True)[1].reshape(-1)[faces])
+
+
+def _edge(vertices: np.ndarray, faces: np.ndarray) -> float:
+    return float(np.linalg.norm(vertices[faces] - vertices[np.roll(faces, 1, axis=1)], axis=2).mean())
+
+
+def _welded(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Join vertices that are in one place, or as good as."""
+    if not len(faces):
+        return vertices, faces
+    near = cKDTree(vertices).query_pairs(_ONE_PLACE * _edge(vertices, faces), output_type="ndarray")
+    label = _connected(near[:, 0], near[:, 1], len(vertices))
+    _, first, label = np.unique(label, return_index=True, return_inverse=True)
+    return vertices[first], label.reshape(-1)[faces]
+
+
 def _parted(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     corner = _fans(faces, *_pairs(faces, vertices))
     _, first, label = np.unique(corner, return_index=True, return_inverse=True)
@@ -100,10 +124,11 @@ def _parted(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nda
     places = vertices[old].copy()
     split = np.bincount(old, minlength=len(vertices))[old] > 1
     if split.any():
-        middles = vertices[faces].mean(1)
-        count = np.bincount(new.reshape(-1), minlength=len(places))
-        around = [np.bincount(new.reshape(-1), np.repeat(middles[:, k], 3), len(places)) / count for k in range(3)]
-        places[split] += _APART * (np.stack(around, 1) - places)[split]
+        a, b, c = (vertices[faces[:, k]] for k in range(3))
+        normal = np.repeat(np.cross(b - a, c - a), 3, axis=0)
+        out = np.stack([np.bincount(new.reshape(-1), normal[:, k], len(places)) for k in range(3)], 1)[split]
+        out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-300)
+        places[split] -= _APART * _edge(vertices, faces) * out
     return places, new
 
 
