@@ -275,10 +275,13 @@ def fit_nurbs(points: pathlib.Path, output: pathlib.Path, **options: Any) -> Non
 @options_of("tasks.atlas.job.fit_atlas", "truth", "array", "columns", "noise_classes", "file_normals")
 @click.option("--ignore-normals", is_flag=True, hidden=True, help="--no-file-normals, as it was called.")
 @options_of("tasks.atlas.settings.FitAtlasSettings")
+@click.option("--strict", is_flag=True, help="End with an error where what was found misses its own checks.")
 @_resume
 @_device
 @clean
-def fit_atlas(cloud: pathlib.Path, output: pathlib.Path, ignore_normals: bool, resume: bool, **options: Any) -> None:
+def fit_atlas(
+    cloud: pathlib.Path, output: pathlib.Path, ignore_normals: bool, strict: bool, resume: bool, **options: Any
+) -> None:
     """Recover the surface of CLOUD: points with noise, open or closed, with or without normals.
 
     Reads .ply, .obj, .npy, .npz, .las, .laz and tables (.xyz, .csv, .txt, .pts, …). Writes the atlas, samples with
@@ -303,6 +306,8 @@ def fit_atlas(cloud: pathlib.Path, output: pathlib.Path, ignore_normals: bool, r
         click.echo(f"Against the truth: accuracy mean {there['mean']:.2e}, largest {there['max']:.2e}; completeness "
                    f"mean {back['mean']:.2e}; the points' own {truth['input']['accuracy']['mean']:.2e}")  # fmt: skip
     _tell(result.files, result.notes)
+    if strict and facts.get("failed_checks"):
+        raise click.ClickException("fit-atlas: missed its own checks: " + "; ".join(facts["failed_checks"]))
 
 
 @main.command()

@@ -39,7 +39,7 @@ FUNCTIONS = {
     "view": ("tasks.view.page.view",),
 }
 # Options that are no field and no argument of that name, or are the same for all commands.
-COMMON = {"output", "resume", "device", "debug", "set", "settings", "seed", "scale_start", "scale_end"}
+COMMON = {"strict", "output", "resume", "device", "debug", "set", "settings", "seed", "scale_start", "scale_end"}
 COMMON |= {"pictures", "masks", "max_size"}  # of PosedImages.load
 KINDS = {
     int: click.types.IntParamType,

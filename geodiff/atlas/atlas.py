@@ -4,6 +4,7 @@
 import dataclasses
 import os
 import pathlib
+import warnings
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,11 @@ from geodiff.arrays import load_arrays
 from geodiff.atlas import consensus
 from geodiff.atlas.chart_mesh import atlas_mesh, chart_meshes
 from geodiff.atlas.charts import Charts
+from geodiff.atlas.closed import closed_mesh
 from geodiff.atlas.fit import FittedCharts
 from geodiff.atlas.members import Members
 from geodiff.atlas.sample import Samples, sample
 from geodiff.atlas.sides import chart_sides
-from geodiff.atlas.watertight import poisson_mesh
 from geodiff.modes import outside_autocast
 from geodiff.scene.atomic import replacing
 from geodiff.scene.mesh import Mesh
@@ -167,25 +168,33 @@ class Atlas(Members):
         open_boundaries: bool = False,
         trim: float = 4.0,
         seed: int = 0,
+        keep_components: int | None = None,
     ) -> Mesh:
-        """Return a closed mesh: screened Poisson reconstruction through samples, by Open3D.
+        """Return a closed manifold through samples: `geodiff.atlas.closed.closed_mesh`, which also tells what is wrong.
+
+        By screened Poisson reconstruction where Open3D is installed and its surface can be closed, else by the winding
+        number of the samples. The notes on it are warnings.
 
         Args:
             depth: of the octree; 8 resolves 1/256 of the extent, each step more takes about four times as long.
             samples: of `sample`.
-            open_boundaries: keep holes and borders open, as in `geodiff.atlas.watertight.poisson_mesh`.
+            open_boundaries: keep holes and borders open.
             trim: with open boundaries, how far beyond samples the surface may reach, in their spacing.
             seed: of the samples.
+            keep_components: how many connected parts to keep; 0: all. None: 1, with open boundaries 0.
 
         Raises:
-            ImportError: Open3D is missing, or a system library that it needs; the message says which.
-            ValueError: see `poisson_mesh`.
+            ValueError: see `closed_mesh`.
         """
         drawn = self.sample(samples, seed=seed)
         facing = drawn.normals.norm(dim=-1) > 0.5
-        return poisson_mesh(
-            drawn.points[facing], drawn.normals[facing], depth=depth, open_boundaries=open_boundaries, trim=trim
-        )
+        found = closed_mesh(
+            drawn.points[facing], drawn.normals[facing], depth=depth, open_boundaries=open_boundaries, trim=trim,
+            keep_components=keep_components,
+        )  # fmt: skip
+        for note in found.notes:
+            warnings.warn(f"Atlas.watertight_mesh: {note}", stacklevel=2)
+        return found.mesh
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the atlas as a NumPy archive (.npz), whole or not at all; `load` gives the same bits.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A closed mesh through oriented points: screened Poisson reconstruction, by Open3D."""
+"""A mesh through oriented points: screened Poisson reconstruction, by Open3D."""
 
 import re
 import warnings
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from geodiff.atlas.closing import filled, mended
 from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh
 from geodiff.validation import fail, promote
@@ -77,7 +78,9 @@ def poisson_mesh(
         threads: of Open3D. More than one is faster, and the last digits then change from run to run.
 
     Returns:
-        A mesh in the dtype of `points`, off the autograd graph.
+        A manifold in the dtype of `points`, off the autograd graph: duplicate faces are dropped, sheets that touch are
+        parted, small holes are filled. Where Poisson's surface reaches the border of its cube, 1.1 times as large as
+        the cloud, it ends there, not closed: `geodiff.atlas.closed.closed_mesh` has a way out.
 
     Raises:
         ImportError: Open3D is missing, or a system library that it needs; the message says which.
@@ -103,28 +106,45 @@ def poisson_mesh(
     corner, size = x.amin(0), float((x.amax(0) - x.amin(0)).max())
     if not size > 0:
         raise fail(where, "points", "in more than one place", "points all in one place")
-    open3d = load_open3d(where)
-    cloud = open3d.geometry.PointCloud()
-    vector = open3d.utility.Vector3dVector
     places = ((x - corner) / size).cpu().double().numpy()
-    cloud.points = vector(places)
-    cloud.normals = vector(torch.nn.functional.normalize(n, dim=-1).cpu().double().numpy())
-    with open3d.utility.VerbosityContextManager(open3d.utility.VerbosityLevel.Error):
-        found, _ = open3d.geometry.TriangleMesh.create_from_point_cloud_poisson(cloud, depth=depth, n_threads=threads)
-    vertices = np.asarray(found.vertices)
-    faces = np.asarray(found.triangles).astype(np.int64)
-    if open_boundaries and len(faces):
-        tree = cKDTree(places)
-        spacing = _spacing(tree, places)
-        gap, nearest = tree.query(vertices)
-        cell = 1.1 / 2**depth
-        keep = (gap <= trim * np.maximum(spacing[nearest], 0.25 * cell))[faces].all(axis=1)
-        faces = faces[keep]
+    vertices, faces = poisson_faces(where, places, n.cpu().double().numpy(), depth, threads)
+    if open_boundaries:
+        faces = trimmed(places, vertices, faces, trim, depth)
+    vertices, faces = mended(vertices, faces)
+    if not open_boundaries and len(faces):
+        vertices, faces = filled(vertices, faces)
     if len(faces) == 0:
         raise fail(where, "normals", "consistent enough for a surface", "no surface", "Orient them, or raise `trim`.")
-    used, faces = np.unique(faces, return_inverse=True)
-    world = torch.from_numpy(vertices[used]).to(x) * size + corner
-    return Mesh(world, torch.from_numpy(faces.reshape(-1, 3)).to(x.device))
+    world = torch.from_numpy(vertices).to(x) * size + corner
+    return Mesh(world, torch.from_numpy(faces).to(x.device))
+
+
+def poisson_faces(
+    where: str, places: np.ndarray, normals: np.ndarray, depth: int, threads: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return Open3D's vertices and faces, as they are, through places (N, 3) in [0, 1]³ with normals (N, 3)."""
+    open3d = load_open3d(where)
+    cloud = open3d.geometry.PointCloud()
+    cloud.points = open3d.utility.Vector3dVector(places)
+    cloud.normals = open3d.utility.Vector3dVector(normals / np.linalg.norm(normals, axis=1, keepdims=True))
+    with open3d.utility.VerbosityContextManager(open3d.utility.VerbosityLevel.Error):
+        found, _ = open3d.geometry.TriangleMesh.create_from_point_cloud_poisson(cloud, depth=depth, n_threads=threads)
+    return np.asarray(found.vertices), np.asarray(found.triangles).astype(np.int64).reshape(-1, 3)
+
+
+def trimmed(places: np.ndarray, vertices: np.ndarray, faces: np.ndarray, trim: float, depth: int) -> np.ndarray:
+    """Return the faces whose vertices are all within `trim` spacings of the places next to them."""
+    if not len(faces):
+        return faces
+    return faces[near_points(places, vertices, trim, depth)[faces].all(axis=1)]
+
+
+def near_points(places: np.ndarray, queries: np.ndarray, trim: float, depth: int) -> np.ndarray:
+    """Return whether queries (Q, 3) are within `trim` times the spacing of the nearest place, or of a quarter cell."""
+    tree = cKDTree(places)
+    spacing = _spacing(tree, places)
+    gap, nearest = tree.query(queries)
+    return np.asarray(gap <= trim * np.maximum(spacing[nearest], 0.25 * 1.1 / 2**depth))
 
 
 def _spacing(tree: cKDTree, places: np.ndarray) -> np.ndarray:

@@ -69,9 +69,9 @@ def fit_atlas(
         settings: a `FitAtlasSettings`, a `geodiff.atlas.settings.Settings`, or a dictionary of fields; left out, the
             defaults.
         output: a folder, made where missing, for ``atlas.npz``, ``samples.ply`` (points, normals, confidence),
-            ``charts.obj`` and ``charts.glb`` (all charts in one, with a texture layout), ``watertight.ply`` (where
-            Open3D can be imported), ``pictures.png``, ``errors.png`` (needs Matplotlib) and ``metrics.json``. Files of
-            an earlier fit are replaced, others left alone.
+            ``charts.obj`` and ``charts.glb`` (all charts in one, with a texture layout), ``watertight.ply`` (see
+            `geodiff.atlas.closed.closed_mesh`), ``pictures.png``, ``errors.png`` (needs Matplotlib) and
+            ``metrics.json``. Files of an earlier fit are replaced, others left alone.
         resume: go on from the checkpoint in ``output``, if there is one, to bitwise the same result as without the
             interruption; False starts afresh. A finished job removes its checkpoint.
         callback: called after each chunk of charts with a `Progress`.

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from geodiff.atlas.atlas import Atlas
+from geodiff.atlas.closed import Closed, closed_mesh
 from geodiff.atlas.metrics import surface_metrics
 from geodiff.atlas.sample import Samples
-from geodiff.atlas.watertight import poisson_mesh
 from geodiff.scene.atomic import replacing
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.atlas import pictures
@@ -41,8 +41,12 @@ class _Surface:
 
     samples: Samples
     mesh: Mesh
-    watertight: Mesh | None
+    closed: Closed | None
     notes: list[str]
+
+    @property
+    def watertight(self) -> Mesh | None:
+        return None if self.closed is None else self.closed.mesh
 
 
 def finish(
@@ -64,7 +68,7 @@ def finish(
         seconds: how long the job has taken so far.
     """
     found = _surface(result.atlas, wanted, folder is not None, stage)
-    metrics = {**result.metrics, "surface": _facts(found)}
+    metrics = {**result.metrics, "surface": _facts(found), "failed_checks": failed_checks(found.closed, wanted)}
     if truth is not None:
         stage("truth")
         metrics["truth"] = _against(truth, result.atlas, found, wanted)
@@ -81,17 +85,21 @@ def _surface(atlas: Atlas, wanted: FitAtlasSettings, files: bool, stage: Callabl
         return found
     stage("watertight")
     facing = samples.normals.norm(dim=1) > 0.5
-    try:
-        found.watertight = poisson_mesh(samples.points[facing], samples.normals[facing], depth=wanted.depth,
-                                        open_boundaries=wanted.open_boundaries)  # fmt: skip
-    except ImportError as error:
-        reason = str(error).removeprefix("poisson_mesh: ").split(" Without it,")[0]
-        found.notes.append(f"{NAMES['watertight']} is left out: {reason}")
+    found.closed = closed_mesh(samples.points[facing], samples.normals[facing], depth=wanted.depth,
+                               open_boundaries=wanted.open_boundaries,
+                               keep_components=wanted.keep_components)  # fmt: skip
+    found.notes += found.closed.notes
     return found
 
 
+def failed_checks(closed: Closed | None, wanted: FitAtlasSettings) -> list[str]:
+    """Return what a surface promises and does not hold."""
+    wrong = "" if closed is None else closed.faults.told(wanted.open_boundaries)
+    return [f"{NAMES['watertight']}: {wrong}"] if wrong else []
+
+
 def _facts(found: _Surface) -> dict[str, Any]:
-    mesh, closed = found.mesh, found.watertight
+    mesh, closed = found.mesh, found.closed
     facts: dict[str, Any] = {
         "samples": len(found.samples.points),
         "charts_vertices": mesh.num_vertices,
@@ -100,9 +108,14 @@ def _facts(found: _Surface) -> dict[str, Any]:
     }
     if closed is not None:
         facts |= {
-            "watertight_vertices": closed.num_vertices,
-            "watertight_faces": closed.num_faces,
-            "watertight_boundary_edges": len(closed.boundary_edges),
+            "watertight_vertices": closed.mesh.num_vertices,
+            "watertight_faces": closed.mesh.num_faces,
+            "watertight_by": closed.way,
+            **{f"watertight_{name}": n for name, n in dataclasses.asdict(closed.faults).items()},
+            "watertight_components": closed.components,
+            "watertight_parts_found": closed.parts,
+            "watertight_points_kept": closed.points_kept,
+            "watertight_area_invented": closed.invented,
         }
     return facts
 

@@ -33,7 +33,7 @@ def overview(
     size: tuple[int, int] | None = None,
     up: str = "y",
 ) -> Image.Image:
-    """Draw the points, the surface, the charts in colours, the confidence and the mesh by Poisson, from four sides.
+    """Draw the points, the surface, the charts in colours, the confidence and the watertight mesh, from four sides.
 
     Confidence goes from red (0) over yellow to green (1). Points that no chart is fitted to are red.
 
@@ -58,7 +58,7 @@ def overview(
         "confidence": [draw(mesh, camera, size, confidence_colors(sure)) for camera in cameras],
     }
     if watertight is not None:
-        rows["Poisson"] = [draw(_staged(watertight, middle), camera, size) for camera in cameras]
+        rows["watertight"] = [draw(_staged(watertight, middle), camera, size) for camera in cameras]
     return pictures.grid(list(rows.values()), list(rows), [f"from {azimuth:.0f}°" for azimuth in AZIMUTHS])
 
 

@@ -17,9 +17,11 @@ class FitAtlasSettings(Settings):
     Attributes:
         samples: how many points to draw of the surface, for samples.ply, ≥ 100.
         refine: times to cut the triangles of charts.obj into four.
-        watertight: make watertight.ply, by Open3D.
+        watertight: make watertight.ply, by Open3D if it is installed, else by the winding number.
         depth: of the octree of watertight.ply; 8 resolves 1/256 of the extent.
         open_boundaries: leave holes and borders of watertight.ply open.
+        keep_components: how many connected parts watertight.ply keeps, those with the most points first; 0: all that a
+            hundredth of the points lie on. None: 1, with open boundaries 0.
         up: which way is up in the pictures: x, y, z, -x, -y or -z. None: z for LAS and LAZ files, else y.
         checkpoint_seconds: seconds between checkpoints, where there is an output folder; 0: after each chunk; None:
             never.
@@ -32,13 +34,23 @@ class FitAtlasSettings(Settings):
         60
     """
 
-    _aside = ("samples", "refine", "watertight", "depth", "open_boundaries", "up", "checkpoint_seconds")
+    _aside = (
+        "samples",
+        "refine",
+        "watertight",
+        "depth",
+        "open_boundaries",
+        "keep_components",
+        "up",
+        "checkpoint_seconds",
+    )
 
     samples: int = 200_000
     refine: int = 0
     watertight: bool = True
     depth: int = 8
     open_boundaries: bool = False
+    keep_components: int | None = None
     up: str | None = None
     checkpoint_seconds: float | None = 20.0
 
@@ -49,6 +61,8 @@ class FitAtlasSettings(Settings):
         for name in ("watertight", "open_boundaries"):
             if not isinstance(getattr(self, name), bool):
                 raise fail(self._where, name, "True or False", getattr(self, name), error=TypeError)
+        if self.keep_components is not None:
+            integer(self._where, "keep_components", self.keep_components, 0, 10**9)
         if self.up is not None:
             choice(self._where, "up", self.up, UPS)
         check_seconds(self._where, self.checkpoint_seconds)

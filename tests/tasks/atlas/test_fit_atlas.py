@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """fit_atlas: from clouds to surfaces and files; stopped, killed, shared by processes; and what it refuses."""
 
+import dataclasses
 import importlib.util
 import json
 import pathlib
@@ -16,8 +17,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 import geodiff as gd
-from geodiff.atlas import watertight
+from geodiff.atlas import closed, watertight
 from geodiff.cli import main
+from geodiff.tasks.atlas import outputs
 from geodiff.tasks.atlas import pictures as atlas_pictures
 from geodiff.tasks.checkpoint import read_checkpoint
 from geodiff.tasks.clouds import read_cloud_file
@@ -186,11 +188,13 @@ def test_a_folder_that_exists(tmp_path: pathlib.Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(watertight, "load_open3d", missing)
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "matplotlib" else find(name))
-    fit = gd.fit_atlas(ball(), output=tmp_path, **{**SMALL, "steps": 5, "rounds": 0})
+    fit = gd.fit_atlas(ball(), output=tmp_path, **{**SMALL, "steps": 5, "rounds": 0, "depth": 5})
     # What is not made anew would pass for this fit's; what is not ours stays.
-    assert names(tmp_path) == (FILES - {"errors.png"}) | {"mine.txt"}
+    assert names(tmp_path) == (FILES - {"errors.png"}) | {"watertight.ply", "mine.txt"}
+    assert gd.Mesh.load(tmp_path / "watertight.ply").is_closed
+    assert fit.metrics["surface"]["watertight_by"] == "winding" and fit.metrics["failed_checks"] == []
     assert fit.notes == [
-        "watertight.ply is left out: Open3D is not installed. Get it.",
+        "watertight.ply is made by the winding number, not by Poisson's equation: Open3D is not installed. Get it.",
         'errors.png is left out: it needs Matplotlib, pip install "geodiff[plot]"',
     ]
     assert json.loads((tmp_path / "metrics.json").read_text())["notes"] == fit.notes
@@ -203,6 +207,39 @@ def test_a_watertight_mesh(tmp_path: pathlib.Path) -> None:
     mesh = gd.Mesh.load(tmp_path / "watertight.ply")
     assert len(mesh.boundary_edges) == 0 and (mesh.vertices.norm(dim=1) - 1).abs().max() < 0.2
     assert fit.metrics["surface"]["watertight_boundary_edges"] == 0
+
+
+def test_two_balls_and_what_is_kept(tmp_path: pathlib.Path) -> None:
+    cloud = torch.cat([ball(900), 0.7 * ball(600) + torch.tensor([3.0, 0, 0])])
+    options = {**SMALL, "steps": 5, "rounds": 0, "depth": 5}
+    fit = gd.fit_atlas(cloud, output=tmp_path, **options)
+    assert any("watertight.ply holds 1 of 2 parts" in note and "--keep-components 2" in note for note in fit.notes)
+    facts = json.loads((tmp_path / "metrics.json").read_text())
+    assert facts["surface"]["watertight_components"] == 1 and facts["notes"] == fit.notes
+    fit = gd.fit_atlas(cloud, output=tmp_path, keep_components=2, **options)
+    assert fit.metrics["surface"]["watertight_components"] == 2
+    assert not any("parts" in note for note in fit.notes)
+    assert gd.Mesh.load(tmp_path / "watertight.ply").is_closed
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_strict(strict: bool, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "ball.npy", ball(400).numpy())
+    real = closed.closed_mesh
+
+    def broken(*arguments: torch.Tensor, **options: object) -> closed.Closed:
+        found = real(*arguments, **options)  # type: ignore[arg-type]
+        wrong = dataclasses.replace(found.faults, boundary_edges=7)
+        return dataclasses.replace(found, faults=wrong)
+
+    monkeypatch.setattr(outputs, "closed_mesh", broken)
+    command = ["fit-atlas", str(tmp_path / "ball.npy"), "-o", str(tmp_path / "out"), "--widths", "8", "--steps", "2"]
+    command += ["--rounds", "0", "--target", "60", "--samples", "500", "--depth", "4", *["--strict"] * strict]
+    found = CliRunner().invoke(main, command)
+    assert (found.exit_code != 0) == strict
+    assert ("missed its own checks: watertight.ply: 7 boundary edges" in found.output) == strict
+    facts = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert facts["failed_checks"] == ["watertight.ply: 7 boundary edges"]
 
 
 def test_an_output_in_the_way(tmp_path: pathlib.Path) -> None:

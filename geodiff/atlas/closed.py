@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A watertight mesh through oriented points: made, mended, checked, and made in another way where the check fails."""
+
+import dataclasses
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+from geodiff.atlas.closing import Faults, components, faults, filled, mended, written
+from geodiff.atlas.solid import solid_mesh
+from geodiff.atlas.watertight import near_points, poisson_faces, trimmed
+from geodiff.modes import outside_autocast
+from geodiff.scene.mesh import Mesh
+from geodiff.validation import fail, integer, promote
+
+_PART = 0.01  # of the points: what fewer lie on is no part of the surface
+_INVENTED = 0.05  # share of the area without points from which on it is said
+_AGAINST = -0.5  # cosine below which a face turns its back to the points next to it
+_SMALL_HOLE = 8  # edges around a hole that is filled with open boundaries, too
+_WHERE = "closed_mesh"
+
+
+@dataclasses.dataclass(frozen=True)
+class Closed:
+    """A mesh, and what is known of it.
+
+    Attributes:
+        mesh: closed, unless borders are to stay open or `faults` says otherwise.
+        way: ``"poisson"``, or ``"winding"``, by the winding number.
+        faults: what the check has found.
+        parts: connected components that a hundredth of the points or more lie on.
+        components: those kept.
+        points_kept: share of the points that lie on them.
+        invented: share of the area that no point supports: farther away than a few spacings, or facing the other way.
+        notes: what one should know.
+    """
+
+    mesh: Mesh
+    way: str
+    faults: Faults
+    parts: int
+    components: int
+    points_kept: float
+    invented: float
+    notes: list[str]
+
+
+@outside_autocast
+def closed_mesh(
+    points: torch.Tensor,
+    normals: torch.Tensor,
+    *,
+    depth: int = 8,
+    open_boundaries: bool = False,
+    keep_components: int | None = None,
+    trim: float = 4.0,
+    threads: int = 1,
+) -> Closed:
+    """Return a closed manifold through oriented points, and whether it is one.
+
+    Screened Poisson reconstruction by Open3D is mended by `geodiff.atlas.closing`, and checked. Where Open3D is missing
+    or its surface cannot be closed, the border of where the points' winding number is above ½ is taken
+    (`geodiff.atlas.solid`), which is closed by construction; a note says so.
+
+    Args:
+        points: (N, 3), N ≥ 4.
+        normals: (N, 3) pointing outwards, of any length but zero.
+        depth: cells are 2^-depth of the extent. 1 to 14; by the winding number, at most 8.
+        open_boundaries: cut off what lies farther from all points than `trim` times their spacing: holes stay open.
+        keep_components: how many connected parts to keep, those with the most points first; 0: all that a hundredth of
+            the points lie on. None: 1, with open boundaries 0.
+        trim: see above, > 0.
+        threads: of Open3D.
+
+    Raises:
+        ValueError: wrong shapes, NaN, zero normals, numbers out of range, points in one place, or no surface.
+
+    Example:
+        >>> import torch
+        >>> ball = torch.nn.functional.normalize(torch.randn(2000, 3), dim=1)
+        >>> found = closed_mesh(ball, ball, depth=5)
+        >>> found.mesh.is_closed, found.faults.told()
+        (True, '')
+    """
+    values = promote(_WHERE, points=points, normals=normals)
+    x, n = values["points"].detach(), values["normals"].detach()
+    if x.dim() != 2 or x.shape[1] != 3 or len(x) < 4:
+        raise fail(_WHERE, "points", "of shape (N, 3), N ≥ 4", x)
+    if n.shape != x.shape:
+        raise fail(_WHERE, "normals", f"of shape {tuple(x.shape)}, one for each point", n)
+    if not bool((n != 0).any(-1).all()):
+        raise fail(_WHERE, "normals", "not zero", f"{int((n == 0).all(-1).sum())} zero vectors", "Drop those points.")
+    integer(_WHERE, "depth", depth, 1, 14)
+    if keep_components is not None:
+        integer(_WHERE, "keep_components", keep_components, 0, 10**9)
+    if not trim > 0:
+        raise fail(_WHERE, "trim", "positive", str(trim))
+    corner, size = x.amin(0), float((x.amax(0) - x.amin(0)).max())
+    if not size > 0:
+        raise fail(_WHERE, "points", "in more than one place", "points all in one place")
+    places = ((x - corner) / size).cpu().double().numpy()
+    axes = torch.nn.functional.normalize(n.cpu().double(), dim=1).numpy()
+    keep = (0 if open_boundaries else 1) if keep_components is None else keep_components
+
+    notes, why, found = [], "", None
+    try:
+        vertices, faces = poisson_faces("poisson_mesh", places, axes, depth, threads)
+        found = _finished(places, axes, vertices, faces, depth, trim, keep, open_boundaries, False)
+        if found is None:
+            why = "Poisson reconstruction found no surface"
+        elif wrong := found.faults.told(open_boundaries):
+            why = f"Poisson reconstruction left {wrong}"
+    except ImportError as error:
+        why = str(error).removeprefix("poisson_mesh: ").split(" Without it,")[0].rstrip(".")
+    way = "poisson"
+    if why:
+        other = _finished(
+            places, axes, *solid_mesh(places, axes, depth), depth, trim, keep, open_boundaries, True
+        )  # fmt: skip
+        if other is not None and (found is None or not other.faults.told(open_boundaries)):
+            found, way = other, "winding"
+            notes.append(f"watertight.ply is made by the winding number, not by Poisson's equation: {why}.")
+    if found is None:
+        raise fail(_WHERE, "normals", "consistent enough for a surface", "no surface", "Orient them, or raise `trim`.")
+    notes += _told(found, open_boundaries)
+    world = torch.from_numpy(found.vertices).to(x) * size + corner
+    mesh = Mesh(world, torch.from_numpy(found.faces).to(x.device))
+    return Closed(mesh, way, found.faults, found.parts, found.kept, found.share, found.invented, notes)
+
+
+@dataclasses.dataclass
+class _Found:
+    vertices: np.ndarray
+    faces: np.ndarray
+    faults: Faults
+    parts: int
+    kept: int
+    share: float
+    invented: float
+
+
+def _finished(
+    places: np.ndarray, axes: np.ndarray, vertices: np.ndarray, faces: np.ndarray, depth: int, trim: float, keep: int,
+    open_boundaries: bool, plates: bool,
+) -> _Found | None:  # fmt: skip
+    """Trim, mend, choose components, fill holes and check; None where no face is left."""
+    vertices, faces = mended(vertices, faces)
+    if open_boundaries and len(faces):
+        faces = trimmed(places, vertices, faces, trim, depth)
+        if plates:  # a sheet has a back that no point is on
+            faces = faces[_supported(places, axes, vertices, faces, depth, trim, _AGAINST)[0]]
+        vertices, faces = mended(vertices, faces)
+    if not len(faces):
+        return None
+    part = components(faces)
+    owner = np.empty(len(vertices), np.int64)
+    owner[faces] = part[:, None]
+    votes = np.bincount(owner[cKDTree(vertices).query(places)[1]], minlength=int(part.max()) + 1)
+    ranked = np.argsort(-votes, kind="stable")
+    parts = max(int((votes >= _PART * len(places)).sum()), 1)
+    chosen = ranked[: min(keep, int((votes > 0).sum())) if keep else parts]
+    faces = _facing(places, axes, vertices, faces, part, chosen)
+    used, faces = np.unique(faces, return_inverse=True)
+    vertices, faces = vertices[used], faces.reshape(-1, 3)
+    vertices, faces = filled(vertices, faces, _SMALL_HOLE) if open_boundaries else filled(vertices, faces)
+    share = float(votes[chosen].sum() / len(places))
+    known, area = _supported(places, axes, vertices, faces, depth, trim, 0.0)
+    invented = float(area[~known].sum() / max(area.sum(), 1e-300))
+    return _Found(vertices, faces, faults(written(vertices, faces)), parts, len(chosen), share, invented)
+
+
+def _facing(
+    places: np.ndarray, axes: np.ndarray, vertices: np.ndarray, faces: np.ndarray, part: np.ndarray, chosen: np.ndarray
+) -> np.ndarray:
+    """Return the faces of the chosen components, each of these turned to where the points on it face."""
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    nearest = cKDTree(places).query((a + b + c) / 3)[1]
+    along = np.bincount(part, (np.cross(b - a, c - a) * axes[nearest]).sum(1))
+    kept = np.isin(part, chosen)
+    return np.where((along[part] < 0)[:, None], faces[:, ::-1], faces)[kept]
+
+
+def _supported(
+    places: np.ndarray, axes: np.ndarray, vertices: np.ndarray, faces: np.ndarray, depth: int, trim: float, least: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return which faces have points near them that face as they do, by a cosine of `least`, and all areas."""
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    normal, middle = np.cross(b - a, c - a) / 2, (a + b + c) / 3
+    area = np.linalg.norm(normal, axis=1)
+    facing = (normal * axes[cKDTree(places).query(middle)[1]]).sum(1) > least * area
+    return facing & near_points(places, middle, trim, depth), area
+
+
+def _told(found: _Found, open_boundaries: bool) -> list[str]:
+    notes = []
+    if wrong := found.faults.told(open_boundaries):
+        notes.append(f"watertight.ply is not watertight: {wrong}. --open-boundaries leaves open what has no points.")
+    if found.kept < found.parts:
+        notes.append(
+            f"watertight.ply holds {found.kept} of {found.parts} parts, with {found.share:.0%} of the points: "
+            f"--keep-components {found.parts} keeps them all."
+        )
+    if found.invented > _INVENTED:
+        notes.append(
+            f"watertight.ply is closed where there are no points: {found.invented:.0%} of its area is invented. "
+            "--open-boundaries leaves that open."
+            if not open_boundaries
+            else f"watertight.ply: {found.invented:.0%} of its area has no points that face as it does."
+        )
+    return notes
