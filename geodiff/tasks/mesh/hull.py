@@ -105,7 +105,7 @@ def hull_of(posed: PosedImages, resolution: int | None, slack: float | None, whe
     mesh = None
     if found is not None:
         grid = _Grid(found[0], bool(found[1].any()), pixel, resolution)
-        mesh = without_phantoms(grid.surface(carver.grid(*grid.place), slack), posed)
+        mesh = without_phantoms(grid.surface(carver.grid(*grid.place), slack, posed.alpha.dtype), posed)
         if soft:  # others tell nothing of what is thinner than a pixel
             completed = _completed(mesh, posed, carver, centre, half, pixel, resolution, slack)
             if completed is not None:
@@ -135,10 +135,10 @@ class _Grid:
     def place(self) -> tuple[torch.Tensor, float, tuple[int, ...]]:
         return self.low, self.cell, self.shape
 
-    def surface(self, values: torch.Tensor, slack: float) -> Mesh:
+    def surface(self, values: torch.Tensor, slack: float, dtype: torch.dtype) -> Mesh:
         high = self.low + self.cell * (self.low.new_tensor(self.shape) - 1)
         mesh = isosurface(values, -slack, bounds=torch.stack((self.low, high)), inside="above")
-        return mesh.to(dtype=self.low.dtype)  # whatever torch's default is
+        return mesh.to(dtype=dtype)  # whatever torch's default is
 
 
 def _completed(
@@ -164,7 +164,7 @@ def _completed(
     for _ in range(_ROUNDS):
         if not complete(values, missing, posed, wide, grid.low, grid.cell, slack):
             break
-        mesh = without_phantoms(grid.surface(values, slack), posed)
+        mesh = without_phantoms(grid.surface(values, slack, posed.alpha.dtype), posed)
         missing = Missing(mesh, posed)
         if first.explained_by(missing):
             return mesh, found, grid
