@@ -47,11 +47,13 @@ public:
         next_.assign(boxes.size(), -1);
         leaf_.assign(boxes.size(), -1);
         nodes_.clear();
-        leaves_.clear();
-        std::vector<int> order;
-        for (int i = 0; i < int(boxes.size()); ++i)
-            if (!boxes[size_t(i)].is_none()) order.push_back(i);
-        if (!order.empty()) divide(order, 0, order.size(), -1);
+        std::vector<Item> items;
+        for (int i = 0; i < int(boxes.size()); ++i) {
+            const Box& own = boxes[size_t(i)];
+            if (own.is_none()) continue;
+            items.push_back({{own.low[0] + own.high[0], own.low[1] + own.high[1], own.low[2] + own.high[2]}, i});
+        }
+        if (!items.empty()) divide(items, 0, items.size(), -1);
     }
 
     const Box& box(int thing) const { return boxes_[size_t(thing)]; }
@@ -76,16 +78,15 @@ public:
     // Calls visit(thing) for those whose boxes meet this one, until it returns true.
     template <class Visit>
     bool meeting(const Box& box, Visit&& visit) const {
-        if (nodes_.empty()) return false;
+        if (nodes_.empty() || !nodes_[0].box.meets(box)) return false;
         int stack[kDepth], size = 0;
         stack[size++] = 0;
         while (size > 0) {
             const int at = stack[--size];
             const Node& node = nodes_[size_t(at)];
-            if (!node.box.meets(box)) continue;
             if (node.right >= 0) {
-                stack[size++] = node.right;
-                stack[size++] = at + 1;
+                if (nodes_[size_t(node.right)].box.meets(box)) stack[size++] = node.right;
+                if (nodes_[size_t(at) + 1].box.meets(box)) stack[size++] = at + 1;
                 continue;
             }
             for (int i = node.first; i >= 0; i = next_[size_t(i)])
@@ -94,34 +95,20 @@ public:
         return false;
     }
 
-    int leaves() const { return int(leaves_.size()); }
+    // Parts of the search for all pairs of things whose boxes meet: those in the node a, or of the nodes a and b.
+    struct Part {
+        int a, b;
+    };
+    std::vector<Part> parts() const {
+        std::vector<Part> found;
+        if (!nodes_.empty()) divide_search(0, kParts, found);
+        return found;
+    }
 
-    // Calls visit(thing, thing) once for each pair of the things of a leaf, and of one of them and one of a leaf after
-    // it, whose boxes meet.
+    // Calls visit(thing, thing) once for each pair of a part.
     template <class Visit>
-    void pairs_from(int leaf, Visit&& visit) const {
-        const int own = leaves_[size_t(leaf)];
-        const Box& box = nodes_[size_t(own)].box;
-        for (int i = nodes_[size_t(own)].first; i >= 0; i = next_[size_t(i)])
-            for (int j = next_[size_t(i)]; j >= 0; j = next_[size_t(j)])
-                if (boxes_[size_t(i)].meets(boxes_[size_t(j)])) visit(i, j);
-        int stack[kDepth], size = 0;
-        stack[size++] = 0;
-        while (size > 0) {
-            const int at = stack[--size];
-            const Node& node = nodes_[size_t(at)];
-            if (node.end <= own || at == own || !node.box.meets(box)) continue;
-            if (node.right >= 0) {
-                stack[size++] = node.right;
-                stack[size++] = at + 1;
-                continue;
-            }
-            for (int j = node.first; j >= 0; j = next_[size_t(j)]) {
-                if (!boxes_[size_t(j)].meets(box)) continue;
-                for (int i = nodes_[size_t(own)].first; i >= 0; i = next_[size_t(i)])
-                    if (boxes_[size_t(i)].meets(boxes_[size_t(j)])) visit(i, j);
-            }
-        }
+    void pairs(const Part& part, Visit&& visit) const {
+        part.a == part.b ? pairs_in(part.a, visit) : pairs_of(part.a, part.b, visit);
     }
 
     // Calls visit(thing, best), which may lower the squared distance `best`, for all that may be nearer than it.
@@ -142,8 +129,8 @@ public:
                 Entry near{entry.node + 1, nodes_[size_t(entry.node) + 1].box.squared_distance(x)};
                 Entry far{node.right, nodes_[size_t(node.right)].box.squared_distance(x)};
                 if (far.distance < near.distance) std::swap(near, far);
-                stack[size++] = far;
-                stack[size++] = near;
+                if (far.distance <= best) stack[size++] = far;
+                if (near.distance <= best) stack[size++] = near;
                 continue;
             }
             for (int i = node.first; i >= 0; i = next_[size_t(i)])
@@ -153,6 +140,7 @@ public:
 
 private:
     static constexpr size_t kLeaf = 4;
+    static constexpr int kParts = 6;   // halvings, for threads to share
     static constexpr int kDepth = 64;  // halving at the median makes fewer levels than a count has bits
 
     struct Node {
@@ -163,44 +151,83 @@ private:
         int end;    // one past the nodes beneath
     };
 
-    void divide(std::vector<int>& order, size_t first, size_t end, int parent) {
-        Box box = Box::none(), middles = Box::none();
-        for (size_t i = first; i < end; ++i) {
-            const Box& own = boxes_[size_t(order[i])];
-            box.take(own);
-            const double middle[3] = {own.low[0] + own.high[0], own.low[1] + own.high[1], own.low[2] + own.high[2]};
-            middles.take(middle);
-        }
+    struct Item {
+        double middle[3];  // twice
+        int thing;
+    };
+
+    // A node with what is beneath it.
+    void divide(std::vector<Item>& items, size_t first, size_t end, int parent) {
         const int node = int(nodes_.size());
-        nodes_.push_back({box, parent, -1, -1, node + 1});
+        nodes_.push_back({Box::none(), parent, -1, -1, node + 1});
         if (end - first <= kLeaf) {
-            leaves_.push_back(node);
             for (size_t i = end; i-- > first;) {
-                next_[size_t(order[i])] = nodes_[size_t(node)].first;
-                nodes_[size_t(node)].first = order[i];
-                leaf_[size_t(order[i])] = node;
+                const int thing = items[i].thing;
+                next_[size_t(thing)] = nodes_[size_t(node)].first;
+                nodes_[size_t(node)].first = thing;
+                leaf_[size_t(thing)] = node;
+                nodes_[size_t(node)].box.take(boxes_[size_t(thing)]);
             }
             return;
         }
+        Box middles = Box::none();
+        for (size_t i = first; i < end; ++i) middles.take(items[i].middle);
         int axis = 0;
         for (int k = 1; k < 3; ++k)
             if (middles.high[k] - middles.low[k] > middles.high[axis] - middles.low[axis]) axis = k;
         const size_t half = first + (end - first) / 2;
-        using Step = std::vector<int>::difference_type;
-        std::nth_element(order.begin() + Step(first), order.begin() + Step(half), order.begin() + Step(end),
-                         [&](int i, int j) {
-                             const Box &a = boxes_[size_t(i)], &b = boxes_[size_t(j)];
-                             const double p = a.low[axis] + a.high[axis], q = b.low[axis] + b.high[axis];
-                             return p < q || (p == q && i < j);
+        using Step = std::vector<Item>::difference_type;
+        std::nth_element(items.begin() + Step(first), items.begin() + Step(half), items.begin() + Step(end),
+                         [axis](const Item& a, const Item& b) {
+                             return a.middle[axis] < b.middle[axis] ||
+                                    (a.middle[axis] == b.middle[axis] && a.thing < b.thing);
                          });
-        divide(order, first, half, node);
-        nodes_[size_t(node)].right = int(nodes_.size());
-        divide(order, half, end, node);
-        nodes_[size_t(node)].end = int(nodes_.size());
+        divide(items, first, half, node);
+        const int right = int(nodes_.size());
+        divide(items, half, end, node);
+        Node& own = nodes_[size_t(node)];
+        own.right = right, own.end = int(nodes_.size());
+        own.box.take(nodes_[size_t(node) + 1].box), own.box.take(nodes_[size_t(right)].box);
+    }
+
+    void divide_search(int node, int depth, std::vector<Part>& found) const {
+        const int right = nodes_[size_t(node)].right;
+        if (depth == 0 || right < 0) return found.push_back({node, node});
+        found.push_back({node + 1, right});
+        divide_search(node + 1, depth - 1, found), divide_search(right, depth - 1, found);
+    }
+
+    template <class Visit>
+    void pairs_in(int node, Visit& visit) const {
+        const Node& own = nodes_[size_t(node)];
+        if (own.right >= 0) {
+            pairs_in(node + 1, visit), pairs_in(own.right, visit), pairs_of(node + 1, own.right, visit);
+            return;
+        }
+        for (int i = own.first; i >= 0; i = next_[size_t(i)])
+            for (int j = next_[size_t(i)]; j >= 0; j = next_[size_t(j)])
+                if (boxes_[size_t(i)].meets(boxes_[size_t(j)])) visit(i, j);
+    }
+
+    template <class Visit>
+    void pairs_of(int a, int b, Visit& visit) const {
+        const Node &one = nodes_[size_t(a)], &two = nodes_[size_t(b)];
+        if (!one.box.meets(two.box)) return;
+        if (one.right >= 0 && (two.right < 0 || one.end - a >= two.end - b)) {
+            pairs_of(a + 1, b, visit), pairs_of(one.right, b, visit);
+        } else if (two.right >= 0) {
+            pairs_of(a, b + 1, visit), pairs_of(a, two.right, visit);
+        } else {
+            for (int i = one.first; i >= 0; i = next_[size_t(i)]) {
+                if (!boxes_[size_t(i)].meets(two.box)) continue;
+                for (int j = two.first; j >= 0; j = next_[size_t(j)])
+                    if (boxes_[size_t(i)].meets(boxes_[size_t(j)])) visit(i, j);
+            }
+        }
     }
 
     std::vector<Box> boxes_;   // of the things
-    std::vector<int> next_, leaf_, leaves_;
+    std::vector<int> next_, leaf_;
     std::vector<Node> nodes_;
 };
 

@@ -52,8 +52,9 @@ public:
 
     // All, the lower face first, in ascending order, whatever the number of threads.
     Pairs all() const {
-        return gathered(tree_.leaves(), kLeaves, [&](int leaf, Pairs& own) {
-            tree_.pairs_from(leaf, [&](int f, int g) { look(f, g, own); });
+        const std::vector<BoxTree::Part> parts = tree_.parts();
+        return gathered(static_cast<long long>(parts.size()), 1, [&](int i, Pairs& own) {
+            tree_.pairs(parts[size_t(i)], [&](int f, int g) { look(f, g, own); });
         });
     }
 
@@ -71,7 +72,7 @@ public:
     }
 
 private:
-    static constexpr long long kLeaves = 64, kFaces = 256;  // that a thread takes at a time
+    static constexpr long long kFaces = 256;  // that a thread takes at a time
 
     template <class Body>
     Pairs gathered(long long count, long long each, Body&& body) const {

@@ -32,10 +32,10 @@ struct Corners {
 // answer for nearly all neighbours on a smooth surface.
 inline bool parts(const Corners& p, const Corners& q, int axis) {
     const int i = (axis + 1) % 3, j = (axis + 2) % 3;
+    const int own = turn<false>(p.at[0], p.at[1], p.at[2], i, j);  // as seen from each side
+    if (own == 0) return false;
     for (int k = 0; k < 3; ++k) {
         const int a = (k + 1) % 3, b = (k + 2) % 3;
-        const int own = turn<false>(p.at[a], p.at[b], p.at[k], i, j);
-        if (own == 0) return false;
         bool apart = true;
         for (int c = 0; c < 3 && apart; ++c) {
             if (q.id[c] == p.id[a] || q.id[c] == p.id[b]) continue;

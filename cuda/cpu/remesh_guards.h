@@ -45,15 +45,29 @@ protected:
         before_ = pairs;
     }
 
-    int meetings(const Face& face) const {
-        const Corners mine = corners_of(s_.at, s_.id, face);
-        if (mine.is_flat()) return 1;
+    // How many pairs of one of these faces and one of the surface meet, those with a stamp left out; one suffices `enough`.
+    // A face without area counts as one.
+    int meetings(const std::vector<Face>& faces, bool enough) {
+        mine_.clear();
         int count = 0;
-        tree_.meeting(box_of(s_.at, face), [&](int g) {
+        Box all = Box::none();
+        for (const Face& face : faces) {
+            const Corners corners = corners_of(s_.at, s_.id, face);
+            if (corners.is_flat()) {
+                ++count;
+                continue;
+            }
+            mine_.push_back({corners, box_of(s_.at, face)});
+            all.take(mine_.back().second);
+        }
+        if (mine_.empty() || (enough && count > 0)) return count;
+        tree_.meeting(all, [&](int g) {
             if (!s_.lives(g) || stamp_[size_t(g)] == round_) return false;
             const Corners other = corners_of(s_.at, s_.id, s_.face[size_t(g)]);
-            count += !other.is_flat() && triangles_meet(mine, other);
-            return false;
+            const Box& box = tree_.box(g);
+            for (const auto& [corners, own] : mine_)
+                count += own.meets(box) && triangles_meet(corners, other) && !other.is_flat();
+            return enough && count > 0;
         });
         return count;
     }
@@ -65,23 +79,28 @@ protected:
         bool tangled = false;
         for (int f : old) stamp_[size_t(f)] = round_, tangled |= tangled_[size_t(f)] != 0;
         int count = 0;
-        for (size_t i = 0; i < fresh.size(); ++i) {
-            count += meetings(fresh[i]);
+        for (size_t i = 1; i < fresh.size(); ++i) {
             const Corners mine = corners_of(s_.at, s_.id, fresh[i]);
             for (size_t j = 0; j < i; ++j) count += triangles_meet(mine, corners_of(s_.at, s_.id, fresh[j]));
-            if (count > 0 && !tangled) return false;
         }
+        if (count > 0 && !tangled) return false;
+        count += meetings(fresh, !tangled);
         if (count == 0) return true;
+        if (!tangled) return false;
+        std::vector<Face> were;
         for (size_t i = 0; i < old.size(); ++i) {
-            const Face& face = s_.face[size_t(old[i])];
-            const Corners mine = corners_of(s_.at, s_.id, face);
-            if (mine.is_flat()) continue;
-            count -= meetings(face);
+            were.push_back(s_.face[size_t(old[i])]);
+            const Corners mine = corners_of(s_.at, s_.id, were[i]);
+            if (mine.is_flat()) {
+                ++count;  // that `meetings` takes off
+                continue;
+            }
             for (size_t j = 0; j < i; ++j) {
-                const Corners other = corners_of(s_.at, s_.id, s_.face[size_t(old[j])]);
+                const Corners other = corners_of(s_.at, s_.id, were[j]);
                 count -= !other.is_flat() && triangles_meet(mine, other);
             }
         }
+        count -= meetings(were, false);
         if (count > 0) return false;
         for (int f : old) tangled_[size_t(f)] = 1;
         return true;
@@ -104,6 +123,7 @@ protected:
     std::vector<long long> stamp_;  // of the faces that an edit replaces
     long long round_ = 0;
     std::vector<char> tangled_;     // faces that meet others
+    std::vector<std::pair<Corners, Box>> mine_;
     Pairs before_;
 };
 

@@ -94,7 +94,8 @@ def isosurface(
             raise fail(_WHERE, "values", "floating-point", grid, "Use .float().", TypeError)
         _check_values(grid, resolution, gradient)
         low, spacing, shape = _grid(bounds, tuple(grid.shape))
-    net = Net((sign * (grid.detach() - level) < 0).numpy())
+    step = max(1, _CHUNK * shape[0] // max(1, grid.numel()))  # layers at a time, for the memory
+    net = Net(torch.cat([sign * (layers - level) < 0 for layers in grid.detach().split(step)]).numpy())
     a, b = net.ends(shape)
     if callable(values) and gradient == "edges" and torch.is_grad_enabled() and len(a):
         # With a graph at the ends of crossed edges alone.
@@ -104,9 +105,9 @@ def isosurface(
         second = torch.full_like(first, torch.inf)
         second[b >= 0] = known.index_select(0, row[len(a) :])
     else:
-        flat = torch.cat((grid.reshape(-1), grid.new_full((1,), sign * torch.inf)))
+        flat = grid.reshape(-1)
         first = flat.index_select(0, a)
-        second = flat.index_select(0, torch.where(b < 0, grid.numel(), b))  # what is beyond the border, last
+        second = torch.where(b < 0, sign * torch.inf, flat.index_select(0, b.clamp_min(0)))  # beyond the border
     share = _crossing(sign * (first - level), sign * (second - level))
     vertices, faces = net.mesh(share, low, spacing)
     if gradient == "normal" and len(vertices):

@@ -5,8 +5,19 @@ import torch
 
 from geodiff.render.renderer import rasterize
 from geodiff.scene.camera import Camera
+from geodiff.scene.files import PosedImages
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.turns import turns
+
+_MOST = 2**20  # vertices in all views at a time
+
+
+def covered(mesh: Mesh, posed: PosedImages) -> torch.Tensor:
+    """Return what a mesh covers in posed images: (B, H, W), some views at a time, however fine it is."""
+    views = turns(len(posed), posed.image_size)[0].stop
+    step = max(1, min(views, _MOST // max(1, mesh.num_vertices)))
+    size = posed.image_size
+    return torch.cat([rasterize(mesh, posed.cameras[i : i + step], size).mask for i in range(0, len(posed), step)])
 
 
 def hard_iou(mesh: Mesh, cameras: Camera, alpha: torch.Tensor) -> float:

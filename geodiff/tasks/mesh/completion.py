@@ -7,13 +7,15 @@ the part is where the coverage of all views together is largest. That is told to
 coverage between the centres of pixels is.
 """
 
+from collections.abc import Iterator
+
 import torch
 
-from geodiff.render.renderer import rasterize
 from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.mesh.carving import Carver
+from geodiff.tasks.overlap import covered
 
 LEVEL = 0.04  # coverage of the views in which a part may be too thin to be seen
 _SLACK = 0.2  # pixels out of that
@@ -22,7 +24,8 @@ _LEFT = 0.1  # of those, where something thin is what was missing
 _AROUND = 2  # pixels about the lost ones that are covered too, so that what is put back meets what is there
 _LEAST = 0.02  # coverage: below, one view alone would decide
 _EQUAL = 0.02  # of the mean logarithm of the coverage: places that are as good as the best
-_LAYERS = 32  # of the grid
+_NODES = 1 << 21  # of the grid, at a time
+_CHUNK = 1 << 16  # nodes at a time
 _LIFT = 0.3  # pixels: how far the nodes of a thin part are inside, and those about it outside
 
 
@@ -32,18 +35,21 @@ class Missing:
     Attributes:
         share: of the silhouettes' pixels, those with nothing covered next to them.
         pixels: (B, H, W), those and uncovered ones about them.
+        lacks: of each view, whether it has any.
     """
 
     def __init__(self, mesh: Mesh, posed: PosedImages) -> None:
-        mask = rasterize(mesh, posed.cameras, posed.image_size).mask
+        mask = covered(mesh, posed)
+        self.lacks = [False] * len(mask)
         self.pixels = torch.zeros_like(mask)
         lost = total = 0
-        for view, covered in enumerate(mask):
+        for view, seen in enumerate(mask):
             target = posed.alpha[view] >= 0.5
-            alone = target & ~_grown(covered, 1)
+            alone = target & ~_grown(seen, 1)
             lost, total = lost + int(alone.sum()), total + int(target.sum())
-            if bool(alone.any()):
-                self.pixels[view] = target & ~covered & _grown(alone, _AROUND)
+            self.lacks[view] = bool(alone.any())
+            if self.lacks[view]:
+                self.pixels[view] = target & ~seen & _grown(alone, _AROUND)
         self.share = lost / max(total, 1)
 
     @property
@@ -79,16 +85,21 @@ def complete(
     nodes = _between(values, wide, low, cell, slack)
     if not len(nodes):
         return False
-    points = low + nodes.to(low.dtype) * cell
-    score = torch.zeros(len(points), dtype=low.dtype)
+    score = torch.zeros(len(nodes), dtype=low.dtype)
     for view, alpha in enumerate(posed.alpha):
-        score += _coverage(wide.cameras[view], alpha.to(low.dtype), points).clamp_min(_LEAST).log() / len(posed)
-    chosen = torch.zeros(len(points), dtype=torch.bool)
+        image = alpha.to(low.dtype)
+        for part, x, y in _places(nodes, wide.cameras[view], posed.image_size, low, cell):
+            score[part] += _coverage(image, x, y).clamp_min(_LEAST).log() / len(posed)
+    chosen = torch.zeros(len(nodes), dtype=torch.bool)
     for view, pixels in enumerate(missing.pixels):
-        if bool(pixels.any()):
-            at = _pixel(wide.cameras[view], pixels.shape, points)
-            best = torch.full((pixels.numel(),), -torch.inf, dtype=score.dtype).scatter_reduce(0, at, score, "amax")
-            chosen |= pixels.reshape(-1)[at] & (score >= best[at] - _EQUAL)
+        if missing.lacks[view]:
+            at = torch.empty(len(nodes), dtype=torch.int32)
+            for part, x, y in _places(nodes, wide.cameras[view], posed.image_size, low, cell):
+                at[part] = _pixel(posed.image_size, x, y)
+            here = pixels.reshape(-1)[at].nonzero()[:, 0]
+            at, own = at[here].long(), score[here]
+            best = torch.full((pixels.numel(),), -torch.inf, dtype=score.dtype).scatter_reduce(0, at, own, "amax")
+            chosen[here[own >= best[at] - _EQUAL]] = True
     back = nodes[chosen]
     steps = torch.arange(-1, 2)
     for step in torch.cartesian_prod(steps, steps, steps):  # the surface goes half-way to what is about them
@@ -99,13 +110,24 @@ def complete(
     return bool(len(back))
 
 
+def _places(
+    nodes: torch.Tensor, camera: Camera, size: tuple[int, int], low: torch.Tensor, cell: float
+) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """Yield where nodes (N, 3) are in a view, some at a time: which, and the columns and rows of their places."""
+    for first in range(0, len(nodes), _CHUNK):
+        part = slice(first, first + _CHUNK)
+        x, y, _ = camera.project(low + nodes[part].to(low.dtype) * cell, size).unbind(-1)
+        yield part, x, y
+
+
 def _between(values: torch.Tensor, wide: Carver, low: torch.Tensor, cell: float, slack: float) -> torch.Tensor:
     """Return the nodes (N, 3) out of the hull in which all views see something, some layers of the grid at a time."""
     found = []
-    for first in range(0, len(values), _LAYERS):
-        layers = values[first : first + _LAYERS]
-        kept = wide.grid(low + cell * low.new_tensor([first, 0, 0]), cell, tuple(layers.shape)) > -_SLACK
-        found.append((kept & (layers < -slack)).nonzero() + torch.tensor([first, 0, 0]))
+    step = max(16, _NODES // values[0].numel() // 16 * 16)  # whole blocks
+    for first in range(0, len(values), step):
+        layers = values[first : first + step]
+        kept = wide.above(-_SLACK, low + cell * low.new_tensor([first, 0, 0]), cell, layers < -slack)
+        found.append(kept.nonzero() + torch.tensor([first, 0, 0]))
     return torch.cat(found)
 
 
@@ -113,18 +135,16 @@ def _grown(mask: torch.Tensor, pixels: int) -> torch.Tensor:
     return torch.nn.functional.max_pool2d(mask[None, None].float(), 2 * pixels + 1, 1, pixels)[0, 0] > 0
 
 
-def _coverage(camera: Camera, alpha: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Return the coverage at points (N, 3), bilinear between the centres of pixels."""
+def _coverage(alpha: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Return the coverage at places (N,) of an image, bilinear between the centres of pixels."""
     height, width = alpha.shape
-    x, y, _ = camera.project(points, (height, width)).unbind(-1)
     at = torch.stack((x * (2 / width) - 1, y * (2 / height) - 1), dim=-1)
     return torch.nn.functional.grid_sample(
         alpha[None, None], at[None, None], mode="bilinear", padding_mode="border", align_corners=False
     )[0, 0, 0]
 
 
-def _pixel(camera: Camera, size: torch.Size, points: torch.Tensor) -> torch.Tensor:
-    """Return the pixels, row by row, that points (N, 3) are in; the nearest for those out of the image."""
+def _pixel(size: tuple[int, int], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Return the pixels, row by row, that places (N,) of an image are in; the nearest for those out of it."""
     height, width = size
-    x, y, _ = camera.project(points, (height, width)).unbind(-1)
     return y.floor().long().clamp(0, height - 1) * width + x.floor().long().clamp(0, width - 1)

@@ -3,10 +3,10 @@
 
 import torch
 
-from geodiff.render.renderer import rasterize
 from geodiff.scene.files import PosedImages
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.mesh.carving import Carver
+from geodiff.tasks.overlap import covered
 from geodiff.validation import fail, warn
 
 _CELLS = 48  # a side of the grid on which views are left out
@@ -118,8 +118,7 @@ def contradiction(
     if mesh is None or not mesh.num_faces:
         missing = torch.ones(len(posed))
     else:
-        mask = rasterize(mesh, posed.cameras, posed.image_size).mask
-        missing = (target & ~mask).sum((-2, -1)) / area
+        missing = (target & ~covered(mesh, posed)).sum((-2, -1)) / area
     if float(missing.mean()) < _BAD or len(posed) < 3:
         if told is not None:
             warn(f"{where}: {told}")

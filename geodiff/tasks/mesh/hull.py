@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from geodiff.modes import outside_autocast
-from geodiff.render.renderer import rasterize
 from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
 from geodiff.scene.isosurface import isosurface
@@ -18,6 +17,7 @@ from geodiff.tasks.mesh.carving import Carver
 from geodiff.tasks.mesh.completion import LEVEL, Missing, complete
 from geodiff.tasks.mesh.contradictions import check_masks, check_placed, contradiction, say_touching, say_unknown
 from geodiff.tasks.mesh.start import object_frame, posed_images
+from geodiff.tasks.overlap import covered
 from geodiff.validation import fail, integer, number
 
 _WHERE = "visual_hull"
@@ -101,11 +101,11 @@ def hull_of(posed: PosedImages, resolution: int | None, slack: float | None, whe
     pixel = 2 * unit / min(posed.image_size)
     around = _half(posed.alpha)
     half = max(_START * around, around + _AROUND) * pixel
-    found = carver.box(centre, half)
+    found = carver.box(centre, half, -slack)
     mesh = None
     if found is not None:
         grid = _Grid(found[0], bool(found[1].any()), pixel, resolution)
-        mesh = without_phantoms(grid.surface(carver.grid(*grid.place), slack, posed.alpha.dtype), posed)
+        mesh = without_phantoms(grid.surface(carver.grid(*grid.place, -slack), slack, posed.alpha.dtype), posed)
         if soft:  # others tell nothing of what is thinner than a pixel
             completed = _completed(mesh, posed, carver, centre, half, pixel, resolution, slack)
             if completed is not None:
@@ -156,11 +156,11 @@ def _completed(
     if not missing.is_much:
         return None
     wide = Carver(posed.alpha, posed.cameras, LEVEL)
-    found = wide.box(centre, half)
+    found = wide.box(centre, half, -slack)
     if found is None:
         return None
     grid = _Grid(found[0], bool(found[1].any()), pixel, resolution)
-    values = carver.grid(*grid.place)
+    values = carver.grid(*grid.place, -slack)
     for _ in range(_ROUNDS):
         if not complete(values, missing, posed, wide, grid.low, grid.cell, slack):
             break
@@ -198,8 +198,7 @@ def without_phantoms(mesh: Mesh, posed: PosedImages) -> Mesh:
         order = order[-_PARTS:]
     masks = {}
     for part in order:
-        faces = mesh.faces[label[mesh.faces[:, 0]] == part]
-        masks[part] = rasterize(Mesh(mesh.vertices, faces), posed.cameras, posed.image_size).mask
+        masks[part] = covered(_of_faces(mesh, label[mesh.faces[:, 0]] == part), posed)
     cover = torch.stack([mask.to(torch.int16) for mask in masks.values()]).sum(0)
     target = posed.alpha >= 0.5
     for part in order[:-1]:
@@ -209,8 +208,11 @@ def without_phantoms(mesh: Mesh, posed: PosedImages) -> Mesh:
             cover -= masks[part].to(cover.dtype)
     if bool(kept.all()):
         return mesh
-    faces = mesh.faces[kept[label[mesh.faces[:, 0]]]]
-    used, number_ = torch.unique(faces, return_inverse=True)
+    return _of_faces(mesh, kept[label[mesh.faces[:, 0]]])
+
+
+def _of_faces(mesh: Mesh, chosen: torch.Tensor) -> Mesh:
+    used, number_ = torch.unique(mesh.faces[chosen], return_inverse=True)
     return Mesh(mesh.vertices[used], number_)
 
 
