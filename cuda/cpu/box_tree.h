@@ -26,8 +26,9 @@ struct Box {
         return true;
     }
     bool meets(const Box& other) const {
-        return low[0] <= other.high[0] && other.low[0] <= high[0] && low[1] <= other.high[1] &&
-               other.low[1] <= high[1] && low[2] <= other.high[2] && other.low[2] <= high[2];
+        bool apart = false;  // without branches, which nobody could foresee
+        for (int k = 0; k < 3; ++k) apart |= (low[k] > other.high[k]) | (other.low[k] > high[k]);
+        return !apart;
     }
     double squared_distance(const double* x) const {
         double sum = 0;
