@@ -6,7 +6,8 @@ import torch
 
 import geodiff as gd
 from geodiff.scene.files import PosedImages
-from geodiff.tasks import visual_hull
+from geodiff.tasks import overlap, visual_hull
+from geodiff.tasks.mesh import completion
 from geodiff.tasks.mesh.completion import Missing
 from geodiff.tasks.mesh.hull import parts
 from geodiff.tasks.overlap import hard_iou
@@ -45,6 +46,17 @@ def test_a_wing_seen_edge_on_is_not_lost(scale: float, at: tuple[float, float, f
         assert abs(float(tip[:, 1].mean()) - 0.013) < 0.3 * pixel
         assert float(tip[:, 1].max() - tip[:, 1].min()) < 2 * pixel
     assert hard_iou(hull, posed.cameras[:12], posed.alpha[:12]) > 0.9
+
+
+def test_it_is_the_same_by_small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The grid, the nodes and the views are taken some at a time, for the memory: that changes nothing."""
+    posed = images(winged())
+    hull = visual_hull(posed)
+    monkeypatch.setattr(completion, "_NODES", 1)
+    monkeypatch.setattr(completion, "_CHUNK", 999)
+    monkeypatch.setattr(overlap, "_MOST", 1)
+    again = visual_hull(posed)
+    assert torch.equal(again.vertices, hull.vertices) and torch.equal(again.faces, hull.faces)
 
 
 def test_hard_masks_tell_nothing_of_it() -> None:
