@@ -98,7 +98,7 @@ def trim(
     if len(triangles):
         corner = torch.from_numpy(triangles).to(chart.device)
         middle = surface(chart[corner[:, 0]], uv.detach()[corner].mean(1)).detach().cpu().double().numpy()
-        near = trusted[cKDTree(x[trusted]).query(middle, k=range(1, min(3, len(trusted)) + 1))[1]]
+        near = trusted[cKDTree(x[trusted]).query(middle, k=range(1, min(3, len(trusted)) + 1), workers=-1)[1]]
         n = normals.detach().cpu().double().numpy()
         off = np.abs(((middle[:, None] - x[near]) * n[near]).sum(-1)).min(axis=1)
         supported = off <= _OFF * local
@@ -138,7 +138,7 @@ def local_spacing(x: np.ndarray, i: np.ndarray, points: int) -> np.ndarray:
     here = np.flatnonzero(count)
     k = min(_NEIGHBOURS, len(here) - 1)
     if k >= 1:
-        gap, near = cKDTree(mean[here]).query(mean[here], k=range(1, k + 2))
+        gap, near = cKDTree(mean[here]).query(mean[here], k=range(1, k + 2), workers=-1)
         spacing = gap[:, -1] * np.sqrt(np.pi / k)
         # At borders half of the disc is empty: the neighbours further in know better.
         result[here] = np.quantile(spacing[near], 0.25, axis=1)
