@@ -26,7 +26,6 @@ ROUND_STEPS = 10  # between exchanges of what charts predict
 LEAVE = 0.25  # share of a batch that must have converged before it is made smaller
 TRUST = 4  # how fast trust in a chart falls with its residual
 THICK = 0.12  # noise, in radii, from which patches are made larger
-TRAINED_ROWS = 1 << 13  # of a block in training: what its layers hold then fits into the caches
 FAR = 4.0  # residuals, in units of the usual one, from which a point counts less than exp(−1)
 
 Progress = Callable[[str, int, int, int, float], None]
@@ -273,7 +272,7 @@ class Fitter:
         self._start(first, last)
         s = self.settings
         base = self.edges[first]
-        layout = Ragged(self.cover.chart[base : self.edges[last]] - first, last - first, TRAINED_ROWS)
+        layout = Ragged(self.cover.chart[base : self.edges[last]] - first, last - first)
         for block in layout.blocks:
             slots, mask = block.slots + base, block.mask
             batch = self._batch(block.charts + first, self.uv[slots], self.local[slots], mask.to(self.local))
@@ -340,7 +339,7 @@ class Fitter:
         """Move a chunk's charts some steps towards the targets."""
         first, last = self._range(chunk)
         base = self.edges[first]
-        layout = Ragged(self.cover.chart[base : self.edges[last]] - first, last - first, TRAINED_ROWS)
+        layout = Ragged(self.cover.chart[base : self.edges[last]] - first, last - first)
         for block in layout.blocks:
             slots = block.slots + base
             batch = self._batch(block.charts + first, self.uv[slots], target[slots], weight[slots] * block.mask)

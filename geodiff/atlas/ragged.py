@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 FILLING = 0.75  # least share of a block's rows that a chart in it has
-BLOCK_ROWS = 1 << 17
+BLOCK_ROWS = 1 << 13  # what the layers of their charts hold then fits into the caches
 
 
 class Block(NamedTuple):
@@ -20,17 +20,12 @@ class Block(NamedTuple):
 class Ragged:
     """The rows of Q charts, sorted by chart, in blocks whose charts have nearly as many.
 
-    Args:
-        chart: (M,) int64, sorted.
-        charts: Q.
-        rows: of a block, at most, but for a chart that has more.
-
     Attributes:
         counts: int64 (Q,), rows of each chart.
         blocks: charts without rows are in none.
     """
 
-    def __init__(self, chart: torch.Tensor, charts: int, rows: int = BLOCK_ROWS) -> None:
+    def __init__(self, chart: torch.Tensor, charts: int) -> None:
         self.counts = torch.bincount(chart, minlength=charts)
         starts = self.counts.cumsum(0) - self.counts
         sizes, order = torch.sort(self.counts, descending=True, stable=True)
@@ -40,7 +35,7 @@ class Ragged:
         first = 0
         while first < filled:
             width, last = sizes_list[first], first
-            most = max(1, rows // width)
+            most = max(1, BLOCK_ROWS // width)
             while last < filled and last - first < most and sizes_list[last] >= FILLING * width:
                 last += 1
             members = order[first:last]
@@ -49,8 +44,8 @@ class Ragged:
             slots = starts[members, None] + torch.minimum(column, count - 1)
             self.blocks.append(Block(members, slots, column < count))
             first = last
-        filled_rows = [block.slots[block.mask] for block in self.blocks]
-        self._order = torch.argsort(torch.cat(filled_rows)) if filled_rows else torch.empty(0, dtype=torch.int64)
+        rows = [block.slots[block.mask] for block in self.blocks]
+        self._order = torch.argsort(torch.cat(rows)) if rows else torch.empty(0, dtype=torch.int64)
 
     def join(self, values: list[torch.Tensor]) -> torch.Tensor:
         """Put values of the blocks, each (G, S, ...), into the order of the rows (M, ...)."""
