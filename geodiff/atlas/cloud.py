@@ -63,10 +63,10 @@ def read_cloud(
 ) -> Cloud:
     """Check and prepare a cloud.
 
-    Points that repeat another exactly are dropped and counted. Where `most` is given, of a cloud of more points a random
-    subset is kept. Points far from their neighbours, for the distances usual around them, and groups of a few points that hang
-    together with nothing else are marked as outliers. Normals of length zero are estimated instead. Each of these is
-    told in `notes`.
+    Points that repeat another exactly are dropped and counted. Where `most` is given, a random subset of a cloud of
+    more points is kept. Points far from their neighbours, for the distances usual around them, and groups of a few
+    points that hang together with nothing else are marked as outliers. Normals of length zero are estimated instead.
+    Each of these is told in `notes`.
 
     Args:
         points: (N, 3).

@@ -204,11 +204,15 @@ class Checkpoint:
         remove_checkpoint(self.path)
         return None
 
+    def due(self) -> bool:
+        """Return whether it is time to save one."""
+        return self.path is not None and time.monotonic() - self._saved >= self.seconds
+
     def save(self, state: Callable[[], dict[str, Any]], now: bool = False) -> None:
         """Write what ``state()`` returns, if it is time to, or at once."""
         if self.path is None or self.seconds == math.inf:
             return
-        if now or time.monotonic() - self._saved >= self.seconds:
+        if now or self.due():
             save_checkpoint(self.path, self.job, self.inputs, state())
             self._saved = time.monotonic()
 

@@ -337,6 +337,43 @@ def test_two_processes_of_torchrun_make_the_same_atlas(tmp_path: pathlib.Path, w
     assert facts["speed"]["processes"] == 2 and facts["charts"] == whole.metrics["charts"]
 
 
+KILLED_IN_A_TEAM = """
+import os, pathlib, signal, sys, torch, geodiff as gd
+from geodiff.atlas import fit
+fit.MEET = 1
+first, rank = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0", os.environ["RANK"]
+steps = []
+
+def told(progress):
+    steps.append(progress.record["stage"])
+    if first and rank == sys.argv[3] and len(steps) == int(sys.argv[4]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+gd.fit_atlas(sys.argv[1], output=sys.argv[2], checkpoint_seconds=0, progress=False, callback=told, watertight=False,
+             widths=(16, 16), steps=60, rounds=2, chunk=16, target=60, samples=2000)
+pathlib.Path(sys.argv[2], f"steps{rank}").write_text(" ".join(steps))
+"""
+
+
+@pytest.mark.parametrize(("rank", "after"), [(1, 2), pytest.param(0, 4, marks=pytest.mark.slow)])
+def test_a_killed_team_resumes(rank: int, after: int, tmp_path: pathlib.Path, whole: gd.tasks.FitAtlasResult) -> None:
+    """One of two processes dies within the first fits (or a round of agreement), torchrun ends and restarts both."""
+    np.save(tmp_path / "ball.npy", ball().numpy())
+    (tmp_path / "job.py").write_text(KILLED_IN_A_TEAM)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    command += [str(tmp_path / "job.py"), str(tmp_path / "ball.npy"), str(tmp_path / "out"), str(rank), str(after)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert same(gd.Atlas.load(tmp_path / "out" / "atlas.npz"), whole.atlas)
+    facts = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert facts["speed"]["processes"] == 2
+    # What was saved was not done again: each process has told of fewer chunks than the stages have.
+    chunks = whole.history[0]["chunks"]
+    told = [(tmp_path / "out" / f"steps{r}").read_text().split() for r in (0, 1)]
+    assert sum(map(len, told)) < 3 * chunks
+    assert told[0].count("fit") + told[1].count("fit") < chunks
+
+
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
