@@ -88,7 +88,7 @@ def _block_means(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def _corner_normals(mesh: Mesh, faces: np.ndarray) -> np.ndarray:
-    """Return the normals at the corners (F, 3, 3) of some faces: the vertex's on smooth ground, the face's at creases."""
+    """Return the normals at the corners (F, 3, 3) of some faces: the vertex's, or the face's at a crease."""
     flat = mesh.face_normals.numpy()[faces, None]
     smooth = mesh.vertex_normals.numpy()[mesh.faces.numpy()[faces]]
     return np.where((flat * smooth).sum(-1, keepdims=True) > _CREASE, smooth, flat)

@@ -32,7 +32,7 @@ from geodiff.tasks.team import Team
 from geodiff.validation import as_tensor, choice, fail, floating
 
 _WHERE = "fit_atlas"
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} chunks [{elapsed}{postfix}]"
+_BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} chunks [{elapsed}{postfix}]"
 _MESHES = ("ply", "obj", "stl", "glb")
 
 
