@@ -98,7 +98,8 @@ def test_the_files(whole: gd.tasks.FitAtlasResult) -> None:
                                "unfitted": facts["points"]["unfitted"], "normals": "estimated"}  # fmt: skip
     assert facts["command"] == "x" and facts["settings"]["widths"] == [16, 16] and facts["seconds"] > 0
     assert facts["charts"]["count"] == len(whole.atlas) and len(facts["history"]) == 3 * facts["history"][0]["chunks"]
-    assert facts["speed"]["charts_x_steps_per_second"] > 0
+    assert facts["speed"]["charts_x_steps_per_second"] > 0 and not facts["preview"]
+    assert sum(facts["speed"]["stages"].values()) == pytest.approx(facts["seconds"], rel=0.5)
 
 
 def test_the_figures_against_the_truth(whole: gd.tasks.FitAtlasResult) -> None:
@@ -240,6 +241,27 @@ def test_strict(strict: bool, tmp_path: pathlib.Path, monkeypatch: pytest.Monkey
     assert ("missed its own checks: watertight.ply: 7 boundary edges" in found.output) == strict
     facts = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert facts["failed_checks"] == ["watertight.ply: 7 boundary edges"]
+
+
+def test_a_preview(tmp_path: pathlib.Path) -> None:
+    """Of some of the points, said to be one, and a checkpoint of the whole fit is neither read nor replaced."""
+    np.save(tmp_path / "ball.npy", torch.cat([ball(4000), torch.nn.functional.normalize(ball(4000), dim=1)], 1).numpy())
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "checkpoint.pt").write_bytes(b"of the whole fit")
+    command = ["fit-atlas", str(tmp_path / "ball.npy"), "-o", str(tmp_path / "out"), "--preview", "--widths", "16x16"]
+    found = CliRunner().invoke(main, [*command, "--target", "200"])
+    assert found.exit_code == 0, found.output
+    assert "This is a preview, of 3000 of 4000 points" in found.output
+    assert names(tmp_path / "out") == FILES | {"checkpoint.pt"}
+    assert (tmp_path / "out" / "checkpoint.pt").read_bytes() == b"of the whole fit"
+    facts = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert facts["preview"] and facts["points"]["given"] == 4000 and facts["points"]["fitted"] == 3000
+    assert facts["points"]["normals"] == "given" and facts["notes"][0].startswith("This is a preview")
+    assert set(facts["speed"]["stages"]) == {
+        "cloud", "cover", "fit", "agree 1", "orient", "samples", "mesh", "files", "pictures"
+    }  # fmt: skip
+    off = gd.Atlas.load(tmp_path / "out" / "atlas.npz").fitted_points().norm(dim=1) - 1
+    assert off.abs().mean() < NOISE
 
 
 def test_an_output_in_the_way(tmp_path: pathlib.Path) -> None:
