@@ -373,7 +373,7 @@ def told(progress):
 
 gd.fit_atlas(sys.argv[1], output=sys.argv[2], checkpoint_seconds=0, progress=False, callback=told, watertight=False,
              widths=(16, 16), steps=60, rounds=2, chunk=16, target=60, samples=2000)
-pathlib.Path(sys.argv[2], f"steps{rank}").write_text(" ".join(steps))
+pathlib.Path(sys.argv[2], f"steps{rank}").write_text(",".join(steps))
 """
 
 
@@ -391,7 +391,7 @@ def test_a_killed_team_resumes(rank: int, after: int, tmp_path: pathlib.Path, wh
     assert facts["speed"]["processes"] == 2
     # What was saved was not done again: each process has told of fewer chunks than the stages have.
     chunks = whole.history[0]["chunks"]
-    told = [(tmp_path / "out" / f"steps{r}").read_text().split() for r in (0, 1)]
+    told = [(tmp_path / "out" / f"steps{r}").read_text().split(",") for r in (0, 1)]
     assert sum(map(len, told)) < 3 * chunks
     assert told[0].count("fit") + told[1].count("fit") < chunks
 
