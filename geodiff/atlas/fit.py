@@ -118,7 +118,7 @@ def _starts(charts: int, chunk: int) -> list[int]:
 
 def _asked(team: Team, due: Callable[[], bool] | None) -> bool:
     """Return what the first process says: all of them must do the same."""
-    return due is not None and bool(team.union({"due": due()} if team.rank == 0 else {})["due"])
+    return due is not None and bool(team.union({0: due()} if team.rank == 0 else {})[0])
 
 
 class Fitter:

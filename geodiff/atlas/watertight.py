@@ -142,7 +142,8 @@ def trimmed(places: np.ndarray, vertices: np.ndarray, faces: np.ndarray, trim: f
 def near_points(places: np.ndarray, queries: np.ndarray, trim: float, depth: int) -> np.ndarray:
     """Return whether queries (Q, 3) are within `trim` times the spacing of the nearest place, or of a quarter cell."""
     tree = cKDTree(places)
-    return near(tree, *tree.query(queries, workers=-1), trim, depth)
+    gap, nearest = tree.query(queries, workers=-1)
+    return near(tree, gap, nearest, trim, depth)
 
 
 def near(tree: cKDTree, gap: np.ndarray, nearest: np.ndarray, trim: float, depth: int) -> np.ndarray:
