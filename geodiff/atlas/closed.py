@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 
 from geodiff.atlas.closing import Faults, components, faults, filled, mended, written
 from geodiff.atlas.solid import solid_mesh
-from geodiff.atlas.watertight import near_points, poisson_faces, trimmed
+from geodiff.atlas.watertight import near, poisson_faces, trimmed
 from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh
 from geodiff.validation import fail, integer, promote
@@ -156,7 +156,7 @@ def _finished(
     part = components(faces)
     owner = np.empty(len(vertices), np.int64)
     owner[faces] = part[:, None]
-    votes = np.bincount(owner[cKDTree(vertices).query(places)[1]], minlength=int(part.max()) + 1)
+    votes = np.bincount(owner[cKDTree(vertices).query(places, workers=-1)[1]], minlength=int(part.max()) + 1)
     ranked = np.argsort(-votes, kind="stable")
     parts = max(int((votes >= _PART * len(places)).sum()), 1)
     chosen = ranked[: min(keep, int((votes > 0).sum())) if keep else parts]
@@ -175,7 +175,7 @@ def _facing(
 ) -> np.ndarray:
     """Return the faces of the chosen components, each of these turned to where the points on it face."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
-    nearest = cKDTree(places).query((a + b + c) / 3)[1]
+    nearest = cKDTree(places).query((a + b + c) / 3, workers=-1)[1]
     along = np.bincount(part, (np.cross(b - a, c - a) * axes[nearest]).sum(1))
     kept = np.isin(part, chosen)
     return np.where((along[part] < 0)[:, None], faces[:, ::-1], faces)[kept]
@@ -188,8 +188,10 @@ def _supported(
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     normal, middle = np.cross(b - a, c - a) / 2, (a + b + c) / 3
     area = np.linalg.norm(normal, axis=1)
-    facing = (normal * axes[cKDTree(places).query(middle)[1]]).sum(1) > least * area
-    return facing & near_points(places, middle, trim, depth), area
+    tree = cKDTree(places)
+    gap, nearest = tree.query(middle, workers=-1)
+    facing = (normal * axes[nearest]).sum(1) > least * area
+    return facing & near(tree, gap, nearest, trim, depth), area
 
 
 def _told(found: _Found, open_boundaries: bool) -> list[str]:

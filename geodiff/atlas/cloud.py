@@ -15,7 +15,6 @@ from geodiff.atlas.regions import Links
 from geodiff.validation import fail, floating, promote, shapes_repr
 
 LEAST_POINTS = 16
-MOST_POINTS = 200_000
 NEIGHBOURS = 12  # of the graph
 SCALES = (8, 16, 32, 64)  # neighbours that a normal may be estimated from
 IN_NOISE = 48  # neighbours in a thinned cloud, where 16 are as far as the noise asks for
@@ -60,14 +59,14 @@ class Cloud:
 
 
 def read_cloud(
-    points: Any, normals: Any = None, *, most: int | None = MOST_POINTS, seed: int = 0, where: str = "fit_atlas"
+    points: Any, normals: Any = None, *, most: int | None = None, seed: int = 0, where: str = "fit_atlas"
 ) -> Cloud:
     """Check and prepare a cloud.
 
-    Points that repeat another exactly are dropped and counted. Of a cloud of more than `most` points a random subset is
-    kept. Points far from their neighbours, for the distances usual around them, and groups of a few points that hang
-    together with nothing else are marked as outliers. Normals of length zero are estimated instead. Each of these is
-    told in `notes`.
+    Points that repeat another exactly are dropped and counted. Where `most` is given, a random subset of a cloud of
+    more points is kept. Points far from their neighbours, for the distances usual around them, and groups of a few
+    points that hang together with nothing else are marked as outliers. Normals of length zero are estimated instead.
+    Each of these is told in `notes`.
 
     Args:
         points: (N, 3).
@@ -96,7 +95,7 @@ def read_cloud(
     if most is not None and len(index) > most:
         if most < LEAST_POINTS:
             raise fail(where, "most", f"at least {LEAST_POINTS}", str(most))
-        notes.append(f"Of {len(index)} distinct points {most} were drawn; max_points=None keeps all.")
+        notes.append(f"Of {len(index)} distinct points {most} were drawn; without max_points all are kept.")
         index = np.sort(np.random.default_rng(seed).permutation(index)[:most])
     if len(index) < LEAST_POINTS:
         text = f"{len(index)} distinct of {given}" if duplicates else str(given)
@@ -145,7 +144,7 @@ def read_cloud(
         given=n is not None and sided,
         index=kept,
         neighbours=torch.from_numpy(neighbours[:, :width].astype(np.int64)),
-        distances=torch.from_numpy(distances[:, :width]),
+        distances=torch.from_numpy(distances[:, :width].copy()),  # the rest is not kept in memory
         outlier=torch.from_numpy(outlier),
         diagonal=diagonal,
         noise=noise,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix, csgraph
+from scipy.sparse import coo_matrix, csgraph, csr_matrix
 from scipy.spatial import cKDTree
 
 from geodiff.atlas.cloud import Cloud, read_cloud
@@ -21,6 +21,7 @@ STEEP = 0.65  # |normal component| of a step that leaves the sheet
 COMMON = 3  # neighbours that two neighbours in a sheet share
 TURN = -0.1  # least product of normals of a member and the centre: 95 degrees
 ROUNDS = 50
+PART = 1 << 20  # memberships, or steps between neighbours, that are looked at at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +86,7 @@ def cover(
             distance of its centre's `target`-th neighbour.
         target: how many points a patch should have, at least 8.
         spacing: of centres, in radii, in (0, 0.75]; smaller for more overlap.
-        seed: of the order of the centres, and of the subset of a cloud that is too large.
+        seed: of the order of the centres.
 
     Raises:
         TypeError: arguments that are no numbers.
@@ -122,18 +123,19 @@ class _Builder:
         if radius is None:
             count = min(target, len(self.good))
             # A point counts itself, so ask for one more; on two sheets a ball of `target` has half of them on each.
-            self.radius = self.tree.query(self.x, k=min(count + 1, len(self.good)), workers=-1)[0][:, -1] * (1 + 1e-9)
+            k = min(count + 1, len(self.good))
+            self.radius = self.tree.query(self.x, k=[k], workers=-1)[0][:, 0] * (1 + 1e-9)
         else:
             self.radius = np.full(len(self.x), radius * cloud.diagonal)
         self.edges = self._edges()
+        self.starts = np.searchsorted(self.edges[0], np.arange(len(self.x) + 1))
 
     def _edges(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Directed steps (from, to, length) between neighbours, both ways, that do not leave the sheet."""
-        near, far = self.cloud.neighbours.numpy(), self.cloud.distances.numpy()
+        near = self.cloud.neighbours.numpy()
         count, width = near.shape
-        a, b, d = np.repeat(np.arange(count), width), near.ravel(), np.maximum(far.ravel(), 1e-300)
-        step = (self.x[b] - self.x[a]) / d[:, None]
-        across = np.maximum(np.abs((step * self.n[a]).sum(1)), np.abs((step * self.n[b]).sum(1)))
+        a, b = np.repeat(np.arange(count), width), near.ravel()
+        across = np.concatenate([self._across(rows) for rows in _parts(count, PART // width)])
         outlier = self.cloud.outlier.numpy()
         good = ~outlier[a] & ~outlier[b]
         gentle = good & (across <= STEEP)
@@ -142,9 +144,7 @@ class _Builder:
         graph = graph.maximum(graph.T)
         # Neighbours in a sheet have others in common; where a normal is wrong, a step may lead to another sheet, but
         # seldom several side by side.
-        common = graph.multiply(graph @ graph).tocoo()
-        firm = common.data >= COMMON
-        rows, columns = common.row[firm].astype(np.int64), common.col[firm].astype(np.int64)
+        rows, columns = _firm(graph, graph)
         # Points that this leaves alone hang on to the gentlest neighbour that is not; nothing else hangs on to them.
         links = coo_matrix((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(count, count))
         labels = csgraph.connected_components(links, directed=False)[1]
@@ -159,6 +159,13 @@ class _Builder:
         rows, columns = rows[order], columns[order]
         return rows, columns, np.linalg.norm(self.x[rows] - self.x[columns], axis=1)
 
+    def _across(self, rows: slice) -> np.ndarray:
+        """Return the largest share (R·K,) of the steps from some points to their neighbours that is along a normal."""
+        near, far = self.cloud.neighbours[rows].numpy(), self.cloud.distances[rows].numpy()
+        step = (self.x[near] - self.x[rows, None]) / np.maximum(far, 1e-300)[:, :, None]
+        ends = np.abs((step * self.n[rows, None]).sum(2)), np.abs((step * self.n[near]).sum(2))
+        return np.maximum(*ends).ravel()
+
     def build(self) -> Cover:
         covered = self.cloud.outlier.numpy().copy()
         centers, charts, members, insides = [], [], [], []
@@ -167,7 +174,12 @@ class _Builder:
             chosen = self._disk(covered)
             if not len(chosen):
                 break
-            chart, point, inside = self._patches(chosen)
+            # In parts, to bound the memory.
+            sizes = self.tree.query_ball_point(self.x[chosen[:64]], self.radius[chosen[:64]], return_length=True)
+            parts = _parts(len(chosen), int(PART // sizes.mean()))
+            found = [self._patches(chosen[part]) for part in parts]
+            chart = np.concatenate([one[0] + part.start for one, part in zip(found, parts, strict=True)])
+            point, inside = (np.concatenate([one[k] for one in found]) for k in (1, 2))
             covered[point[inside]] = True
             centers.append(chosen)
             charts.append(chart + done)
@@ -222,9 +234,8 @@ class _Builder:
         Returns:
             whether each is reached, and the product of its normal, carried along the way, with the centre's.
         """
-        rows, columns, lengths = self.edges
-        count = len(self.x)
-        starts = np.searchsorted(rows, np.arange(count + 1))
+        _, columns, lengths = self.edges
+        count, starts = len(self.x), self.starts
         degree = (starts[1:] - starts[:-1])[point]
         # All balls are one graph of memberships without edges between balls.
         source = np.repeat(np.arange(len(point)), degree)
@@ -257,3 +268,19 @@ class _Builder:
             sign = sign * sign[before]
             before = further
         return reached, sign * (self.n[point] * self.n[center[chart]]).sum(1)
+
+
+def _parts(count: int, size: int) -> list[slice]:
+    """Cut `count` rows into parts of about `size`."""
+    size = max(size, 1)
+    return [slice(first, min(first + size, count)) for first in range(0, count, size)]
+
+
+def _firm(graph: csr_matrix, other: csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and columns of the entries of a graph at which its product with another is large enough."""
+    found = []
+    for part in _parts(graph.shape[0], PART // 8):
+        common = graph[part].multiply(graph[part] @ other).tocoo()
+        firm = common.data >= COMMON
+        found.append((common.row[firm].astype(np.int64) + part.start, common.col[firm].astype(np.int64)))
+    return np.concatenate([rows for rows, _ in found]), np.concatenate([columns for _, columns in found])

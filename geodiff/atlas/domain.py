@@ -14,6 +14,7 @@ from geodiff.validation import shapes_repr
 
 _NEIGHBOURS = 8
 _OFF = 1 / 3
+_PART = 1 << 19  # triangles that are looked at at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,8 @@ def trim(
     found = [kept[_delaunay(u[kept[a:b]]) + a] for a, b in itertools.pairwise(starts) if b - a >= 3]
     triangles = np.concatenate(found) if found else np.zeros((0, 3), dtype=np.int64)
     spacing = local_spacing(x, i, points)
-    radius, area = _circumradius(x[triangles])
+    circles = [_circumradius(x[part]) for part in _parts(triangles)]
+    radius, area = (np.concatenate([one[k] for one in circles]) for k in (0, 1))
     local = spacing[i[triangles]].mean(axis=1)
     keep = radius <= reach * local
     triangles, area, local = triangles[keep], area[keep], local[keep]
@@ -98,9 +100,10 @@ def trim(
     if len(triangles):
         corner = torch.from_numpy(triangles).to(chart.device)
         middle = surface(chart[corner[:, 0]], uv.detach()[corner].mean(1)).detach().cpu().double().numpy()
-        near = trusted[cKDTree(x[trusted]).query(middle, k=range(1, min(3, len(trusted)) + 1))[1]]
+        near = trusted[cKDTree(x[trusted]).query(middle, k=range(1, min(3, len(trusted)) + 1), workers=-1)[1]]
         n = normals.detach().cpu().double().numpy()
-        off = np.abs(((middle[:, None] - x[near]) * n[near]).sum(-1)).min(axis=1)
+        pairs = zip(_parts(middle), _parts(near), strict=True)
+        off = np.concatenate([np.abs(((m[:, None] - x[k]) * n[k]).sum(-1)).min(axis=1) for m, k in pairs])
         supported = off <= _OFF * local
         triangles, area = triangles[supported], area[supported]
     best = _deepest(np.unique(triangles), i, deep, points)
@@ -117,6 +120,11 @@ def trim(
         torch.from_numpy(owned).to(to),
         torch.from_numpy(area).to(places),
     )
+
+
+def _parts(rows: np.ndarray) -> list[np.ndarray]:
+    """Cut rows into parts that bound the memory."""
+    return np.array_split(rows, -(-max(len(rows), 1) // _PART))
 
 
 def _deepest(rows: np.ndarray, i: np.ndarray, depth: np.ndarray, points: int) -> np.ndarray:
@@ -138,7 +146,7 @@ def local_spacing(x: np.ndarray, i: np.ndarray, points: int) -> np.ndarray:
     here = np.flatnonzero(count)
     k = min(_NEIGHBOURS, len(here) - 1)
     if k >= 1:
-        gap, near = cKDTree(mean[here]).query(mean[here], k=range(1, k + 2))
+        gap, near = cKDTree(mean[here]).query(mean[here], k=range(1, k + 2), workers=-1)
         spacing = gap[:, -1] * np.sqrt(np.pi / k)
         # At borders half of the disc is empty: the neighbours further in know better.
         result[here] = np.quantile(spacing[near], 0.25, axis=1)

@@ -22,6 +22,8 @@ CHECK = 5  # steps between looks at the residuals
 LEAST_STEPS = 20
 MATCH_ROUNDS = 3
 MATCH_STEPS = 10
+LEAST_CHUNKS, LEAST_CHUNK = 4, 16  # chunks to share, where they would have so many charts
+MEET = 8  # chunks of each process between looks at the time for a checkpoint
 ROUND_STEPS = 10  # between exchanges of what charts predict
 LEAVE = 0.25  # share of a batch that must have converged before it is made smaller
 TRUST = 4  # how fast trust in a chart falls with its residual
@@ -108,11 +110,23 @@ def mean_of_charts(predicted: torch.Tensor, weight: torch.Tensor, patches: Cover
     return torch.where(total[:, None] > 0, (sums / total.clamp(min=1e-300)[:, None]).to(x.dtype), x)
 
 
+def _starts(charts: int, chunk: int) -> list[int]:
+    """Return where chunks begin: of at most `chunk` charts, alike in size, so that processes get alike shares."""
+    count = max(-(-charts // chunk), min(LEAST_CHUNKS, charts // LEAST_CHUNK), 1)
+    return [charts * i // count for i in range(count)]
+
+
+def _asked(team: Team, due: Callable[[], bool] | None) -> bool:
+    """Return what the first process says: all of them must do the same."""
+    return due is not None and bool(team.union({0: due()} if team.rank == 0 else {})[0])
+
+
 class Fitter:
     """A fit in progress: what is known of all charts, and the stages that improve it chunk by chunk.
 
-    Chunks are runs of `chunk` charts in the cover's order, whoever computes them. Charts in a chunk do not see each
-    other but through the rounds of agreement, so processes share chunks, and exchange what charts predict once a round.
+    Chunks are runs of at most `chunk` charts in the cover's order, whoever computes them. Charts in a chunk do not see
+    each other but through the rounds of agreement, so processes share chunks, and exchange what charts predict once a
+    round.
 
     Args:
         cloud: what `read_cloud` returned.
@@ -149,7 +163,7 @@ class Fitter:
         self.sigma = total / torch.bincount(patches.chart, minlength=count)  # of each patch, world units
         axis = self.placement.rotation[:, 2]
         self.folded = matching.folded(patches.normals[patches.point], patches.chart, axis)
-        self.starts = list(range(0, count, settings.chunk))
+        self.starts = _starts(count, settings.chunk)
         charts = Charts.create(patches, settings.widths, settings.seed, activation=settings.activation,
                                residual=settings.residual, placement=self.placement)  # fmt: skip
         self.charts = charts
@@ -185,6 +199,7 @@ class Fitter:
         progress: Progress | None = None,
         checkpoint: Callable[["Fitter"], None] | None = None,
         team: Team | None = None,
+        due: Callable[[], bool] | None = None,
     ) -> FittedCharts:
         """Fit.
 
@@ -193,15 +208,20 @@ class Fitter:
                 units) after each chunk; stages are ``"fit"`` and ``"agree 1"``, ….
             checkpoint: called with this after each chunk, and in a team after each exchange.
             team: the processes that share the work; all return the same.
+            due: whether it is time for a checkpoint. In a team the first process is asked, after every few chunks and
+                at the end of a stage; left out, each stage ends with one.
         """
         for stage in range(1 + self.settings.rounds):
             name = f"agree {stage}" if stage else "fit"
             if stage and int(self.stage) != stage:
                 self.target, self.weight = self._agreed()
                 self.stage.fill_(stage)
-            for chunk in range(len(self.starts)):
-                if team is not None and chunk % team.size != team.rank:
-                    continue
+            mine = range(len(self.starts)) if team is None else range(team.rank, len(self.starts), team.size)
+            for turn, chunk in enumerate(mine):
+                if team is not None and turn in self._meetings(team) and _asked(team, due):
+                    self._exchange(team, stage, True)
+                    if checkpoint is not None:
+                        checkpoint(self)
                 if not self.done[stage, chunk]:
                     if stage:
                         self._agree(chunk, self.target, self.weight)
@@ -215,14 +235,20 @@ class Fitter:
                     last = self._range(chunk)[1]
                     loss = float(self.loss[: max(last, 1)].mean())
                     progress(name, finished, len(self.starts), int(self.converged.sum()), loss)
-            self._exchange(team, stage)
-            if checkpoint is not None and team is not None and team.size > 1:
-                checkpoint(self)
+            if team is not None and team.size > 1:
+                last = stage == self.settings.rounds
+                saved = checkpoint is not None and (last or due is None or _asked(team, due))
+                self._exchange(team, stage, saved or last)
+                if checkpoint is not None and saved:
+                    checkpoint(self)
         return self._result()
 
+    def _meetings(self, team: Team) -> range:
+        """Return before which of its turns in a stage each process asks for a checkpoint: all have these turns."""
+        return range(MEET, len(self.starts) // team.size, MEET) if team.size > 1 else range(0)
+
     def _range(self, chunk: int) -> tuple[int, int]:
-        first = self.starts[chunk]
-        return first, min(first + self.settings.chunk, len(self.cover))
+        return self.starts[chunk], [*self.starts[1:], len(self.cover)][chunk]
 
     def _fields(self) -> dict[str, torch.Tensor]:
         names = ("uv", "predicted", "target", "weight", "stage", "loss", "steps", "converged", "done")
@@ -352,27 +378,28 @@ class Fitter:
             square = (out - self.local[slots]).square().sum(2) * block.mask
             self.loss[batch.index] = square.sum(1) / block.mask.sum(1)
 
-    def _exchange(self, team: Team | None, stage: int) -> None:
-        """Learn what the other processes found."""
-        if team is None or team.size == 1:
-            return
+    def _exchange(self, team: Team, stage: int, charts_too: bool) -> None:
+        """Learn what the other processes found, with the charts' parameters where they are to be kept.
+
+        Else these stay with the process whose charts they are: they are most of what there is to send.
+        """
         mine = {}
+        known = (self.loss, self.steps, self.converged, *(self.parameters if charts_too else ()))
         for chunk in range(team.rank, len(self.starts), team.size):
             first, last = self._range(chunk)
-            rows = slice(self.edges[first], self.edges[last])
-            charts = slice(first, last)
+            rows, charts = slice(self.edges[first], self.edges[last]), slice(first, last)
             mine[chunk] = (
+                bool(self.done[stage, chunk]),
                 [t[rows].clone() for t in (self.predicted, self.uv)],
-                [t[charts].clone() for t in (self.loss, self.steps, self.converged, *self.parameters)],
+                [t[charts].clone() for t in known],
             )
-        for chunk, (by_row, by_chart) in team.union(mine).items():
+        for chunk, (done, by_row, by_chart) in team.union(mine).items():
             first, last = self._range(chunk)
             for own, new in zip((self.predicted, self.uv), by_row, strict=True):
                 own[self.edges[first] : self.edges[last]] = new
-            fields = (self.loss, self.steps, self.converged, *self.parameters)
-            for own, new in zip(fields, by_chart, strict=True):
+            for own, new in zip(known, by_chart, strict=True):
                 own[first:last] = new
-            self.done[stage, chunk] = True
+            self.done[stage, chunk] = done
 
     def _result(self) -> FittedCharts:
         rms = self.loss.sqrt().to(self.placement.scale) * self.placement.scale

@@ -11,7 +11,7 @@ from geodiff.atlas.domain import Domain, trim
 from geodiff.modes import cached, outside_autocast
 from geodiff.validation import fail, floating, integers
 
-_NUMBERS = 3 << 23  # rows times the widest layer at once: bounds the memory to some hundred MB
+_NUMBERS = 3 << 21  # rows times the widest layer at once: what the layers hold stays near the caches
 _TURNED = 0.5  # cosine of the angle by which a chart may see a point otherwise than the others
 
 

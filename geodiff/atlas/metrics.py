@@ -231,7 +231,7 @@ def closest_of(points: torch.Tensor, cloud: torch.Tensor) -> ClosestPoints:
         cloud: (T, 3), T ≥ 1.
     """
     tree = cKDTree(cloud.detach().cpu().double().numpy())
-    distance, index = tree.query(points.detach().cpu().double().numpy())
+    distance, index = tree.query(points.detach().cpu().double().numpy(), workers=-1)
     index = torch.from_numpy(index)
     corner = points.new_tensor([1.0, 0.0, 0.0]).expand(len(index), 3)  # a point is a face of three such corners
     nearest = cloud.detach()[index.to(cloud.device)]

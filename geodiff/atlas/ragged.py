@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 FILLING = 0.75  # least share of a block's rows that a chart in it has
-BLOCK_ROWS = 1 << 17
+BLOCK_ROWS = 1 << 14  # what the layers of their charts hold then fits into the caches
 
 
 class Block(NamedTuple):

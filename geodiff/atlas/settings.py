@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from geodiff.atlas import matching
 from geodiff.atlas.charts import ACTIVATIONS, WIDTHS
-from geodiff.atlas.cloud import LEAST_POINTS, MOST_POINTS
+from geodiff.atlas.cloud import LEAST_POINTS
 from geodiff.atlas.cover import LEAST_MEMBERS, WELL_INSIDE
 from geodiff.settings import Renamed
 from geodiff.settings import Settings as _Settings
@@ -38,7 +38,7 @@ class Settings(_Settings):
         rounds: of the stage of agreement.
         robust: points far off the surface count less.
         chunk: charts held in training at once: it bounds the memory. Results depend on it by rounding only.
-        max_points: larger clouds are thinned to so many. None for no bound.
+        max_points: larger clouds are thinned to so many, at random. None: all points are fitted.
         seed: of all that is random.
     """
 
@@ -61,7 +61,7 @@ class Settings(_Settings):
     rounds: int = 3
     robust: bool = True
     chunk: int = 256
-    max_points: int | None = MOST_POINTS
+    max_points: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -80,7 +80,8 @@ class Batch:
         for layer in range(n - 2, -1, -1):
             h = inputs[layer + 1]
             if self.activation == "relu":
-                back = torch.where(h > 0, back, 0)
+                # `torch.where(h > 0, back, 0)`, which takes longer than the product.
+                back = torch.ops.aten.threshold_backward(back, h, 0)
             elif self.activation == "tanh":
                 back.mul_(1 - h.square())
             else:  # the sigmoid, from what softplus returned

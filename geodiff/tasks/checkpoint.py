@@ -178,7 +178,7 @@ class Checkpoint:
         folder: of the job, or None.
         job: the name of the task.
         inputs: as for `save_checkpoint`.
-        seconds: between checkpoints; None: none are written.
+        seconds: between checkpoints, at least; 0: whenever asked for; None: none are written.
         former: as for `load_checkpoint`.
     """
 
@@ -193,7 +193,7 @@ class Checkpoint:
         self.path = None if folder is None else folder / "checkpoint.pt"
         self.job, self.inputs, self.former = job, inputs, former
         self.seconds = math.inf if seconds is None else seconds
-        self._saved = time.monotonic()
+        self._saved, self._took = time.monotonic(), 0.0
 
     def load(self, wanted: bool, like: Any) -> dict[str, Any] | None:
         """Return the state to go on from, None where there is none; or remove it where a fresh start is wanted."""
@@ -204,13 +204,21 @@ class Checkpoint:
         remove_checkpoint(self.path)
         return None
 
+    def due(self) -> bool:
+        """Return whether it is time to save one."""
+        # Large ones come less often: they take no more than a tenth of the job's time.
+        pause = max(self.seconds, 10 * self._took) if self.seconds else 0.0
+        return self.path is not None and time.monotonic() - self._saved >= pause
+
     def save(self, state: Callable[[], dict[str, Any]], now: bool = False) -> None:
         """Write what ``state()`` returns, if it is time to, or at once."""
         if self.path is None or self.seconds == math.inf:
             return
-        if now or time.monotonic() - self._saved >= self.seconds:
+        if now or self.due():
+            begin = time.monotonic()
             save_checkpoint(self.path, self.job, self.inputs, state())
             self._saved = time.monotonic()
+            self._took = self._saved - begin
 
     def remove(self) -> None:
         """Remove it, when the job is done."""

@@ -38,26 +38,40 @@ def shaded(
     if camera.batch_shape:
         parts = [shaded(mesh, one, size, supersample, tint) for one in camera]
         return np.stack([color for color, _ in parts]), np.stack([alpha for _, alpha in parts])
+    return tinted(mesh, camera, size, [tint], supersample)[0]
+
+
+def tinted(
+    mesh: Mesh,
+    camera: Camera,
+    size: tuple[int, int],
+    tints: Sequence[np.ndarray | None],
+    supersample: int = 2,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return what `shaded` does for one camera, for each of several colourings: the mesh is drawn and lit once."""
     mesh, camera = mesh.detach(), camera.detach()
     height, width = size
     fine = (height * supersample, width * supersample)
     hard = rasterize(mesh, camera, fine)
     hit = hard.mask.reshape(-1).numpy()
-    normals = (_corner_normals(mesh) @ camera.rotation.to(mesh.dtype).mT.numpy()).astype(np.float32)
     face_id = hard.face_id.reshape(-1).numpy()[hit]
+    # Only the faces that are seen are turned into the view.
+    shown, face = np.unique(face_id, return_inverse=True)
+    normals = (_corner_normals(mesh, shown) @ camera.rotation.to(mesh.dtype).mT.numpy()).astype(np.float32)
     weights = hard.barycentric.reshape(-1, 3).numpy()[hit].astype(np.float32)
-    base = np.asarray(_GREY, dtype=np.float32) if tint is None else tint.astype(np.float32)[face_id]
-    base = np.broadcast_to(base, (len(face_id), 3))
-    linear = np.zeros((hit.size, 3), dtype=np.float32)
-    linear[hit] = np.concatenate(
-        [
-            _lit(normals[face_id[i : i + _BLOCK]], weights[i : i + _BLOCK], base[i : i + _BLOCK])
-            for i in range(0, max(len(face_id), 1), _BLOCK)
-        ]
-    )
+    parts = [
+        _light(normals[face[i : i + _BLOCK]], weights[i : i + _BLOCK]) for i in range(0, max(len(face), 1), _BLOCK)
+    ]
+    light, shine = (np.concatenate(part) for part in zip(*parts, strict=True))
     alpha = _block_means(hit.astype(np.float32).reshape(fine), supersample)
-    color = _block_means(linear.reshape(*fine, 3), supersample) / np.maximum(alpha, 1e-6)[..., None]
-    return np.clip(color, 0, 1) ** np.float32(1 / 2.2), alpha
+    result = []
+    for tint in tints:
+        base = np.asarray(_GREY, dtype=np.float32) if tint is None else tint.astype(np.float32)[face_id]
+        linear = np.zeros((hit.size, 3), dtype=np.float32)
+        linear[hit] = np.broadcast_to(base, (len(face_id), 3)) * light + shine
+        color = _block_means(linear.reshape(*fine, 3), supersample) / np.maximum(alpha, 1e-6)[..., None]
+        result.append((np.clip(color, 0, 1) ** np.float32(1 / 2.2), alpha))
+    return result
 
 
 def coverage(mesh: Mesh, camera: Camera, size: tuple[int, int], supersample: int = 2) -> np.ndarray:
@@ -73,28 +87,27 @@ def _block_means(image: np.ndarray, side: int) -> np.ndarray:
     return total / np.float32(side * side)
 
 
-def _corner_normals(mesh: Mesh) -> np.ndarray:
-    """Return the normal at each corner (F, 3, 3): the vertex's on smooth ground, the face's at a crease."""
-    flat = mesh.face_normals.numpy()[:, None]
-    smooth = mesh.vertex_normals.numpy()[mesh.faces.numpy()]
+def _corner_normals(mesh: Mesh, faces: np.ndarray) -> np.ndarray:
+    """Return the normals at the corners (F, 3, 3) of some faces: the vertex's, or the face's at a crease."""
+    flat = mesh.face_normals.numpy()[faces, None]
+    smooth = mesh.vertex_normals.numpy()[mesh.faces.numpy()[faces]]
     return np.where((flat * smooth).sum(-1, keepdims=True) > _CREASE, smooth, flat)
 
 
-def _lit(corners: np.ndarray, weights: np.ndarray, base: np.ndarray) -> np.ndarray:
-    """Return the linear colour (N, 3) of samples of colour (N, 3) with corner normals (N, 3, 3) in view space."""
+def _light(corners: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return light and gloss (N, 1) on samples with corner normals (N, 3, 3) in view space."""
     normal = (corners * weights[..., None]).sum(1)
     normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
     normal = np.where(normal[:, 2:] < 0, -normal, normal)  # both sides of a surface are lit
 
     def lambert(direction: Sequence[float]) -> np.ndarray:
-        light = (np.asarray(direction) / np.linalg.norm(direction)).astype(np.float32)
-        return np.maximum(normal @ light, 0.0)[:, None]
+        toward = (np.asarray(direction) / np.linalg.norm(direction)).astype(np.float32)
+        return np.maximum(normal @ toward, 0.0)[:, None]
 
     sky = 0.5 + 0.5 * normal[:, 1:2]
-    shine = 0.10 * lambert((_KEY[0], _KEY[1], _KEY[2] + 1.0)) ** 24
-    light = 0.10 + 0.16 * sky + 0.80 * lambert(_KEY) + 0.14 * lambert(_FILL)
-    color: np.ndarray = base * light + shine
-    return color
+    shine: np.ndarray = 0.10 * lambert((_KEY[0], _KEY[1], _KEY[2] + 1.0)) ** 24
+    light: np.ndarray = 0.10 + 0.16 * sky + 0.80 * lambert(_KEY) + 0.14 * lambert(_FILL)
+    return light, shine
 
 
 def backdrop(size: tuple[int, int]) -> np.ndarray:

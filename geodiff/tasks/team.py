@@ -4,6 +4,7 @@
 import contextlib
 import datetime
 import itertools
+import os
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -41,6 +42,8 @@ class Team:
                 dist.destroy_process_group(group)
         elif dist.is_torchelastic_launched():
             store, rank, size = next(dist.rendezvous("env://", timeout=_LONG))
+            # The store outlives a team that torchrun starts again after one of it was killed, with what that had left.
+            store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
             dist.init_process_group("gloo", store=dist.PrefixStore("group", store), rank=rank, world_size=size,
                                     timeout=_LONG)  # fmt: skip
             try:

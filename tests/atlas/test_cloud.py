@@ -26,7 +26,7 @@ def test_a_million_points_are_thinned_and_said() -> None:
     points[:, 2] = 0
     cloud = read_cloud(points, most=2000)
     assert len(cloud.points) == 2000 and torch.equal(points[cloud.index], cloud.points)
-    assert cloud.notes[-1].endswith("points 2000 were drawn; max_points=None keeps all.")
+    assert cloud.notes[-1].endswith("points 2000 were drawn; without max_points all are kept.")
     again, other = read_cloud(points, most=2000), read_cloud(points, most=2000, seed=1)
     assert torch.equal(again.index, cloud.index) and not torch.equal(other.index, cloud.index)
     quarters = np.histogram2d(*cloud.points[:, :2].T.numpy(), bins=2, range=[[0, 1], [0, 1]])[0]

@@ -19,6 +19,11 @@ their plane. Contestants take turns; quote the ratios.
 `scaling`: CPU seconds and peak memory of a fresh process against the number of points, with early stopping, samples and
 mesh; the slope is that of log seconds over log points. The noise is thick for the densest clouds, which makes their
 patches larger: more points a chart, fewer charts.
+
+`job`: seconds of each stage of `fit_atlas`, from file to files, and the peak memory, each cloud in a fresh process:
+the fandisk of 8000 points and the gargoyle of 95 435; `million`, which is not run unless it is named: a ball with bumps
+of a million points. `team`: processor and wall time of the fits of the charts, alone and shared by two processes of
+torchrun, all of one thread.
 """
 
 import argparse
@@ -32,15 +37,19 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any
 
+import numpy as np
 import torch
 
+import geodiff as gd
 from geodiff.atlas.atlas import Atlas
 from geodiff.atlas.charts import PAPER_WIDTHS, WIDTHS
 from geodiff.atlas.cloud import read_cloud
 from geodiff.atlas.fit import MATCH_ROUNDS, MATCH_STEPS, Fitter, Settings
+from geodiff.tasks.team import Team
 from geodiff.transport.assignment import assign
 
 POINTS = 46  # of a published patch
@@ -239,6 +248,79 @@ def scaling(quick: bool) -> dict[str, Any]:
     return {"rows": rows, "slope": slopes}
 
 
+# --- whole jobs -------------------------------------------------------------------------------------------------------
+
+
+def one_job(cloud: str) -> dict[str, Any]:
+    """Fit a cloud from file to files in this process."""
+    begin, cpu = time.perf_counter(), time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "cloud.npy"
+        if cloud == "million":
+            points = bumpy(1_000_000, 0.002)
+        else:
+            sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+            from atlas_clouds import CASES
+
+            points = CASES[{"fandisk": "fandisk 0.2 %", "gargoyle": "gargoyle, held out"}[cloud]]().points
+        np.save(path, points.numpy())
+        begin, cpu = time.perf_counter(), time.process_time()
+        fit = gd.fit_atlas(path, output=pathlib.Path(folder) / "out", progress=False)
+    return {"cloud": cloud, "points": len(points), "charts": len(fit.atlas), "threads": torch.get_num_threads(),
+            "stages": fit.metrics["speed"]["stages"], "seconds": time.perf_counter() - begin,
+            "cpu seconds": time.process_time() - cpu, "notes": fit.notes, "load": os.getloadavg()[0],
+            "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}  # fmt: skip
+
+
+def fresh(*arguments: str) -> Any:
+    """Run this file in a process of its own, and return what it prints as JSON last."""
+    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=True)
+    print(done.stdout.splitlines()[-1], file=sys.stderr, flush=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def job(quick: bool) -> dict[str, Any]:
+    """Fit two scans."""
+    return {name: fresh("job of", name) for name in (("fandisk",) if quick else ("fandisk", "gargoyle"))}
+
+
+def million(quick: bool) -> dict[str, Any]:
+    """Fit a million points."""
+    return fresh("job of", "million")
+
+
+def one_of_a_team(count: int) -> None:
+    """Fit the charts, alone or as one of a team; each process prints what it took."""
+    torch.set_num_threads(1)
+    with Team.join() as team:
+        fitter = Fitter(read_cloud(bumpy(count)), Settings())
+        start = {k: v.clone() for k, v in fitter.state().items()}
+        cpu, wall = [], []
+        for _ in range(3):
+            fitter.restore(start)
+            team.wait()
+            begin, work = time.perf_counter(), time.process_time()
+            fitter.run(None, None, team)
+            wall.append(time.perf_counter() - begin)
+            cpu.append(time.process_time() - work)
+        found = team.union({team.rank: {"cpu": min(cpu), "wall": min(wall)}})
+        if team.leads:
+            print(json.dumps({"charts": len(fitter.cover), "chunks": len(fitter.starts), "processes": found}))
+
+
+def team(quick: bool) -> dict[str, Any]:
+    """Compare one process with two of torchrun."""
+    count = "4000" if quick else "20000"
+    two = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__, "one of a team", count]
+    rows = {}
+    for name, command in {"alone": [__file__, "one of a team", count], "two": two}.items():
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
+        rows[name] = json.loads(done.stdout.splitlines()[-1])
+    ratios = {kind: max(p[kind] for p in rows["alone"]["processes"].values())
+              / max(p[kind] for p in rows["two"]["processes"].values()) for kind in ("cpu", "wall")}  # fmt: skip
+    return {**rows, "times as fast": ratios}
+
+
 def table(results: dict[str, Any]) -> str:
     """Write the results as Markdown."""
     lines = []
@@ -268,28 +350,41 @@ def table(results: dict[str, Any]) -> str:
             lines.append(f"| {row['points']} | {row['charts']} | {cells} | {row['peak MB']:.0f} |")
         slope = results["scaling"]["slope"]
         lines += ["", f"Slopes: fit {slope['fit']:.2f}, in all {slope['seconds']:.2f}."]
+    for row in [*results.get("job", {}).values(), *([results["million"]] if "million" in results else [])]:
+        lines += ["", f"{row['cloud']}: {row['points']} points, {row['charts']} charts, {row['seconds']:.1f} s, "
+                      f"{row['cpu seconds']:.1f} s of processors, {row['peak MB']:.0f} MB; "
+                      + ", ".join(f"{name} {s:.1f}" for name, s in row["stages"].items())]  # fmt: skip
+    if "team" in results:
+        lines += ["", f"Two processes: {results['team']['times as fast']}"]
     return "\n".join(lines)
 
 
-PARTS = {"patch": patch, "share": share, "scaling": scaling}
+PARTS = {"patch": patch, "share": share, "scaling": scaling, "job": job, "team": team}
+NAMED = {**PARTS, "million": million}
 
 
 def main() -> None:
     if sys.argv[1:2] == ["once"]:
         print(json.dumps(once(int(sys.argv[2]))))
         return
+    if sys.argv[1:2] == ["job of"]:
+        print(json.dumps(one_job(sys.argv[2])))
+        return
+    if sys.argv[1:2] == ["one of a team"]:
+        one_of_a_team(int(sys.argv[2]))
+        return
     if sys.argv[1:2] == ["table"]:
         print(table(json.loads(pathlib.Path(sys.argv[2]).read_text())))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; table FILE")
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(NAMED)}; table FILE")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("-o", "--output", type=pathlib.Path)
     arguments = parser.parse_args()
     results: dict[str, Any] = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(),
                                "threads": torch.get_num_threads(), "torch": torch.__version__}  # fmt: skip
     for name in arguments.parts or PARTS:
-        results[name] = PARTS[name](arguments.quick)
+        results[name] = NAMED[name](arguments.quick)
         if arguments.output is not None:
             arguments.output.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))

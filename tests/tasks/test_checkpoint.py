@@ -210,6 +210,29 @@ def test_hostile_contents(content: str, reason: str, tmp_path: pathlib.Path) -> 
         load_checkpoint(tmp_path / "checkpoint.pt", "j", {}, {"x": Like(torch.float32, (1,))})
 
 
+def test_large_checkpoints_come_less_often(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every 20 s, but where writing one takes 5 s, after 50 s; with 0, always."""
+    now = [0.0]
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
+
+    def slow(*_: object) -> None:
+        now[0] += 5
+
+    monkeypatch.setattr(checkpoint, "save_checkpoint", slow)
+    for seconds, pause in ((20.0, 50), (0.0, 0), (100.0, 100)):
+        one = checkpoint.Checkpoint(tmp_path, "j", {}, seconds)
+        assert one.due() == (seconds == 0)
+        now[0] += seconds
+        assert one.due()
+        one.save(dict)
+        now[0] += max(pause - 1, 0)
+        assert one.due() == (pause == 0)
+        now[0] += 1
+        assert one.due()
+    assert not checkpoint.Checkpoint(None, "j", {}, 0.0).due()
+    assert not checkpoint.Checkpoint(tmp_path, "j", {}, None).due()
+
+
 def test_a_round_trip(tmp_path: pathlib.Path) -> None:
     """Every bit comes back, of tensors of all kinds and shapes, of numbers and text."""
     path = tmp_path / "checkpoint.pt"

@@ -20,8 +20,10 @@ from geodiff.atlas.settings import Settings
 from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.atlas import outputs
+from geodiff.tasks.atlas.preview import preview
 from geodiff.tasks.atlas.result import FitAtlasResult
 from geodiff.tasks.atlas.settings import FitAtlasSettings
+from geodiff.tasks.atlas.stages import Stages, expected
 from geodiff.tasks.checkpoint import FINITE, Checkpoint, Like, Many, Number, fingerprint
 from geodiff.tasks.clouds import ENDINGS, read_cloud_file
 from geodiff.tasks.lock import output_folder
@@ -30,6 +32,7 @@ from geodiff.tasks.team import Team
 from geodiff.validation import as_tensor, choice, fail, floating
 
 _WHERE = "fit_atlas"
+_BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} chunks [{elapsed}{postfix}]"
 _MESHES = ("ply", "obj", "stl", "glb")
 
 
@@ -102,17 +105,25 @@ def fit_atlas(
     told = as_callback(_WHERE, callback)
     source = os.fspath(points) if isinstance(points, str | os.PathLike) else None
     points, normals, said = _read(points, normals, array, columns, noise_classes, file_normals)
+    given = len(points)
+    if settings.preview:
+        points, normals, settings, note = preview(points, normals, settings)
+        said = (*said, note)
     known = None if truth is None else _truth(truth)
     # After the checks of the arguments, but before the work.
     with Team.join() as team, output_folder(_WHERE, output if team.leads else None) as folder:
-        with tqdm(desc="cover", unit="chunk", disable=not (progress and team.leads)) as bar:
+        with tqdm(bar_format=_BAR, disable=not (progress and team.leads)) as bar:
+            stages = Stages(bar)
+            stages.plan(expected(len(points), settings, folder is not None, known is not None))
+            stages.begin("cloud")
             cloud = read_cloud(points, normals, most=settings.max_points, seed=settings.seed)
-            job = _Job(cloud, settings, team, folder, bar, begin)
+            stages.begin("cover")
+            job = _Job(cloud, settings, team, folder, stages, begin)
             job.resume(resume)
             fit = job.run(told)
-            bar.set_description("orient")
+            stages.begin("orient")
             atlas = Atlas.from_fit(fit, normals=cloud.normals if cloud.given else None, seed=settings.seed)
-            facts = {"source": source, "command": command, "given": len(points), "processes": team.size}
+            facts = {"source": source, "command": command, "given": given, "processes": team.size}
             result = FitAtlasResult(
                 atlas=atlas,
                 metrics=fit_metrics(atlas, fit, cloud, job, facts),
@@ -124,7 +135,9 @@ def fit_atlas(
                 leads=team.leads,
             )
             if team.leads and (folder is not None or known is not None):
-                result = outputs.finish(result, settings, known, folder, bar.set_description, lambda: job.seconds)
+                result = outputs.finish(result, settings, known, folder, stages, lambda: job.seconds)
+            stages.end()
+            result.metrics["speed"].setdefault("stages", stages.rounded())
             job.checkpoint.remove()
         shared = team.union({"metrics": result.metrics, "notes": result.notes} if team.leads else {})
     return dataclasses.replace(result, **shared, seconds=job.seconds)
@@ -134,13 +147,22 @@ class _Job:
     """The fit of the charts, and all that a checkpoint must hold of it."""
 
     def __init__(
-        self, cloud: Cloud, settings: FitAtlasSettings, team: Team, folder: pathlib.Path | None, bar: Any, begin: float
+        self,
+        cloud: Cloud,
+        settings: FitAtlasSettings,
+        team: Team,
+        folder: pathlib.Path | None,
+        stages: Stages,
+        begin: float,
     ) -> None:
-        self.team, self.bar = team, bar
+        self.team, self.stages = team, stages
         self.fitter = Fitter(cloud, settings)
         points = fingerprint([cloud.points, *([cloud.normals] if cloud.given else [])])
         inputs = {**settings.inputs(), "points_fingerprint": points}
-        self.checkpoint = Checkpoint(folder, _WHERE, inputs, settings.checkpoint_seconds, {"rate": "lr"})
+        # A preview neither goes on from the checkpoint of a whole fit nor replaces it.
+        self.checkpoint = Checkpoint(
+            None if settings.preview else folder, _WHERE, inputs, settings.checkpoint_seconds, {"rate": "lr"}
+        )
         self.history: list[dict[str, Any]] = []
         self.before, self.begin = 0.0, begin
         self.told = 0  # chunks that are in the history
@@ -178,36 +200,40 @@ class _Job:
     def run(self, callback: Callback | None) -> FittedCharts:
         """Fit all charts."""
         done = self.fitter.done
-        self.bar.reset(total=done.numel())
+        bar, rank, size = self.stages.bar, self.team.rank, self.team.size
+        bar.reset(total=done.numel())
+        before = done.clone()
 
         def tell(stage: str, finished: int, chunks: int, converged: int, loss: float) -> None:
             # Chunks that a checkpoint brought along are told again, but belong to the history already.
             now = int(done.sum())
-            self.bar.set_description(stage, refresh=False)
-            self.bar.set_postfix(converged=f"{converged}/{len(self.fitter.cover)}", loss=f"{loss:.2e}", refresh=False)
-            self.bar.update(now - self.bar.n)
+            bar.set_postfix(converged=f"{converged}/{len(self.fitter.cover)}", loss=f"{loss:.2e}", refresh=False)
+            bar.update(now - bar.n)
+            # Of this process's own chunks, without those that were done before it began.
+            row = 0 if stage == "fit" else int(stage.split()[1])
+            mine, known = done[row, rank::size], before[row, rank::size]
+            if stage != self.stages.name:
+                self.stages.begin(stage)
+            self.stages.at(float((mine & ~known).sum()) / max(int((~known).sum()), 1))
             if now <= self.told:
                 return
             self.told = now
             self.history.append({"stage": stage, "chunk": finished, "chunks": chunks, "converged": converged,
                                  "loss": loss, "seconds": round(self.seconds, 3)})  # fmt: skip
-            self.save()
+            if self.team.size == 1:
+                self.save()
             if callback is not None:
                 callback(Progress(now, done.numel(), loss, self.history[-1]))
 
-        # One process saves after the record of a chunk, a team after each exchange.
-        exchanged = None if self.team.size == 1 else (lambda fitter: self.save())
-        fit = self.fitter.run(tell, exchanged, self.team)
+        # One process saves after the record of a chunk, a team when all know what all have done.
+        exchanged = None if self.team.size == 1 else (lambda fitter: self.save(now=True))
+        fit = self.fitter.run(tell, exchanged, self.team, self.checkpoint.due)
         self.fitted = self.seconds
         return fit
 
-    def save(self) -> None:
-        """Save a checkpoint, if it is time to, and what is known now is something to go on from."""
-        done = self.fitter.done
-        # A process of a team knows what the others did when a stage has ended.
-        whole = self.team.size == 1 or bool(done.all(1)[done.any(1)].all())
-        if whole:
-            self.checkpoint.save(self.state, now=bool(done.all()))
+    def save(self, now: bool = False) -> None:
+        """Save a checkpoint, if it is time to, or at once."""
+        self.checkpoint.save(self.state, now=now or bool(self.fitter.done.all()))
 
 
 def fit_metrics(atlas: Atlas, fit: FittedCharts, cloud: Cloud, job: _Job, facts: dict[str, Any]) -> dict[str, Any]:
@@ -255,6 +281,7 @@ def fit_metrics(atlas: Atlas, fit: FittedCharts, cloud: Cloud, job: _Job, facts:
             "processes": facts["processes"],
         },
         "settings": job.fitter.settings.as_dict(),
+        "preview": job.fitter.settings.preview,
         "source": facts["source"],
         "command": facts["command"],
         "version": geodiff.__version__,

@@ -19,6 +19,7 @@ from geodiff.scene.mesh import Mesh
 from geodiff.tasks.atlas import pictures
 from geodiff.tasks.atlas.result import FitAtlasResult
 from geodiff.tasks.atlas.settings import FitAtlasSettings
+from geodiff.tasks.atlas.stages import Stages
 from geodiff.tasks.clouds import write_ply
 
 _WHERE = "fit_atlas"
@@ -54,7 +55,7 @@ def finish(
     wanted: FitAtlasSettings,
     truth: Mesh | torch.Tensor | None,
     folder: pathlib.Path | None,
-    stage: Callable[[str], Any],
+    stages: Stages,
     seconds: Callable[[], float],
 ) -> FitAtlasResult:
     """Return the result with figures against the truth, if that is known, and with files, if there is a folder.
@@ -64,26 +65,26 @@ def finish(
         wanted: what to make.
         truth: the true surface.
         folder: to write to.
-        stage: called with the name of each stage.
+        stages: the clock of the job.
         seconds: how long the job has taken so far.
     """
-    found = _surface(result.atlas, wanted, folder is not None, stage)
+    found = _surface(result.atlas, wanted, folder is not None, stages)
     metrics = {**result.metrics, "surface": _facts(found), "failed_checks": failed_checks(found.closed, wanted)}
     if truth is not None:
-        stage("truth")
+        stages.begin("truth")
         metrics["truth"] = _against(truth, result.atlas, found, wanted)
     result = dataclasses.replace(result, metrics=metrics, notes=[*result.notes, *found.notes])
-    return result if folder is None else _write(result, found, folder, stage, seconds)
+    return result if folder is None else _write(result, found, folder, stages, seconds)
 
 
-def _surface(atlas: Atlas, wanted: FitAtlasSettings, files: bool, stage: Callable[[str], Any]) -> _Surface:
-    stage("samples")
+def _surface(atlas: Atlas, wanted: FitAtlasSettings, files: bool, stages: Stages) -> _Surface:
+    stages.begin("samples")
     samples = atlas.sample(wanted.samples, seed=atlas.seed)
-    stage("mesh")
+    stages.begin("mesh")
     found = _Surface(samples, atlas.to_mesh(wanted.refine), None, [])
     if not (files and wanted.watertight):
         return found
-    stage("watertight")
+    stages.begin("watertight")
     facing = samples.normals.norm(dim=1) > 0.5
     found.closed = closed_mesh(samples.points[facing], samples.normals[facing], depth=wanted.depth,
                                open_boundaries=wanted.open_boundaries,
@@ -147,7 +148,7 @@ def _write(
     result: FitAtlasResult,
     found: _Surface,
     folder: pathlib.Path,
-    stage: Callable[[str], Any],
+    stages: Stages,
     seconds: Callable[[], float],
 ) -> FitAtlasResult:
     """Write all files into a folder beside the others, then move them, metrics.json last; drop what is out of date."""
@@ -163,7 +164,7 @@ def _write(
         notes.append(note)
     metrics = dict(result.metrics)
     with replacing(files["metrics"], _WHERE) as part:
-        stage("files")
+        stages.begin("files")
         there = {kind: part.parent / path.name for kind, path in files.items()}
         atlas.save(there["atlas"])
         columns = [found.samples.points, found.samples.normals, found.samples.confidence[:, None]]
@@ -173,12 +174,14 @@ def _write(
         _moved(found.mesh, shift).save(there["glb"])
         if found.watertight is not None:
             _moved(found.watertight, shift).save(there["watertight"])
-        stage("pictures")
+        stages.begin("pictures")
         terrain = pathlib.Path(metrics["source"] or "").suffix.lower() in (".las", ".laz")
         up = result.settings.up or ("z" if terrain else "y")
         pictures.overview(atlas, found.mesh, found.watertight, up=up).save(there["pictures"], format="PNG")
         if "errors" in files:
             pictures.errors(there["errors"], atlas, metrics)
+        stages.end()
+        metrics["speed"] = {**metrics["speed"], "stages": stages.rounded()}
         metrics |= {"seconds": round(seconds(), 3), "notes": notes, "history": result.history}
         part.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     for kind, name in NAMES.items():

@@ -51,20 +51,20 @@ def overview(
     axis = [(-1.0 if up.startswith("-") else 1.0) * (name == up[-1]) for name in "xyz"]
     cameras = [pictures.looking_at(good, azimuth, _ELEVATION, axis).to(dtype=torch.float32) for azimuth in AZIMUTHS]
     chart, sure = face_facts(atlas, mesh.vertices.double() + middle.double(), mesh.faces)
-    rows = {
-        "points": [draw_points(atlas, points, mesh, camera, size) for camera in cameras],
-        "surface": [draw(mesh, camera, size) for camera in cameras],
-        "charts": [draw(mesh, camera, size, chart_colors(len(atlas))[chart]) for camera in cameras],
-        "confidence": [draw(mesh, camera, size, confidence_colors(sure)) for camera in cameras],
-    }
+    tints = {"surface": None, "charts": chart_colors(len(atlas))[chart], "confidence": confidence_colors(sure)}
+    drawn = [draw(mesh, camera, size, *tints.values()) for camera in cameras]
+    rows = {"points": [draw_points(atlas, points, mesh, camera, size) for camera in cameras]}
+    rows |= dict(zip(tints, map(list, zip(*drawn, strict=True)), strict=True))
     if watertight is not None:
-        rows["watertight"] = [draw(_staged(watertight, middle), camera, size) for camera in cameras]
+        closed = _staged(watertight, middle)
+        rows["watertight"] = [draw(closed, camera, size, None)[0] for camera in cameras]
     return pictures.grid(list(rows.values()), list(rows), [f"from {azimuth:.0f}°" for azimuth in AZIMUTHS])
 
 
-def draw(mesh: Mesh, camera: Camera, size: tuple[int, int] = SIZE, tint: np.ndarray | None = None) -> np.ndarray:
-    """Draw a mesh in grey or in colours of its faces (F, 3), over a soft ground: (H, W, 3) in [0, 1]."""
-    return pictures.over(*pictures.shaded(mesh, camera, size, tint=tint), pictures.backdrop(size))
+def draw(mesh: Mesh, camera: Camera, size: tuple[int, int], *tints: np.ndarray | None) -> list[np.ndarray]:
+    """Draw a mesh in grey (None) or colours of its faces (F, 3), over a soft ground: for each (H, W, 3) in [0, 1]."""
+    ground = pictures.backdrop(size)
+    return [pictures.over(color, alpha, ground) for color, alpha in pictures.tinted(mesh, camera, size, tints)]
 
 
 def draw_points(

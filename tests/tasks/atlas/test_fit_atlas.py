@@ -98,7 +98,8 @@ def test_the_files(whole: gd.tasks.FitAtlasResult) -> None:
                                "unfitted": facts["points"]["unfitted"], "normals": "estimated"}  # fmt: skip
     assert facts["command"] == "x" and facts["settings"]["widths"] == [16, 16] and facts["seconds"] > 0
     assert facts["charts"]["count"] == len(whole.atlas) and len(facts["history"]) == 3 * facts["history"][0]["chunks"]
-    assert facts["speed"]["charts_x_steps_per_second"] > 0
+    assert facts["speed"]["charts_x_steps_per_second"] > 0 and not facts["preview"]
+    assert sum(facts["speed"]["stages"].values()) == pytest.approx(facts["seconds"], rel=0.5)
 
 
 def test_the_figures_against_the_truth(whole: gd.tasks.FitAtlasResult) -> None:
@@ -242,6 +243,27 @@ def test_strict(strict: bool, tmp_path: pathlib.Path, monkeypatch: pytest.Monkey
     assert facts["failed_checks"] == ["watertight.ply: 7 boundary edges"]
 
 
+def test_a_preview(tmp_path: pathlib.Path) -> None:
+    """Of some of the points, said to be one, and a checkpoint of the whole fit is neither read nor replaced."""
+    np.save(tmp_path / "ball.npy", torch.cat([ball(4000), torch.nn.functional.normalize(ball(4000), dim=1)], 1).numpy())
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "checkpoint.pt").write_bytes(b"of the whole fit")
+    command = ["fit-atlas", str(tmp_path / "ball.npy"), "-o", str(tmp_path / "out"), "--preview", "--widths", "16x16"]
+    found = CliRunner().invoke(main, [*command, "--target", "200"])
+    assert found.exit_code == 0, found.output
+    assert "This is a preview, of 3000 of 4000 points" in found.output
+    assert names(tmp_path / "out") == FILES | {"checkpoint.pt"}
+    assert (tmp_path / "out" / "checkpoint.pt").read_bytes() == b"of the whole fit"
+    facts = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert facts["preview"] and facts["points"]["given"] == 4000 and facts["points"]["fitted"] == 3000
+    assert facts["points"]["normals"] == "given" and facts["notes"][0].startswith("This is a preview")
+    assert set(facts["speed"]["stages"]) == {
+        "cloud", "cover", "fit", "agree 1", "orient", "samples", "mesh", "files", "pictures"
+    }  # fmt: skip
+    off = gd.Atlas.load(tmp_path / "out" / "atlas.npz").fitted_points().norm(dim=1) - 1
+    assert off.abs().mean() < NOISE
+
+
 def test_an_output_in_the_way(tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="fit_atlas: `output` must be a folder that can be written to"):
@@ -335,6 +357,43 @@ def test_two_processes_of_torchrun_make_the_same_atlas(tmp_path: pathlib.Path, w
     assert same(gd.Atlas.load(tmp_path / "out" / "atlas.npz"), whole.atlas)
     facts = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert facts["speed"]["processes"] == 2 and facts["charts"] == whole.metrics["charts"]
+
+
+KILLED_IN_A_TEAM = """
+import os, pathlib, signal, sys, torch, geodiff as gd
+from geodiff.atlas import fit
+fit.MEET = 1
+first, rank = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0", os.environ["RANK"]
+steps = []
+
+def told(progress):
+    steps.append(progress.record["stage"])
+    if first and rank == sys.argv[3] and len(steps) == int(sys.argv[4]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+gd.fit_atlas(sys.argv[1], output=sys.argv[2], checkpoint_seconds=0, progress=False, callback=told, watertight=False,
+             widths=(16, 16), steps=60, rounds=2, chunk=16, target=60, samples=2000)
+pathlib.Path(sys.argv[2], f"steps{rank}").write_text(",".join(steps))
+"""
+
+
+@pytest.mark.parametrize(("rank", "after"), [(1, 2), pytest.param(0, 4, marks=pytest.mark.slow)])
+def test_a_killed_team_resumes(rank: int, after: int, tmp_path: pathlib.Path, whole: gd.tasks.FitAtlasResult) -> None:
+    """One of two processes dies within the first fits (or a round of agreement), torchrun ends and restarts both."""
+    np.save(tmp_path / "ball.npy", ball().numpy())
+    (tmp_path / "job.py").write_text(KILLED_IN_A_TEAM)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    command += [str(tmp_path / "job.py"), str(tmp_path / "ball.npy"), str(tmp_path / "out"), str(rank), str(after)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert same(gd.Atlas.load(tmp_path / "out" / "atlas.npz"), whole.atlas)
+    facts = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert facts["speed"]["processes"] == 2
+    # What was saved was not done again: each process has told of fewer chunks than the stages have.
+    chunks = whole.history[0]["chunks"]
+    told = [(tmp_path / "out" / f"steps{r}").read_text().split(",") for r in (0, 1)]
+    assert sum(map(len, told)) < 3 * chunks
+    assert told[0].count("fit") + told[1].count("fit") < chunks
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------
