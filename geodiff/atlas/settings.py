@@ -63,9 +63,9 @@ class Settings(_Settings):
     matching: str = "hybrid"
     rematch: int = 0
     epsilon: float = EPSILON
-    gain: float | None = None
+    gain: float | None = 1.5
     move_uv: bool = True
-    steps: int = 60
+    steps: int = 90
     lr: float = 5e-3
     noise: float | None = None
     stop: float = 1.0

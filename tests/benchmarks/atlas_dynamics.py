@@ -75,7 +75,9 @@ def train(
     fitter = Fitter(cloud, Settings(widths=widths, residual=residual, matching=matching, move_uv=move_uv, target=TARGET,
                                     noise=noise, robust=False, spacing=0.75))  # fmt: skip
     count = min(charts, len(fitter.cover))
-    fitter._start(0, count)
+    transported = fitter._transported(0, count)
+    if len(transported[0]):
+        fitter._start(*transported)
     layout = Ragged(fitter.cover.chart[: fitter.edges[count]], count)
     place = fitter.placement
     marks = sorted({round(x) for x in np.geomspace(1, steps, 40)})

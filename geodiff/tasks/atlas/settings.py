@@ -31,7 +31,7 @@ class FitAtlasSettings(Settings):
 
     Example:
         >>> FitAtlasSettings(target=60, watertight=False).steps
-        60
+        90
     """
 
     _aside = (
