@@ -122,6 +122,8 @@ class Charts:
             activation: see the class.
             residual: start at the patch's principal plane, with a last layer of zeros; else there is no plane, and the
                 last layer starts at random like the others.
+            gain: of the weights of hidden layers, which are within ±gain/√inputs; None keeps the variance: √6 with
+                relu, else √3.
             index: (K,) int64, the charts wanted; all if left out.
             placement: of all patches, if the caller has it already.
 

@@ -102,7 +102,7 @@ def others(places: torch.Tensor, point: torch.Tensor, points: int) -> tuple[torc
 
 
 def pair_loss(places: torch.Tensor, point: torch.Tensor, points: int) -> torch.Tensor:
-    """Return the published disagreement of charts: `Σ_{q<q'} Σ_i |φ_q(v_qi) − φ_q'(v_q'i)|²` over the points i they share.
+    """Return the published disagreement of charts, `Σ_{q<q'} Σ_i |φ_q(v_qi) − φ_q'(v_q'i)|²` over shared points i.
 
     By `Σ_{pairs} |a − b|² = m Σ |a − mean|²` for the m charts of a point, at the cost of a sum over the members. With
     the other charts held, its gradient in a place is that of `(m − 1) |a − mean of the others|²`.

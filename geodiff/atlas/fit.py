@@ -337,7 +337,7 @@ class Fitter:
                 plans.weight = self._robust(batch, (plans.near - plans.points).square().sum(2), mask)
 
     def _robust(self, batch: Batch, square: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Weights that let go of points much farther off than most of their patch are, by squared distances (Welsch)."""
+        """Weights (Welsch) that let go of points whose squared distance is much larger than most of their patch's."""
         usual = torch.where(mask, square, torch.nan).nanmedian(1).values
         least = (self.sigma[batch.index] / self.placement.scale[batch.index]).float().square()
         bound = FAR**2 * torch.maximum(usual * 1.5, least)

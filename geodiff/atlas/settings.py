@@ -5,11 +5,11 @@ import dataclasses
 import math
 from typing import ClassVar
 
-from geodiff.atlas.consensus import AGREEMENTS
-from geodiff.atlas.matching import EPSILON, MATCHINGS
 from geodiff.atlas.charts import ACTIVATIONS, WIDTHS
 from geodiff.atlas.cloud import LEAST_POINTS, MOST_POINTS
+from geodiff.atlas.consensus import AGREEMENTS
 from geodiff.atlas.cover import LEAST_MEMBERS, WELL_INSIDE
+from geodiff.atlas.matching import EPSILON, MATCHINGS
 from geodiff.settings import Renamed
 from geodiff.settings import Settings as _Settings
 from geodiff.validation import choice, fail, integer, number, positive, seed_number

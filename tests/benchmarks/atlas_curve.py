@@ -87,7 +87,9 @@ def main() -> None:
             panel.plot(1e3 * np.array(curve["threshold"]), 100 * np.array(curve[side]), label=name, **style)
             within[side] = [round(100 * float(np.interp(t, curve["threshold"], curve[side])), 1) for t in (1e-3, 2e-3)]
         rows[name] = {"seconds": spent, "mean": 1e3 * measured.accuracy.mean, "within": within, "curve": curve}
-        print(f"{name:34} {spent:6.1f} s, mean {1e3 * measured.accuracy.mean:.2f}, % within 1 and 2: {within}", flush=True)
+        print(
+            f"{name:34} {spent:6.1f} s, mean {1e3 * measured.accuracy.mean:.2f}, % within 1 and 2: {within}", flush=True
+        )
     for panel, title in zip(panels, ("of the output, from the truth", "of the truth, from the output"), strict=True):
         panel.set_title(title, fontsize=10)
         panel.set_xlim(0, 6)

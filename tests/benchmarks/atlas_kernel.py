@@ -8,9 +8,10 @@ machine ("lazy"): neurons hardly move, and descent ends at the interpolant of le
 
     K(x, x') = (⟨x, x'⟩ (π − α) + |x| |x'| ((π − α) cos α + sin α)) / 2π,   α the angle of (x, 1) and (x', 1).
 
-With s = 1/n ("active", mean field) neurons move to where the curve needs them. Both are trained to the same loss by full
-gradient descent, beside the kernel's interpolant and a cubic spline. Then, of charts as `fit_atlas` trains them: how far
-their own tangent kernel moves until they are down to the noise, and what the chart is that is held linear in its weights.
+With s = 1/n ("active", mean field) neurons move to where the curve needs them. Both are trained to the same loss by
+full gradient descent, beside the kernel's interpolant and a cubic spline. Then, of charts with the networks of
+`fit_atlas`: how far their own tangent kernel moves until they are down to the noise, and how good the chart is that is
+held linear in its weights.
 """
 
 import argparse
@@ -191,7 +192,13 @@ def main() -> None:
     (given.output / "atlas_kernel.json").write_text(json.dumps({"curve": line, "charts": widths}) + "\n")
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     panels = figure.subplots(1, 2, width_ratios=(1.8, 1))
-    for name, style in {"truth": "k:", "cubic spline": "C2--", "kernel": "C0-", "lazy": "C1--", "active": "C3-"}.items():
+    for name, style in {
+        "truth": "k:",
+        "cubic spline": "C2--",
+        "kernel": "C0-",
+        "lazy": "C1--",
+        "active": "C3-",
+    }.items():
         label = name if name == "truth" else f"{name}, {line[f'{name}_truth']:.3f} off"
         panels[0].plot(line["dense"], line[name], style, lw=1.4, label=label)
     panels[0].plot(line["x"], line["y"], "ko", ms=3)
