@@ -74,8 +74,9 @@ def train(
     noise = sigma * RADIUS
     clean = torch.cat([flat, height(flat)[:, None]], 1)
     cloud = read_cloud(clean + noise * torch.randn(POINTS, 3, dtype=torch.float64))
-    fitter = Fitter(cloud, Settings(widths=widths, residual=residual, matching=matching, move_uv=move_uv, target=TARGET, gain=gain,
-                                    noise=noise, robust=False, spacing=0.75))  # fmt: skip
+    settings = Settings(widths=widths, residual=residual, gain=gain, matching=matching, move_uv=move_uv, target=TARGET,
+                        noise=noise, robust=False, spacing=0.75)  # fmt: skip
+    fitter = Fitter(cloud, settings)
     count = min(charts, len(fitter.cover))
     transported = fitter._transported(0, count)
     if len(transported[0]):

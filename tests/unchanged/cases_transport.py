@@ -235,7 +235,8 @@ CASES: dict[str, Case] = {
     "atlas.orient": _orient,
     "Charts.create Charts.flat Charts.flat_jacobian Charts.flat_normals Charts.jacobian Charts.join Charts.local"
     " Charts.local_jacobian Charts.parameters Charts.subset Charts.with_parameters": _charts,
-    "atlas.fit_charts FittedCharts.fitted_points FittedCharts.spread FittedCharts.pair_loss Atlas.from_fit": _fit_charts,
+    "atlas.fit_charts FittedCharts.fitted_points FittedCharts.spread FittedCharts.pair_loss": _fit_charts,
+    "Atlas.from_fit": _fit_charts,
     "tasks.fit_atlas": _fit_atlas,
     "Atlas.of Atlas.sample Atlas.normals Atlas.to_mesh Atlas.meshes Members.fitted_points": _atlas,
     "atlas.surface_metrics SurfaceMetrics.as_dict": _metrics,
