@@ -106,6 +106,7 @@ class Charts:
         *,
         activation: str = "relu",
         residual: bool = True,
+        gain: float | None = None,
         index: torch.Tensor | None = None,
         placement: Placement | None = None,
     ) -> "Charts":
@@ -121,6 +122,8 @@ class Charts:
             activation: see the class.
             residual: start at the patch's principal plane, with a last layer of zeros; else there is no plane, and the
                 last layer starts at random like the others.
+            gain: of the weights of hidden layers, which are within ±gain/√inputs; None keeps the variance: √6 with
+                relu, else √3.
             index: (K,) int64, the charts wanted; all if left out.
             placement: of all patches, if the caller has it already.
 
@@ -141,12 +144,13 @@ class Charts:
         for row, q in enumerate(index.tolist()):
             start[row] = _uniform(seed, q, sum(counts))
         parts = list(start.split(counts, 1))
+        usual = math.sqrt(6) if activation == "relu" else math.sqrt(3)
         weights, biases = [], []
         for layer, (i, o) in enumerate(layers):
             last = layer == len(layers) - 1
             bound = 0.0 if last and residual else 1 / math.sqrt(i)
-            gain = 1.0 if last else (math.sqrt(6) if activation == "relu" else math.sqrt(3))
-            weights.append((parts[2 * layer] * bound * gain).unflatten(1, (i, o)).contiguous())
+            grow = 1.0 if last else usual if gain is None else gain
+            weights.append((parts[2 * layer] * bound * grow).unflatten(1, (i, o)).contiguous())
             biases.append((parts[2 * layer + 1] * bound).contiguous())
         linear = torch.zeros(len(index), 2, 3)
         if residual:

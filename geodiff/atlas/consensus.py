@@ -3,6 +3,7 @@
 
 import torch
 
+AGREEMENTS = ("mean", "pairs")
 _ROUNDS = 5
 _TRUST = 4  # how fast trust in a chart falls with its residual
 _WIDTH = 2.5  # of the Welsch penalty, in median deviations: far charts lose their say
@@ -84,6 +85,39 @@ def consensus(
     total = zeros.index_add(0, point, use).clamp(min=1e-300)
     spread = (zeros.index_add(0, point, use * gap) / total).sqrt()
     return center.to(places), spread.to(places)
+
+
+def others(places: torch.Tensor, point: torch.Tensor, points: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the mean (M, 3) of what the other charts of each member's point say, and how many these are (M,).
+
+    Args:
+        places: (M, 3), what the charts say.
+        point: (M,) int64.
+        points: N.
+    """
+    x = places.detach().double()
+    count = torch.bincount(point, minlength=points)[point] - 1
+    total = x.new_zeros(points, 3).index_add(0, point, x)
+    return ((total[point] - x) / count.clamp(min=1)[:, None]).to(places), count.to(places)
+
+
+def pair_loss(places: torch.Tensor, point: torch.Tensor, points: int) -> torch.Tensor:
+    """Return the published disagreement of charts, `Σ_{q<q'} Σ_i |φ_q(v_qi) − φ_q'(v_q'i)|²` over shared points i.
+
+    By `Σ_{pairs} |a − b|² = m Σ |a − mean|²` for the m charts of a point, at the cost of a sum over the members. With
+    the other charts held, its gradient in a place is that of `(m − 1) |a − mean of the others|²`.
+
+    Args:
+        places: (M, 3), what the charts say.
+        point: (M,) int64.
+        points: N.
+
+    Gradients: with respect to places.
+    """
+    count = torch.bincount(point, minlength=points).to(places)
+    total = places.new_zeros(points, 3).index_add(0, point, places)
+    off = places - (total / count.clamp(min=1)[:, None])[point]
+    return (count[point] * off.square().sum(1)).sum()
 
 
 def confidence(

@@ -8,11 +8,12 @@ from typing import Any, Protocol
 
 import torch
 
-from geodiff.atlas import matching
+from geodiff.atlas import consensus, matching
 from geodiff.atlas.charts import Charts, Placement
 from geodiff.atlas.cloud import Cloud, read_cloud
 from geodiff.atlas.cover import Cover, cover
 from geodiff.atlas.ragged import Ragged
+from geodiff.atlas.rematch import Rematch
 from geodiff.atlas.settings import Settings
 from geodiff.atlas.training import Batch
 from geodiff.modes import outside_autocast
@@ -82,6 +83,10 @@ class FittedCharts:
     def fitted_points(self) -> torch.Tensor:
         """Where the charts of each point, weighted by trust, put it: (N, 3); outliers stay where they are."""
         return mean_of_charts(self.predicted, self.weight, self.cover)
+
+    def pair_loss(self) -> torch.Tensor:
+        """Return the published disagreement of the charts, `Σ_{q<q'} Σ_i |φ_q − φ_q'|²` over shared points i."""
+        return consensus.pair_loss(self.predicted.double(), self.cover.point, len(self.cover.points))
 
     def spread(self) -> torch.Tensor:
         """Root mean square distance (N,) of the charts of a point from their mean; 0 for outliers."""
@@ -165,7 +170,7 @@ class Fitter:
         self.folded = matching.folded(patches.normals[patches.point], patches.chart, axis)
         self.starts = _starts(count, settings.chunk)
         charts = Charts.create(patches, settings.widths, settings.seed, activation=settings.activation,
-                               residual=settings.residual, placement=self.placement)  # fmt: skip
+                               residual=settings.residual, gain=settings.gain, placement=self.placement)  # fmt: skip
         self.charts = charts
         self.parameters = [p.contiguous() for p in charts.parameters()]
         self.uv = matching.project(self.local)
@@ -264,24 +269,29 @@ class Fitter:
         for own, new in zip(self.parameters, batch.parameters, strict=True):
             own[batch.index[some]] = new[some]
 
-    def _start(self, first: int, last: int) -> None:
-        """Find places by transport for the charts that want it, and charts that map them to their points."""
-        method = self.settings.matching
-        index = torch.arange(first, last)
+    def _transported(self, first: int, last: int) -> tuple[torch.Tensor, str]:
+        """Which charts of a run find places by transport (K,) int64, and whether exactly or with entropy."""
+        method, index = self.settings.matching, torch.arange(first, last)
         if method == "hybrid":
-            index, method = index[self.folded[first:last]], "exact"
-        if method == "projection" or not len(index):
-            return
+            return index[self.folded[first:last]], "exact"
+        return (index[:0], method) if method == "projection" else (index, method)
+
+    def _layout(self, index: torch.Tensor) -> tuple[torch.Tensor, Ragged]:
+        """Rows (R,) of the members of charts (K,), ascending, and how they are laid out in blocks."""
         rows = torch.cat([torch.arange(self.edges[q], self.edges[q + 1]) for q in index.tolist()])
         sizes = torch.tensor([self.edges[q + 1] - self.edges[q] for q in index.tolist()])
-        layout = Ragged(torch.arange(len(index)).repeat_interleave(sizes), len(index))
+        return rows, Ragged(torch.arange(len(index)).repeat_interleave(sizes), len(index))
+
+    def _start(self, index: torch.Tensor, method: str) -> None:
+        """Find places by transport for charts (K,), and charts that map them to their points."""
+        rows, layout = self._layout(index)
         x = self.local[rows]
         spread = matching.places(layout)
         found = None
         for _ in range(MATCH_ROUNDS):
             charts = self.charts.with_parameters(self.parameters).subset(index)
             images = [charts.subset(b.charts).local(p) for b, p in zip(layout.blocks, spread, strict=True)]
-            found = matching.match(x, images, layout, method, found)
+            found = matching.match(x, images, layout, method, found, self.settings.epsilon)
             for i, block in enumerate(layout.blocks):
                 place = found.uv[block.slots] if found.soft is None else spread[i]
                 goal = x[block.slots] if found.soft is None else found.soft[i]
@@ -295,43 +305,65 @@ class Fitter:
     def _fit(self, chunk: int) -> None:
         """Fit a chunk's charts to their points, each until its residual is down to the noise."""
         first, last = self._range(chunk)
-        self._start(first, last)
-        s = self.settings
-        base = self.edges[first]
-        layout = Ragged(self.cover.chart[base : self.edges[last]] - first, last - first)
-        for block in layout.blocks:
-            slots, mask = block.slots + base, block.mask
-            batch = self._batch(block.charts + first, self.uv[slots], self.local[slots], mask.to(self.local))
-            goal = (s.stop * self.sigma[batch.index] / self.placement.scale[batch.index]).float().square()
-            here = torch.ones(len(batch), dtype=torch.bool)
-            for k in range(s.steps):
-                loss = batch.step(s.lr * 0.5 * (1 + math.cos(math.pi * k / s.steps)))
-                ends = k + 1 == s.steps
-                if not ends and ((k + 1) % CHECK or k + 1 < LEAST_STEPS):
-                    continue
-                # A chart is kept as it is when it arrives, whoever else is in the batch; when many have, it shrinks.
-                arrived = loss <= goal
-                leave = here & (arrived | ends)
-                if bool(leave.any()):
-                    out = batch.forward()[0]
-                    self._store(batch, leave)
-                    kept = mask[leave]
-                    rows = slots[leave][kept]
-                    self.predicted[rows], self.uv[rows] = out[leave][kept], batch.uv[leave][kept]
-                    gone = batch.index[leave]
-                    self.loss[gone], self.steps[gone], self.converged[gone] = loss[leave], k + 1, arrived[leave]
-                    here = here & ~leave
-                if not bool(here.any()):
-                    break
-                if float(here.float().mean()) < 1 - LEAVE:
-                    batch.keep(here)
-                    slots, mask, goal, here = slots[here], mask[here], goal[here], here[here]
-                if s.robust:
-                    batch.weight = self._robust(batch, mask)
+        index, method = self._transported(first, last)
+        every = self.settings.rematch
+        rest = torch.arange(first, last)
+        if len(index) and not every:
+            self._start(index, method)
+        elif len(index):
+            rows, layout = self._layout(index)
+            for block, place in zip(layout.blocks, matching.places(layout), strict=True):
+                slots, mask = rows[block.slots], block.mask
+                batch = self._batch(index[block.charts], place, self.local[slots], mask.to(self.local))
+                self._train(batch, slots, mask, Rematch(self.local[slots], mask, method, self.settings.epsilon))
+            rest = rest[~torch.isin(rest, index)]
+        if len(rest):
+            rows, layout = self._layout(rest)
+            for block in layout.blocks:
+                slots, mask = rows[block.slots], block.mask
+                batch = self._batch(rest[block.charts], self.uv[slots], self.local[slots], mask.to(self.local))
+                self._train(batch, slots, mask)
 
-    def _robust(self, batch: Batch, mask: torch.Tensor) -> torch.Tensor:
-        """Weights that let go of points much farther off than most of their patch are (Welsch)."""
-        square = (batch.out - batch.target).square().sum(2)
+    def _train(self, batch: Batch, slots: torch.Tensor, mask: torch.Tensor, plans: Rematch | None = None) -> None:
+        """Train charts of like size, whose members are the rows `slots` (G, S), until they are down to the noise."""
+        s = self.settings
+        goal = (s.stop * self.sigma[batch.index] / self.placement.scale[batch.index]).float().square()
+        here = torch.ones(len(batch), dtype=torch.bool)
+        for k in range(s.steps):
+            again = plans if plans is not None and k % s.rematch == 0 else None
+            loss = batch.step(s.lr * 0.5 * (1 + math.cos(math.pi * k / s.steps)), again)
+            ends = k + 1 == s.steps
+            if not ends and ((k + 1) % CHECK or k + 1 < LEAST_STEPS):
+                continue
+            # A chart is kept as it is when it arrives, whoever else is in the batch; when many have, it shrinks.
+            if plans is not None:
+                loss = plans.across(batch)
+            arrived = loss <= goal
+            leave = here & (arrived | ends)
+            if bool(leave.any()):
+                uv = batch.uv if plans is None else plans.uv
+                out = batch.forward()[0] if plans is None else batch.charts().local(uv)
+                self._store(batch, leave)
+                kept = mask[leave]
+                rows = slots[leave][kept]
+                self.predicted[rows], self.uv[rows] = out[leave][kept], uv[leave][kept]
+                gone = batch.index[leave]
+                self.loss[gone], self.steps[gone], self.converged[gone] = loss[leave], k + 1, arrived[leave]
+                here = here & ~leave
+            if not bool(here.any()):
+                break
+            if float(here.float().mean()) < 1 - LEAVE:
+                batch.keep(here)
+                if plans is not None:
+                    plans.keep(here)
+                slots, mask, goal, here = slots[here], mask[here], goal[here], here[here]
+            if s.robust and plans is None:
+                batch.weight = self._robust(batch, (batch.out - batch.target).square().sum(2), mask)
+            elif s.robust and plans is not None:
+                plans.weight = self._robust(batch, (plans.near - plans.points).square().sum(2), mask)
+
+    def _robust(self, batch: Batch, square: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Weights (Welsch) that let go of points whose squared distance is much larger than most of their patch's."""
         usual = torch.where(mask, square, torch.nan).nanmedian(1).values
         least = (self.sigma[batch.index] / self.placement.scale[batch.index]).float().square()
         bound = FAR**2 * torch.maximum(usual * 1.5, least)
@@ -349,17 +381,22 @@ class Fitter:
         return place.center[chart] + place.scale[chart, None] * turned
 
     def _agreed(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Targets (M, 3) between the points and the mean of their charts, and their weights (M,)."""
+        """Targets (M, 3) between the points and what their charts say, and their weights (M,)."""
         s = self.settings
-        mean = mean_of_charts(self._world(), self._trust(), self.cover)
+        world, point = self._world(), self.cover.point
+        mean = mean_of_charts(world, self._trust(), self.cover)
         own = torch.ones(len(self.local))
         if s.robust and self.noise > 0:
             off = (self.cover.points - mean).norm(dim=1)
             usual = self.local_noise.clamp(min=float(off[~self.cover.outlier].median())).to(off)
-            own = torch.exp(-(off / (FAR * usual)).square())[self.cover.point].float()
-        common = self.placement.into(mean[self.cover.point], self.cover.chart)
-        total = own + s.consistency
-        return (own[:, None] * self.local + s.consistency * common) / total[:, None].clamp(min=1e-30), total
+            own = torch.exp(-(off / (FAR * usual)).square())[point].float()
+        common, say = mean[point], torch.full((), s.consistency)
+        if s.agreement == "pairs":
+            common, say = consensus.others(world, point, len(mean))
+            say = s.consistency * say.float()
+        total = own + say
+        between = own[:, None] * self.local + say.unsqueeze(-1) * self.placement.into(common, self.cover.chart)
+        return between / total[:, None].clamp(min=1e-30), total
 
     def _agree(self, chunk: int, target: torch.Tensor, weight: torch.Tensor) -> None:
         """Move a chunk's charts some steps towards the targets."""

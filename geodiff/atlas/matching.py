@@ -11,13 +11,16 @@ from scipy.spatial import cKDTree
 from geodiff.atlas.ragged import Ragged
 from geodiff.modes import lasting
 from geodiff.transport.assignment import Assignment, assign
-from geodiff.transport.sinkhorn import SinkhornResult, sinkhorn
+from geodiff.transport.plan import LazyPlan
+from geodiff.transport.sinkhorn import sinkhorn
 from geodiff.validation import shapes_repr
 
+Potentials = tuple[torch.Tensor, torch.Tensor]  # (f, g) of entropic transport
 MATCHINGS = ("hybrid", "projection", "exact", "sinkhorn")
 LLOYD_ROUNDS = 20
 LLOYD_SIDE = 64  # of the grid on which Lloyd's cells are measured
 EPSILON = 2e-3  # of Sinkhorn, in squared patch radii
+MARGINALS = 1e-3  # its tolerance
 FOLDED = 0.1  # share of members whose normal turns away from the patch's
 
 
@@ -61,6 +64,72 @@ def folded(normals: torch.Tensor, chart: torch.Tensor, axis: torch.Tensor) -> to
     return normals.new_zeros(len(axis)).index_add(0, chart, steep) / count > FOLDED
 
 
+class Plan:
+    """The transport plan between the points and the places of some charts: G of S each, all of the same weight.
+
+    A plan moves what points have to places (`to_places`) and what places have to points (`to_points`): of an exact one
+    each goes to its one partner, of an entropic one to all, by P. Where `mask` is False, there is neither.
+
+    Args:
+        points: (G, S, 3).
+        images: where the charts map the places, (G, S, 3).
+        mask: (G, S) bool.
+        method: ``"exact"``: the least sum of squared distances; ``"sinkhorn"``: with ε times the entropy.
+        epsilon: ε, in squared patch radii.
+        before: the potentials of an earlier plan of the same points, to start from.
+
+    Attributes:
+        potentials: (G, S) each, of an entropic plan.
+    """
+
+    def __init__(self, points: torch.Tensor, images: torch.Tensor, mask: torch.Tensor, method: str,
+                 epsilon: float = EPSILON, before: "Potentials | None" = None) -> None:  # fmt: skip
+        self.potentials: Potentials | None = None
+        self._lazy: LazyPlan | None = None
+        if method == "sinkhorn":
+            # How the rows that repeat others look does not matter, but they must be numbers.
+            found = sinkhorn(
+                points, images, epsilon=epsilon, mask_x=mask, mask_y=mask, tolerance=MARGINALS, start=before
+            )
+            self.potentials, self._lazy = (found.f, found.g), found.lazy_plan
+            return
+        sizes = mask.sum(1).tolist()
+        pairs = assign([x[:s] for x, s in zip(points, sizes, strict=True)],
+                       [y[:s] for y, s in zip(images, sizes, strict=True)])  # fmt: skip
+        self._place = torch.arange(mask.shape[1]).repeat(len(mask), 1)  # of each point
+        for own, pair in zip(self._place, cast(list[Assignment], pairs), strict=True):
+            own[pair.rows] = pair.columns
+        self._point = self._place.argsort(1)
+
+    def to_places(self, values: torch.Tensor) -> torch.Tensor:
+        """`Σ_i P_ij values_i` for each place j, P in shares of a place: (G, S, E) from (G, S, E)."""
+        if self._lazy is None:
+            return torch.take_along_dim(values, self._point[:, :, None], 1)
+        return self._shares(self._lazy.T, values)
+
+    def to_points(self, values: torch.Tensor) -> torch.Tensor:
+        """`Σ_j P_ij values_j` for each point i, P in shares of a point."""
+        if self._lazy is None:
+            return torch.take_along_dim(values, self._place[:, :, None], 1)
+        return self._shares(self._lazy, values)
+
+    @staticmethod
+    def _shares(plan: LazyPlan, values: torch.Tensor) -> torch.Tensor:
+        one = torch.ones_like(values[:, :, :1])
+        moved = plan @ torch.cat((values, one), 2)
+        return moved[:, :, :-1] / moved[:, :, -1:].clamp(min=1e-30)
+
+    def goals(self, points: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return targets (G, S, 3) and weights (G, S) of the places, for points (G, S, 3) with weights (G, S).
+
+        With the plan held, `Σ_ij w_i P_ij |x_i − φ(v_j)|²` and the sum of squared distances of the φ(v_j) from these
+        have the same gradient: that of the least cost of transport (envelope theorem), if all w are 1.
+        """
+        moved = self.to_places(torch.cat((points * weight[:, :, None], weight[:, :, None]), 2))
+        share = moved[:, :, 3]
+        return moved[:, :, :3] / share[:, :, None].clamp(min=1e-30), share
+
+
 class Match(NamedTuple):
     """A matching of points with places.
 
@@ -77,12 +146,13 @@ class Match(NamedTuple):
 
     uv: torch.Tensor
     soft: list[torch.Tensor] | None
-    potentials: list[SinkhornResult] | None
+    potentials: "list[Potentials | None] | None"
 
 
 def match(
-    points: torch.Tensor, images: list[torch.Tensor], layout: Ragged, method: str, before: Match | None = None
-) -> Match:
+    points: torch.Tensor, images: list[torch.Tensor], layout: Ragged, method: str, before: Match | None = None,
+    epsilon: float = EPSILON,
+) -> Match:  # fmt: skip
     """Match the points of patches with as many places each.
 
     Args:
@@ -91,28 +161,20 @@ def match(
             others are ignored.
         layout: which rows belong to which chart.
         method: ``"exact"``: each place goes to one point, at the least sum of squared distances; ``"sinkhorn"``: the
-            entropic plan of ε = 0.002 (squared patch radii); a point's place is the mean of all, weighted by the plan.
+            entropic plan; a point's place is the mean of all, weighted by the plan.
         before: an earlier matching of the same points, whose potentials the solver starts from.
+        epsilon: of entropic plans, in squared patch radii.
     """
-    spread = places(layout)
     uv, soft, potentials = [], [], []
-    for i, (block, image, place) in enumerate(zip(layout.blocks, images, spread, strict=True)):
+    for i, (block, image, place) in enumerate(zip(layout.blocks, images, places(layout), strict=True)):
         x = points[block.slots]
+        start = before.potentials[i] if before is not None and before.potentials else None
+        plan = Plan(x, image, block.mask, method, epsilon, start)
+        uv.append(plan.to_points(place))
+        potentials.append(plan.potentials)
         if method == "sinkhorn":
-            start = before.potentials[i] if before is not None and before.potentials else None
-            ot = sinkhorn(x, image, epsilon=EPSILON, mask_x=block.mask, mask_y=block.mask, tolerance=1e-3, start=start)
-            plan = ot.plan()
-            uv.append(plan @ place / plan.sum(2, keepdim=True).clamp(min=1e-30))
-            soft.append(plan.mT @ x / plan.sum(1)[:, :, None].clamp(min=1e-30))
-            potentials.append(ot)
-            continue
-        sizes = block.mask.sum(1).tolist()
-        pairs = assign([x[g, :s] for g, s in enumerate(sizes)], [image[g, :s] for g, s in enumerate(sizes)])
-        own = torch.zeros_like(place)
-        for g, pair in enumerate(cast(list[Assignment], pairs)):
-            own[g, pair.rows] = place[g, pair.columns]
-        uv.append(own)
-    return Match(layout.join(uv), soft or None, potentials or None)
+            soft.append(plan.to_places(x))
+    return Match(layout.join(uv), soft or None, potentials if soft else None)
 
 
 def places(layout: Ragged) -> list[torch.Tensor]:

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gradient steps of many charts at once, with their backward pass written out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from geodiff.adam import Adam
 from geodiff.atlas.charts import SHARPNESS, Charts
+
+Rematching = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 class Batch:
@@ -94,9 +96,16 @@ class Batch:
             self.uv.grad = 2 * back.baddbmm_(slope, p[2 * n].mT)
 
     @torch.no_grad()
-    def step(self, rate: float) -> torch.Tensor:
-        """Take a step of Adam and return each chart's loss (G,) before it."""
+    def step(self, rate: float, rematch: Rematching | None = None) -> torch.Tensor:
+        """Take a step of Adam and return each chart's loss (G,) before it.
+
+        Args:
+            rate: length of the step.
+            rematch: finds new targets and weights, from where the charts are (G, S, 3) and their places.
+        """
         self.out, inputs = self.forward()
+        if rematch is not None:
+            self.target, self.weight = rematch(self.out, self.uv)
         rest = self.out - self.target
         share = self.weight / self.weight.sum(1, keepdim=True).clamp(min=1e-30)
         self.backward(inputs, rest * (2 * share[:, :, None]))

@@ -139,22 +139,27 @@ class Pair:
         return both
 
 
-def test_a_team_finds_the_same_as_one() -> None:
-    points, options = sphere(800, 0.02), {"chunk": 10, "rounds": 2, "steps": 30}
-    alone = fit_charts(points, **options)
+def together(points: torch.Tensor, options: dict[str, Any], team: type[Pair]) -> list[FittedCharts]:
+    """Fits of the two processes of a team."""
     board: dict[int, Any] = {}
     barrier = threading.Barrier(2, timeout=60)
     results: dict[int, FittedCharts] = {}
 
     def work(rank: int) -> None:
-        results[rank] = fit_charts(points, team=Pair(rank, board, barrier), **options)
+        results[rank] = fit_charts(points, team=team(rank, board, barrier), **options)
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert same(alone, results[0]) and same(alone, results[1])
+    return [results[0], results[1]]
+
+
+def test_a_team_finds_the_same_as_one() -> None:
+    points, options = sphere(800, 0.02), {"chunk": 10, "rounds": 2, "steps": 30}
+    alone = fit_charts(points, **options)
+    assert all(same(alone, fit) for fit in together(points, options, Pair))
 
 
 @pytest.mark.parametrize("activation", ["relu", "softplus", "tanh"])

@@ -175,7 +175,7 @@ def _fit_charts(t: Arguments) -> Any:
     t.hold(fit)
     t.hold(fit.cover)
     made = atlas.Atlas.from_fit(fit, normals=t(torch.tensor([[0.0, 0, 1]]).expand(150, 3)))
-    return fit.fitted_points(), fit.spread(), made.points
+    return fit.fitted_points(), fit.spread(), fit.pair_loss(), made.points
 
 
 def _fit_atlas(t: Arguments) -> Any:
@@ -235,7 +235,8 @@ CASES: dict[str, Case] = {
     "atlas.orient": _orient,
     "Charts.create Charts.flat Charts.flat_jacobian Charts.flat_normals Charts.jacobian Charts.join Charts.local"
     " Charts.local_jacobian Charts.parameters Charts.subset Charts.with_parameters": _charts,
-    "atlas.fit_charts FittedCharts.fitted_points FittedCharts.spread Atlas.from_fit": _fit_charts,
+    "atlas.fit_charts FittedCharts.fitted_points FittedCharts.spread FittedCharts.pair_loss": _fit_charts,
+    "Atlas.from_fit": _fit_charts,
     "tasks.fit_atlas": _fit_atlas,
     "Atlas.of Atlas.sample Atlas.normals Atlas.to_mesh Atlas.meshes Members.fitted_points": _atlas,
     "atlas.surface_metrics SurfaceMetrics.as_dict": _metrics,

@@ -33,7 +33,7 @@ class FitAtlasSettings(Settings):
 
     Example:
         >>> FitAtlasSettings(target=60, watertight=False).steps
-        60
+        90
     """
 
     _aside = (
