@@ -21,7 +21,7 @@ _TWO = 0.155  # share of residuals within it, below which they are of two sheets
 _FLAT_TOPPED = 2.3  # kurtosis that two sheets stay below
 # The constant, and the weights of what `evidence` returns, in log odds. Found by logistic regression on simulated
 # scans, and tested on others: `python tests/benchmarks/atlas_confidence.py`, which also draws the reliability plot.
-ODDS = (5.62, -1.27, -1.06, -0.30, -3.24)
+ODDS = (6.33, -0.83, -2.09, -0.41, -1.30)
 
 
 class Confidence(NamedTuple):
@@ -45,8 +45,8 @@ class Evidence(NamedTuple):
     Attributes:
         sigma: (P,), standard deviation of the noise there, at least a twentieth of the spacing.
         terms: (P, 4): logarithms of one plus the square of the point's distance from the surface, of its neighbours'
-            and of how far the surface turns from one point to the next, all in σ; and, where the residuals are those
-            of two sheets with the surface between them, how much more than 2 σ they are away.
+            (at most 2) and of how far the surface turns from one point to the next, all in σ; and, where the residuals
+            are those of two sheets with the surface between them, how much more than 2 σ they are away.
     """
 
     def __repr__(self) -> str:
@@ -116,6 +116,7 @@ def evidence(x: np.ndarray, fitted: np.ndarray, normals: np.ndarray, noise: np.n
     sigma = np.maximum(np.maximum(sigma, _FLOOR * spacing), 1e-300)
     away = np.where(two, np.clip(rms * np.sqrt(share) / sigma - WITHIN, -1.5, 3), 0)
     ratios = np.stack([np.linalg.norm(off, axis=1), rms, turn * spacing], 1) / sigma[:, None]
+    ratios[:, 1] = np.minimum(ratios[:, 1], WITHIN)  # more may be of a few outliers
     return Evidence(sigma, np.column_stack([np.log1p(np.minimum(ratios, 1e100) ** 2), away]))
 
 

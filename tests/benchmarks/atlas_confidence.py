@@ -243,9 +243,8 @@ def main() -> None:
     rows = {}
     for part, scans in parts.items():
         for name, scan in scans.items():
-            sigma = max(float(scan["true"]), 1e-300)
             print(f"{part}: {name:30} within {within(scan).mean():.3f} said {scan['confidence'].mean():.3f} "
-                  f"σ/true {np.median(scan['sigma']) / sigma:.2f}")  # fmt: skip
+                  f"σ {np.median(scan['sigma']):.5f} true {float(scan['true']):.5f}")  # fmt: skip
         odds = regression(parts["fitted on"]) if options.part == "fit" else np.array(ODDS)
         said = [1 / (1 + np.exp(-odds[0] - scan["terms"] @ odds[1:])) for scan in scans.values()]
         rows[part] = reliability(np.concatenate(said), np.concatenate([within(scan) for scan in scans.values()]))
