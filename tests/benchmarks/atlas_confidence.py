@@ -242,11 +242,11 @@ def main() -> None:
         print("ODDS =", tuple(float(round(value, 2)) for value in regression(parts["fitted on"])))
     rows = {}
     for part, scans in parts.items():
-        for name, scan in scans.items():
-            print(f"{part}: {name:30} within {within(scan).mean():.3f} said {scan['confidence'].mean():.3f} "
-                  f"σ {np.median(scan['sigma']):.5f} true {float(scan['true']):.5f}")  # fmt: skip
         odds = regression(parts["fitted on"]) if options.part == "fit" else np.array(ODDS)
         said = [1 / (1 + np.exp(-odds[0] - scan["terms"] @ odds[1:])) for scan in scans.values()]
+        for (name, scan), sure in zip(scans.items(), said, strict=True):
+            print(f"{part}: {name:30} within {within(scan).mean():.3f} said {sure.mean():.3f} "
+                  f"σ {np.median(scan['sigma']):.5f} true {float(scan['true']):.5f}")  # fmt: skip
         rows[part] = reliability(np.concatenate(said), np.concatenate([within(scan) for scan in scans.values()]))
         print(part, *(f"\n  {row['count']:7d} said {row['said']:.2f} true {row['true']:.2f}" for row in rows[part]))
     if options.part == "plot":
