@@ -12,10 +12,10 @@ import torch
 
 from geodiff import guard
 from geodiff.arrays import load_arrays
-from geodiff.atlas import consensus
 from geodiff.atlas.chart_mesh import atlas_mesh, chart_meshes
 from geodiff.atlas.charts import Charts
 from geodiff.atlas.closed import closed_mesh
+from geodiff.atlas.confidence import confidence
 from geodiff.atlas.fit import FittedCharts
 from geodiff.atlas.members import Members
 from geodiff.atlas.sample import Samples, sample
@@ -46,9 +46,12 @@ class Atlas(Members):
         inside: (M,) bool, well inside the patch.
         outlier: (N,) bool, points in no chart.
         sign: (Q,) ±1: outward normals are `sign` times ∂φ/∂u × ∂φ/∂v.
-        confidence: (N,) in [0, 1]: 1 where charts agree and fit the point within the noise.
+        confidence: (N,) in [0, 1]: the probability that the true surface is within `tolerance` of this one about the
+            point: `geodiff.atlas.confidence`.
         noise: estimated standard deviation of the points across the surface, world units.
         seed: of the fit.
+        tolerance: (N,), two standard deviations σ of the points about each, world units; σ is at least a twentieth of
+            the spacing of the points. 0 for points in no chart; None in files of earlier versions.
 
     Raises:
         TypeError: wrong dtypes.
@@ -69,6 +72,7 @@ class Atlas(Members):
         normals: torch.Tensor | None = None,
         noise: float = 0.0,
         seed: int = 0,
+        local_noise: torch.Tensor | None = None,
     ) -> "Atlas":
         """Make an atlas of fitted charts: orient them and judge the points.
 
@@ -83,6 +87,7 @@ class Atlas(Members):
             normals: (N, 3), oriented normals of the points, which then decide the sides; None finds them by itself.
             noise: see the class.
             seed: see the class.
+            local_noise: (N,), the standard deviation about each point; None: `noise` everywhere.
 
         Raises:
             TypeError: see the class.
@@ -97,9 +102,10 @@ class Atlas(Members):
         draft = cls(charts, points, chart, point, uv, inside, outlier, points.new_ones(len(charts)),
                     points.new_zeros(len(points)), noise, seed)  # fmt: skip
         sides = chart_sides(chart, point, draft.predictions, draft._plain_normals, len(charts), given=normals)
-        fitted, spread = draft._consensus
-        trust = consensus.confidence(points, fitted, spread, covered & ~outlier, noise)
-        return dataclasses.replace(draft, sign=sides.sign.to(points), confidence=trust.to(points))
+        sign = sides.sign.to(points)
+        sigma = points.new_full((len(points),), float(noise)) if local_noise is None else local_noise
+        sure = confidence(points, draft.fitted_points(), draft._normals_turned(sign), covered & ~outlier, sigma)
+        return dataclasses.replace(draft, sign=sign, confidence=sure.probability, tolerance=sure.tolerance)
 
     @classmethod
     def from_fit(cls, fit: FittedCharts, *, normals: torch.Tensor | None = None, seed: int = 0) -> "Atlas":
@@ -112,7 +118,8 @@ class Atlas(Members):
         """
         cover = fit.cover
         return cls.of(fit.charts, cover.points, cover.chart, cover.point, fit.uv, inside=cover.inside,
-                      outlier=cover.outlier, normals=normals, noise=float(fit.noise), seed=seed)  # fmt: skip
+                      outlier=cover.outlier, normals=normals, noise=float(fit.noise), seed=seed,
+                      local_noise=fit.local_noise)  # fmt: skip
 
     def __repr__(self) -> str:
         return f"Atlas(charts={len(self)}, points={len(self.points)}, memberships={len(self.chart)})"
@@ -208,6 +215,8 @@ class Atlas(Members):
         arrays |= {f"charts.{name}": getattr(self.charts, name) for name in _CHART_FIELDS}
         for name in ("weights", "biases"):
             arrays |= {f"charts.{name}.{i}": value for i, value in enumerate(getattr(self.charts, name))}
+        if self.tolerance is not None:
+            arrays["tolerance"] = self.tolerance
         plain = {name: value.detach().cpu().numpy() for name, value in arrays.items()}
         plain |= {
             "format": np.array(_FORMAT),
@@ -267,6 +276,8 @@ def _atlas(content: dict[str, np.ndarray]) -> Atlas:
     kinds: dict[str, tuple[str, ...]] = {name: ("float32", "float64") for group in together for name in group}
     kinds |= dict.fromkeys(("chart", "point", "seed"), ("int64",)) | dict.fromkeys(("inside", "outlier"), ("bool",))
     kinds["noise"] = ("float64",)
+    if "tolerance" in content:  # not in files of earlier versions
+        kinds["tolerance"] = ("float32", "float64")
     missing = sorted({*kinds, "charts.activation"} - content.keys())
     if missing:
         raise ValueError(f"without {', '.join(missing)}")
@@ -288,4 +299,4 @@ def _atlas(content: dict[str, np.ndarray]) -> Atlas:
         activation=str(content["charts.activation"]),
     )
     return Atlas(charts, **{name: read[name] for name in _FIELDS}, noise=float(content["noise"]),
-                 seed=int(content["seed"]))  # fmt: skip
+                 seed=int(content["seed"]), tolerance=read.get("tolerance"))  # fmt: skip

@@ -7,7 +7,6 @@ AGREEMENTS = ("mean", "pairs")
 _ROUNDS = 5
 _TRUST = 4  # how fast trust in a chart falls with its residual
 _WIDTH = 2.5  # of the Welsch penalty, in median deviations: far charts lose their say
-_NO_NOISE = 1e-6  # of the extent: below this, charts that disagree do so by rounding
 
 
 def depth(places: torch.Tensor, chart: torch.Tensor, center: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -118,25 +117,3 @@ def pair_loss(places: torch.Tensor, point: torch.Tensor, points: int) -> torch.T
     total = places.new_zeros(points, 3).index_add(0, point, places)
     off = places - (total / count.clamp(min=1)[:, None])[point]
     return (count[point] * off.square().sum(1)).sum()
-
-
-def confidence(
-    points: torch.Tensor, fitted: torch.Tensor, spread: torch.Tensor, covered: torch.Tensor, noise: float
-) -> torch.Tensor:
-    """Return a number in [0, 1] for each point: how far the surface there can be relied on.
-
-    `1/(1 + (s/σ)²) · exp(−½ max(0, r/σ − 3)²/9)`: 1 where charts agree (spread s) and the point is within three times
-    the noise σ of the surface (distance r), ½ where charts differ by σ, 0 for points in no chart.
-
-    Args:
-        points: (N, 3).
-        fitted: (N, 3), where the surface has them.
-        spread: (N,).
-        covered: (N,) bool, points in a chart.
-        noise: σ ≥ 0.
-    """
-    extent = float((points.amax(0) - points.amin(0)).norm()) if len(points) else 0.0
-    sigma = max(noise, _NO_NOISE * extent, 1e-30)
-    residual = (points - fitted).norm(dim=-1) / sigma
-    agree = 1 / (1 + (spread / sigma).square())
-    return torch.where(covered, agree * torch.exp(-(residual - 3).clamp(min=0.0).square() / 18), 0.0)

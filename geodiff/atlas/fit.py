@@ -60,6 +60,7 @@ class FittedCharts:
         steps: (Q,) int64 in the local fit.
         converged: (Q,) bool: it reached the noise.
         noise: σ, world units.
+        local_noise: (N,) float64, σ about each point.
         unfitted: how many points that are no outliers lie farther than 4 σ (or usual residuals) from all their charts.
         folded: how many patches fold over their plane.
         notes: what a user should be told.
@@ -76,6 +77,7 @@ class FittedCharts:
     steps: torch.Tensor
     converged: torch.Tensor
     noise: float
+    local_noise: torch.Tensor
     unfitted: int
     folded: int
     notes: tuple[str, ...]
@@ -455,6 +457,7 @@ class Fitter:
             steps=self.steps,
             converged=self.converged,
             noise=self.noise,
+            local_noise=self.local_noise,
             unfitted=int((least > FAR * usual).sum()),
             folded=int(self.folded.sum()),
             notes=self.notes,

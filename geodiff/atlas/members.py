@@ -31,6 +31,7 @@ class Members:
     confidence: torch.Tensor
     noise: float = 0.0
     seed: int = 0
+    tolerance: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         where, n, m, q = "Atlas", len(self.points), len(self.chart), len(self.charts)
@@ -38,6 +39,8 @@ class Members:
         floating(where, "uv", self.uv, (m, 2))
         floating(where, "sign", self.sign, (q,))
         floating(where, "confidence", self.confidence, (n,))
+        if self.tolerance is not None and self.tolerance.shape != (n,):
+            raise fail(where, "tolerance", f"of shape ({n},)", self.tolerance)
         for name, top in (("chart", q), ("point", n)):
             value = integers(where, name, getattr(self, name), (m,))
             if m and (int(value.min()) < 0 or int(value.max()) >= top):
@@ -64,9 +67,7 @@ class Members:
     def _same_side(self) -> torch.Tensor:
         """Which members (M,) their charts see as the others do: not so where a patch has points of a sheet behind."""
         facing = self._plain_normals * self.sign[self.chart, None]
-        total = facing.new_zeros(len(self.points), 3).index_add(0, self.point, self._say[:, None] * facing)
-        mean = torch.nn.functional.normalize(total, dim=-1, eps=1e-30)
-        return (facing * mean[self.point]).sum(-1) > _TURNED
+        return (facing * self.fitted_normals()[self.point]).sum(-1) > _TURNED
 
     @cached
     def _at_members(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -136,6 +137,15 @@ class Members:
         Outliers stay where they are.
         """
         return self._consensus[0]
+
+    def fitted_normals(self) -> torch.Tensor:
+        """Return outward unit normals of the surface at each point of the cloud (N, 3); 0 for points in no chart."""
+        return self._normals_turned(self.sign)
+
+    def _normals_turned(self, sign: torch.Tensor) -> torch.Tensor:
+        facing = self._say[:, None] * self._plain_normals * sign[self.chart, None]
+        total = facing.new_zeros(len(self.points), 3).index_add(0, self.point, facing)
+        return torch.nn.functional.normalize(total, dim=-1, eps=1e-30)
 
     def __len__(self) -> int:
         return len(self.charts)

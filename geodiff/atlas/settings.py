@@ -6,7 +6,7 @@ import math
 from typing import ClassVar
 
 from geodiff.atlas.charts import ACTIVATIONS, WIDTHS
-from geodiff.atlas.cloud import LEAST_POINTS, MOST_POINTS
+from geodiff.atlas.cloud import LEAST_POINTS
 from geodiff.atlas.consensus import AGREEMENTS
 from geodiff.atlas.cover import LEAST_MEMBERS, WELL_INSIDE
 from geodiff.atlas.matching import EPSILON, MATCHINGS

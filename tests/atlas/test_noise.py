@@ -68,6 +68,15 @@ def test_a_near_sheet_is_no_noise() -> None:
     assert estimate_noise(points).sigma == pytest.approx(0.001, rel=EDGES)
 
 
+@pytest.mark.parametrize("apart", [4, 6])
+def test_two_sheets_that_hide_in_the_noise(apart: int) -> None:
+    points = sheets(2000, 0.02) + 0.02 / apart * torch.randn(4000, 3)  # less than a spacing apart
+    assert estimate_noise(points).sigma == pytest.approx(0.02 / apart, rel=EDGES)
+    even = plane(4000)  # noise as flat as that of two sheets 3 σ apart, but of one
+    even[:, 2] = 0.02 * torch.rand(4000)
+    assert estimate_noise(even).sigma == pytest.approx(0.02 / 12**0.5, rel=EDGES)
+
+
 def test_noise_may_differ_from_place_to_place() -> None:
     points = plane(10_000)
     sigma = torch.where(points[:, 0] < 0.5, 0.002, 0.02)

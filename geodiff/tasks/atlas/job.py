@@ -33,6 +33,7 @@ from geodiff.validation import as_tensor, choice, fail, floating
 
 _WHERE = "fit_atlas"
 _BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} chunks [{elapsed}{postfix}]"
+_UNSURE = 0.2  # share of points of low confidence from which on that is told
 _MESHES = ("ply", "obj", "stl", "glb")
 
 
@@ -127,7 +128,7 @@ def fit_atlas(
             result = FitAtlasResult(
                 atlas=atlas,
                 metrics=fit_metrics(atlas, fit, cloud, job, facts),
-                notes=[*said, *fit.notes],
+                notes=[*said, *fit.notes, *unsure(atlas)],
                 files={},
                 history=job.history,
                 settings=settings,
@@ -263,6 +264,7 @@ def fit_metrics(atlas: Atlas, fit: FittedCharts, cloud: Cloud, job: _Job, facts:
         },
         "disagreement": atlas.disagreement / cloud.diagonal,
         "confidence": float(atlas.confidence[good].mean()),
+        "tolerance": None if atlas.tolerance is None else float(atlas.tolerance[good].median()) / cloud.diagonal,
         "area": atlas.domain.surface_area,
         "charts": {
             "count": len(atlas),
@@ -287,6 +289,18 @@ def fit_metrics(atlas: Atlas, fit: FittedCharts, cloud: Cloud, job: _Job, facts:
         "version": geodiff.__version__,
         "torch": torch.__version__,
     }
+
+
+def unsure(atlas: Atlas) -> list[str]:
+    """Return a note where much of the surface is likely not the true one."""
+    sure = atlas.confidence[~atlas.outlier]
+    share = float((sure < 0.5).double().mean())
+    if share <= _UNSURE:
+        return []
+    note = (
+        f"{share:.0%} of the points are likely farther than two standard deviations of the noise from the true surface"
+    )
+    return [f"{note}, as where sheets merge: see the confidence in samples.ply and pictures.png."]
 
 
 def peak_memory_mb() -> float | None:
