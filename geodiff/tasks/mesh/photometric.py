@@ -58,10 +58,9 @@ def _round(
     sums = mesh.vertices.new_zeros(count, 9)  # of w, w·c, w·g, w·g·g, w·g·c
     left = even + 1e-6 * scipy.sparse.identity(count)
     right = np.zeros(count)
-    assert posed.images is not None
     for i in distances:
         view = _View(mesh, posed.cameras[i : i + 1], posed.alpha[i], pixels[i])
-        index, color, slope, weight = view.colors(posed.images[i], blur, pixel)
+        index, color, slope, weight = view.colors(posed.photograph(i), blur, pixel)
         products = (slope * slope).sum(-1, keepdim=True), (slope * color).sum(-1, keepdim=True)
         terms = weight[:, None] * torch.cat((torch.ones_like(products[0]), color, slope, *products), -1)
         sums.index_add_(0, index, terms)

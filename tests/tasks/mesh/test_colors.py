@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Colours of a mesh from photographs, against the colours that were photographed."""
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -140,7 +141,7 @@ def test_others_see_the_texture_that_was_found(tmp_path: pathlib.Path) -> None:
     ball = gd.icosphere(2)
     posed = photographs(gd.icosphere(4).with_attributes(vertex_colors=paint(gd.icosphere(4).vertices)), 64)
     found = tasks.fit_colors(ball, posed, size=128)
-    found.mesh.save(tmp_path / "ball.glb")
+    found.save(tmp_path / "ball.glb")
     scene = trimesh.load(tmp_path / "ball.glb", process=False)
     ours = gd.Renderer(96, coverage="hard", outputs="rgb")(found.mesh, CAMERAS[3])
     theirs = trimesh_picture(scene, CAMERAS[3], 96)
@@ -151,6 +152,12 @@ def test_others_see_the_texture_that_was_found(tmp_path: pathlib.Path) -> None:
     tree = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])
     assert tree["samplers"][0]["wrapS"] == tree["samplers"][0]["wrapT"] == 33071  # clamp to the edge
     assert tree["images"][0]["mimeType"] == "image/png"
+    # What is baked in shall not be lit again; what was taken out shall.
+    assert tree["extensionsUsed"] == ["KHR_materials_unlit"] and "extensionsRequired" not in tree
+    assert tree["materials"][0]["extensions"] == {"KHR_materials_unlit": {}}
+    for without in (dataclasses.replace(found, lights=LAMPS), dataclasses.replace(found, harmonics=torch.zeros(9, 3))):
+        without.save(tmp_path / "lit.glb")
+        assert b"KHR_materials_unlit" not in (tmp_path / "lit.glb").read_bytes()
 
 
 def test_the_picture_is_lit_by_the_lamps_that_were_given(tmp_path: pathlib.Path) -> None:

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Colours of photographs in the memory that they need: a byte where that is what was in the file."""
+
+from typing import NamedTuple
+
+import torch
+
+_ODD = 5  # of what numbers are no bytes this is the part up to which they are kept apart: their place takes most
+
+
+class Photograph(NamedTuple):
+    """Colours (H, W, 3) of one image, to the bit.
+
+    Attributes:
+        pixels: bytes, which stand for k / 255 rounded to float32; or the colours as they are.
+        places: (N,) of those that are no bytes.
+        values: (N,) what they are.
+    """
+
+    pixels: torch.Tensor
+    places: torch.Tensor
+    values: torch.Tensor
+
+    @classmethod
+    def of(cls, colors: torch.Tensor) -> "Photograph":
+        """Keep colours (H, W, 3) in bytes, with the few that are none beside them; as they are where these are many."""
+        colors = colors.detach().contiguous()
+        pixels = (colors.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
+        places = (_numbers(pixels, colors.dtype) != colors).reshape(-1).nonzero()[:, 0]
+        if _ODD * len(places) > colors.numel():
+            return cls(colors, places[:0], colors.reshape(-1)[:0])
+        return cls(pixels, places, colors.reshape(-1)[places])
+
+    def numbers(self, dtype: torch.dtype) -> torch.Tensor:
+        """Return the colours, in memory of their own."""
+        if self.pixels.dtype != torch.uint8:
+            return self.pixels.to(dtype, copy=True)
+        colors = _numbers(self.pixels, dtype)
+        colors.reshape(-1)[self.places] = self.values.to(dtype)
+        return colors
+
+    def to(self, device: torch.device | str | None) -> "Photograph":
+        """Return the photograph on another device."""
+        return Photograph(*(part.to(device=device) for part in self))
+
+    @property
+    def extremes(self) -> list[float]:
+        """The least and the greatest number, where there are any."""
+        return [float(end) for end in torch.aminmax(self.numbers(torch.float32))] if self.pixels.numel() else []
+
+
+def _numbers(pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return pixels.to(torch.float32).div_(255.0).to(dtype)  # as `read_image` has them
