@@ -117,9 +117,7 @@ class PosedImages(Saved):
         assert self._images is not None
         return self._images[index]
 
-    def _with(
-        self, alpha: torch.Tensor, cameras: Camera, photographs: list[Photograph] | None = None
-    ) -> "PosedImages":
+    def _with(self, alpha: torch.Tensor, cameras: Camera, photographs: list[Photograph] | None = None) -> "PosedImages":
         """Return the same views with other coverage and cameras; colours are shared, without their graph."""
         images = self._images if photographs is None else None
         made = PosedImages(None if images is None else images.detach(), alpha, cameras, self.names)

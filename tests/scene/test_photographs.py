@@ -65,7 +65,9 @@ def test_what_is_no_byte_is_kept_as_it_is(tmp_path: pathlib.Path) -> None:
     assert small._photographs is not None and small._photographs[0].pixels.dtype == torch.float32
     whole = plain(tmp_path / "a", torch.float32)
     alpha = gd.PosedImages.load(path).alpha
-    weighted = [torch.nn.functional.avg_pool2d(x.movedim(-1, 1), 2) for x in (whole * alpha[..., None], alpha[..., None])]
+    weighted = [
+        torch.nn.functional.avg_pool2d(x.movedim(-1, 1), 2) for x in (whole * alpha[..., None], alpha[..., None])
+    ]
     assert torch.allclose(small.images.movedim(-1, 1), weighted[0] / weighted[1], atol=1e-5)
     deep = (torch.arange(24 * 24) * 100).reshape(24, 24).numpy().astype(np.uint16)
     Image.fromarray(deep).save(tmp_path / "a" / "images" / "001.png")

@@ -56,7 +56,9 @@ def posed_images(images: Any, cameras: Any, where: str = _WHERE, background: Any
             raise fail(
                 where, "images", "on the CPU", f"on {device}", "The GPU comes later; use .to('cpu').", RuntimeError
             )
-    return posed._with(posed.alpha.detach(), posed.cameras.detach()).to(dtype=torch.promote_types(posed.alpha.dtype, posed.cameras.dtype))
+    return posed._with(posed.alpha.detach(), posed.cameras.detach()).to(
+        dtype=torch.promote_types(posed.alpha.dtype, posed.cameras.dtype)
+    )
 
 
 def check_colors(where: str, posed: PosedImages, settings: FitMeshSettings) -> None:
