@@ -273,3 +273,57 @@ def test_what_cannot_be_coloured() -> None:
     for name, value in (("kind", "paint"), ("size", 3), ("samples", 0), ("lights", "sun")):
         with pytest.raises(ValueError, match=f"`{name}` must be"):
             tasks.fit_colors(BALL, posed, **{name: value})
+
+
+@pytest.mark.parametrize("lights", ["baked", "harmonics"])
+def test_bytes_of_files_give_the_same_colours_and_are_never_all_in_numbers(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, lights: str
+) -> None:
+    path = photographs(BALL.with_attributes(vertex_colors=paint(BALL.vertices)), 32).save(tmp_path)
+    numbers = gd.PosedImages.load(path)
+    numbers.images += 0.0
+    how = {"template": BALL, "vertex_colors": True, "light": lights, "steps": 1, "progress": False}
+    expected = tasks.fit_mesh(numbers, **how)
+    whole = gd.PosedImages.images.fget
+
+    def images(self: gd.PosedImages) -> torch.Tensor | None:
+        assert self._photographs is None, "all photographs at once"
+        return whole(self)
+
+    monkeypatch.setattr(gd.PosedImages, "images", property(images, gd.PosedImages.images.fset))
+    found = tasks.fit_mesh(path, output=tmp_path / "out", **how)
+    assert torch.equal(found.mesh.vertices, expected.mesh.vertices)
+    assert torch.equal(found.mesh.vertex_colors, expected.mesh.vertex_colors)
+    for name in ("psnr", "ssim"):
+        assert torch.equal(getattr(found.colors, name), getattr(expected.colors, name))
+
+
+def test_light_from_a_part_of_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    light = torch.zeros(9, 3)
+    light[0], light[1], light[3] = 0.6, 0.15, torch.tensor([0.1, 0.05, 0.0])
+    images = []
+    for i in range(12):
+        hard = gd.rasterize(BALL, CAMERAS[i], 64)
+        at = torch.nn.functional.normalize(between(BALL, hard, BALL.vertices), dim=-1)
+        images.append(0.7 * harmonics.basis(at) @ light * hard.mask[..., None])
+    posed = gd.PosedImages(torch.stack(images).clamp(0, 1), gd.rasterize(BALL, CAMERAS, 64).mask.float(), CAMERAS)
+    every = tasks.fit_colors(BALL, posed, kind="vertices", lights="harmonics", samples=1)
+    monkeypatch.setattr("geodiff.tasks.mesh.colors._MOST_LIT", 12 * 200)  # of some 900 a view
+    part = tasks.fit_colors(BALL, posed, kind="vertices", lights="harmonics", samples=1)
+    assert not torch.equal(every.harmonics, part.harmonics)
+    assert torch.allclose(every.harmonics, part.harmonics, atol=0.01)
+    assert float(part.psnr.min()) > 40
+
+
+def test_the_gloss_of_the_surface_is_taken_out_with_the_lamps() -> None:
+    gloss = gd.Material(specular=0.9, shininess=12.0)
+    posed = photographs(BALL.with_attributes(vertex_colors=paint(BALL.vertices), material=gloss), lights=LAMPS)
+    quality = {}
+    for name, material in (("told", gloss), ("not told", None)):
+        how = {"template": BALL, "vertex_colors": True, "photometric": False, "steps": 1, "progress": False}
+        fit = tasks.fit_mesh(posed, lights=LAMPS, material=material, **how)
+        assert str(fit.mesh.material) == str(material)
+        quality[name] = float(fit.colors.psnr[fit.held_out].mean())
+    assert quality["told"] > quality["not told"] + 3, quality
+    with pytest.raises(TypeError, match=r"fit_mesh: `material` must be a Material; got"):
+        tasks.fit_mesh(posed, material=0.5, steps=1, progress=False)
