@@ -18,7 +18,7 @@ from geodiff.scene.backdrop import as_background, cut_out
 from geodiff.scene.camera import Camera
 from geodiff.scene.images import write_image
 from geodiff.scene.layouts import VIEWS, layout
-from geodiff.scene.photographs import Photograph
+from geodiff.scene.photographs import Photograph, rooms
 from geodiff.scene.views import read_views
 from geodiff.validation import Place, as_tensor, fail, floating, integer, placement
 
@@ -270,10 +270,11 @@ class PosedImages(Saved):
             raise fail(where, "images", "in colour", "masks alone")
         ground = as_background(where, background)
         photographs, alphas = [], []
+        room = rooms(len(self), self.image_size, self.alpha.device)
         for i, name in enumerate(self.names):
             image = self.photograph(i)
             cut = cut_out(where, image.cpu(), ground, name)
-            photographs.append(Photograph.of(cut.color.to(image)))
+            photographs.append(Photograph.of(cut.color.to(image), room[i]))
             alphas.append(cut.alpha.to(image))
         if not alphas:
             return self

@@ -22,14 +22,19 @@ class Photograph(NamedTuple):
     values: torch.Tensor
 
     @classmethod
-    def of(cls, colors: torch.Tensor) -> "Photograph":
-        """Keep colours (H, W, 3) in bytes, with the few that are none beside them; as they are where these are many."""
+    def of(cls, colors: torch.Tensor, room: torch.Tensor) -> "Photograph":
+        """Keep colours (H, W, 3) in bytes, with the few that are none beside them; as they are where these are many.
+
+        Args:
+            colors: in [0, 1] but for rounding.
+            room: (H, W, 3) for the bytes, a part of `rooms`.
+        """
         colors = colors.detach().contiguous()
         pixels = (colors.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
         places = (_numbers(pixels, colors.dtype) != colors).reshape(-1).nonzero()[:, 0]
         if _ODD * len(places) > colors.numel():
             return cls(colors, places[:0], colors.reshape(-1)[:0])
-        return cls(pixels, places, colors.reshape(-1)[places])
+        return cls(room.copy_(pixels), places, colors.reshape(-1)[places])
 
     def numbers(self, dtype: torch.dtype) -> torch.Tensor:
         """Return the colours, in memory of their own."""
@@ -47,6 +52,14 @@ class Photograph(NamedTuple):
     def extremes(self) -> list[float]:
         """The least and the greatest number, where there are any."""
         return [float(end) for end in torch.aminmax(self.numbers(torch.float32))] if self.pixels.numel() else []
+
+
+def rooms(count: int, size: tuple[int, int], device: torch.device | None = None) -> torch.Tensor:
+    """Return room for the bytes of some images in one piece: small ones that stay would hold freed memory between them.
+
+    Where nothing is written, no memory is taken.
+    """
+    return torch.empty(count, *size, 3, dtype=torch.uint8, device=device)
 
 
 def _numbers(pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -13,7 +13,7 @@ from geodiff.guard import inside
 from geodiff.scene.backdrop import cut_out
 from geodiff.scene.images import image_size, read_image, scale_of_labels
 from geodiff.scene.lens import Lens, Resampler, Window
-from geodiff.scene.photographs import Photograph
+from geodiff.scene.photographs import Photograph, rooms
 from geodiff.validation import fail, warn
 
 WHERE = "PosedImages.load"
@@ -84,6 +84,7 @@ def read_views(
     size = _common_size(sizes, max_size)
     resample = Resampler(size)
     kept: list[Photograph] = []
+    room = rooms(len(views) if colors else 0, size)
     alphas = torch.empty(len(views), *size, dtype=dtype)
     windows: dict[Lens, Window] = {}
     Ks, most, soft = [], [], []
@@ -98,7 +99,8 @@ def read_views(
         weight = alpha[..., None] if cut_out else torch.ones_like(alpha[..., None])
         same = lens.straight and sizes[i] == size
         if colors:
-            kept.append(Photograph.of(color if same else _mixed(resample, color, weight, lens, windows[lens])))
+            color = color if same else _mixed(resample, color, weight, lens, windows[lens])
+            kept.append(Photograph.of(color, room[i]))
         alphas[i] = alpha if same else resample(alpha[..., None], lens, windows[lens])[..., 0].clamp(0, 1)
         Ks.append(lens.K if same else windows[lens].K(size))
     scale = scale_of_labels(torch.stack(most)[:, None, None], soft)

@@ -125,7 +125,7 @@ def tutorial_cameras(between: bool = False) -> gd.Camera:
     return gd.Camera.orbit(2.7, heights, azimuths, fov_deg=60)
 
 
-def tutorial_row(mesh: gd.Mesh, paint: Paint | None) -> dict:
+def tutorial_row(mesh: gd.Mesh, paint: Paint | None, save: pathlib.Path | None) -> dict:
     """Fit the tutorial's twenty views, and measure those and the nineteen between them."""
     from geodiff.tasks.mesh.colors import scores
 
@@ -162,6 +162,7 @@ def row(
     light: str,
     save: pathlib.Path | None,
     start: int = 0,
+    photometric: bool = True,
 ) -> dict:
     if start:  # a start moved by a millionth: what is luck would show
         noise = torch.randn(mesh.vertices.shape, generator=torch.Generator().manual_seed(start))
@@ -170,7 +171,7 @@ def row(
         photographs(mesh, paint, light, cameras()).save(folder)
         images = gd.PosedImages.load(folder)
     lights = LAMPS if light == "lamps" else None
-    how = {"light": "harmonics"} if light == "sky" else {}
+    how = {"photometric": photometric, **({"light": "harmonics"} if light == "sky" else {})}
     begin, cpu = time.perf_counter(), time.process_time()
     fit = gd.tasks.fit_mesh(images, texture=True, lights=lights, output=save, progress=False, **how)
     seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
@@ -200,6 +201,7 @@ def main() -> None:
     parser.add_argument("--paint", nargs="*", choices=["soft", "fine"], default=["soft", "fine"])
     parser.add_argument("--starts", type=int, default=1)
     parser.add_argument("--tutorial", action="store_true", help="20 views of 128², as PyTorch3D's tutorial has them")
+    parser.add_argument("--no-photometric", action="store_true", help="the shape is that of the silhouettes")
     parser.add_argument("--save", type=pathlib.Path)
     options = parser.parse_args()
     print(
@@ -217,7 +219,10 @@ def main() -> None:
                 for start in range(options.starts):
                     save = options.save and options.save / f"{name}-{paint}-{light}-{start}".replace(" ", "_")
                     how = {"soft": soft_paint, "fine": fine_paint, "own": None}[paint]
-                    r = tutorial_row(mesh, how) if options.tutorial else row(mesh, how, light, save, start)
+                    if options.tutorial:
+                        r = tutorial_row(mesh, how, save)
+                    else:
+                        r = row(mesh, how, light, save, start, not options.no_photometric)
                     rows.append({"name": name, "paint": paint, "light": light, "start": start, **r})
                     print(
                         f"| {name} | {paint} | {light} | {r['psnr']:.2f} | {r['whole']:.2f} | {r['ssim']:.4f} |"

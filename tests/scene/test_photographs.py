@@ -12,7 +12,7 @@ from PIL import Image
 
 import geodiff as gd
 from geodiff.scene.images import read_image
-from geodiff.scene.photographs import Photograph
+from geodiff.scene.photographs import Photograph, rooms
 
 CAMERAS = gd.Camera.orbit(3.0, 20, torch.arange(0, 360, 120.0), fov_deg=45)
 
@@ -80,14 +80,14 @@ def test_what_is_no_byte_is_kept_as_it_is(tmp_path: pathlib.Path) -> None:
 def test_a_few_that_are_no_bytes_are_kept_beside() -> None:
     colors = torch.arange(300).remainder(256).reshape(10, 10, 3) / 255
     colors[3, 4] = torch.tensor([0.123456, 1.00002, -0.0001])
-    kept = Photograph.of(colors)
+    kept = Photograph.of(colors, rooms(1, (10, 10))[0])
     assert kept.pixels.dtype == torch.uint8 and len(kept.places) == 3
     assert torch.equal(kept.numbers(torch.float32), colors)
     assert torch.equal(kept.numbers(torch.float64), colors.double())
     assert kept.extremes == pytest.approx([-0.0001, 1.00002])
     assert torch.equal(kept.to("cpu").numbers(torch.float32), colors)
-    assert torch.equal(Photograph.of(colors + 0.001).numbers(torch.float32), colors + 0.001)
-    assert Photograph.of(torch.zeros(0, 4, 3)).extremes == []
+    assert torch.equal(Photograph.of(colors + 0.001, rooms(1, (10, 10))[0]).numbers(torch.float32), colors + 0.001)
+    assert Photograph.of(torch.zeros(0, 4, 3), rooms(1, (0, 4))[0]).extremes == []
 
 
 def test_a_background_that_is_cut_away_leaves_bytes(tmp_path: pathlib.Path) -> None:
