@@ -18,7 +18,7 @@ from geodiff.scene.backdrop import as_background, cut_out
 from geodiff.scene.camera import Camera
 from geodiff.scene.images import write_image
 from geodiff.scene.layouts import VIEWS, layout
-from geodiff.scene.photographs import Photograph, rooms
+from geodiff.scene.photographs import Photograph, give_back, rooms
 from geodiff.scene.views import read_views
 from geodiff.validation import Place, as_tensor, fail, floating, integer, placement
 
@@ -276,6 +276,7 @@ class PosedImages(Saved):
             cut = cut_out(where, image.cpu(), ground, name)
             photographs.append(Photograph.of(cut.color.to(image), room[i]))
             alphas.append(cut.alpha.to(image))
+            give_back(cut.alpha.numel())
         if not alphas:
             return self
         return self._with(torch.stack(alphas), self.cameras, photographs)

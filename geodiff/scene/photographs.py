@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Colours of photographs in the memory that they need: a byte where that is what was in the file."""
 
-from typing import NamedTuple
+import ctypes
+from typing import Any, NamedTuple
 
 import torch
 
@@ -60,6 +61,27 @@ def rooms(count: int, size: tuple[int, int], device: torch.device | None = None)
     Where nothing is written, no memory is taken.
     """
     return torch.empty(count, *size, 3, dtype=torch.uint8, device=device)
+
+
+def _trim() -> Any:
+    try:
+        return ctypes.CDLL(None).malloc_trim  # of glibc
+    except (AttributeError, OSError, TypeError):
+        return None
+
+
+_TRIM = _trim()
+_LARGE = 2**19  # pixels
+
+
+def give_back(pixels: int) -> None:
+    """Return what work on an image of so many pixels has freed to the system, where these are many.
+
+    glibc keeps freed blocks of up to 32 MB for later. What is small and stays is cut off them, so that the next large
+    block does not fit in, and memory grows by tens of megabytes a view.
+    """
+    if pixels >= _LARGE and _TRIM is not None:
+        _TRIM(0)
 
 
 def _numbers(pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

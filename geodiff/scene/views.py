@@ -13,7 +13,7 @@ from geodiff.guard import inside
 from geodiff.scene.backdrop import cut_out
 from geodiff.scene.images import image_size, read_image, scale_of_labels
 from geodiff.scene.lens import Lens, Resampler, Window
-from geodiff.scene.photographs import Photograph, rooms
+from geodiff.scene.photographs import Photograph, give_back, rooms
 from geodiff.validation import fail, warn
 
 WHERE = "PosedImages.load"
@@ -103,6 +103,7 @@ def read_views(
             kept.append(Photograph.of(color, room[i]))
         alphas[i] = alpha if same else resample(alpha[..., None], lens, windows[lens])[..., 0].clamp(0, 1)
         Ks.append(lens.K if same else windows[lens].K(size))
+        give_back(sizes[i][0] * sizes[i][1])
     scale = scale_of_labels(torch.stack(most)[:, None, None], soft)
     if bool((scale != 1).any()):
         alphas *= scale

@@ -24,6 +24,7 @@ from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
 from geodiff.scene.light import Light, as_lights
 from geodiff.scene.mesh import Mesh
+from geodiff.scene.photographs import give_back
 from geodiff.scene.texture import Texture
 from geodiff.tasks.mesh.harmonics import basis, fitted
 from geodiff.tasks.mesh.photometric import toward
@@ -105,6 +106,7 @@ def fit_colors(
 
     def looks() -> Iterator[_Look]:  # one at a time: all that many large photographs show would fill the memory
         for i in used:
+            give_back(posed.alpha[i].numel())
             yield _Look(mesh, posed.cameras[i : i + 1], posed.alpha[i], posed.photograph(i), samples)
 
     coefficients = _harmonics(looks(), _MOST_LIT // len(used)) if lights == "harmonics" else None
@@ -374,6 +376,7 @@ def scores(
         both = (alpha >= 0.999) & (posed.alpha[i] >= 0.999)
         ours, theirs = (torch.where(both[..., None], v, 1.0) for v in (color, posed.photograph(i)))
         quality = psnr(ours, theirs, both.to(ours.dtype))
+        give_back(both.numel())
         found.append((quality, ssim(ours, theirs) if min(posed.image_size) >= 11 else ours.new_tensor(math.nan)))
     return torch.stack([a for a, _ in found]), torch.stack([b for _, b in found])
 

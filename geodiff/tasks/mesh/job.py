@@ -157,6 +157,7 @@ def fit_mesh(
         job.resume(resume)
         job.run(told, progress)
         mesh = job.best_mesh()
+        del job.views  # copies of most masks
         snapshots = [*job.snapshots, mesh.vertices]
         if moving is not None:
             posed, snapshots = moving.result(posed, job.best_moves, snapshots)

@@ -19,6 +19,7 @@ from geodiff.render.renderer import rasterize
 from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
 from geodiff.scene.mesh import Mesh
+from geodiff.scene.photographs import give_back
 from geodiff.tasks.mesh.outlines import outline_distance
 from geodiff.tasks.mesh.refine import untangled
 
@@ -70,6 +71,7 @@ def _round(
         )
         left = left + _OUTLINE * (rows.T @ rows)
         right -= _OUTLINE * (rows.T @ gap)
+        give_back(posed.alpha[i].numel())
     total = sums[:, :1].clamp_min(1e-9)
     color, slope = sums[:, 1:4], sums[:, 4:7] / total
     curve = (sums[:, 7] - sums[:, 4:7].mul(slope).sum(-1)).clamp_min(0)
