@@ -34,7 +34,7 @@ def check_masks(where: str, posed: PosedImages) -> PosedImages:
     for flags, what in ((empty, "empty"), (full, "full")):
         if bool(flags.any()):
             warn(f"{where}: the masks of {names_of(posed, flags.nonzero()[:, 0].tolist())} are {what} and left out")
-    posed = posed[good]
+    posed = posed if len(good) == len(posed) else posed[good]  # a copy
     _check_inverted(where, posed)
     _check_specks(where, posed)
     seen: dict[bytes, int] = {}
