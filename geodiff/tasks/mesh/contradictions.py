@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is wrong with silhouettes, said: views that contradict the others, empty and full masks, what stays unknown."""
 
+import hashlib
+
 import torch
 
 from geodiff.render.renderer import rasterize
@@ -42,7 +44,10 @@ def check_masks(where: str, posed: PosedImages) -> PosedImages:
     for i in range(len(posed)):
         camera = posed.cameras[i]
         parts = (posed.alpha[i], camera.rotation, camera.translation, camera.focal, camera.principal)
-        key = b"".join(part.detach().contiguous().numpy().tobytes() for part in parts)
+        digest = hashlib.sha256()  # the masks themselves would be kept once more
+        for part in parts:
+            digest.update(part.detach().contiguous().numpy().tobytes())
+        key = digest.digest()
         if key in seen:
             again.append(i)
         seen.setdefault(key, i)
