@@ -3,12 +3,14 @@
 
 Photographs of a painted solid are written as PNG files of 8 bits and read by `fit_mesh` as by `geodiff fit-mesh`: a few
 steps, one photometric round of eight and the colours, which together show the peak. Seconds are of the processor.
+`--kind read` and `hull` stop after the first stages.
 
     python tests/benchmarks/large_views.py [--views 50 100 200] [--size 1024] [--kind vertices] [--steps 2] [--rounds 1]
 """
 
 import argparse
 import json
+import math
 import pathlib
 import resource
 import subprocess
@@ -22,7 +24,7 @@ from PIL import Image
 
 import geodiff as gd
 
-KINDS = ("silhouettes", "vertices", "texture", "sky")
+KINDS = ("read", "hull", "silhouettes", "vertices", "texture", "sky")
 
 
 def write(folder: pathlib.Path, views: int, size: int) -> None:
@@ -51,6 +53,16 @@ def measured(folder: pathlib.Path, kind: str, steps: int, rounds: int) -> dict:
 
     photometric._BLURS = photometric._BLURS[-rounds:]
     begin = time.process_time()
+    if kind in ("read", "hull"):  # in colour
+        images = gd.PosedImages.load(folder)
+        mesh = gd.tasks.visual_hull(images) if kind == "hull" else None
+        return {
+            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "cpu": time.process_time() - begin,
+            "psnr": None,
+            "iou": math.nan,
+            "faces": 0 if mesh is None else mesh.num_faces,
+        }
     if kind == "silhouettes":
         images, how = gd.PosedImages.load(folder, colors=False), {}
     else:
