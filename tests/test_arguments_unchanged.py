@@ -36,6 +36,7 @@ WITHOUT = {
         "takes files",
     ),
     **dict.fromkeys(["Atlas.load", "Atlas.save"], "writes or reads a file; tested there to come back the same"),
+    "FitColorsResult.save": "Mesh.save, with flags",
     **dict.fromkeys(["Atlas.watertight_mesh", "atlas.poisson_mesh"], "Open3D copies all that it is given"),
     **dict.fromkeys(
         ["interop.from_pytorch3d", "interop.to_pytorch3d", "interop.camera_from_pytorch3d"], "needs PyTorch3D"

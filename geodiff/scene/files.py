@@ -18,6 +18,7 @@ from geodiff.scene.backdrop import as_background, cut_out
 from geodiff.scene.camera import Camera
 from geodiff.scene.images import write_image
 from geodiff.scene.layouts import VIEWS, layout
+from geodiff.scene.photographs import Photograph, give_back, rooms
 from geodiff.scene.views import read_views
 from geodiff.validation import Place, as_tensor, fail, floating, integer, placement
 
@@ -69,7 +70,7 @@ class PosedImages(Saved):
             raise fail(where, "cameras", "a Camera", cameras, error=TypeError)
         if tuple(cameras.batch_shape) != (len(alpha),):
             raise fail(where, "cameras", f"a batch of {len(alpha)}, one for each image", repr(cameras))
-        self.images: torch.Tensor | None = images
+        self.images = images
         self.alpha: torch.Tensor = alpha
         self.cameras = cameras
         self.names = [f"{i:03d}" for i in range(len(alpha))] if names is None else [str(name) for name in names]
@@ -81,6 +82,47 @@ class PosedImages(Saved):
                 raise fail(where, "names", "relative paths without '..'", repr(name))
 
     _fields_kept = ("images", "alpha", "cameras", "names")
+
+    @property
+    def images(self) -> torch.Tensor | None:
+        """(B, H, W, 3) colours, None for masks alone.
+
+        What was read from files is kept in bytes until this is asked for; `photograph` takes the memory of one view.
+        """
+        if self._photographs is not None:
+            self.images = torch.stack([one.numbers(self.alpha.dtype) for one in self._photographs])
+        return self._images
+
+    @images.setter
+    def images(self, images: torch.Tensor | None) -> None:
+        self._images = images
+        self._photographs: list[Photograph] | None = None
+
+    @property
+    def in_color(self) -> bool:
+        """Whether there are colours."""
+        return self._images is not None or self._photographs is not None
+
+    def photograph(self, index: int) -> torch.Tensor:
+        """Return the colours (H, W, 3) of one view, as in ``images``, whose memory they do not need.
+
+        Raises:
+            TypeError, ValueError: no index of a view, or masks alone.
+        """
+        if not self.in_color:
+            raise fail("PosedImages.photograph", "images", "in colour", "masks alone")
+        index = integer("PosedImages.photograph", "index", index, 0, len(self) - 1)
+        if self._photographs is not None:
+            return self._photographs[index].numbers(self.alpha.dtype)
+        assert self._images is not None
+        return self._images[index]
+
+    def _with(self, alpha: torch.Tensor, cameras: Camera, photographs: list[Photograph] | None = None) -> "PosedImages":
+        """Return the same views with other coverage and cameras; colours are shared, without their graph."""
+        images = self._images if photographs is None else None
+        made = PosedImages(None if images is None else images.detach(), alpha, cameras, self.names)
+        made._photographs = self._photographs if photographs is None else photographs
+        return made
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -95,7 +137,7 @@ class PosedImages(Saved):
 
     def __repr__(self) -> str:
         height, width = self.image_size
-        what = "masks" if self.images is None else "images"
+        what = "images" if self.in_color else "masks"
         kind = f"{str(self.alpha.dtype).removeprefix('torch.')}, {self.alpha.device}"
         return f"PosedImages({len(self)} {what} of {height}×{width}, {kind})"
 
@@ -105,15 +147,21 @@ class PosedImages(Saved):
             fix = f"Use [{index}:{index} + 1]."
             raise fail("PosedImages", "index", "a slice, list or tensor", index, fix, TypeError)
         chosen = torch.arange(len(self))[index if isinstance(index, slice) else torch.as_tensor(index)]
-        images = None if self.images is None else self.images[chosen]
-        return PosedImages(images, self.alpha[chosen], self.cameras[chosen], [self.names[i] for i in chosen.tolist()])
+        images, order = None if self._images is None else self._images[chosen], chosen.tolist()
+        made = PosedImages(images, self.alpha[chosen], self.cameras[chosen], [self.names[i] for i in order])
+        if self._photographs is not None:
+            made._photographs = [self._photographs[i] for i in order]
+        return made
 
     def to(self, device: Place = None, dtype: torch.dtype | None = None) -> "PosedImages":
         """Return the set on another device or in another dtype (float32 or float64), which may also come first."""
         device, dtype = placement("PosedImages.to", device, dtype)
-        images = None if self.images is None else self.images.to(device=device, dtype=dtype)
+        images = None if self._images is None else self._images.to(device=device, dtype=dtype)
         alpha = self.alpha.to(device=device, dtype=dtype)
-        return PosedImages(images, alpha, self.cameras.to(device, dtype), self.names)
+        made = PosedImages(images, alpha, self.cameras.to(device, dtype), self.names)
+        if self._photographs is not None:
+            made._photographs = [one.to(device) for one in self._photographs]
+        return made
 
     def split(self, train_indices: Sequence[int] | torch.Tensor) -> tuple["PosedImages", "PosedImages"]:
         """Return the images named and the rest, each in their order here.
@@ -174,7 +222,7 @@ class PosedImages(Saved):
             files = []
             for i, (name, frame) in enumerate(zip(self.names, meta["frames"], strict=True)):
                 alpha = self.alpha[i, ..., None]
-                color = torch.ones_like(alpha).expand(-1, -1, 3) if self.images is None else self.images[i]
+                color = self.photograph(i) if self.in_color else torch.ones_like(alpha).expand(-1, -1, 3)
                 pictures = {f"images/{name}.png": (torch.cat((color, alpha), dim=-1), 8)}
                 if alpha_bits == 16:
                     pictures = {f"images/{name}.png": (color, 8), f"masks/{name}.png": (alpha, 16)}
@@ -218,12 +266,20 @@ class PosedImages(Saved):
             64
         """
         where = "PosedImages.without_background"
-        if self.images is None:
+        if not self.in_color:
             raise fail(where, "images", "in colour", "masks alone")
         ground = as_background(where, background)
-        cuts = [cut_out(where, image.cpu(), ground, name) for image, name in zip(self.images, self.names, strict=True)]
-        colors, alpha = (torch.stack(parts).to(self.images) for parts in zip(*cuts, strict=True))
-        return PosedImages(colors, alpha, self.cameras, self.names)
+        photographs, alphas = [], []
+        room = rooms(len(self), self.image_size, self.alpha.device)
+        for i, name in enumerate(self.names):
+            image = self.photograph(i)
+            cut = cut_out(where, image.cpu(), ground, name)
+            photographs.append(Photograph.of(cut.color.to(image), room[i]))
+            alphas.append(cut.alpha.to(image))
+            give_back(cut.alpha.numel())
+        if not alphas:
+            return self
+        return self._with(torch.stack(alphas), self.cameras, photographs)
 
     def _transforms(self, where: str) -> dict[str, Any]:
         """Return what ``save`` writes into ``transforms.json``; errors name ``where``."""
@@ -328,7 +384,12 @@ class PosedImages(Saved):
             )
             height, width = read.alpha.shape[1:]
             cameras = Camera.from_K(read.K, read.R, read.t, image_size=(height, width), near=near).to(dtype=dtype)
-            return cls(read.colors, read.alpha, cameras, read.names)
+            made = cls(None, read.alpha, cameras, read.names)
+            if read.colors is not None:
+                ends = [end for one in read.colors for end in one.extremes]
+                _unit_range("PosedImages", "images", torch.tensor(ends))
+                made._photographs = read.colors
+            return made
 
 
 def _unit_range(where: str, name: str, value: torch.Tensor) -> None:

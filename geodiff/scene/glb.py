@@ -3,6 +3,8 @@
 
 glTF has no Phong material. Ours goes into the material's ``extras``, the place for what an application needs itself;
 its diffuse colour is the base colour that other programs see, on a surface that is matt, no metal and has two sides.
+
+glTF's textures are sRGB; its base colours and colours of vertices are linear light (sections 3.9.2 and 3.7.2.1).
 """
 
 import io
@@ -15,7 +17,7 @@ import numpy as np
 import torch
 
 from geodiff.scene.attributes import seams_split
-from geodiff.scene.images import as_bytes, write_image
+from geodiff.scene.images import as_bytes, to_linear, write_image
 from geodiff.scene.looks import color_runs
 from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
@@ -26,11 +28,14 @@ WRAPS = {"repeat": 10497, "clamp": 33071, "mirror": 33648}
 LINEAR = 9729
 # By filter and mip-maps.
 FILTERS = {("nearest", False): 9728, ("bilinear", False): LINEAR, ("nearest", True): 9986, ("bilinear", True): 9987}
-_FLOAT, _BYTE, _INDEX = 5126, 5121, 5125
+UNLIT = "KHR_materials_unlit"
+SRGB = {"geodiff": {"colors": "sRGB"}}
+"""In ``asset.extras``: what colours were before they were made linear."""
+_FLOAT, _BYTE, _SHORT, _INDEX = 5126, 5121, 5123, 5125
 _CHUNK_JSON, _CHUNK_BINARY = 0x4E4F534A, 0x004E4942
 
 
-def write_glb(mesh: Mesh, path: pathlib.Path) -> None:
+def write_glb(mesh: Mesh, path: pathlib.Path, *, srgb: bool = False, unlit: bool = False) -> None:
     """Write positions, faces, texture coordinates, colours of vertices and of faces, texture and material.
 
     Colours of faces become materials, one for each run of faces of one colour.
@@ -41,6 +46,8 @@ def write_glb(mesh: Mesh, path: pathlib.Path) -> None:
     Args:
         mesh: no batch, with faces.
         path: the file to make.
+        srgb: colours are a picture's numbers: those of vertices and faces are written as linear light, in 16 bits.
+        unlit: the same, and viewers show them as they are, without lamps.
 
     Raises:
         ValueError: a material with a batch, or colours of vertices that are not of 1, 3 or 4 channels.
@@ -48,9 +55,10 @@ def write_glb(mesh: Mesh, path: pathlib.Path) -> None:
     material, texture = mesh.material, mesh.texture
     if material is not None and material.batch_shape:
         raise fail("Mesh.save", "material", "without a batch", f"a batch of {tuple(material.batch_shape)}")
+    srgb |= unlit
     vertices, faces = mesh.vertices.detach().cpu().numpy(), mesh.faces.cpu().numpy()
     uv = None if mesh.uv is None else mesh.uv.detach().cpu().double().numpy()
-    colors = None if mesh.vertex_colors is None else _bytes(mesh.vertex_colors)
+    colors = None if mesh.vertex_colors is None else _rows(mesh.vertex_colors, srgb)
     if uv is not None and mesh.uv_faces is not None and mesh.uv_faces is not mesh.faces:
         vertex, corner, faces = seams_split(faces, mesh.uv_faces)
         vertices, uv, colors = vertices[vertex], uv[corner], None if colors is None else colors[vertex]
@@ -61,14 +69,14 @@ def write_glb(mesh: Mesh, path: pathlib.Path) -> None:
             np.stack((uv[:, 0], 1.0 - uv[:, 1]), 1).astype("<f4"), _FLOAT, "VEC2", 34962
         )
     if colors is not None:
-        attributes["COLOR_0"] = out.accessor(colors, _BYTE, "VEC4", 34962, normalized=True)
+        attributes["COLOR_0"] = out.accessor(colors, _SHORT if srgb else _BYTE, "VEC4", 34962, normalized=True)
     runs = [(0, len(faces), (1.0, 1.0, 1.0))] if mesh.face_colors is None else color_runs(mesh.face_colors)
     number = {color: k for k, color in enumerate(dict.fromkeys(color for _, _, color in runs))}
     primitives = []
     for begin, end, color in runs:
         indices = out.accessor(faces[begin:end].astype("<u4").reshape(-1), _INDEX, "SCALAR", 34963)
         primitives.append({"attributes": attributes, "indices": indices, "material": number[color]})
-    materials = [_material(material, color) for color in number]
+    materials = [_material(material, color, srgb) for color in number]
     tree: dict[str, Any] = {
         "asset": {"version": "2.0", "generator": "geodiff"},
         "scene": 0,
@@ -77,6 +85,12 @@ def write_glb(mesh: Mesh, path: pathlib.Path) -> None:
         "meshes": [{"primitives": primitives}],
         "materials": materials,
     }
+    if srgb:
+        tree["asset"]["extras"] = SRGB
+    if unlit:
+        tree["extensionsUsed"] = [UNLIT]
+        for surface in materials:
+            surface["extensions"] = {UNLIT: {}}
     if texture is not None:
         picture = io.BytesIO()
         write_image(picture, texture.image)
@@ -94,10 +108,11 @@ def write_glb(mesh: Mesh, path: pathlib.Path) -> None:
     path.write_bytes(b"glTF" + struct.pack("<II", 2, 12 + len(chunks) + len(out.data)) + chunks + out.data)
 
 
-def _material(material: Material | None, color: tuple[float, float, float]) -> dict[str, Any]:
+def _material(material: Material | None, color: tuple[float, float, float], srgb: bool) -> dict[str, Any]:
     """Return a matt surface of two sides, with the colours of a material times that of some faces."""
     base = torch.tensor(color, dtype=torch.float64) * (1.0 if material is None else material.diffuse.detach().cpu())
-    factor = [*base.clamp(0.0, 1.0).tolist(), 1.0]
+    base = base.clamp(0.0, 1.0)
+    factor = [*(to_linear(base.numpy()) if srgb else base).tolist(), 1.0]
     surface: dict[str, Any] = {
         "pbrMetallicRoughness": {"baseColorFactor": factor, "metallicFactor": 0.0, "roughnessFactor": 1.0},
         "doubleSided": True,
@@ -143,11 +158,14 @@ class _Binary:
         return len(self.accessors) - 1
 
 
-def _bytes(colors: torch.Tensor) -> np.ndarray:
-    """Return colours as (V, 4) bytes, grey in all three and opaque where they have no alpha."""
+def _rows(colors: torch.Tensor, srgb: bool) -> np.ndarray:
+    """Return colours as (V, 4), grey in all three and opaque where they have no alpha: bytes, or 16 bits of light."""
     if colors.shape[-1] not in (1, 3, 4):
         raise fail("Mesh.save", "vertex_colors", "of 1, 3 or 4 channels in GLB files", f"{colors.shape[-1]} channels")
-    rows = as_bytes(colors)
-    rgb = np.broadcast_to(rows[:, :3], (len(rows), 3)) if rows.shape[1] == 1 else rows[:, :3]
-    alpha = rows[:, 3:] if rows.shape[1] == 4 else np.full((len(rows), 1), 255, np.uint8)
-    return np.concatenate((rgb, alpha), axis=1)
+    rgb = colors[:, :3].expand(-1, 3)
+    rows = torch.cat((rgb, colors[:, 3:] if colors.shape[-1] == 4 else torch.ones_like(rgb[:, :1])), dim=1)
+    if not srgb:
+        return as_bytes(rows)
+    numbers = rows.detach().cpu().double().clamp(0.0, 1.0).numpy()
+    light = np.concatenate((to_linear(numbers[:, :3]), numbers[:, 3:]), axis=1)
+    return np.rint(65535.0 * light).astype("<u2")

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from geodiff.scene.glb import FILTERS, LINEAR, NUMBERS, WRAPS
+from geodiff.scene.glb import FILTERS, LINEAR, NUMBERS, SRGB, UNLIT, WRAPS
 from geodiff.scene.gltf import Container, normalised
-from geodiff.scene.images import read_image
+from geodiff.scene.images import from_linear, read_image
 from geodiff.scene.looks import Look, Picture, dressed, warn_lost
 from geodiff.scene.mesh import Mesh
 
@@ -65,6 +65,7 @@ class _Scene:
         self.lost: list[str] = []
         self.looks: list[Look] = []
         self.torn = False
+        self.was_srgb = file.tree["asset"].get("extras") == SRGB  # written by us, of a picture's numbers
         self._look_of: dict[Any, int] = {}
         self._pictures: dict[tuple[int, Any], Picture | None] = {}
         self._images: dict[int, torch.Tensor | None] = {}
@@ -195,7 +196,9 @@ class _Scene:
             uv = np.stack((uv[:, 0], 1.0 - uv[:, 1]), axis=1)
         colors = rows.get("COLOR_0")
         if colors is not None:
-            colors = np.asarray(normalised(colors), dtype=np.float64)
+            colors = np.array(normalised(colors), dtype=np.float64)
+            if self.was_srgb:
+                colors[:, :3] = from_linear(colors[:, :3])
         same = None
         if packed is None and not primitive.get("targets"):
             same = (tuple(sorted(attributes.items())), channel, transform.tobytes(), uv is None)
@@ -239,6 +242,8 @@ class _Scene:
             color = tuple(float(x) for x in base[:3])
             if len(color) != 3 or not all(0 <= x < math.inf for x in color):
                 raise ValueError(f"materials[{index}] of base colour {base!r}")
+            if self.was_srgb:
+                color = tuple(from_linear(np.array(color)).tolist())
             picture = None if texture is None else self._picture(texture["index"])
             phong = material.get("extras", {}).get("phong") if isinstance(material.get("extras"), dict) else None
             if phong is None:
@@ -262,13 +267,13 @@ class _Scene:
         if "normalTexture" in material:
             self.lost.append("normal maps")
         surface = material.get("pbrMetallicRoughness", {})
-        unlit = "KHR_materials_unlit" in extensions
+        unlit = UNLIT in extensions
         written_here = isinstance(material.get("extras"), dict) and "phong" in material["extras"]
         if "metallicRoughnessTexture" in surface or (
             surface and surface.get("metallicFactor", 1.0) > 0 and not unlit and not written_here
         ):
             self.lost.append("metalness")
-        plain = {"KHR_materials_unlit", _GLOSSY, "KHR_materials_emissive_strength", "KHR_materials_ior"}
+        plain = {UNLIT, _GLOSSY, "KHR_materials_emissive_strength", "KHR_materials_ior"}
         self.lost += [name for name in sorted(extensions) if name.startswith("KHR_materials_") and name not in plain]
 
     def _picture(self, index: Any) -> Picture | None:

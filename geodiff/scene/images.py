@@ -217,6 +217,16 @@ def as_bytes(colors: torch.Tensor) -> np.ndarray:
     return np.rint(colors.detach().cpu().double().clamp(0.0, 1.0).numpy() * 255.0).astype(np.uint8)
 
 
+def to_linear(numbers: np.ndarray) -> np.ndarray:
+    """Return light in [0, 1] of a picture's numbers in [0, 1] (sRGB, IEC 61966-2-1)."""
+    return np.where(numbers <= 0.04045, numbers / 12.92, ((np.maximum(numbers, 0.04045) + 0.055) / 1.055) ** 2.4)
+
+
+def from_linear(light: np.ndarray) -> np.ndarray:
+    """Return a picture's numbers of light, the inverse of `to_linear`."""
+    return np.where(light <= 0.0031308, light * 12.92, 1.055 * np.maximum(light, 0.0031308) ** (1 / 2.4) - 0.055)
+
+
 def warn_clipped(where: str, **colors: torch.Tensor | None) -> None:
     """Warn once of colours that do not fit into 8 bits, being outside of [0, 1] by more than their rounding."""
     found = []

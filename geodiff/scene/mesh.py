@@ -155,11 +155,11 @@ class Mesh(Saved):
 
         return load_mesh(path, weld, dtype, allow_outside)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, srgb: bool = False, unlit: bool = False) -> None:
         """Write the mesh as OBJ, PLY, STL or GLB, whole or not at all; see ``mesh_files.save_mesh``."""
         from geodiff.scene.mesh_files import save_mesh
 
-        save_mesh(self, path)
+        save_mesh(self, path, srgb=srgb, unlit=unlit)
 
     @classmethod
     def from_trimesh(cls, mesh: "trimesh.Trimesh", dtype: torch.dtype = torch.float32) -> "Mesh":

@@ -92,7 +92,7 @@ def load_mesh(
         return welded(mesh) if (torn if weld is None else weld) else mesh
 
 
-def save_mesh(mesh: Mesh, path: str | os.PathLike[str]) -> None:
+def save_mesh(mesh: Mesh, path: str | os.PathLike[str], *, srgb: bool = False, unlit: bool = False) -> None:
     """Write one mesh as OBJ, PLY, STL or GLB; the file appears whole or not at all.
 
     A warning names attributes that the format does not hold. PLY, STL and GLB store positions as float32 and colours in
@@ -102,14 +102,24 @@ def save_mesh(mesh: Mesh, path: str | os.PathLike[str]) -> None:
     Args:
         mesh: no batch; of a batch, save ``mesh[i]``.
         path: the file; its ending says its format, its folder is made where missing.
+        srgb: for GLB: colours are a picture's numbers, as photographs have them, and viewers shall show them so. glTF
+            takes those of textures for sRGB, but those of vertices and faces for linear light: these are converted, and
+            back by `Mesh.load`. Without it all are written as they are, and viewers show vertex colours too light. The
+            other formats do not tell the two apart.
+        unlit: for GLB: colours hold the light already; viewers show them without lamps (KHR_materials_unlit), and as
+            with ``srgb``.
 
     Raises:
+        TypeError: ``srgb`` or ``unlit`` that is no bool.
         ValueError: an unknown ending, a batch, or no faces.
         OSError: the folder cannot be written to.
     """
     path = pathlib.Path(path)
     ending = _ending("Mesh.save", path, tuple(_HOLDS))
     _single("Mesh.save", mesh)
+    for name, flag in (("srgb", srgb), ("unlit", unlit)):
+        if not isinstance(flag, bool):
+            raise fail("Mesh.save", name, "True or False", flag, error=TypeError)
     if mesh.num_faces == 0:
         raise fail("Mesh.save", "mesh", "a mesh with faces, since files without them do not load", "none")
     names = ("vertex_colors", "face_colors", "uv", "texture", "material")
@@ -129,7 +139,7 @@ def save_mesh(mesh: Mesh, path: str | os.PathLike[str]) -> None:
         if ending == "obj":
             write_obj(mesh, part)
         elif ending == "glb":
-            write_glb(mesh, part)
+            write_glb(mesh, part, srgb=srgb, unlit=unlit)
         else:
             to_trimesh(mesh).export(part, file_type=ending)
 

@@ -13,6 +13,7 @@ from geodiff.guard import inside
 from geodiff.scene.backdrop import cut_out
 from geodiff.scene.images import image_size, read_image, scale_of_labels
 from geodiff.scene.lens import Lens, Resampler, Window
+from geodiff.scene.photographs import Photograph, give_back, rooms
 from geodiff.validation import fail, warn
 
 WHERE = "PosedImages.load"
@@ -46,7 +47,7 @@ class Read(NamedTuple):
     """What was read of B views.
 
     Attributes:
-        colors: (B, H, W, 3), None where they were not wanted.
+        colors: (H, W, 3) of each, None where they were not wanted.
         alpha: (B, H, W).
         names: of the views.
         K: (B, 3, 3) in pixels, float64.
@@ -54,7 +55,7 @@ class Read(NamedTuple):
         t: (B, 3), float64.
     """
 
-    colors: torch.Tensor | None
+    colors: list[Photograph] | None
     alpha: torch.Tensor
     names: list[str]
     K: torch.Tensor
@@ -82,7 +83,8 @@ def read_views(
     lenses = [view.lens(size) for view, size in zip(views, sizes, strict=True)]
     size = _common_size(sizes, max_size)
     resample = Resampler(size)
-    kept = torch.empty(len(views), *size, 3, dtype=dtype) if colors else None
+    kept: list[Photograph] = []
+    room = rooms(len(views) if colors else 0, size)
     alphas = torch.empty(len(views), *size, dtype=dtype)
     windows: dict[Lens, Window] = {}
     Ks, most, soft = [], [], []
@@ -96,15 +98,17 @@ def read_views(
         # What is transparent has no colour of its own to be mixed into its neighbours.
         weight = alpha[..., None] if cut_out else torch.ones_like(alpha[..., None])
         same = lens.straight and sizes[i] == size
-        if kept is not None:
-            kept[i] = color if same else _mixed(resample, color, weight, lens, windows[lens])
+        if colors:
+            color = color if same else _mixed(resample, color, weight, lens, windows[lens])
+            kept.append(Photograph.of(color, room[i]))
         alphas[i] = alpha if same else resample(alpha[..., None], lens, windows[lens])[..., 0].clamp(0, 1)
         Ks.append(lens.K if same else windows[lens].K(size))
+        give_back(sizes[i][0] * sizes[i][1])
     scale = scale_of_labels(torch.stack(most)[:, None, None], soft)
     if bool((scale != 1).any()):
         alphas *= scale
     R, t = (torch.stack(part) for part in zip(*(view.pose for view in views), strict=True))
-    return Read(kept, alphas, _names(views), torch.stack(Ks), R, t)
+    return Read(kept if colors else None, alphas, _names(views), torch.stack(Ks), R, t)
 
 
 def _there(views: Sequence[View]) -> list[View]:

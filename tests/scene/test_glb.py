@@ -117,6 +117,74 @@ def test_other_programs_see_a_matt_surface_of_two_sides(tmp_path: pathlib.Path, 
     assert np.allclose(peer.vertices, mesh.vertices) and np.array_equal(peer.faces, mesh.faces)
 
 
+def light_of(number: float) -> float:
+    """sRGB as IEC 61966-2-1 has it."""
+    return number / 12.92 if number <= 0.04045 else ((number + 0.055) / 1.055) ** 2.4
+
+
+def accessor(path: pathlib.Path, name: str) -> np.ndarray:
+    """Read an attribute of the first primitive as the specification says, with nothing of ours."""
+    found, data = tree(path), path.read_bytes()
+    entry = found["accessors"][found["meshes"][0]["primitives"][0]["attributes"][name]]
+    view = found["bufferViews"][entry["bufferView"]]
+    start = 20 + struct.unpack_from("<I", data, 12)[0] + 8 + view["byteOffset"]
+    dtype = {5121: np.uint8, 5123: np.uint16, 5126: np.float32}[entry["componentType"]]
+    rows = np.frombuffer(data[start : start + view["byteLength"]], dtype).reshape(entry["count"], -1)
+    return rows / np.iinfo(dtype).max if entry.get("normalized") else rows
+
+
+@pytest.mark.parametrize("flag", ["srgb", "unlit"])
+@pytest.mark.parametrize("name", LOOKS)
+def test_colours_of_photographs(tmp_path: pathlib.Path, name: str, flag: str) -> None:
+    """COLOR_0 and baseColorFactor are linear, baseColorTexture is sRGB (glTF 2.0, 3.7.2.1 and 3.9.2)."""
+    mesh, plain = square(**LOOKS[name]), tmp_path / "plain.glb"
+    mesh.save(plain)
+    path = tmp_path / "a.glb"
+    mesh.save(path, **{flag: True})
+    found, before = tree(path), tree(plain)
+    assert found.get("extensionsUsed") == (["KHR_materials_unlit"] if flag == "unlit" else None)
+    assert "extensionsRequired" not in found and "extensionsUsed" not in before and "extras" not in before["asset"]
+    for material, raw in zip(found["materials"], before["materials"], strict=True):
+        assert material.get("extensions") == ({"KHR_materials_unlit": {}} if flag == "unlit" else None)
+        factor, numbers = (m["pbrMetallicRoughness"]["baseColorFactor"] for m in (material, raw))
+        assert factor == pytest.approx([*map(light_of, numbers[:3]), numbers[3]], abs=1e-12)
+    if mesh.vertex_colors is not None:
+        now, numbers = accessor(path, "COLOR_0"), accessor(plain, "COLOR_0")
+        assert np.allclose(now[:, :3], np.vectorize(light_of)(numbers[:, :3]), atol=2.4 * BYTE)
+        assert np.allclose(now[:, 3], numbers[:, 3], atol=BYTE)
+    if mesh.texture is not None:  # the very same picture
+        old, new = (gd.Mesh.load(file).texture for file in (plain, path))
+        assert old is not None and new is not None and torch.equal(old.image, new.image)
+    peer = trimesh.load_mesh(path, process=False)
+    assert np.allclose(peer.triangles, mesh.vertices[mesh.faces])
+    again = gd.Mesh.load(path)  # without a warning
+    camera = gd.Camera.look_at((0.2, 0.1, 3.0), (0, 0, 0), (0, 1, 0), fov_deg=45)
+    for lights in (None, LIGHTS):
+        one, other = (gd.Renderer(12, outputs=("rgb",))(m, camera, lights).rgb for m in (mesh, again))
+        assert torch.allclose(one, other, atol=2 * BYTE)
+
+
+def test_vertex_colours_of_photographs_come_back_in_all_their_bits(tmp_path: pathlib.Path) -> None:
+    strip = gd.plane(resolution=15)
+    colors = torch.arange(256)[:, None].expand(256, 3) / 255
+    assert strip.num_vertices == len(colors)
+    strip.with_attributes(vertex_colors=colors).save(tmp_path / "a.glb", unlit=True)
+    again = gd.Mesh.load(tmp_path / "a.glb").vertex_colors
+    assert again is not None and float((again - colors).abs().max()) < 12.92 / 65535  # far below a byte's 1/510
+    stored = accessor(tmp_path / "a.glb", "COLOR_0")[:, 0]
+    assert np.allclose(stored, [light_of(k / 255) for k in range(256)], atol=1 / 65535)
+
+
+def test_flags_of_colours(tmp_path: pathlib.Path) -> None:
+    for name in ("srgb", "unlit"):
+        with pytest.raises(TypeError, match=rf"Mesh\.save: `{name}` must be True or False; got int 1"):
+            square().save(tmp_path / "a.glb", **{name: 1})
+    assert not (tmp_path / "a.glb").exists()
+    square(vertex_colors=torch.full((4, 3), 0.5)).save(tmp_path / "a.ply", unlit=True)
+    colors = gd.Mesh.load(tmp_path / "a.ply").vertex_colors
+    assert colors is not None and torch.allclose(colors, torch.tensor(0.5), atol=BYTE)
+
+
 @pytest.mark.parametrize("name", ["plain", "uv alone", "white texture", "material"])
 def test_trimesh_gets_no_dark_metal(name: str) -> None:
     mesh = square(**LOOKS[name])

@@ -125,7 +125,7 @@ def _parts(t: Arguments) -> Any:
 def _posed(t: Arguments) -> Any:
     images, alpha = t.rand(2, 6, 7, 3, array=True, gradient=False), t.rand(2, 6, 7, array=True, gradient=False)
     posed = t.hold(gd.PosedImages(images, alpha, t.camera().detach()))
-    out = [posed[:1], posed.hold_out(2), posed.split([0]), posed.to(torch.float64)]
+    out = [posed[:1], posed.hold_out(2), posed.split([0]), posed.to(torch.float64), posed.photograph(1)]
     plain = t.hold(gd.PosedImages(t([1.0]).detach().expand(2, 12, 12, 3).clone(), torch.ones(2, 12, 12), posed.cameras))
     out.append(plain.without_background("white"))
     with tempfile.TemporaryDirectory() as folder:
@@ -228,7 +228,8 @@ CASES: dict[str, Case] = {
     "scene.Texture scene.Material scene.AmbientLight scene.DirectionalLight scene.PointLight"
     + _methods("Texture", "map sample with_image")
     + " Material.map Material.select Light.select": _parts,
-    "geodiff.PosedImages" + _methods("PosedImages", "hold_out load save split to without_background"): _posed,
+    "geodiff.PosedImages"
+    + _methods("PosedImages", "hold_out load photograph save split to without_background"): _posed,
     "render.Renderer render.fragments Fragments.interpolate render.rasterize presets": _renders,
     "render.Hard render.SurfacePoints render.unlit render.lambert render.gouraud render.phong Softness.reach"
     " Texture.sample_by"

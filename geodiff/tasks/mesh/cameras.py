@@ -140,4 +140,4 @@ class MovingCameras:
             cameras = moves.moved(Tangents(masks, moves, free[:, None] ^ free).solve(self.prior, free))
         points = [(scale * (v.double() @ Q.mT) + offset).to(v.dtype) for v in vertices]
         cameras = cameras.to(dtype=self.dtype)
-        return PosedImages(posed.images, posed.alpha, cameras, posed.names), points
+        return posed._with(posed.alpha, cameras), points

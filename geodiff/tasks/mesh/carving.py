@@ -43,7 +43,9 @@ class Carver:
         rims = (filled[:, 0], filled[:, -1], filled[:, :, 0], filled[:, :, -1])
         #: which views the object may leave
         self.touching: list[bool] = torch.stack([rim.any(-1) for rim in rims]).any(0).tolist()
-        self.distance = torch.stack([outline_distance(image).to(dtype) for image in alpha])
+        self.distance = torch.empty(alpha.shape, dtype=dtype)
+        for view, image in enumerate(alpha):
+            self.distance[view] = outline_distance(image)
 
         self._spread = [_spread(camera, alpha.shape[-2:]) for camera in self.cameras]
 

@@ -24,6 +24,7 @@ from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
 from geodiff.scene.light import Light, as_lights
 from geodiff.scene.mesh import Mesh
+from geodiff.scene.photographs import give_back
 from geodiff.scene.texture import Texture
 from geodiff.tasks.mesh.harmonics import basis, fitted
 from geodiff.tasks.mesh.photometric import toward
@@ -36,6 +37,7 @@ KINDS = ("texture", "vertices")
 _GRAZING = 0.15  # cosine: a surface seen more aslant than 81° is doubtful
 _DOUBT = 0.01  # what a doubtful pixel counts: only where there is no other
 _DIMMEST = 0.1  # of the mean light; below it, colours are not divided by
+_MOST_LIT = 2**21  # pixels that light is estimated from, some 300 bytes each
 _PRIOR, _SMOOTH, _EVEN = 1e-4, 1e-4, 1e-5  # of the median weight of what is seen: of texels, and of vertices
 
 
@@ -91,15 +93,12 @@ def fit_colors(
     if not isinstance(images, PosedImages | str | os.PathLike):
         raise fail(_WHERE, "images", "PosedImages, or the path of some", images, "Pass PosedImages(…).", TypeError)
     posed = images if isinstance(images, PosedImages) else PosedImages.load(images)
-    if posed.images is None:
+    if not posed.in_color:
         raise fail(_WHERE, "images", "with colours", "masks alone", "Pass PosedImages(images, alpha, cameras).")
     if mesh.vertices.dim() != 2 or not mesh.num_faces:
         raise fail(_WHERE, "mesh", "one mesh of vertices (V, 3) and one or more faces", mesh.vertices)
-    posed = PosedImages(posed.images.detach(), posed.alpha.detach(), posed.cameras.detach(), posed.names)
-    posed = posed.to("cpu", mesh.dtype)
+    posed = posed._with(posed.alpha.detach(), posed.cameras.detach()).to("cpu", mesh.dtype)
     used = range(len(posed)) if views is None else _chosen(views, len(posed))  # parts of the images would be copies
-    photos = posed.images
-    assert photos is not None
     mesh = mesh.detach().to("cpu").with_attributes(vertex_colors=None, face_colors=None, texture=None)
     if kind == "texture" and mesh.uv is None:
         mesh = mesh.unwrapped(size)
@@ -107,9 +106,10 @@ def fit_colors(
 
     def looks() -> Iterator[_Look]:  # one at a time: all that many large photographs show would fill the memory
         for i in used:
-            yield _Look(mesh, posed.cameras[i : i + 1], posed.alpha[i], photos[i], samples)
+            give_back(posed.alpha[i].numel())
+            yield _Look(mesh, posed.cameras[i : i + 1], posed.alpha[i], posed.photograph(i), samples)
 
-    coefficients = _harmonics(looks()) if lights == "harmonics" else None
+    coefficients = _harmonics(looks(), _MOST_LIT // len(used)) if lights == "harmonics" else None
     at_vertices, at_texels = _Equations(mesh.num_vertices), _Equations(size * size)
     lit = scene is None
     for look in looks():
@@ -297,9 +297,16 @@ def _sides(mesh: Mesh, camera: Camera) -> torch.Tensor:
     return 1.0 - 2.0 * ((normal * toward(camera, corners[:, 0])).sum(-1) > 0).to(normal.dtype)
 
 
-def _harmonics(looks: Iterator["_Look"]) -> torch.Tensor:
-    """Return the light (9, 3) of the photographs, bright enough that no colour is above 1 but for a few."""
-    parts = [(look.normals.mean(1), look.colors, look.weights) for look in looks if len(look.pixels)]
+def _harmonics(looks: Iterator["_Look"], most: int) -> torch.Tensor:
+    """Return the light (9, 3) of the photographs, bright enough that no colour is above 1 but for a few.
+
+    Of views with more pixels than ``most`` every second, third, … counts.
+    """
+    parts = []
+    for look in looks:
+        if len(look.pixels):
+            some = slice(None, None, math.ceil(len(look.pixels) / max(most, 1)))
+            parts.append([values[some].clone() for values in (look.normals.mean(1), look.colors, look.weights)])
     if not parts:
         return torch.zeros(9, 3)
     normals, colors, weights = (torch.cat(values) for values in zip(*parts, strict=True))
@@ -367,9 +374,9 @@ def scores(
     for i in range(len(posed)):
         color, alpha = picture(mesh, posed.cameras[i : i + 1], posed.image_size, scene, coefficients, samples)
         both = (alpha >= 0.999) & (posed.alpha[i] >= 0.999)
-        assert posed.images is not None
-        ours, theirs = (torch.where(both[..., None], v, 1.0) for v in (color, posed.images[i]))
+        ours, theirs = (torch.where(both[..., None], v, 1.0) for v in (color, posed.photograph(i)))
         quality = psnr(ours, theirs, both.to(ours.dtype))
+        give_back(both.numel())
         found.append((quality, ssim(ours, theirs) if min(posed.image_size) >= 11 else ours.new_tensor(math.nan)))
     return torch.stack([a for a, _ in found]), torch.stack([b for _, b in found])
 

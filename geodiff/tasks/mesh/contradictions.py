@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is wrong with silhouettes, said: views that contradict the others, empty and full masks, what stays unknown."""
 
+import hashlib
+
 import torch
 
 from geodiff.scene.files import PosedImages
@@ -34,7 +36,7 @@ def check_masks(where: str, posed: PosedImages) -> PosedImages:
     for flags, what in ((empty, "empty"), (full, "full")):
         if bool(flags.any()):
             warn(f"{where}: the masks of {names_of(posed, flags.nonzero()[:, 0].tolist())} are {what} and left out")
-    posed = posed[good]
+    posed = posed if len(good) == len(posed) else posed[good]  # a copy
     _check_inverted(where, posed)
     _check_specks(where, posed)
     seen: dict[bytes, int] = {}
@@ -42,7 +44,10 @@ def check_masks(where: str, posed: PosedImages) -> PosedImages:
     for i in range(len(posed)):
         camera = posed.cameras[i]
         parts = (posed.alpha[i], camera.rotation, camera.translation, camera.focal, camera.principal)
-        key = b"".join(part.detach().contiguous().numpy().tobytes() for part in parts)
+        digest = hashlib.sha256()  # the masks themselves would be kept once more
+        for part in parts:
+            digest.update(part.detach().contiguous().numpy().tobytes())
+        key = digest.digest()
         if key in seen:
             again.append(i)
         seen.setdefault(key, i)

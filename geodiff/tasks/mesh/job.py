@@ -19,6 +19,7 @@ from geodiff.render.renderer import Renderer
 from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
 from geodiff.scene.light import Light
+from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.remesh import mean_edge_length
 from geodiff.tasks.checkpoint import FINITE, Checkpoint, Like, Many, Number, fingerprint
@@ -63,6 +64,7 @@ def fit_mesh(
     *,
     template: str | os.PathLike[str] | Mesh = "hull",
     lights: Light | Sequence[Light] | None = None,
+    material: Material | None = None,
     background: Any = None,
     settings: FitMeshSettings | Mapping[str, Any] | None = None,
     output: str | os.PathLike[str] | None = None,
@@ -90,6 +92,7 @@ def fit_mesh(
         template: ``"hull"``, the visual hull; ``"sphere"``, an icosphere where the silhouettes point to; a mesh (V, 3),
             used as it is; or its file. What settings leave open is filled in for it: see `FitMeshSettings`.
         lights: the lamps under which images in colour were made, to be taken out of the texture; see `fit_colors`.
+        material: how the surface answers to them, which becomes that of the mesh; left out, `Material()`.
         background: what is behind the object in photographs without masks, to be cut away: a colour such as white, an
             image of it alone, or "auto", the colour along their borders; see `PosedImages.load`. `images` may then be
             photographs (B, H, W, 3), too.
@@ -145,6 +148,8 @@ def fit_mesh(
         start = start_mesh(template, settings, posed, centre)
     check_seen(start, masks[train], centre, unit, template, settings)
     told = as_callback(_WHERE, callback)
+    if not (material is None or isinstance(material, Material)):
+        raise fail(_WHERE, "material", "a Material", material, "Pass Material(specular=…).", TypeError)
     # After all other checks, but before the work.
     with output_folder(_WHERE, output) as folder:
         job = _Job(start, masks, train, unit, settings, folder, moving)
@@ -152,6 +157,7 @@ def fit_mesh(
         job.resume(resume)
         job.run(told, progress)
         mesh = job.best_mesh()
+        del job.views  # copies of most masks
         snapshots = [*job.snapshots, mesh.vertices]
         if moving is not None:
             posed, snapshots = moving.result(posed, job.best_moves, snapshots)
@@ -165,6 +171,7 @@ def fit_mesh(
                 mesh = consistent(mesh, posed, train)
             kind = "texture" if settings.texture else "vertices"
             lamps = settings.light if lights is None else lights
+            mesh = mesh if material is None else mesh.with_attributes(material=material)
             colors = fit_colors(mesh, posed, kind=kind, size=settings.texture_size, lights=lamps, views=train)
         result = FitMeshResult(
             mesh=mesh if colors is None else colors.mesh,

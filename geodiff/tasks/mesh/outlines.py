@@ -8,6 +8,8 @@ there and goes on at the same slope, so that its zero is found between samples t
 import numpy as np
 import torch
 
+from geodiff.scene.photographs import give_back
+
 _NEAREST = 4  # pieces of outline looked at for a pixel beside it
 _BAND = 2.5  # pixels from the outline: beyond, distances to the centres of pixels are exact enough
 FAR = 1e4  # pixels: where there is no outline
@@ -35,7 +37,10 @@ def outline_distance(alpha: torch.Tensor) -> torch.Tensor:
     near, pieces = np.nonzero(far < _BAND), outline_pieces(values)
     if len(pieces):  # an image of one row or column has no squares of pixels
         far[near] = _to_pieces(np.stack(near, 1).astype(float), pieces)
-    return torch.from_numpy(np.where(inside, far, -far)).to(alpha.dtype)
+    distance = torch.from_numpy(np.where(inside, far, -far)).to(alpha.dtype)
+    del values, inside, far
+    give_back(alpha.numel())
+    return distance
 
 
 def _to_pieces(points: np.ndarray, ends: np.ndarray) -> np.ndarray:

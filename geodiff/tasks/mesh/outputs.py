@@ -40,7 +40,7 @@ def write_outputs(
         extra = ("glb",) if result.colors is not None and "glb" not in result.settings.formats else ()
         for name in (*result.settings.formats, *extra):
             files[name] = folder / f"mesh.{name}"
-            result.mesh.save(files[name])
+            (result.mesh if result.colors is None else result.colors).save(files[name])
     else:
         warn("fit_mesh: the template has no faces, so no mesh file is written")
     if result.cameras is not None:
@@ -135,8 +135,8 @@ def _qualities(result: FitMeshResult) -> dict[str, float | None]:
 
 def _target_color(images: PosedImages, index: int) -> np.ndarray:
     """Return the colours of an image, or a dark silhouette where it has none."""
-    if images.images is not None:
-        color: np.ndarray = images.images[index].detach().float().numpy()
+    if images.in_color:
+        color: np.ndarray = images.photograph(index).detach().float().numpy()
         if (color[images.alpha[index].numpy() >= 0.5] < 0.999).any():
             return color
     return np.full((*images.image_size, 3), 0.25, dtype=np.float32)

@@ -19,6 +19,7 @@ from geodiff.render.renderer import rasterize
 from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
 from geodiff.scene.mesh import Mesh
+from geodiff.scene.photographs import give_back
 from geodiff.tasks.mesh.outlines import outline_distance
 from geodiff.tasks.mesh.refine import untangled
 
@@ -58,10 +59,9 @@ def _round(
     sums = mesh.vertices.new_zeros(count, 9)  # of w, w·c, w·g, w·g·g, w·g·c
     left = even + 1e-6 * scipy.sparse.identity(count)
     right = np.zeros(count)
-    assert posed.images is not None
     for i in distances:
         view = _View(mesh, posed.cameras[i : i + 1], posed.alpha[i], pixels[i])
-        index, color, slope, weight = view.colors(posed.images[i], blur, pixel)
+        index, color, slope, weight = view.colors(posed.photograph(i), blur, pixel)
         products = (slope * slope).sum(-1, keepdim=True), (slope * color).sum(-1, keepdim=True)
         terms = weight[:, None] * torch.cat((torch.ones_like(products[0]), color, slope, *products), -1)
         sums.index_add_(0, index, terms)
@@ -71,6 +71,7 @@ def _round(
         )
         left = left + _OUTLINE * (rows.T @ rows)
         right -= _OUTLINE * (rows.T @ gap)
+        give_back(posed.alpha[i].numel())
     total = sums[:, :1].clamp_min(1e-9)
     color, slope = sums[:, 1:4], sums[:, 4:7] / total
     curve = (sums[:, 7] - sums[:, 4:7].mul(slope).sum(-1)).clamp_min(0)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `fit_mesh` and `fit_colors` return."""
 
+import os
 import pathlib
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +37,13 @@ class FitColorsResult:
     psnr: torch.Tensor = field(repr=False)
     ssim: torch.Tensor = field(repr=False)
     lights: list[Light] | None = field(default=None, repr=False)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the mesh so that viewers show it as it was photographed: `Mesh.save` with the flags that fit.
+
+        Where the colours hold the light, a GLB file says so (``unlit``).
+        """
+        self.mesh.save(path, srgb=True, unlit=self.harmonics is None and self.lights is None)
 
 
 @dataclass(frozen=True)

@@ -56,13 +56,14 @@ def posed_images(images: Any, cameras: Any, where: str = _WHERE, background: Any
             raise fail(
                 where, "images", "on the CPU", f"on {device}", "The GPU comes later; use .to('cpu').", RuntimeError
             )
-    plain = PosedImages(posed.images, posed.alpha.detach(), posed.cameras.detach(), posed.names)
-    return plain.to(dtype=torch.promote_types(posed.alpha.dtype, posed.cameras.dtype))
+    return posed._with(posed.alpha.detach(), posed.cameras.detach()).to(
+        dtype=torch.promote_types(posed.alpha.dtype, posed.cameras.dtype)
+    )
 
 
 def check_colors(where: str, posed: PosedImages, settings: FitMeshSettings) -> None:
     """Require images in colour, and what makes a layout of the texture, before the work begins."""
-    if posed.images is None:
+    if not posed.in_color:
         raise fail(where, "images", "in colour for `texture` or `vertex_colors`", "masks alone")
     if settings.texture:
         try:

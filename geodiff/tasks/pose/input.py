@@ -245,7 +245,7 @@ def command_inputs(
         view = _view_of(posed, image)
         inputs["camera"] = inputs["truth"] = posed.cameras[view]
         alpha = posed.alpha[view][..., None]
-        inputs["image"] = alpha[..., 0] if posed.images is None else torch.cat((posed.images[view], alpha), dim=-1)
+        inputs["image"] = torch.cat((posed.photograph(view), alpha), dim=-1) if posed.in_color else alpha[..., 0]
     elif fov is not None:
         inputs["camera"] = Camera.orbit(1.0, fov_deg=fov)
     if start is not None:

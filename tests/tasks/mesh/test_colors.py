@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Colours of a mesh from photographs, against the colours that were photographed."""
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -140,7 +141,7 @@ def test_others_see_the_texture_that_was_found(tmp_path: pathlib.Path) -> None:
     ball = gd.icosphere(2)
     posed = photographs(gd.icosphere(4).with_attributes(vertex_colors=paint(gd.icosphere(4).vertices)), 64)
     found = tasks.fit_colors(ball, posed, size=128)
-    found.mesh.save(tmp_path / "ball.glb")
+    found.save(tmp_path / "ball.glb")
     scene = trimesh.load(tmp_path / "ball.glb", process=False)
     ours = gd.Renderer(96, coverage="hard", outputs="rgb")(found.mesh, CAMERAS[3])
     theirs = trimesh_picture(scene, CAMERAS[3], 96)
@@ -151,6 +152,12 @@ def test_others_see_the_texture_that_was_found(tmp_path: pathlib.Path) -> None:
     tree = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])
     assert tree["samplers"][0]["wrapS"] == tree["samplers"][0]["wrapT"] == 33071  # clamp to the edge
     assert tree["images"][0]["mimeType"] == "image/png"
+    # What is baked in shall not be lit again; what was taken out shall.
+    assert tree["extensionsUsed"] == ["KHR_materials_unlit"] and "extensionsRequired" not in tree
+    assert tree["materials"][0]["extensions"] == {"KHR_materials_unlit": {}}
+    for without in (dataclasses.replace(found, lights=LAMPS), dataclasses.replace(found, harmonics=torch.zeros(9, 3))):
+        without.save(tmp_path / "lit.glb")
+        assert b"KHR_materials_unlit" not in (tmp_path / "lit.glb").read_bytes()
 
 
 def test_the_picture_is_lit_by_the_lamps_that_were_given(tmp_path: pathlib.Path) -> None:
@@ -266,3 +273,57 @@ def test_what_cannot_be_coloured() -> None:
     for name, value in (("kind", "paint"), ("size", 3), ("samples", 0), ("lights", "sun")):
         with pytest.raises(ValueError, match=f"`{name}` must be"):
             tasks.fit_colors(BALL, posed, **{name: value})
+
+
+@pytest.mark.parametrize("lights", ["baked", "harmonics"])
+def test_bytes_of_files_give_the_same_colours_and_are_never_all_in_numbers(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, lights: str
+) -> None:
+    path = photographs(BALL.with_attributes(vertex_colors=paint(BALL.vertices)), 32).save(tmp_path)
+    numbers = gd.PosedImages.load(path)
+    numbers.images += 0.0
+    how = {"template": BALL, "vertex_colors": True, "light": lights, "steps": 1, "progress": False}
+    expected = tasks.fit_mesh(numbers, **how)
+    whole = gd.PosedImages.images.fget
+
+    def images(self: gd.PosedImages) -> torch.Tensor | None:
+        assert self._photographs is None, "all photographs at once"
+        return whole(self)
+
+    monkeypatch.setattr(gd.PosedImages, "images", property(images, gd.PosedImages.images.fset))
+    found = tasks.fit_mesh(path, output=tmp_path / "out", **how)
+    assert torch.equal(found.mesh.vertices, expected.mesh.vertices)
+    assert torch.equal(found.mesh.vertex_colors, expected.mesh.vertex_colors)
+    for name in ("psnr", "ssim"):
+        assert torch.equal(getattr(found.colors, name), getattr(expected.colors, name))
+
+
+def test_light_from_a_part_of_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    light = torch.zeros(9, 3)
+    light[0], light[1], light[3] = 0.6, 0.15, torch.tensor([0.1, 0.05, 0.0])
+    images = []
+    for i in range(12):
+        hard = gd.rasterize(BALL, CAMERAS[i], 64)
+        at = torch.nn.functional.normalize(between(BALL, hard, BALL.vertices), dim=-1)
+        images.append(0.7 * harmonics.basis(at) @ light * hard.mask[..., None])
+    posed = gd.PosedImages(torch.stack(images).clamp(0, 1), gd.rasterize(BALL, CAMERAS, 64).mask.float(), CAMERAS)
+    every = tasks.fit_colors(BALL, posed, kind="vertices", lights="harmonics", samples=1)
+    monkeypatch.setattr("geodiff.tasks.mesh.colors._MOST_LIT", 12 * 200)  # of some 900 a view
+    part = tasks.fit_colors(BALL, posed, kind="vertices", lights="harmonics", samples=1)
+    assert not torch.equal(every.harmonics, part.harmonics)
+    assert torch.allclose(every.harmonics, part.harmonics, atol=0.01)
+    assert float(part.psnr.min()) > 40
+
+
+def test_the_gloss_of_the_surface_is_taken_out_with_the_lamps() -> None:
+    gloss = gd.Material(specular=0.9, shininess=12.0)
+    posed = photographs(BALL.with_attributes(vertex_colors=paint(BALL.vertices), material=gloss), lights=LAMPS)
+    quality = {}
+    for name, material in (("told", gloss), ("not told", None)):
+        how = {"template": BALL, "vertex_colors": True, "photometric": False, "steps": 1, "progress": False}
+        fit = tasks.fit_mesh(posed, lights=LAMPS, material=material, **how)
+        assert str(fit.mesh.material) == str(material)
+        quality[name] = float(fit.colors.psnr[fit.held_out].mean())
+    assert quality["told"] > quality["not told"] + 3, quality
+    with pytest.raises(TypeError, match=r"fit_mesh: `material` must be a Material; got"):
+        tasks.fit_mesh(posed, material=0.5, steps=1, progress=False)
