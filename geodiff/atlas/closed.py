@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from geodiff.atlas.closing import Faults, components, faults, filled, mended, written
+from geodiff.atlas.closing import Faults, components, faults, filled, mended, untangled, written
 from geodiff.atlas.solid import solid_mesh
 from geodiff.atlas.watertight import near_points, poisson_faces, trimmed
 from geodiff.modes import outside_autocast
@@ -29,6 +29,7 @@ class Closed:
         mesh: closed, unless borders are to stay open or `faults` says otherwise.
         way: ``"poisson"``, or ``"winding"``, by the winding number.
         faults: what the check has found.
+        crossings: pairs of faces that meet elsewhere than in the vertices and the edge that they share.
         parts: connected components that a hundredth of the points or more lie on.
         components: those kept.
         points_kept: share of the points that lie on them.
@@ -39,6 +40,7 @@ class Closed:
     mesh: Mesh
     way: str
     faults: Faults
+    crossings: int
     parts: int
     components: int
     points_kept: float
@@ -126,7 +128,7 @@ def closed_mesh(
     notes += _told(found, open_boundaries)
     world = torch.from_numpy(found.vertices).to(x) * size + corner
     mesh = Mesh(world, torch.from_numpy(found.faces).to(x.device))
-    return Closed(mesh, way, found.faults, found.parts, found.kept, found.share, found.invented, notes)
+    return Closed(mesh, way, found.faults, found.crossings, found.parts, found.kept, found.share, found.invented, notes)
 
 
 @dataclasses.dataclass
@@ -134,6 +136,7 @@ class _Found:
     vertices: np.ndarray
     faces: np.ndarray
     faults: Faults
+    crossings: int
     parts: int
     kept: int
     share: float
@@ -164,10 +167,11 @@ def _finished(
     used, faces = np.unique(faces, return_inverse=True)
     vertices, faces = vertices[used], faces.reshape(-1, 3)
     vertices, faces = filled(vertices, faces, _SMALL_HOLE) if open_boundaries else filled(vertices, faces)
+    vertices, crossings = untangled(vertices, faces)
     share = float(votes[chosen].sum() / len(places))
     known, area = _supported(places, axes, vertices, faces, depth, trim, 0.0)
     invented = float(area[~known].sum() / max(area.sum(), 1e-300))
-    return _Found(vertices, faces, faults(written(vertices, faces)), parts, len(chosen), share, invented)
+    return _Found(vertices, faces, faults(written(vertices, faces)), crossings, parts, len(chosen), share, invented)
 
 
 def _facing(
@@ -196,6 +200,8 @@ def _told(found: _Found, open_boundaries: bool) -> list[str]:
     notes = []
     if wrong := found.faults.told(open_boundaries):
         notes.append(f"watertight.ply is not watertight: {wrong}. --open-boundaries leaves open what has no points.")
+    if found.crossings:
+        notes.append(f"watertight.ply goes through itself: {found.crossings} pairs of its faces cross.")
     if found.kept < found.parts:
         notes.append(
             f"watertight.ply holds {found.kept} of {found.parts} parts, with {found.share:.0%} of the points: "

@@ -248,4 +248,3 @@ def _check_spread(where: str, x: torch.Tensor) -> None:
     # A line has one spread; a plane, two, is a surface like others.
     if float(spread[1]) <= FLAT * float(spread[2]):
         raise fail(where, "points", "points of a surface", "points on a line", "A curve has no charts.")
-

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The atlas beside what people use on clouds without normals, in one run: `python tests/benchmarks/atlas_peers.py -o out`.
+"""The atlas beside what people use on clouds without normals, in one run.
 
     python tests/benchmarks/atlas_peers.py run -o out/peers --seeds 0 1 2
     python tests/benchmarks/atlas_peers.py run -o out/peers --only fandisk --points 4000 --ways atlas Poisson
@@ -7,17 +7,17 @@
 
 Contestants get points only, no normals:
 
-- `Poisson, Open3D's`: screened Poisson (Open3D, depth 8), normals of 16 neighbours oriented by consistent tangent planes,
-  turned outwards as a whole by the true normals, which is a help that only this one gets.
+- `Poisson, Open3D's`: screened Poisson (Open3D, depth 8), normals of 16 neighbours oriented by consistent tangent
+  planes, turned outwards as a whole by the true normals, which is a help that only this one gets.
 - `Poisson, orient`: the same with the normals of `gd.atlas.orient`.
 - PyMeshLab, where it is installed (`pip install pymeshlab`; left out else), on the normals of `gd.atlas.orient`:
-  `ball pivoting`, `RIMLS` and `APSS` (marching cubes of 200 cells), and its own `Poisson, PyMeshLab's` normals and code.
+  `ball pivoting`, `RIMLS` and `APSS` (marching cubes of 200 cells); and `Poisson, PyMeshLab's`, by its own normals.
 - `atlas, charts`: the mesh of all charts; `atlas, watertight`: the watertight mesh, depth 8.
 
 On open surfaces, Poisson is also cut where its density is in its lowest twentieth (`cut`) and the atlas's mesh has open
-boundaries (`atlas, open`). Accuracy: from the result to the truth; completeness: from the truth to the result's triangles.
-Mean and largest, in thousandths of the true diagonal. Seconds: processor time of all that the way needs, one thread.
-A row of `peers.jsonl` for each cloud, seed and way; a run that was stopped goes on.
+boundaries (`atlas, open`). Accuracy: from the result to the truth; completeness: from the truth to the result's
+triangles. Mean and largest, in thousandths of the true diagonal. Seconds: processor time of all that the way needs, one
+thread. A row of `peers.jsonl` for each cloud, seed and way; a run that was stopped goes on.
 """
 
 import argparse
@@ -84,9 +84,7 @@ def _cases() -> dict[str, Callable[[int, int], Case]]:
             cases[f"{name}, 0.2 %, outliers {share} %"] = lambda n, seed, name=name, share=share: scanned(
                 shared(f"{name}.obj"), n, 0.002, seed, outliers=share / 100
             )
-        cases[f"{name}, 0.2 %, density 1:20"] = lambda n, seed, name=name: uneven(
-            shared(f"{name}.obj"), n, 0.002, seed
-        )
+        cases[f"{name}, 0.2 %, density 1:20"] = lambda n, seed, name=name: uneven(shared(f"{name}.obj"), n, 0.002, seed)
         cases[f"{name}, 0.1 %, 40 rings"] = lambda n, seed, name=name: rings(shared(f"{name}.obj"), n, 0.001, seed)
     for noise in (0.2, 1):
         cases[f"sheet, {noise} %{OPEN}"] = lambda n, seed, noise=noise: scanned(sheet(wave, 0.2), n, noise / 100, seed)
@@ -141,7 +139,9 @@ def plain(vertices: np.ndarray, faces: np.ndarray) -> gd.Mesh:
     """Make a mesh; APSS and RIMLS give some vertices that are no numbers, whose faces are left out."""
     vertices, faces = np.array(vertices), np.array(faces, dtype=np.int64)
     finite = np.isfinite(vertices).all(1)
-    return gd.Mesh(torch.from_numpy(np.where(finite[:, None], vertices, 0)), torch.from_numpy(faces[finite[faces].all(1)]))
+    return gd.Mesh(
+        torch.from_numpy(np.where(finite[:, None], vertices, 0)), torch.from_numpy(faces[finite[faces].all(1)])
+    )
 
 
 def ways(case: Case, name: str, options: dict[str, Any]) -> dict[str, Callable[[], gd.Mesh]]:
