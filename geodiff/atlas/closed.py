@@ -2,6 +2,7 @@
 """A watertight mesh through oriented points: made, mended, checked, and made in another way where the check fails."""
 
 import dataclasses
+import math
 
 import numpy as np
 import torch
@@ -12,12 +13,13 @@ from geodiff.atlas.solid import solid_mesh
 from geodiff.atlas.watertight import near_points, poisson_faces, trimmed
 from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh
-from geodiff.validation import fail, integer, promote
+from geodiff.validation import fail, integer, number, promote
 
 _PART = 0.01  # of the points: what fewer lie on is no part of the surface
 _INVENTED = 0.05  # share of the area without points from which on it is said
 _AGAINST = -0.5  # cosine below which a face turns its back to the points next to it
 _SMALL_HOLE = 8  # edges around a hole that is filled with open boundaries, too
+_LEAST_DEPTH = 4  # that noise leaves
 _WHERE = "closed_mesh"
 
 
@@ -27,6 +29,7 @@ class Closed:
 
     Attributes:
         mesh: closed, unless borders are to stay open or `faults` says otherwise.
+        depth: cells are 2^-depth of the extent.
         way: ``"poisson"``, or ``"winding"``, by the winding number.
         faults: what the check has found.
         crossings: pairs of faces that meet elsewhere than in the vertices and the edge that they share.
@@ -38,6 +41,7 @@ class Closed:
     """
 
     mesh: Mesh
+    depth: int
     way: str
     faults: Faults
     crossings: int
@@ -58,6 +62,7 @@ def closed_mesh(
     keep_components: int | None = None,
     trim: float = 4.0,
     threads: int = 1,
+    noise: float = 0.0,
 ) -> Closed:
     """Return a closed manifold through oriented points, and whether it is one.
 
@@ -74,6 +79,8 @@ def closed_mesh(
             the points lie on. None: 1, with open boundaries 0.
         trim: see above, > 0.
         threads: of Open3D.
+        noise: standard deviation of what the points were made of, ≥ 0, in their unit. Cells are not made smaller, down
+            to a depth of 4: what is finer is no shape, and where charts part by it, the surface would break up.
 
     Raises:
         ValueError: wrong shapes, NaN, zero normals, numbers out of range, points in one place, or no surface.
@@ -101,6 +108,9 @@ def closed_mesh(
     corner, size = x.amin(0), float((x.amax(0) - x.amin(0)).max())
     if not size > 0:
         raise fail(_WHERE, "points", "in more than one place", "points all in one place")
+    noise = number(_WHERE, "noise", noise, 0, math.inf, "It is a standard deviation.")
+    if noise > 0:
+        depth = min(depth, max(_LEAST_DEPTH, int(math.log2(max(1.1 * size / noise, 1.0)))))
     places = ((x - corner) / size).cpu().double().numpy()
     axes = torch.nn.functional.normalize(n.cpu().double(), dim=1).numpy()
     keep = (0 if open_boundaries else 1) if keep_components is None else keep_components
@@ -128,7 +138,8 @@ def closed_mesh(
     notes += _told(found, open_boundaries)
     world = torch.from_numpy(found.vertices).to(x) * size + corner
     mesh = Mesh(world, torch.from_numpy(found.faces).to(x.device))
-    return Closed(mesh, way, found.faults, found.crossings, found.parts, found.kept, found.share, found.invented, notes)
+    counted = (found.crossings, found.parts, found.kept, found.share, found.invented)
+    return Closed(mesh, depth, way, found.faults, *counted, notes)
 
 
 @dataclasses.dataclass

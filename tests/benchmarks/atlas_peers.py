@@ -4,6 +4,7 @@
     python tests/benchmarks/atlas_peers.py run -o out/peers --seeds 0 1 2
     python tests/benchmarks/atlas_peers.py run -o out/peers --only fandisk --points 4000 --ways atlas Poisson
     python tests/benchmarks/atlas_peers.py table -o out/peers
+    python tests/benchmarks/atlas_peers.py summary -o out/peers     # the best of the others, and the atlas
 
 Contestants get points only, no normals:
 
@@ -60,8 +61,9 @@ def rings(mesh: gd.Mesh, count: int, noise: float, seed: int, number: int = 40) 
     drawn = sample_mesh(mesh, 100 * count, seed)
     place = (drawn.points[:, axis] - low[axis]) / (high[axis] - low[axis]) * number
     off = (place - place.floor() - 0.5).abs()
-    keep = (off < 0.01).nonzero()[:, 0][:count]
     random = torch.Generator().manual_seed(1000 + seed)
+    keep = (off < 0.01).nonzero()[:, 0]
+    keep = keep[torch.randperm(len(keep), generator=random)[:count]]  # samples come face by face
     points = drawn.points[keep]
     points = points + noise * float((high - low).norm()) * torch.randn(points.shape, generator=random).double()
     return Case(points, drawn.normals[keep], mesh)
@@ -267,9 +269,38 @@ def table(folder: pathlib.Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def summary(folder: pathlib.Path) -> str:
+    """A line for each cloud: the best of the others in each column, whoever it is, and the atlas."""
+    rows = [row for row in rows_of(folder) if "error" not in row]
+    names = ("accuracy", "completeness", "largest error", "largest miss")
+    lines = [
+        f"| cloud | points |{''.join(f' {name} | charts | watertight |' for name in names)}",
+        "|---|---|" + "---|" * 12,
+    ]
+    for cloud in dict.fromkeys(row["cloud"] for row in rows):
+        mine = [row for row in rows if row["cloud"] == cloud]
+        cells = []
+        for k, column in enumerate(COLUMNS[:4]):
+            mean = {
+                way: statistics.fmean(row[column] for row in mine if row["way"] == way)
+                for way in dict.fromkeys(row["way"] for row in mine)
+            }
+            others = {way: value for way, value in mean.items() if not way.startswith("atlas")}
+            best = min(others, key=lambda way: others[way])
+            ours = [
+                mean.get("atlas, charts", math.nan),
+                mean.get("atlas, open", mean.get("atlas, watertight", math.nan)),
+            ]
+            digits = 2 if k < 2 else 1
+            cells.append(f"{others[best]:.{digits}f} {best}")
+            cells += [f"**{x:.{digits}f}**" if x <= others[best] else f"{x:.{digits}f}" for x in ours]
+        lines.append(f"| {cloud} | {mine[0]['points']} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "table"))
+    parser.add_argument("what", choices=("run", "table", "summary"))
     parser.add_argument("-o", "--output", type=pathlib.Path, required=True)
     parser.add_argument("--only", nargs="*", default=[], help="clouds whose name contains one of these")
     parser.add_argument("--ways", nargs="*", default=[], help="ways whose name contains one of these")
@@ -281,7 +312,7 @@ def main() -> None:
     if given.what == "run":
         run(given)
     else:
-        print(table(given.output), end="")
+        print((table if given.what == "table" else summary)(given.output), end="")
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def _surface(atlas: Atlas, wanted: FitAtlasSettings, files: bool, stage: Callabl
     facing = samples.normals.norm(dim=1) > 0.5
     found.closed = closed_mesh(samples.points[facing], samples.normals[facing], depth=wanted.depth,
                                open_boundaries=wanted.open_boundaries,
-                               keep_components=wanted.keep_components)  # fmt: skip
+                               keep_components=wanted.keep_components, noise=float(atlas.noise))  # fmt: skip
     found.notes += found.closed.notes
     return found
 
@@ -136,6 +136,7 @@ def _facts(found: _Surface) -> dict[str, Any]:
             "watertight_vertices": closed.mesh.num_vertices,
             "watertight_faces": closed.mesh.num_faces,
             "watertight_by": closed.way,
+            "watertight_depth": closed.depth,
             **{f"watertight_{name}": n for name, n in dataclasses.asdict(closed.faults).items()},
             "watertight_self_intersections": closed.crossings,
             "watertight_components": closed.components,
