@@ -19,7 +19,7 @@ _PART = 0.01  # of the points: what fewer lie on is no part of the surface
 _INVENTED = 0.05  # share of the area without points from which on it is said
 _AGAINST = -0.5  # cosine below which a face turns its back to the points next to it
 _SMALL_HOLE = 8  # edges around a hole that is filled with open boundaries, too
-_LEAST_DEPTH = 4  # that noise leaves
+_LEAST_DEPTH = 5  # that noise leaves: below it Open3D fails
 _WHERE = "closed_mesh"
 
 
@@ -80,7 +80,7 @@ def closed_mesh(
         trim: see above, > 0.
         threads: of Open3D.
         noise: standard deviation of what the points were made of, ≥ 0, in their unit. Cells are not made smaller, down
-            to a depth of 4: what is finer is no shape, and where charts part by it, the surface would break up.
+            to a depth of 5: what is finer is no shape, and where charts part by it, the surface would break up.
 
     Raises:
         ValueError: wrong shapes, NaN, zero normals, numbers out of range, points in one place, or no surface.

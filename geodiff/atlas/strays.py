@@ -34,30 +34,49 @@ def strays(x: np.ndarray) -> np.ndarray:
     Args:
         x: distinct points.
     """
-    there = np.arange(len(x))
-    marked = _spread_out(x)
+    every = _Around(x)
+    marked = _spread_out(x, every)
     while True:  # what is off the surface hides others: of the neighbours, and in the planes
-        left = there[~marked]
+        few = marked.mean() <= _SPARED
+        left = np.arange(len(x)) if few else np.flatnonzero(~marked)
         if len(left) <= _PLANE:
             return marked
-        more = _beside(x[left])
-        marked[left[more]] = True
-        if more.sum() <= _SPARED * len(left):
-            break
-    return marked | _lone(x, marked)
+        more = left[_beside(x[left], every if few else _Around(x[left]))]
+        added = int((~marked[more]).sum())
+        marked[more] = True
+        if added <= _SPARED * len(left):
+            return marked | _lone(every, marked)
 
 
-def _spread_out(x: np.ndarray) -> np.ndarray:
+class _Around:
+    """What is around each of N points.
+
+    Attributes:
+        near: (N, 17) neighbours, the point itself first; fewer in a small cloud.
+        distances: (N, 8).
+        neighbours: (N, 8).
+        reach: (N,) mean distance.
+        spread: (N, 3) variances of the 17 along their axes, ascending.
+        axes: (N, 3) the first of the axes.
+    """
+
+    def __init__(self, x: np.ndarray) -> None:
+        distances, self.near = cKDTree(x).query(x, k=min(_PLANE, len(x) - 1) + 1, workers=-1)
+        self.distances, self.neighbours = distances[:, 1 : _NEAR + 1], self.near[:, 1 : _NEAR + 1]
+        self.reach = self.distances.mean(1)
+        self.spread, self.axes = _planes(x, self.near)
+
+
+def _spread_out(x: np.ndarray, around: _Around) -> np.ndarray:
     """Mark points far from their neighbours, and those that a background of even density would explain."""
-    distances, neighbours, spread = _around(x)
-    reach = distances.mean(1)
-    usual = np.median(reach[neighbours], axis=1)
+    reach, spread, last = around.reach, around.spread, around.distances[:, -1]
+    usual = np.median(reach[around.neighbours], axis=1)
     # Where the density changes from one side to the other, distances do so by less than a factor of 3. Outliers among
     # outliers are as far from each other as is usual there; but they fill space, while a sparse surface is thin.
     thick = spread[:, 0] > _THICK * spread[:, 2]
     far = (reach > _FAR * usual) | ((reach > _LONELY * np.median(reach)) & thick)
-    dense = _NEAR / (4 / 3 * np.pi * np.maximum(distances[:, -1], 1e-300) ** 3)
-    even = thick & (dense * _BACKGROUND < _background(x, float(np.median(distances[:, -1]))))
+    dense = around.distances.shape[1] / (4 / 3 * np.pi * np.maximum(last, 1e-300) ** 3)
+    even = thick & (dense * _BACKGROUND < _background(x, float(np.median(last))))
     return np.asarray(far | even if even.mean() > _MANY else far)
 
 
@@ -66,55 +85,49 @@ def _background(x: np.ndarray, usual: float) -> float:
     low, size = x.min(0), np.ptp(x, axis=0)
     wide = np.maximum(size, _FLAT * usual)  # the box of a flat cloud has no empty parts
     probes = low + size / 2 + (np.random.default_rng(0).random((_PROBES, 3)) - 0.5) * wide
-    gap = cKDTree(x).query(probes, k=[min(_NEAR, len(x))], workers=-1)[0][:, 0]
-    return float(_NEAR / (4 / 3 * np.pi * np.quantile(gap, _EMPTY) ** 3))
+    count = min(_NEAR, len(x))
+    gap = cKDTree(x).query(probes, k=[count], workers=-1)[0][:, 0]
+    return float(count / (4 / 3 * np.pi * np.quantile(gap, _EMPTY) ** 3))
 
 
-def _beside(x: np.ndarray) -> np.ndarray:
+def _beside(x: np.ndarray, around: _Around) -> np.ndarray:
     """Mark points that lie on the sheet of hardly any of their neighbours."""
-    distances, neighbours, spread, axes = _around(x, planes=True)
-    step = x[:, None] - x[neighbours]
-    off = np.abs((step * axes[neighbours]).sum(2))
-    reach = distances.mean(1)
-    within = np.maximum(_OFF * np.sqrt(spread[:, 0]), _STEP * reach)
-    return np.asarray((off <= within[neighbours]).sum(1) < min(_SUPPORT, neighbours.shape[1]))
+    # Planes once more, without the points that are farthest from them.
+    kept = _KEPT * around.near.shape[1] // _PLANE
+    inner = np.empty((len(x), kept), dtype=np.int64)
+    for rows in _blocks(len(x)):
+        some = x[around.near[rows]]
+        off = np.abs(((some - some.mean(1, keepdims=True)) * around.axes[rows, None]).sum(2))
+        inner[rows] = np.take_along_axis(around.near[rows], np.argsort(off, axis=1)[:, :kept], 1)
+    spread, axes = _planes(x, inner)
+    within = np.maximum(_OFF * np.sqrt(spread[:, 0]), _STEP * around.reach)
+    off = np.abs(((x[:, None] - x[around.neighbours]) * axes[around.neighbours]).sum(2))
+    support = (off <= within[around.neighbours]).sum(1)
+    return np.asarray(support < min(_SUPPORT, around.neighbours.shape[1]))
 
 
-def _around(x: np.ndarray, planes: bool = False) -> tuple[np.ndarray, ...]:
-    """Return distances and neighbours (N, 8), variances (N, 3) of 16 neighbours, ascending; and their normals."""
-    count = min(_PLANE, len(x) - 1)
-    distances, neighbours = cKDTree(x).query(x, k=count + 1, workers=-1)
-    near, around = distances[:, 1 : _NEAR + 1], neighbours[:, 1 : _NEAR + 1]
-    spread, axes = np.empty((len(x), 3)), np.empty((len(x), 3))
-    for rows in np.array_split(np.arange(len(x)), max(len(x) >> 15, 1)):
-        some = x[neighbours[rows]]
-        spread[rows], axes[rows] = _plane(some)
-        if planes:  # once more without what is farthest from it
-            off = np.abs(((some - some.mean(1, keepdims=True)) * axes[rows][:, None]).sum(2))
-            order = np.argsort(off, axis=1)[:, : _KEPT * (count + 1) // _PLANE]
-            spread[rows], axes[rows] = _plane(np.take_along_axis(some, order[:, :, None], 1))
-    return (near, around, spread, axes) if planes else (near, around, spread)
+def _planes(x: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return variances (N, 3), ascending, of the points that rows of members (N, K) name, and their normals (N, 3)."""
+    spread, axes = np.empty((len(members), 3)), np.empty((len(members), 3))
+    for rows in _blocks(len(members)):
+        some = x[members[rows]]
+        some = some - some.mean(1, keepdims=True)
+        value, vector = np.linalg.eigh(np.einsum("nki,nkj->nij", some, some) / some.shape[1])
+        spread[rows], axes[rows] = np.maximum(value, 0), vector[:, :, 0]
+    return spread, axes
 
 
-def _plane(some: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    some = some - some.mean(1, keepdims=True)
-    value, vector = np.linalg.eigh(np.einsum("nki,nkj->nij", some, some) / some.shape[1])
-    return np.maximum(value, 0), vector[:, :, 0]
+def _blocks(count: int) -> list[np.ndarray]:
+    return np.array_split(np.arange(count), max(count >> 15, 1))
 
 
-def _lone(x: np.ndarray, marked: np.ndarray) -> np.ndarray:
+def _lone(around: _Around, marked: np.ndarray) -> np.ndarray:
     """Mark small groups that the graph of neighbours leaves alone."""
-    left = np.flatnonzero(~marked)
-    lone = np.zeros(len(x), dtype=bool)
-    if len(left) < 2:
-        return lone
-    distances, neighbours = cKDTree(x[left]).query(x[left], k=min(_NEAR, len(left) - 1) + 1, workers=-1)
-    distances, neighbours = distances[:, 1:], neighbours[:, 1:]
-    reach = distances.mean(1)
-    usual = np.median(reach[neighbours], axis=1)
-    near = distances <= _FAR * np.minimum(reach, usual)[:, None]
-    rows = np.repeat(np.arange(len(left)), near.sum(1))
-    graph = coo_matrix((np.ones(len(rows), np.int8), (rows, neighbours[near])), shape=(len(left), len(left)))
+    usual = np.median(around.reach[around.neighbours], axis=1)
+    near = around.distances <= _FAR * np.minimum(around.reach, usual)[:, None]
+    rows = np.repeat(np.arange(len(marked)), near.sum(1))
+    columns = around.neighbours[near]
+    good = ~marked[rows] & ~marked[columns]
+    graph = coo_matrix((np.ones(good.sum(), np.int8), (rows[good], columns[good])), shape=(len(marked), len(marked)))
     labels = csgraph.connected_components(graph, directed=False)[1]
-    lone[left] = np.bincount(labels)[labels] < _GROUP
-    return lone
+    return np.asarray(np.bincount(labels)[labels] < _GROUP)
