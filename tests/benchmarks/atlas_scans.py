@@ -54,7 +54,7 @@ def row(name: str, atlas: Atlas) -> list:  # type: ignore[type-arg]
     mesh = atlas.to_mesh()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        closed = atlas.watertight_mesh(8)
+        closed = atlas.watertight_mesh(7, samples=60_000)
     points = (atlas.points - middle).float()
     camera = pictures.looking_at(points[~atlas.outlier], azimuth, 20, up).to(dtype=torch.float32)
     _, sure = atlas_pictures.face_facts(atlas, mesh.vertices.double(), mesh.faces)
