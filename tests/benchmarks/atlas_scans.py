@@ -32,7 +32,7 @@ def strayed() -> Case:
 
 # Points to take, direction that is up, azimuth of the view, and the cloud.
 SCANS = {
-    "gargoyle": (40_000, (0.0, 1.0, 0.0), 20.0, lambda: gargoyle().points),
+    "gargoyle": (40_000, (0.0, -1.0, 0.0), 20.0, lambda: gargoyle().points),
     "p2s_00016513": (25_000, (0.0, 1.0, 0.0), 30.0, lambda: points2surf().points),
     "rocker-arm": (10_000, (0.0, 1.0, 0.0), 30.0, lambda: strayed().points),
 }
