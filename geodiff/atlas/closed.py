@@ -2,22 +2,25 @@
 """A watertight mesh through oriented points: made, mended, checked, and made in another way where the check fails."""
 
 import dataclasses
+import math
 
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from geodiff.atlas.closing import Faults, components, faults, filled, mended, written
+from geodiff.atlas.closing import Faults, components, faults, filled, mended, untangled, written
 from geodiff.atlas.solid import solid_mesh
 from geodiff.atlas.watertight import near, poisson_faces, trimmed
 from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh
-from geodiff.validation import fail, integer, promote
+from geodiff.validation import fail, integer, number, promote
 
 _PART = 0.01  # of the points: what fewer lie on is no part of the surface
 _INVENTED = 0.05  # share of the area without points from which on it is said
 _AGAINST = -0.5  # cosine below which a face turns its back to the points next to it
 _SMALL_HOLE = 8  # edges around a hole that is filled with open boundaries, too
+_COARSER = 2  # steps of depth that noise takes away at most
+_LEAST_DEPTH = 5  # that noise leaves: below it Open3D fails
 _WHERE = "closed_mesh"
 
 
@@ -27,8 +30,10 @@ class Closed:
 
     Attributes:
         mesh: closed, unless borders are to stay open or `faults` says otherwise.
+        depth: cells are 2^-depth of the extent.
         way: ``"poisson"``, or ``"winding"``, by the winding number.
         faults: what the check has found.
+        crossings: pairs of faces that meet elsewhere than in the vertices and the edge that they share.
         parts: connected components that a hundredth of the points or more lie on.
         components: those kept.
         points_kept: share of the points that lie on them.
@@ -37,8 +42,10 @@ class Closed:
     """
 
     mesh: Mesh
+    depth: int
     way: str
     faults: Faults
+    crossings: int
     parts: int
     components: int
     points_kept: float
@@ -56,6 +63,7 @@ def closed_mesh(
     keep_components: int | None = None,
     trim: float = 4.0,
     threads: int = 1,
+    noise: float = 0.0,
 ) -> Closed:
     """Return a closed manifold through oriented points, and whether it is one.
 
@@ -72,6 +80,8 @@ def closed_mesh(
             the points lie on. None: 1, with open boundaries 0.
         trim: see above, > 0.
         threads: of Open3D.
+        noise: standard deviation of what the points were made of, ≥ 0, in their unit. Cells are not made smaller, by
+            up to two steps, down to a depth of 5: where charts part by it, the surface would break up.
 
     Raises:
         ValueError: wrong shapes, NaN, zero normals, numbers out of range, points in one place, or no surface.
@@ -99,6 +109,9 @@ def closed_mesh(
     corner, size = x.amin(0), float((x.amax(0) - x.amin(0)).max())
     if not size > 0:
         raise fail(_WHERE, "points", "in more than one place", "points all in one place")
+    noise = number(_WHERE, "noise", noise, 0, math.inf, "It is a standard deviation.")
+    if noise > 0:
+        depth = min(depth, max(depth - _COARSER, _LEAST_DEPTH, int(math.log2(max(1.1 * size / noise, 1.0)))))
     places = ((x - corner) / size).cpu().double().numpy()
     axes = torch.nn.functional.normalize(n.cpu().double(), dim=1).numpy()
     keep = (0 if open_boundaries else 1) if keep_components is None else keep_components
@@ -126,7 +139,8 @@ def closed_mesh(
     notes += _told(found, open_boundaries)
     world = torch.from_numpy(found.vertices).to(x) * size + corner
     mesh = Mesh(world, torch.from_numpy(found.faces).to(x.device))
-    return Closed(mesh, way, found.faults, found.parts, found.kept, found.share, found.invented, notes)
+    counted = (found.crossings, found.parts, found.kept, found.share, found.invented)
+    return Closed(mesh, depth, way, found.faults, *counted, notes)
 
 
 @dataclasses.dataclass
@@ -134,6 +148,7 @@ class _Found:
     vertices: np.ndarray
     faces: np.ndarray
     faults: Faults
+    crossings: int
     parts: int
     kept: int
     share: float
@@ -164,10 +179,11 @@ def _finished(
     used, faces = np.unique(faces, return_inverse=True)
     vertices, faces = vertices[used], faces.reshape(-1, 3)
     vertices, faces = filled(vertices, faces, _SMALL_HOLE) if open_boundaries else filled(vertices, faces)
+    vertices, crossings = untangled(vertices, faces)
     share = float(votes[chosen].sum() / len(places))
     known, area = _supported(places, axes, vertices, faces, depth, trim, 0.0)
     invented = float(area[~known].sum() / max(area.sum(), 1e-300))
-    return _Found(vertices, faces, faults(written(vertices, faces)), parts, len(chosen), share, invented)
+    return _Found(vertices, faces, faults(written(vertices, faces)), crossings, parts, len(chosen), share, invented)
 
 
 def _facing(
@@ -198,6 +214,8 @@ def _told(found: _Found, open_boundaries: bool) -> list[str]:
     notes = []
     if wrong := found.faults.told(open_boundaries):
         notes.append(f"watertight.ply is not watertight: {wrong}. --open-boundaries leaves open what has no points.")
+    if found.crossings:
+        notes.append(f"watertight.ply goes through itself: {found.crossings} pairs of its faces cross.")
     if found.kept < found.parts:
         notes.append(
             f"watertight.ply holds {found.kept} of {found.parts} parts, with {found.share:.0%} of the points: "

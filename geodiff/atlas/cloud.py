@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix, csgraph
 from scipy.spatial import cKDTree
 
 from geodiff.atlas.noise import Noise, estimate_noise
 from geodiff.atlas.orient import orient
 from geodiff.atlas.regions import Links
+from geodiff.atlas.strays import strays
 from geodiff.validation import fail, floating, promote, shapes_repr
 
 LEAST_POINTS = 16
@@ -108,8 +108,8 @@ def read_cloud(
     count = min(SCALES[-1], len(x) - 1)
     distances, neighbours = tree.query(tree.data, k=count + 1, workers=-1)
     distances, neighbours = distances[:, 1:], neighbours[:, 1:]
-    own, spread = estimate_normals(x, neighbours)
-    outlier = _outliers(distances, neighbours, spread)
+    own = estimate_normals(x, neighbours)
+    outlier = strays(x.double().numpy())
     noise = _noise(x, torch.from_numpy(~outlier), seed)
     own = _normals_in_noise(x, own, noise, seed)
     if n is not None:
@@ -166,7 +166,7 @@ def _facing_away(x: torch.Tensor, n: torch.Tensor, neighbours: np.ndarray) -> fl
     return min(turned, 1 - turned)
 
 
-def estimate_normals(points: torch.Tensor, neighbours: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+def estimate_normals(points: torch.Tensor, neighbours: np.ndarray) -> torch.Tensor:
     """Estimate normals from planes through points and their neighbours, each at the scale where these are flattest.
 
     Noise asks for many neighbours, edges and other sheets nearby for few. Of 8, 16, 32 and 64, those are taken whose
@@ -178,9 +178,9 @@ def estimate_normals(points: torch.Tensor, neighbours: np.ndarray) -> tuple[torc
         neighbours: (N, K), nearest first.
 
     Returns:
-        unit normals (N, 3) of either side, and variances (N, 3) along the axes of 16 neighbours, ascending.
+        unit normals (N, 3) of either side.
     """
-    normals, spreads = [], []
+    normals = []
     x = points.double()
     for rows in torch.arange(len(x)).split(1 << 14):
         around = torch.cat([x[rows, None], x[torch.from_numpy(neighbours[rows.numpy()])]], 1) - x[rows, None]
@@ -192,16 +192,13 @@ def estimate_normals(points: torch.Tensor, neighbours: np.ndarray) -> tuple[torc
             some = around[:, : k + 1]
             some = some - some.mean(1, keepdim=True)
             spread, axes = torch.linalg.eigh(some.mT @ some / some.shape[1])
-            if k <= 16:
-                usual = spread
             # Where no scale has any thickness, the smallest is kept.
             ratio = (spread[:, 0].clamp(min=0) / spread[:, 1].clamp(min=1e-300)) * (1 + 4 / k) ** 2 + 1e-9 * k
             better = ratio < best
             best = torch.where(better, ratio, best)
             normal = torch.where(better[:, None], axes[:, :, 0], normal)
         normals.append(normal)
-        spreads.append(usual)
-    return torch.cat(normals).to(points), torch.cat(spreads).clamp(min=0).numpy()
+    return torch.cat(normals).to(points)
 
 
 def _noise(x: torch.Tensor, good: torch.Tensor, seed: int) -> Noise:
@@ -250,22 +247,3 @@ def _check_spread(where: str, x: torch.Tensor) -> None:
     # A line has one spread; a plane, two, is a surface like others.
     if float(spread[1]) <= FLAT * float(spread[2]):
         raise fail(where, "points", "points of a surface", "points on a line", "A curve has no charts.")
-
-
-def _outliers(distances: np.ndarray, neighbours: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """Mark points far from their neighbours, and small groups that the graph of neighbours leaves alone."""
-    count = len(distances)
-    width = min(8, distances.shape[1])
-    reach = distances[:, :width].mean(1)
-    usual = np.median(reach[neighbours[:, :width]], axis=1)
-    # Where the density changes from one side to the other, distances do so by less than a factor of 3. Outliers among
-    # outliers are as far from each other as is usual there; but they fill space, while a sparse surface is thin.
-    thick = spread[:, 0] > 0.1 * spread[:, 2]
-    outlier = (reach > 3 * usual) | ((reach > 4 * np.median(reach)) & thick)
-    near = distances[:, :width] <= 3 * np.minimum(reach[:, None], usual[:, None])
-    rows = np.repeat(np.arange(count), width)[near.ravel()]
-    columns = neighbours[:, :width].ravel()[near.ravel()]
-    good = ~outlier[rows] & ~outlier[columns]
-    graph = coo_matrix((np.ones(good.sum(), dtype=np.int8), (rows[good], columns[good])), shape=(count, count))
-    labels = csgraph.connected_components(graph, directed=False)[1]
-    return np.asarray(outlier | (np.bincount(labels)[labels] < LEAST_POINTS // 2))

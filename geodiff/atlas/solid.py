@@ -43,11 +43,6 @@ def solid_mesh(places: np.ndarray, normals: np.ndarray, depth: int) -> tuple[np.
     low, high = low - margin, high + margin
     shape = np.ceil((high - low) / cell).astype(int) + 1
 
-    step = max(1.0, float(shape.max()) / _COARSE)
-    coarse = np.ceil((shape - 1) / step).astype(int) + 1
-    rows = np.stack(np.meshgrid(*(np.arange(n) for n in coarse), indexing="ij"), -1).reshape(-1, 3)
-    wide = _winding(places, normals, area, low + rows * step * cell, max(spacing, 0.5 * cell)).reshape(coarse)
-
     near = _near(places, low, cell, shape)
     nodes = low + near * cell
     gap, around = tree.query(nodes, k=min(_NEAREST, len(places)), workers=-1)
@@ -55,9 +50,17 @@ def solid_mesh(places: np.ndarray, normals: np.ndarray, depth: int) -> tuple[np.
     weight = np.exp(-((gap**2 - gap[:, :1] ** 2) / (2 * max(spacing, 0.5 * cell) ** 2)))
     height = ((nodes[:, None] - places[around]) * normals[around]).sum(2)
     height = (weight * height).sum(1) / weight.sum(1)
-    sided = 0.5 - _winding(places, normals, area, nodes, max(spacing, 0.5 * cell))
     known = (np.abs(height) <= _THICK * cell) & (gap[:, 0] <= _BAND * cell)
-    field = np.where(known, height, np.copysign(cell, sided))
+
+    # The winding number is for the places of which the planes tell nothing: beside the sheets, and on a coarse grid.
+    step = max(1.0, float(shape.max()) / _COARSE)
+    coarse = np.ceil((shape - 1) / step).astype(int) + 1
+    rows = np.stack(np.meshgrid(*(np.arange(n) for n in coarse), indexing="ij"), -1).reshape(-1, 3)
+    asked = np.concatenate([low + rows * step * cell, nodes[~known]])
+    winding = _winding(places, normals, area, asked, max(spacing, 0.5 * cell))
+    wide = winding[: len(rows)].reshape(coarse)
+    field = height
+    field[~known] = np.copysign(cell, 0.5 - winding[len(rows) :])
     values = np.empty(shape, np.float32)
     grid = np.stack(np.meshgrid(np.arange(shape[1]), np.arange(shape[2]), indexing="ij")) / step
     for i in range(shape[0]):  # a slice at a time, to save memory

@@ -3,9 +3,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 import geodiff as gd
-from geodiff.atlas.closing import Faults, components, faults, filled, mended, written
+from geodiff.atlas.closing import Faults, components, faults, filled, mended, untangled, written
 
 GOOD = Faults(0, 0, 0, 0, 0, 0)
 
@@ -127,3 +128,21 @@ def test_any_heap_of_faces_becomes_a_manifold() -> None:
         wrong = {**vars(found), "boundary_edges": 0}
         # Sides that have no opposite are a border, so nothing else is wrong.
         assert set(wrong.values()) == {0}
+
+
+def test_faces_that_cross_are_moved_apart() -> None:
+    sphere = gd.icosphere(3, dtype=torch.float64)
+    vertices, faces = sphere.vertices.numpy().copy(), sphere.faces.numpy()
+    assert untangled(vertices, faces)[1] == 0 and np.array_equal(untangled(vertices, faces)[0], vertices)
+    neighbour = faces[(faces == 5).any(1)][0]
+    vertices[5] += 3 * (vertices[neighbour[neighbour != 5]].mean(0) - vertices[5])
+    assert len(gd.Mesh(torch.from_numpy(vertices), sphere.faces).self_intersections()) > 0
+    moved, left = untangled(vertices, faces)
+    assert left == 0 and abs(np.linalg.norm(moved, axis=1) - 1).max() < 0.1
+
+
+def test_what_cannot_be_moved_apart_is_counted() -> None:
+    vertices, faces = ball(3)
+    both = np.concatenate([vertices, vertices + 0.5]), np.concatenate([faces, len(vertices) + faces])
+    vertices, left = untangled(*both)
+    assert left > 0 and np.isfinite(vertices).all()

@@ -38,7 +38,7 @@ class Case:
 
 
 def scanned(
-    mesh: gd.Mesh, count: int, noise: float, seed: int = 0, *, uneven: bool = False, outliers: float = 0.0
+    mesh: gd.Mesh, count: int, noise: float, seed: int = 0, *, uneven: float = 0.0, outliers: float = 0.0
 ) -> Case:
     """Draw points of a mesh with Gaussian noise in all directions, `noise` relative to the diagonal.
 
@@ -47,7 +47,7 @@ def scanned(
         count: points, outliers among them.
         noise: standard deviation along each axis.
         seed: of everything.
-        uneven: density falls by e⁴ = 55 along the longest axis.
+        uneven: density falls by e to this power along the longest axis.
         outliers: share of points uniform in the box, enlarged by a tenth on every side.
     """
     low, high = mesh.bounds
@@ -61,7 +61,7 @@ def scanned(
         place = (points[:, axis] - low[axis]) / (high[axis] - low[axis])
         chance = torch.rand(len(points), generator=random, dtype=torch.float64).log().neg()
         # The smallest of exponential variables over their weights: drawn without replacement in proportion to them.
-        keep = (chance / torch.exp(-4 * place)).argsort()[: count - strays]
+        keep = (chance / torch.exp(-uneven * place)).argsort()[: count - strays]
         points, normals = points[keep], normals[keep]
     points = points + noise * diagonal * torch.randn(points.shape, generator=random, dtype=torch.float64)
     if strays:
@@ -161,7 +161,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "fandisk 0.5 %": lambda: scanned(shared("fandisk.obj"), 8000, 0.005),
     "rocker-arm 0.2 %": lambda: scanned(shared("rocker-arm.obj"), 8000, 0.002),
     "rocker-arm 0.5 %": lambda: scanned(shared("rocker-arm.obj"), 8000, 0.005),
-    "fandisk uneven": lambda: scanned(shared("fandisk.obj"), 8000, 0.002, uneven=True),
+    "fandisk uneven": lambda: scanned(shared("fandisk.obj"), 8000, 0.002, uneven=4),
     "fandisk outliers 5 %": lambda: scanned(shared("fandisk.obj"), 8000, 0.002, outliers=0.05),
     "sheet with a hole, open": lambda: scanned(sheet(wave, 0.2), 8000, 0.002),
     "tube, open": lambda: scanned(tube(), 8000, 0.002),

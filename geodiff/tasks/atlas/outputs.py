@@ -24,6 +24,10 @@ from geodiff.tasks.clouds import write_ply
 
 _WHERE = "fit_atlas"
 _LOST = 1e-5  # of the diagonal, from which the rounding of float32 files matters
+_CONVERGED = 0.5  # share of charts
+_UNFITTED = 0.02  # share of points
+_CONFIDENCE = 0.5  # mean of the points
+CONTRADICTION = "The given normals contradict each other"  # as `read_cloud` tells it
 NAMES = {
     "atlas": "atlas.npz",
     "samples": "samples.ply",
@@ -69,11 +73,14 @@ def finish(
         seconds: how long the job has taken so far.
     """
     found = _surface(result.atlas, wanted, folder is not None, stages)
-    metrics = {**result.metrics, "surface": _facts(found), "failed_checks": failed_checks(found.closed, wanted)}
+    missed = missed_checks(result)
+    failed = [*missed, *failed_checks(found.closed, wanted)]
+    metrics = {**result.metrics, "surface": _facts(found), "failed_checks": failed}
     if truth is not None:
         stages.begin("truth")
         metrics["truth"] = _against(truth, result.atlas, found, wanted)
-    result = dataclasses.replace(result, metrics=metrics, notes=[*result.notes, *found.notes])
+    told = [f"Not to be relied on: {text}." for text in missed if text != CONTRADICTION]
+    result = dataclasses.replace(result, metrics=metrics, notes=[*result.notes, *told, *found.notes])
     return result if folder is None else _write(result, found, folder, stages, seconds)
 
 
@@ -88,15 +95,33 @@ def _surface(atlas: Atlas, wanted: FitAtlasSettings, files: bool, stages: Stages
     facing = samples.normals.norm(dim=1) > 0.5
     found.closed = closed_mesh(samples.points[facing], samples.normals[facing], depth=wanted.depth,
                                open_boundaries=wanted.open_boundaries,
-                               keep_components=wanted.keep_components)  # fmt: skip
+                               keep_components=wanted.keep_components, noise=float(atlas.noise))  # fmt: skip
     found.notes += found.closed.notes
     return found
 
 
+def missed_checks(result: FitAtlasResult) -> list[str]:
+    """Return what the fit itself promises and does not hold."""
+    charts, points, confidence = (result.metrics[name] for name in ("charts", "points", "confidence"))
+    missed = []
+    if charts["converged"] < _CONVERGED * charts["count"]:
+        missed.append(f"{charts['converged']} of {charts['count']} charts are down to the noise")
+    if points["unfitted"] > _UNFITTED * points["fitted"]:
+        missed.append(f"{points['unfitted']} of {points['fitted']} points are farther than 4 σ from all charts")
+    if confidence < _CONFIDENCE:
+        missed.append(f"the mean confidence is {confidence:.2f}, below {_CONFIDENCE}")
+    if any(note.startswith(CONTRADICTION) for note in result.notes):
+        missed.append(CONTRADICTION)
+    return missed
+
+
 def failed_checks(closed: Closed | None, wanted: FitAtlasSettings) -> list[str]:
     """Return what a surface promises and does not hold."""
-    wrong = "" if closed is None else closed.faults.told(wanted.open_boundaries)
-    return [f"{NAMES['watertight']}: {wrong}"] if wrong else []
+    if closed is None:
+        return []
+    wrong = [closed.faults.told(wanted.open_boundaries)]
+    wrong += [f"{closed.crossings} pairs of faces cross"] if closed.crossings else []
+    return [f"{NAMES['watertight']}: {text}" for text in wrong if text]
 
 
 def _facts(found: _Surface) -> dict[str, Any]:
@@ -112,7 +137,9 @@ def _facts(found: _Surface) -> dict[str, Any]:
             "watertight_vertices": closed.mesh.num_vertices,
             "watertight_faces": closed.mesh.num_faces,
             "watertight_by": closed.way,
+            "watertight_depth": closed.depth,
             **{f"watertight_{name}": n for name, n in dataclasses.asdict(closed.faults).items()},
+            "watertight_self_intersections": closed.crossings,
             "watertight_components": closed.components,
             "watertight_parts_found": closed.parts,
             "watertight_points_kept": closed.points_kept,

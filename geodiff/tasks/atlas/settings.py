@@ -18,7 +18,8 @@ class FitAtlasSettings(Settings):
         samples: how many points to draw of the surface, for samples.ply, ≥ 100.
         refine: times to cut the triangles of charts.obj into four.
         watertight: make watertight.ply, by Open3D if it is installed, else by the winding number.
-        depth: of the octree of watertight.ply; 8 resolves 1/256 of the extent.
+        depth: of the octree of watertight.ply; 8 resolves 1/256 of the extent. Less where cells would be smaller than
+            the noise.
         open_boundaries: leave holes and borders of watertight.ply open.
         keep_components: how many connected parts watertight.ply keeps, those with the most points first; 0: all that a
             hundredth of the points lie on. None: 1, with open boundaries 0.

@@ -193,8 +193,9 @@ def test_a_folder_that_exists(tmp_path: pathlib.Path, monkeypatch: pytest.Monkey
     # What is not made anew would pass for this fit's; what is not ours stays.
     assert names(tmp_path) == (FILES - {"errors.png"}) | {"watertight.ply", "mine.txt"}
     assert gd.Mesh.load(tmp_path / "watertight.ply").is_closed
-    assert fit.metrics["surface"]["watertight_by"] == "winding" and fit.metrics["failed_checks"] == []
-    assert fit.notes == [
+    assert fit.metrics["surface"]["watertight_by"] == "winding"
+    assert not any("watertight" in text for text in fit.metrics["failed_checks"])
+    assert [note for note in fit.notes if not note.startswith("Not to be relied on")] == [
         "watertight.ply is made by the winding number, not by Poisson's equation: Open3D is not installed. Get it.",
         'errors.png is left out: it needs Matplotlib, pip install "geodiff[plot]"',
     ]
@@ -225,22 +226,47 @@ def test_two_balls_and_what_is_kept(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_strict(strict: bool, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    np.save(tmp_path / "ball.npy", ball(400).numpy())
+    points = ball(400)
+    random = torch.Generator().manual_seed(1)
+    normals = torch.nn.functional.normalize(points, dim=1) * torch.randint(2, (400, 1), generator=random).mul(2).sub(1)
+    np.savetxt(tmp_path / "ball.xyz", torch.cat([points, normals], 1).numpy())
     real = closed.closed_mesh
 
     def broken(*arguments: torch.Tensor, **options: object) -> closed.Closed:
         found = real(*arguments, **options)  # type: ignore[arg-type]
         wrong = dataclasses.replace(found.faults, boundary_edges=7)
-        return dataclasses.replace(found, faults=wrong)
+        return dataclasses.replace(found, faults=wrong, crossings=3)
 
     monkeypatch.setattr(outputs, "closed_mesh", broken)
-    command = ["fit-atlas", str(tmp_path / "ball.npy"), "-o", str(tmp_path / "out"), "--widths", "8", "--steps", "2"]
+    command = ["fit-atlas", str(tmp_path / "ball.xyz"), "-o", str(tmp_path / "out"), "--widths", "8", "--steps", "2"]
     command += ["--rounds", "0", "--target", "60", "--samples", "500", "--depth", "4", *["--strict"] * strict]
     found = CliRunner().invoke(main, command)
     assert (found.exit_code != 0) == strict
-    assert ("missed its own checks: watertight.ply: 7 boundary edges" in found.output) == strict
+    assert ("missed its own checks: " in found.output) == strict
     facts = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert facts["failed_checks"] == ["watertight.ply: 7 boundary edges"]
+    failed = "; ".join(facts["failed_checks"])
+    for text in ("charts are down to the noise", "The given normals contradict each other",
+                 "watertight.ply: 7 boundary edges", "watertight.ply: 3 pairs of faces cross"):  # fmt: skip
+        assert text in failed
+    # What is printed as a note is in metrics.json, and the other way round.
+    told = found.output.split("metrics.json\n", 1)[1].split("Error: ")[0]
+    assert [line.strip() for line in told.splitlines() if line.strip()] == facts["notes"]
+    assert sum(note.startswith("Not to be relied on") for note in facts["notes"]) >= 1
+
+
+def test_what_a_fit_misses(whole: gd.tasks.FitAtlasResult) -> None:
+    def missed(*notes: str, **metrics: object) -> list[str]:
+        changed = {key: {**whole.metrics[key], **new} if isinstance(new, dict) else new for key, new in metrics.items()}
+        return outputs.missed_checks(dataclasses.replace(whole, metrics={**whole.metrics, **changed}, notes=[*notes]))
+
+    good = {"charts": {"count": 10, "converged": 9}, "points": {"fitted": 100, "unfitted": 1}, "confidence": 0.8}
+    assert missed(**good) == []
+    assert "4 of 10 charts" in missed(**{**good, "charts": {"count": 10, "converged": 4}})[0]
+    assert "5 of 100 points" in missed(**{**good, "points": {"fitted": 100, "unfitted": 5}})[0]
+    assert "mean confidence is 0.30" in missed(**{**good, "confidence": 0.3})[0]
+    assert missed("The given normals contradict each other: 40 %.", **good) == [
+        "The given normals contradict each other"
+    ]
 
 
 def test_a_preview(tmp_path: pathlib.Path) -> None:
