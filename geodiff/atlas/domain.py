@@ -14,6 +14,7 @@ from geodiff.validation import shapes_repr
 
 _NEIGHBOURS = 8
 _OFF = 1 / 3
+_BETWEEN = 0.6  # of the distance of lines, spacing that closes what is between them, and half as much again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,7 @@ def trim(
     surface: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     usable: torch.Tensor,
     reach: float = 2.3,
+    gap: np.ndarray | None = None,
 ) -> Domain:
     """Keep of each square the part among the members: an alpha shape whose radius follows the local spacing.
 
@@ -74,6 +76,7 @@ def trim(
         surface: points (S, 3) of charts (S,) at places uv (S, 2).
         usable: (M,) bool, members that may be corners.
         reach: see above. At 2 a few of the triangles of a random sample are lost; holes of radius `reach` are closed.
+        gap: (N,), of a cloud of lines: how far these are apart, and so the spacing at least.
 
     Returns:
         Triangles and owners.
@@ -88,6 +91,8 @@ def trim(
     found = [kept[_delaunay(u[kept[a:b]]) + a] for a, b in itertools.pairwise(starts) if b - a >= 3]
     triangles = np.concatenate(found) if found else np.zeros((0, 3), dtype=np.int64)
     spacing = local_spacing(x, i, points)
+    if gap is not None:
+        spacing = np.maximum(spacing, _BETWEEN * gap)
     radius, area = _circumradius(x[triangles])
     local = spacing[i[triangles]].mean(axis=1)
     keep = radius <= reach * local
