@@ -22,7 +22,8 @@ STEEP = 0.65  # |normal component| of a step that leaves the sheet
 COMMON = 3  # neighbours that two neighbours in a sheet share
 TURN = -0.1  # least product of normals of a member and the centre: 95 degrees
 ROUNDS = 50
-BRIDGE = 2.5  # radius of patches of a cloud of lines, at least, in distances of the lines
+BRIDGE = 2.5  # radius of patches of a cloud of lines, at least, in distances of the lines; and the spacing, at most,
+CLOSER = 0.5  # so that the lines beside each point are in the patch in which it lies deepest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +116,7 @@ class _Builder:
     """The graph of a cloud, and patches made of it round by round until all points are covered."""
 
     def __init__(self, cloud: Cloud, radius: float | None, target: int, spacing: float, seed: int) -> None:
-        self.cloud, self.spacing = cloud, spacing
+        self.cloud, self.spacing = cloud, spacing if cloud.lines is None else min(spacing, CLOSER)
         self.x = cloud.points.double().numpy()
         self.n = cloud.normals.double().numpy()
         self.good = np.flatnonzero(~cloud.outlier.numpy())

@@ -108,6 +108,8 @@ def trim(
         off = np.abs(((middle[:, None] - x[near]) * n[near]).sum(-1)).min(axis=1)
         supported = off <= _OFF * local
         triangles, area = triangles[supported], area[supported]
+    if gap is not None:  # whose own lines are the outermost of a chart, it does not have what is beside them
+        deep = deep + deep.max(initial=0) * ~_at_border(triangles, len(i))
     best = _deepest(np.unique(triangles), i, deep, points)
     owned = best[i[triangles]] == triangles
     owner = torch.from_numpy(best)
@@ -122,6 +124,15 @@ def trim(
         torch.from_numpy(owned).to(to),
         torch.from_numpy(area).to(places),
     )
+
+
+def _at_border(triangles: np.ndarray, members: int) -> np.ndarray:
+    """Return which members (M,) are on an edge of only one triangle."""
+    edges = np.sort(triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), 1)
+    key, count = np.unique(edges[:, 0] * members + edges[:, 1], return_counts=True)
+    border = np.zeros(members, dtype=bool)
+    border[key[count == 1] // members] = border[key[count == 1] % members] = True
+    return border
 
 
 def _deepest(rows: np.ndarray, i: np.ndarray, depth: np.ndarray, points: int) -> np.ndarray:

@@ -17,8 +17,8 @@ _LINE = 0.15  # middle over largest variance, below which points are a line
 _SURFACE = 0.25  # the same, from which on they are a surface, if they are flat as well:
 _FLAT = 0.12  # least over middle variance
 _SHARE = 0.25  # of the places that must lie on lines, for a cloud to be one of lines
+_AROUND, _WIDE, _ROUNDS = 3.0, 0.8, 3  # gaps about a place of which this quantile counts, so many times
 _BESIDE = 2.0  # gaps to a place that tells for another
-_GAP = 1.0  # of the radius at which lines first are a surface
 _THINNED = 0.5  # least distance of the points that are left, in gaps
 
 
@@ -26,7 +26,7 @@ class ScanLines(NamedTuple):
     """What is known of a cloud of N points in lines.
 
     Attributes:
-        gap: (N,) from the line of each point to the next one; 0 where the points are in no lines.
+        gap: (N,) from line to line about each point, the widest nearby; 0 where the points are in no lines.
         anchor: (N,) bool, points left if the lines are thinned until these are half a gap apart or more.
         alone: share of the points that lie on lines with no others beside them.
     """
@@ -62,37 +62,54 @@ def scan_lines(points: np.ndarray, seed: int = 0) -> ScanLines | None:
     sites = np.sort(np.argsort(shuffled, kind="stable")[:_SITES])
     about = cKDTree(x[sites]).query(x[sites], k=min(_TOGETHER, len(sites)), workers=-1)[1]
     line, even = np.zeros((2, len(sites)), dtype=bool)
-    open_ = np.ones(len(sites), dtype=bool)
+    left = np.ones(len(sites), dtype=bool)
     gap = np.zeros(len(sites))
     thinning = 1.0
-    while open_.any() and count >= _FEWEST * thinning:
+    while left.any() and count >= _FEWEST * thinning:
         members = np.flatnonzero(shuffled * thinning < count) if thinning > 1 else np.arange(count)
         variance, radius = _variances(x, members, sites)
-        variance = np.median(variance[about], axis=1)
-        least, middle = variance.T
-        disk = open_ & (middle >= _SURFACE) & (least < _FLAT * middle)
-        gap[disk & line] = _GAP * np.median(radius[about], axis=1)[disk & line]
-        line |= open_ & (middle < _LINE)
-        open_ &= ~disk
-        even |= disk & (thinning == 1)
-        if thinning > 1 and line.mean() < _SHARE and not (open_ & ~line).any():
-            break
+        (least, middle), radius = np.median(variance[about], axis=1).T, np.median(radius[about], axis=1)
+        disk = left & (middle >= _SURFACE) & (least < _FLAT * middle)
+        if thinning == 1:
+            even = disk
+            if even.mean() > 1 - _SHARE:
+                return None
+        gap[disk & line] = radius[disk & line]
+        line |= left & (middle < _LINE)
+        left &= ~disk
         thinning *= _STEP
-    found = np.flatnonzero(gap > 0)
-    if len(found) < _SHARE * len(sites):
+    if (gap > 0).mean() < _SHARE:
         return None
     # Where noise or a bend hides the line, the nearest place that shows one tells.
-    hidden = np.flatnonzero(~even & (gap == 0))
-    far, near = cKDTree(x[sites[found]]).query(x[sites[hidden]], workers=-1)
-    gap[hidden] = np.where(far <= _BESIDE * gap[found[near]], gap[found[near]], 0)
+    gap = _spread(x[sites], gap, ~even & (gap == 0))
     alone = line & (gap == 0)
     nearest = cKDTree(x[sites]).query(x, workers=-1)[1]
-    of_all, back = gap[nearest], np.empty(count, dtype=np.int64)
-    back[order] = np.arange(count)
-    chosen = poisson_disk(x, np.argsort(shuffled), _THINNED * of_all)
     anchor = np.zeros(count, dtype=bool)
-    anchor[chosen] = True
-    return ScanLines(of_all[back], anchor[back], float(alone[nearest].mean()))
+    anchor[poisson_disk(x, np.argsort(shuffled), _THINNED * gap[nearest])] = True
+    back = np.empty(count, dtype=np.int64)
+    back[order] = np.arange(count)
+    wide = gap.copy()
+    wide[gap > 0] = _widest(x[sites[gap > 0]], gap[gap > 0])
+    wide = _spread(x[sites], wide, gap == 0)  # evenly sampled strips between lines, too
+    return ScanLines(wide[nearest][back], anchor[back], float(alone[nearest].mean()))
+
+
+def _spread(x: np.ndarray, gap: np.ndarray, some: np.ndarray) -> np.ndarray:
+    """Return gaps (S,) of which `some` (S,) are those of the nearest place that has one, if it is not far."""
+    found, some = np.flatnonzero(gap > 0), np.flatnonzero(some)
+    far, near = cKDTree(x[found]).query(x[some], workers=-1)
+    gap = gap.copy()
+    gap[some] = np.where(far <= _BESIDE * gap[found[near]], gap[found[near]], 0)
+    return gap
+
+
+def _widest(x: np.ndarray, gap: np.ndarray) -> np.ndarray:
+    """Return for places x (S, 3) a high quantile of the gaps within some gaps: lines run in pairs, and to a point."""
+    tree = cKDTree(x)
+    for _ in range(_ROUNDS):
+        near = tree.query_ball_point(x, _AROUND * gap, workers=-1)
+        gap = np.array([np.quantile(gap[some], _WIDE) for some in near])
+    return gap
 
 
 def poisson_disk(x: np.ndarray, order: np.ndarray, radius: np.ndarray) -> np.ndarray:
