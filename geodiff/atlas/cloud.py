@@ -36,8 +36,8 @@ class Cloud:
         normals: (N, 3) unit; of either side, unless given.
         given: whether the normals came with the points, and their signs agree.
         index: (N,) int64, where each point was in the input (the first of its duplicates).
-        neighbours: (N, K) int64, nearest first, without the point itself. In a cloud of lines, the nearest of those that
-            are left if the lines are thinned until their points are about as far apart as they are.
+        neighbours: (N, K) int64, nearest first, without the point itself. In a cloud of lines, the nearest of those
+            that are left if the lines are thinned until their points are about as far apart as they are.
         distances: (N, K).
         outlier: (N,) bool, isolated points.
         diagonal: of the bounding box of the points that are no outliers.
@@ -114,7 +114,11 @@ def read_cloud(
     anchor = None if lines is None else lines.anchor
     distances, near = neighbours(places, SCALES[-1], anchor)
     own, spread = estimate_normals(x, near)
-    outlier = _outliers(distances, near, spread)
+    if lines is None:
+        outlier = _outliers(distances, near, spread)
+    else:  # a point is not isolated that has others along its line
+        along, beside = neighbours(places, SCALES[1], None)
+        outlier = _outliers(along, beside, estimate_normals(x, beside)[1])
     noise = _noise(x, ~outlier, anchor, seed)
     own = _normals_in_noise(x, own, noise, anchor, seed)
     if lines is not None:
@@ -165,13 +169,13 @@ def _on_lines(lines: ScanLines) -> list[str]:
     """Return what is to be said of points that lie in lines."""
     inside = lines.gap > 0
     notes = [
-        f"The points lie in lines, {np.median(lines.gap[inside]):.3g} apart (the median); along them they are denser. The "
-        "surface between was filled in from line to line: what is smaller than that there is not known."
+        f"The points lie in lines, {np.median(lines.gap[inside]):.3g} apart (the median); along them they are denser. "
+        "The surface between was filled in from line to line: what is smaller than that there is not known."
     ]
     if lines.alone > 0.01:
         notes.append(
-            f"{100 * lines.alone:.0f} % of the points lie on lines without others beside them, between which no surface "
-            "was found: scan more lines, or from other places."
+            f"{100 * lines.alone:.0f} % of the points lie on lines without others beside them, between which no "
+            "surface was found: scan more lines, or from other places."
         )
     return notes
 

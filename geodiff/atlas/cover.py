@@ -22,7 +22,7 @@ STEEP = 0.65  # |normal component| of a step that leaves the sheet
 COMMON = 3  # neighbours that two neighbours in a sheet share
 TURN = -0.1  # least product of normals of a member and the centre: 95 degrees
 ROUNDS = 50
-BRIDGE = 2.5  # radius of patches of a cloud of lines, at least, in distances of the lines; and the spacing, at most,
+BRIDGE = 3.0  # radius of patches of a cloud of lines, at least, in distances of the lines; and the spacing, at most,
 CLOSER = 0.5  # so that the lines beside each point are in the patch in which it lies deepest
 
 

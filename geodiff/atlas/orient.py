@@ -71,8 +71,8 @@ def orient(points: Any, normals: Any = None, *, noise: float | None = None) -> O
             which 80 % of them face one way keeps that way.
         noise: standard deviation σ of the points across the surface, in their unit; estimated if None.
 
-    Of a cloud in lines (`geodiff.atlas.lines.scan_lines`), the lines are thinned until their points are about as far apart
-    as they are, and the other points take the side of those nearest to them.
+    Of a cloud in lines (`geodiff.atlas.lines.scan_lines`), the lines are thinned until their points are about as far
+    apart as they are, and the other points take the side of those nearest to them.
 
     Points that repeat another count once, and get its normal, or the one of their given axis on its side.
 
