@@ -11,6 +11,7 @@ import geodiff as gd
 from geodiff.atlas.cloud import read_cloud
 from geodiff.atlas.cover import cover
 from geodiff.atlas.lines import ScanLines, neighbours, scan_lines
+from tests.atlas.clouds import plane, sheets, sphere, torus
 
 RINGS = 16
 APART = math.pi / RINGS
@@ -62,7 +63,7 @@ def test_distances_of_rings(count: int, noise: float) -> None:
 
 def test_lines_follow_the_points() -> None:
     """Order, unit and place change nothing."""
-    x = rings(300)[0]
+    x = rings(200, 0.01)[0]
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(1))
     first, second = looked_at(x), looked_at((1000 * x + 1e6)[order])
     np.testing.assert_array_equal(first.anchor[order], second.anchor)
@@ -87,7 +88,7 @@ def test_patches_reach_over_to_other_rings() -> None:
 
 def test_it_is_told() -> None:
     cloud = read_cloud(rings(200)[0])
-    assert cloud.lines is not None and any("lie in lines, 0.19" in note for note in cloud.notes)
+    assert cloud.lines is not None and any("lie in lines, 0.2" in note for note in cloud.notes)
     assert not any("without others beside them" in note for note in cloud.notes)
     alone = torch.zeros(600, 3, dtype=torch.float64)
     alone[:, 0] = torch.linspace(8, 12, 600)
