@@ -242,9 +242,9 @@ def _noise(x: torch.Tensor, good: np.ndarray, anchor: np.ndarray | None, seed: i
     if not len(used):
         return Noise(0.0, local, thinning)
     found = estimate_noise(x[used], seed)
-    if anchor is None:
-        nearest, some = slice(None), used
-    else:
+    nearest: Any = slice(None)
+    some = used
+    if anchor is not None:
         some = np.flatnonzero(good)
         places = x.double().numpy()
         nearest = cKDTree(places[used]).query(places[some], workers=-1)[1]
