@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from geodiff.atlas.lines import ScanLines, neighbours, scan_lines
 from geodiff.atlas.noise import Noise, estimate_noise
 from geodiff.atlas.orient import orient
 from geodiff.atlas.regions import Links
@@ -34,13 +35,15 @@ class Cloud:
         normals: (N, 3) unit; of either side, unless given.
         given: whether the normals came with the points, and their signs agree.
         index: (N,) int64, where each point was in the input (the first of its duplicates).
-        neighbours: (N, K) int64, nearest first, without the point itself.
+        neighbours: (N, K) int64, nearest first, without the point itself. In a cloud of lines, the nearest of those
+            that are left if the lines are thinned until their points are about as far apart as they are.
         distances: (N, K).
         outlier: (N,) bool, isolated points.
         diagonal: of the bounding box of the points that are no outliers.
         noise: σ of the points across the surface, on the whole and about each.
         duplicates: how many points were dropped since they repeat another.
         notes: what a user should be told, a sentence each.
+        lines: how the points lie in lines, if they do: see `geodiff.atlas.lines.scan_lines`.
     """
 
     __repr__ = shapes_repr
@@ -56,6 +59,7 @@ class Cloud:
     noise: Noise
     duplicates: int
     notes: tuple[str, ...]
+    lines: ScanLines | None = None
 
 
 def read_cloud(
@@ -104,14 +108,16 @@ def read_cloud(
     x = x[kept].contiguous()
     _check_spread(where, x)
 
-    tree = cKDTree(x.double().numpy())
-    count = min(SCALES[-1], len(x) - 1)
-    distances, neighbours = tree.query(tree.data, k=count + 1, workers=-1)
-    distances, neighbours = distances[:, 1:], neighbours[:, 1:]
-    own = estimate_normals(x, neighbours)
-    outlier = strays(x.double().numpy())
-    noise = _noise(x, torch.from_numpy(~outlier), seed)
-    own = _normals_in_noise(x, own, noise, seed)
+    places = x.double().numpy()
+    lines = scan_lines(places, seed)
+    anchor = None if lines is None else lines.anchor
+    distances, near = neighbours(places, SCALES[-1], anchor)
+    own = estimate_normals(x, near)
+    outlier = strays(places)
+    noise = _noise(x, ~outlier, anchor, seed)
+    own = _normals_in_noise(x, own, noise, anchor, seed)
+    if lines is not None:
+        notes += _on_lines(lines)
     if n is not None:
         length = n[kept].norm(dim=1, keepdim=True)
         zero = length[:, 0] == 0
@@ -123,7 +129,7 @@ def read_cloud(
             if lost:
                 notes.append(f"{lost} of {len(x)} normals have length zero: they were estimated.")
             n = torch.where(zero[:, None], own, n[kept] / length.clamp(min=torch.finfo(n.dtype).tiny))
-            away = _facing_away(x, n, neighbours)
+            away = _facing_away(x, n, near)
             if away > LEAST_AWAY:
                 sided = False
                 text = f"{100 * away:.0f} % face away from those around them"
@@ -137,20 +143,36 @@ def read_cloud(
         notes.append(f"{int(outlier.sum())} of {len(x)} points are isolated: no chart is fitted to them.")
     inner = x[torch.from_numpy(~outlier)]
     diagonal = float((inner.amax(0) - inner.amin(0)).norm())
-    width = min(NEIGHBOURS, count)
+    width = min(NEIGHBOURS, near.shape[1])
     return Cloud(
         points=x,
         normals=own if n is None else n,
         given=n is not None and sided,
         index=kept,
-        neighbours=torch.from_numpy(neighbours[:, :width].astype(np.int64)),
+        neighbours=torch.from_numpy(near[:, :width].astype(np.int64)),
         distances=torch.from_numpy(distances[:, :width].copy()),  # the rest is not kept in memory
         outlier=torch.from_numpy(outlier),
         diagonal=diagonal,
         noise=noise,
         duplicates=duplicates,
         notes=tuple(notes),
+        lines=lines,
     )
+
+
+def _on_lines(lines: ScanLines) -> list[str]:
+    """Return what is to be said of points that lie in lines."""
+    inside = lines.gap > 0
+    notes = [
+        f"The points lie in lines, {np.median(lines.gap[inside]):.3g} apart (the median); along them they are denser. "
+        "The surface between was filled in from line to line: what is smaller than that there is not known."
+    ]
+    if lines.alone > 0.01:
+        notes.append(
+            f"{100 * lines.alone:.0f} % of the points lie on lines without others beside them, between which no "
+            "surface was found: scan more lines, or from other places."
+        )
+    return notes
 
 
 def _facing_away(x: torch.Tensor, n: torch.Tensor, neighbours: np.ndarray) -> float:
@@ -201,25 +223,39 @@ def estimate_normals(points: torch.Tensor, neighbours: np.ndarray) -> torch.Tens
     return torch.cat(normals).to(points)
 
 
-def _noise(x: torch.Tensor, good: torch.Tensor, seed: int) -> Noise:
-    """Estimate the noise from the points (N, 3) that are good; the others get the value on the whole."""
-    if not bool(good.any()):
-        return Noise(0.0, torch.zeros(len(x), dtype=torch.float64), torch.ones(len(x), dtype=torch.int64))
-    found = estimate_noise(x[good], seed)
-    local = torch.full((len(x),), found.sigma, dtype=torch.float64)
+def _noise(x: torch.Tensor, good: np.ndarray, anchor: np.ndarray | None, seed: int) -> Noise:
+    """Estimate the noise from the points (N, 3) that are good, of lines the anchors; others get that of the nearest.
+
+    Outliers get the value on the whole.
+    """
+    local = torch.zeros(len(x), dtype=torch.float64)
     thinning = torch.ones(len(x), dtype=torch.int64)
-    local[good], thinning[good] = found.local, found.thinning
+    used = np.flatnonzero(good if anchor is None else good & anchor)
+    if not len(used):
+        return Noise(0.0, local, thinning)
+    found = estimate_noise(x[used], seed)
+    nearest: Any = slice(None)
+    some = used
+    if anchor is not None:
+        some = np.flatnonzero(good)
+        places = x.double().numpy()
+        nearest = cKDTree(places[used]).query(places[some], workers=-1)[1]
+    local.fill_(found.sigma)
+    local[some], thinning[some] = found.local[nearest], found.thinning[nearest]
     return Noise(found.sigma, local, thinning)
 
 
-def _normals_in_noise(x: torch.Tensor, normals: torch.Tensor, noise: Noise, seed: int) -> torch.Tensor:
+def _normals_in_noise(
+    x: torch.Tensor, normals: torch.Tensor, noise: Noise, anchor: np.ndarray | None, seed: int
+) -> torch.Tensor:
     """Replace normals (N, 3) where 64 neighbours reach no farther than the noise by those of a thinned cloud."""
     normals = normals.clone()
     points = x.double().numpy()
     shuffled = np.random.default_rng(seed).permutation(len(x))
     for thinning in noise.thinning[noise.thinning > 1].unique().tolist():
         some = (noise.thinning == thinning).numpy().nonzero()[0]
-        members = np.flatnonzero(shuffled % thinning == 0)
+        kept = shuffled % thinning == 0
+        members = np.flatnonzero(kept if anchor is None else kept & anchor)
         around = cKDTree(points[members]).query(points[some], k=min(IN_NOISE, len(members)), workers=-1)[1]
         for rows in np.array_split(np.arange(len(some)), -(-len(some) // (1 << 14))):
             offset = torch.from_numpy(points[members[around[rows]]])

@@ -10,6 +10,7 @@ from scipy.sparse import coo_matrix, csgraph, csr_matrix
 from scipy.spatial import cKDTree
 
 from geodiff.atlas.cloud import Cloud, read_cloud
+from geodiff.atlas.lines import poisson_disk
 from geodiff.modes import outside_autocast
 from geodiff.validation import fail, integer, positive, seed_number, shapes_repr
 
@@ -22,6 +23,8 @@ COMMON = 3  # neighbours that two neighbours in a sheet share
 TURN = -0.1  # least product of normals of a member and the centre: 95 degrees
 ROUNDS = 50
 PART = 1 << 20  # memberships, or steps between neighbours, that are looked at at once
+BRIDGE = 3.0  # radius of patches of a cloud of lines, at least, in distances of the lines; and the spacing, at most,
+CLOSER = 0.5  # so that the lines beside each point are in the patch in which it lies deepest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +86,7 @@ def cover(
         points: (N, 3), or a `Cloud`.
         normals: (N, 3), pointing to one side; estimated, of either side, if left out.
         radius: of all patches, relative to the diagonal of the bounding box; if left out, each patch has its own, the
-            distance of its centre's `target`-th neighbour.
+            distance of its centre's `target`-th neighbour; in a cloud of lines at least 2.5 times that of the lines.
         target: how many points a patch should have, at least 8.
         spacing: of centres, in radii, in (0, 0.75]; smaller for more overlap.
         seed: of the order of the centres.
@@ -114,7 +117,7 @@ class _Builder:
     """The graph of a cloud, and patches made of it round by round until all points are covered."""
 
     def __init__(self, cloud: Cloud, radius: float | None, target: int, spacing: float, seed: int) -> None:
-        self.cloud, self.spacing = cloud, spacing
+        self.cloud, self.spacing = cloud, spacing if cloud.lines is None else min(spacing, CLOSER)
         self.x = cloud.points.double().numpy()
         self.n = cloud.normals.double().numpy()
         self.good = np.flatnonzero(~cloud.outlier.numpy())
@@ -125,6 +128,8 @@ class _Builder:
             # A point counts itself, so ask for one more; on two sheets a ball of `target` has half of them on each.
             k = min(count + 1, len(self.good))
             self.radius = self.tree.query(self.x, k=[k], workers=-1)[0][:, 0] * (1 + 1e-9)
+            if cloud.lines is not None:
+                self.radius = np.maximum(self.radius, BRIDGE * cloud.lines.gap)
         else:
             self.radius = np.full(len(self.x), radius * cloud.diagonal)
         self.edges = self._edges()
@@ -141,10 +146,13 @@ class _Builder:
         gentle = good & (across <= STEEP)
         ones = np.ones(int(gentle.sum()), dtype=np.int32)
         graph = coo_matrix((ones, (a[gentle], b[gentle])), shape=(count, count)).tocsr()
-        graph = graph.maximum(graph.T)
+        # In a cloud of lines, where only anchors are neighbours of others, only they have it both ways: of hundreds.
+        both = graph if self.cloud.lines is None else graph.multiply(self.cloud.lines.anchor[:, None]).tocsr()
+        both = both.maximum(both.T)
+        graph = graph.maximum(both)
         # Neighbours in a sheet have others in common; where a normal is wrong, a step may lead to another sheet, but
         # seldom several side by side.
-        rows, columns = _firm(graph, graph)
+        rows, columns = _firm(graph, both)
         # Points that this leaves alone hang on to the gentlest neighbour that is not; nothing else hangs on to them.
         links = coo_matrix((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(count, count))
         labels = csgraph.connected_components(links, directed=False)[1]
@@ -155,6 +163,9 @@ class _Builder:
         within = ~alone[rows]
         rows = np.concatenate([rows[within], a[hang], b[hang]])
         columns = np.concatenate([columns[within], b[hang], a[hang]])
+        if self.cloud.lines is not None:
+            key = np.unique(np.concatenate([rows * count + columns, columns * count + rows]))
+            rows, columns = key // count, key % count
         order = np.lexsort((columns, rows))
         rows, columns = rows[order], columns[order]
         return rows, columns, np.linalg.norm(self.x[rows] - self.x[columns], axis=1)
@@ -204,15 +215,7 @@ class _Builder:
         left = self.order[~covered[self.order]]
         if not len(left):
             return left
-        free = np.zeros(len(self.x), dtype=bool)
-        free[left] = True
-        tree = cKDTree(self.x[left])
-        chosen = []
-        for i in left.tolist():
-            if free[i]:
-                chosen.append(i)
-                free[left[tree.query_ball_point(self.x[i], self.spacing * self.radius[i])]] = False
-        return np.array(chosen, dtype=np.int64)
+        return poisson_disk(self.x, left, self.spacing * self.radius)
 
     def _patches(self, center: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Members of the patches around centres: patch, point, whether well inside; sorted by patch, then by point."""

@@ -15,6 +15,7 @@ from geodiff.validation import shapes_repr
 _NEIGHBOURS = 8
 _OFF = 1 / 3
 _PART = 1 << 19  # triangles that are looked at at once
+_BETWEEN = 0.6  # of the distance of lines, spacing that closes what is between them, and half as much again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +57,7 @@ def trim(
     surface: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     usable: torch.Tensor,
     reach: float = 2.3,
+    gap: np.ndarray | None = None,
 ) -> Domain:
     """Keep of each square the part among the members: an alpha shape whose radius follows the local spacing.
 
@@ -75,6 +77,7 @@ def trim(
         surface: points (S, 3) of charts (S,) at places uv (S, 2).
         usable: (M,) bool, members that may be corners.
         reach: see above. At 2 a few of the triangles of a random sample are lost; holes of radius `reach` are closed.
+        gap: (N,), of a cloud of lines: how far these are apart, and so the spacing at least.
 
     Returns:
         Triangles and owners.
@@ -89,6 +92,8 @@ def trim(
     found = [kept[_delaunay(u[kept[a:b]]) + a] for a, b in itertools.pairwise(starts) if b - a >= 3]
     triangles = np.concatenate(found) if found else np.zeros((0, 3), dtype=np.int64)
     spacing = local_spacing(x, i, points)
+    if gap is not None:
+        spacing = np.maximum(spacing, _BETWEEN * gap)
     circles = [_circumradius(x[part]) for part in _parts(triangles)]
     radius, area = (np.concatenate([one[k] for one in circles]) for k in (0, 1))
     local = spacing[i[triangles]].mean(axis=1)
@@ -106,6 +111,8 @@ def trim(
         off = np.concatenate([np.abs(((m[:, None] - x[k]) * n[k]).sum(-1)).min(axis=1) for m, k in pairs])
         supported = off <= _OFF * local
         triangles, area = triangles[supported], area[supported]
+    if gap is not None:  # whose own lines are the outermost of a chart, it does not have what is beside them
+        deep = deep + deep.max(initial=0) * ~_at_border(triangles, len(i))
     best = _deepest(np.unique(triangles), i, deep, points)
     owned = best[i[triangles]] == triangles
     owner = torch.from_numpy(best)
@@ -125,6 +132,15 @@ def trim(
 def _parts(rows: np.ndarray) -> list[np.ndarray]:
     """Cut rows into parts that bound the memory."""
     return np.array_split(rows, -(-max(len(rows), 1) // _PART))
+
+
+def _at_border(triangles: np.ndarray, members: int) -> np.ndarray:
+    """Return which members (M,) are on an edge of only one triangle."""
+    edges = np.sort(triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), 1)
+    key, count = np.unique(edges[:, 0] * members + edges[:, 1], return_counts=True)
+    border = np.zeros(members, dtype=bool)
+    border[key[count == 1] // members] = border[key[count == 1] % members] = True
+    return border
 
 
 def _deepest(rows: np.ndarray, i: np.ndarray, depth: np.ndarray, points: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import torch
 from geodiff.atlas import consensus
 from geodiff.atlas.charts import Charts
 from geodiff.atlas.domain import Domain, trim
+from geodiff.atlas.lines import scan_lines
 from geodiff.modes import cached, outside_autocast
 from geodiff.validation import fail, floating, integers
 
@@ -57,11 +58,14 @@ class Members:
     def domain(self) -> Domain:
         """Where the charts are trusted; computed on first use."""
         center, scale = self.charts.center, self.charts.scale
-        deep = consensus.depth(self.predictions, self.chart, center, scale).clamp(min=1e-3) * self.trust[self.chart]
-        deep = deep * (1 + 3 * self.inside.to(center))
+        lines = scan_lines(self.points.detach().cpu().double().numpy(), self.seed)
+        deep = consensus.depth(self.predictions, self.chart, center, scale).clamp(min=1e-3)
+        if lines is None:
+            deep = deep * self.trust[self.chart] * (1 + 3 * self.inside.to(center))
         return trim(
             self.chart, self.point, self.uv, self.predictions, self._plain_normals, deep, len(self.points),
             lambda chart, uv: evaluate(self, chart, uv), self._same_side(),
+            gap=None if lines is None else lines.gap,
         )  # fmt: skip
 
     def _same_side(self) -> torch.Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from geodiff.atlas.lines import neighbours, scan_lines
 from geodiff.atlas.regions import Links, facing_regions, outvoted, turned_regions
 from geodiff.atlas.winding import WindingTree
 from geodiff.modes import outside_autocast
@@ -17,6 +18,7 @@ from geodiff.validation import fail, floating, number, promote, shapes_repr
 _LEAST = 16  # points
 _ONE_PLACE = 1e-6  # extent of the middle half of the points, in half that of all, below which rounding is all there is
 _NEIGHBOURS = 12
+_BESIDE = 3  # of which the side is taken
 _MOST_NEIGHBOURS = 100
 _STEPS = 40
 _WIDE, _NARROW = 6.0, 2.5  # widths of the first and of the last step, in σ
@@ -69,6 +71,9 @@ def orient(points: Any, normals: Any = None, *, noise: float | None = None) -> O
             which 80 % of them face one way keeps that way.
         noise: standard deviation σ of the points across the surface, in their unit; estimated if None.
 
+    Of a cloud in lines (`geodiff.atlas.lines.scan_lines`), the lines are thinned until their points are about as far
+    apart as they are, and the other points take the side of those nearest to them.
+
     Points that repeat another count once, and get its normal, or the one of their given axis on its side.
 
     Returns:
@@ -116,9 +121,42 @@ def orient(points: Any, normals: Any = None, *, noise: float | None = None) -> O
     if not float(np.subtract(*np.percentile(x.numpy(), [75, 25], axis=0)).max()) > _ONE_PLACE:
         raise fail(where, "points", "in more than one place", "outliers and points all in one place", "Drop outliers.")
 
+    places = x.double().numpy()
+    lines = scan_lines(places)
+    sigma = None if noise is None else 2 * noise / extent
+    found = _oriented(x, axes, sigma) if lines is None else _along_lines(x, places, axes, sigma, lines.anchor)
+    return dataclasses.replace(found, normals=found.normals.to(points))
+
+
+def _along_lines(
+    x: torch.Tensor, places: np.ndarray, axes: torch.Tensor | None, sigma: float | None, anchor: np.ndarray
+) -> Oriented:
+    """Orient the anchors of a cloud in lines, and the other points as the nearest of them."""
+    kept = torch.from_numpy(np.flatnonzero(anchor))
+    found = _oriented(x[kept], None if axes is None else axes[kept], sigma)
+    known = torch.zeros(len(x), 3, dtype=torch.float64)
+    known[kept] = found.normals
+    near = torch.from_numpy(neighbours(places, _NEIGHBOURS, anchor)[1])
+    around = torch.cat([x[:, None].double(), x[near].double()], 1)
+    nearest = known[near[:, 0]]
+    if axes is None:
+        _, axis, flat = _plane(around, torch.ones(around.shape[:2], dtype=torch.bool))
+        axis = torch.where((flat < _FLAT)[:, None], axis, nearest)
+    else:
+        axis = axes.double()
+    away = (known[near[:, :_BESIDE]] * axis[:, None]).sum((1, 2)) < 0
+    normals = torch.where(torch.from_numpy(anchor)[:, None], known, torch.where(away[:, None], -axis, axis))
+    if axes is None:
+        return dataclasses.replace(found, normals=normals)
+    turned = float(((normals * axes).sum(1) < 0).double().mean())
+    return dataclasses.replace(found, normals=normals, turned=turned)
+
+
+def _oriented(x: torch.Tensor, axes: torch.Tensor | None, sigma: float | None) -> Oriented:
+    """Orient points (N, 3) in a cube from −1 to 1; the normals are float64."""
     area = _areas(x, cKDTree(x.numpy()))
     spacing = float(area.median().sqrt())
-    sigma = _noise(x, spacing) if noise is None else 2 * noise / extent
+    sigma = _noise(x, spacing) if sigma is None else sigma
     pull = _winding_normals(x, area, spacing, sigma)
     smooth = _smoothed(x, pull, sigma, spacing)
     _, axis, flat, neighbours = _planes(smooth, pull, _NEIGHBOURS)
@@ -146,7 +184,7 @@ def orient(points: Any, normals: Any = None, *, noise: float | None = None) -> O
         sign = np.where(share < 1 - 2 * _TRUSTED, -1.0, 1.0)[region] * sign
         turned = float((before != sign).mean())
     result = sided * torch.from_numpy(sign).float()[:, None]
-    result = torch.nn.functional.normalize(result.double(), dim=1).to(points)
+    result = torch.nn.functional.normalize(result.double(), dim=1)
     return Oriented(result, links.agreement(sign), given_agreement, turned, int(region.max()) + 1)
 
 
