@@ -2,6 +2,7 @@
 """Views that no one object has: named, refused or said, on shapes and sizes of several kinds."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 import geodiff as gd
 from geodiff.scene.pose import rotation_from_vector
 from geodiff.tasks import fit_mesh, visual_hull
-from geodiff.tasks.mesh.agreement import residuals
+from geodiff.tasks.mesh.agreement import disagreement, residuals
 
 SCENES = [("wedge", 12, 64, 20.0), ("box", 24, 48, 30.0), ("bars", 8, 80, 10.0)]
 
@@ -65,6 +66,21 @@ def test_one_camera_turned_by_three_degrees(name: str, count: int, size: int, el
     alpha, cameras = scene(name, count, size, elevation)
     with pytest.warns(UserWarning, match=r"view 005 contradicts the other views: its outline touches [\d.]+ pixels"):
         visual_hull(alpha, swivelled(cameras, 5, 3.0))
+
+
+@pytest.mark.parametrize(("name", "count", "degrees"), [("wedge", 12, 2.5), ("box", 24, -2.5), ("bars", 16, 2.5)])
+def test_one_camera_moved_around_the_object(name: str, count: int, degrees: float) -> None:
+    """By 2.5°, which the outermost touches hardly show; the same views say nothing where it is right."""
+    alpha, cameras = scene(name, count, 128, 25.0)
+    posed = gd.PosedImages(None, alpha, cameras)
+    nowhere = torch.zeros(3, dtype=torch.float64)
+    assert disagreement(posed, nowhere) is None
+    assert disagreement(gd.PosedImages(None, (alpha >= 0.5).float(), cameras), nowhere) is None
+    azimuth = torch.arange(count) * (360.0 / count)
+    azimuth[5] += degrees
+    moved = gd.Camera.orbit(2.7, 25.0, azimuth, fov_deg=30)
+    told = disagreement(gd.PosedImages(None, alpha, moved), nowhere)
+    assert told is not None and re.match(r"view 005 contradicts the other views: it fits to them [1-4]\.\d° away", told)
 
 
 @pytest.mark.parametrize(("name", "count", "size", "elevation"), SCENES)
