@@ -9,16 +9,17 @@ from geodiff.scene.files import PosedImages
 from geodiff.tasks.mesh.camera_moves import Moves, Prior
 from geodiff.tasks.mesh.contradictions import names_of
 from geodiff.tasks.mesh.tangents import Tangents
+from geodiff.validation import warn
 
 _APART = (0.7, 0.45)  # pixels that a view's touches may be off in the middle: of hard masks, of anti-aliased ones
 _ALL = (1.0, 0.1)  # the same of all views, from so many pixels to such a part of the image: not of other objects
 _TYPICAL = 5.0  # times as far off as those of the view in the middle
 _VIEWS = 4  # fewer do not tell who is wrong
 _SHARE = 0.34  # of the views: where more stand out, none does
-# A camera moved around the object leaves its outermost touches nearly where they were. So the view that is farthest off,
-# by so many times as far as the middle one, is moved alone: by so many pixels at the silhouette's edge at least, of
+# A camera moved around the object leaves its outermost touches nearly where they were. So the view that is farthest
+# off, by so many times as far as the middle one, is moved alone: by so many pixels at the silhouette's edge or more, of
 # anti-aliased masks (and times two of hard ones), where all its touches come together by half.
-_SUSPECT, _MOVED, _TOGETHER, _CAMERA, _NOISE, _FALSE = 1.3, 0.5, 0.5, (3.0, 0.05, 0.01), 0.2, 9.0
+_SUSPECT, _MOVED, _TOGETHER, _CAMERA, _NOISE, _FALSE = 1.3, 0.65, 0.5, (3.0, 0.05, 0.01), 0.2, 9.0
 
 
 def residuals(posed: PosedImages, centre: torch.Tensor) -> torch.Tensor:
@@ -73,6 +74,13 @@ def disagreement(posed: PosedImages, centre: torch.Tensor) -> str | None:
     return None
 
 
+def say_disagreement(where: str, posed: PosedImages, centre: torch.Tensor) -> None:
+    """Warn of views that stand out, where no hull says more."""
+    told = disagreement(posed, centre)
+    if told is not None:
+        warn(f"{where}: {told}")
+
+
 def _around(posed: PosedImages, centre: torch.Tensor, view: int) -> float:
     """Return by how many degrees about the object a camera moves to where its view fits to the others; 0: nowhere."""
     alone = torch.zeros(len(posed), dtype=torch.bool)
@@ -82,6 +90,8 @@ def _around(posed: PosedImages, centre: torch.Tensor, view: int) -> float:
 
     def spread(x: torch.Tensor) -> float:
         touch = tangents.touches(x, inner=True)
+        if len(touch.pair) < 2 * (len(posed) - 1):  # too few to move a camera by
+            return math.nan
         off = tangents.residuals(touch, x[tangents.first[touch.pair]], x[tangents.second[touch.pair]])
         return float((off / _NOISE).square().clamp(max=_FALSE).sum())
 

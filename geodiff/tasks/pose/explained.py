@@ -36,7 +36,9 @@ def say_unexplained(share: float, iou: float) -> None:
     """Warn of a mesh that does not explain the image."""
     if share < 1:
         found = f"the mesh does not explain the image in any pose that was found: IoU {iou:.2f}"
-        warn(f"fit_pose: {found}. Is it the mesh of this image, in one piece and uncovered, and the lens the right one?")
+        warn(
+            f"fit_pose: {found}. Is it the mesh of this image, in one piece and uncovered, and the lens the right one?"
+        )
 
 
 def outline_pixels(inside: torch.Tensor) -> float:

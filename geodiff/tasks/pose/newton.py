@@ -19,9 +19,9 @@ _LEVELS = 8  # of τ
 _FIRST = 16  # poses of each image after the first level
 _SAME = 2.0  # degrees between poses that have come together
 NOISE = 0.5  # least standard deviation of a pixel's coverage on the outline
-# Around each pose at the end, if there were many starts, more are tried: so many, around those that are as likely as the
-# best but for so much of the sum of squares over pixels; so many of these; at these multiples of the last τ, so many
-# steps each.
+# Around each pose at the end, if there were many starts, more are tried: so many, around those that are as likely as
+# the best but for so much of the sum of squares over pixels; so many of these; at these multiples of the last τ, so
+# many steps each.
 _SCATTERED, _LIKELY, _MODES, _NARROWER, _STEPS = 6, 3.5, 8, (4.0, 2.0, 1.0), 2
 
 
@@ -148,7 +148,7 @@ def improved(
 
 
 def apart(rotations: torch.Tensor, count: int) -> torch.Tensor:
-    """Return the numbers of up to ``count`` rotations (N, 3, 3) that have not come together, the first before others."""
+    """Return the numbers of up to ``count`` rotations (N, 3, 3) that are not the same, the first before others."""
     chosen: list[int] = []
     for i in range(len(rotations)):
         if len(chosen) == count:

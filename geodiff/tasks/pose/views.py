@@ -113,7 +113,7 @@ def is_cut(alpha: torch.Tensor) -> bool:
 
 
 def _described(masks: torch.Tensor, origin: torch.Tensor, size: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Resample masks (N, H, W) on circles: (N, radii, turns), counter-clockwise; and say what is in the image, 0 or 1."""
+    """Resample masks (N, H, W) on circles: (N, radii, turns), counter-clockwise; and say what is in the image."""
     height, width = masks.shape[-2:]
     turn = torch.arange(_TURNS, dtype=masks.dtype) * (2 * math.pi / _TURNS)
     radius = (torch.arange(_RADII, dtype=masks.dtype) + 0.5) * (_REACH / _RADII)

@@ -268,7 +268,9 @@ def test_a_mesh_that_does_not_explain_the_image(kind: str) -> None:
     other = gd.Mesh.load(ROOT / "assets" / "airplane.obj").normalized("box")
     noise = torch.rand(48, 48, generator=torch.Generator().manual_seed(0)).round()
     image = noise if kind == "noise" else picture(other, gd.Camera.orbit(2.2, 60, 40, fov_deg=40))
-    with pytest.warns(UserWarning, match=r"fit_pose: the mesh does not explain the image in any .*: IoU 0\.\d\d\. Is it"):
+    with pytest.warns(
+        UserWarning, match=r"fit_pose: the mesh does not explain the image in any .*: IoU 0\.\d\d\. Is it"
+    ):
         fit = fit_pose(mesh, image, TRUTH, candidates=60, starts=4, **{**QUICK, "steps": 8})
     assert fit.explained < 0.5 and fit.iou < 0.7
     assert sum(mode.probability for mode in fit.modes) == pytest.approx(fit.explained, abs=1e-6)
