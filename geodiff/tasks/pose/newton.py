@@ -177,7 +177,7 @@ class Newton(Followed):
 
     def _level(self, step: int) -> tuple[int, float]:
         """Return the level of a step, and its τ."""
-        levels = min(_LEVELS, self.settings.steps)
+        levels = min(_LEVELS, max(self.settings.steps // 2, 1))  # two steps each, or more
         level = step * levels // self.settings.steps
         start, end = self.settings.scale
         return level, float(start * (end / start) ** (level / max(levels - 1, 1)))

@@ -18,7 +18,7 @@ TRANSLATIONS = ("free", "distance", "fixed")
 _WHERE = "fit_pose"
 _BLANK = ("steps", "candidates", "starts", "finalists")
 # Of second-order steps from everywhere and around a guess, and of gradient descent.
-_DEFAULTS = {"everywhere": (24, 400, 24, 8), "near": (12, 400, 6, 3), "descent": (60, 1000, 24, 6)}
+_DEFAULTS = {"everywhere": (24, 400, 24, 8), "near": (6, 400, 6, 3), "descent": (60, 1000, 24, 6)}
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class FitPoseSettings(DescentSettings):
     all else by gradient descent; fields that are None are filled in as fits.
 
     Attributes:
-        steps: of each start that is followed to the end, ≥ 1; None: 24 of second order (12 around a guess), or 60 of
+        steps: of each start that is followed to the end, ≥ 1; None: 24 of second order (6 around a guess), or 60 of
             gradient descent.
         polish: after gradient descent, Gauss–Newton steps at each of four τ, ≥ 0. Their Jacobian, of up to seven
             numbers, is by central differences of renders.

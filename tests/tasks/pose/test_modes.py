@@ -205,7 +205,7 @@ def test_tiny_masks_and_such_that_are_cut_off(kind: str) -> None:
 
 def test_settings_are_filled_in_for_the_way_it_goes() -> None:
     blank = FitPoseSettings()
-    assert blank.steps is None and blank.completed(180.0).steps == 24 and blank.completed(60.0).steps == 12
+    assert blank.steps is None and blank.completed(180.0).steps == 24 and blank.completed(60.0).steps == 6
     assert blank.completed(60.0).candidates == 100  # a quarter of the sphere
     assert FitPoseSettings(coverage="faces").completed(180.0).steps == 60
     assert FitPoseSettings(steps=7, starts=2).completed(180.0).steps == 7
