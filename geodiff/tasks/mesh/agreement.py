@@ -17,9 +17,9 @@ _TYPICAL = 5.0  # times as far off as those of the view in the middle
 _VIEWS = 4  # fewer do not tell who is wrong
 _SHARE = 0.34  # of the views: where more stand out, none does
 # A camera moved around the object leaves its outermost touches nearly where they were. So the view that is farthest
-# off, by so many times as far as the middle one, is moved alone: by so many pixels at the silhouette's edge or more, of
-# anti-aliased masks (and times two of hard ones), where all its touches come together by half.
-_SUSPECT, _MOVED, _TOGETHER, _CAMERA, _NOISE, _FALSE = 1.3, 0.65, 0.5, (3.0, 0.05, 0.01), 0.2, 9.0
+# off, by so many times as far as the middle one and by 0.1 pixels, is moved alone: by so many pixels at the silhouette's
+# edge or more, of anti-aliased masks (and times two of hard ones), where all its touches come together by half.
+_SUSPECT, _LEAST, _MOVED, _TOGETHER, _CAMERA, _NOISE, _FALSE = 1.3, 0.1, 0.65, 0.5, (3.0, 0.05, 0.01), 0.2, 9.0
 
 
 def residuals(posed: PosedImages, centre: torch.Tensor) -> torch.Tensor:
@@ -60,7 +60,7 @@ def disagreement(posed: PosedImages, centre: torch.Tensor) -> str | None:
         fix = "Are these the cameras of these images? Leave out what is wrong, or mend it."
         return f"{names_of(posed, odd.tolist())} {verb} the other views: {found}. {fix}"
     worst = int(middle.nan_to_num(0.0).argmax())
-    if float(middle[worst]) > _SUSPECT * typical:
+    if float(middle[worst]) > max(_SUSPECT * typical, _LEAST):
         degrees = _around(posed, centre, worst)
         area = float((posed.alpha[worst] >= 0.5).double().sum())
         pixels = math.radians(degrees) * math.sqrt(area / math.pi)
