@@ -17,7 +17,7 @@ _TYPICAL = 5.0  # times as far off as those of the view in the middle
 _VIEWS = 4  # fewer do not tell who is wrong
 _SHARE = 0.34  # of the views: where more stand out, none does
 # A camera moved around the object leaves its outermost touches nearly where they were. So the view that is farthest
-# off, by so many times as far as the middle one and by 0.1 pixels, is moved alone: by so many pixels at the silhouette's
+# off, by so many times as far as the middle one and by 0.1 pixels, is moved alone: by so many pixels at the mask's
 # edge or more, of anti-aliased masks (and times two of hard ones), where all its touches come together by half.
 _SUSPECT, _LEAST, _MOVED, _TOGETHER, _CAMERA, _NOISE, _FALSE = 1.3, 0.1, 0.65, 0.5, (3.0, 0.05, 0.01), 0.2, 9.0
 
