@@ -138,7 +138,7 @@ def test_what_is_out_of_the_image() -> None:
     alpha = gd.rasterize(ball, cameras, 40).mask.float()
     close = gd.rasterize(ball, near, 40).mask.float()
     assert bool(close[:, 0].any())
-    with pytest.warns(UserWarning, match="the mask of view 006 goes up to the border of their images"):
+    with pytest.warns(UserWarning, match="the mask of view 006 goes up to the border of its image"):
         hull = visual_hull(torch.cat((alpha, close[None])), gd.Camera.cat([cameras, gd.Camera.stack([near])]))
     assert hard_iou(hull, cameras, alpha) > 0.96
 
