@@ -212,10 +212,13 @@ def fit_mesh(
 @options_of("tasks.pose.input.command_lights", "ambient", "light")
 @options_of("tasks.pose.settings.FitPoseSettings")
 @_scale_ends("tasks.pose.settings.FitPoseSettings")
+@click.option("--strict", is_flag=True, help="End with an error where the mesh does not explain the image.")
 @_resume
 @_device
 @clean
-def fit_pose(mesh: pathlib.Path, image: pathlib.Path, output: pathlib.Path, resume: bool, **options: Any) -> None:
+def fit_pose(
+    mesh: pathlib.Path, image: pathlib.Path, output: pathlib.Path, strict: bool, resume: bool, **options: Any
+) -> None:
     """Recover the pose of the camera that saw MESH in IMAGE, a silhouette or an image with alpha.
 
     Writes overlay.png, optimisation.gif and metrics.json to OUT.
@@ -241,6 +244,8 @@ def fit_pose(mesh: pathlib.Path, image: pathlib.Path, output: pathlib.Path, resu
         click.echo(f"{result.error['angle_deg']:.3g}° from the true rotation, position off by "
                    f"{result.error['position']:.4g}, distance × {result.error['distance']:.4g}")  # fmt: skip
     _tell(result.files)
+    if strict and result.explained < 1:
+        raise click.ClickException(f"fit-pose: the mesh does not explain the image: IoU {result.iou:.2f}")
 
 
 @main.command("fit-nurbs")

@@ -21,8 +21,8 @@ _SPECKS = (40, 0.02)  # that a mask may have, and as a part of its pixels
 _SIDES = (("−x", "−y", "−z"), ("+x", "+y", "+z"))
 
 
-def check_masks(where: str, posed: PosedImages) -> PosedImages:
-    """Return the images that say something; warn of those that say nothing, and of those that come twice.
+def good_views(where: str, posed: PosedImages) -> list[int]:
+    """Return which images say something; warn of those that say nothing, and of those that come twice.
 
     Raises:
         ValueError: there is none.
@@ -35,13 +35,13 @@ def check_masks(where: str, posed: PosedImages) -> PosedImages:
         raise fail(where, "images", "of something: masks with an outline", got, "Is alpha the object's, or all 1?")
     for flags, what in ((empty, "empty"), (full, "full")):
         if bool(flags.any()):
-            warn(f"{where}: the masks of {names_of(posed, flags.nonzero()[:, 0].tolist())} are {what} and left out")
-    posed = posed if len(good) == len(posed) else posed[good]  # a copy
-    _check_inverted(where, posed)
-    _check_specks(where, posed)
+            warn(f"{where}: {masks_of(posed, flags.nonzero()[:, 0].tolist())} {what} and left out")
+    some = posed if len(good) == len(posed) else posed[good]  # a copy
+    _check_inverted(where, some)
+    _check_specks(where, some)
     seen: dict[bytes, int] = {}
     again = []
-    for i in range(len(posed)):
+    for i in good:
         camera = posed.cameras[i]
         parts = (posed.alpha[i], camera.rotation, camera.translation, camera.focal, camera.principal)
         digest = hashlib.sha256()  # the masks themselves would be kept once more
@@ -52,9 +52,18 @@ def check_masks(where: str, posed: PosedImages) -> PosedImages:
             again.append(i)
         seen.setdefault(key, i)
     if again:
-        warn(f"{where}: {names_of(posed, again)} are the same views as others before them, and left out")
-        posed = posed[[i for i in range(len(posed)) if i not in again]]
-    return posed
+        what = "is the same as another" if len(again) == 1 else "are the same as others"
+        warn(f"{where}: {names_of(posed, again)} {what} before, and left out")
+    return [i for i in good if i not in again]
+
+
+def views_of_something(where: str, posed: PosedImages, held_out: list[int]) -> list[int]:
+    """Return the held-out views that can judge a mesh; warn of those whose masks are empty."""
+    seen = [i for i in held_out if bool((posed.alpha[i] >= 0.5).any())]
+    empty = [i for i in held_out if i not in seen]
+    if empty:
+        warn(f"{where}: {masks_of(posed, empty)} empty: no part of the IoU of what is held out")
+    return seen
 
 
 def _check_inverted(where: str, posed: PosedImages) -> None:
@@ -216,8 +225,9 @@ def say_touching(where: str, posed: PosedImages, touching: list[bool]) -> None:
     """Warn of masks that end at the border of their images."""
     views = [i for i, touches in enumerate(touching) if touches]
     if views:
-        found = f"the masks of {names_of(posed, views)} go up to the border of their images"
-        warn(f"{where}: {found}: what is beyond it is left to the other views")
+        which = f"{'mask' if len(views) == 1 else 'masks'} of {names_of(posed, views)}"
+        verb = "goes up to the border of its image" if len(views) == 1 else "go up to the border of their images"
+        warn(f"{where}: the {which} {verb}: what is beyond it is left to the other views")
 
 
 def names_of(posed: PosedImages, indices: list[int]) -> str:
@@ -225,3 +235,9 @@ def names_of(posed: PosedImages, indices: list[int]) -> str:
     names = [str(posed.names[i]) for i in indices]
     text = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
     return f"view {text}" if len(names) == 1 else f"views {text}"
+
+
+def masks_of(posed: PosedImages, indices: list[int]) -> str:
+    """Return how messages call the masks of some views, with the verb."""
+    noun, verb = ("mask", "is") if len(indices) == 1 else ("masks", "are")
+    return f"the {noun} of {names_of(posed, indices)} {verb}"

@@ -15,7 +15,7 @@ from geodiff.scene.mesh import Mesh
 from geodiff.tasks.mesh.agreement import disagreement
 from geodiff.tasks.mesh.carving import Carver
 from geodiff.tasks.mesh.completion import LEVEL, Missing, complete
-from geodiff.tasks.mesh.contradictions import check_masks, check_placed, contradiction, say_touching, say_unknown
+from geodiff.tasks.mesh.contradictions import check_placed, contradiction, good_views, say_touching, say_unknown
 from geodiff.tasks.mesh.start import object_frame, posed_images
 from geodiff.tasks.overlap import covered
 from geodiff.validation import fail, integer, number
@@ -86,12 +86,12 @@ def visual_hull(
         integer(_WHERE, "resolution", resolution, 4, _LARGEST)
     if slack is not None:
         number(_WHERE, "slack", slack, -10, 10)
-    return hull_of(posed_images(images, cameras, _WHERE), resolution, slack, _WHERE)
+    posed = posed_images(images, cameras, _WHERE)
+    return hull_of(posed[good_views(_WHERE, posed)], resolution, slack, _WHERE)
 
 
 def hull_of(posed: PosedImages, resolution: int | None, slack: float | None, where: str) -> Mesh:
-    """Return the hull of checked images; errors and warnings name ``where``."""
-    posed = check_masks(where, posed)
+    """Return the hull of good views of checked images; errors and warnings name ``where``."""
     centre, unit = object_frame(posed)
     check_placed(where, posed, centre)
     carver = Carver(posed.alpha, posed.cameras)

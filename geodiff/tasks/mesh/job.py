@@ -25,7 +25,9 @@ from geodiff.scene.remesh import mean_edge_length
 from geodiff.tasks.checkpoint import FINITE, Checkpoint, Like, Many, Number, fingerprint
 from geodiff.tasks.lock import output_folder
 from geodiff.tasks.mesh import outputs, refine
+from geodiff.tasks.mesh.agreement import say_disagreement
 from geodiff.tasks.mesh.cameras import SLACK, MovingCameras, moving_cameras
+from geodiff.tasks.mesh.contradictions import check_placed, good_views, views_of_something
 from geodiff.tasks.mesh.hull import hull_of
 from geodiff.tasks.mesh.large_steps import AdamUniform, LaplacianPreconditioner
 from geodiff.tasks.mesh.result import FitMeshResult
@@ -129,15 +131,17 @@ def fit_mesh(
     settings = refine.chosen(settings, isinstance(template, str) and template == "sphere")
     posed = posed_images(images, cameras, background=background)
     train, held_out = split(len(posed), settings.hold_out)
-    kind = "hull" if is_hull(template) else "other"
-    settings = settings.completed(kind, min(posed.image_size), len(train))
     if not bool((posed.alpha[train] >= 0.5).any()):
         raise fail(
             _WHERE, "images", "of something: coverage of ½ or more in a view to be fitted", "empty ones", "Invert them?"
         )
+    masks = PosedImages(None, posed.alpha, posed.cameras, posed.names)  # parts of it are copies
+    train = [train[i] for i in good_views(_WHERE, masks[train])]
+    seen = views_of_something(_WHERE, masks, held_out)
+    kind = "hull" if is_hull(template) else "other"
+    settings = settings.completed(kind, min(posed.image_size), len(train))
     if settings.texture or settings.vertex_colors:
         check_colors(_WHERE, posed, settings)
-    masks = PosedImages(None, posed.alpha, posed.cameras, posed.names)  # parts of it are copies
     centre, unit = object_frame(posed)
     moving = moving_cameras(masks, train, centre, settings) if settings.refine_cameras else None
     if moving is not None:
@@ -145,6 +149,8 @@ def fit_mesh(
     if is_hull(template):
         start = refine.even(hull_of(masks[train], settings.resolution, SLACK if moving else None, _WHERE))
     else:
+        check_placed(_WHERE, masks[train], centre)
+        say_disagreement(_WHERE, masks[train], centre)
         start = start_mesh(template, settings, posed, centre)
     check_seen(start, masks[train], centre, unit, template, settings)
     told = as_callback(_WHERE, callback)
@@ -178,7 +184,7 @@ def fit_mesh(
             iou_train=job.best_iou
             if torch.equal(mesh.vertices, job.best)
             else hard_iou(mesh, posed.cameras[train], posed.alpha[train]),
-            iou_held_out=hard_iou(mesh, posed.cameras[held_out], posed.alpha[held_out]) if held_out else None,
+            iou_held_out=hard_iou(mesh, posed.cameras[seen], posed.alpha[seen]) if seen else None,
             best_step=job.best_step,
             history=job.history,
             seconds=job.seconds,

@@ -22,6 +22,7 @@ from geodiff.tasks.lock import output_folder
 from geodiff.tasks.overlap import hard_iou
 from geodiff.tasks.pose import outputs
 from geodiff.tasks.pose.descent import Descent
+from geodiff.tasks.pose.explained import explained, say_unexplained
 from geodiff.tasks.pose.followed import Followed
 from geodiff.tasks.pose.input import (
     DEFAULT_FOV,
@@ -107,6 +108,10 @@ def fit_pose(
             behind the start; a checkpoint that is damaged or of another job.
         OSError: ``output`` cannot be written to, or the disk is full; ValueError: another process writes there.
         RuntimeError: data on a GPU, which this release does not use yet.
+
+    Warns:
+        UserWarning: the mesh does not explain the image in any pose that was found; the result's ``explained`` is less
+            than 1 then, and so is what the probabilities of its ``modes`` sum to.
 
     Example:
         >>> import geodiff as gd
@@ -280,14 +285,17 @@ def _result(
         fields = (snapshot[name][own] for name in Poses.fields)
         trail.append(Poses(job.start.lens, job.start.centre, job.start.radius, *fields).cameras())
     camera = cameras[0]
-    images = job.descent.fine
-    modes, free_axes = pose_modes(job.descent.poses[order], job.descent.value[order], job.loss, images)
+    share, iou = explained(mesh, camera, targets.alpha[0]), hard_iou(mesh, camera, targets.alpha[0])
+    say_unexplained(share, iou)
+    own = (job.descent.poses[order], job.descent.value[order])
+    modes, free_axes = pose_modes(*own, job.loss, job.descent.fine, share)
     return FitPoseResult(
         camera=camera,
         modes=modes,
         free_axes=free_axes,
         loss=float(job.descent.value[order[0]]),
-        iou=hard_iou(mesh, camera, targets.alpha[0]),
+        iou=iou,
+        explained=share,
         cameras=cameras,
         losses=job.descent.value[order],
         history=job.history,
@@ -302,11 +310,11 @@ def _result(
 
 def pose_error(camera: Camera, truth: Camera, centre: torch.Tensor) -> dict[str, float]:
     """Return how far a camera is from the true one; see `FitPoseResult.error`."""
-    off = (camera.position - truth.position).norm()
-    distance = [float(-c.to_view(centre[None])[0, 2]) for c in (camera, truth)]
-    return {
-        "angle_deg": float(rotation_angle_deg(camera.rotation, truth.rotation)),
-        "position": float(off),
-        "distance": distance[0] / distance[1],
-        "focal": float(camera.focal[0] / truth.focal[0]),
-    }
+    error = {"angle_deg": float(rotation_angle_deg(camera.rotation, truth.rotation))}
+    middle, true = (c.to_view(centre[None])[0] for c in (camera, truth))
+    if camera.is_orthographic:  # how far it stands off shows nowhere
+        error["position"] = float((middle - true)[:2].norm())
+    else:
+        error["position"] = float((camera.position - truth.position).norm())
+        error["distance"] = float(middle[2] / true[2])
+    return {**error, "focal": float(camera.focal[0] / truth.focal[0])}

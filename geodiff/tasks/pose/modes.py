@@ -8,14 +8,15 @@ import torch
 
 from geodiff.scene.camera import Camera
 from geodiff.scene.mesh import Mesh
-from geodiff.tasks.pose.newton import edge_width
+from geodiff.tasks.pose.explained import outline_pixels
+from geodiff.tasks.pose.newton import NOISE, edge_width
 from geodiff.tasks.pose.poses import Poses, rotation_angle_deg, rotation_from_vector
 from geodiff.tasks.pose.target import PoseLoss, PoseTargets
 from geodiff.validation import shapes_repr
 
 _APART = 10.0  # degrees between modes
 _LEAST = 1e-3  # probability of those that are listed
-_NOISE, _NOISE_OF_ALL = 0.5, 0.05  # least standard deviation of a pixel: of an outline's coverage, and of other values
+_NOISE_OF_ALL = 0.05  # least standard deviation of a pixel, of other values than an outline's coverage
 _TURNED = (20.0, 90.0, -20.0, 45.0, 135.0, 180.0)  # degrees at which a free one is tried
 _FREE = math.log(10.0)  # loss of log-likelihood that such turns may bring
 
@@ -26,7 +27,8 @@ class PoseMode:
 
     Attributes:
         camera: the pose.
-        probability: relative to the others that were found, which it sums to 1 with. Pixels are taken to have Gaussian
+        probability: relative to the others that were found, which it sums to 1 with (to less where the mesh does not
+            explain the image: see ``explained`` of `FitPoseResult`). Pixels are taken to have Gaussian
             noise, for a silhouette those along its outline, of the variance that the best pose leaves, of a standard
             deviation of ½ at least (0.05 with colours or depth); all poses are as likely before.
         loss: as of `FitPoseResult`.
@@ -43,7 +45,7 @@ class PoseMode:
 
 @torch.no_grad()
 def pose_modes(
-    poses: Poses, cost: torch.Tensor, loss: PoseLoss, targets: PoseTargets
+    poses: Poses, cost: torch.Tensor, loss: PoseLoss, targets: PoseTargets, explained: float = 1.0
 ) -> tuple[list[PoseMode], torch.Tensor]:
     """Return the modes of poses found for one image, best first, and free axes (K, 3).
 
@@ -52,6 +54,7 @@ def pose_modes(
         cost: (N,) sums of squares at the last τ.
         loss: what was minimised.
         targets: the image at the size at which it was.
+        explained: what the probabilities sum to.
 
     Returns:
         Poses well apart of probability 1e-3 and more, and the unit vectors in the mesh's coordinates about which the
@@ -60,8 +63,8 @@ def pose_modes(
     silhouette = loss.settings.loss == ("silhouette",)
     alpha = targets.alpha[0].double()
     area = float(alpha.sum())  # sums of squares are over it
-    pixels = _outline_pixels(alpha) if silhouette else area
-    least = (_NOISE if silhouette else _NOISE_OF_ALL) ** 2
+    pixels = outline_pixels(alpha >= 0.5) if silhouette else area
+    least = (NOISE if silhouette else _NOISE_OF_ALL) ** 2
     variance = max(float(cost[0]) * area / pixels, least)
     free = _free_axes(poses[torch.tensor([0])].cameras(), loss, targets, area, variance)
     likelihood = -(cost.double() - cost[0]) * area / (2 * variance)
@@ -72,7 +75,7 @@ def pose_modes(
         if all(_angle(poses.rotation[i], poses.rotation[j], free) > _APART for j in chosen):
             chosen.append(i)
     weight = likelihood[chosen].exp()
-    weight = weight / weight.sum()
+    weight = explained * weight / weight.sum()
     cameras = poses[torch.tensor(chosen)].cameras()
     modes = [
         PoseMode(
@@ -84,14 +87,6 @@ def pose_modes(
         for k, i in enumerate(chosen)
     ]
     return modes, free
-
-
-def _outline_pixels(alpha: torch.Tensor) -> float:
-    """Return how many pixels have another one beside them on the other side of ½."""
-    inside = torch.nn.functional.pad((alpha >= 0.5)[None, None].double(), (1, 1, 1, 1), mode="replicate")[0, 0]
-    middle = inside[1:-1, 1:-1]
-    around = (inside[:-2, 1:-1], inside[2:, 1:-1], inside[1:-1, :-2], inside[1:-1, 2:])
-    return max(float(torch.stack([other != middle for other in around]).any(0).sum()), 1.0)
 
 
 def _angle(a: torch.Tensor, b: torch.Tensor, free: torch.Tensor) -> float:

@@ -18,6 +18,11 @@ _DAMPING = 1e-2  # at first
 _LEVELS = 8  # of τ
 _FIRST = 16  # poses of each image after the first level
 _SAME = 2.0  # degrees between poses that have come together
+NOISE = 0.5  # least standard deviation of a pixel's coverage on the outline
+# Around each pose at the end, if there were many starts, more are tried: so many, around those that are as likely as
+# the best but for so much of the sum of squares over pixels; so many of these; at these multiples of the last τ, so
+# many steps each.
+_SCATTERED, _LIKELY, _MODES, _NARROWER, _STEPS = 6, 3.5, 8, (4.0, 2.0, 1.0), 2
 
 
 class Linearised:
@@ -142,6 +147,17 @@ def improved(
     return poses.where(better, new), model.where(better, then), damping
 
 
+def apart(rotations: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the numbers of up to ``count`` rotations (N, 3, 3) that are not the same, the first before others."""
+    chosen: list[int] = []
+    for i in range(len(rotations)):
+        if len(chosen) == count:
+            break
+        if not chosen or float(rotation_angle_deg(rotations[chosen], rotations[i]).min()) > _SAME:
+            chosen.append(i)
+    return torch.tensor(chosen, dtype=torch.long)
+
+
 class Newton(Followed):
     """Levenberg–Marquardt from N poses at once, while τ falls in a few levels.
 
@@ -161,7 +177,7 @@ class Newton(Followed):
 
     def _level(self, step: int) -> tuple[int, float]:
         """Return the level of a step, and its τ."""
-        levels = min(_LEVELS, self.settings.steps)
+        levels = min(_LEVELS, max(self.settings.steps // 2, 1))  # two steps each, or more
         level = step * levels // self.settings.steps
         start, end = self.settings.scale
         return level, float(start * (end / start) ** (level / max(levels - 1, 1)))
@@ -198,17 +214,51 @@ class Newton(Followed):
         kept = []
         for t in range(len(self.coarse.alpha)):
             own = self.own(t)
-            apart: list[int] = []
-            for i in own.tolist():
-                if len(apart) == count:
-                    break
-                angle = rotation_angle_deg(self.poses.rotation[apart], self.poses.rotation[i])
-                if not len(apart) or float(angle.min()) > _SAME:
-                    apart.append(i)
-            kept.append(torch.tensor(apart).sort().values)
+            kept.append(own[apart(self.poses.rotation[own], count)].sort().values)
         self.select(torch.cat(kept))
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Measure the loss of the poses at the end, at the last τ."""
+        """Look for lower valleys around those found, and measure the loss of the poses at the end, at the last τ."""
         self.value = final_cost(self.loss, self.poses, self.fine[self.image])
+        one = len(self.coarse.alpha) == 1
+        if one and self.settings.starts > _FIRST and bool(torch.isfinite(self.value).any()):
+            self._scatter()
+
+    def _scatter(self) -> None:
+        """Go down from more places around each pose that explains the image, as far off as the image allows.
+
+        With narrow edges the loss counts pixels, and has many small valleys. What noise of the pixels leaves open, to
+        first order, is the inverse of the normal matrix, by which the places are drawn.
+        """
+        settings, before, area = self.settings, len(self.poses), float(self.fine.alpha.sum())
+        best = self.value.min()
+        likely = ((self.value - best) * area < _LIKELY).nonzero()[:, 0]
+        likely = likely[self.value[likely].argsort(stable=True)]
+        likely = likely[apart(self.poses.rotation[likely], _MODES)]
+        factors = [f * f if settings.distribution.is_squared else f for f in _NARROWER]  # type: ignore[union-attr]
+
+        def at(factor: float, poses: Poses) -> tuple[float, PoseTargets]:
+            scale = settings.scale[1] * factor
+            return scale, self.fine.softened(edge_width(settings, scale))[self.image[:1].expand(len(poses))]
+
+        poses = self.poses[likely]
+        scale, images = at(factors[0], poses)
+        normal = linearised(self.loss, poses, images, scale).normal * (area / NOISE**2)
+        free = normal.shape[-1]
+        root = torch.linalg.cholesky(normal + 1e-2 * torch.eye(free, dtype=torch.float64))
+        generator = torch.Generator().manual_seed(settings.seed)
+        drawn = torch.randn(len(poses), _SCATTERED, free, 1, generator=generator, dtype=torch.float64)
+        step = torch.linalg.solve_triangular(root.mT[:, None], drawn, upper=True).flatten(0, 1)[..., 0]
+        index = likely.repeat_interleave(_SCATTERED)
+        moves = directions(settings, poses)
+        poses = self.poses[index].moved(step.clamp(-_LONGEST, _LONGEST).to(moves.dtype) @ moves, settings).settled()
+        for factor in factors:
+            scale, images = at(factor, poses)
+            model, damping = linearised(self.loss, poses, images, scale), first_damping(len(poses))
+            for _ in range(_STEPS):
+                poses, model, damping = improved(self.loss, poses, images, scale, model, damping)
+        self.select(torch.cat((torch.arange(before), index)))
+        self.poses = self.poses[torch.arange(before)].and_then(poses)
+        self.value[before:] = final_cost(self.loss, poses, self.fine[self.image[before:]])
+        self.keep(before)

@@ -48,6 +48,8 @@ def metrics(result: FitPoseResult, mesh: Mesh, targets: PoseTargets, command: st
         "pose": describe(result.camera, targets.image_size),
         "iou": result.iou,
         "iou_is": "hard intersection over union, at the image's resolution",
+        "explained": result.explained,
+        "explained_is": "from 0 to 1: 1 if the masks overlap by 0.8 and more, 0 if by ½ and less",
         "loss": result.loss,
         "error": result.error,
         "modes": [
@@ -59,7 +61,8 @@ def metrics(result: FitPoseResult, mesh: Mesh, targets: PoseTargets, command: st
             }
             for mode in result.modes
         ],
-        "probability_is": "relative to the other modes found, under Gaussian noise of the pixels that could tell",
+        "probability_is": "relative to the other modes found, under Gaussian noise of the pixels that could tell, "
+        "times `explained`",
         "free_axes": result.free_axes.tolist(),
         "others": [
             {"loss": float(loss), **describe(camera, targets.image_size)}

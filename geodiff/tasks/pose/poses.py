@@ -134,6 +134,11 @@ class Poses:
             mixed.append(torch.where(better.view(-1, *[1] * (own.dim() - 1)), getattr(others, name), own))
         return Poses(self.lens, self.centre, self.radius, *mixed)
 
+    def and_then(self, others: "Poses") -> "Poses":
+        """Return these poses and others after them."""
+        both = (torch.cat((getattr(self, name), getattr(others, name))) for name in self.fields)
+        return Poses(self.lens, self.centre, self.radius, *both)
+
     def cameras(self) -> Camera:
         """Return the N cameras."""
         lens = self.lens

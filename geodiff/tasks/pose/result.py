@@ -25,12 +25,17 @@ class FitPoseResult:
             what is as round as a bottle, two or more for a ball. Modes that differ by that alone are one.
         loss: its loss at the last τ: squared differences of the terms that are compared, added.
         iou: the intersection over union of its hard mask and the image's coverage ≥ ½, at the image's resolution.
+        explained: from 0 to 1, how far the mesh explains the image in this pose: 1 where the masks overlap by 0.8 and
+            more, 0 where they do so by ½ and less, as anything does that is put there. Pixels that the grid may get
+            wrong do not count. Less than 1 is warned of; the probabilities of the modes sum to it.
         cameras: a batch of the poses followed to the end, best first; others of nearly the same loss are poses that the
             image hardly tells apart.
         losses: theirs, (N,).
         history: for each step the ``step``, ``scale``, the least ``loss`` of all poses followed, and their ``count``.
         error: where the truth is known: ``angle_deg`` between the rotations (geodesic), ``position`` between the
-            cameras (in the world's unit), ``distance`` and ``focal`` as ratios to the true ones; else None.
+            cameras (in the world's unit), ``distance`` and ``focal`` as ratios to the true ones; else None. How far an
+            orthographic camera stands off shows nowhere: there is no ``distance``, and ``position`` is how far the
+            middle of the mesh is off across the viewing direction.
         seconds: how long it took, over all resumed parts.
         settings: what it was made with.
         start: the camera it started from: the guess, or a view from ahead.
@@ -46,6 +51,7 @@ class FitPoseResult:
     free_axes: torch.Tensor = field(repr=False)
     loss: float
     iou: float
+    explained: float
     cameras: Camera = field(repr=False)
     losses: torch.Tensor = field(repr=False)
     history: list[dict[str, Any]] = field(repr=False)

@@ -12,12 +12,13 @@ from geodiff.scene.mesh import Mesh
 from geodiff.tasks.pose.poses import Poses, rotations_near
 from geodiff.tasks.pose.settings import FitPoseSettings
 from geodiff.tasks.pose.target import PoseLoss, PoseTargets
-from geodiff.tasks.pose.views import best_views
+from geodiff.tasks.pose.views import best_views, is_cut
 
 _CHUNK = 128  # images rendered at once
 _APART = 20.0  # degrees between starts, and between those of silhouettes
 _APART_VIEWS = 12.0
 _TRIED = 3  # silhouettes: how many are put in place for each start
+_AGAIN, _GROW = (1, 3), (0.7, 1.5)  # how often areas are compared again, if the border cuts none or some, and bounds
 _SYMMETRIC = 0.06  # radii by which vertices of a mirror image may be off: about an edge
 
 
@@ -118,22 +119,27 @@ def _aligned(mesh: Mesh, poses: Poses, target: PoseTargets, settings: FitPoseSet
         at = torch.stack(((image.sum(-2) * x).sum(-1), (image.sum(-1) * y).sum(-1)), dim=-1)
         return area, at / area.clamp_min(1e-6)[:, None]
 
-    parts = []
-    for i in range(0, len(aside), _CHUNK):
-        part = aside[torch.arange(i, min(i + _CHUNK, len(aside)))]
-        parts.append(moments(rasterize(mesh, part.cameras(), target.image_size).mask.to(target.alpha.dtype)))
-    own_area, own_at = (torch.cat(values) for values in zip(*parts, strict=True))
     wanted_area, wanted_at = moments(target.alpha)
-    grow = (wanted_area / own_area.clamp_min(1.0)).sqrt()
-    step = torch.zeros(len(poses), 7, dtype=target.alpha.dtype)
-    step[:, 6 if lens.is_orthographic else 5] = grow.log()
-    result = aside.moved(step, settings)
-    if settings.translation == "free":
-        # The offset of the centroid from the middle of the mesh grows with the mesh.
-        factor = result.focal / result.distance / (aside.focal / aside.distance)
-        offset = own_at - (aside.shift + lens.principal)
-        result.shift = wanted_at - lens.principal - factor[:, None] * offset
-    return result.settled()
+    # Perspective, and the border of the image, make areas grow by other than the square: so once more from there.
+    for turn in range(1 + _AGAIN[int(is_cut(target.alpha[0]))]):
+        parts = []
+        for i in range(0, len(aside), _CHUNK):
+            part = aside[torch.arange(i, min(i + _CHUNK, len(aside)))]
+            parts.append(moments(rasterize(mesh, part.cameras(), target.image_size).mask.to(target.alpha.dtype)))
+        own_area, own_at = (torch.cat(values) for values in zip(*parts, strict=True))
+        grow = (wanted_area / own_area.clamp_min(1.0)).sqrt()
+        if turn:
+            grow = grow.clamp(*_GROW)
+        step = torch.zeros(len(poses), 7, dtype=target.alpha.dtype)
+        step[:, 6 if lens.is_orthographic else 5] = grow.log()
+        result = aside.moved(step, settings)
+        if settings.translation == "free":
+            # The offset of the centroid from the middle of the mesh grows with the mesh.
+            factor = result.focal / result.distance / (aside.focal / aside.distance)
+            offset = own_at - (aside.shift + lens.principal)
+            result.shift = wanted_at - lens.principal - factor[:, None] * offset
+        aside = result = result.settled()
+    return result
 
 
 def half_turns(mesh: Mesh) -> torch.Tensor:

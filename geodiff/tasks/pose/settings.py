@@ -18,7 +18,7 @@ TRANSLATIONS = ("free", "distance", "fixed")
 _WHERE = "fit_pose"
 _BLANK = ("steps", "candidates", "starts", "finalists")
 # Of second-order steps from everywhere and around a guess, and of gradient descent.
-_DEFAULTS = {"everywhere": (24, 400, 40, 8), "near": (12, 400, 6, 3), "descent": (60, 1000, 24, 6)}
+_DEFAULTS = {"everywhere": (24, 400, 24, 8), "near": (6, 400, 6, 3), "descent": (60, 1000, 24, 6)}
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class FitPoseSettings(DescentSettings):
     all else by gradient descent; fields that are None are filled in as fits.
 
     Attributes:
-        steps: of each start that is followed to the end, ≥ 1; None: 24 of second order (12 around a guess), or 60 of
+        steps: of each start that is followed to the end, ≥ 1; None: 24 of second order (6 around a guess), or 60 of
             gradient descent.
         polish: after gradient descent, Gauss–Newton steps at each of four τ, ≥ 0. Their Jacobian, of up to seven
             numbers, is by central differences of renders.
@@ -43,8 +43,8 @@ class FitPoseSettings(DescentSettings):
         candidates: how many rotations are looked at before, ≥ 1, of silhouettes each at 64 turns about the viewing
             axis. The first is the start itself. None: 400 for silhouettes, fewer in proportion where the spread is less
             than a sphere, or 1000.
-        starts: how many of them, the best that are well apart, are followed, ≥ 1. None: 40 (6 around a guess) by
-            second-order steps, or 24.
+        starts: how many of them, the best that are well apart, are followed, ≥ 1. None: 24, or 6 by second-order
+            steps around a guess.
         finalists: how many of those are followed to the end, ≥ 1. None: 8 (3 around a guess), or 6.
         prune_at: share of the steps after which only the finalists go on, in (0, 1).
         spread: candidates lie within this angle of the start, in degrees, in [0, 180]; None: 60 where there is a start,

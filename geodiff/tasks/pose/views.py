@@ -16,6 +16,7 @@ _TURNS = 64  # about the viewing direction
 _RADII = 20
 _REACH = 2.8  # radii of the disc of the mask's area
 _LISTED = 2000  # of the best are looked at
+_SIZES = (1.0, 1.2, 1.45, 1.75)  # of all of the object, if the image shows a part of it: that of the part by these
 _GOLDEN = math.pi * (3 - math.sqrt(5))
 
 
@@ -37,22 +38,24 @@ def best_views(
         settings: says what may move.
     """
     alpha = target.alpha[0]
-    wanted, origin, size = _described(alpha[None], *_place(alpha, start, settings))
+    origin, size = _place(alpha, start, settings)
+    sizes = size * size.new_tensor(_SIZES if is_cut(alpha) and settings.translation != "fixed" else (1.0,))
+    wanted, known = _described(alpha.expand(len(sizes), -1, -1), origin.expand(len(sizes), -1), sizes)
     ray = _to_ray(start, origin[0])
     first = ray.mT @ start.rotation[0]
     tilt = _tilts(count, spread_deg, settings.seed, first.dtype)
     seen = rotation_from_vector(tilt) @ first
     masks, lens, distance = _masks(mesh, start, seen, float(size[0]), settings.search_size)
     if settings.translation == "free":
-        own, _, _ = _described(masks, *_moments(masks))
+        own, _ = _described(masks, *_moments(masks))
     else:
         nowhere = torch.zeros(len(masks), 2, dtype=masks.dtype)
         length = _moments(masks)[1]
         if settings.translation == "fixed":  # then the size is known, too
             depth = 1.0 if start.lens.is_orthographic else float(start.distance[0] / distance)
             length = (size * lens / float(start.focal[0]) * depth).expand(len(masks))
-        own, _, _ = _described(masks, nowhere, length)
-    overlap = _overlap(own, wanted[0])
+        own, _ = _described(masks, nowhere, length)
+    overlap = torch.stack([_overlap(own, *pair) for pair in zip(wanted, known, strict=True)]).amax(0)
     # Turned by φ after the tilt: the image's circle at θ is the view's at θ − φ.
     turn = torch.arange(_TURNS, dtype=first.dtype) * (2 * math.pi / _TURNS)
     angle = 2 * ((tilt.norm(dim=-1) / 2).cos()[:, None] * (turn / 2).cos().abs()).clamp(0, 1).acos()
@@ -103,10 +106,14 @@ def _moments(masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return at / area.clamp_min(1e-6)[:, None], (area.clamp_min(1.0) / math.pi).sqrt() * pixel
 
 
-def _described(
-    masks: torch.Tensor, origin: torch.Tensor, size: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Resample masks (N, H, W) on circles: (N, radii, turns), counter-clockwise; and return the circles' place."""
+def is_cut(alpha: torch.Tensor) -> bool:
+    """Whether a mask (H, W) goes up to the border of its image, and what it shows may go on beyond it."""
+    rim = torch.cat((alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]))
+    return bool((rim >= 0.5).any())
+
+
+def _described(masks: torch.Tensor, origin: torch.Tensor, size: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Resample masks (N, H, W) on circles: (N, radii, turns), counter-clockwise; and say what is in the image."""
     height, width = masks.shape[-2:]
     turn = torch.arange(_TURNS, dtype=masks.dtype) * (2 * math.pi / _TURNS)
     radius = (torch.arange(_RADII, dtype=masks.dtype) + 0.5) * (_REACH / _RADII)
@@ -114,9 +121,8 @@ def _described(
     points = origin[:, None, None] + size[:, None, None, None] * circle
     shorter = min(height, width)
     grid = points * points.new_tensor([shorter / width, -shorter / height])
-    images = masks[:, None]
-    rings = torch.nn.functional.grid_sample(images, grid, align_corners=False)[:, 0]
-    return rings, origin, size
+    rings = torch.nn.functional.grid_sample(masks[:, None], grid, align_corners=False)[:, 0]
+    return rings, (grid.abs() <= 1).all(-1).to(rings.dtype)
 
 
 def _masks(
@@ -144,10 +150,20 @@ def _masks(
     return rasterize(mesh, cameras, pixels).mask.to(rotation.dtype), focal, distance
 
 
-def _overlap(own: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Return intersection over union (N, turns) of resampled masks and an image, turned by each of the angles."""
+def _overlap(own: torch.Tensor, wanted: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Return intersection over union (N, turns) of resampled masks and an image, turned by each of the angles.
+
+    What is beyond the border of the image is not known (0), and does not count.
+    """
     radius = (torch.arange(_RADII, dtype=own.dtype) + 0.5)[:, None]
-    both = torch.fft.rfft(own * radius).conj() * torch.fft.rfft(wanted)
-    common = torch.fft.irfft(both.sum(1), n=_TURNS)
-    area = (own * own * radius).sum((-2, -1))[:, None] + (wanted * wanted * radius).sum()
-    return common / (area - common).clamp_min(1e-6)
+
+    def correlation(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        both = torch.fft.rfft(a * radius).conj() * torch.fft.rfft(b)
+        return torch.fft.irfft(both.sum(1), n=_TURNS)
+
+    common = correlation(own, wanted)
+    if bool(known.all()):
+        area = (own * own * radius).sum((-2, -1))[:, None]
+    else:
+        area = correlation(own * own, known)
+    return common / (area + (wanted * wanted * radius).sum() - common).clamp_min(1e-6)

@@ -2,6 +2,7 @@
 """The sweep's job of camera poses: how many of a number of starts, off by some angle, find the pose."""
 
 import statistics
+import warnings
 from typing import Any, NamedTuple
 
 import torch
@@ -73,19 +74,22 @@ def _run(pairs: _Pairs, case: Case) -> dict[str, float | int | None]:
     renderer = member(case.member)
     angles, overlaps = [], []
     for i, image in enumerate(pairs.images):
-        fit = fit_pose(
-            pairs.mesh,
-            image,
-            start=pairs.start[i],
-            truth=pairs.truth[i],
-            settings=pairs.settings,
-            progress=False,
-            distribution=renderer.distribution,
-            tconorm=renderer.tconorm,
-            coverage="faces",
-            scale=(case.scale, case.scale * pairs.decay),
-            lr=case.lr,
-        )
+        with warnings.catch_warnings():
+            # Members of the family that find nothing are what a sweep is for.
+            warnings.filterwarnings("ignore", "fit_pose: the mesh does not explain the image")
+            fit = fit_pose(
+                pairs.mesh,
+                image,
+                start=pairs.start[i],
+                truth=pairs.truth[i],
+                settings=pairs.settings,
+                progress=False,
+                distribution=renderer.distribution,
+                tconorm=renderer.tconorm,
+                coverage="faces",
+                scale=(case.scale, case.scale * pairs.decay),
+                lr=case.lr,
+            )
         assert fit.error is not None
         angles.append(fit.error["angle_deg"])
         overlaps.append(fit.iou)

@@ -174,7 +174,7 @@ def test_the_picture_is_lit_by_the_lamps_that_were_given(tmp_path: pathlib.Path)
 def test_a_view_of_nothing_leaves_the_mean_of_the_others(tmp_path: pathlib.Path) -> None:
     posed = photographs(BALL.with_attributes(vertex_colors=paint(BALL.vertices)), 32)
     posed.alpha[3] = 0
-    with pytest.warns(UserWarning, match="the masks of view 003 are empty"):
+    with pytest.warns(UserWarning, match="the mask of view 003 is empty"):
         tasks.fit_mesh(posed, vertex_colors=True, steps=1, output=tmp_path, progress=False)
     measured = json.loads((tmp_path / "metrics.json").read_text())
     assert measured["psnr_train"] > 20 and measured["ssim_train"] > 0.8

@@ -2,6 +2,7 @@
 """Views that no one object has: named, refused or said, on shapes and sizes of several kinds."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ import torch
 import geodiff as gd
 from geodiff.scene.pose import rotation_from_vector
 from geodiff.tasks import fit_mesh, visual_hull
-from geodiff.tasks.mesh.agreement import residuals
+from geodiff.tasks.mesh.agreement import disagreement, residuals
+from geodiff.tasks.overlap import hard_iou
 
 SCENES = [("wedge", 12, 64, 20.0), ("box", 24, 48, 30.0), ("bars", 8, 80, 10.0)]
 
@@ -65,6 +67,21 @@ def test_one_camera_turned_by_three_degrees(name: str, count: int, size: int, el
     alpha, cameras = scene(name, count, size, elevation)
     with pytest.warns(UserWarning, match=r"view 005 contradicts the other views: its outline touches [\d.]+ pixels"):
         visual_hull(alpha, swivelled(cameras, 5, 3.0))
+
+
+@pytest.mark.parametrize(("name", "count", "degrees"), [("wedge", 12, 2.5), ("box", 24, -2.5), ("bars", 16, 2.5)])
+def test_one_camera_moved_around_the_object(name: str, count: int, degrees: float) -> None:
+    """By 2.5°, which the outermost touches hardly show; the same views say nothing where it is right."""
+    alpha, cameras = scene(name, count, 128, 25.0)
+    posed = gd.PosedImages(None, alpha, cameras)
+    nowhere = torch.zeros(3, dtype=torch.float64)
+    assert disagreement(posed, nowhere) is None
+    assert disagreement(gd.PosedImages(None, (alpha >= 0.5).float(), cameras), nowhere) is None
+    azimuth = torch.arange(count) * (360.0 / count)
+    azimuth[5] += degrees
+    moved = gd.Camera.orbit(2.7, 25.0, azimuth, fov_deg=30)
+    told = disagreement(gd.PosedImages(None, alpha, moved), nowhere)
+    assert told is not None and re.match(r"view 005 contradicts the other views: it fits to them [1-4]\.\d° away", told)
 
 
 @pytest.mark.parametrize(("name", "count", "size", "elevation"), SCENES)
@@ -164,3 +181,39 @@ def test_one_and_two_views() -> None:
         else:
             fit = fit_mesh(alpha, cameras, hold_out=0, progress=False)
         assert fit.iou_train > 0.9
+
+
+@pytest.mark.parametrize("template", ["hull", "sphere"])
+def test_views_that_say_nothing_are_named_and_left_out(template: str) -> None:
+    """Of the fitted ones and of those held out, which are 0, 4 and 8; empty masks are no part of any mean."""
+    alpha, cameras = scene(*SCENES[0])
+    right = alpha.clone()
+    alpha[2], alpha[4] = 0.0, 0.0
+    alpha[6], cameras = alpha[5], gd.Camera.cat([cameras[i : i + 1] for i in (0, 1, 2, 3, 4, 5, 5, 7, 8, 9, 10, 11)])
+    more = {"hold_out": 4, "steps": 12, "template": template, "progress": False}
+    with pytest.warns(UserWarning) as told:
+        fit = fit_mesh(alpha, cameras, **more)
+    texts = [str(warning.message) for warning in told]
+    assert texts == [
+        "fit_mesh: the mask of view 002 is empty and left out",
+        "fit_mesh: view 006 is the same as another before, and left out",
+        "fit_mesh: the mask of view 004 is empty: no part of the IoU of what is held out",
+    ]
+    assert fit.train == [1, 3, 5, 7, 9, 10, 11] and fit.held_out == [0, 4, 8]
+    held = [0, 8]
+    assert fit.iou_held_out == pytest.approx(hard_iou(fit.mesh, cameras[held], right[held]))
+
+
+@pytest.mark.parametrize("template", ["sphere", "mesh"])
+def test_other_templates_are_checked_as_well(template: str) -> None:
+    alpha, cameras = scene(*SCENES[0])
+    start = gd.icosphere(2, 0.3) if template == "mesh" else template
+    more = {"template": start, "hold_out": 0, "steps": 2, "progress": False}
+    with pytest.warns(UserWarning, match=r"fit_mesh: view 005 contradicts the other views: its outline touches"):
+        fit_mesh(alpha, swivelled(cameras, 5, 3.0), **more)
+    with pytest.raises(ValueError, match=r"fit_mesh: .* got 1 all along the borders"):
+        fit_mesh(1 - alpha, cameras, **more)
+    flip = torch.diag(torch.tensor([1.0, -1, -1]))
+    away = gd.Camera(flip @ cameras.rotation, (flip @ cameras.translation[..., None])[..., 0], cameras.focal)
+    with pytest.raises(ValueError, match="fit_mesh: `cameras` must be turned to what their silhouettes point to"):
+        fit_mesh(alpha, away, **more)

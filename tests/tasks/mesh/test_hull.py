@@ -138,7 +138,7 @@ def test_what_is_out_of_the_image() -> None:
     alpha = gd.rasterize(ball, cameras, 40).mask.float()
     close = gd.rasterize(ball, near, 40).mask.float()
     assert bool(close[:, 0].any())
-    with pytest.warns(UserWarning, match="the masks of view 006 go up to the border of their images"):
+    with pytest.warns(UserWarning, match="the mask of view 006 goes up to the border of its image"):
         hull = visual_hull(torch.cat((alpha, close[None])), gd.Camera.cat([cameras, gd.Camera.stack([near])]))
     assert hard_iou(hull, cameras, alpha) > 0.96
 
@@ -254,9 +254,9 @@ def test_empty_full_and_double_masks() -> None:
         warnings.simplefilter("always")
         hull = visual_hull(odd, all_cameras)
     text = [str(one.message) for one in caught]
-    assert text[0].endswith("the masks of view 010 are empty and left out")
-    assert text[1].endswith("the masks of view 011 are full and left out")
-    assert text[2].endswith("view 012 are the same views as others before them, and left out") and len(text) == 3
+    assert text[0].endswith("the mask of view 010 is empty and left out")
+    assert text[1].endswith("the mask of view 011 is full and left out")
+    assert text[2].endswith("view 012 is the same as another before, and left out") and len(text) == 3
     assert torch.equal(hull.vertices, clean.vertices)
     for values, what in ((0.0, "empty ones"), (1.0, "full ones")):
         with pytest.raises(ValueError, match=f"masks with an outline; got {what}"):

@@ -20,6 +20,7 @@ from geodiff.cli import main
 from geodiff.render.renderer import RenderOutput
 from geodiff.tasks import FitPoseResult, Progress, fit_pose
 from geodiff.tasks.pose import target as pose_target
+from geodiff.tasks.pose.explained import explained
 from geodiff.tasks.pose.poses import rotation_angle_deg, rotation_from_vector, rotations_near
 from geodiff.tasks.pose.search import half_turns
 from geodiff.tasks.pose.target import PoseTargets
@@ -141,6 +142,18 @@ def test_an_orthographic_camera_and_float64() -> None:
     assert fit.camera.is_orthographic and fit.camera.dtype == torch.float64
 
 
+def test_how_far_an_orthographic_camera_stands_off_is_not_told() -> None:
+    """Nor has it a say: two lenses that differ by that alone are off by the same."""
+    off = []
+    for distance in (3.0, 30.0):
+        truth = gd.Camera.orbit(distance, 25, 40, extent=2.4)
+        start = gd.Camera.orbit(3.0, 10, 55, extent=2.4)
+        fit = fit_pose(wedge(), picture(wedge(), truth), start=start, truth=truth, **LOCAL)
+        assert set(fit.error) == {"angle_deg", "position", "focal"} and fit.error["position"] < 0.02
+        off.append(fit.error["position"])
+    assert off[0] == pytest.approx(off[1], abs=1e-4)
+
+
 def test_an_orthographic_camera_of_unknown_extent() -> None:
     truth = gd.Camera.orbit(3.0, 25, 40, extent=2.4)
     start = gd.Camera.orbit(3.0, 10, 55, extent=5.0)
@@ -185,6 +198,7 @@ def test_twins_are_told_apart() -> None:
         gd.Camera.orbit(0.3, 0, 0, fov_deg=40),  # inside of the mesh
     ],
 )
+@pytest.mark.filterwarnings("ignore:fit_pose. the mesh does not explain the image")
 @pytest.mark.parametrize("scale", [(1e-1, 1e-7), 1e-6])
 def test_starts_far_off_end_finite(start: gd.Camera, scale: object) -> None:
     settings = {**QUICK, "steps": 12, "focal": True, "lr": 0.5, "scale": scale}
@@ -243,6 +257,32 @@ def test_depth_and_color() -> None:
     )
     assert fit.error is not None and fit.error["angle_deg"] < 3
     assert fit.error["distance"] == pytest.approx(1, abs=0.02)  # which depth tells, and a silhouette does not
+
+
+# --- images that the mesh does not explain ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["noise", "another mesh"])
+def test_a_mesh_that_does_not_explain_the_image(kind: str) -> None:
+    mesh = gd.Mesh.load(ROOT / "assets" / "teapot.obj")
+    other = gd.Mesh.load(ROOT / "assets" / "airplane.obj").normalized("box")
+    noise = torch.rand(48, 48, generator=torch.Generator().manual_seed(0)).round()
+    image = noise if kind == "noise" else picture(other, gd.Camera.orbit(2.2, 60, 40, fov_deg=40))
+    with pytest.warns(
+        UserWarning, match=r"fit_pose: the mesh does not explain the image in any .*: IoU 0\.\d\d\. Is it"
+    ):
+        fit = fit_pose(mesh, image, TRUTH, candidates=60, starts=4, **{**QUICK, "steps": 8})
+    assert fit.explained < 0.5 and fit.iou < 0.7
+    assert sum(mode.probability for mode in fit.modes) == pytest.approx(fit.explained, abs=1e-6)
+
+
+@pytest.mark.parametrize(("name", "size", "distance"), [("teapot", 16, 4.5), ("airplane", 32, 4.5), ("chair", 64, 2.4)])
+def test_small_and_thin_meshes_explain_their_images(name: str, size: int, distance: float) -> None:
+    """Also where the pose is a little off; a warning would be an error."""
+    mesh = gd.Mesh.load(ROOT / "assets" / f"{name}.obj").normalized("box")
+    eye = gd.Camera.orbit(distance, 8, 25, fov_deg=40)
+    near = gd.Camera.orbit(distance, 9, 26, fov_deg=40)
+    assert explained(mesh, near, picture(mesh, eye, size)) == 1
 
 
 # --- checkpoints and files --------------------------------------------------------------------------------------------
@@ -419,6 +459,17 @@ def test_command(views: pathlib.Path) -> None:
     facts = json.loads((out / "metrics.json").read_text())
     assert text.startswith("0 ") and facts["error"] is None and facts["settings"]["scale"] == [2e-2, 1e-2]
     assert facts["pose"]["focal"][0] == pytest.approx(1 / math.tan(math.radians(15)))
+
+
+def test_command_says_what_is_not_explained(views: pathlib.Path) -> None:
+    noise = torch.rand(40, 40, generator=torch.Generator().manual_seed(0)).round()
+    Image.fromarray((255 * noise).byte().numpy()).save(views / "noise.png")
+    arguments = ("fit-pose", views / "wedge.obj", views / "noise.png", "-o", views / "out", *FAST)
+    with pytest.warns(UserWarning, match="does not explain the image"):
+        text = call(*arguments, "--strict")
+    assert text.startswith("1 ") and "Error: fit-pose: the mesh does not explain the image: IoU 0." in text
+    facts = json.loads((views / "out" / "metrics.json").read_text())
+    assert facts["explained"] == 0 == sum(mode["probability"] for mode in facts["modes"])
 
 
 def test_command_with_light(tmp_path: pathlib.Path) -> None:

@@ -11,9 +11,10 @@ import torch
 import geodiff as gd
 from geodiff import soft
 from geodiff.tasks import FitPoseSettings, fit_pose
-from geodiff.tasks.pose import newton
+from geodiff.tasks.pose import newton, search
 from geodiff.tasks.pose.jacobian import coverage_and_jacobian
 from geodiff.tasks.pose.poses import Poses, rotation_angle_deg, rotations_near
+from geodiff.tasks.pose.search import screen
 from geodiff.tasks.pose.target import PoseLoss, PoseTargets
 from geodiff.tasks.pose.views import best_views
 
@@ -99,6 +100,49 @@ def test_views_find_the_rotation_wherever_it_is_in_the_image() -> None:
             assert float(rotation_angle_deg(best[:10], truth.rotation).min()) < 12
 
 
+@pytest.mark.parametrize(("elevation", "azimuth", "translation"), [(-35, 200, "distance"), (60, 310, "distance"),
+                                                                   (-35, 200, "free")])  # fmt: skip
+def test_what_the_border_cuts_is_compared_by_what_is_seen(elevation: int, azimuth: int, translation: str) -> None:
+    """A mug so near that three quarters of the image are full: a right rotation is among the first starts."""
+    mesh = gd.Mesh.load(ROOT / "assets" / "mug.obj").normalized("box")
+    at = (0.0, 0.0, 0.0) if translation == "distance" else (0.12, 0.05, 0.0)
+    truth = gd.Camera.orbit(1.15, elevation, azimuth, fov_deg=40, at=at)
+    radius = float((mesh.vertices - mesh.bounds.mean(0)).norm(dim=-1).max())
+    guess = Poses.of(gd.Camera.cat([gd.Camera.orbit(2.5, 0, 0, fov_deg=40)]), truth, mesh.bounds.mean(0), radius)
+    image, settings = PoseTargets(picture(mesh, truth, 64)[None]), FitPoseSettings(translation=translation)
+    settings = settings.completed(180.0)
+    poses = screen(mesh, guess, image, 180.0, settings, PoseLoss(mesh, radius, settings))
+    near = rotation_angle_deg(poses.rotation[1:], truth.rotation) < 12
+    assert bool(near[: 8 if translation == "free" else 2].any())
+
+
+@pytest.mark.parametrize("fov", [20, 40, 70])
+@pytest.mark.parametrize("distance", [1.2, 2.2])
+def test_candidates_are_as_large_as_the_image_shows_them(fov: int, distance: float) -> None:
+    """Through lenses of which some see them from near by, and with some of them cut."""
+    mesh = gd.Mesh.load(ROOT / "assets" / "chair.obj")
+    truth = gd.Camera.orbit(distance, 25, 40, fov_deg=40)
+    lens = gd.Camera.orbit(3.0, 0, 0, fov_deg=fov)
+    poses = Poses.of(gd.Camera.cat([lens]), lens, mesh.bounds.mean(0), 0.8)[torch.zeros(9, dtype=torch.long)]
+    poses.rotation = rotations_near(truth.rotation, 9, 10.0)
+    target = PoseTargets(picture(mesh, truth, 32)[None])
+    poses = search._aligned(mesh, poses, target, FitPoseSettings(translation="free"))
+    area = gd.rasterize(mesh, poses.cameras(), 32).mask.float().sum((-2, -1))
+    assert torch.allclose(area / target.alpha.sum(), torch.ones(9), atol=0.12)
+
+
+def test_many_places_around_a_pose_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss of the best is no higher for it, and what is drawn hangs on the seed alone."""
+    mesh = gd.Mesh.load(ROOT / "assets" / "teapot.obj")
+    truth = gd.Camera.orbit(3.5, 20, 130, fov_deg=40)
+    image, more = picture(mesh, truth, 64), {"focal": True, "candidates": 100, "starts": 17, "finalists": 3}
+    fits = [fit_pose(mesh, image, truth, truth=truth, steps=8, progress=False, **more) for _ in range(2)]
+    assert torch.equal(fits[0].cameras.rotation, fits[1].cameras.rotation)
+    monkeypatch.setattr(newton.Newton, "_scatter", lambda self: None)
+    without = fit_pose(mesh, image, truth, truth=truth, steps=8, progress=False, **more)
+    assert fits[0].loss < without.loss and len(fits[0].cameras) <= len(without.cameras)
+
+
 def test_modes_are_the_poses_that_look_the_same() -> None:
     """A box has four; a wedge one; they are apart, best first, and their probabilities add up."""
     box = gd.box((0.9, 0.6, 0.4))
@@ -161,7 +205,7 @@ def test_tiny_masks_and_such_that_are_cut_off(kind: str) -> None:
 
 def test_settings_are_filled_in_for_the_way_it_goes() -> None:
     blank = FitPoseSettings()
-    assert blank.steps is None and blank.completed(180.0).steps == 24 and blank.completed(60.0).steps == 12
+    assert blank.steps is None and blank.completed(180.0).steps == 24 and blank.completed(60.0).steps == 6
     assert blank.completed(60.0).candidates == 100  # a quarter of the sphere
     assert FitPoseSettings(coverage="faces").completed(180.0).steps == 60
     assert FitPoseSettings(steps=7, starts=2).completed(180.0).steps == 7
