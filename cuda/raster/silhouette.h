@@ -9,11 +9,12 @@
 //
 // Not yet run on a device: so far compilers alone have seen this file (.ci/compile_kernels.py).
 #pragma once
+#include "../kernel.h"
 #include "../power_levels.h"
 #include "distance.h"
 #include "grid.h"
 
-#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+#if GEODIFF_KERNELS
 
 namespace gd {
 
@@ -228,8 +229,8 @@ __global__ void silhouette_setup(SilhouetteArguments<T> a, Polygon<T>* polygons)
 template <class T, class L, class C, bool Squared, class Coverage = FaceCoverage>
 __global__ void silhouette_forward(SilhouetteArguments<T> a, T* alpha, T* sum, int* best) {
     constexpr int kTile = 16, kThreads = kTile * kTile;
-    __shared__ int hits[kThreads];
-    __shared__ int counts[kThreads];
+    GEODIFF_SHARED(hits, int[kThreads]);
+    GEODIFF_SHARED(counts, int[kThreads]);
     const int thread = threadIdx.y * kTile + threadIdx.x;
     const i64 image = blockIdx.z;
     const int count = int(a.layout[3 * image + 2]);
@@ -303,7 +304,7 @@ template <class T, class L, class C, bool Squared, class Coverage = FaceCoverage
 __global__ void silhouette_backward(SilhouetteArguments<T> a, const T* upstream, const T* sum, const int* best,
                                     Clip<T>* grad_corners) {
     constexpr int kThreads = 128;
-    __shared__ T shared[kThreads];
+    GEODIFF_SHARED(shared, T[kThreads]);
     const i64 image = blockIdx.y;
     const int face = blockIdx.x;
     const i64* layout = a.layout + 3 * image;

@@ -54,6 +54,8 @@ def kernel_names(full: bool = False) -> Iterator[tuple[str, str]]:
         yield _SPLINE_HEADER, f"gd::spline_backward_control<{real}>"
         for gaussian in ("false", "true"):
             yield _SPLINE_HEADER, f"gd::spline_backward_knots<{real}, {gaussian}>"
+        for step in ("lse", "apply"):
+            yield _TRANSPORT_HEADER, f"gd::transport_{step}_add<{real}>"
         for dim in range(4):
             for p in (1, 2):
                 yield _TRANSPORT_HEADER, f"gd::transport_lse<{real}, {dim}, {p}>"

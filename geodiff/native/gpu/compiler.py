@@ -9,8 +9,8 @@ from typing import Any
 
 def header_root() -> pathlib.Path:
     """Return the folder of kernel headers: package data in an installed wheel, ``cuda/`` of the checkout otherwise."""
-    installed = pathlib.Path(__file__).with_name("cuda")
-    return installed if installed.is_dir() else pathlib.Path(__file__).parents[2] / "cuda"
+    installed = pathlib.Path(__file__).parents[1] / "cuda"
+    return installed if installed.is_dir() else pathlib.Path(__file__).parents[3] / "cuda"
 
 
 def compile_cubin(

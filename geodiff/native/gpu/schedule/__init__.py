@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each kernel of the CPU extension is on a GPU: a function of the same name and arguments that launches some.
+
+A kernel that is missing here does not run on a GPU yet.
+"""
+
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+_FILES = {"transport": "transport"}
+"""Kernels, and the file that has each."""
+
+
+@functools.cache
+def of(kernel: str) -> Callable[..., Any]:
+    """Return the schedule of a kernel.
+
+    Raises:
+        RuntimeError: where there is none yet.
+    """
+    if kernel not in _FILES:
+        raise RuntimeError(f"geodiff: {kernel} has no kernel for a GPU yet. Use .cpu().")
+    found: Callable[..., Any] = getattr(importlib.import_module(f"{__name__}.{_FILES[kernel]}"), kernel)
+    return found
