@@ -61,8 +61,10 @@ struct PairTile {
     struct Rows {
         T x[R][D];
         GEODIFF_HD Rows(const TransportJob<T>& job, const TransportPlace& at) {
+#pragma unroll
             for (int r = 0; r < R; ++r) {
                 const i64 row = min(at.first + r * kTransportThreads + i64(threadIdx.x), job.rows - 1);
+#pragma unroll
                 for (int d = 0; d < D; ++d) x[r][d] = job.x[(at.item * job.rows + row) * D + d];
             }
         }
@@ -73,11 +75,14 @@ struct PairTile {
         const bool inside = begin + j < at.end;
         const i64 from = at.item * job.columns + begin + j;
         h[j] = inside ? job.h[from] : minus_infinity<T>();
+#pragma unroll
         for (int d = 0; d < D; ++d) y[d][j] = inside ? job.y[from * D + d] : T(0);
     }
     GEODIFF_HD void squares(const TransportJob<T>&, const TransportPlace&, const Rows& rows, i64, int column,
                             T (&square)[R][step]) {
+#pragma unroll
         for (int r = 0; r < R; ++r)
+#pragma unroll
             for (int c = 0; c < step; ++c) square[r][c] = pair_square<D>(rows.x[r], &y[0][column + c], tile, D);
     }
     GEODIFF_HD T difference(const Rows& rows, int r, int d, int column) const { return rows.x[r][d] - y[d][column]; }
@@ -110,13 +115,18 @@ struct PairTile<T, 0, R> {
     }
     GEODIFF_HD void squares(const TransportJob<T>& job, const TransportPlace& at, const Rows&, i64 begin, int,
                             T (&square)[R][step]) {
+#pragma unroll
         for (int r = 0; r < R; ++r)
+#pragma unroll
             for (int c = 0; c < step; ++c) square[r][c] = T(0);
         for (int d = 0; d < job.dim; d += kCoordinates) {
             coordinates(job, at, begin, d);
+#pragma unroll
             for (int own = 0; own < kCoordinates; ++own)
+#pragma unroll
                 for (int r = 0; r < R; ++r) {
                     const T mine = x[own][r * kTransportThreads + threadIdx.x];
+#pragma unroll
                     for (int c = 0; c < step; ++c) {
                         const T difference = mine - y[own][c];
                         square[r][c] += difference * difference;
@@ -142,6 +152,7 @@ __global__ void __launch_bounds__(128) transport_lse(TransportJob<T> job, Transp
         tile.load(job, at, begin);
         __syncthreads();
         T most[R], sum[R];
+#pragma unroll
         for (int r = 0; r < R; ++r) {
             most[r] = minus_infinity<T>();
             sum[r] = T(0);
@@ -149,8 +160,10 @@ __global__ void __launch_bounds__(128) transport_lse(TransportJob<T> job, Transp
         for (int column = 0; column < Tile::tile; column += Tile::step) {
             T t[R][Tile::step];
             tile.squares(job, at, rows, begin, column, t);
+#pragma unroll
             for (int r = 0; r < R; ++r) {
                 T here = minus_infinity<T>();
+#pragma unroll
                 for (int c = 0; c < Tile::step; ++c) {
                     t[r][c] = tile.h[column + c] - pair_cost<P>(t[r][c]) * per_epsilon;
                     here = max(here, t[r][c]);
@@ -160,12 +173,15 @@ __global__ void __launch_bounds__(128) transport_lse(TransportJob<T> job, Transp
                     sum[r] *= most[r] > minus_infinity<T>() ? exp_above(most[r] - here, -ExponentRange<T>::reach) : T(0);
                     most[r] = here;
                 }
+#pragma unroll
                 for (int c = 0; c < Tile::step; ++c) sum[r] += exp_above(t[r][c] - most[r], -ExponentRange<T>::reach);
             }
         }
+#pragma unroll
         for (int r = 0; r < R; ++r)
             if (sum[r] > T(0)) total[r].add(double(most[r]), double(sum[r]));
     }
+#pragma unroll
     for (int r = 0; r < R; ++r) {
         const i64 row = at.first + r * kTransportThreads + i64(threadIdx.x);
         if (row >= job.rows) continue;
@@ -197,7 +213,7 @@ __global__ void transport_lse_add(TransportJob<T> job, TransportSlices cut) {
 // Gradient, chunks are of kWide coordinates, those of one column of v after those of another.
 template <class T, int D, int P, bool Gradient>
 __global__ void __launch_bounds__(128) transport_apply(TransportJob<T> job, TransportSlices cut) {
-    constexpr int R = 2, parts = Gradient && D > 0 ? D : kWide;
+    constexpr int R = Gradient && D == 0 ? 1 : 2, parts = Gradient && D > 0 ? D : kWide;
     constexpr int widths = Gradient ? 1 : kWide;  // columns of v in shared memory
     using Tile = PairTile<T, D, R>;
     using Range = ExponentRange<T>;
@@ -212,6 +228,7 @@ __global__ void __launch_bounds__(128) transport_apply(TransportJob<T> job, Tran
     const T per_epsilon = per_epsilon_of(job);
     T k[R];
     double total[R][parts] = {};
+#pragma unroll
     for (int r = 0; r < R; ++r) {
         const i64 row = min(at.first + r * kTransportThreads + i64(threadIdx.x), job.rows - 1);
         k[r] = job.k[at.item * job.rows + row];
@@ -229,7 +246,9 @@ __global__ void __launch_bounds__(128) transport_apply(TransportJob<T> job, Tran
         for (int column = 0; column < Tile::tile; column += Tile::step) {
             T weight[R][Tile::step];
             tile.squares(job, at, rows, begin, column, weight);
+#pragma unroll
             for (int r = 0; r < R; ++r)
+#pragma unroll
                 for (int c = 0; c < Tile::step; ++c) {
                     const T square = weight[r][c];
                     // In this order, which rounds alike when rows and columns change places.
@@ -238,8 +257,11 @@ __global__ void __launch_bounds__(128) transport_apply(TransportJob<T> job, Tran
                     if constexpr (Gradient) weight[r][c] *= v[column + c] * pair_slope<P>(square);
                 }
             if constexpr (Gradient && D == 0) tile.coordinates(job, at, begin, first_d);
+#pragma unroll
             for (int r = 0; r < R; ++r)
+#pragma unroll
                 for (int c = 0; c < Tile::step; ++c)
+#pragma unroll
                     for (int i = 0; i < parts; ++i) {
                         if constexpr (!Gradient) {
                             sum[r][i] += weight[r][c] * v[i * Tile::tile + column + c];
@@ -250,15 +272,19 @@ __global__ void __launch_bounds__(128) transport_apply(TransportJob<T> job, Tran
                         }
                     }
         }
+#pragma unroll
         for (int r = 0; r < R; ++r)
+#pragma unroll
             for (int i = 0; i < parts; ++i) total[r][i] += double(sum[r][i]);
     }
     const i64 numbers = i64(job.width) * (Gradient ? job.dim : 1);  // of a row's result
     const i64 to = Gradient ? i64(e) * job.dim + first_d : e;
+#pragma unroll
     for (int r = 0; r < R; ++r) {
         const i64 row = at.first + r * kTransportThreads + i64(threadIdx.x);
         if (row >= job.rows) continue;
         const i64 place = (at.item * cut.slices + at.slice) * job.rows + row;  // with one slice: the row itself
+#pragma unroll
         for (int i = 0; i < parts; ++i) {
             if (i >= count) break;
             if (cut.slices == 1) {

@@ -48,8 +48,8 @@ def _struct(name: str, **fields: Any) -> Struct:
 def transport_job(real: str) -> Struct:
     """``geodiff::TransportJob<real>``."""
     return _struct(
-        f"geodiff::TransportJob<{real}>", x=Pointer, y=Pointer, h=Pointer, k=Pointer, v=Pointer, out=Pointer, batch=Long,
-        rows=Long, columns=Long, dim=Int, width=Int, p=Int, epsilon=Double, threads=Int,
+        f"geodiff::TransportJob<{real}>", x=Pointer, y=Pointer, h=Pointer, k=Pointer, v=Pointer, out=Pointer,
+        batch=Long, rows=Long, columns=Long, dim=Int, width=Int, p=Int, epsilon=Double, threads=Int,
     )  # fmt: skip
 
 
@@ -57,3 +57,7 @@ def transport_job(real: str) -> Struct:
 def transport_slices() -> Struct:
     """``gd::TransportSlices``."""
     return _struct("gd::TransportSlices", row_blocks=Long, slices=Int, chunks=Int, most=Pointer, sum=Pointer)
+
+
+OF_REALS = (transport_job,)
+OTHERS = (transport_slices,)

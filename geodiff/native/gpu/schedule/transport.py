@@ -9,7 +9,11 @@ from geodiff.native.gpu.launcher import launch
 HEADER = "transport/kernels.h"
 THREADS = 128
 _WIDE = 8  # columns of v that a thread sums at once
-_ROWS = {"lse": 4, "lse of any dimension": 2, "apply": 2}
+_ROWS = {
+    ("lse", True): 4, ("apply", True): 2, ("apply_gradient", True): 2,
+    ("lse", False): 2, ("apply", False): 2, ("apply_gradient", False): 1,
+}  # fmt: skip
+"""Rows of a thread, for up to three coordinates or for more."""
 _BLOCKS = 2048  # so many fill any card: with fewer, columns are cut into slices
 _LEAST = 1024  # columns of a slice
 _SUMS = ("lse", "apply", "apply_gradient")
@@ -32,7 +36,7 @@ def transport(
         chunks = -(-width // _WIDE)
     elif kind == "apply_gradient":
         chunks = width if own else width * -(-dim // _WIDE)
-    a_thread = _ROWS["apply" if kind != "lse" else "lse" if own else "lse of any dimension"]
+    a_thread = _ROWS[kind, own > 0]
     row_blocks = -(-rows // (a_thread * THREADS))
     blocks = batch * chunks * row_blocks
     slices = max(1, min(_BLOCKS // max(blocks, 1), columns // _LEAST))
