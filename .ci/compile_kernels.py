@@ -2,8 +2,8 @@
 """Compiles every kernel header for the GPU without having one: NVRTC for each architecture, nvcc where it is on PATH.
 
 Each header is first compiled alone, which proves that it includes what it uses. Then the kernels are instantiated that
-``geodiff.native.gpu.names`` yields as pairs (header, name expression): each distribution and each T-conorm at least once,
-or with --full their whole product. Prints the compiler's log of whatever failed and exits with 1.
+``geodiff.native.gpu.names`` yields as pairs (header, name expression): each distribution and each T-conorm at least
+once, or with --full their whole product. Prints the compiler's log of whatever failed and exits with 1.
 """
 
 import argparse

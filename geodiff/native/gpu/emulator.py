@@ -51,7 +51,7 @@ def build(header: str, name: str, emulation: Any) -> Kernel:
     source = (
         f'#include "emulated/execution.h"\n#include "{header}"\n'
         'extern "C" const char* geodiff_launch(const unsigned* grid, const unsigned* block, void** arguments, '
-        f"int order, unsigned seed) {{\n    return emulated::launch(&{name}, grid, block, arguments, order, seed);\n}}\n"
+        f"int order, unsigned seed) {{\n  return emulated::launch(&{name}, grid, block, arguments, order, seed);\n}}\n"
         f'extern "C" int geodiff_sizes(long long* out) {{ return emulated::sizes(&{name}, out); }}\n'
     )
     flags = [*FLAGS, f"-I{header_root()}"]

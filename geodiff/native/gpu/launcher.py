@@ -16,8 +16,9 @@ from geodiff.native.gpu import structs
 class Built(Protocol):
     """A kernel that can be launched."""
 
-    sizes: Sequence[int]
-    """Bytes of each parameter."""
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Bytes of each parameter."""
 
     def launch(self, grid: Sequence[int], block: Sequence[int], arguments: ctypes.Array[ctypes.c_void_p]) -> None:
         """Run it."""
