@@ -74,6 +74,7 @@ def fits(look: str, **arguments: Any) -> bool:
 def struct(kind: Callable[P, R], *_: P.args, **fields: P.kwargs) -> R:
     """Make one of the structs that kernels take, from its named fields."""
     result: R = getattr(cpu.extension(), kind)(**fields)  # type: ignore[call-overload]
+    result.fields = fields  # type: ignore[attr-defined]  # for other devices' kernels
     return result
 
 

@@ -59,5 +59,42 @@ def transport_slices() -> Struct:
     return _struct("gd::TransportSlices", row_blocks=Long, slices=Int, chunks=Int, most=Pointer, sum=Pointer)
 
 
-OF_REALS = (transport_job,)
-OTHERS = (transport_slices,)
+@functools.cache
+def silhouette_scene(real: str) -> Struct:
+    """``gd::SilhouetteScene<real>``."""
+    return _struct(
+        f"gd::SilhouetteScene<{real}>", clip=Pointer, faces=Pointer, layout=Pointer, images=Int, most_faces=Int,
+        height=Int, width=Int, across=Int, down=Int, words=Int, slices=Int, most_units=Int, near=Double, numbers=Pointer,
+        polygons=Pointer, prepared=Pointer, boxes=Pointer, units=Pointer, bits=Pointer,
+    )  # fmt: skip
+
+
+@functools.cache
+def silhouette_parameters() -> Struct:
+    """``gd::SilhouetteParameters``."""
+    return _struct(
+        "gd::SilhouetteParameters", scale=Double, shape=Double, shift=Double, p=Double, radius=Double,
+        log_gamma_1=Double, digamma=Double, least_q=Double, mirrored=Int, parametric=Int,
+    )  # fmt: skip
+
+
+@functools.cache
+def silhouette_factors(real: str) -> Struct:
+    """``gd::SilhouetteFactors<real>``."""
+    return _struct(
+        f"gd::SilhouetteFactors<{real}>", weight=Pointer, e=Pointer, slope=Pointer, rest=Pointer, apart=Pointer
+    )
+
+
+OF_REALS = (transport_job, silhouette_scene, silhouette_factors)
+OTHERS = (transport_slices, silhouette_parameters)
+
+
+SCRATCH = {"Polygon": (112, 216), "SoftFace": (120, 240), "SoftNumbers": (1408, 2736), "Clip": (16, 32)}
+"""Bytes of what kernels alone write and read, for float and for double."""
+
+
+def scratch(like: torch.Tensor, name: str, count: int) -> torch.Tensor:
+    """Return room for so many structs of a kernel's own."""
+    size = SCRATCH[name][like.dtype == torch.float64]
+    return torch.empty(max(count, 1) * size, dtype=torch.uint8, device=like.device)

@@ -9,7 +9,11 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-_FILES = {"transport": "transport"}
+_FILES = {
+    "silhouette_forward": "silhouette",
+    "silhouette_backward": "silhouette",
+    "transport": "transport",
+}
 """Kernels, and the file that has each."""
 
 
