@@ -125,7 +125,7 @@ __global__ void silhouette_setup(SilhouetteScene<T> a) {
 
 // Grid: tiles · slices · images, in this order; 256 threads. States: (images, slices, H, W).
 template <class T, class L, class C, bool Squared, class Coverage>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
     silhouette_forward(SilhouetteScene<T> a, T* totals, T* powers, int* winners, i64* pairs) {
     GEODIFF_SHARED(list, int[32 * kWords]);
     GEODIFF_SHARED(sums, int[kWords]);

@@ -64,6 +64,10 @@ def compile_cubin(
         nvrtc.nvrtcDestroyProgram(program)
 
 
+_OPTIONS = {"raster/hard_kernels.h": ("--fmad=false",)}
+"""Of files in which products must not be fused with sums: what decides which face a pixel sees."""
+
+
 def kernel(header: str, name: str, arch: str) -> tuple[bytes, str]:
     """Return a kernel for an architecture, from the cache or compiled, and its mangled name.
 
@@ -71,15 +75,15 @@ def kernel(header: str, name: str, arch: str) -> tuple[bytes, str]:
     """
     from geodiff.native.gpu import cache
 
-    newest = max(supported())
+    newest, options = max(supported()), ["-lineinfo", *_OPTIONS.get(header, ())]
     if int(arch.removeprefix("sm_")) > newest:
         arch = f"compute_{newest}"
 
     def compiled() -> bytes:
-        code, lowered = compile_cubin(f'#include "{header}"\n', [name], arch, options=["-lineinfo"])
+        code, lowered = compile_cubin(f'#include "{header}"\n', [name], arch, options=options)
         return json.dumps({"kernel": name, "lowered": lowered[name]}).encode() + b"\n" + code
 
-    key = cache.key(header, name, version(), arch)
+    key = cache.key(header, name, version(), arch, *options)
     about, _, code = cache.content(cache.file(arch, f"{key}.cubin", compiled)).partition(b"\n")
     return code, json.loads(about)["lowered"]
 

@@ -14,6 +14,7 @@ Pointer = ctypes.c_void_p
 Int = ctypes.c_int
 Long = ctypes.c_longlong
 Double = ctypes.c_double
+Bool = ctypes.c_bool
 Struct = type[ctypes.Structure]
 
 REALS = {torch.float32: "float", torch.float64: "double"}
@@ -86,11 +87,63 @@ def silhouette_factors(real: str) -> Struct:
     )
 
 
-OF_REALS = (transport_job, silhouette_scene, silhouette_factors)
+@functools.cache
+def hard_scene(real: str) -> Struct:
+    """``gd::HardScene<real>``."""
+    return _struct(
+        f"gd::HardScene<{real}>", clip=Pointer, faces=Pointer, layout=Pointer, images=Int, most_faces=Int, height=Int,
+        width=Int, near=Double, prepared=Pointer, boxes=Pointer, units=Pointer, key=Pointer, winner=Pointer,
+    )  # fmt: skip
+
+
+@functools.cache
+def spline_axis(real: str) -> Struct:
+    """``geodiff::SplineAxis<real>``."""
+    return _struct(
+        f"geodiff::SplineAxis<{real}>", knots=Pointer, parameters=Pointer, knots_stride=Long, parameters_stride=Long,
+        points=Long, count=Int, degree=Int, order=Int, bandwidth=Double, grad_knots=Pointer, grad_parameters=Pointer,
+    )  # fmt: skip
+
+
+@functools.cache
+def spline_job(real: str) -> Struct:
+    """``geodiff::SplineJob<real>``."""
+    return _struct(
+        f"geodiff::SplineJob<{real}>", axis=spline_axis(real) * 3, axes=Int, control=Pointer, control_stride=Long,
+        batch=Long, dim=Int, rational=Bool, value=Pointer, inverse_weight=Pointer, upstream=Pointer,
+        grad_control=Pointer, threads=Int,
+    )  # fmt: skip
+
+
+@functools.cache
+def spline_points(real: str) -> Struct:
+    """``gd::SplinePoints<real>``."""
+    three = Pointer * 3
+    return _struct(f"gd::SplinePoints<{real}>", first=three, values=three, window=three, upstream=Pointer)
+
+
+@functools.cache
+def basis_job(real: str) -> Struct:
+    """``geodiff::BasisJob<real>``."""
+    return _struct(
+        f"geodiff::BasisJob<{real}>", axis=spline_axis(real), batch=Long, span=Pointer, values=Pointer,
+        upstream=Pointer, threads=Int,
+    )  # fmt: skip
+
+
+OF_REALS = (
+    transport_job, silhouette_scene, silhouette_factors, hard_scene, spline_axis, spline_job, spline_points, basis_job,
+)  # fmt: skip
 OTHERS = (transport_slices, silhouette_parameters)
 
 
-SCRATCH = {"Polygon": (112, 216), "SoftFace": (120, 240), "SoftNumbers": (1408, 2736), "Clip": (16, 32)}
+SCRATCH = {
+    "Polygon": (112, 216),
+    "SoftFace": (120, 240),
+    "SoftNumbers": (1408, 2736),
+    "Clip": (16, 32),
+    "HardFace": (136, 272),
+}
 """Bytes of what kernels alone write and read, for float and for double."""
 
 

@@ -10,7 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 _FILES = {
+    "rasterize": "rasterize",
     "silhouette_forward": "silhouette",
+    "spline_basis": "spline",
+    "spline_basis_backward": "spline",
+    "spline_forward": "spline",
+    "spline_backward": "spline",
     "silhouette_backward": "silhouette",
     "transport": "transport",
 }

@@ -120,9 +120,7 @@ def silhouette_backward(
     weight, e = clip.new_empty(scene.pixels), clip.new_empty(scene.pixels)
     slope, rest = (clip.new_empty(scene.pixels if want & 4 else 0) for _ in range(2))
     apart = grad_params.new_empty(scene.pixels if want & 4 else 0, device=device)
-    factors = structs.make(
-        structs.silhouette_factors(real), weight=weight, e=e, slope=slope, rest=rest, apart=apart
-    )
+    factors = structs.make(structs.silhouette_factors(real), weight=weight, e=e, slope=slope, rest=rest, apart=apart)
     pixel_grid = -(-scene.pixels // 256)
     scene.launch(f"silhouette_factors<{real}, {join}>", pixel_grid, 256, sum, upstream, factors)
     start = torch.zeros(count + 1, dtype=torch.int32, device=device)
