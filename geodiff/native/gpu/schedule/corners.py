@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From gradients of faces' corners to gradients of vertices: which corners meet at each vertex, and their sum in order."""
+"""From gradients of faces' corners to gradients of vertices: the corners that meet at each are added in order."""
 
 import torch
 
@@ -21,7 +21,7 @@ def scatter(
 def around(
     faces: torch.Tensor, layout: torch.Tensor, most_faces: int, vertices: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return where each vertex's corners begin (N + 1), and the corners, ascending: (image · most_faces + face) · 3 + k."""
+    """Return where each vertex's corners begin (N + 1), and them, ascending: (image · most_faces + face) · 3 + k."""
     keys, places = [], []
     for image, (vertex_start, face_start, count) in enumerate(layout.tolist()):
         keys.append(faces[face_start : face_start + count].reshape(-1).long() + vertex_start)
