@@ -220,7 +220,8 @@ __global__ void contour_shares(ContourArguments<T> a, const View* views, const T
     const double w = double(upstream[pixel]);
     const int e = nearest[2 * pixel], kind = nearest[2 * pixel + 1];
     codes[2 * pixel] = codes[2 * pixel + 1] = -1;
-    if (e < 0 || w == 0) return;
+    // No such edge: `nearest` is not what the forward pass left.
+    if (e < 0 || w == 0 || (e & 3) >= views[e / 4].n || (kind >= 0 && (kind & 3) >= views[kind / 4].n)) return;
     const double x = pixel_x<T>(a.height, a.width, int(pixel % a.width));
     const double y = pixel_y<T>(a.height, a.width, int(pixel / a.width));
     const bool inside = !(distance[pixel] < T(0));

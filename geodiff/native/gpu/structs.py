@@ -97,6 +97,16 @@ def hard_scene(real: str) -> Struct:
 
 
 @functools.cache
+def contour_arguments(real: str) -> Struct:
+    """``gd::ContourArguments<real>``."""
+    return _struct(
+        f"gd::ContourArguments<{real}>", clip=Pointer, faces=Pointer, edges=Pointer, vertex_start=Long, face_start=Long,
+        all_faces=Long, count=Int, height=Int, width=Int, near=_C[real], radius_outside=Double, radius_inside=Double,
+        push=Double,
+    )  # fmt: skip
+
+
+@functools.cache
 def spline_axis(real: str) -> Struct:
     """``geodiff::SplineAxis<real>``."""
     return _struct(
@@ -132,7 +142,7 @@ def basis_job(real: str) -> Struct:
 
 
 OF_REALS = (
-    transport_job, silhouette_scene, silhouette_factors, hard_scene, spline_axis, spline_job, spline_points, basis_job,
+    transport_job, silhouette_scene, silhouette_factors, hard_scene, contour_arguments, spline_axis, spline_job, spline_points, basis_job,
 )  # fmt: skip
 OTHERS = (transport_slices, silhouette_parameters)
 
@@ -143,6 +153,11 @@ SCRATCH = {
     "SoftNumbers": (1408, 2736),
     "Clip": (16, 32),
     "HardFace": (136, 272),
+    "View": (80, 80),
+    "Segment": (88, 88),
+    "CutAt": (16, 16),
+    "Piece": (72, 72),
+    "EndGradient": (32, 32),
 }
 """Bytes of what kernels alone write and read, for float and for double."""
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 _FILES = {
+    "contour_forward": "contour",
+    "contour_backward": "contour",
     "rasterize": "rasterize",
     "silhouette_forward": "silhouette",
     "spline_basis": "spline",
