@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from geodiff import ops
-from geodiff.native.gpu import cache, compiler, driver, emulated, is_emulating, launcher, schedule, structs
+from geodiff.native.gpu import cache, compiler, driver, emulated, is_emulating, launcher, names, schedule, structs
 
 KERNELS = """#include "kernel.h"
 namespace gd {
@@ -156,7 +156,8 @@ def test_keys_differ_by_all_that_matters() -> None:
 
 def test_mirrors_of_structs(tmp_path: pathlib.Path) -> None:
     """Sizes and offsets as a C++ compiler has them; names of fields, too, or it would not compile."""
-    lines = ['#include "emulated/execution.h"', '#include "transport/kernels.h"', "#include <cstddef>"]
+    headers = sorted({header for header, _ in names.kernel_names()})
+    lines = ["#include <cstddef>", '#include "emulated/execution.h"', *(f'#include "{header}"' for header in headers)]
     kinds = [kind(real) for kind in structs.OF_REALS for real in structs.REALS.values()]
     for kind in [*kinds, *(kind() for kind in structs.OTHERS)]:
         lines.append(f"using S{len(lines)} = {kind.__name__};")
@@ -164,6 +165,10 @@ def test_mirrors_of_structs(tmp_path: pathlib.Path) -> None:
         lines.append(f"static_assert(sizeof({name}) == {ctypes.sizeof(kind)});")
         for field, *_ in kind._fields_:
             lines.append(f"static_assert(offsetof({name}, {field}) == {getattr(kind, field).offset});")
+    for name, sizes in structs.SCRATCH.items():
+        for real, size in zip(structs.REALS.values(), sizes, strict=True):
+            plain = name in ("View", "Segment", "CutAt", "Piece", "EndGradient")
+            lines.append(f"static_assert(sizeof(gd::{name}{'' if plain else f'<{real}>'}) == {size});")
     unit = tmp_path / "unit.cpp"
     unit.write_text("\n".join(lines))
     command = [

@@ -247,6 +247,7 @@ def test_not_twice_differentiable():
         first.sum().backward()
 
 
+@pytest.mark.usefixtures("backend")
 @by_dtype
 def test_blend_is_its_twin(dtype: torch.dtype):
     rows, weight = torch.randn(40, 4, dtype=dtype), torch.randn(3000, 3, dtype=dtype)

@@ -15,6 +15,11 @@ TCONORMS = tuple(row.struct for row in members.TCONORMS) + tuple(
 
 REALS = ("float", "double")
 _COVERAGES = ("FaceCoverage", "EdgeCoverage")
+_SHADING = (
+    "blend_forward", "blend_backward", "sample_forward", "sample_backward", "composite_pixels", "reflect_forward",
+    "reflect_backward", "light_sums", "light_add", "surface_forward", "surface_backward", "normals_scale",
+    "normals_forward", "normals_to_sums", "normals_backward",
+)  # fmt: skip
 _EVERYTHING = {0: ("Logistic", 0), 1: ("Logistic", 1), 3: ("Gamma", 3), 5: ("Logistic", 5), 7: ("Gamma", 7)}
 """What may be wanted of parameters' gradients, by the bits of gd::Wanted, and a law that has it."""
 
@@ -55,6 +60,10 @@ def shared(real: str) -> Iterator[tuple[str, str]]:
     yield "spline/kernels.h", f"gd::spline_backward_control<{real}>"
     for gaussian in ("false", "true"):
         yield "spline/kernels.h", f"gd::spline_backward_knots<{real}, {gaussian}>"
+    for name in _SHADING:
+        yield "shading/kernels.h", f"gd::{name}<{real}>"
+    for lanes in (1, 32):
+        yield "shading/kernels.h", f"gd::gather_rows<{real}, {lanes}>"
     for step_name in ("lse", "apply"):
         yield "transport/kernels.h", f"gd::transport_{step_name}_add<{real}>"
     for dim in range(4):

@@ -65,8 +65,8 @@ def silhouette_scene(real: str) -> Struct:
     """``gd::SilhouetteScene<real>``."""
     return _struct(
         f"gd::SilhouetteScene<{real}>", clip=Pointer, faces=Pointer, layout=Pointer, images=Int, most_faces=Int,
-        height=Int, width=Int, across=Int, down=Int, words=Int, slices=Int, most_units=Int, near=Double, numbers=Pointer,
-        polygons=Pointer, prepared=Pointer, boxes=Pointer, units=Pointer, bits=Pointer,
+        height=Int, width=Int, across=Int, down=Int, words=Int, slices=Int, most_units=Int, near=Double,
+        numbers=Pointer, polygons=Pointer, prepared=Pointer, boxes=Pointer, units=Pointer, bits=Pointer,
     )  # fmt: skip
 
 
@@ -141,8 +141,79 @@ def basis_job(real: str) -> Struct:
     )  # fmt: skip
 
 
+@functools.cache
+def blend_job(real: str) -> Struct:
+    """``geodiff::BlendJob<real>``."""
+    return _struct(
+        f"geodiff::BlendJob<{real}>", values=Pointer, index=Pointer, weight=Pointer, rows=Long, points=Long,
+        terms=Int, channels=Int, threads=Int, out=Pointer, upstream=Pointer, grad_values=Pointer, grad_weight=Pointer,
+    )  # fmt: skip
+
+
+@functools.cache
+def reflect_job(real: str) -> Struct:
+    """``geodiff::ReflectJob<real>``."""
+    return _struct(
+        f"geodiff::ReflectJob<{real}>", rows=Pointer, kinds=Pointer, image=Pointer, normal=Pointer, point=Pointer,
+        points=Long, lights=Int, row_size=Int, threads=Int, parallel_view=Bool, glossy=Bool, out=Pointer,
+        upstream=Pointer, grad_normal=Pointer, grad_point=Pointer, grad_rows=Pointer,
+    )  # fmt: skip
+
+
+@functools.cache
+def texture_job(real: str) -> Struct:
+    """``geodiff::TextureJob<real>``."""
+    return _struct(
+        f"geodiff::TextureJob<{real}>", values=Pointer, uv=Pointer, image=Pointer, rows=Long, points=Long, height=Int,
+        width=Int, channels=Int, wrap=Int, threads=Int, out=Pointer, upstream=Pointer, grad_values=Pointer,
+        grad_uv=Pointer,
+    )  # fmt: skip
+
+
+@functools.cache
+def surface_job(real: str) -> Struct:
+    """``geodiff::SurfaceJob<real>``."""
+    return _struct(
+        f"geodiff::SurfaceJob<{real}>", uv=Pointer, uv_corners=Pointer, frame=Pointer, corners=Pointer,
+        weight=Pointer, image=Pointer, rows=Pointer, kinds=Pointer, texels=Pointer, points=Long, coordinates=Long,
+        vertices=Long, texel_rows=Long, lights=Int, row_size=Int, height=Int, width=Int, wrap=Int, threads=Int,
+        own_row=Bool, own_texture=Bool, parallel_view=Bool, glossy=Bool, out=Pointer, upstream=Pointer,
+        grad_uv=Pointer, grad_frame=Pointer, grad_weight=Pointer, grad_texels=Pointer, grad_rows=Pointer,
+    )  # fmt: skip
+
+
+@functools.cache
+def composite_job(real: str) -> Struct:
+    """``geodiff::CompositeJob<real>``."""
+    return _struct(
+        f"geodiff::CompositeJob<{real}>", alpha=Pointer, color=Pointer, place=Pointer, background=Pointer,
+        pixels=Long, points=Long, background_rows=Long, channels=Int, threads=Int, out=Pointer, met=Pointer,
+        upstream=Pointer, grad_alpha=Pointer, grad_color=Pointer,
+    )  # fmt: skip
+
+
+@functools.cache
+def normals_job(real: str) -> Struct:
+    """``geodiff::NormalsJob<real>``."""
+    return _struct(
+        f"geodiff::NormalsJob<{real}>", vertices=Pointer, faces=Pointer, batch=Long, num_vertices=Long,
+        num_faces=Long, threads=Int, out=Pointer, upstream=Pointer, grad=Pointer,
+    )  # fmt: skip
+
+
+@functools.cache
+def surface_shares(real: str) -> Struct:
+    """``gd::SurfaceShares<real>``."""
+    return _struct(
+        f"gd::SurfaceShares<{real}>", by_uv=Pointer, by_frame=Pointer, by_albedo=Pointer, texel=Pointer,
+        texel_weight=Pointer, normal=Pointer, point=Pointer, upstream=Pointer, by_viewer=Pointer,
+    )  # fmt: skip
+
+
 OF_REALS = (
-    transport_job, silhouette_scene, silhouette_factors, hard_scene, contour_arguments, spline_axis, spline_job, spline_points, basis_job,
+    blend_job, reflect_job, texture_job, surface_job, surface_shares, composite_job, normals_job, transport_job,
+    silhouette_scene, silhouette_factors, hard_scene, contour_arguments, spline_axis, spline_job, spline_points,
+    basis_job,
 )  # fmt: skip
 OTHERS = (transport_slices, silhouette_parameters)
 

@@ -10,6 +10,18 @@ from collections.abc import Callable
 from typing import Any
 
 _FILES = {
+    "blend_forward": "shading",
+    "blend_backward": "shading",
+    "texture_forward": "shading",
+    "texture_backward": "shading",
+    "composite_forward": "shading",
+    "composite_backward": "shading",
+    "reflect_forward": "shading",
+    "reflect_backward": "shading",
+    "surface_forward": "shading",
+    "surface_backward": "shading",
+    "vertex_normals_forward": "shading",
+    "vertex_normals_backward": "shading",
     "contour_forward": "contour",
     "contour_backward": "contour",
     "rasterize": "rasterize",
