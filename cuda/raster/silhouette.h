@@ -16,16 +16,13 @@
 // Bits need a number of words that the host knows: nothing is counted, read back or cut off. No sum's order depends on
 // the order of threads, and no atomics touch real numbers: the same bits on any run.
 #pragma once
-#include "grid.h"
 #include "join.h"
+#include "tiles.h"
 
 #if GEODIFF_KERNELS
 
 namespace gd {
 
-constexpr int kTile = 16, kTilePixels = kTile * kTile;
-constexpr int kWords = 64;        // that become a list at once
-constexpr int kTogether = 16;     // faces in shared memory
 constexpr int kUnitPixels = 512;  // of a unit, at least
 
 template <class T>
@@ -77,13 +74,6 @@ GEODIFF_HD bool load_corners(const SilhouetteScene<T>& a, i64 image, int face, C
     return true;
 }
 
-// The centres of the outermost pixels of a block of them.
-template <class T>
-GEODIFF_HD Box<T> centres(int height, int width, int row, int column, int rows, int columns) {
-    return {pixel_x<T>(height, width, column), pixel_x<T>(height, width, column + columns - 1),
-            pixel_y<T>(height, width, row + rows - 1), pixel_y<T>(height, width, row)};
-}
-
 // Grid: ⌈images · most_faces / 128⌉.
 template <class T, class Coverage>
 __global__ void silhouette_setup(SilhouetteScene<T> a) {
@@ -127,17 +117,12 @@ __global__ void silhouette_setup(SilhouetteScene<T> a) {
 template <class T, class L, class C, bool Squared, class Coverage>
 __global__ void __launch_bounds__(256, 4)
     silhouette_forward(SilhouetteScene<T> a, T* totals, T* powers, int* winners, i64* pairs) {
-    GEODIFF_SHARED(list, int[32 * kWords]);
-    GEODIFF_SHARED(sums, int[kWords]);
+    GEODIFF_SHARED(list, TileList);
     GEODIFF_SHARED(some, SoftFace<T>[kTogether]);
     const SoftNumbers<T>& s = *a.numbers;
-    const int tiles = a.across * a.down, t = threadIdx.x, lane = t & 31, warp = t >> 5;
-    const int tile = int(blockIdx.x % tiles), slice = int(blockIdx.x / tiles % a.slices);
+    const int tiles = a.across * a.down, tile = int(blockIdx.x % tiles), slice = int(blockIdx.x / tiles % a.slices);
     const i64 image = blockIdx.x / tiles / a.slices;
-    const int first_row = tile / a.across * kTile + warp / 2 * 4, first_column = tile % a.across * kTile + warp % 2 * 8;
-    const int row = first_row + lane / 8, column = first_column + lane % 8;
-    const T x = pixel_x<T>(a.height, a.width, column), y = pixel_y<T>(a.height, a.width, row);
-    const Box<T> own = centres<T>(a.height, a.width, first_row, first_column, 4, 8);
+    const TilePixel<T> pixel(tile, a.across, a.height, a.width);
     const u32* bits = a.bits + (image * tiles + tile) * a.words;
     const int many = (a.words + a.slices - 1) / a.slices, begin = slice * many, end = min(begin + many, a.words);
     const SoftFace<T>* all = a.prepared + image * a.most_faces;
@@ -145,41 +130,23 @@ __global__ void __launch_bounds__(256, 4)
     Join<C>::start(state);
     i64 met = 0;
     for (int w = begin; w < end; w += kWords) {
-        // The bits of up to 64 words, as a list in ascending order.
-        const u32 mine = t < kWords && w + t < end ? bits[w + t] : 0u;
-        int n = __popc(mine);
-        for (int d = 1; d < 32; d *= 2) {
-            const int before = __shfl_up_sync(0xFFFFFFFFu, n, d);
-            if (lane >= d) n += before;
-        }
-        __syncthreads();  // the list is no longer read
-        if (t < kWords) sums[t] = n;
-        __syncthreads();
-        if (t < kWords) {
-            int to = n - __popc(mine) + (t >= 32 ? sums[31] : 0);
-            for (u32 m = mine; m; m &= m - 1) list[to++] = (w + t) * 32 + __ffs(int(m)) - 1;
-        }
-        __syncthreads();
-        const int count = sums[31] + sums[kWords - 1];
+        const int count = fill_list(list, bits, w, end);
         for (int i = 0; i < count; i += kTogether) {
-            constexpr int size = sizeof(SoftFace<T>) / 4;
-            for (int j = t; j < kTogether * size; j += kTilePixels)
-                if (i + j / size < count)
-                    reinterpret_cast<int*>(some)[j] = reinterpret_cast<const int*>(all + list[i + j / size])[j % size];
+            fetch(some, all, list, i, count);
             __syncthreads();
             for (int j = 0; j < kTogether && i + j < count; ++j) {
                 const SoftFace<T>& f = some[j];
-                if (!Coverage::touches(f, s.radius, own)) continue;
-                auto pair = Coverage::template at<Squared>(f, x, y, s);
+                if (!Coverage::touches(f, s.radius, pixel.warp)) continue;
+                auto pair = Coverage::template at<Squared>(f, pixel.x, pixel.y, s);
                 if (!pair.counts) continue;
                 ++met;
-                Join<C>::add(state, Coverage::template cdf<L, false>(f, pair, s), list[i + j], s);
+                Join<C>::add(state, Coverage::template cdf<L, false>(f, pair, s), list.face[i + j], s);
             }
             __syncthreads();
         }
     }
-    if (row >= a.height || column >= a.width) return;
-    const i64 to = ((image * a.slices + slice) * a.height + row) * a.width + column;
+    if (pixel.row >= a.height || pixel.column >= a.width) return;
+    const i64 to = ((image * a.slices + slice) * a.height + pixel.row) * a.width + pixel.column;
     totals[to] = state.total;
     if constexpr (Join<C>::kept == Kept::levels) powers[to] = state.power;
     if constexpr (Join<C>::kept == Kept::winner) winners[to] = state.winner;

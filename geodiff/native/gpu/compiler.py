@@ -64,7 +64,7 @@ def compile_cubin(
         nvrtc.nvrtcDestroyProgram(program)
 
 
-_OPTIONS = {"raster/hard_kernels.h": ("--fmad=false",)}
+_OPTIONS = dict.fromkeys(("raster/hard_kernels.h", "raster/fragments_kernels.h"), ("--fmad=false",))
 """Of files in which products must not be fused with sums: what decides which face a pixel sees."""
 
 

@@ -53,6 +53,10 @@ def shared(real: str) -> Iterator[tuple[str, str]]:
         for name in ("setup", "draw"):
             yield "raster/hard_kernels.h", f"gd::hard_{name}<{real}, {step}>"
     yield "raster/hard_kernels.h", f"gd::hard_resolve<{real}>"
+    for name in ("prepare", "rim", "write", "backward", "faces"):
+        yield "raster/fragments_kernels.h", f"gd::fragments_{name}<{real}>"
+    for order in (0, 2):
+        yield "raster/fragments_kernels.h", f"gd::fragments_list<{real}, {order}>"
     for name in ("views", "segments", "forward", "shares", "backward"):
         yield "raster/contour_kernels.h", f"gd::contour_{name}<{real}>"
     for name in ("basis_forward", "basis_backward", "spline_forward", "spline_backward_points"):

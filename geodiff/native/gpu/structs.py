@@ -97,6 +97,30 @@ def hard_scene(real: str) -> Struct:
 
 
 @functools.cache
+def fragment_ranking(real: str) -> Struct:
+    """``gd::FragmentRanking<real>``."""
+    return _struct(f"gd::FragmentRanking<{real}>", table=Pointer, unit=Double, size=Int, k=Int, sharpness=Pointer)
+
+
+@functools.cache
+def fragment_items(real: str) -> Struct:
+    """``gd::FragmentItems<real>``."""
+    return _struct(
+        f"gd::FragmentItems<{real}>", count=Long, k=Int, ids=Pointer, place=Pointer, face=Pointer, distance=Pointer,
+        barycentric=Pointer, depth=Pointer,
+    )  # fmt: skip
+
+
+@functools.cache
+def fragment_upstream(real: str) -> Struct:
+    """``gd::FragmentUpstream<real>``."""
+    return _struct(
+        f"gd::FragmentUpstream<{real}>", order=Pointer, start=Pointer, distance=Pointer, barycentric=Pointer,
+        depth=Pointer, parts=Int,
+    )  # fmt: skip
+
+
+@functools.cache
 def contour_arguments(real: str) -> Struct:
     """``gd::ContourArguments<real>``."""
     return _struct(
@@ -212,7 +236,7 @@ def surface_shares(real: str) -> Struct:
 
 OF_REALS = (
     blend_job, reflect_job, texture_job, surface_job, surface_shares, composite_job, normals_job, transport_job,
-    silhouette_scene, silhouette_factors, hard_scene, contour_arguments, spline_axis, spline_job, spline_points,
+    silhouette_scene, fragment_ranking, fragment_items, fragment_upstream, silhouette_factors, hard_scene, contour_arguments, spline_axis, spline_job, spline_points,
     basis_job,
 )  # fmt: skip
 OTHERS = (transport_slices, silhouette_parameters)

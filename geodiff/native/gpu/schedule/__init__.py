@@ -10,6 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 _FILES = {
+    "fragments_forward": "fragments",
+    "fragments_backward": "fragments",
+    "visible_forward": "fragments",
+    "visible_backward": "fragments",
     "blend_forward": "shading",
     "blend_backward": "shading",
     "texture_forward": "shading",

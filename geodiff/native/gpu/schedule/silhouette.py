@@ -19,7 +19,7 @@ _LEAST_Q = {"SchweizerSklar": (1e-12, 1e-20)}
 
 
 @dataclasses.dataclass
-class _Scene:
+class Scene:
     """The scene of a call, set up; its tensors live as long as it."""
 
     real: str
@@ -41,9 +41,9 @@ class _Scene:
         launch(HEADER, f"gd::{kernel}", (grid,), threads, self.struct, *arguments, device=self.units.device)
 
 
-def _set_up(
+def set_up(
     clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, fields: Any
-) -> _Scene:
+) -> Scene:
     real, device, images = structs.REALS[clip.dtype], clip.device, len(layout)
     most_faces = max((row[2] for row in layout.tolist()), default=0)
     law = members.distribution(fields["distribution"])
@@ -72,7 +72,7 @@ def _set_up(
         near=near, numbers=numbers, polygons=polygons, prepared=prepared, boxes=boxes, units=units, bits=bits,
     )  # fmt: skip
     kept = [numbers, polygons, prepared, boxes, bits]
-    scene = _Scene(real, images, most_faces, height, width, slices, names, struct, kept, units)
+    scene = Scene(real, images, most_faces, height, width, slices, names, struct, kept, units)
     least = _LEAST_Q.get(join.struct, (1e-30, 1e-30))[real == "double"]
     parameters = structs.make(
         structs.silhouette_parameters(), **{n: fields[n] for n in ("scale", "shape", "shift", "p", "radius")},
@@ -91,7 +91,7 @@ def silhouette_forward(
     """Fill `alpha`, `sum` and `best`, see `geodiff.ops.silhouette`."""
     if alpha.numel() == 0:
         return
-    scene = _set_up(clip, faces, layout, height, width, near, model.fields)
+    scene = set_up(clip, faces, layout, height, width, near, model.fields)
     law, join, squared, coverage = scene.names
     room = (scene.slices, scene.pixels)
     totals = clip.new_empty(room)
@@ -113,7 +113,7 @@ def silhouette_backward(
     """Fill `grad_clip` and `grad_params`, see `geodiff.ops.silhouette`."""
     if upstream.numel() == 0 or len(faces) == 0:
         return
-    scene = _set_up(clip, faces, layout, height, width, near, model.fields)
+    scene = set_up(clip, faces, layout, height, width, near, model.fields)
     law, join, squared, coverage = scene.names
     real, count, device = scene.real, scene.images * scene.most_faces, clip.device
     want = want_params + 2 * (want_params and want_shape) + 4 * (want_params and want_p)
