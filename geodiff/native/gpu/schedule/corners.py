@@ -22,7 +22,8 @@ def around(
     faces: torch.Tensor, layout: torch.Tensor, most_faces: int, vertices: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return where each vertex's corners begin (N + 1), and them, ascending: (image · most_faces + face) · 3 + k."""
-    keys, places = [], []
+    none = torch.zeros(0, dtype=torch.int64, device=faces.device)
+    keys, places = [none], [none]
     for image, (vertex_start, face_start, count) in enumerate(layout.tolist()):
         keys.append(faces[face_start : face_start + count].reshape(-1).long() + vertex_start)
         first = 3 * image * most_faces
