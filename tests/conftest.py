@@ -44,7 +44,11 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
         yield "cuda"
         torch.set_default_device(None)
     elif request.param == "emulated":
+        torch.use_deterministic_algorithms(
+            True
+        )  # fills what is not written with NaN, and refuses what is not repeatable
         with emulated(ORDERS[zlib.crc32(request.node.nodeid.encode()) % len(ORDERS)]):
             yield "emulated"
+        torch.use_deterministic_algorithms(False)
     else:
         yield "cpu"

@@ -219,3 +219,20 @@ def test_ops_go_back_to_the_cpu() -> None:
         inside = ops.lse(x, x, x[:, 0], 0.1)
     assert torch.allclose(before, inside)
     assert torch.equal(ops.lse(x, x, x[:, 0], 0.1), before)
+
+
+def test_compile_ahead(own_cache: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from geodiff.cli import main
+
+    try:
+        compiler.supported()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    one = ("transport/kernels.h", "gd::transport_lse_add<float>")
+    monkeypatch.setattr(names, "kernel_names", lambda full: [one])
+    done = CliRunner().invoke(main, ["compile", "--arch", "sm_80", "--arch", "sm_90"])
+    assert done.exit_code == 0 and f"1 kernels for sm_80, sm_90 in {own_cache}" in done.output
+    assert len(list(own_cache.glob("sm_*/*.cubin"))) == 2
+    assert CliRunner().invoke(main, ["compile"]).exit_code == 2

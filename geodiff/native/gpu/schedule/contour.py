@@ -42,6 +42,7 @@ class _Image:
         keep = torch.zeros(4 * self.count, dtype=torch.uint8, device=device)
         self.launch("segments", self.count, 128, self.views, segments, keep)
         segments = segments.reshape(-1, structs.SCRATCH["Segment"][0])[: 4 * self.count][keep > 0].contiguous()
+        given: tuple[Any, ...]
         count = len(segments)
         counts, room = torch.zeros(count, dtype=torch.int32, device=device), _ROOM
         while True:

@@ -63,7 +63,7 @@ def fragments_backward(
 def visible_forward(
     *, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, blur: float
 ) -> tuple[torch.Tensor, ...]:
-    """Return `place`, `face`, `inside` and `barycentric`, see `geodiff.ops.visible`: how many is read from the device."""
+    """Return `place`, `face`, `inside` and `barycentric`, see `geodiff.ops.visible`; reads how many from the device."""
     packed = (clip, faces, layout, height, width, near)
     if len(layout) * height * width == 0 or len(faces) == 0:
         place = layout.new_empty(0)

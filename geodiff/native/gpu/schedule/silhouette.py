@@ -35,15 +35,18 @@ class Scene:
 
     @property
     def pixels(self) -> int:
+        """Of all images."""
         return self.images * self.height * self.width
 
     def launch(self, kernel: str, grid: int, threads: int, *arguments: Any) -> None:
+        """Run a kernel that takes the scene first."""
         launch(HEADER, f"gd::{kernel}", (grid,), threads, self.struct, *arguments, device=self.units.device)
 
 
 def set_up(
     clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, fields: Any
 ) -> Scene:
+    """Project all faces and mark the tiles that they reach; `fields` are those of the extension\'s SilhouetteModel."""
     real, device, images = structs.REALS[clip.dtype], clip.device, len(layout)
     most_faces = max((row[2] for row in layout.tolist()), default=0)
     law = members.distribution(fields["distribution"])
