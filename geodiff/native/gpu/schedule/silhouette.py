@@ -46,7 +46,7 @@ class Scene:
 def set_up(
     clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, fields: Any
 ) -> Scene:
-    """Project all faces and mark the tiles that they reach; `fields` are those of the extension\'s SilhouetteModel."""
+    """Project all faces and mark the tiles that they reach; `fields` are those of the extension's SilhouetteModel."""
     real, device, images = structs.REALS[clip.dtype], clip.device, len(layout)
     most_faces = max((row[2] for row in layout.tolist()), default=0)
     law = members.distribution(fields["distribution"])
