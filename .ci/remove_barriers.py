@@ -61,6 +61,13 @@ def fragments() -> Results:
     ]
 
 
+def tiles() -> Results:
+    """A list that is empty, and one that is not after it."""
+    clip, faces, layout = scene(2200)
+    clip[: 3 * 2100, 0] += 9
+    return list(ops.fragments(clip, faces, layout, k=3, blur=0.05, image_size=(20, 20)))
+
+
 def contours() -> Results:
     """Segments that cross."""
     clip, faces, layout = scene(40)
@@ -84,7 +91,7 @@ def lights() -> Results:
 RUNS: dict[str, Callable[[], Results]] = {
     "transport/kernels.h": transport,
     "raster/silhouette.h": silhouettes,
-    "raster/tiles.h": silhouettes,
+    "raster/tiles.h": tiles,
     "raster/fragments_kernels.h": fragments,
     "raster/contour_kernels.h": contours,
     "spline/kernels.h": splines,
