@@ -62,9 +62,9 @@ def fragments() -> Results:
 
 
 def tiles() -> Results:
-    """A list that is empty, and one that is not after it."""
-    clip, faces, layout = scene(2200)
-    clip[: 3 * 2100, 0] += 9
+    """A list that is empty, and after it one whose words begin late."""
+    clip, faces, layout = scene(4400)
+    clip[: 3 * 3200, 0] += 9
     return list(ops.fragments(clip, faces, layout, k=3, blur=0.05, image_size=(20, 20)))
 
 
