@@ -4,6 +4,7 @@
 # make docs    build the site in out/site
 # make test-levels  run the tests of the kernels at every SIMD level of this machine but the widest, which make test runs
 # make test-asan  run them, and hostile calls, with the address and undefined-behaviour sanitizers
+# make test-emulated  run the tests of the GPU's kernels on the host in three orders of threads, and without each barrier
 # make stubs   write geodiff/native/_cpu.pyi, the types of the extension, after a binding has changed
 # make lint types kernels wheel clean
 #
@@ -27,7 +28,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
 SOURCES := pyproject.toml geodiff/members.def $(shell find cuda -type f)
 
-.PHONY: demo test test-levels test-asan fuzz docs lint types kernels stubs wheel clean
+.PHONY: demo test test-levels test-asan test-emulated fuzz docs lint types kernels stubs wheel clean
 
 demo: .venv/.run
 	$(DEMO)
@@ -47,6 +48,12 @@ test-levels: .venv/.dev
 	  echo "SIMD level $$level"; \
 	  GEODIFF_SIMD=$$level OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(WORKERS) tests/ops || exit 1; \
 	done
+
+test-emulated: .venv/.dev
+	for order in forward backward shuffled; do \
+	  GEODIFF_ORDERS=$$order OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(WORKERS) tests/ops tests/native -k "emulated or gpu" || exit 1; \
+	done
+	$(BIN)/python .ci/remove_barriers.py
 
 # A build of its own, found through tests/sanitized, and each SIMD level that the machine has. Python's own allocations
 # are no leaks of ours.

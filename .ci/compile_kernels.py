@@ -2,13 +2,12 @@
 """Compiles every kernel header for the GPU without having one: NVRTC for each architecture, nvcc where it is on PATH.
 
 Each header is first compiled alone, which proves that it includes what it uses. Then the kernels are instantiated that
-``geodiff.native.gpu.kernel_names(full)`` yields as pairs (header, name expression): each distribution and each T-conorm
-at least once, or with --full their whole product. Prints the compiler's log of whatever failed and exits with 1.
+``geodiff.native.gpu.names`` yields as pairs (header, name expression): each distribution and each T-conorm at least
+once, or with --full their whole product. Prints the compiler's log of whatever failed and exits with 1.
 """
 
 import argparse
 import collections
-import importlib.util
 import pathlib
 import shutil
 import subprocess
@@ -17,7 +16,8 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 
-from geodiff.native import nvrtc
+from geodiff.native.gpu import compiler
+from geodiff.native.gpu.names import kernel_names
 
 BATCH = 32  # kernels in one NVRTC program: few enough that a log stays readable
 
@@ -25,18 +25,9 @@ Kernels = Iterable[tuple[str, str]]
 
 
 def headers(root: pathlib.Path) -> list[str]:
-    """List the headers under ``root`` that a GPU compiler sees: all but those of the CPU's schedule in ``cpu/``."""
+    """List the headers under ``root`` that a GPU compiler sees: not those of ``cpu/`` and ``emulated/``."""
     found = (path.relative_to(root) for path in root.rglob("*.h"))
-    return sorted(path.as_posix() for path in found if path.parts[0] != "cpu")
-
-
-def kernel_names(full: bool) -> Kernels:
-    """Ask the launcher which kernels there are; none before it exists."""
-    if importlib.util.find_spec("geodiff.native.gpu") is None:
-        return []
-    from geodiff.native import gpu
-
-    return gpu.kernel_names(full)
+    return sorted(path.as_posix() for path in found if path.parts[0] not in ("cpu", "emulated"))
 
 
 def units(root: pathlib.Path, kernels: Kernels, batch: int) -> Iterator[tuple[str, list[str]]]:
@@ -56,7 +47,7 @@ def check_nvrtc(root: pathlib.Path, kernels: Kernels, arch: str) -> list[str]:
     failures = []
     for header, names in units(root, kernels, BATCH):
         try:
-            nvrtc.compile_cubin(f'#include "{header}"\n', names, arch, include=root)
+            compiler.compile_cubin(f'#include "{header}"\n', names, arch, include=root)
         except RuntimeError as error:
             failures.append(f"{header} {' '.join(names)}: {error}")
     return failures
@@ -85,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="every distribution with every T-conorm")
     parser.add_argument("--arch", nargs="+", default=["sm_80", "sm_90"], help="architectures (default: sm_80 sm_90)")
-    parser.add_argument("--root", type=pathlib.Path, default=nvrtc.header_root(), help="the folder of headers")
+    parser.add_argument("--root", type=pathlib.Path, default=compiler.header_root(), help="the folder of headers")
     options = parser.parse_args(arguments)
     kernels = list(kernel_names(options.full))
     work = f"{len(headers(options.root))} headers, {len(kernels)} kernels"
@@ -93,10 +84,10 @@ def main(arguments: list[str] | None = None) -> int:
     if shutil.which("nvcc"):
         runs.append(("nvcc", check_nvcc, options.arch[0]))
     failures = []
-    for compiler, check, arch in runs:
+    for title, check, arch in runs:
         start = time.perf_counter()
         failures += check(options.root, kernels, arch)
-        print(f"{compiler} {arch}: {work}, {time.perf_counter() - start:.1f} s", flush=True)
+        print(f"{title} {arch}: {work}, {time.perf_counter() - start:.1f} s", flush=True)
     for failure in failures:
         print(f"\nFAILED {failure}", file=sys.stderr)
     return 1 if failures else 0

@@ -66,7 +66,13 @@ def info(as_json: bool) -> None:
         simd, levels = cpu.simd_level(), ", ".join(cpu.simd_levels())
     except RuntimeError as error:
         kernels, simd, levels = f"none: {error}", "none", "none"
+    from geodiff.native.gpu import cache, compiler, driver
+
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    try:
+        nvrtc = f"{compiler.version()}, up to sm_{max(compiler.supported())}"
+    except RuntimeError:
+        nvrtc = "none"
     facts = {
         "geodiff": geodiff.__version__,
         "python": sys.version.split()[0],
@@ -76,6 +82,9 @@ def info(as_json: bool) -> None:
         "simd": simd,
         "levels": f"{levels} (GEODIFF_SIMD chooses)",
         "threads": cpu.threads(),
+        "driver": driver.version() or "none",
+        "nvrtc": nvrtc,
+        "cache": f"{cache.folder()} (GEODIFF_CACHE chooses)",
         "extras": ", ".join(
             f"{name} {'yes' if all(map(_found, modules)) else 'no'}" for name, modules in _EXTRAS.items()
         ),
@@ -92,6 +101,23 @@ def _found(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:  # the package around it is missing
         return False
+
+
+@main.command("compile")
+@click.option("--arch", "archs", multiple=True, required=True, metavar="ARCH", help="As sm_90; may be repeated.")
+@click.option("--full", is_flag=True, help="Every renderer in every form: thousands of kernels, hours.")
+@clean
+def compile_kernels(archs: tuple[str, ...], full: bool) -> None:
+    """Compile the GPU's kernels ahead of their first use, into the cache that `geodiff info` names. Needs no GPU."""
+    from tqdm import tqdm
+
+    from geodiff.native.gpu import cache, compiler, names
+
+    wanted = list(names.kernel_names(full))
+    for arch in archs:
+        for header, name in tqdm(wanted, desc=arch, unit="kernel"):
+            compiler.kernel(header, name, arch)
+    click.echo(f"{len(wanted)} kernels for {', '.join(archs)} in {cache.folder()}")
 
 
 _PATH = click.Path(path_type=pathlib.Path)

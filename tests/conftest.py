@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures that every room's tests share."""
 
+import os
 import pathlib
 import zlib
+from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import settings
+
+from geodiff.native.gpu import emulated
 
 settings.register_profile("geodiff", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("geodiff")
@@ -26,3 +30,25 @@ def shared_data() -> pathlib.Path:
     if not SHARED.is_dir():
         pytest.skip("needs the real data in ../shared/data, which is not kept in this repository")
     return SHARED
+
+
+BACKENDS = ["cpu", "emulated"] + ["cuda"] * torch.cuda.is_available()
+ORDERS = os.environ.get("GEODIFF_ORDERS", "forward").split()
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Let tensors go through the CPU's kernels, through the GPU's on the host, and on a GPU where there is one."""
+    if request.param == "cuda":
+        torch.set_default_device("cuda")
+        yield "cuda"
+        torch.set_default_device(None)
+    elif request.param == "emulated":
+        torch.use_deterministic_algorithms(
+            True
+        )  # fills what is not written with NaN, and refuses what is not repeatable
+        with emulated(ORDERS[zlib.crc32(request.node.nodeid.encode()) % len(ORDERS)]):
+            yield "emulated"
+        torch.use_deterministic_algorithms(False)
+    else:
+        yield "cpu"

@@ -54,7 +54,19 @@ FAST = ("--steps", 30, "--subdivisions", 2)
 
 def test_info() -> None:
     text = succeed("info")
-    for name in ("geodiff", "torch", "devices", "kernels", "simd", "levels", "threads", "extras"):
+    for name in (
+        "geodiff",
+        "torch",
+        "devices",
+        "kernels",
+        "simd",
+        "levels",
+        "threads",
+        "driver",
+        "nvrtc",
+        "cache",
+        "extras",
+    ):
         assert f"\n{name} " in f"\n{text}"
     facts = json.loads(succeed("info", "--json"))
     assert facts["geodiff"] == gd.__version__ and facts["torch"] == torch.__version__
@@ -87,7 +99,8 @@ def test_info_without_kernels_says_how_to_get_them(monkeypatch: pytest.MonkeyPat
 def test_help_is_quick_and_complete() -> None:
     code = (
         "import sys; from click.testing import CliRunner; from geodiff.cli import main\n"
-        "for command in ('info', 'render', 'fit-mesh', 'fit-pose', 'fit-nurbs', 'fit-atlas', 'sweep', 'view'):\n"
+        "names = 'info render fit-mesh fit-pose fit-nurbs fit-atlas sweep view compile'.split()\n"
+        "for command in names:\n"
         "    assert CliRunner().invoke(main, [command, '--help']).exit_code == 0\n"
         "assert not {'torch', 'scipy', 'trimesh'} & set(sys.modules)"
     )
@@ -266,10 +279,12 @@ def test_ctrl_c_is_130_and_advice_in_every_command(
             if hasattr(first, name) and not isinstance(getattr(first, name), type):
                 monkeypatch.setattr(first, name, interrupted)
     monkeypatch.setattr("geodiff.native.cpu.extension", interrupted)
-    result = call(command, *arguments)
+    monkeypatch.setattr("geodiff.native.gpu.names.kernel_names", interrupted)
+    result = call(command, *arguments, *(["--arch", "sm_90"] if command == "compile" else []))
     assert result.exit_code == 130, result.output
     advice = {
         "info": "Nothing was written; the same command starts anew.",
+        "compile": "Nothing was written; the same command starts anew.",
         "render": f"Nothing in {out} was changed, unless it was done; the same command starts anew.",
         "fit-nurbs": f"Nothing in {out} was changed, unless it was done; the same command starts anew.",
         "view": f"Nothing in {out} was changed, unless it was done; the same command starts anew.",

@@ -236,7 +236,7 @@ void bind(nb::module_& m) {
 
 void bind_raster(nb::module_& m) {
     using namespace nb::literals;
-    nb::class_<SilhouetteModel>(m, "SilhouetteModel")
+    nb::class_<SilhouetteModel>(m, "SilhouetteModel", nb::dynamic_attr())
         .def("__init__",
              [](SilhouetteModel* self, int distribution, bool is_reversed, bool is_squared, const std::string& coverage,
                 double scale, double shift, double shape, double log_gamma_1, double digamma, int tconorm, double p,

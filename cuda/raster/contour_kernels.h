@@ -12,10 +12,11 @@
 //
 // Not yet run on a device: so far compilers alone have seen this file (.ci/compile_kernels.py).
 #pragma once
+#include "../kernel.h"
 #include "contour.h"
 #include "grid.h"
 
-#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+#if GEODIFF_KERNELS
 
 namespace gd {
 
@@ -155,7 +156,7 @@ __global__ void contour_pieces(const Segment* segments, int count, int room, con
 // Block: any number of threads. Grid: pieces.
 __global__ void contour_visible(const View* views, int faces, const Segment* segments, const Piece* pieces,
                                 unsigned char* keep) {
-    __shared__ int hidden;
+    GEODIFF_SHARED(hidden, int);
     const Piece p = pieces[blockIdx.x];
     const Segment s = segments[p.segment];
     if (threadIdx.x == 0) hidden = p.high > p.low ? 0 : 1;
@@ -173,7 +174,7 @@ __global__ void contour_visible(const View* views, int faces, const Segment* seg
 template <class T>
 __global__ void contour_forward(ContourArguments<T> a, const Segment* segments, const Piece* pieces, int count,
                                 const unsigned char* mask, T* distance, T* along, int* nearest) {
-    __shared__ Piece some[256];
+    GEODIFF_SHARED(some, Piece[256]);
     const i64 pixel = i64(blockIdx.x) * 256 + threadIdx.x;
     const bool real = pixel < i64(a.height) * a.width;
     const double x = pixel_x<T>(a.height, a.width, int(pixel % a.width));
@@ -219,7 +220,8 @@ __global__ void contour_shares(ContourArguments<T> a, const View* views, const T
     const double w = double(upstream[pixel]);
     const int e = nearest[2 * pixel], kind = nearest[2 * pixel + 1];
     codes[2 * pixel] = codes[2 * pixel + 1] = -1;
-    if (e < 0 || w == 0) return;
+    // No such edge: `nearest` is not what the forward pass left.
+    if (e < 0 || w == 0 || (e & 3) >= views[e / 4].n || (kind >= 0 && (kind & 3) >= views[kind / 4].n)) return;
     const double x = pixel_x<T>(a.height, a.width, int(pixel % a.width));
     const double y = pixel_y<T>(a.height, a.width, int(pixel / a.width));
     const bool inside = !(distance[pixel] < T(0));

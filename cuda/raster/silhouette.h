@@ -1,377 +1,321 @@
 // SPDX-License-Identifier: Apache-2.0
-// The soft silhouette on the GPU: the mathematics of the CPU build (polygon.h, distance.h, distributions.h, tconorms.h, power_levels.h)
-// under another schedule. Compiled at first use, one instance for each (type, distribution, T-conorm) asked for.
+// The soft silhouette on the GPU: the mathematics of the CPU build (polygon.h, distance.h, distributions.h, tconorms.h,
+// power_levels.h) under another schedule. Compiled at first use, one instance for each (type, distribution, T-conorm).
 //
-//   silhouette_setup     one thread a face: clip and project it, once for all pixels
-//   silhouette_forward   one block a tile of pixels; the faces that reach it are collected in order, then summed
-//   silhouette_backward  one block a face; its pixels' shares are added in a fixed tree, no atomics
-//   silhouette_scatter   one thread a vertex; adds the corners that meet there, in order
+//   silhouette_prepare   numbers of the call, and the incomplete gamma function's table
+//   silhouette_setup     a thread a face: clip, project, mark the tiles of 16 × 16 pixels that it may reach, one bit a face
+//   silhouette_forward   a block a tile and slice of the faces: its bits become a list, its faces pass through shared memory;
+//                        a warp is 8 × 4 pixels, and passes over faces that reach none of them
+//   silhouette_combine   a thread a pixel: slices are joined in their order
+//   silhouette_factors   a thread a pixel: what the backward pass needs of it
+//   silhouette_backward  a warp a unit of a face's pixels; lanes are added in a fixed order
+//   silhouette_faces     a thread a face: its units are added in their order, then the way back to its corners
+//   silhouette_numbers   one block: gradients of scale, shape, shift and p
+//   silhouette_scatter   a thread a vertex: adds the corners that meet there, in order
 //
-// Not yet run on a device: so far compilers alone have seen this file (.ci/compile_kernels.py).
+// Bits need a number of words that the host knows: nothing is counted, read back or cut off. No sum's order depends on
+// the order of threads, and no atomics touch real numbers: the same bits on any run.
 #pragma once
-#include "../power_levels.h"
-#include "distance.h"
-#include "grid.h"
+#include "join.h"
+#include "tiles.h"
 
-#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+#if GEODIFF_KERNELS
 
 namespace gd {
 
-// Distributions with one interface for the kernels: F at x, reversed or not.
-template <class D, bool Reversed>
-struct Law {
-    template <class T>
-    GEODIFF_HD static Cdf<T> at(T x, T shift, const GammaTable<T>*) {
-        if constexpr (Reversed) {
-            return reversed(D::at(shift - x));
-        } else {
-            return D::at(x + shift);
-        }
-    }
+constexpr int kUnitPixels = 512;  // of a unit, at least
+
+template <class T>
+struct SilhouetteScene {
+    const T* clip;       // (N, 4)
+    const int* faces;    // (F, 3)
+    const i64* layout;   // (B, 3)
+    int images, most_faces, height, width;
+    int across, down;    // tiles
+    int words, slices;   // of a tile's bits; words of a slice are ⌈words/slices⌉
+    int most_units;      // of a face
+    double near;
+    const SoftNumbers<T>* numbers;
+    Polygon<T>* polygons;  // (B, most_faces), as what follows
+    SoftFace<T>* prepared;
+    PixelBox* boxes;
+    int* units;
+    u32* bits;  // (B, tiles, words), zero before setup
 };
 
-template <bool Reversed>
-struct Law<Gamma, Reversed> {
-    template <class T>
-    GEODIFF_HD static Cdf<T> at(T x, T shift, const GammaTable<T>* table) {
-        const T v[1] = {Reversed ? shift - x : x + shift};
-        CdfBlock<T, 1> b;
-        Gamma::at<false>(*table, v, b);
-        const Cdf<T> c = {b.F[0], b.S[0], b.log_F[0], b.log_S[0], b.over_S[0], b.over_F[0]};
-        return Reversed ? reversed(c) : c;
-    }
-};
-
-template <class A, class B>
-struct Same {
-    static constexpr bool value = false;
-};
-template <class A>
-struct Same<A, A> {
-    static constexpr bool value = true;
-};
-
-// Whether a pixel keeps a highest level in `sum` and, one image stack further, the sum relative to it.
-template <class C>
-struct KeepsLevels {
-    static constexpr bool value = false;
-};
-template <class G>
-struct KeepsLevels<NormLevels<G>> {
-    static constexpr bool value = true;
-};
-template <>
-struct KeepsLevels<SchweizerSklarLevels> {
-    static constexpr bool value = true;
+struct SilhouetteParameters {
+    double scale, shape, shift, p, radius, log_gamma_1, digamma, least_q;
+    int mirrored, parametric;  // a symmetric law that is reversed: the shift's sign changes
 };
 
 template <class T>
-struct SilhouetteArguments {
-    const T* clip;             // (N, 4)
-    const int* faces;          // (F, 3)
-    const i64* layout;         // (B, 3)
-    const Polygon<T>* polygons;  // (B, most faces)
-    const GammaTable<T>* gamma;
-    int most_faces, height, width;
-    T near, inverse_scale, radius, shift;
-    TConormParams<T> tconorm;
-    T q;  // |p|, for levels
-};
-
-template <class T>
-GEODIFF_HD void pixel_centre(int height, int width, int row, int column, T& x, T& y) {
-    x = pixel_x<T>(height, width, column);
-    y = pixel_y<T>(height, width, row);
+__global__ void silhouette_prepare(SilhouetteParameters from, SoftNumbers<T>* to) {
+    if (blockIdx.x || threadIdx.x) return;
+    to->inverse_scale = T(1 / from.scale);
+    to->radius = T(from.radius < 1e6 ? from.radius : 1e6);
+    to->shift = T(from.mirrored ? -from.shift : from.shift);
+    to->q = T(clamp(abs(from.p), from.least_q, 1e30));
+    to->tconorm = tconorm_params<T>(from.p);
+    to->exact = tconorm_params<double>(from.p);
+    to->scale = from.scale;
+    to->p = from.p;
+    if (from.parametric) gamma_table(from.shape, from.log_gamma_1, from.digamma, to->gamma);
 }
 
-// What the tiles and the pixels of a face are compared with.
 template <class T>
-struct Box {
-    T left, right, bottom, top;
-};
-
-template <class T>
-GEODIFF_HD Box<T> box_of(const Polygon<T>& p, T margin) {
-    Box<T> box = {p.x[0], p.x[0], p.y[0], p.y[0]};
-    for (int k = 1; k < p.n; ++k) {
-        box.left = min(box.left, p.x[k]);
-        box.right = max(box.right, p.x[k]);
-        box.bottom = min(box.bottom, p.y[k]);
-        box.top = max(box.top, p.y[k]);
-    }
-    return {box.left - margin, box.right + margin, box.bottom - margin, box.top + margin};
-}
-
-// A coverage says what of a face covers a pixel:
-//   touches(p, radius, tile)  whether it may reach a pixel of the tile
-//   reach(p, radius)          a box around the pixels that it reaches
-//   Pair at(a, p, x, y)       c, the CDF at a pixel, and whether the face `counts` there
-//   add(p, pair, w, gx, gy)   w·∂x/∂corner
-
-// F of the signed distance to the face.
-struct FaceCoverage {
-    template <class T>
-    struct Pair {
-        Nearest<T> near;
-        Cdf<T> c;
-        bool counts;
-    };
-    template <class T>
-    GEODIFF_HD static bool touches(const Polygon<T>& p, T radius, const Box<T>& tile) {
-        const Box<T> box = box_of(p, radius);
-        return box.left <= tile.right && box.right >= tile.left && box.bottom <= tile.top && box.top >= tile.bottom;
-    }
-    template <class T>
-    GEODIFF_HD static Box<T> reach(const Polygon<T>& p, T radius) {
-        return box_of(p, radius);
-    }
-    template <class L, bool Squared, class T>
-    GEODIFF_HD static Pair<T> at(const SilhouetteArguments<T>& a, const Polygon<T>& p, T x, T y) {
-        Pair<T> out;
-        out.near = no_edge<T>();
-        for (int k = 0; k < p.n; ++k) meet(out.near, make_edge(p, k), T(k), x, y);
-        out.counts = out.near.side >= T(0) || out.near.d2 <= a.radius * a.radius;
-        if (!out.counts) return out;
-        const T size = Squared ? out.near.d2 : sqrt(out.near.d2);
-        out.c = L::at((out.near.side >= T(0) ? size : -size) * a.inverse_scale, a.shift, a.gamma);
-        return out;
-    }
-    template <bool Squared, class T>
-    GEODIFF_HD static void add(const Polygon<T>& p, const Pair<T>& pair, T weight, T gx[4], T gy[4]) {
-        T dx, dy;
-        direction<Squared>(pair.near, dx, dy);
-        const int k = int(pair.near.edge), l = k + 1 == p.n ? 0 : k + 1;
-        for (int j = 0; j < 4; ++j) {
-            const T b = j == k ? T(1) - pair.near.along : (j == l ? pair.near.along : T(0));
-            gx[j] += b * weight * dx;
-            gy[j] += b * weight * dy;
-        }
-    }
-};
-
-// ΠF over the lines of the face's edges; see cpu/edge_stage.h.
-struct EdgeCoverage {
-    template <class T>
-    struct Pair {
-        T along[4], by_d[4], rate[4];  // rate: f/F of each edge
-        Cdf<T> c;
-        bool counts;  // every d_k is at least −radius
-    };
-    // As far as one line at a time can tell.
-    template <class T>
-    GEODIFF_HD static bool touches(const Polygon<T>& p, T radius, const Box<T>& tile) {
-        for (int k = 0; k < p.n; ++k) {
-            const Edge<T> e = make_edge(p, k);
-            const T x = e.nx > T(0) ? tile.left : tile.right, y = e.ny > T(0) ? tile.bottom : tile.top;
-            if (-((x - e.ax) * e.nx + (y - e.ay) * e.ny) < -radius) return false;
-        }
-        return true;
-    }
-    // As far as its mitres: a face looks at every pixel.
-    template <class T>
-    GEODIFF_HD static Box<T> reach(const Polygon<T>&, T) {
-        return {T(-1e6), T(1e6), T(-1e6), T(1e6)};
-    }
-    template <class L, bool Squared, class T>
-    GEODIFF_HD static Pair<T> at(const SilhouetteArguments<T>& a, const Polygon<T>& p, T x, T y) {
-        Pair<T> out;
-        out.counts = true;
-        T sum = T(0);
-        for (int k = 0; k < p.n; ++k) {
-            const Edge<T> e = make_edge(p, k);
-            out.rate[k] = T(0);
-            if (!(e.inverse > T(0))) continue;
-            T d;
-            line_distance(e, x, y, d, out.along[k]);
-            out.by_d[k] = Squared ? T(2) * abs(d) : T(1);
-            out.counts = out.counts && d >= -a.radius;
-            const Cdf<T> c = L::at((Squared ? d * abs(d) : d) * a.inverse_scale, a.shift, a.gamma);
-            sum += c.log_F;
-            out.rate[k] = c.over_F;
-        }
-        out.c = product_cdf(sum);
-        return out;
-    }
-    template <bool Squared, class T>
-    GEODIFF_HD static void add(const Polygon<T>& p, const Pair<T>& pair, T weight, T gx[4], T gy[4]) {
-        for (int k = 0; k < p.n; ++k) {
-            if (!(pair.rate[k] != T(0)) || weight == T(0)) continue;
-            const Edge<T> e = make_edge(p, k);
-            const int l = k + 1 == p.n ? 0 : k + 1;
-            const T w = weight * (pair.rate[k] * pair.by_d[k]);
-            gx[k] += w * (T(1) - pair.along[k]) * e.nx;
-            gy[k] += w * (T(1) - pair.along[k]) * e.ny;
-            gx[l] += w * pair.along[k] * e.nx;
-            gy[l] += w * pair.along[k] * e.ny;
-        }
-    }
-};
-
-template <class T>
-__global__ void silhouette_setup(SilhouetteArguments<T> a, Polygon<T>* polygons) {
-    const int face = blockIdx.x * blockDim.x + threadIdx.x;
-    const i64* row = a.layout + 3 * i64(blockIdx.y);
-    if (face >= a.most_faces) return;
-    Polygon<T>& out = polygons[i64(blockIdx.y) * a.most_faces + face];
-    out.n = 0;
-    if (face >= row[2]) return;
+GEODIFF_HD bool load_corners(const SilhouetteScene<T>& a, i64 image, int face, Clip<T> corner[3]) {
+    const i64* row = a.layout + 3 * image;
+    if (face >= row[2]) return false;
     const int* index = a.faces + 3 * (row[1] + face);
-    Clip<T> corner[3];
     for (int k = 0; k < 3; ++k) {
         const T* c = a.clip + 4 * (row[0] + index[k]);
         corner[k] = {c[0], c[1], c[2], c[3]};
     }
-    out = make_polygon(corner, a.near);
+    return true;
 }
 
-// Block: 16 × 16 pixels. Grid: tiles across, tiles down, images.
-template <class T, class L, class C, bool Squared, class Coverage = FaceCoverage>
-__global__ void silhouette_forward(SilhouetteArguments<T> a, T* alpha, T* sum, int* best) {
-    constexpr int kTile = 16, kThreads = kTile * kTile;
-    __shared__ int hits[kThreads];
-    __shared__ int counts[kThreads];
-    const int thread = threadIdx.y * kTile + threadIdx.x;
-    const i64 image = blockIdx.z;
-    const int count = int(a.layout[3 * image + 2]);
-    const int row = blockIdx.y * kTile + threadIdx.y, column = blockIdx.x * kTile + threadIdx.x;
-    T x, y;
-    Box<T> tile;
-    pixel_centre(a.height, a.width, row, column, x, y);
-    pixel_centre(a.height, a.width, int(blockIdx.y) * kTile, int(blockIdx.x) * kTile, tile.left, tile.top);
-    pixel_centre(a.height, a.width, int(blockIdx.y) * kTile + kTile - 1, int(blockIdx.x) * kTile + kTile - 1, tile.right,
-                 tile.bottom);
-    T total = T(0), power = T(0);
-    if constexpr (KeepsLevels<C>::value) total = C::template none<T>();
-    int winner = -1;
-    for (int start = 0; start < count; start += kThreads) {
-        const int face = start + thread;
-        bool touches = false;
-        if (face < count) {
-            const Polygon<T>& p = a.polygons[image * a.most_faces + face];
-            touches = p.n != 0 && Coverage::touches(p, a.radius, tile);
+// Grid: ⌈images · most_faces / 128⌉.
+template <class T, class Coverage>
+__global__ void silhouette_setup(SilhouetteScene<T> a) {
+    const i64 at = i64(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (at >= i64(a.images) * a.most_faces) return;
+    const i64 image = at / a.most_faces;
+    const int face = int(at % a.most_faces);
+    Polygon<T> p;
+    p.n = 0;
+    p.orientation = T(1);
+    Clip<T> corner[3];
+    if (load_corners(a, image, face, corner)) p = make_polygon(corner, T(a.near));
+    SoftFace<T> f;
+    f.n = p.n;
+    f.orientation = p.orientation;
+    PixelBox box = {0, 0, 0, 0};
+    if (p.n) {
+        Edge<T> edges[4];
+        for (int k = 0; k < p.n; ++k) {
+            edges[k] = make_edge(p, k);
+            f.side[k] = {edges[k].ax, edges[k].ay, edges[k].ex, edges[k].ey, edges[k].inverse, edges[k].sign};
         }
-        // Positions by a prefix sum, so that faces keep their order and sums their bits.
-        counts[thread] = touches ? 1 : 0;
-        __syncthreads();
-        for (int step = 1; step < kThreads; step *= 2) {
-            const int add = thread >= step ? counts[thread - step] : 0;
+        const T radius = a.numbers->radius, step = T(2) / T(shorter_side(a.height, a.width));
+        f.box = Coverage::reach(p, edges, radius + T(0.01) * step);
+        box = pixels_of(f.box, a.height, a.width);
+        const bool any = box.first_row < box.end_row && box.first_column < box.end_column;
+        if (!any) box = {0, 0, 0, 0};
+        for (int r = box.first_row / kTile; any && r <= (box.end_row - 1) / kTile; ++r)
+            for (int c = box.first_column / kTile; c <= (box.end_column - 1) / kTile; ++c)
+                if (Coverage::touches(f, radius, centres<T>(a.height, a.width, r * kTile, c * kTile, kTile, kTile)))
+                    atomicOr(a.bits + ((image * a.down + r) * a.across + c) * a.words + (face >> 5), 1u << (face & 31));
+    }
+    const i64 cells = i64(box.end_row - box.first_row) * (box.end_column - box.first_column);
+    a.polygons[at] = p;
+    a.prepared[at] = f;
+    a.boxes[at] = box;
+    a.units[at] = int(min(i64(a.most_units), (cells + kUnitPixels - 1) / kUnitPixels));
+}
+
+// Grid: tiles · slices · images, in this order; 256 threads. States: (images, slices, H, W).
+template <class T, class L, class C, bool Squared, class Coverage>
+__global__ void __launch_bounds__(256, 4)
+    silhouette_forward(SilhouetteScene<T> a, T* totals, T* powers, int* winners, i64* pairs) {
+    GEODIFF_SHARED(list, TileList);
+    GEODIFF_SHARED(some, SoftFace<T>[kTogether]);
+    const SoftNumbers<T>& s = *a.numbers;
+    const int tiles = a.across * a.down, tile = int(blockIdx.x % tiles), slice = int(blockIdx.x / tiles % a.slices);
+    const i64 image = blockIdx.x / tiles / a.slices;
+    const TilePixel<T> pixel(tile, a.across, a.height, a.width);
+    const u32* bits = a.bits + (image * tiles + tile) * a.words;
+    const int many = (a.words + a.slices - 1) / a.slices, begin = slice * many, end = min(begin + many, a.words);
+    const SoftFace<T>* all = a.prepared + image * a.most_faces;
+    PixelState<T> state;
+    Join<C>::start(state);
+    i64 met = 0;
+    for (int w = begin; w < end; w += kWords) {
+        const int count = fill_list(list, bits, w, end);
+        for (int i = 0; i < count; i += kTogether) {
+            fetch(some, all, list, i, count);
             __syncthreads();
-            counts[thread] += add;
+            for (int j = 0; j < kTogether && i + j < count; ++j) {
+                const SoftFace<T>& f = some[j];
+                if (!Coverage::touches(f, s.radius, pixel.warp)) continue;
+                auto pair = Coverage::template at<Squared>(f, pixel.x, pixel.y, s);
+                if (!pair.counts) continue;
+                ++met;
+                Join<C>::add(state, Coverage::template cdf<L, false>(f, pair, s), list.face[i + j], s);
+            }
             __syncthreads();
         }
-        if (touches) hits[counts[thread] - 1] = face;
-        __syncthreads();
-        const int found = counts[kThreads - 1];
-        for (int i = 0; i < found; ++i) {
-            const Polygon<T>& p = a.polygons[image * a.most_faces + hits[i]];
-            const auto pair = Coverage::template at<L, Squared>(a, p, x, y);
-            if (!pair.counts) continue;
-            const Cdf<T>& c = pair.c;
-            if constexpr (Same<C, Maximum>::value) {
-                if (c.F > total) {
-                    total = c.F;
-                    winner = hits[i];
-                }
-            } else if constexpr (Same<C, Average>::value) {
-                total += c.F;
-            } else if constexpr (KeepsLevels<C>::value) {
-                C::add(C::level(c), a.q, total, power);
+    }
+    if (pixel.row >= a.height || pixel.column >= a.width) return;
+    const i64 to = ((image * a.slices + slice) * a.height + pixel.row) * a.width + pixel.column;
+    totals[to] = state.total;
+    if constexpr (Join<C>::kept == Kept::levels) powers[to] = state.power;
+    if constexpr (Join<C>::kept == Kept::winner) winners[to] = state.winner;
+    if (pairs && met) atomicAdd(reinterpret_cast<u64*>(pairs) + image, u64(met));
+}
+
+// `sum`: (images, H, W), and the same once more for levels.
+template <class T, class C>
+__global__ void silhouette_combine(SilhouetteScene<T> a, const T* totals, const T* powers, const int* winners, T* alpha,
+                                   T* sum, int* best) {
+    const i64 pixels = i64(a.height) * a.width, i = i64(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= pixels * a.images) return;
+    const i64 image = i / pixels;
+    PixelState<T> state;
+    Join<C>::start(state);
+    for (int slice = 0; slice < a.slices; ++slice) {
+        const i64 from = (image * a.slices + slice) * pixels + i % pixels;
+        PixelState<T> later = {totals[from], T(0), -1};
+        if constexpr (Join<C>::kept == Kept::levels) later.power = powers[from];
+        if constexpr (Join<C>::kept == Kept::winner) later.winner = winners[from];
+        Join<C>::merge(state, later, *a.numbers);
+    }
+    alpha[i] = Join<C>::value(state, a.layout[3 * image + 2], *a.numbers);
+    sum[i] = state.total;
+    if constexpr (Join<C>::kept == Kept::levels) sum[pixels * a.images + i] = state.power;
+    if constexpr (Join<C>::kept == Kept::winner) best[i] = state.winner;
+}
+
+// Of each pixel: m·upstream and e; for the gradient in p slope·upstream, rest, and what no pair has a part in.
+template <class T>
+struct SilhouetteFactors {
+    T *weight, *e, *slope, *rest;
+    double* apart;
+};
+
+template <class T, class C>
+__global__ void silhouette_factors(SilhouetteScene<T> a, const T* sum, const T* upstream, SilhouetteFactors<T> to) {
+    const i64 all = i64(a.height) * a.width * a.images, i = i64(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= all) return;
+    const T power = Join<C>::kept == Kept::levels ? sum[all + i] : T(0);
+    T m, e;
+    Join<C>::pixel(sum[i], power, a.layout[3 * (i / (all / a.images)) + 2], *a.numbers, m, e);
+    to.weight[i] = m * upstream[i];
+    to.e[i] = e;
+    if constexpr (Join<C>::has_p) {
+        if (!to.slope) return;
+        double slope, at;
+        Join<C>::slope(sum[i], power, *a.numbers, slope, at, to.rest[i]);
+        slope *= double(upstream[i]);
+        to.slope[i] = T(slope);
+        to.apart[i] = slope != 0 ? -slope * at : 0.0;
+    }
+}
+
+// What is wanted of the numbers' gradients: none, scale and shift, and with them shape or p.
+enum Wanted { kNothing = 0, kScale = 1, kShape = 2, kPower = 4 };
+
+// Blocks of 128 threads; each warp takes every so many-th unit. start: (images · most_faces + 1), first unit of each face.
+// partial: (…, most_units, 8), parts: (…, most_units, 4) where numbers are wanted.
+template <class T, class L, class C, bool Squared, class Coverage, int Want>
+__global__ void __launch_bounds__(128) silhouette_backward(SilhouetteScene<T> a, const T* sum, const int* best,
+                                                           SilhouetteFactors<T> factors, const int* start, T* partial,
+                                                           double* parts) {
+    const SoftNumbers<T>& s = *a.numbers;
+    const int lane = threadIdx.x & 31, warps = gridDim.x * (blockDim.x / 32);
+    const i64 faces = i64(a.images) * a.most_faces;
+    const int total = start[faces];
+    for (int unit = blockIdx.x * (blockDim.x / 32) + (threadIdx.x >> 5); unit < total; unit += warps) {
+        i64 low = 0, high = faces;  // the last face with start ≤ unit
+        while (high - low > 1) {
+            const i64 middle = (low + high) / 2;
+            if (start[middle] <= unit) {
+                low = middle;
             } else {
-                total += C::term(c, a.tconorm);
+                high = middle;
             }
         }
-        __syncthreads();
-    }
-    if (row >= a.height || column >= a.width) return;
-    const i64 at = (image * a.height + row) * a.width + column;
-    sum[at] = total;
-    if constexpr (Same<C, Maximum>::value) {
-        alpha[at] = total;
-        best[at] = winner;
-    } else if constexpr (Same<C, Average>::value) {
-        alpha[at] = count > 0 ? total / T(count) : T(0);
-    } else if constexpr (KeepsLevels<C>::value) {
-        sum[i64(gridDim.z) * a.height * a.width + at] = power;
-        alpha[at] = C::value(total, power, a.q);
-    } else {
-        alpha[at] = C::value(total, a.tconorm);
+        const i64 at = low, image = at / a.most_faces;
+        const int face = int(at % a.most_faces), own = unit - start[at], units = start[at + 1] - start[at];
+        const SoftFace<T> f = a.prepared[at];
+        const PixelBox box = a.boxes[at];
+        const int columns = box.end_column - box.first_column;
+        const i64 cells = i64(columns) * (box.end_row - box.first_row), many = (cells + units - 1) / units;
+        const i64 end = min(cells, (own + 1) * many);
+        T g[8] = {};
+        double by[4] = {};
+        for (i64 i = own * many + lane; i < end; i += 32) {
+            const int row = box.first_row + int(i / columns), column = box.first_column + int(i % columns);
+            const i64 pixel = (image * a.height + row) * a.width + column;
+            T weight = factors.weight[pixel];
+            if constexpr (Join<C>::kept == Kept::winner) weight = best[pixel] == face ? weight : T(0);
+            if (!(Want & kPower) && weight == T(0)) continue;
+            const T x = pixel_x<T>(a.height, a.width, column), y = pixel_y<T>(a.height, a.width, row);
+            auto pair = Coverage::template at<Squared>(f, x, y, s);
+            if (!pair.counts) continue;
+            const Cdf<T> c = Coverage::template cdf<L, false>(f, pair, s);
+            const T e = factors.e[pixel], top = Join<C>::kept == Kept::levels ? sum[pixel] : T(0);
+            const T w = weight != T(0) ? weight * Join<C>::pair(c, top, e, s) : T(0);
+            Coverage::template add<Squared>(f, pair, w, g);
+            if constexpr ((Want & kScale) != 0) {
+                if (w != T(0)) Coverage::by_scale_and_shift(f, pair, w, by[0], by[2]);
+            }
+            if constexpr ((Want & kShape) != 0) {
+                const auto pair_of = [&](const Cdf<T>& of) { return Join<C>::pair(of, top, e, s); };
+                if (weight != T(0)) by[1] += Coverage::template by_shape<L>(f, pair, weight, w, s, pair_of);
+            }
+            if constexpr ((Want & kPower) != 0) {
+                const T slope = factors.slope[pixel];
+                if (slope != T(0)) by[3] += double(slope) * Join<C>::by_p(c, top, factors.rest[pixel], s);
+            }
+        }
+#pragma unroll
+        for (int j = 0; j < 8; ++j)
+            for (int d = 16; d > 0; d /= 2) g[j] += __shfl_xor_sync(0xFFFFFFFFu, g[j], d);
+        const i64 to = at * a.most_units + own;
+        if (lane == 0)
+            for (int j = 0; j < 8; ++j) partial[to * 8 + j] = g[j];
+        if constexpr (Want != kNothing) {
+#pragma unroll
+            for (int j = 0; j < 4; ++j)
+                for (int d = 16; d > 0; d /= 2) by[j] += __shfl_xor_sync(0xFFFFFFFFu, by[j], d);
+            if (lane == 0)
+                for (int j = 0; j < 4; ++j) parts[to * 4 + j] = by[j];
+        }
     }
 }
 
-// Block: 128 threads. Grid: faces, images. Writes the gradient of the face's corners (B, most faces, 3).
-template <class T, class L, class C, bool Squared, class Coverage = FaceCoverage>
-__global__ void silhouette_backward(SilhouetteArguments<T> a, const T* upstream, const T* sum, const int* best,
-                                    Clip<T>* grad_corners) {
-    constexpr int kThreads = 128;
-    __shared__ T shared[kThreads];
-    const i64 image = blockIdx.y;
-    const int face = blockIdx.x;
-    const i64* layout = a.layout + 3 * image;
-    if (face >= layout[2]) return;
-    Clip<T>* out = grad_corners + (image * a.most_faces + face) * 3;
-    const Polygon<T>& p = a.polygons[image * a.most_faces + face];
-    if (p.n == 0) {
-        if (threadIdx.x < 3) out[threadIdx.x] = {T(0), T(0), T(0), T(0)};
-        return;
-    }
-    const T step = T(2) / T(a.height < a.width ? a.height : a.width);
-    const T half_w = T(0.5) * T(a.width) - T(0.5), half_h = T(0.5) * T(a.height) - T(0.5);
-    const Box<T> reach = Coverage::reach(p, a.radius);
-    const int first_column = int(clamp(reach.left / step + half_w - T(1), T(0), T(a.width)));
-    const int end_column = int(clamp(reach.right / step + half_w + T(2), T(0), T(a.width)));
-    const int first_row = int(clamp(half_h - reach.top / step - T(1), T(0), T(a.height)));
-    const int end_row = int(clamp(half_h - reach.bottom / step + T(2), T(0), T(a.height)));
-    const int columns = end_column - first_column;
-    const i64 cells = i64(max(columns, 0)) * max(end_row - first_row, 0);
-    T gx[4] = {T(0), T(0), T(0), T(0)}, gy[4] = {T(0), T(0), T(0), T(0)};
-    for (i64 i = threadIdx.x; i < cells; i += kThreads) {
-        const int row = first_row + int(i / columns), column = first_column + int(i % columns);
-        const i64 at = (image * a.height + row) * a.width + column;
-        T x, y;
-        pixel_centre(a.height, a.width, row, column, x, y);
-        const auto pair = Coverage::template at<L, Squared>(a, p, x, y);
-        if (!pair.counts) continue;
-        const Cdf<T>& c = pair.c;
-        const T density = c.F < c.S ? c.F * c.over_F : c.S * c.over_S;
-        T weight;
-        if constexpr (Same<C, Maximum>::value) {
-            weight = best[at] == face ? upstream[at] * density : T(0);
-        } else if constexpr (Same<C, Average>::value) {
-            weight = upstream[at] * density / T(layout[2]);
-        } else if constexpr (KeepsLevels<C>::value) {
-            T m, e;
-            C::pixel(sum[at], sum[i64(gridDim.y) * a.height * a.width + at], a.q, m, e);
-            weight = upstream[at] * m;
-            weight = weight != T(0) ? weight * C::pair(c, sum[at], e, a.q) : T(0);
-        } else {
-            T m, e;
-            C::pixel(sum[at], a.tconorm, m, e);
-            weight = upstream[at] * m;
-            weight = weight != T(0) ? weight * C::pair(c, e, a.tconorm) : T(0);
-        }
-        Coverage::template add<Squared>(p, pair, weight, gx, gy);
-    }
-    for (int j = 0; j < 8; ++j) {
-        T& value = j < 4 ? gx[j] : gy[j - 4];
-        shared[threadIdx.x] = value;
-        __syncthreads();
-        for (int width = kThreads / 2; width > 0; width /= 2) {
-            if (int(threadIdx.x) < width) shared[threadIdx.x] += shared[threadIdx.x + width];
-            __syncthreads();
-        }
-        value = shared[0] * a.inverse_scale;
-        __syncthreads();
-    }
-    if (threadIdx.x != 0) return;
-    const int* index = a.faces + 3 * (layout[1] + face);
+// The gradient of the corners: (images, most_faces, 3); and of the numbers what each face adds to it, (…, 4).
+template <class T>
+__global__ void silhouette_faces(SilhouetteScene<T> a, const T* partial, const double* parts, Clip<T>* grad_corners,
+                                 double* by_face) {
+    const i64 at = i64(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (at >= i64(a.images) * a.most_faces) return;
     Clip<T> corner[3], grad[3];
-    for (int k = 0; k < 3; ++k) {
-        const T* c = a.clip + 4 * (layout[0] + index[k]);
-        corner[k] = {c[0], c[1], c[2], c[3]};
-        grad[k] = {T(0), T(0), T(0), T(0)};
+    for (int k = 0; k < 3; ++k) grad[k] = {T(0), T(0), T(0), T(0)};
+    T g[8] = {};
+    double by[4] = {};
+    for (int unit = 0; unit < a.units[at]; ++unit) {
+        for (int j = 0; j < 8; ++j) g[j] += partial[(at * a.most_units + unit) * 8 + j];
+        for (int j = 0; parts && j < 4; ++j) by[j] += parts[(at * a.most_units + unit) * 4 + j];
     }
-    polygon_backward(corner, p, gx, gy, grad);
-    for (int k = 0; k < 3; ++k) out[k] = grad[k];
+    if (load_corners(a, at / a.most_faces, int(at % a.most_faces), corner) && a.units[at]) {
+        for (int j = 0; j < 8; ++j) g[j] *= a.numbers->inverse_scale;
+        polygon_backward(corner, a.polygons[at], g, g + 4, grad);
+    }
+    for (int k = 0; k < 3; ++k) grad_corners[3 * at + k] = grad[k];
+    for (int j = 0; parts && j < 4; ++j) by_face[4 * at + j] = by[j];
+}
+
+// One block of 256 threads: sums over faces, and over pixels of `apart` where it is given. gradient: scale, shape, shift, p.
+template <class T>
+__global__ void silhouette_numbers(SilhouetteScene<T> a, const double* by_face, const double* apart, int is_reversed,
+                                   double* gradient) {
+    constexpr int threads = 256;
+    GEODIFF_SHARED(sums, double[4][threads]);
+    double by[4] = {};
+    for (i64 i = threadIdx.x; i < i64(a.images) * a.most_faces; i += threads)
+        for (int j = 0; j < 4; ++j) by[j] += by_face[4 * i + j];
+    for (i64 i = threadIdx.x; apart && i < i64(a.images) * a.height * a.width; i += threads) by[3] += apart[i];
+    for (int j = 0; j < 4; ++j) sums[j][threadIdx.x] = by[j];
+    for (int half = threads / 2; half > 0; half /= 2) {
+        __syncthreads();
+        for (int j = 0; j < 4 && int(threadIdx.x) < half; ++j) sums[j][threadIdx.x] += sums[j][threadIdx.x + half];
+    }
+    if (threadIdx.x) return;
+    gradient[0] = sums[0][0] / a.numbers->scale;
+    gradient[1] = sums[1][0];
+    gradient[2] = is_reversed ? -sums[2][0] : sums[2][0];
+    gradient[3] = sums[3][0];
 }
 
 // start (N + 1) and corners: which entries of grad_corners belong to a vertex, in ascending order.

@@ -13,9 +13,10 @@
 //
 // Not yet run on a device: so far compilers alone have seen this file (.ci/compile_kernels.py).
 #pragma once
+#include "../kernel.h"
 #include "evaluate.h"
 
-#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+#if GEODIFF_KERNELS
 
 namespace gd {
 
@@ -178,7 +179,7 @@ __global__ void spline_backward_points(SplineJob<T> job, SplinePoints<T> points)
 // Block (number of the net, item of the batch).
 template <class T>
 __global__ void spline_backward_control(SplineJob<T> job, SplinePoints<T> points) {
-    __shared__ double shared[kBlock];
+    GEODIFF_SHARED(shared, double[kBlock]);
     const i64 count = job.axis[0].points, total = job.batch * count, batch = blockIdx.y;
     i64 rest = blockIdx.x / job.dim;
     const int d = int(blockIdx.x % job.dim);
@@ -205,7 +206,7 @@ __global__ void spline_backward_control(SplineJob<T> job, SplinePoints<T> points
 // Block (knot, item of the batch) of the axis; Gaussian for splines with a bandwidth.
 template <class T, bool Gaussian>
 __global__ void spline_backward_knots(SplineJob<T> job, SplinePoints<T> points, int a) {
-    __shared__ double shared[kBlock];
+    GEODIFF_SHARED(shared, double[kBlock]);
     const SplineAxis<T>& axis = job.axis[a];
     const i64 count = axis.points, total = job.batch * count, batch = blockIdx.y;
     const int j = int(blockIdx.x);

@@ -12,6 +12,7 @@ import torch
 
 from geodiff.modes import constant_in_graphs, is_plain, is_transformed, may_be_transformed, refuse_transforms
 from geodiff.native import cpu
+from geodiff.native.gpu import is_emulating, schedule
 from geodiff.ops._checks import Contract, as_kind
 from geodiff.validation import fail
 
@@ -38,6 +39,8 @@ _direct: dict[str, tuple[Callable[..., Any], type[torch.autograd.Function] | Non
 
 
 def _on_cpu(name: str, arguments: dict[str, Any]) -> Any:
+    if is_emulating():
+        return _on_gpu(name, arguments)
     for key, value in arguments.items():
         if type(value) is torch.Tensor or isinstance(value, torch.Tensor):
             arguments[key] = value.numpy()
@@ -45,6 +48,10 @@ def _on_cpu(name: str, arguments: dict[str, Any]) -> Any:
             arguments[key] = [part.numpy() for part in value]
     result = getattr(cpu.extension(), name)(**arguments, threads=cpu.threads())
     return tuple(map(torch.from_numpy, result)) if isinstance(result, tuple) else result
+
+
+def _on_gpu(name: str, arguments: dict[str, Any]) -> Any:
+    return schedule.of(name)(**arguments)
 
 
 _BACKENDS: dict[str, Callable[[str, dict[str, Any]], Any]] = {"cpu": _on_cpu}
@@ -67,6 +74,7 @@ def fits(look: str, **arguments: Any) -> bool:
 def struct(kind: Callable[P, R], *_: P.args, **fields: P.kwargs) -> R:
     """Make one of the structs that kernels take, from its named fields."""
     result: R = getattr(cpu.extension(), kind)(**fields)  # type: ignore[call-overload]
+    result.fields = fields  # type: ignore[attr-defined]  # for other devices' kernels
     return result
 
 

@@ -9,12 +9,12 @@ from types import ModuleType
 
 import pytest
 
-from geodiff.native import nvrtc
+from geodiff.native.gpu import compiler
 
 CHECKOUT = pathlib.Path(__file__).parents[2]
 
 try:
-    nvrtc.compile_cubin("")
+    compiler.compile_cubin("")
     ABSENT = ""
 except RuntimeError as error:
     ABSENT = str(error)
@@ -59,9 +59,9 @@ def root(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def test_header_root_is_the_checkout_or_the_installed_package() -> None:
-    root = nvrtc.header_root()
+    root = compiler.header_root()
     assert root.is_dir()
-    assert root in (CHECKOUT / "cuda", pathlib.Path(nvrtc.__file__).parent / "cuda")
+    assert root in (CHECKOUT / "cuda", pathlib.Path(compiler.__file__).parent / "cuda")
 
 
 def test_headers_leave_out_those_of_the_cpu(script: ModuleType, root: pathlib.Path) -> None:
@@ -81,7 +81,7 @@ def test_units_are_each_header_alone_and_then_kernels_in_batches(script: ModuleT
 @needs_nvrtc
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 def test_cubin_holds_the_kernels_asked_for(root: pathlib.Path, arch: str) -> None:
-    cubin, lowered = nvrtc.compile_cubin(f'#include "{APPLY[0]}"', [APPLY[1]], arch, include=root)
+    cubin, lowered = compiler.compile_cubin(f'#include "{APPLY[0]}"', [APPLY[1]], arch, include=root)
     assert cubin.startswith(b"\x7fELF")
     assert lowered[APPLY[1]].encode() in cubin
 
@@ -89,19 +89,19 @@ def test_cubin_holds_the_kernels_asked_for(root: pathlib.Path, arch: str) -> Non
 @needs_nvrtc
 def test_error_shows_the_log(root: pathlib.Path) -> None:
     with pytest.raises(RuntimeError, match=r'(?s)could not compile for sm_80.*no member "Thrice"'):
-        nvrtc.compile_cubin(f'#include "{UNKNOWN[0]}"', [UNKNOWN[1]], include=root)
+        compiler.compile_cubin(f'#include "{UNKNOWN[0]}"', [UNKNOWN[1]], include=root)
 
 
 @needs_nvrtc
 def test_unknown_option_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="NVRTC_ERROR_INVALID_OPTION"):
-        nvrtc.compile_cubin("", options=["--no-such-option"])
+        compiler.compile_cubin("", options=["--no-such-option"])
 
 
 def test_missing_nvrtc_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     with pytest.raises(RuntimeError, match=r"NVRTC was not found .* pip install 'geodiff\[cuda\]'"):
-        nvrtc.compile_cubin("")
+        compiler.compile_cubin("")
 
 
 @needs_nvrtc
@@ -140,4 +140,4 @@ def test_nvcc_instantiates_the_kernels(script: ModuleType, root: pathlib.Path) -
 
 @needs_nvrtc
 def test_every_header_compiles_alone(script: ModuleType) -> None:
-    assert script.check_nvrtc(nvrtc.header_root(), [], "sm_80") == []
+    assert script.check_nvrtc(compiler.header_root(), [], "sm_80") == []

@@ -32,6 +32,7 @@ def render(scene: Scene, clip=None, scale=None, *, distribution="logistic", dtyp
     return ops.contour(own if clip is None else clip, faces, layout, distribution=law, scale=scale, **model)
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("scene", ALL, ids=lambda s: s.name)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("law", ["logistic", "gumbel_min.squared"])
@@ -60,6 +61,7 @@ def test_distance_is_that_of_the_fine_mask(scene: Scene):
     assert float(((2 * alpha - 1) * 2.0 - expected).abs().max()) < off
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("law", ["logistic", "gamma(1.3).reversed.shifted(0.4)", "cauchy.squared", "levy"])
 def test_gradcheck(law: str):
     scene = BY_NAME["octahedron"]
@@ -224,6 +226,7 @@ def test_user_defined_distribution():
     )
 
 
+@pytest.mark.usefixtures("backend")
 def test_a_batch_is_its_images():
     for name in ("two meshes, packed, the second one first", "empty mesh between two others"):
         scene = BY_NAME[name]

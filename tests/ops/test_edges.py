@@ -26,6 +26,7 @@ def arguments(scene: Scene, dtype=torch.float64, squared: bool = False, **more):
     return clip, faces, layout, model
 
 
+@pytest.mark.usefixtures("backend")
 def test_one_triangle_is_the_product_of_three_half_planes():
     clip = orthographic([[-0.5, -0.5, 2.0], [0.7, -0.5, 2.0], [-0.5, 0.7, 2.0]])
     one = torch.tensor([[0, 2, 1]]), torch.tensor([[0, 0, 1]])
@@ -55,6 +56,7 @@ def test_gradient_of_the_twin_is_the_derivative(scene: Scene, squared: bool):
     assert_gradient_is_derivative(alpha, [clip, torch.ones_like(scale)], scene.step, directions=2)
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("scene", SCENES, ids=lambda s: s.name)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @by_form

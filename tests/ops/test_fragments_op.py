@@ -36,6 +36,7 @@ def dense(fragments: reference.FragmentMaps, faces: int) -> tuple[torch.Tensor, 
     return table.reshape(-1, faces, 5), there.reshape(-1, faces)
 
 
+@pytest.mark.usefixtures("backend")
 @by_scene
 @by_dtype
 @pytest.mark.parametrize("blur", [0.0, 0.3])
@@ -60,6 +61,7 @@ def test_kernel_is_its_twin_on_every_scene(scene: Scene, dtype: torch.dtype, blu
         assert_close_relative(rows[shared][:, column], exact[shared][:, column], bound, name)
 
 
+@pytest.mark.usefixtures("backend")
 @by_scene
 @by_dtype
 @pytest.mark.parametrize("order", ["depth", "visible", "weight"])
@@ -90,6 +92,7 @@ def test_the_best_are_kept(scene: Scene, dtype: torch.dtype, order: str):
     assert_close_relative(keys(got)[there][decided], keys(wanted)[there][decided], bound, "key")
 
 
+@pytest.mark.usefixtures("backend")
 @by_scene
 @by_dtype
 def test_hard_fragments_are_the_hard_rasteriser(scene: Scene, dtype: torch.dtype):
@@ -106,6 +109,7 @@ def test_hard_fragments_are_the_hard_rasteriser(scene: Scene, dtype: torch.dtype
     assert torch.equal(soft.face_id[..., 0][hard.face_id >= 0], hard.face_id[hard.face_id >= 0])
 
 
+@pytest.mark.usefixtures("backend")
 def test_distances_are_those_of_the_silhouette():
     clip, faces, layout = BY_NAME["octahedron"].tensors()
     got = ops.fragments(clip, faces, layout, k=8, blur=0.25, image_size=(16, 15))
@@ -119,6 +123,7 @@ def test_distances_are_those_of_the_silhouette():
     )
 
 
+@pytest.mark.usefixtures("backend")
 @by_dtype
 def test_points_are_on_the_face_and_nearest_in_depth_first(dtype: torch.dtype):
     clip, faces, layout = BY_NAME["one corner behind the near plane"].tensors(dtype)
@@ -158,6 +163,7 @@ GENERIC = [
 ]
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("name", GENERIC)
 @pytest.mark.parametrize("module", [ops, reference], ids=["kernel", "twin"])
 def test_gradient_is_the_derivative(name: str, module):
@@ -177,6 +183,7 @@ def test_gradient_is_the_derivative(name: str, module):
     assert_gradient_is_derivative(lambda x: rows(x)[0][stays], [clip], 1e-7, relative=1e-5)
 
 
+@pytest.mark.usefixtures("backend")
 @by_scene
 def test_vjp_of_the_kernel_is_that_of_the_twin(scene: Scene):
     if scene.kink or not scene.faces:
@@ -247,6 +254,7 @@ def test_not_twice_differentiable():
         first.sum().backward()
 
 
+@pytest.mark.usefixtures("backend")
 @by_dtype
 def test_blend_is_its_twin(dtype: torch.dtype):
     rows, weight = torch.randn(40, 4, dtype=dtype), torch.randn(3000, 3, dtype=dtype)

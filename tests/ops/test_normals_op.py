@@ -17,6 +17,7 @@ def bumpy(batch: tuple[int, ...] = (), level: int = 2) -> tuple[torch.Tensor, to
     return ball.vertices.double() * bumps, ball.faces
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("batch", [(), (2,), (3, 2)], ids=str)
 def test_kernel_is_its_twin(dtype: torch.dtype, batch: tuple[int, ...]):
@@ -30,6 +31,7 @@ def test_kernel_is_its_twin(dtype: torch.dtype, batch: tuple[int, ...]):
     )
 
 
+@pytest.mark.usefixtures("backend")
 @BOTH
 def test_gradient_is_the_derivative(module):
     vertices, faces = bumpy()
@@ -42,6 +44,7 @@ def test_second_derivatives(module):
     assert torch.autograd.gradgradcheck(lambda v: module.vertex_normals(v, faces), vertices.requires_grad_())
 
 
+@pytest.mark.usefixtures("backend")
 @BOTH
 @pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
 def test_a_sphere_of_any_size_has_radial_normals(module, size: float):
@@ -57,6 +60,7 @@ def test_a_sphere_of_any_size_has_radial_normals(module, size: float):
     assert abs(float(terms.sum())) < 1e-6 * float(terms.abs().sum())
 
 
+@pytest.mark.usefixtures("backend")
 @BOTH
 def test_areas_are_the_weights(module):
     """Two faces at right angles, one of three times the area of the other."""
@@ -65,6 +69,7 @@ def test_areas_are_the_weights(module):
     torch.testing.assert_close(normal, torch.tensor([3.0, 0.0, 1.0]) / 10**0.5)
 
 
+@pytest.mark.usefixtures("backend")
 @BOTH
 def test_nothing_to_stand_on(module):
     """Vertices in no face, in faces of no area, between faces that cancel: normal and gradient are 0."""
@@ -78,6 +83,7 @@ def test_nothing_to_stand_on(module):
     assert module.vertex_normals(v[None][:0], torch.tensor([[0, 1, 2]])).shape == (0, 5, 3)
 
 
+@pytest.mark.usefixtures("backend")
 def test_faces_that_cancel_to_rounding():
     v = torch.rand(3, 3, dtype=torch.float64).requires_grad_()
     normals = ops.vertex_normals(v, torch.tensor([[0, 1, 2], [1, 0, 2]]))

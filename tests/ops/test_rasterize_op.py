@@ -48,6 +48,7 @@ def assert_same_image(clip, faces, layout, size, near: float, ties: bool = False
     assert_close_relative(got.barycentric[hit], wanted.barycentric[hit], 1e4 * eps, "barycentric")
 
 
+@pytest.mark.usefixtures("backend")
 @by_scene
 @by_dtype
 def test_kernel_is_its_twin_on_every_scene(scene: Scene, dtype: torch.dtype):
@@ -72,6 +73,7 @@ def test_kernel_is_its_twin_on_random_triangles(seed: int, dtype: torch.dtype):
     assert_same_image(clip, faces, layout, (13, 17), 0.125)
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("scene", [s for s in SCENES if s.covered is not None], ids=lambda s: s.name)
 @by_dtype
 def test_number_of_covered_pixels(scene: Scene, dtype: torch.dtype):
@@ -80,6 +82,7 @@ def test_number_of_covered_pixels(scene: Scene, dtype: torch.dtype):
     assert mask.sum(dim=(1, 2)).tolist() == list(scene.covered)
 
 
+@pytest.mark.usefixtures("backend")
 @by_dtype
 def test_ties_go_to_the_lowest_index(dtype: torch.dtype):
     clip, faces, layout = BY_NAME["two coincident faces"].tensors(dtype)
@@ -136,6 +139,7 @@ def test_a_plane_of_many_faces_has_no_pinholes(seed: int, dtype: torch.dtype):
         assert float((raster.depth.flatten().double() - expected).abs().max()) < 0.02
 
 
+@pytest.mark.usefixtures("backend")
 @by_dtype
 @pytest.mark.parametrize("near", [0.125, 1.55], ids=["whole", "cut by the near plane"])
 def test_a_closed_convex_mesh_has_no_pinholes(dtype: torch.dtype, near: float):
@@ -156,6 +160,7 @@ def test_a_closed_convex_mesh_has_no_pinholes(dtype: torch.dtype, near: float):
     assert mask[:, inside].all(), f"{int((~mask[:, inside]).sum())} pinholes"
 
 
+@pytest.mark.usefixtures("backend")
 @by_dtype
 def test_neighbours_share_the_cut_of_their_edge(dtype: torch.dtype):
     # A fan of faces around a point in front of the camera, all cut by the near plane: the cuts must meet.
@@ -174,6 +179,7 @@ def test_neighbours_share_the_cut_of_their_edge(dtype: torch.dtype):
         assert mask.all()
 
 
+@pytest.mark.usefixtures("backend")
 def test_pixels_on_an_edge_are_covered():
     # Edges along pixel centres, from both sides: x = −0.25 and y = 0.25 in a 4 × 4 image.
     clip = orthographic([[-0.25, 0.25, 2.0], [3.0, 0.25, 2.0], [-0.25, -3.0, 2.0]])

@@ -49,6 +49,7 @@ def test_gradient_is_the_derivative(scene: Scene, squared: bool, law: soft.Distr
     assert_gradient_is_derivative(alpha, [clip, torch.ones_like(scale)], scene.step, directions=2)
 
 
+@pytest.mark.usefixtures("backend")
 @by_scene
 @by_form
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)

@@ -22,6 +22,7 @@ def scene(points: int, images: int = 1) -> tuple[torch.Tensor, torch.Tensor, tor
     return rows, image, torch.randn(points, 3, dtype=torch.float64), torch.randn(points, 3, dtype=torch.float64)
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("images", [1, 3])
 @pytest.mark.parametrize("options", [{}, {"glossy": False}, {"parallel_view": True}], ids=str)
@@ -37,6 +38,7 @@ def test_kernel_is_its_twin(dtype: torch.dtype, images: int, options: dict):
     )
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("module", [ops, reference], ids=["kernel", "twin"])
 @pytest.mark.parametrize("options", [{}, {"parallel_view": True}], ids=str)
 def test_gradient_is_the_derivative(module, options: dict):
@@ -46,6 +48,7 @@ def test_gradient_is_the_derivative(module, options: dict):
     )
 
 
+@pytest.mark.usefixtures("backend")
 def test_zero_vectors_are_finite():
     rows, image, normal, point = scene(4)
     normal[0], point[1], point[2] = 0, rows[0, :3], rows[0, 19:22]  # no normal; at the eye; at a lamp
@@ -108,6 +111,7 @@ def test_not_twice_differentiable():
         first.sum().backward()
 
 
+@pytest.mark.usefixtures("backend")
 def test_a_closed_form():
     row = torch.tensor([[0.0, 0, 1, 8, 0.1, 0.1, 0.1, 0.0, 0.6, 0.8, 0.5, 0.5, 0.5, 1, 1, 1, 1, 0, 0]])
     up = torch.tensor([[0.0, 0.0, 2.0]])
@@ -121,6 +125,7 @@ def test_a_closed_form():
 WRAPS = ("repeat", "clamp", "mirror")
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("wrap", WRAPS)
 @pytest.mark.parametrize("images", [1, 3])
@@ -138,6 +143,7 @@ def test_samples_are_the_twins(dtype: torch.dtype, wrap: str, images: int):
     assert ops.sample(image, uv[:0], index[:0], wrap=wrap).shape == (0, 3)
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("module", [ops, reference], ids=["kernel", "twin"])
 @pytest.mark.parametrize("wrap", WRAPS)
 def test_the_gradient_of_samples_is_the_derivative(module, wrap: str):
@@ -146,6 +152,7 @@ def test_the_gradient_of_samples_is_the_derivative(module, wrap: str):
     assert_gradient_is_derivative(lambda i, c: module.sample(i, c, none, wrap=wrap), [image, uv], 1e-7)
 
 
+@pytest.mark.usefixtures("backend")
 def test_samples_far_away_are_finite():
     uv = torch.tensor([[1e30, -1e30], [3e38, 0.5]])
     for wrap in WRAPS:
@@ -204,6 +211,7 @@ def composition(pixels: int = 6000, rows: int = 1) -> list[torch.Tensor]:
     return [alpha, torch.rand(len(place), 3, dtype=torch.float64), place, torch.rand(rows, 3, dtype=torch.float64)]
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("rows", [1, 1000, 6000])
 def test_compositions_are_the_twins(dtype: torch.dtype, rows: int):
@@ -217,6 +225,7 @@ def test_compositions_are_the_twins(dtype: torch.dtype, rows: int):
     )
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("module", [ops, reference], ids=["kernel", "twin"])
 def test_the_gradient_of_a_composition_is_the_derivative(module):
     alpha, color, place, background = composition(60, rows=20)
@@ -224,6 +233,7 @@ def test_the_gradient_of_a_composition_is_the_derivative(module):
     assert_gradient_is_derivative(lambda a, c, b: module.composite(a, c, place, b), inputs, 1e-7)
 
 
+@pytest.mark.usefixtures("backend")
 def test_where_nothing_or_all_is_covered_a_composition_is_exact():
     alpha, color, place, background = (x.float() if x.is_floating_point() else x for x in composition(rows=6000))
     out = ops.composite(alpha, color, place, background)

@@ -270,6 +270,7 @@ def test_moving_by_whole_pixels_moves_the_image(name: str, squared: bool):
     assert_close_relative(other[:, 1:, 2:], alpha[:, :-1, :-2], rounding_bound(torch.float64, 1e3))
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize(
     "name", ["three views of one mesh", "two meshes, packed, the second one first", "empty mesh between two others"]
 )
@@ -282,6 +283,7 @@ def test_a_batch_is_its_images(name: str):
         assert torch.equal(batch[image], ops.silhouette(clip, faces, layout[image : image + 1], **model)[0])
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("rule", ["probabilistic", "maximum", "average", "yager(0.5)", "dombi(2)", "hamacher(0)"])
 @pytest.mark.parametrize("images", [0, 1, 8])
 def test_an_empty_mesh_is_an_empty_image(rule: str, images: int):
@@ -294,6 +296,7 @@ def test_an_empty_mesh_is_an_empty_image(rule: str, images: int):
     assert at_clip.shape == (0, 4) and at_scale == 0
 
 
+@pytest.mark.usefixtures("backend")
 def test_a_vertex_that_no_face_uses_has_no_gradient():
     scene = BY_NAME["degenerate by repeated indices, beside a good face"]
     clip = scene.tensors()[0]
@@ -301,6 +304,7 @@ def test_a_vertex_that_no_face_uses_has_no_gradient():
     assert (gradient[3] == 0).all() and (gradient[:3] != 0).any()
 
 
+@pytest.mark.usefixtures("backend")
 def test_two_coincident_faces_share_the_maximum_as_the_first():
     scene = BY_NAME["two coincident faces"]
     clip = scene.tensors()[0]
@@ -354,6 +358,7 @@ def test_a_pixel_on_a_vertex_has_a_gradient_between_the_one_sided_derivatives():
         assert min(ahead, back) - slack <= slope <= max(ahead, back) + slack
 
 
+@pytest.mark.usefixtures("backend")
 def test_a_clipped_face_is_one_fragment():
     # Along the quadrilateral's diagonal, two fragments would show: F(0) ⊥ F(0) = 3/4.
     scene = BY_NAME["one corner behind the near plane"]
@@ -364,6 +369,7 @@ def test_a_clipped_face_is_one_fragment():
     assert (render(scene, scale=0.005)[0][inside] > 1 - 1e-12).all()
 
 
+@pytest.mark.usefixtures("backend")
 @by_form
 def test_half_plane_in_closed_form(squared: bool):
     # A face so large that only one of its edges, x = 0.3, is near: alpha = F((0.3 − x) / τ).
@@ -381,6 +387,7 @@ def test_half_plane_in_closed_form(squared: bool):
     assert_close_relative(gradient, (-x * density / tau.detach()).sum(), bound)
 
 
+@pytest.mark.usefixtures("backend")
 def test_views_of_different_meshes_share_no_gradient():
     clip = torch.cat([camera_space(octahedron(0.3)), orthographic(octahedron(1.1))])
     faces, layout = torch.tensor(OCTAHEDRON), torch.tensor([[0, 0, 8], [6, 0, 8]])

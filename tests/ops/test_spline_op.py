@@ -61,6 +61,7 @@ def bounds(dtype: torch.dtype, degree: int) -> tuple[float, float]:
     return value, 4 * value
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("kind", ["clamped", "unclamped", "repeated"])
 @pytest.mark.parametrize("grid", [False, True], ids=["scattered", "grid"])
 @pytest.mark.parametrize("axes", [1, 2, 3])
@@ -76,6 +77,7 @@ def test_twin(axes, grid, kind):
         )
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("grid", [False, True], ids=["scattered", "grid"])
 def test_twin_derivatives(grid):
     for degree, order in itertools.product((0, 1, 2, 3, 6), ((1, 0), (0, 2), (3, 1), (7, 0))):
@@ -86,6 +88,7 @@ def test_twin_derivatives(grid):
         helpers.assert_same_vjp(ours, twin, tensors, *(size * b for b in bounds(torch.float64, 2)))
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_twin_gaussian(axes):
     for degree, dtype, kind in itertools.product(range(5), DTYPES, ("clamped", "unclamped", "repeated")):
@@ -106,6 +109,7 @@ def test_gaussian_grid_and_derivative_are_the_twins():
         helpers.assert_same_vjp(ours, twin, tensors, 1e-11, 1e-11)
 
 
+@pytest.mark.usefixtures("backend")
 def test_gaussian_signal_where_exact_is_zero():
     knots = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64, requires_grad=True)
     control = torch.tensor([[1.0], [3.0]], dtype=torch.float64)
@@ -118,6 +122,7 @@ def test_gaussian_signal_where_exact_is_zero():
     assert smooth[0] == smooth[2] == 0
 
 
+@pytest.mark.usefixtures("backend")
 def test_basis_twin():
     for degree, order, dtype in itertools.product(range(8), (0, 1, 3), DTYPES):
         for kind in ("clamped", "unclamped", "repeated"):
@@ -135,6 +140,7 @@ def test_basis_twin():
             )
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("degree", [0, 1, 2, 3, 5, 9, 15])
 def test_scipy(degree):
     # 1e-12: what the issue asks for; the points are inside of the domain, where the basis is a convex combination.
@@ -169,6 +175,7 @@ def test_degree_above_the_kernels_goes_to_the_twin():
     assert torch.equal(ops.basis(u, knots, 16)[1], reference.basis(u, knots, 16)[1])
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("grid", [False, True], ids=["scattered", "grid"])
 @pytest.mark.parametrize(
     "leads",
@@ -192,6 +199,7 @@ def test_batches(leads, grid):
     helpers.assert_same_vjp(ours, twin, tensors, *bounds(torch.float64, 4))
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("leads", [((4,), ()), ((), (4,)), ((2, 1), (3,)), ((), ()), ((1,), (1, 1))], ids=str)
 def test_basis_batches(leads):
     knots = knot_vector(7, 2, "clamped").expand(*leads[0], -1).clone()
@@ -220,6 +228,7 @@ def test_basis_gradcheck_and_twice():
         assert torch.autograd.gradgradcheck(lambda u, k, o=order: ops.basis(u, k, 3, o)[1], (u, knots))
 
 
+@pytest.mark.usefixtures("backend")
 def test_only_what_is_asked_for():
     tensors, degrees = problem(2, 3, "clamped", torch.float64, 3, False, 40)
     for grid in (False, True):
@@ -291,6 +300,7 @@ def test_compile_basis():
     assert torch.equal(compiled(u), ops.basis(u, knots, 3)[1])
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("grid", [False, True], ids=["scattered", "grid"])
 def test_empty(grid):
     tensors, degrees = problem(2, 3, "clamped", torch.float64, 3, False, 5)

@@ -43,6 +43,7 @@ def leaves(scene: dict[str, torch.Tensor], dtype: torch.dtype = torch.float64) -
     return [scene[name].to(dtype) for name in NAMES]
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("batch", [(1, 1), (3, 1), (1, 3), (3, 3)], ids=str)
 @pytest.mark.parametrize("options", [{}, {"glossy": False, "wrap": "clamp"}, {"parallel_view": True}], ids=str)
@@ -57,6 +58,7 @@ def test_kernel_is_its_twin(dtype: torch.dtype, batch: tuple[int, int], options:
     )
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("module", [ops, reference], ids=["kernel", "twin"])
 @pytest.mark.parametrize("batch", [(1, 1), (2, 1), (2, 2)], ids=str)
 def test_gradient_is_the_derivative(module, batch: tuple[int, int]):
@@ -64,6 +66,7 @@ def test_gradient_is_the_derivative(module, batch: tuple[int, int]):
     assert_gradient_is_derivative(of(module, given), leaves(given), 1e-7)
 
 
+@pytest.mark.usefixtures("backend")
 def test_it_is_light_times_texture():
     """A texture of one colour takes nothing but the light; a light of one colour nothing but the texture."""
     given = scene(500)
@@ -88,6 +91,7 @@ def test_opcheck_and_no_points():
     assert ops.surface(**{**given, **none}).shape == (0, 3)
 
 
+@pytest.mark.usefixtures("backend")
 def test_only_wanted_gradients_are_made():
     given = scene(300)
     every = [x.requires_grad_() for x in leaves(given)]
@@ -98,6 +102,7 @@ def test_only_wanted_gradients_are_made():
         assert torch.equal(grad, full[i]), NAMES[i]
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("wrap", ["repeat", "clamp", "mirror"])
 @pytest.mark.parametrize("size", [(1, 1), (1, 6), (6, 1), (5, 4)], ids=str)
 def test_small_textures_and_coordinates_far_outside(size: tuple[int, int], wrap: str):

@@ -42,6 +42,7 @@ def bound(dtype: torch.dtype, largest: float) -> float:
     return helpers.rounding_bound(dtype, largest / 16)
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("p", [1, 2])
 @pytest.mark.parametrize("dim", [1, 2, 3, 5])
 def test_against_scipy_and_autograd(dim, p):
@@ -67,6 +68,7 @@ def test_against_scipy_and_autograd(dim, p):
             helpers.assert_close_relative(found, wanted[name], helpers.rounding_bound(torch.float64), name)
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", SUMS)
 def test_twin(name, dtype):
@@ -83,6 +85,7 @@ def test_twin(name, dtype):
             helpers.assert_close_relative(found, exact, bound(dtype, largest), what)
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_broadcast_batches(dtype):
     x, y, h, k, v = problem(7, 9, 3, dtype, batch=(2, 3))
@@ -94,12 +97,14 @@ def test_broadcast_batches(dtype):
         assert found.shape[:3] == (2, 3, 7)
 
 
+@pytest.mark.usefixtures("backend")
 def test_mixed_precision_takes_the_wider():
     x, y, h, k, v = problem(5, 6, 2, torch.float32)
     assert ops.apply(x, y.double(), h, k, v, 0.1).dtype == torch.float64
     assert ops.lse(x, y, h.double(), 0.1).dtype == torch.float64
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("p", [1, 2])
 def test_outliers(p, dtype):
@@ -123,6 +128,7 @@ def test_outliers(p, dtype):
         )
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_far_from_the_origin(dtype):
     """Differences do not cancel: moving both clouds by a number that leaves their points exact changes no bit."""
@@ -132,6 +138,7 @@ def test_far_from_the_origin(dtype):
         assert torch.equal(call(ops, name, x + 4096, y + 4096, h, k, v, 0.01), call(ops, name, x, y, h, k, v, 0.01))
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("columns", [33, 1100])
 def test_points_left_out(columns, dtype):
@@ -152,6 +159,7 @@ def test_points_left_out(columns, dtype):
         assert (call(ops, name, x, y, h, torch.full_like(k, -math.inf), v, 0.1) == 0).all()
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_coincident_points_have_no_slope(dtype):
     x = torch.rand(1, 3, dtype=dtype).expand(6, 3)
@@ -162,6 +170,7 @@ def test_coincident_points_have_no_slope(dtype):
     assert torch.allclose(ops.lse(x, x, zero, 0.1), zero + math.log(6), rtol=1e-6)
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("rows", "columns"), [(0, 5), (5, 0), (0, 0), (1, 1), (1, 5), (5, 1), (33, 2000)])
 def test_sizes(rows, columns, dtype):
@@ -178,6 +187,7 @@ def test_sizes(rows, columns, dtype):
     assert ops.lse(x[None][:0], y, h, 0.5).shape == (0, rows)
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_far_from_convergence(dtype):
     """Huge exponents are cut off, as in the twin; tiny ones are zero. Nothing overflows on the way."""
@@ -192,6 +202,7 @@ def test_far_from_convergence(dtype):
         helpers.assert_close_relative(found, reference.lse(x, y, h + shift, 0.1), bound(dtype, 1), "lse")
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_long_sums(dtype):
     """20 000 terms of nearly one size: a float32 sum in order would be wrong by 30 units in the last place."""

@@ -29,6 +29,7 @@ def test_without_blur_it_is_the_hard_rasteriser(scene: Scene, dtype: torch.dtype
     assert_close_relative(got.barycentric, exact, 1e3 * torch.finfo(dtype).eps, "barycentric")
 
 
+@pytest.mark.usefixtures("backend")
 @by_scene
 @by_dtype
 def test_with_blur_it_is_the_list_of_fragments(scene: Scene, dtype: torch.dtype):
@@ -86,6 +87,7 @@ GENERIC = [
 ]
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("name", GENERIC)
 @by_dtype
 def test_the_kernel_is_its_twin(name: str, dtype: torch.dtype):
@@ -160,6 +162,7 @@ def test_opcheck():
     torch.library.opcheck(torch.ops.geodiff.visible, (clip, faces.int(), layout, 6, 5, 0.1, 0.2))
 
 
+@pytest.mark.usefixtures("backend")
 def test_nothing_to_see():
     clip, faces, layout = BY_NAME["octahedron"].tensors()
     leaf = (clip + torch.tensor([99.0, 0, 0, 0])).requires_grad_()

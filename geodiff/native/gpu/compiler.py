@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiles kernels from the headers in ``cuda/`` at run time with NVRTC, which needs no GPU and no CUDA toolkit."""
 
+import functools
+import json
 import pathlib
 from collections.abc import Sequence
 from types import ModuleType
@@ -9,8 +11,8 @@ from typing import Any
 
 def header_root() -> pathlib.Path:
     """Return the folder of kernel headers: package data in an installed wheel, ``cuda/`` of the checkout otherwise."""
-    installed = pathlib.Path(__file__).with_name("cuda")
-    return installed if installed.is_dir() else pathlib.Path(__file__).parents[2] / "cuda"
+    installed = pathlib.Path(__file__).parents[1] / "cuda"
+    return installed if installed.is_dir() else pathlib.Path(__file__).parents[3] / "cuda"
 
 
 def compile_cubin(
@@ -27,7 +29,7 @@ def compile_cubin(
     Args:
         source: The text of one translation unit; its includes are looked up under ``include``.
         names: Name expressions of kernels to instantiate, such as ``"gd::forward<float, gd::Logistic>"``.
-        arch: The real architecture, ``sm_80`` for example.
+        arch: The real architecture, ``sm_80`` for example; ``compute_80`` gives PTX instead.
         include: The include path; ``header_root()`` unless given.
         options: Further NVRTC options.
 
@@ -53,12 +55,54 @@ def compile_cubin(
             _call(nvrtc, nvrtc.nvrtcGetProgramLog(program, log))
             text = log.rstrip(b"\0 \n").decode(errors="replace")
             raise RuntimeError(f"NVRTC could not compile for {arch} ({status.name}):\n{text}")
-        cubin = b" " * _call(nvrtc, nvrtc.nvrtcGetCUBINSize(program))
-        _call(nvrtc, nvrtc.nvrtcGetCUBIN(program, cubin))
+        form = "PTX" if arch.startswith("compute_") else "CUBIN"
+        cubin = b" " * _call(nvrtc, getattr(nvrtc, f"nvrtcGet{form}Size")(program))
+        _call(nvrtc, getattr(nvrtc, f"nvrtcGet{form}")(program, cubin))
         lowered = {name: _call(nvrtc, nvrtc.nvrtcGetLoweredName(program, name.encode())).decode() for name in names}
         return cubin, lowered
     finally:
         nvrtc.nvrtcDestroyProgram(program)
+
+
+_OPTIONS = dict.fromkeys(("raster/hard_kernels.h", "raster/fragments_kernels.h"), ("--fmad=false",))
+"""Of files in which products must not be fused with sums: what decides which face a pixel sees."""
+
+
+def kernel(header: str, name: str, arch: str) -> tuple[bytes, str]:
+    """Return a kernel for an architecture, from the cache or compiled, and its mangled name.
+
+    Where NVRTC is older than the architecture it is PTX for the newest that NVRTC knows, which the driver translates.
+    """
+    from geodiff.native.gpu import cache
+
+    newest, options = max(supported()), ["-lineinfo", *_OPTIONS.get(header, ())]
+    if int(arch.removeprefix("sm_")) > newest:
+        arch = f"compute_{newest}"
+
+    def compiled() -> bytes:
+        code, lowered = compile_cubin(f'#include "{header}"\n', [name], arch, options=options)
+        return json.dumps({"kernel": name, "lowered": lowered[name]}).encode() + b"\n" + code
+
+    key = cache.key(header, name, version(), arch, *options)
+    about, _, code = cache.content(cache.file(arch, f"{key}.cubin", compiled)).partition(b"\n")
+    return code, json.loads(about)["lowered"]
+
+
+@functools.cache
+def supported() -> tuple[int, ...]:
+    """Return the architectures that NVRTC compiles for, as 90 for ``sm_90``."""
+    nvrtc = _load()
+    _call(nvrtc, nvrtc.nvrtcGetNumSupportedArchs())
+    return tuple(_call(nvrtc, nvrtc.nvrtcGetSupportedArchs()))
+
+
+@functools.cache
+def version() -> str:
+    """Return NVRTC's version, as ``13.0``."""
+    nvrtc = _load()
+    status, major, minor = nvrtc.nvrtcVersion()
+    _call(nvrtc, (status,))
+    return f"{major}.{minor}"
 
 
 def _load() -> ModuleType:

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the emulator notices a barrier that is missing: removes each of the kernels', one at a time, and runs them.
+
+For each ``__syncthreads()`` in ``cuda/`` a copy of the headers without it is made, and the kernels of that file run on
+small problems in three orders of threads. A barrier is noticed where the bits of two orders differ, where they are not
+those with all barriers, or where threads do not meet. Prints a line for each and exits with 1 if one was not noticed.
+"""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+
+import torch
+
+from geodiff import ops
+from geodiff.native.gpu import cache, compiler, emulated, emulator, launcher
+
+ROOT = pathlib.Path(__file__).resolve().parents[1] / "cuda"
+BARRIER = "__syncthreads()"
+Results = list[torch.Tensor]
+
+
+def transport() -> Results:
+    """Several tiles, several slices."""
+    found = []
+    for dim in (2, 9):
+        x, y, h, k, v = torch.rand(1, 300, dim), torch.rand(1, 2100, dim), torch.rand(1, 2100), torch.rand(1, 300), None
+        v = torch.rand(1, 2100, 3)
+        found += [ops.lse(x, y, h, 0.1), ops.apply(x, y, h, k, v, 0.1), ops.apply_gradient(x, y, h, k, v[..., :1], 0.1)]
+    return found
+
+
+def scene(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As many triangles, some of them large."""
+    clip = torch.rand(3 * count, 4) * 2 - 1
+    clip[:, 2:] = 1 + 0.3 * torch.rand(3 * count, 1)
+    clip[:, :2] = clip[:, :2].reshape(-1, 3, 2).mul(torch.rand(count, 1, 1)).reshape(-1, 2) * clip[:, 3:]
+    return clip, torch.arange(3 * count, dtype=torch.int32).reshape(-1, 3), torch.tensor([[0, 0, count]])
+
+
+def silhouettes() -> Results:
+    """More faces than fit into shared memory, and into the list."""
+    clip, faces, layout = scene(2200)
+    clip.requires_grad_()
+    scale = torch.tensor(0.02, dtype=torch.float64, requires_grad=True)
+    alpha = ops.silhouette(clip, faces, layout, scale=scale, image_size=(20, 20))
+    return [alpha.detach(), *torch.autograd.grad((alpha * torch.rand(20, 20)).sum(), (clip, scale))]
+
+
+def fragments() -> Results:
+    """All orders, and the rim."""
+    packed = scene(2200)
+    found = list(ops.fragments(*packed, k=3, blur=0.05, image_size=(20, 20)))
+    return [
+        *found,
+        *ops.visible(packed[0][:60], packed[1][:20], torch.tensor([[0, 0, 20]]), blur=0.5, image_size=(20, 20)),
+    ]
+
+
+def tiles() -> Results:
+    """A list that is empty, and after it one whose words begin late."""
+    clip, faces, layout = scene(4400)
+    clip[: 3 * 3200, 0] += 9
+    return list(ops.fragments(clip, faces, layout, k=3, blur=0.05, image_size=(20, 20)))
+
+
+def contours() -> Results:
+    """Segments that cross."""
+    clip, faces, layout = scene(40)
+    return [ops.contour(clip, faces, layout, scale=0.1, image_size=(40, 40))]
+
+
+def splines() -> Results:
+    """Gradients, which blocks gather."""
+    control, ends = torch.rand(4, 3).requires_grad_(), torch.tensor([0.0, 0, 0, 0.5, 1, 1, 1]).requires_grad_()
+    value = ops.spline(control, [ends], [torch.rand(300)], [2])
+    return [value.detach(), *torch.autograd.grad((value * torch.rand(300, 3)).sum(), (control, ends))]
+
+
+def lights() -> Results:
+    """Gradients of two lamps."""
+    rows, kinds = torch.rand(1, 31).requires_grad_(), torch.tensor([0, 1], dtype=torch.int32)
+    out = ops.reflect(rows, kinds, torch.zeros(0, dtype=torch.int32), torch.rand(300, 3), torch.rand(300, 3))
+    return list(torch.autograd.grad((out * torch.rand(300, 6)).sum(), rows))
+
+
+RUNS: dict[str, Callable[[], Results]] = {
+    "transport/kernels.h": transport,
+    "raster/silhouette.h": silhouettes,
+    "raster/tiles.h": tiles,
+    "raster/fragments_kernels.h": fragments,
+    "raster/contour_kernels.h": contours,
+    "spline/kernels.h": splines,
+    "shading/kernels.h": lights,
+}
+
+
+@contextlib.contextmanager
+def headers_in(root: pathlib.Path) -> Iterator[None]:
+    """Compile from another folder of headers."""
+    before = compiler.header_root
+    for module in (cache, compiler, emulator):
+        module.header_root = lambda: root
+    cache._headers.cache_clear()
+    launcher._built.clear()
+    yield
+    for module in (cache, compiler, emulator):
+        module.header_root = before
+    cache._headers.cache_clear()
+    launcher._built.clear()
+
+
+def bits(run: Callable[[], Results], order: str) -> Results | None:
+    """Run it; None where threads do not meet."""
+    torch.manual_seed(0)
+    try:
+        with emulated(order):
+            return run()
+    except RuntimeError as error:
+        if "meet" not in str(error):
+            raise
+        return None
+
+
+def same(a: Results | None, b: Results | None) -> bool:
+    return a is not None and b is not None and all(map(torch.equal, a, b))
+
+
+def main() -> int:
+    missed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["GEODIFF_CACHE"] = folder
+        for name, run in RUNS.items():
+            lines = (ROOT / name).read_text().splitlines(keepends=True)
+            right = bits(run, "forward")
+            for number in [i for i, line in enumerate(lines) if BARRIER in line and not line.lstrip().startswith("//")]:
+                copy = pathlib.Path(folder, "cuda")
+                shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns("cpu"))
+                changed = lines[number].replace(BARRIER, "(void)0")
+                (copy / name).write_text("".join([*lines[:number], changed, *lines[number + 1 :]]))
+                with headers_in(copy):
+                    found = [bits(run, order) for order in ("forward", "backward", "shuffled")]
+                noticed = not all(same(right, other) for other in found)
+                missed += not noticed
+                print(f"{name}:{number + 1} {'noticed' if noticed else 'NOT NOTICED'}", flush=True)
+                shutil.rmtree(copy)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

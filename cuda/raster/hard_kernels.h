@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// The hard rasteriser on the GPU.
+//
+//   hard_setup    a thread a face: clip, project, and draw it if it is small
+//   hard_draw     a warp a unit of a larger face's pixels
+//   hard_resolve  a thread a pixel: what its face is there
+//
+// A pixel keeps a number that grows with depth, and its minimum: in float that number ends with the face, so that of equal
+// depths the lowest index wins. In double both passes draw once for the depth and once, where it is equal, for the face.
+// Minima do not depend on an order: the same bits on any run. Compiled without fused products: a depth must come out the
+// same in each kernel, and a centre on an edge must lie on it.
+#pragma once
+#include "../kernel.h"
+#include "grid.h"
+#include "hard.h"
+#include "reach.h"
+
+#if GEODIFF_KERNELS
+
+namespace gd {
+
+constexpr i64 kSmallFace = 64;     // pixels of its box, which one thread draws
+constexpr i64 kHardUnit = 1024;  // pixels of a unit
+
+template <class T>
+struct HardScene {
+    const T* clip;      // (N, 4)
+    const int* faces;   // (F, 3)
+    const i64* layout;  // (B, 3)
+    int images, most_faces, height, width;
+    double near;
+    HardFace<T>* prepared;  // (B, most_faces), as what follows
+    PixelBox* boxes;
+    int* units;
+    u64* key;     // (B, H, W), all ones before setup
+    u32* winner;  // likewise, in double alone
+};
+
+// A whole number that is ordered as depths are.
+GEODIFF_HD u64 ordered(float depth) {
+    const u32 bits = bits_as<u32>(depth);
+    return bits >> 31 ? ~bits : bits | 0x80000000u;
+}
+GEODIFF_HD u64 ordered(double depth) {
+    const u64 bits = bits_as<u64>(depth);
+    return bits >> 63 ? ~bits : bits | (1ull << 63);
+}
+
+template <class T, int Pass>
+GEODIFF_HD void draw_pixel(const HardScene<T>& a, const HardFace<T>& f, i64 image, int face, int row, int column) {
+    const T x = pixel_x<T>(a.height, a.width, column), y = pixel_y<T>(a.height, a.width, row);
+    if (!covers(f, x, y)) return;
+    const T depth = depth_at(f, x, y);
+    if (!(depth < Real<T>::largest)) return;
+    const i64 pixel = (image * a.height + row) * a.width + column;
+    if constexpr (sizeof(T) == 4) {
+        atomicMin(a.key + pixel, ordered(depth) << 32 | u64(u32(face)));
+    } else if constexpr (Pass == 0) {
+        atomicMin(a.key + pixel, ordered(depth));
+    } else {
+        if (a.key[pixel] == ordered(depth)) atomicMin(a.winner + pixel, u32(face));
+    }
+}
+
+// Grid: ⌈images · most_faces / 128⌉. The second pass finds what the first has prepared.
+template <class T, int Pass>
+__global__ void hard_setup(HardScene<T> a) {
+    const i64 at = i64(blockIdx.x) * blockDim.x + threadIdx.x, image = at / a.most_faces;
+    const int face = int(at % a.most_faces);
+    if (image >= a.images) return;
+    const i64* row = a.layout + 3 * image;
+    PixelBox box = {0, 0, 0, 0};
+    if constexpr (Pass == 0) {
+        if (face < row[2]) {
+            const int* index = a.faces + 3 * (row[1] + face);
+            Clip<T> corner[3];
+            for (int k = 0; k < 3; ++k) {
+                const T* c = a.clip + 4 * (row[0] + index[k]);
+                corner[k] = {c[0], c[1], c[2], c[3]};
+            }
+            const Polygon<T> p = make_polygon(corner, T(a.near));
+            if (p.n) {
+                HardFace<T> f;
+                hard_face(corner, p, f);
+                a.prepared[at] = f;
+                box = pixels_of(polygon_box(p), a.height, a.width);
+            }
+        }
+        a.boxes[at] = box;
+    } else {
+        box = a.boxes[at];
+    }
+    const int columns = max(box.end_column - box.first_column, 0);
+    const i64 cells = i64(columns) * max(box.end_row - box.first_row, 0);
+    if constexpr (Pass == 0) a.units[at] = cells > kSmallFace ? int((cells + kHardUnit - 1) / kHardUnit) : 0;
+    if (cells == 0 || cells > kSmallFace) return;
+    const HardFace<T> f = a.prepared[at];
+    for (int i = box.first_row; i < box.end_row; ++i)
+        for (int j = box.first_column; j < box.end_column; ++j) draw_pixel<T, Pass>(a, f, image, face, i, j);
+}
+
+// Blocks of 128 threads; each warp takes every so many-th unit. start: (images · most_faces + 1), first unit of each face.
+template <class T, int Pass>
+__global__ void __launch_bounds__(128) hard_draw(HardScene<T> a, const int* start) {
+    const i64 faces = i64(a.images) * a.most_faces;
+    const int lane = threadIdx.x & 31, warps = gridDim.x * (blockDim.x / 32), total = start[faces];
+    for (int unit = blockIdx.x * (blockDim.x / 32) + (threadIdx.x >> 5); unit < total; unit += warps) {
+        i64 low = 0, high = faces;  // the last face with start ≤ unit
+        while (high - low > 1) {
+            const i64 middle = (low + high) / 2;
+            if (start[middle] <= unit) {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        const HardFace<T> f = a.prepared[low];
+        const PixelBox box = a.boxes[low];
+        const int columns = box.end_column - box.first_column;
+        const i64 cells = i64(columns) * (box.end_row - box.first_row), begin = (unit - start[low]) * kHardUnit;
+        for (i64 i = begin + lane; i < min(cells, begin + kHardUnit); i += 32)
+            draw_pixel<T, Pass>(a, f, low / a.most_faces, int(low % a.most_faces), box.first_row + int(i / columns),
+                                box.first_column + int(i % columns));
+    }
+}
+
+template <class T>
+__global__ void hard_resolve(HardScene<T> a, i64* face_id, T* depth, T* barycentric) {
+    const i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x, pixels = i64(a.height) * a.width;
+    if (i >= pixels * a.images) return;
+    const bool empty = a.key[i] == ~0ull;
+    const int face = empty ? -1 : sizeof(T) == 4 ? int(u32(a.key[i])) : int(a.winner[i]);
+    face_id[i] = face;
+    depth[i] = T(bits_as<float>(0x7F800000u));
+    for (int k = 0; k < 3; ++k) barycentric[3 * i + k] = T(0);
+    if (empty) return;
+    const HardFace<T>& f = a.prepared[i / pixels * a.most_faces + face];
+    const T x = pixel_x<T>(a.height, a.width, int(i % a.width)), y = pixel_y<T>(a.height, a.width, int(i % pixels / a.width));
+    depth[i] = depth_at(f, x, y);
+    T found[3];
+    barycentric_at(f, x, y, found);
+    for (int k = 0; k < 3; ++k) barycentric[3 * i + k] = found[k];
+}
+
+}  // namespace gd
+
+#endif

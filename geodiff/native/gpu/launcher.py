@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One kernel, one call: built at its first use, on the device of its tensors or by the emulator, then launched."""
+
+import contextlib
+import ctypes
+import dataclasses
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from geodiff.native.gpu import structs
+
+
+class Built(Protocol):
+    """A kernel that can be launched."""
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Bytes of each parameter."""
+
+    def launch(self, grid: Sequence[int], block: Sequence[int], arguments: ctypes.Array[ctypes.c_void_p]) -> None:
+        """Run it."""
+
+
+@dataclasses.dataclass
+class _Emulation:
+    order: str = "forward"
+    seed: int = 0
+    sanitize: str = ""
+
+
+_emulation: _Emulation | None = None
+_built: dict[tuple[Any, ...], Built] = {}
+_lock = threading.RLock()
+
+
+@contextlib.contextmanager
+def emulated(order: str = "forward", seed: int = 0, sanitize: str = "") -> Iterator[None]:
+    """Let CPU tensors go through the GPU's schedules and kernels, on the host: for tests, thousands of times slower.
+
+    Args:
+        order: in which the threads of a block run between barriers: "forward", "backward" or "shuffled".
+        seed: of the shuffling.
+        sanitize: what ``-fsanitize=`` takes, in a process that has loaded the sanitizer; none by default.
+
+    Example:
+        >>> with emulated():  # doctest: +SKIP
+        ...     geodiff.ops.lse(x, y, h, epsilon=0.1)
+    """
+    global _emulation
+    before = _emulation
+    _emulation = _Emulation(order, seed, sanitize)
+    try:
+        yield
+    finally:
+        _emulation = before
+
+
+def is_emulating() -> bool:
+    """Return whether CPU tensors go through the emulator now."""
+    return _emulation is not None
+
+
+def launch(header: str, name: str, grid: Sequence[int], block: int, *arguments: Any, device: torch.device) -> None:
+    """Run a kernel on the device's current stream.
+
+    Args:
+        header: the file in ``cuda/`` that has it.
+        name: the C++ name of its instance, as ``gd::transport_lse<float, 3, 2>``.
+        grid: up to three numbers of blocks; nothing happens where one is 0.
+        block: threads of a block.
+        arguments: structs of `structs`, numbers as ctypes, tensors (their address) or None (a null pointer).
+        device: where the tensors are.
+
+    Raises:
+        RuntimeError: if it cannot be built or launched; the message says why.
+    """
+    if 0 in grid:
+        return
+    with _lock:  # the emulator runs one launch at a time; a device's driver would not need it, and hardly notices
+        key = (device.type, device.index, _emulation and _emulation.sanitize, header, name)
+        if key not in _built:
+            _built[key] = _build(header, name, device)
+        kernel = _built[key]
+        values = [_as_argument(argument) for argument in arguments]
+        found = [ctypes.sizeof(value) for value in values]
+        if found != list(kernel.sizes):
+            raise RuntimeError(f"{name} takes parameters of {list(kernel.sizes)} bytes, not {found}.")
+        places = (ctypes.c_void_p * max(len(values), 1))(*[ctypes.addressof(value) for value in values])
+        kernel.launch((*grid, 1, 1)[:3], (block, 1, 1), places)
+
+
+def _build(header: str, name: str, device: torch.device) -> Built:
+    if _emulation is not None:
+        from geodiff.native.gpu import emulator
+
+        return emulator.build(header, name, _emulation)
+    from geodiff.native.gpu import driver
+
+    return driver.build(header, name, device)
+
+
+def _as_argument(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) or value is None:
+        return structs.pointer(value)
+    return value

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lists of faces that pixels see, on a GPU, see cuda/raster/fragments_kernels.h."""
+
+from typing import Any
+
+import torch
+
+from geodiff.native.gpu import structs
+from geodiff.native.gpu.launcher import launch
+from geodiff.native.gpu.schedule.corners import scatter
+from geodiff.native.gpu.schedule.rasterize import rasterize
+from geodiff.native.gpu.schedule.silhouette import Scene, set_up
+
+HEADER = "raster/fragments_kernels.h"
+_BY_DEPTH, _VISIBLE, _BY_WEIGHT = range(3)
+_PARTS = 1 << 16  # warps that fill any card: with fewer faces, each one's fragments are cut into parts
+_ANY_LAW = {
+    "distribution": 6, "is_reversed": False, "is_squared": False, "coverage": "faces", "scale": 1.0, "shape": 0.0,
+    "shift": 0.0, "p": 0.0, "tconorm": 1, "log_gamma_1": 0.0, "digamma": 0.0,
+}  # fmt: skip
+
+
+def fragments_forward(
+    *, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, order: int,
+    blur: float, table: torch.Tensor, table_unit: float, sharpness: torch.Tensor, face: torch.Tensor,
+    distance: torch.Tensor, barycentric: torch.Tensor, depth: torch.Tensor,
+) -> None:  # fmt: skip
+    """Fill `face`, `distance`, `barycentric` and `depth`, see `geodiff.ops.fragments`."""
+    if face.numel() == 0:
+        return
+    k, packed = face.shape[-1], (clip, faces, layout, height, width, near)
+    scene, hard = _scene(*packed, blur)
+    if order == _VISIBLE or (order == _BY_DEPTH and k == 1 and blur == 0):
+        ids = _seen(scene, *packed, blur if order == _VISIBLE else 0.0)
+    else:
+        ids = torch.full(face.shape, -1, dtype=torch.int32, device=clip.device)
+        keys = torch.full(face.shape, torch.finfo(clip.dtype).max, dtype=clip.dtype, device=clip.device)
+        ranking = structs.make(
+            structs.fragment_ranking(scene.real), table=table, unit=table_unit, size=len(table), k=k,
+            sharpness=sharpness,
+        )  # fmt: skip
+        name = f"fragments_list<{scene.real}, {order}>"
+        _launch(scene, name, _tiles(scene), 256, hard, ranking, structs.Double(blur), ids, keys)
+    _write(scene, hard, ids, k, None, face, distance, barycentric, depth)
+
+
+def fragments_backward(
+    *, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float,
+    face: torch.Tensor, distance: torch.Tensor, up_distance: torch.Tensor | None, up_barycentric: torch.Tensor | None,
+    up_depth: torch.Tensor | None, grad_clip: torch.Tensor,
+) -> None:  # fmt: skip
+    """Fill `grad_clip`."""
+    if face.numel() == 0:
+        return
+    scene, _ = _scene(clip, faces, layout, height, width, near, 0.0)
+    ids = (2 * face + (distance >= 0)).to(torch.int32)
+    image = torch.arange(len(layout), device=clip.device).reshape(-1, 1, 1, 1)
+    key = torch.where(face >= 0, face + image * scene.most_faces, scene.images * scene.most_faces)
+    ups = (up_distance, up_barycentric, up_depth)
+    _back(scene, ids, face.shape[-1], None, key.reshape(-1), ups, faces, layout, grad_clip)
+
+
+def visible_forward(
+    *, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, blur: float
+) -> tuple[torch.Tensor, ...]:
+    """Return `place`, `face`, `inside` and `barycentric`, see `geodiff.ops.visible`; reads how many from the device."""
+    packed = (clip, faces, layout, height, width, near)
+    if len(layout) * height * width == 0 or len(faces) == 0:
+        place = layout.new_empty(0)
+        return place, place.clone(), layout.new_empty(0, dtype=torch.bool), clip.new_empty((0, 3))
+    scene, hard = _scene(*packed, blur)
+    ids = _seen(scene, *packed, blur).reshape(-1)
+    place = (ids >= 0).nonzero()[:, 0]
+    ids = ids[place]
+    barycentric = clip.new_empty((len(place), 3))
+    _write(scene, hard, ids, 1, place, None, None, barycentric, None)
+    return place, (ids >> 1).long(), (ids & 1) > 0, barycentric
+
+
+def visible_backward(
+    *, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float,
+    place: torch.Tensor, face: torch.Tensor, inside: torch.Tensor, upstream: torch.Tensor, grad_clip: torch.Tensor,
+) -> None:  # fmt: skip
+    """Fill `grad_clip`."""
+    if len(place) == 0:
+        return
+    scene, _ = _scene(clip, faces, layout, height, width, near, 0.0)
+    ids = (2 * face + inside).to(torch.int32)
+    key = face + torch.div(place, height * width, rounding_mode="floor") * scene.most_faces
+    _back(scene, ids, 1, place, key, (None, upstream, None), faces, layout, grad_clip)
+
+
+def _scene(
+    clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, blur: float
+) -> tuple[Scene, torch.Tensor]:
+    scene = set_up(clip, faces, layout, height, width, near, {**_ANY_LAW, "radius": blur})
+    count = scene.images * scene.most_faces
+    hard = structs.scratch(clip, "HardFace", count)
+    _launch(scene, f"fragments_prepare<{scene.real}>", -(-count // 128), 128, hard)
+    return scene, hard
+
+
+def _launch(scene: Scene, name: str, grid: int, threads: int, *arguments: Any) -> None:
+    launch(HEADER, f"gd::{name}", (grid,), threads, scene.struct, *arguments, device=scene.units.device)
+
+
+def _tiles(scene: Scene) -> int:
+    return scene.struct.across * scene.struct.down * scene.images
+
+
+def _seen(
+    scene: Scene, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float,
+    blur: float,
+) -> torch.Tensor:  # fmt: skip
+    """2 · face + (1 if it covers the pixel) of each pixel, −1 where there is none."""
+    shape = (scene.images, height, width)
+    face, depth = layout.new_empty(shape), clip.new_empty(shape)
+    rasterize(
+        clip=clip, faces=faces, layout=layout, height=height, width=width, near=near, face=face, depth=depth,
+        barycentric=clip.new_empty((*shape, 3)),
+    )  # fmt: skip
+    ids = torch.where(face >= 0, 2 * face + 1, -1).to(torch.int32)
+    if blur > 0:
+        _launch(scene, f"fragments_rim<{scene.real}>", _tiles(scene), 256, structs.Double(blur), ids)
+    return ids
+
+
+def _items(scene: Scene, ids: torch.Tensor, k: int, place: Any, *outputs: torch.Tensor | None) -> Any:
+    names = ("face", "distance", "barycentric", "depth")
+    return structs.make(
+        structs.fragment_items(scene.real), count=ids.numel(), k=k, ids=ids, place=place,
+        **dict(zip(names, outputs or (None,) * 4, strict=True)),
+    )  # fmt: skip
+
+
+def _write(scene: Scene, hard: torch.Tensor, ids: torch.Tensor, k: int, place: Any, *outputs: Any) -> None:
+    items = _items(scene, ids, k, place, *outputs)
+    _launch(scene, f"fragments_write<{scene.real}>", -(-ids.numel() // 128), 128, hard, items)
+
+
+def _back(
+    scene: Scene, ids: torch.Tensor, k: int, place: torch.Tensor | None, key: torch.Tensor, ups: tuple[Any, Any, Any],
+    faces: torch.Tensor, layout: torch.Tensor, grad_clip: torch.Tensor,
+) -> None:  # fmt: skip
+    """From fragments, of face `key` each, to vertices."""
+    count, device = scene.images * scene.most_faces, ids.device
+    if count == 0:
+        return
+    order = torch.argsort(key, stable=True)
+    start = torch.searchsorted(key[order], torch.arange(count + 1, device=device))
+    parts = max(1, min(64, _PARTS // count))
+    given = structs.make(
+        structs.fragment_upstream(scene.real), order=order, start=start, distance=ups[0], barycentric=ups[1],
+        depth=ups[2], parts=parts,
+    )  # fmt: skip
+    partial = torch.empty((count, parts, 28), dtype=torch.float64, device=device)
+    items = _items(scene, ids, k, place)
+    _launch(scene, f"fragments_backward<{scene.real}>", -(-count * parts // 4), 128, items, given, partial)
+    corners = structs.scratch(grad_clip, "Clip", 3 * count)
+    name = f"fragments_faces<{scene.real}>"
+    _launch(scene, name, -(-count // 128), 128, partial, structs.Int(parts), corners)
+    scatter(corners, faces, layout, scene.most_faces, grad_clip)

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The soft silhouette on a GPU, see cuda/raster/silhouette.h."""
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from geodiff import members
+from geodiff.native.gpu import structs
+from geodiff.native.gpu.launcher import launch
+from geodiff.native.gpu.schedule.corners import scatter
+
+HEADER = "raster/silhouette.h"
+_TILE = 16
+_BLOCKS = 2048  # so many fill any card: with fewer, a tile's faces are cut into slices
+_UNITS = 1 << 21  # of all faces: with many faces, each is cut into fewer
+_LEAST_Q = {"SchweizerSklar": (1e-12, 1e-20)}
+
+
+@dataclasses.dataclass
+class Scene:
+    """The scene of a call, set up; its tensors live as long as it."""
+
+    real: str
+    images: int
+    most_faces: int
+    height: int
+    width: int
+    slices: int
+    names: tuple[str, str, str, str]
+    struct: Any
+    kept: list[torch.Tensor]
+    units: torch.Tensor
+
+    @property
+    def pixels(self) -> int:
+        """Of all images."""
+        return self.images * self.height * self.width
+
+    def launch(self, kernel: str, grid: int, threads: int, *arguments: Any) -> None:
+        """Run a kernel that takes the scene first."""
+        launch(HEADER, f"gd::{kernel}", (grid,), threads, self.struct, *arguments, device=self.units.device)
+
+
+def set_up(
+    clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, fields: Any
+) -> Scene:
+    """Project all faces and mark the tiles that they reach; `fields` are those of the extension's SilhouetteModel."""
+    real, device, images = structs.REALS[clip.dtype], clip.device, len(layout)
+    most_faces = max((row[2] for row in layout.tolist()), default=0)
+    law = members.distribution(fields["distribution"])
+    mirrored = fields["is_reversed"] and law.kind == "symmetric"
+    join = members.tconorm(fields["tconorm"])
+    beyond = join.kind == "levels" and not 0.25 <= abs(fields["p"]) <= 4
+    names = (
+        f"gd::Law<gd::{law.struct}, {str(fields['is_reversed'] and not mirrored).lower()}>",
+        f"gd::{join.struct}{'Levels' if beyond else ''}",
+        str(fields["is_squared"]).lower(),
+        "gd::EdgeCoverage" if fields["coverage"] == "edges" else "gd::FaceCoverage",
+    )
+    across, down, words = -(-width // _TILE), -(-height // _TILE), -(-most_faces // 32)
+    tiles = across * down
+    slices = max(1, min(_BLOCKS // max(tiles * images, 1), -(-words // 2)))
+    most_units = max(1, min(16, _UNITS // max(images * most_faces, 1)))
+    count = images * most_faces
+    numbers = structs.scratch(clip, "SoftNumbers", 1)
+    polygons, prepared = structs.scratch(clip, "Polygon", count), structs.scratch(clip, "SoftFace", count)
+    boxes = torch.empty((count, 4), dtype=torch.int32, device=device)
+    units = torch.empty(count, dtype=torch.int32, device=device)
+    bits = torch.zeros(images * tiles * words, dtype=torch.int32, device=device)
+    struct = structs.make(
+        structs.silhouette_scene(real), clip=clip, faces=faces, layout=layout, images=images, most_faces=most_faces,
+        height=height, width=width, across=across, down=down, words=words, slices=slices, most_units=most_units,
+        near=near, numbers=numbers, polygons=polygons, prepared=prepared, boxes=boxes, units=units, bits=bits,
+    )  # fmt: skip
+    kept = [numbers, polygons, prepared, boxes, bits]
+    scene = Scene(real, images, most_faces, height, width, slices, names, struct, kept, units)
+    least = _LEAST_Q.get(join.struct, (1e-30, 1e-30))[real == "double"]
+    parameters = structs.make(
+        structs.silhouette_parameters(), **{n: fields[n] for n in ("scale", "shape", "shift", "p", "radius")},
+        log_gamma_1=fields["log_gamma_1"], digamma=fields["digamma"], least_q=least, mirrored=mirrored,
+        parametric=law.parametric,
+    )  # fmt: skip
+    launch(HEADER, f"gd::silhouette_prepare<{real}>", (1,), 32, parameters, numbers, device=device)
+    scene.launch(f"silhouette_setup<{real}, {names[3]}>", -(-count // 128), 128)
+    return scene
+
+
+def silhouette_forward(
+    *, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, model: Any,
+    alpha: torch.Tensor, sum: torch.Tensor, best: torch.Tensor, pairs: torch.Tensor | None,
+) -> None:  # fmt: skip
+    """Fill `alpha`, `sum` and `best`, see `geodiff.ops.silhouette`."""
+    if alpha.numel() == 0:
+        return
+    scene = set_up(clip, faces, layout, height, width, near, model.fields)
+    law, join, squared, coverage = scene.names
+    room = (scene.slices, scene.pixels)
+    totals = clip.new_empty(room)
+    powers = clip.new_empty(room if join.endswith("Levels") else 0)
+    winners = best.new_empty(room if best.numel() else 0)
+    tiles = -(-height // _TILE) * -(-width // _TILE)
+    instance = f"{scene.real}, {law}, {join}, {squared}, {coverage}"
+    blocks = tiles * scene.slices * scene.images
+    scene.launch(f"silhouette_forward<{instance}>", blocks, 256, totals, powers, winners, pairs)
+    name = f"silhouette_combine<{scene.real}, {join}>"
+    scene.launch(name, -(-scene.pixels // 256), 256, totals, powers, winners, alpha, sum, best)
+
+
+def silhouette_backward(
+    *, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, model: Any,
+    sum: torch.Tensor, best: torch.Tensor, upstream: torch.Tensor, grad_clip: torch.Tensor, grad_params: torch.Tensor,
+    want_params: bool, want_shape: bool, want_p: bool,
+) -> None:  # fmt: skip
+    """Fill `grad_clip` and `grad_params`, see `geodiff.ops.silhouette`."""
+    if upstream.numel() == 0 or len(faces) == 0:
+        return
+    scene = set_up(clip, faces, layout, height, width, near, model.fields)
+    law, join, squared, coverage = scene.names
+    real, count, device = scene.real, scene.images * scene.most_faces, clip.device
+    want = want_params + 2 * (want_params and want_shape) + 4 * (want_params and want_p)
+    weight, e = clip.new_empty(scene.pixels), clip.new_empty(scene.pixels)
+    slope, rest = (clip.new_empty(scene.pixels if want & 4 else 0) for _ in range(2))
+    apart = grad_params.new_empty(scene.pixels if want & 4 else 0, device=device)
+    factors = structs.make(structs.silhouette_factors(real), weight=weight, e=e, slope=slope, rest=rest, apart=apart)
+    pixel_grid = -(-scene.pixels // 256)
+    scene.launch(f"silhouette_factors<{real}, {join}>", pixel_grid, 256, sum, upstream, factors)
+    start = torch.zeros(count + 1, dtype=torch.int32, device=device)
+    torch.cumsum(scene.units, 0, dtype=torch.int32, out=start[1:])
+    most_units = scene.struct.most_units
+    partial = clip.new_empty((count, most_units, 8))
+    parts = grad_params.new_empty((count, most_units, 4) if want else 0, device=device)
+    instance = f"{real}, {law}, {join}, {squared}, {coverage}, {want}"
+    blocks = min(1024, -(-count * most_units // 4))
+    scene.launch(f"silhouette_backward<{instance}>", blocks, 128, sum, best, factors, start, partial, parts)
+    corners = structs.scratch(clip, "Clip", 3 * count)
+    by_face = parts.new_empty((count, 4) if want else 0)
+    scene.launch(f"silhouette_faces<{real}>", -(-count // 128), 128, partial, parts, corners, by_face)
+    if want:
+        is_reversed = structs.Int(model.fields["is_reversed"])
+        gradient = by_face.new_empty(4)
+        scene.launch(f"silhouette_numbers<{real}>", 1, 256, by_face, apart, is_reversed, gradient)
+        grad_params.copy_(gradient)
+    scatter(corners, faces, layout, scene.most_faces, grad_clip)

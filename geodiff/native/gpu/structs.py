@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What kernels are handed, as ctypes: mirrors of the structs in ``cuda/*/arguments.h``, field by field.
+
+Their sizes are compared with those of the kernel's parameters at its first launch, and their offsets by a test.
+"""
+
+import ctypes
+import functools
+from typing import Any
+
+import torch
+
+Pointer = ctypes.c_void_p
+Int = ctypes.c_int
+Long = ctypes.c_longlong
+Double = ctypes.c_double
+Bool = ctypes.c_bool
+Struct = type[ctypes.Structure]
+
+REALS = {torch.float32: "float", torch.float64: "double"}
+"""Names of real types in C++."""
+
+_C = {"float": ctypes.c_float, "double": ctypes.c_double}
+
+
+def pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p:
+    """Return a tensor's address; null for None and for a tensor of nothing."""
+    return ctypes.c_void_p(tensor.data_ptr() if tensor is not None and tensor.numel() else 0)
+
+
+def make(kind: Struct, **fields: Any) -> ctypes.Structure:
+    """Return a struct of named fields, tensors as their addresses.
+
+    Raises:
+        TypeError: where the names are not those of all fields.
+    """
+    names = [field[0] for field in kind._fields_]
+    if sorted(names) != sorted(fields):
+        raise TypeError(f"{kind.__name__} has the fields {', '.join(names)}, not {', '.join(fields)}")
+    given = {n: pointer(v) if v is None or isinstance(v, torch.Tensor) else v for n, v in fields.items()}
+    return kind(**given)
+
+
+def _struct(name: str, **fields: Any) -> Struct:
+    return type(name, (ctypes.Structure,), {"_fields_": list(fields.items())})
+
+
+@functools.cache
+def transport_job(real: str) -> Struct:
+    """``geodiff::TransportJob<real>``."""
+    return _struct(
+        f"geodiff::TransportJob<{real}>", x=Pointer, y=Pointer, h=Pointer, k=Pointer, v=Pointer, out=Pointer,
+        batch=Long, rows=Long, columns=Long, dim=Int, width=Int, p=Int, epsilon=Double, threads=Int,
+    )  # fmt: skip
+
+
+@functools.cache
+def transport_slices() -> Struct:
+    """``gd::TransportSlices``."""
+    return _struct("gd::TransportSlices", row_blocks=Long, slices=Int, chunks=Int, most=Pointer, sum=Pointer)
+
+
+@functools.cache
+def silhouette_scene(real: str) -> Struct:
+    """``gd::SilhouetteScene<real>``."""
+    return _struct(
+        f"gd::SilhouetteScene<{real}>", clip=Pointer, faces=Pointer, layout=Pointer, images=Int, most_faces=Int,
+        height=Int, width=Int, across=Int, down=Int, words=Int, slices=Int, most_units=Int, near=Double,
+        numbers=Pointer, polygons=Pointer, prepared=Pointer, boxes=Pointer, units=Pointer, bits=Pointer,
+    )  # fmt: skip
+
+
+@functools.cache
+def silhouette_parameters() -> Struct:
+    """``gd::SilhouetteParameters``."""
+    return _struct(
+        "gd::SilhouetteParameters", scale=Double, shape=Double, shift=Double, p=Double, radius=Double,
+        log_gamma_1=Double, digamma=Double, least_q=Double, mirrored=Int, parametric=Int,
+    )  # fmt: skip
+
+
+@functools.cache
+def silhouette_factors(real: str) -> Struct:
+    """``gd::SilhouetteFactors<real>``."""
+    return _struct(
+        f"gd::SilhouetteFactors<{real}>", weight=Pointer, e=Pointer, slope=Pointer, rest=Pointer, apart=Pointer
+    )
+
+
+@functools.cache
+def hard_scene(real: str) -> Struct:
+    """``gd::HardScene<real>``."""
+    return _struct(
+        f"gd::HardScene<{real}>", clip=Pointer, faces=Pointer, layout=Pointer, images=Int, most_faces=Int, height=Int,
+        width=Int, near=Double, prepared=Pointer, boxes=Pointer, units=Pointer, key=Pointer, winner=Pointer,
+    )  # fmt: skip
+
+
+@functools.cache
+def fragment_ranking(real: str) -> Struct:
+    """``gd::FragmentRanking<real>``."""
+    return _struct(f"gd::FragmentRanking<{real}>", table=Pointer, unit=Double, size=Int, k=Int, sharpness=Pointer)
+
+
+@functools.cache
+def fragment_items(real: str) -> Struct:
+    """``gd::FragmentItems<real>``."""
+    return _struct(
+        f"gd::FragmentItems<{real}>", count=Long, k=Int, ids=Pointer, place=Pointer, face=Pointer, distance=Pointer,
+        barycentric=Pointer, depth=Pointer,
+    )  # fmt: skip
+
+
+@functools.cache
+def fragment_upstream(real: str) -> Struct:
+    """``gd::FragmentUpstream<real>``."""
+    return _struct(
+        f"gd::FragmentUpstream<{real}>", order=Pointer, start=Pointer, distance=Pointer, barycentric=Pointer,
+        depth=Pointer, parts=Int,
+    )  # fmt: skip
+
+
+@functools.cache
+def contour_arguments(real: str) -> Struct:
+    """``gd::ContourArguments<real>``."""
+    return _struct(
+        f"gd::ContourArguments<{real}>", clip=Pointer, faces=Pointer, edges=Pointer, vertex_start=Long, face_start=Long,
+        all_faces=Long, count=Int, height=Int, width=Int, near=_C[real], radius_outside=Double, radius_inside=Double,
+        push=Double,
+    )  # fmt: skip
+
+
+@functools.cache
+def spline_axis(real: str) -> Struct:
+    """``geodiff::SplineAxis<real>``."""
+    return _struct(
+        f"geodiff::SplineAxis<{real}>", knots=Pointer, parameters=Pointer, knots_stride=Long, parameters_stride=Long,
+        points=Long, count=Int, degree=Int, order=Int, bandwidth=Double, grad_knots=Pointer, grad_parameters=Pointer,
+    )  # fmt: skip
+
+
+@functools.cache
+def spline_job(real: str) -> Struct:
+    """``geodiff::SplineJob<real>``."""
+    return _struct(
+        f"geodiff::SplineJob<{real}>", axis=spline_axis(real) * 3, axes=Int, control=Pointer, control_stride=Long,
+        batch=Long, dim=Int, rational=Bool, value=Pointer, inverse_weight=Pointer, upstream=Pointer,
+        grad_control=Pointer, threads=Int,
+    )  # fmt: skip
+
+
+@functools.cache
+def spline_points(real: str) -> Struct:
+    """``gd::SplinePoints<real>``."""
+    three = Pointer * 3
+    return _struct(f"gd::SplinePoints<{real}>", first=three, values=three, window=three, upstream=Pointer)
+
+
+@functools.cache
+def basis_job(real: str) -> Struct:
+    """``geodiff::BasisJob<real>``."""
+    return _struct(
+        f"geodiff::BasisJob<{real}>", axis=spline_axis(real), batch=Long, span=Pointer, values=Pointer,
+        upstream=Pointer, threads=Int,
+    )  # fmt: skip
+
+
+@functools.cache
+def blend_job(real: str) -> Struct:
+    """``geodiff::BlendJob<real>``."""
+    return _struct(
+        f"geodiff::BlendJob<{real}>", values=Pointer, index=Pointer, weight=Pointer, rows=Long, points=Long,
+        terms=Int, channels=Int, threads=Int, out=Pointer, upstream=Pointer, grad_values=Pointer, grad_weight=Pointer,
+    )  # fmt: skip
+
+
+@functools.cache
+def reflect_job(real: str) -> Struct:
+    """``geodiff::ReflectJob<real>``."""
+    return _struct(
+        f"geodiff::ReflectJob<{real}>", rows=Pointer, kinds=Pointer, image=Pointer, normal=Pointer, point=Pointer,
+        points=Long, lights=Int, row_size=Int, threads=Int, parallel_view=Bool, glossy=Bool, out=Pointer,
+        upstream=Pointer, grad_normal=Pointer, grad_point=Pointer, grad_rows=Pointer,
+    )  # fmt: skip
+
+
+@functools.cache
+def texture_job(real: str) -> Struct:
+    """``geodiff::TextureJob<real>``."""
+    return _struct(
+        f"geodiff::TextureJob<{real}>", values=Pointer, uv=Pointer, image=Pointer, rows=Long, points=Long, height=Int,
+        width=Int, channels=Int, wrap=Int, threads=Int, out=Pointer, upstream=Pointer, grad_values=Pointer,
+        grad_uv=Pointer,
+    )  # fmt: skip
+
+
+@functools.cache
+def surface_job(real: str) -> Struct:
+    """``geodiff::SurfaceJob<real>``."""
+    return _struct(
+        f"geodiff::SurfaceJob<{real}>", uv=Pointer, uv_corners=Pointer, frame=Pointer, corners=Pointer,
+        weight=Pointer, image=Pointer, rows=Pointer, kinds=Pointer, texels=Pointer, points=Long, coordinates=Long,
+        vertices=Long, texel_rows=Long, lights=Int, row_size=Int, height=Int, width=Int, wrap=Int, threads=Int,
+        own_row=Bool, own_texture=Bool, parallel_view=Bool, glossy=Bool, out=Pointer, upstream=Pointer,
+        grad_uv=Pointer, grad_frame=Pointer, grad_weight=Pointer, grad_texels=Pointer, grad_rows=Pointer,
+    )  # fmt: skip
+
+
+@functools.cache
+def composite_job(real: str) -> Struct:
+    """``geodiff::CompositeJob<real>``."""
+    return _struct(
+        f"geodiff::CompositeJob<{real}>", alpha=Pointer, color=Pointer, place=Pointer, background=Pointer,
+        pixels=Long, points=Long, background_rows=Long, channels=Int, threads=Int, out=Pointer, met=Pointer,
+        upstream=Pointer, grad_alpha=Pointer, grad_color=Pointer,
+    )  # fmt: skip
+
+
+@functools.cache
+def normals_job(real: str) -> Struct:
+    """``geodiff::NormalsJob<real>``."""
+    return _struct(
+        f"geodiff::NormalsJob<{real}>", vertices=Pointer, faces=Pointer, batch=Long, num_vertices=Long,
+        num_faces=Long, threads=Int, out=Pointer, upstream=Pointer, grad=Pointer,
+    )  # fmt: skip
+
+
+@functools.cache
+def surface_shares(real: str) -> Struct:
+    """``gd::SurfaceShares<real>``."""
+    return _struct(
+        f"gd::SurfaceShares<{real}>", by_uv=Pointer, by_frame=Pointer, by_albedo=Pointer, texel=Pointer,
+        texel_weight=Pointer, normal=Pointer, point=Pointer, upstream=Pointer, by_viewer=Pointer,
+    )  # fmt: skip
+
+
+OF_REALS = (
+    blend_job, reflect_job, texture_job, surface_job, surface_shares, composite_job, normals_job, transport_job,
+    silhouette_scene, silhouette_factors, fragment_ranking, fragment_items, fragment_upstream, hard_scene,
+    contour_arguments, spline_axis, spline_job, spline_points, basis_job,
+)  # fmt: skip
+OTHERS = (transport_slices, silhouette_parameters)
+
+
+SCRATCH = {
+    "Polygon": (112, 216),
+    "SoftFace": (120, 240),
+    "SoftNumbers": (1408, 2736),
+    "Clip": (16, 32),
+    "HardFace": (136, 272),
+    "View": (80, 80),
+    "Segment": (88, 88),
+    "CutAt": (16, 16),
+    "Piece": (72, 72),
+    "EndGradient": (32, 32),
+}
+"""Bytes of what kernels alone write and read, for float and for double."""
+
+
+def scratch(like: torch.Tensor, name: str, count: int) -> torch.Tensor:
+    """Return room for so many structs of a kernel's own."""
+    size = SCRATCH[name][like.dtype == torch.float64]
+    return torch.empty(max(count, 1) * size, dtype=torch.uint8, device=like.device)
