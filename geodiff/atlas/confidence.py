@@ -21,7 +21,7 @@ _TWO = 0.155  # share of residuals within it, below which they are of two sheets
 _FLAT_TOPPED = 2.3  # kurtosis that two sheets stay below
 # The constant, and the weights of what `evidence` returns, in log odds. Found by logistic regression on simulated
 # scans, and tested on others: `python tests/benchmarks/atlas_confidence.py`, which also draws the reliability plot.
-ODDS = (6.33, -0.83, -2.09, -0.41, -1.30)
+ODDS = (6.87, -0.84, -2.29, -0.56, -0.59)
 
 
 class Confidence(NamedTuple):
