@@ -13,7 +13,7 @@ from geodiff.validation import shapes_repr
 WITHIN = 2.0  # σ of the tolerance
 _FLOOR = 0.05  # least σ, in spacings: without noise nothing is known between the points but that surfaces are smooth
 _NEIGHBOURS = 32
-_BESIDE = 8  # neighbours by which the surface's turn is measured
+_BESIDE = 8  # neighbours by which the surface's turn is measured, and whose median residual counts
 _ALIKE = 0.5  # cosine of normals from which on a neighbour is of the same sheet
 _FITTED = 1.15  # σ over the residuals of charts that were fitted to it
 _MIDDLE = 0.35  # of the residuals' standard deviation: within it are 27 % of normal and 20 % of uniform ones
@@ -21,7 +21,7 @@ _TWO = 0.155  # share of residuals within it, below which they are of two sheets
 _FLAT_TOPPED = 2.3  # kurtosis that two sheets stay below
 # The constant, and the weights of what `evidence` returns, in log odds. Found by logistic regression on simulated
 # scans, and tested on others: `python tests/benchmarks/atlas_confidence.py`, which also draws the reliability plot.
-ODDS = (6.33, -0.83, -2.09, -0.41, -1.30)
+ODDS = (6.53, -0.65, -1.74, -0.63, -0.53, -0.26)
 
 
 class Confidence(NamedTuple):
@@ -44,9 +44,10 @@ class Evidence(NamedTuple):
 
     Attributes:
         sigma: (P,), standard deviation of the noise there, at least a twentieth of the spacing.
-        terms: (P, 4): logarithms of one plus the square of the point's distance from the surface, of its neighbours'
-            (at most 2) and of how far the surface turns from one point to the next, all in σ; and, where the residuals
-            are those of two sheets with the surface between them, how much more than 2 σ they are away.
+        terms: (P, 5): logarithms of one plus the square of the point's distance from the surface, of the root mean
+            square of its 32 neighbours' (at most 2), of the median of the nearest 8, and of how far the surface turns
+            from one point to the next, all in σ; and, where the residuals are those of two sheets with the surface
+            between them, how much more than 2 σ they are away.
     """
 
     def __repr__(self) -> str:
@@ -92,7 +93,7 @@ def evidence(x: np.ndarray, fitted: np.ndarray, normals: np.ndarray, noise: np.n
     near = cKDTree(fitted).query(fitted, k=range(1, min(_NEIGHBOURS, len(x)) + 1), workers=-1)[1]
     off = x - fitted
     height = (off * normals).sum(1)
-    square, fourth, middle, turn = np.empty((4, len(x)))
+    square, fourth, middle, turn, beside = np.empty((5, len(x)))
     parts = np.array_split(np.arange(len(x)), -(-len(x) // (1 << 15)))
     for rows in parts:
         cosine = np.einsum("pkd,pd->pk", normals[near[rows]], normals[rows])
@@ -100,6 +101,7 @@ def evidence(x: np.ndarray, fitted: np.ndarray, normals: np.ndarray, noise: np.n
         same = np.abs(cosine) > _ALIKE
         same[:, 0] = True
         moments = np.where(same, height[near[rows]], 0) ** 2
+        beside[rows] = np.median(np.abs(height[near[rows, : 1 + _BESIDE]]), axis=1)
         count = same.sum(1)
         square[rows], fourth[rows] = moments.sum(1) / count, (moments**2).sum(1) / count
     # A few points have no distribution: what follows is of neighbours of neighbours, and of theirs.
@@ -115,7 +117,7 @@ def evidence(x: np.ndarray, fitted: np.ndarray, normals: np.ndarray, noise: np.n
     sigma = np.where(two, np.minimum(sigma, rms * np.sqrt(1 - share)), sigma)
     sigma = np.maximum(np.maximum(sigma, _FLOOR * spacing), 1e-300)
     away = np.where(two, np.clip(rms * np.sqrt(share) / sigma - WITHIN, -1.5, 3), 0)
-    ratios = np.stack([np.linalg.norm(off, axis=1), rms, turn * spacing], 1) / sigma[:, None]
+    ratios = np.stack([np.linalg.norm(off, axis=1), rms, beside, turn * spacing], 1) / sigma[:, None]
     ratios[:, 1] = np.minimum(ratios[:, 1], WITHIN)  # more may be of a few outliers
     return Evidence(sigma, np.column_stack([np.log1p(np.minimum(ratios, 1e100) ** 2), away]))
 

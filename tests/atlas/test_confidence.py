@@ -60,7 +60,7 @@ def test_it_is_a_probability() -> None:
     said, true = [], []
     for points, distance in (
         (capsule(2000), from_capsule),
-        (steps(2500), from_steps),
+        (steps(1200), from_steps),  # coarse: its edges are what is not sure
         (steps(2500) + 0.003 * torch.randn(2500, 3), from_steps),
     ):
         _, drawn, sure, tolerance = fitted(points)
@@ -70,7 +70,7 @@ def test_it_is_a_probability() -> None:
     assert float(sure.mean()) == pytest.approx(float(within.mean()), abs=0.03)
     for low, high, error in ((0.2, 0.8, 0.1), (0.8, 0.95, 0.1), (0.95, 1, 0.02)):  # single scans differ that much
         some = (sure > low) & (sure <= high)
-        assert some.sum() > 300, low
+        assert some.sum() > 200, low
         assert float(within[some].mean()) == pytest.approx(float(sure[some].mean()), abs=error), low
 
 
@@ -84,14 +84,14 @@ def test_scans_without_noise_are_sure() -> None:
         assert 0.05 * spacing < float(tolerance.median()) < 0.2 * spacing
 
 
-@pytest.mark.parametrize("noise, most", [(0.0, 0.1), (0.001, 0.25)])
-def test_two_sheets_merged_into_one_are_not_sure(noise: float, most: float) -> None:
-    points = sheets(1500, 0.02) + noise * torch.randn(3000, 3)  # less than a spacing apart
+@pytest.mark.parametrize("noise", [0.0, 0.001])
+def test_two_sheets_merged_into_one_are_not_sure(noise: float) -> None:
+    points = sheets(500, 0.02) + noise * torch.randn(1000, 3)  # half a spacing apart
     _, drawn, sure, tolerance = fitted(points)
     distance = from_sheets(drawn.float(), 0.02)
     between = distance > 0.005
     assert between.float().mean() > 0.5
-    assert float(sure[between].mean()) < most
+    assert float(sure[between].mean()) < 0.25
     assert float(sure.mean()) == pytest.approx(float((distance <= tolerance).float().mean()), abs=0.15)
 
 
@@ -105,7 +105,7 @@ def test_two_sheets_are_told_from_noise() -> None:
     def found(height: torch.Tensor, sigma: float) -> tuple[float, float]:
         x, flat, normals = (value.double().numpy() for value in heights(height))
         seen = evidence(x, flat, normals, np.full(len(x), sigma))
-        return float(np.median(seen.sigma)), float((seen.terms[:, 3] != 0).mean())
+        return float(np.median(seen.sigma)), float((seen.terms[:, -1] != 0).mean())
 
     side = torch.randint(2, (4000,)) * 2 - 1
     for apart in (4, 8):  # σ
@@ -125,7 +125,8 @@ def test_points_far_off_and_in_no_chart() -> None:
     points[:3, 2] = torch.tensor([0.01, 0.05, 0.5])
     found = confidence(points, flat, normals, covered, noise)
     near, far, farther = found.probability[:3].tolist()
-    assert near > 0.9 > far > farther and farther < 0.05
+    # A point far off among good ones says little of the surface; one that is fifty σ off, that something is wrong.
+    assert near > 0.97 > far + 0.02 and far > 0.8 > 0.2 > farther
     assert found.probability[5] == found.tolerance[5] == 0
     assert float(found.tolerance.median()) == pytest.approx(WITHIN * 0.01, rel=0.1)
     again = confidence(1e3 * points + 1e4, 1e3 * flat + 1e4, -normals, covered, 1e3 * noise)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Is the confidence of an atlas what it says? Calibrate it on simulated scans, and test it on others.
 
-    python tests/benchmarks/atlas_confidence.py scan -o out/confidence   # fits all scans, a few seconds each
+    python tests/benchmarks/atlas_confidence.py scan -o out/confidence   # fits all 80 scans, 2 to 4 s each
     python tests/benchmarks/atlas_confidence.py fit -o out/confidence    # prints the constants
     python tests/benchmarks/atlas_confidence.py plot -o out/confidence   # tables of both, and the plot
 
@@ -147,7 +147,7 @@ def held_out() -> dict[str, tuple[Make, dict]]:
 
 
 def measure(make: Make, how: dict) -> dict[str, np.ndarray]:
-    """Fit a scan; return for samples the evidence, the confidence, σ, the true one, and the distance from the truth."""
+    """Fit a scan; return what `evidence` asks for, and of samples the nearest point and the distance from the truth."""
     mesh = make()
     case = scanned(mesh, **how)
     fit = fit_charts(case.points)
@@ -156,23 +156,29 @@ def measure(make: Make, how: dict) -> dict[str, np.ndarray]:
     good = (atlas.tolerance > 0).nonzero()[:, 0]
     parts = (atlas.points, atlas.fitted_points(), atlas.fitted_normals(), fit.local_noise)
     points, fitted, normals, noise = (part[good].double().numpy() for part in parts)
-    found = evidence(points, fitted, normals, noise)
-    near = cKDTree(fitted).query(drawn.points.double().numpy())[1]
     low, high = mesh.bounds
     return {
-        "terms": found.terms[near],
-        "sigma": found.sigma[near],
-        "confidence": drawn.confidence.double().numpy(),
+        "points": points,
+        "fitted": fitted,
+        "normals": normals,
+        "noise": noise,
+        "near": cKDTree(fitted).query(drawn.points.double().numpy())[1],
         "error": closest_on_mesh(drawn.points.double(), mesh, rounded=True).distance.numpy(),
         "true": np.array(how["noise"] * float((high - low).norm())),
     }
 
 
 def load(folder: pathlib.Path, part: str) -> dict[str, dict[str, np.ndarray]]:
-    """Read what `scan` has written."""
+    """Read what `scan` has written, with the evidence and σ of each sample."""
     names = fitted_on() if part == "fitted" else held_out()
     files = {name: folder / f"{part} {name}.npz" for name in names}
-    return {name: dict(np.load(file)) for name, file in files.items() if file.is_file()}
+    return {name: judged(dict(np.load(file))) for name, file in files.items() if file.is_file()}
+
+
+def judged(scan: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Add to what `measure` returned the evidence and σ of each sample: those of the nearest point."""
+    found = evidence(*(scan[name] for name in ("points", "fitted", "normals", "noise")))
+    return {**scan, "terms": found.terms[scan["near"]], "sigma": found.sigma[scan["near"]]}
 
 
 def within(scan: dict[str, np.ndarray]) -> np.ndarray:
@@ -235,7 +241,7 @@ def main() -> None:
                 if options.only in f"{part} {name}" and not (options.output / f"{part} {name}.npz").exists():
                     scan = measure(make, how)
                     np.savez(options.output / f"{part} {name}.npz", **scan)
-                    print(f"{part} {name}: {within(scan).mean():.3f}, said {scan['confidence'].mean():.3f}", flush=True)
+                    print(f"{part} {name}: {within(judged(scan)).mean():.3f}", flush=True)
         return
     parts = {"fitted on": load(options.output, "fitted"), "other kinds": load(options.output, "held")}
     if options.part == "fit":
