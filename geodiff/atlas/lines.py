@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 from geodiff.validation import shapes_repr
 
 NEIGHBOURS = 10  # of a look at one scale
+_FIRST = 6  # of the first look: 10 on lines that are only some four times as far apart as the points look like a disk
 _SITES = 4000
 _TOGETHER = 9  # sites that decide together
 _FEWEST = 64  # points that a thinned cloud has
@@ -42,8 +43,8 @@ class ScanLines(NamedTuple):
 def scan_lines(points: np.ndarray, seed: int = 0) -> ScanLines | None:
     """Tell whether points lie along lines, as those of a spinning scanner do, and how far these are apart.
 
-    The points about a place are looked at from near to far: the 10 nearest of the cloud, and of clouds thinned more and
-    more. The first scale at which they are neither a ball of noise nor anything between tells: on surfaces sampled
+    The points about a place are looked at from near to far: the 6 and 10 nearest of the cloud, and 10 of clouds thinned
+    more and more. The first scale at which they are neither a ball of noise nor anything between tells: on surfaces sampled
     evenly they fill a disk. If they make a line, the radius at which they become a disk is the distance of the lines.
 
     Args:
@@ -67,11 +68,12 @@ def scan_lines(points: np.ndarray, seed: int = 0) -> ScanLines | None:
     thinning = 1.0
     while left.any() and count >= _FEWEST * thinning:
         members = np.flatnonzero(shuffled * thinning < count) if thinning > 1 else np.arange(count)
-        variance, radius = _variances(x, members, sites)
+        variance, radius = _variances(x, members, sites, NEIGHBOURS)
         (least, middle), radius = np.median(variance[about], axis=1).T, np.median(radius[about], axis=1)
         disk = left & (middle >= _SURFACE) & (least < _FLAT * middle)
         if thinning == 1:
-            even = disk
+            line = np.median(_variances(x, members, sites, _FIRST)[0][about, 1], axis=1) < _LINE
+            even = disk & ~line
             if even.mean() > 1 - _SHARE:
                 return None
         gap[disk & line] = radius[disk & line]
@@ -125,9 +127,9 @@ def poisson_disk(x: np.ndarray, order: np.ndarray, radius: np.ndarray) -> np.nda
     return np.array(chosen, dtype=np.int64)
 
 
-def _variances(x: np.ndarray, members: np.ndarray, sites: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _variances(x: np.ndarray, members: np.ndarray, sites: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the least and the middle variance over the largest (S, 2), and radii (S,), of the nearest members."""
-    far, near = cKDTree(x[members]).query(x[sites], k=min(NEIGHBOURS, len(members)), workers=-1)
+    far, near = cKDTree(x[members]).query(x[sites], k=min(count, len(members)), workers=-1)
     offset = x[members[near]]
     offset = offset - offset.mean(1, keepdims=True)
     spread = np.linalg.eigvalsh(offset.transpose(0, 2, 1) @ offset).clip(0)

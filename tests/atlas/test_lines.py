@@ -61,6 +61,19 @@ def test_distances_of_rings(count: int, noise: float) -> None:
     assert np.abs(np.median(neighbours(x, 4, None)[0]) / APART - 0.8) < 0.3  # as far apart as the rings are
 
 
+@pytest.mark.parametrize("ratio", [3.5, 4.0, 4.5, 5.0])
+def test_lines_little_farther_apart_than_their_points(ratio: float) -> None:
+    """The ten nearest points look like a disk there, but patches were single lines."""
+    random = np.random.default_rng(0)
+    along, count = 110, 3000 // 110
+    line, place = np.meshgrid(np.arange(count) * ratio, np.arange(along), indexing="ij")
+    x = np.stack([line, place + random.uniform(0, 1, (count, 1)), 0 * line], 2).reshape(-1, 3)
+    assert abs(np.median(looked_at(torch.from_numpy(x)).gap) / ratio - 1) < 0.15
+    patches = cover(torch.from_numpy(x))
+    lines = [len((patches.point[patches.chart == chart] // along).unique()) for chart in range(len(patches))]
+    assert np.quantile(lines, 0.1) >= 3
+
+
 def test_lines_follow_the_points() -> None:
     """Order, unit and place change nothing."""
     x = rings(200, 0.01)[0]
