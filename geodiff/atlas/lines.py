@@ -44,8 +44,9 @@ def scan_lines(points: np.ndarray, seed: int = 0) -> ScanLines | None:
     """Tell whether points lie along lines, as those of a spinning scanner do, and how far these are apart.
 
     The points about a place are looked at from near to far: the 6 and 10 nearest of the cloud, and 10 of clouds thinned
-    more and more. The first scale at which they are neither a ball of noise nor anything between tells: on surfaces sampled
-    evenly they fill a disk. If they make a line, the radius at which they become a disk is the distance of the lines.
+    more and more. The first scale at which they are neither a ball of noise nor anything between tells: on surfaces
+    sampled evenly they fill a disk. If they make a line, the radius at which they become a disk is the distance of the
+    lines.
 
     Args:
         points: (N, 3) float64, distinct.
