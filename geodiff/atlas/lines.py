@@ -19,6 +19,7 @@ _SURFACE = 0.25  # the same, from which on they are a surface, if they are flat 
 _FLAT = 0.12  # least over middle variance
 _SHARE = 0.25  # of the places that must lie on lines, for a cloud to be one of lines
 _AROUND, _WIDE, _ROUNDS = 3.0, 0.8, 3  # gaps about a place of which this quantile counts, so many times
+_PART = 128  # places whose neighbours are in memory at once
 _BESIDE = 2.0  # gaps to a place that tells for another
 _THINNED = 0.5  # least distance of the points that are left, in gaps
 
@@ -110,8 +111,9 @@ def _widest(x: np.ndarray, gap: np.ndarray) -> np.ndarray:
     """Return for places x (S, 3) a high quantile of the gaps within some gaps: lines run in pairs, and to a point."""
     tree = cKDTree(x)
     for _ in range(_ROUNDS):
-        near = tree.query_ball_point(x, _AROUND * gap, workers=-1)
-        gap = np.array([np.quantile(gap[some], _WIDE) for some in near])
+        parts = np.array_split(np.arange(len(x)), -(-len(x) // _PART))  # few wide gaps: each place has all as neighbours
+        near = (tree.query_ball_point(x[part], _AROUND * gap[part], workers=-1) for part in parts)
+        gap = np.array([np.quantile(gap[some], _WIDE) for part in near for some in part])
     return gap
 
 

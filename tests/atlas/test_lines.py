@@ -2,6 +2,7 @@
 """Clouds in lines, such as spinning scanners make: noticed, bridged from line to line, and told."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 import geodiff as gd
 from geodiff.atlas.cloud import read_cloud
 from geodiff.atlas.cover import cover
-from geodiff.atlas.lines import ScanLines, neighbours, scan_lines
+from geodiff.atlas.lines import ScanLines, _widest, neighbours, scan_lines
 from tests.atlas.clouds import plane, sheets, sphere, torus
 
 RINGS = 16
@@ -81,6 +82,15 @@ def test_lines_follow_the_points() -> None:
     first, second = looked_at(x), looked_at((1000 * x + 1e6)[order])
     np.testing.assert_array_equal(first.anchor[order], second.anchor)
     np.testing.assert_allclose(1000 * first.gap[order], second.gap, rtol=1e-6)
+
+
+def test_few_wide_gaps_take_no_memory() -> None:
+    x = np.random.default_rng(0).random((1500, 3))
+    tracemalloc.start()
+    _widest(x, np.linspace(1, 2, 1500))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 16 << 20  # it was 70 MB, and 500 with the 4000 places of large clouds
 
 
 def test_neighbours_are_anchors() -> None:
