@@ -111,7 +111,8 @@ def _widest(x: np.ndarray, gap: np.ndarray) -> np.ndarray:
     """Return for places x (S, 3) a high quantile of the gaps within some gaps: lines run in pairs, and to a point."""
     tree = cKDTree(x)
     for _ in range(_ROUNDS):
-        parts = np.array_split(np.arange(len(x)), -(-len(x) // _PART))  # few wide gaps: each place has all as neighbours
+        # Where gaps are few and wide, each place has nearly all as neighbours.
+        parts = np.array_split(np.arange(len(x)), -(-len(x) // _PART))
         near = (tree.query_ball_point(x[part], _AROUND * gap[part], workers=-1) for part in parts)
         gap = np.array([np.quantile(gap[some], _WIDE) for part in near for some in part])
     return gap

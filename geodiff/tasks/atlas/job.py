@@ -344,7 +344,10 @@ def _read(
         for name, value in {"array": array, "columns": columns}.items():
             if value is not None:
                 raise fail(_WHERE, name, "left out where the points are no file", repr(value))
-        return as_tensor(_WHERE, "points", points), normals, ()
+        points = as_tensor(_WHERE, "points", points)
+        if points.ndim != 2:
+            raise fail(_WHERE, "points", "of shape (N, 3)", points, "One row a point.")
+        return points, normals, ()
     read = read_cloud_file(points, array=array, columns=columns, noise_classes=noise_classes)
     return read.points, normals if normals is not None or not file_normals else read.normals, read.notes
 

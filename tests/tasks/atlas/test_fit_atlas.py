@@ -315,6 +315,21 @@ def test_a_preview(tmp_path: pathlib.Path) -> None:
     assert off.abs().mean() < NOISE
 
 
+def test_a_preview_of_bad_points() -> None:
+    """Told in the caller's rows, not in those of the draw."""
+    points = ball(4000)
+    points[3000, 1] = torch.nan
+    with pytest.raises(ValueError, match=r"`points` must be finite; got nan at index \(3000, 1\)"):
+        gd.fit_atlas(points, preview=True, **QUIET)
+    with pytest.raises(ValueError, match=r"`normals` must be finite; got nan at index \(3000, 1\)"):
+        gd.fit_atlas(ball(4000), normals=points, preview=True, **QUIET)
+    for preview in (False, True):
+        with pytest.raises(ValueError, match=r"`points` must be of shape \(N, 3\)"):
+            gd.fit_atlas(torch.tensor(5.0), preview=preview, **QUIET)
+        with pytest.raises(ValueError, match=r"`normals` must be of shape \(4000, 3\)"):
+            gd.fit_atlas(ball(4000), normals=torch.tensor(5.0), preview=preview, **QUIET)
+
+
 def test_an_output_in_the_way(tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="fit_atlas: `output` must be a folder that can be written to"):
