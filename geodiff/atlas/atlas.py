@@ -183,8 +183,7 @@ class Atlas(Members):
         number of the samples. The notes on it are warnings.
 
         Args:
-            depth: of the octree; 8 resolves 1/256 of the extent, each step more takes about four times as long. Less
-                where cells would be smaller than the noise.
+            depth: of the octree; 8 resolves 1/256 of the extent, each step more takes about four times as long.
             samples: of `sample`.
             open_boundaries: keep holes and borders open.
             trim: with open boundaries, how far beyond samples the surface may reach, in their spacing.
@@ -198,7 +197,7 @@ class Atlas(Members):
         facing = drawn.normals.norm(dim=-1) > 0.5
         found = closed_mesh(
             drawn.points[facing], drawn.normals[facing], depth=depth, open_boundaries=open_boundaries, trim=trim,
-            keep_components=keep_components, noise=float(self.noise),
+            keep_components=keep_components,
         )  # fmt: skip
         for note in found.notes:
             warnings.warn(f"Atlas.watertight_mesh: {note}", stacklevel=2)

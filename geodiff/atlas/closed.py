@@ -2,7 +2,6 @@
 """A watertight mesh through oriented points: made, mended, checked, and made in another way where the check fails."""
 
 import dataclasses
-import math
 
 import numpy as np
 import torch
@@ -13,14 +12,12 @@ from geodiff.atlas.solid import solid_mesh
 from geodiff.atlas.watertight import near, poisson_faces, trimmed
 from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh
-from geodiff.validation import fail, integer, number, promote
+from geodiff.validation import fail, integer, promote
 
 _PART = 0.01  # of the points: what fewer lie on is no part of the surface
 _INVENTED = 0.05  # share of the area without points from which on it is said
 _AGAINST = -0.5  # cosine below which a face turns its back to the points next to it
 _SMALL_HOLE = 8  # edges around a hole that is filled with open boundaries, too
-_COARSER = 2  # steps of depth that noise takes away at most
-_LEAST_DEPTH = 5  # that noise leaves: below it Open3D fails
 _WHERE = "closed_mesh"
 
 
@@ -63,7 +60,6 @@ def closed_mesh(
     keep_components: int | None = None,
     trim: float = 4.0,
     threads: int = 1,
-    noise: float = 0.0,
 ) -> Closed:
     """Return a closed manifold through oriented points, and whether it is one.
 
@@ -80,8 +76,6 @@ def closed_mesh(
             the points lie on. None: 1, with open boundaries 0.
         trim: see above, > 0.
         threads: of Open3D.
-        noise: standard deviation of what the points were made of, ≥ 0, in their unit. Cells are not made smaller, by
-            up to two steps, down to a depth of 5: where charts part by it, the surface would break up.
 
     Raises:
         ValueError: wrong shapes, NaN, zero normals, numbers out of range, points in one place, or no surface.
@@ -109,9 +103,6 @@ def closed_mesh(
     corner, size = x.amin(0), float((x.amax(0) - x.amin(0)).max())
     if not size > 0:
         raise fail(_WHERE, "points", "in more than one place", "points all in one place")
-    noise = number(_WHERE, "noise", noise, 0, math.inf, "It is a standard deviation.")
-    if noise > 0:
-        depth = min(depth, max(depth - _COARSER, _LEAST_DEPTH, int(math.log2(max(1.1 * size / noise, 1.0)))))
     places = ((x - corner) / size).cpu().double().numpy()
     axes = torch.nn.functional.normalize(n.cpu().double(), dim=1).numpy()
     keep = (0 if open_boundaries else 1) if keep_components is None else keep_components

@@ -179,13 +179,3 @@ def test_nothing_to_enclose(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(closed, "solid_mesh", lambda *_: nothing)
     with pytest.raises(ValueError, match="closed_mesh: `normals` must be consistent enough for a surface"):
         closed_mesh(*ball(100), depth=3)
-
-
-def test_cells_are_not_smaller_than_the_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closed, "poisson_faces", absent)
-    points, normals = ball(3000)
-    for noise, depth in ((0.0, 6), (0.02, 6), (0.08, 5), (1.0, 5)):
-        found = closed_mesh(10 * points, normals, depth=6, noise=10 * noise)
-        assert found.depth == depth and found.mesh.is_closed
-    with pytest.raises(ValueError, match="closed_mesh: `noise` must be"):
-        closed_mesh(points, normals, noise=-1.0)

@@ -95,7 +95,7 @@ def _surface(atlas: Atlas, wanted: FitAtlasSettings, files: bool, stages: Stages
     facing = samples.normals.norm(dim=1) > 0.5
     found.closed = closed_mesh(samples.points[facing], samples.normals[facing], depth=wanted.depth,
                                open_boundaries=wanted.open_boundaries,
-                               keep_components=wanted.keep_components, noise=float(atlas.noise))  # fmt: skip
+                               keep_components=wanted.keep_components)  # fmt: skip
     found.notes += found.closed.notes
     return found
 
