@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable
@@ -112,7 +113,11 @@ def compile_kernels(archs: tuple[str, ...], full: bool) -> None:
     from tqdm import tqdm
 
     from geodiff.native.gpu import cache, compiler, names
+    from geodiff.validation import fail
 
+    for arch in archs:
+        if not re.fullmatch(r"sm_\d+", arch):
+            raise fail("compile", "--arch", "sm_ and a number, as sm_90", repr(arch))
     wanted = list(names.kernel_names(full))
     for arch in archs:
         for header, name in tqdm(wanted, desc=arch, unit="kernel"):

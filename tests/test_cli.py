@@ -367,3 +367,9 @@ def test_ctrl_c_ends_a_sweep_and_its_workers_at_once(tmp_path: pathlib.Path) -> 
         for _ in range(100):
             os.killpg(job.pid, 0)
             time.sleep(0.1)
+
+
+@pytest.mark.parametrize("arch", ["90", "sm_90a", "volta"])
+def test_compile_for_what_is_no_architecture(arch: str) -> None:
+    result = call("compile", "--arch", "sm_80", "--arch", arch)
+    assert result.exit_code == 2 and f"`--arch` must be sm_ and a number, as sm_90; got '{arch}'" in result.output

@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 from geodiff.validation import shapes_repr
 
 NEIGHBOURS = 10  # of a look at one scale
+_FIRST = 6  # of the first look: 10 on lines that are only some four times as far apart as the points look like a disk
 _SITES = 4000
 _TOGETHER = 9  # sites that decide together
 _FEWEST = 64  # points that a thinned cloud has
@@ -18,6 +19,7 @@ _SURFACE = 0.25  # the same, from which on they are a surface, if they are flat 
 _FLAT = 0.12  # least over middle variance
 _SHARE = 0.25  # of the places that must lie on lines, for a cloud to be one of lines
 _AROUND, _WIDE, _ROUNDS = 3.0, 0.8, 3  # gaps about a place of which this quantile counts, so many times
+_PART = 128  # places whose neighbours are in memory at once
 _BESIDE = 2.0  # gaps to a place that tells for another
 _THINNED = 0.5  # least distance of the points that are left, in gaps
 
@@ -42,9 +44,10 @@ class ScanLines(NamedTuple):
 def scan_lines(points: np.ndarray, seed: int = 0) -> ScanLines | None:
     """Tell whether points lie along lines, as those of a spinning scanner do, and how far these are apart.
 
-    The points about a place are looked at from near to far: the 10 nearest of the cloud, and of clouds thinned more and
-    more. The first scale at which they are neither a ball of noise nor anything between tells: on surfaces sampled
-    evenly they fill a disk. If they make a line, the radius at which they become a disk is the distance of the lines.
+    The points about a place are looked at from near to far: the 6 and 10 nearest of the cloud, and 10 of clouds thinned
+    more and more. The first scale at which they are neither a ball of noise nor anything between tells: on surfaces
+    sampled evenly they fill a disk. If they make a line, the radius at which they become a disk is the distance of the
+    lines.
 
     Args:
         points: (N, 3) float64, distinct.
@@ -67,11 +70,12 @@ def scan_lines(points: np.ndarray, seed: int = 0) -> ScanLines | None:
     thinning = 1.0
     while left.any() and count >= _FEWEST * thinning:
         members = np.flatnonzero(shuffled * thinning < count) if thinning > 1 else np.arange(count)
-        variance, radius = _variances(x, members, sites)
+        variance, radius = _variances(x, members, sites, NEIGHBOURS)
         (least, middle), radius = np.median(variance[about], axis=1).T, np.median(radius[about], axis=1)
         disk = left & (middle >= _SURFACE) & (least < _FLAT * middle)
         if thinning == 1:
-            even = disk
+            line = np.median(_variances(x, members, sites, _FIRST)[0][about, 1], axis=1) < _LINE
+            even = disk & ~line
             if even.mean() > 1 - _SHARE:
                 return None
         gap[disk & line] = radius[disk & line]
@@ -107,8 +111,10 @@ def _widest(x: np.ndarray, gap: np.ndarray) -> np.ndarray:
     """Return for places x (S, 3) a high quantile of the gaps within some gaps: lines run in pairs, and to a point."""
     tree = cKDTree(x)
     for _ in range(_ROUNDS):
-        near = tree.query_ball_point(x, _AROUND * gap, workers=-1)
-        gap = np.array([np.quantile(gap[some], _WIDE) for some in near])
+        # Where gaps are few and wide, each place has nearly all as neighbours.
+        parts = np.array_split(np.arange(len(x)), -(-len(x) // _PART))
+        near = (tree.query_ball_point(x[part], _AROUND * gap[part], workers=-1) for part in parts)
+        gap = np.array([np.quantile(gap[some], _WIDE) for part in near for some in part])
     return gap
 
 
@@ -125,9 +131,9 @@ def poisson_disk(x: np.ndarray, order: np.ndarray, radius: np.ndarray) -> np.nda
     return np.array(chosen, dtype=np.int64)
 
 
-def _variances(x: np.ndarray, members: np.ndarray, sites: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _variances(x: np.ndarray, members: np.ndarray, sites: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the least and the middle variance over the largest (S, 2), and radii (S,), of the nearest members."""
-    far, near = cKDTree(x[members]).query(x[sites], k=min(NEIGHBOURS, len(members)), workers=-1)
+    far, near = cKDTree(x[members]).query(x[sites], k=min(count, len(members)), workers=-1)
     offset = x[members[near]]
     offset = offset - offset.mean(1, keepdims=True)
     spread = np.linalg.eigvalsh(offset.transpose(0, 2, 1) @ offset).clip(0)

@@ -2,6 +2,7 @@
 """Clouds in lines, such as spinning scanners make: noticed, bridged from line to line, and told."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 import geodiff as gd
 from geodiff.atlas.cloud import read_cloud
 from geodiff.atlas.cover import cover
-from geodiff.atlas.lines import ScanLines, neighbours, scan_lines
+from geodiff.atlas.lines import ScanLines, _widest, neighbours, scan_lines
 from tests.atlas.clouds import plane, sheets, sphere, torus
 
 RINGS = 16
@@ -61,6 +62,19 @@ def test_distances_of_rings(count: int, noise: float) -> None:
     assert np.abs(np.median(neighbours(x, 4, None)[0]) / APART - 0.8) < 0.3  # as far apart as the rings are
 
 
+@pytest.mark.parametrize("ratio", [3.5, 4.0, 4.5, 5.0])
+def test_lines_little_farther_apart_than_their_points(ratio: float) -> None:
+    """The ten nearest points look like a disk there, but patches were single lines."""
+    random = np.random.default_rng(0)
+    along, count = 110, 3000 // 110
+    line, place = np.meshgrid(np.arange(count) * ratio, np.arange(along), indexing="ij")
+    x = np.stack([line, place + random.uniform(0, 1, (count, 1)), 0 * line], 2).reshape(-1, 3)
+    assert abs(np.median(looked_at(torch.from_numpy(x)).gap) / ratio - 1) < 0.15
+    patches = cover(torch.from_numpy(x))
+    lines = [len((patches.point[patches.chart == chart] // along).unique()) for chart in range(len(patches))]
+    assert np.quantile(lines, 0.1) >= 3
+
+
 def test_lines_follow_the_points() -> None:
     """Order, unit and place change nothing."""
     x = rings(200, 0.01)[0]
@@ -68,6 +82,15 @@ def test_lines_follow_the_points() -> None:
     first, second = looked_at(x), looked_at((1000 * x + 1e6)[order])
     np.testing.assert_array_equal(first.anchor[order], second.anchor)
     np.testing.assert_allclose(1000 * first.gap[order], second.gap, rtol=1e-6)
+
+
+def test_few_wide_gaps_take_no_memory() -> None:
+    x = np.random.default_rng(0).random((1500, 3))
+    tracemalloc.start()
+    _widest(x, np.linspace(1, 2, 1500))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 16 << 20  # it was 70 MB, and 500 with the 4000 places of large clouds
 
 
 def test_neighbours_are_anchors() -> None:

@@ -2,6 +2,7 @@
 """Recover a surface from a cloud of points as an atlas of charts, from file to meshes, pictures and figures."""
 
 import dataclasses
+import math
 import os
 import pathlib
 import sys
@@ -15,7 +16,8 @@ from tqdm import tqdm
 import geodiff
 from geodiff.atlas.atlas import Atlas
 from geodiff.atlas.cloud import Cloud, read_cloud
-from geodiff.atlas.fit import FittedCharts, Fitter
+from geodiff.atlas.confidence import WITHIN
+from geodiff.atlas.fit import FAR, FittedCharts, Fitter
 from geodiff.atlas.settings import Settings
 from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh
@@ -34,6 +36,7 @@ from geodiff.validation import as_tensor, choice, fail, floating
 _WHERE = "fit_atlas"
 _BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} chunks [{elapsed}{postfix}]"
 _UNSURE = 0.2  # share of points of low confidence from which on that is told
+_MOST = 0.8  # share of a chart's points
 _MESHES = ("ply", "obj", "stl", "glb")
 
 
@@ -242,6 +245,7 @@ def fit_metrics(atlas: Atlas, fit: FittedCharts, cloud: Cloud, job: _Job, facts:
     good = ~atlas.outlier
     off = (atlas.points - atlas.fitted_points()).norm(dim=1)[good].double() / cloud.diagonal
     steps = int(fit.steps.sum())
+    converged, unfitted = down_to_noise(atlas, fit, cloud if job.fitter.settings.noise is None else None)
     seconds = max(job.fitted - job.covered, 1e-9)
     return {
         "points": {
@@ -249,7 +253,7 @@ def fit_metrics(atlas: Atlas, fit: FittedCharts, cloud: Cloud, job: _Job, facts:
             "fitted": int(good.sum()),
             "duplicates": cloud.duplicates,
             "outliers": int(atlas.outlier.sum()),
-            "unfitted": fit.unfitted,
+            "unfitted": unfitted,
             "normals": "given" if cloud.given else "estimated",
         },
         "diagonal": cloud.diagonal,
@@ -268,7 +272,7 @@ def fit_metrics(atlas: Atlas, fit: FittedCharts, cloud: Cloud, job: _Job, facts:
         "area": atlas.domain.surface_area,
         "charts": {
             "count": len(atlas),
-            "converged": int(fit.converged.sum()),
+            "converged": converged,
             "folded": fit.folded,
             "memberships": len(atlas.chart),
             "parameters": sum(p.numel() for p in atlas.charts.parameters()),
@@ -289,6 +293,25 @@ def fit_metrics(atlas: Atlas, fit: FittedCharts, cloud: Cloud, job: _Job, facts:
         "version": geodiff.__version__,
         "torch": torch.__version__,
     }
+
+
+def down_to_noise(atlas: Atlas, fit: FittedCharts, cloud: Cloud | None) -> tuple[int, int]:
+    """Return how many charts are down to the noise, and how many points are farther than 4 σ from all their charts.
+
+    σ is the noise of each place, as the cloud tells it, if given; but never less than the confidence takes it for: of a
+    scan without noise, no chart would get there. A chart is there where four fifths of its points are within 2 σ.
+    """
+    point, chart = fit.cover.point, fit.cover.chart
+    sigma = torch.maximum(fit.local_noise, as_tensor(_WHERE, "tolerance", atlas.tolerance).double() / WITHIN)
+    if cloud is not None:
+        sigma = torch.maximum(sigma, cloud.noise.local)
+    count = torch.bincount(chart, minlength=len(atlas))
+    off = (fit.predicted - fit.cover.points[point]).norm(dim=1).double()
+    near = sigma.new_zeros(len(atlas)).index_add(0, chart, (off <= WITHIN * sigma[point]).double())
+    least = torch.full_like(sigma, math.inf).scatter_reduce(0, point, off, "amin")
+    good = ~fit.cover.outlier
+    far = least[good] > FAR * sigma[good].clamp(min=float(least[good].median()))
+    return int((fit.converged | (near >= _MOST * count)).sum()), int(far.sum())
 
 
 def unsure(atlas: Atlas) -> list[str]:
@@ -321,7 +344,10 @@ def _read(
         for name, value in {"array": array, "columns": columns}.items():
             if value is not None:
                 raise fail(_WHERE, name, "left out where the points are no file", repr(value))
-        return as_tensor(_WHERE, "points", points), normals, ()
+        points = as_tensor(_WHERE, "points", points)
+        if points.ndim != 2:
+            raise fail(_WHERE, "points", "of shape (N, 3)", points, "One row a point.")
+        return points, normals, ()
     read = read_cloud_file(points, array=array, columns=columns, noise_classes=noise_classes)
     return read.points, normals if normals is not None or not file_normals else read.normals, read.notes
 

@@ -108,6 +108,10 @@ def missed_checks(result: FitAtlasResult) -> list[str]:
         missed.append(f"{charts['converged']} of {charts['count']} charts are down to the noise")
     if points["unfitted"] > _UNFITTED * points["fitted"]:
         missed.append(f"{points['unfitted']} of {points['fitted']} points are farther than 4 σ from all charts")
+    if points["outliers"] > points["fitted"]:
+        missed.append(
+            f"{points['outliers']} of {points['outliers'] + points['fitted']} points were left out as isolated"
+        )
     if confidence < _CONFIDENCE:
         missed.append(f"the mean confidence is {confidence:.2f}, below {_CONFIDENCE}")
     if any(note.startswith(CONTRADICTION) for note in result.notes):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from geodiff.tasks.atlas.settings import FitAtlasSettings
-from geodiff.validation import as_tensor
+from geodiff.validation import as_tensor, check_finite
 
 POINTS = 3000
 _STEPS, _ROUNDS, _SAMPLES = 30, 1, 30_000
@@ -21,7 +21,9 @@ def preview(
     count, most = len(points), min(POINTS, settings.max_points or POINTS)
     if normals is not None:
         normals = as_tensor("fit_atlas", "normals", normals)
-    if count > most and (normals is None or len(normals) == count):
+    for name, value in ({"points": points} | ({} if normals is None else {"normals": normals})).items():
+        check_finite("fit_atlas", name, value)  # while the rows are those of the caller
+    if count > most and (normals is None or normals.shape[:1] == points.shape[:1]):
         rows = torch.from_numpy(np.sort(np.random.default_rng(settings.seed).choice(count, most, replace=False)))
         points, normals = points[rows], None if normals is None else normals[rows]
     settings = dataclasses.replace(

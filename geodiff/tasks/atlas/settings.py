@@ -23,8 +23,8 @@ class FitAtlasSettings(Settings):
         open_boundaries: leave holes and borders of watertight.ply open.
         keep_components: how many connected parts watertight.ply keeps, those with the most points first; 0: all that a
             hundredth of the points lie on. None: 1, with open boundaries 0.
-        preview: a first look within seconds: of 3000 of the points, with half the steps, one round, 30 000 samples and
-            no watertight.ply. It leaves a checkpoint in the folder alone.
+        preview: a first look within seconds: of 3000 of the points, with 30 steps, one round, 30 000 samples and no
+            watertight.ply. It leaves a checkpoint in the folder alone.
         up: which way is up in the pictures: x, y, z, -x, -y or -z. None: z for LAS and LAZ files, else y.
         checkpoint_seconds: seconds between checkpoints, where there is an output folder; 0: after each chunk; None:
             never.

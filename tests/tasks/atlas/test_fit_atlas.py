@@ -263,10 +263,35 @@ def test_what_a_fit_misses(whole: gd.tasks.FitAtlasResult) -> None:
     assert missed(**good) == []
     assert "4 of 10 charts" in missed(**{**good, "charts": {"count": 10, "converged": 4}})[0]
     assert "5 of 100 points" in missed(**{**good, "points": {"fitted": 100, "unfitted": 5}})[0]
+    assert (
+        "51 of 101 points were left out"
+        in missed(**{**good, "points": {"fitted": 50, "unfitted": 0, "outliers": 51}})[0]
+    )
     assert "mean confidence is 0.30" in missed(**{**good, "confidence": 0.3})[0]
     assert missed("The given normals contradict each other: 40 %.", **good) == [
         "The given normals contradict each other"
     ]
+
+
+@pytest.mark.parametrize("name", ["plane", "ball", "cube", "noise on one side"])
+def test_what_a_good_fit_does_not_miss(name: str) -> None:
+    """Without noise, no chart is down to it; and noise of one place is not that of all."""
+    random = np.random.default_rng(0)
+    count = 1200 if name == "cube" else 600
+    square = np.c_[random.random((count, 2)), np.zeros(count)]
+    if name == "ball":
+        points = ball(count, 0.0).numpy()
+    elif name == "cube":
+        points, side = random.random((count, 3)), random.integers(6, size=count)
+        points[np.arange(count), side // 2] = side % 2
+    else:
+        sigma = np.where(square[:, :1] > 0.6, 0.03, 0.003) * (name != "plane")
+        points = square + sigma * random.normal(size=square.shape)
+    fit = gd.fit_atlas(points, **QUIET)
+    assert outputs.missed_checks(fit) == []
+    if name == "ball":
+        few = gd.fit_atlas(points, steps=2, rounds=0, **QUIET)
+        assert any("down to the noise" in text for text in outputs.missed_checks(few))
 
 
 def test_a_preview(tmp_path: pathlib.Path) -> None:
@@ -288,6 +313,21 @@ def test_a_preview(tmp_path: pathlib.Path) -> None:
     }  # fmt: skip
     off = gd.Atlas.load(tmp_path / "out" / "atlas.npz").fitted_points().norm(dim=1) - 1
     assert off.abs().mean() < NOISE
+
+
+def test_a_preview_of_bad_points() -> None:
+    """Told in the caller's rows, not in those of the draw."""
+    points = ball(4000)
+    points[3000, 1] = torch.nan
+    with pytest.raises(ValueError, match=r"`points` must be finite; got nan at index \(3000, 1\)"):
+        gd.fit_atlas(points, preview=True, **QUIET)
+    with pytest.raises(ValueError, match=r"`normals` must be finite; got nan at index \(3000, 1\)"):
+        gd.fit_atlas(ball(4000), normals=points, preview=True, **QUIET)
+    for preview in (False, True):
+        with pytest.raises(ValueError, match=r"`points` must be of shape \(N, 3\)"):
+            gd.fit_atlas(torch.tensor(5.0), preview=preview, **QUIET)
+        with pytest.raises(ValueError, match=r"`normals` must be of shape \(4000, 3\)"):
+            gd.fit_atlas(ball(4000), normals=torch.tensor(5.0), preview=preview, **QUIET)
 
 
 def test_an_output_in_the_way(tmp_path: pathlib.Path) -> None:
