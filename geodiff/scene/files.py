@@ -90,7 +90,8 @@ class PosedImages(Saved):
         What was read from files is kept in bytes until this is asked for; `photograph` takes the memory of one view.
         """
         if self._photographs is not None:
-            self.images = torch.stack([one.numbers(self.alpha.dtype) for one in self._photographs])
+            each = [one.numbers(self.alpha.dtype) for one in self._photographs]
+            self.images = torch.stack(each) if each else self.alpha.new_zeros(*self.alpha.shape, 3)
         return self._images
 
     @images.setter

@@ -224,7 +224,8 @@ def to_linear(numbers: np.ndarray) -> np.ndarray:
 
 def from_linear(light: np.ndarray) -> np.ndarray:
     """Return a picture's numbers of light, the inverse of `to_linear`."""
-    return np.where(light <= 0.0031308, light * 12.92, 1.055 * np.maximum(light, 0.0031308) ** (1 / 2.4) - 0.055)
+    root = np.maximum(light, 0.0031308) ** (1 / 2.4)
+    return np.where(light <= 0.0031308, light * 12.92, root + 0.055 * (root - 1.0))  # 1 stays 1, to the bit
 
 
 def warn_clipped(where: str, **colors: torch.Tensor | None) -> None:

@@ -175,6 +175,15 @@ def test_vertex_colours_of_photographs_come_back_in_all_their_bits(tmp_path: pat
     assert np.allclose(stored, [light_of(k / 255) for k in range(256)], atol=1 / 65535)
 
 
+@pytest.mark.parametrize("flag", ["srgb", "unlit"])
+def test_white_stays_white(tmp_path: pathlib.Path, flag: str) -> None:
+    colors = torch.ones(4, 3)
+    square(vertex_colors=colors).save(tmp_path / "a.glb", **{flag: True})
+    again = gd.Mesh.load(tmp_path / "a.glb")
+    assert again.material is None  # a base colour a bit below 1 would ask for one
+    assert again.vertex_colors is not None and torch.equal(again.vertex_colors, colors)
+
+
 def test_flags_of_colours(tmp_path: pathlib.Path) -> None:
     for name in ("srgb", "unlit"):
         with pytest.raises(TypeError, match=rf"Mesh\.save: `{name}` must be True or False; got int 1"):

@@ -108,6 +108,11 @@ def test_a_background_that_is_cut_away_leaves_bytes(tmp_path: pathlib.Path) -> N
     assert torch.allclose(floats.without_background("auto").images, posed.images.double(), atol=1e-6)
 
 
+def test_no_photographs_at_all(tmp_path: pathlib.Path) -> None:
+    none = gd.PosedImages.load(written(tmp_path))[0:0]
+    assert copy.deepcopy(none).images.shape == none.images.shape == (0, 16, 16, 3)
+
+
 def test_photograph_of_a_view_that_is_not_there() -> None:
     posed = gd.PosedImages(torch.ones(3, 4, 4, 3), torch.ones(3, 4, 4), CAMERAS)
     assert torch.equal(posed.photograph(2), torch.ones(4, 4, 3)) and posed.in_color

@@ -58,12 +58,14 @@ def good_views(where: str, posed: PosedImages) -> list[int]:
 
 
 def views_of_something(where: str, posed: PosedImages, held_out: list[int]) -> list[int]:
-    """Return the held-out views that can judge a mesh; warn of those whose masks are empty."""
-    seen = [i for i in held_out if bool((posed.alpha[i] >= 0.5).any())]
-    empty = [i for i in held_out if i not in seen]
-    if empty:
-        warn(f"{where}: {masks_of(posed, empty)} empty: no part of the IoU of what is held out")
-    return seen
+    """Return the held-out views that can judge a mesh; warn of those whose masks are empty or full."""
+    filled = [posed.alpha[i] >= 0.5 for i in held_out]
+    empty = [i for i, mask in zip(held_out, filled, strict=True) if not bool(mask.any())]
+    full = [i for i, mask in zip(held_out, filled, strict=True) if bool(mask.all())]
+    for views, what in ((empty, "empty"), (full, "full")):
+        if views:
+            warn(f"{where}: {masks_of(posed, views)} {what}: no part of the IoU of what is held out")
+    return [i for i in held_out if i not in empty and i not in full]
 
 
 def _check_inverted(where: str, posed: PosedImages) -> None:

@@ -35,6 +35,7 @@ from geodiff.tasks.mesh.settings import FitMeshSettings
 from geodiff.tasks.mesh.start import (
     FAR,
     check_colors,
+    check_look,
     check_seen,
     is_hull,
     object_frame,
@@ -142,6 +143,7 @@ def fit_mesh(
     settings = settings.completed(kind, min(posed.image_size), len(train))
     if settings.texture or settings.vertex_colors:
         check_colors(_WHERE, posed, settings)
+    check_look(_WHERE, lights, material)
     centre, unit = object_frame(posed)
     moving = moving_cameras(masks, train, centre, settings) if settings.refine_cameras else None
     if moving is not None:
@@ -154,8 +156,6 @@ def fit_mesh(
         start = start_mesh(template, settings, posed, centre)
     check_seen(start, masks[train], centre, unit, template, settings)
     told = as_callback(_WHERE, callback)
-    if not (material is None or isinstance(material, Material)):
-        raise fail(_WHERE, "material", "a Material", material, "Pass Material(specular=…).", TypeError)
     # After all other checks, but before the work.
     with output_folder(_WHERE, output) as folder:
         job = _Job(start, masks, train, unit, settings, folder, moving)
@@ -168,6 +168,7 @@ def fit_mesh(
         if moving is not None:
             posed, snapshots = moving.result(posed, job.best_moves, snapshots)
             mesh = mesh.with_vertices(snapshots[-1])
+        mesh = mesh if material is None else mesh.with_attributes(material=material)
         colors = None
         if (settings.texture or settings.vertex_colors) and mesh.num_faces:
             from geodiff.tasks.mesh.colors import fit_colors
@@ -177,7 +178,6 @@ def fit_mesh(
                 mesh = consistent(mesh, posed, train)
             kind = "texture" if settings.texture else "vertices"
             lamps = settings.light if lights is None else lights
-            mesh = mesh if material is None else mesh.with_attributes(material=material)
             colors = fit_colors(mesh, posed, kind=kind, size=settings.texture_size, lights=lamps, views=train)
         result = FitMeshResult(
             mesh=mesh if colors is None else colors.mesh,

@@ -10,11 +10,13 @@ import torch
 
 from geodiff.scene.camera import Camera
 from geodiff.scene.files import PosedImages
+from geodiff.scene.light import as_lights
+from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.primitives import icosphere
-from geodiff.tasks.mesh.settings import FitMeshSettings
+from geodiff.tasks.mesh.settings import LIGHTS, FitMeshSettings
 from geodiff.tasks.turns import turns
-from geodiff.validation import as_tensor, fail, nearest
+from geodiff.validation import as_tensor, choice, fail, nearest
 
 _WHERE = "fit_mesh"
 FAR = 1e9  # units of the picture; beyond it, powers of lengths overflow in float32
@@ -71,6 +73,18 @@ def check_colors(where: str, posed: PosedImages, settings: FitMeshSettings) -> N
         except ImportError:
             fix = 'pip install "geodiff[texture]", or take vertex_colors.'
             raise fail(where, "texture", "False without xatlas", "True", fix, ImportError) from None
+
+
+def check_look(where: str, lights: Any, material: Any) -> None:
+    """Require lamps and a material that serve a mesh, before the work begins."""
+    if isinstance(lights, str):
+        choice(where, "lights", lights, LIGHTS)
+    elif lights is not None and not as_lights(where, lights, ()):
+        raise fail(where, "lights", "one lamp or more", "none", "Or leave it out.")
+    if not (material is None or isinstance(material, Material)):
+        raise fail(where, "material", "a Material", material, "Pass Material(specular=…).", TypeError)
+    if material is not None and material.batch_shape:
+        raise fail(where, "material", "without a batch", f"a batch of {tuple(material.batch_shape)}")
 
 
 def split(count: int, every: int) -> tuple[list[int], list[int]]:

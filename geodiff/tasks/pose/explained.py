@@ -9,15 +9,15 @@ from geodiff.scene.mesh import Mesh
 from geodiff.validation import warn
 
 _NONE, _ALL = 0.5, 0.8  # overlap of what any shape put there has, and of what is explained
-_OFF = 0.25  # pixels by which outlines may differ: much of the overlap where the mask is small, or thin
+_OFF = 0.25  # of the pixels on both sides of the outline, so half a pixel: much of the overlap where the mask is thin
 
 
 @torch.no_grad()
 def explained(mesh: Mesh, camera: Camera, alpha: torch.Tensor) -> float:
     """Return from 0 to 1 how far a mesh explains coverage (H, W): 1 for an overlap of 0.8 and more, 0 for ½ and less.
 
-    The overlap is the intersection over union of the hard masks, but for a quarter of the pixels on the mesh's outline,
-    which the pixels' grid may get wrong.
+    The overlap is the intersection over union of the hard masks, but for a quarter of the pixels on both sides of the
+    mesh's outline, which the pixels' grid may get wrong.
 
     Example:
         >>> import geodiff as gd

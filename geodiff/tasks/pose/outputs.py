@@ -49,7 +49,8 @@ def metrics(result: FitPoseResult, mesh: Mesh, targets: PoseTargets, command: st
         "iou": result.iou,
         "iou_is": "hard intersection over union, at the image's resolution",
         "explained": result.explained,
-        "explained_is": "from 0 to 1: 1 if the masks overlap by 0.8 and more, 0 if by ½ and less",
+        "explained_is": "from 0 to 1: 1 if the masks overlap by 0.8 and more, 0 if by ½ and less, but for a quarter of "
+        "the pixels on both sides of the mesh's outline",
         "loss": result.loss,
         "error": result.error,
         "modes": [

@@ -325,5 +325,25 @@ def test_the_gloss_of_the_surface_is_taken_out_with_the_lamps() -> None:
         assert str(fit.mesh.material) == str(material)
         quality[name] = float(fit.colors.psnr[fit.held_out].mean())
     assert quality["told"] > quality["not told"] + 3, quality
-    with pytest.raises(TypeError, match=r"fit_mesh: `material` must be a Material; got"):
-        tasks.fit_mesh(posed, material=0.5, steps=1, progress=False)
+    plain = tasks.fit_mesh(posed, material=gloss, template=BALL, steps=1, progress=False)
+    assert str(plain.mesh.material) == str(gloss)  # without colours, too
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "match"),
+    [
+        ({"material": 0.5}, TypeError, "`material` must be a Material; got"),
+        ({"material": gd.Material(diffuse=torch.rand(3, 3))}, ValueError, "`material` must be without a batch; got"),
+        ({"lights": 3}, TypeError, "`lights` must be a light or a sequence of lights; got int 3"),
+        ({"lights": "lamps"}, ValueError, "`lights` must be one of baked, harmonics; got 'lamps'"),
+        ({"lights": []}, ValueError, "`lights` must be one lamp or more; got none"),
+        ({"lights": gd.AmbientLight(torch.rand(3, 3))}, ValueError, "`lights` must be without a batch"),
+    ],
+)
+def test_lamps_and_material_are_checked_before_the_work(wrong: dict, error: type, match: str) -> None:
+    def never(_: object) -> None:
+        raise AssertionError("the work has begun")
+
+    how = {"template": BALL, "vertex_colors": True, "steps": 1, "progress": False, "callback": never}
+    with pytest.raises(error, match=f"fit_mesh: {match}"):
+        tasks.fit_mesh(photographs(BALL), **how, **wrong)

@@ -407,7 +407,7 @@ def test_wrong_images(tmp_path: pathlib.Path) -> None:
     with pytest.raises(RuntimeError, match="`images` must be on the CPU; got on meta"):
         fit_mesh(alpha.to("meta"), orbit())
     with pytest.raises(RuntimeError, match="`template` must be on the CPU"):
-        fit_mesh(alpha, orbit(), template=gd.icosphere(1).to("meta"))
+        fit_mesh(targets(box(), orbit()), template=gd.icosphere(1).to("meta"))
 
 
 @pytest.mark.parametrize("name", ["aside", "behind", "another unit"])
