@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from geodiff import ops
-from geodiff.native.gpu import cache, compiler, emulated, emulator, launcher
+from geodiff.native.gpu import cache, emulated, emulator, headers, launcher
 
 ROOT = pathlib.Path(__file__).resolve().parents[1] / "cuda"
 BARRIER = "__syncthreads()"
@@ -102,13 +102,13 @@ RUNS: dict[str, Callable[[], Results]] = {
 @contextlib.contextmanager
 def headers_in(root: pathlib.Path) -> Iterator[None]:
     """Compile from another folder of headers."""
-    before = compiler.header_root
-    for module in (cache, compiler, emulator):
+    before = headers.header_root
+    for module in (cache, emulator):
         module.header_root = lambda: root
     cache._headers.cache_clear()
     launcher._built.clear()
     yield
-    for module in (cache, compiler, emulator):
+    for module in (cache, emulator):
         module.header_root = before
     cache._headers.cache_clear()
     launcher._built.clear()

@@ -107,13 +107,11 @@ def picture(atlas: gd.Atlas):  # type: ignore[no-untyped-def]
     shown = [
         [
             atlas_pictures.draw_points(atlas, points, mesh, above, SIZE),
-            atlas_pictures.draw(mesh, above, SIZE),
-            atlas_pictures.draw(mesh, above, SIZE, colors),
+            *atlas_pictures.draw(mesh, above, SIZE, None, colors),
         ],
         [
-            atlas_pictures.draw(mesh, above, SIZE, atlas_pictures.confidence_colors(sure)),
-            atlas_pictures.draw(mesh, below, SIZE),
-            atlas_pictures.draw(mesh, below, SIZE, colors),
+            *atlas_pictures.draw(mesh, above, SIZE, atlas_pictures.confidence_colors(sure)),
+            *atlas_pictures.draw(mesh, below, SIZE, None, colors),
         ],
     ]
     return pictures.grid(shown, ["", ""], ["points, confidence", "surface", f"{len(atlas)} charts"])

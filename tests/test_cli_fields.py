@@ -132,7 +132,7 @@ def test_each_other_option_is_an_argument(command: str) -> None:
 
 
 def test_all_commands_are_compared() -> None:
-    assert set(main.commands) == {*SETTINGS, *FUNCTIONS, "info"}
+    assert set(main.commands) == {*SETTINGS, *FUNCTIONS, "info", "compile"}
 
 
 @pytest.mark.parametrize("path", [*SETTINGS.values(), *(path for paths in FUNCTIONS.values() for path in paths)])

@@ -99,7 +99,7 @@ class Settings(_Settings):
         number(where, "stop", self.stop, 0, 1e9)
         number(where, "epsilon", self.epsilon, 1e-5, 1, "It is in squared patch radii: say 0.01.")
         if self.gain is not None:
-            number(where, "gain", self.gain, 0, 100)
+            number(where, "gain", self.gain, 1e-3, 100)
         if self.rematch and self.matching == "projection":
             fix = "Say matching='exact' or 'sinkhorn'; projection has no transport to solve again."
             raise fail(where, "rematch", "0 where matching is 'projection'", self.rematch, fix)

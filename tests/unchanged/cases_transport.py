@@ -195,7 +195,7 @@ def _atlas(t: Arguments) -> Any:
     of = atlas.Atlas.of(made.charts, *(t.hold(x) for x in (made.points, made.chart, made.point, made.uv)))
     made.sample(50), made.to_mesh(), made.meshes()
     assert isinstance(of, atlas.Atlas)
-    return made(chart, uv), made.normals(chart, uv), made.fitted_points()
+    return made(chart, uv), made.normals(chart, uv), made.fitted_points(), made.fitted_normals()
 
 
 def _metrics(t: Arguments) -> Any:
@@ -238,6 +238,7 @@ CASES: dict[str, Case] = {
     "atlas.fit_charts FittedCharts.fitted_points FittedCharts.spread FittedCharts.pair_loss": _fit_charts,
     "Atlas.from_fit": _fit_charts,
     "tasks.fit_atlas": _fit_atlas,
-    "Atlas.of Atlas.sample Atlas.normals Atlas.to_mesh Atlas.meshes Members.fitted_points": _atlas,
+    "Atlas.of Atlas.sample Atlas.normals Atlas.to_mesh Atlas.meshes Members.fitted_points"
+    " Members.fitted_normals": _atlas,
     "atlas.surface_metrics SurfaceMetrics.as_dict": _metrics,
 }

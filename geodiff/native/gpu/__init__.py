@@ -5,6 +5,6 @@
 `structs` has what they are handed, `schedule` says which kernels an op consists of.
 """
 
-from geodiff.native.gpu.launcher import emulated, is_emulating
+from geodiff.native.gpu.emulation import emulated, is_emulating
 
 __all__ = ["emulated", "is_emulating"]

@@ -11,7 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 
-from geodiff.native.gpu.compiler import header_root
+from geodiff.native.gpu.headers import header_root
 
 _SUM = 32  # bytes of a SHA-256
 

@@ -8,11 +8,8 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-
-def header_root() -> pathlib.Path:
-    """Return the folder of kernel headers: package data in an installed wheel, ``cuda/`` of the checkout otherwise."""
-    installed = pathlib.Path(__file__).parents[1] / "cuda"
-    return installed if installed.is_dir() else pathlib.Path(__file__).parents[3] / "cuda"
+from geodiff.native.gpu import cache
+from geodiff.native.gpu.headers import header_root
 
 
 def compile_cubin(
@@ -73,8 +70,6 @@ def kernel(header: str, name: str, arch: str) -> tuple[bytes, str]:
 
     Where NVRTC is older than the architecture it is PTX for the newest that NVRTC knows, which the driver translates.
     """
-    from geodiff.native.gpu import cache
-
     newest, options = max(supported()), ["-lineinfo", *_OPTIONS.get(header, ())]
     if int(arch.removeprefix("sm_")) > newest:
         arch = f"compute_{newest}"

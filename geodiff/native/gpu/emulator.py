@@ -7,20 +7,19 @@ import pathlib
 import shutil
 import subprocess
 from collections.abc import Sequence
-from typing import Any
 
 from geodiff.native.gpu import cache
-from geodiff.native.gpu.compiler import header_root
+from geodiff.native.gpu.emulation import ORDERS, Emulation, current
+from geodiff.native.gpu.headers import header_root
 
-ORDERS = ("forward", "backward", "shuffled")
 FLAGS = ("-O2", "-std=c++17", "-fPIC", "-shared", "-w", "-ffp-contract=off", "-fno-math-errno", "-DGEODIFF_EMULATED")
 
 
 class Kernel:
     """A kernel in a library of its own."""
 
-    def __init__(self, name: str, library: pathlib.Path, emulation: Any) -> None:
-        self.name, self.emulation = name, emulation
+    def __init__(self, name: str, library: pathlib.Path) -> None:
+        self.name = name
         loaded = ctypes.CDLL(str(library))
         self._run = loaded.geodiff_launch
         self._run.restype = ctypes.c_char_p
@@ -30,16 +29,14 @@ class Kernel:
     def launch(self, grid: Sequence[int], block: Sequence[int], arguments: ctypes.Array[ctypes.c_void_p]) -> None:
         """Run all blocks, one after another."""
         three = ctypes.c_uint * 3
-        from geodiff.native.gpu import launcher
-
-        now = launcher._emulation or self.emulation
+        now = current() or Emulation()
         order = ORDERS.index(now.order)
         fault = self._run(three(*grid), three(*block), arguments, order, ctypes.c_uint(now.seed))
         if fault:
             raise RuntimeError(f"{self.name}, emulated, {tuple(grid)} blocks of {block[0]} threads: {fault.decode()}.")
 
 
-def build(header: str, name: str, emulation: Any) -> Kernel:
+def build(header: str, name: str, sanitize: str = "") -> Kernel:
     """Compile a kernel, or take it from the cache.
 
     Raises:
@@ -55,8 +52,8 @@ def build(header: str, name: str, emulation: Any) -> Kernel:
         f'extern "C" int geodiff_sizes(long long* out) {{ return emulated::sizes(&{name}, out); }}\n'
     )
     flags = [*FLAGS, f"-I{header_root()}"]
-    if emulation.sanitize:
-        flags += [f"-fsanitize={emulation.sanitize}", "-fno-omit-frame-pointer", "-g1"]
+    if sanitize:
+        flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g1"]
 
     def compiled() -> bytes:
         with cache.scratch() as folder:
@@ -68,4 +65,4 @@ def build(header: str, name: str, emulation: Any) -> Kernel:
             return library.read_bytes()
 
     key = cache.key(source, compiler, *flags)
-    return Kernel(name, cache.file("emulated", f"{key}.so", compiled), emulation)
+    return Kernel(name, cache.file("emulated", f"{key}.so", compiled))

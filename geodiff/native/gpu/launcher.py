@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """One kernel, one call: built at its first use, on the device of its tensors or by the emulator, then launched."""
 
-import contextlib
 import ctypes
-import dataclasses
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 
 from geodiff.native.gpu import structs
+from geodiff.native.gpu.emulation import current
 
 
 class Built(Protocol):
@@ -24,43 +23,8 @@ class Built(Protocol):
         """Run it."""
 
 
-@dataclasses.dataclass
-class _Emulation:
-    order: str = "forward"
-    seed: int = 0
-    sanitize: str = ""
-
-
-_emulation: _Emulation | None = None
 _built: dict[tuple[Any, ...], Built] = {}
 _lock = threading.RLock()
-
-
-@contextlib.contextmanager
-def emulated(order: str = "forward", seed: int = 0, sanitize: str = "") -> Iterator[None]:
-    """Let CPU tensors go through the GPU's schedules and kernels, on the host: for tests, thousands of times slower.
-
-    Args:
-        order: in which the threads of a block run between barriers: "forward", "backward" or "shuffled".
-        seed: of the shuffling.
-        sanitize: what ``-fsanitize=`` takes, in a process that has loaded the sanitizer; none by default.
-
-    Example:
-        >>> with emulated():  # doctest: +SKIP
-        ...     geodiff.ops.lse(x, y, h, epsilon=0.1)
-    """
-    global _emulation
-    before = _emulation
-    _emulation = _Emulation(order, seed, sanitize)
-    try:
-        yield
-    finally:
-        _emulation = before
-
-
-def is_emulating() -> bool:
-    """Return whether CPU tensors go through the emulator now."""
-    return _emulation is not None
 
 
 def launch(header: str, name: str, grid: Sequence[int], block: int, *arguments: Any, device: torch.device) -> None:
@@ -80,7 +44,8 @@ def launch(header: str, name: str, grid: Sequence[int], block: int, *arguments: 
     if 0 in grid:
         return
     with _lock:  # the emulator runs one launch at a time; a device's driver would not need it, and hardly notices
-        key = (device.type, device.index, _emulation and _emulation.sanitize, header, name)
+        emulation = current()
+        key = (device.type, device.index, emulation and emulation.sanitize, header, name)
         if key not in _built:
             _built[key] = _build(header, name, device)
         kernel = _built[key]
@@ -93,10 +58,10 @@ def launch(header: str, name: str, grid: Sequence[int], block: int, *arguments: 
 
 
 def _build(header: str, name: str, device: torch.device) -> Built:
-    if _emulation is not None:
+    if emulation := current():
         from geodiff.native.gpu import emulator
 
-        return emulator.build(header, name, _emulation)
+        return emulator.build(header, name, emulation.sanitize)
     from geodiff.native.gpu import driver
 
     return driver.build(header, name, device)

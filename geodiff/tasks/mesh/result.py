@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from geodiff.modes import outside_autocast
 from geodiff.scene.camera import Camera
 from geodiff.scene.light import Light
 from geodiff.scene.mesh import Mesh
@@ -38,6 +39,7 @@ class FitColorsResult:
     ssim: torch.Tensor = field(repr=False)
     lights: list[Light] | None = field(default=None, repr=False)
 
+    @outside_autocast
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the mesh so that viewers show it as it was photographed: `Mesh.save` with the flags that fit.
 
