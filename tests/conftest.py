@@ -37,16 +37,17 @@ ORDERS = os.environ.get("GEODIFF_ORDERS", "forward").split()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of each test's rows under emulation keep the first and every fourth, unless GEODIFF_ORDERS asks for all."""
+    """Of each test's rows under emulation keep the first and every eighth, unless GEODIFF_ORDERS asks for all."""
     if "GEODIFF_ORDERS" in os.environ:
         return
     met: dict[str, int] = {}
     left = []
     for item in items:
-        if getattr(item, "callspec", None) is not None and item.callspec.params.get("backend") == "emulated":
+        rows = getattr(item, "callspec", None)
+        if rows is not None and (rows.params.get("backend") == "emulated" or "test_gpu_family" in item.nodeid):
             name = item.nodeid.split("[")[0]
             met[name] = met.get(name, -1) + 1
-            if met[name] % 4:
+            if met[name] % 8:
                 left.append(item)
     config.hook.pytest_deselected(items=left)
     dropped = set(map(id, left))

@@ -228,5 +228,5 @@ def test_bad_settings_of_the_published_loss() -> None:
         Settings(agreement="pair")
     with pytest.raises(ValueError, match=r"`epsilon` must be finite and ≥ 1e-05; got 0"):
         Settings(epsilon=0)
-    with pytest.raises(ValueError, match=r"`gain` must be finite and ≥ 0; got -1"):
+    with pytest.raises(ValueError, match=r"`gain` must be finite and ≥ 0.001; got -1"):
         Settings(gain=-1)
