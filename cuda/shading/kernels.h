@@ -361,7 +361,7 @@ struct SurfaceShares {
 };
 
 template <class T>
-__global__ void surface_backward(SurfaceJob<T> job, SurfaceShares<T> to) {
+__global__ void surface_shares(SurfaceJob<T> job, SurfaceShares<T> to) {
     const i64 p = own_thread();
     if (p >= job.points) return;
     const SurfaceLoad<T> s = load_surface(job, p);

@@ -17,7 +17,7 @@ REALS = ("float", "double")
 _COVERAGES = ("FaceCoverage", "EdgeCoverage")
 _SHADING = (
     "blend_forward", "blend_backward", "sample_forward", "sample_backward", "composite_pixels", "reflect_forward",
-    "reflect_backward", "light_sums", "light_add", "surface_forward", "surface_backward", "normals_scale",
+    "reflect_backward", "light_sums", "light_add", "surface_forward", "surface_shares", "normals_scale",
     "normals_forward", "normals_to_sums", "normals_backward",
 )  # fmt: skip
 _EVERYTHING = {0: ("Logistic", 0), 1: ("Logistic", 1), 3: ("Gamma", 3), 5: ("Logistic", 5), 7: ("Gamma", 7)}

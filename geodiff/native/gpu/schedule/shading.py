@@ -216,7 +216,7 @@ def surface_backward(
     room = {name: uv.new_empty((points, width)) for name, width in _SHARES.items()}
     room["texel"] = torch.empty((points, 4), dtype=torch.int64, device=uv.device)
     shares = structs.make(structs.surface_shares(structs.REALS[uv.dtype]), **room)
-    _launch("surface_backward", uv, points, job, shares)
+    _launch("surface_shares", uv, points, job, shares)
     if grad_uv.numel():
         gather(uv_corners, weight, room["by_uv"], 3, len(uv), grad_uv)
     if grad_frame.numel():
