@@ -28,7 +28,7 @@ def transport() -> Results:
     """Several tiles, several slices."""
     found = []
     for dim in (2, 9):
-        x, y, h, k, v = torch.rand(1, 300, dim), torch.rand(1, 2100, dim), torch.rand(1, 2100), torch.rand(1, 300), None
+        x, y, h, k = torch.rand(1, 300, dim), torch.rand(1, 2100, dim), torch.rand(1, 2100), torch.rand(1, 300)
         v = torch.rand(1, 2100, 3)
         found += [ops.lse(x, y, h, 0.1), ops.apply(x, y, h, k, v, 0.1), ops.apply_gradient(x, y, h, k, v[..., :1], 0.1)]
     return found

@@ -171,41 +171,48 @@ inline int lane() { return current->index & (kWarp - 1); }
 
 // --- the scheduler
 
-// Lets the lanes of each warp go on whose whole mask has come; false where some can never meet.
-inline bool release_warps(int count, bool* ready, bool& any) {
-    for (int first = 0; first < count; first += kWarp) {
-        unsigned there = 0, alive = 0;
-        for (int i = 0; i < kWarp && first + i < count; ++i) {
-            const Fiber& f = fibers[first + i];
-            if (f.alive) alive |= 1u << i;
-            if (f.alive && f.waits == Waits::for_warp) there |= 1u << i;
+// Lets the lanes of a warp go on whose whole mask has come; false where some can never meet.
+inline bool release_warp(int first, int count, bool* ready, bool& any) {
+    unsigned there = 0, alive = 0;
+    for (int i = 0; i < kWarp && first + i < count; ++i) {
+        const Fiber& f = fibers[first + i];
+        if (f.alive) alive |= 1u << i;
+        if (f.alive && f.waits == Waits::for_warp) there |= 1u << i;
+    }
+    for (int i = 0; i < kWarp && first + i < count; ++i) {
+        if (!(there >> i & 1u)) continue;
+        const Fiber& f = fibers[first + i];
+        const unsigned wanted = f.mask & alive;
+        if ((f.mask & there) != wanted || !(f.mask >> i & 1u)) {
+            snprintf(fault, sizeof fault, "lanes of a warp do not meet (line %d)", abs(f.site));
+            return false;
         }
-        for (int i = 0; i < kWarp && first + i < count; ++i) {
-            if (!(there >> i & 1u)) continue;
-            const Fiber& f = fibers[first + i];
-            const unsigned wanted = f.mask & alive;
-            if ((f.mask & there) != wanted || !(f.mask >> i & 1u)) {
-                snprintf(fault, sizeof fault, "lanes of a warp do not meet (line %d)", abs(f.site));
+        for (int j = 0; j < kWarp && first + j < count; ++j)
+            if (wanted >> j & 1u && (fibers[first + j].site != f.site || fibers[first + j].mask != f.mask)) {
+                snprintf(fault, sizeof fault, "lanes of a warp meet at lines %d and %d", abs(f.site),
+                         abs(fibers[first + j].site));
                 return false;
             }
-            for (int j = 0; j < kWarp && first + j < count; ++j)
-                if (wanted >> j & 1u && (fibers[first + j].site != f.site || fibers[first + j].mask != f.mask)) {
-                    snprintf(fault, sizeof fault, "lanes of a warp meet at lines %d and %d", abs(f.site),
-                             abs(fibers[first + j].site));
-                    return false;
-                }
-        }
-        for (int i = 0; i < kWarp && first + i < count; ++i)
-            if (there >> i & 1u) {
-                fibers[first + i].waits = Waits::no;
-                ready[first + i] = any = true;
-            }
     }
+    for (int i = 0; i < kWarp && first + i < count; ++i)
+        if (there >> i & 1u) {
+            fibers[first + i].waits = Waits::no;
+            ready[first + i] = any = true;
+        }
     return true;
 }
 
+// 0 … count − 1, in an order: forward, backward or shuffled.
+inline void arrange(int* to, int count, int order, unsigned& random) {
+    for (int i = 0; i < count; ++i) to[i] = order == 1 ? count - 1 - i : i;
+    for (int i = count - 1; order == 2 && i > 0; --i) {
+        random = random * 1664525u + 1013904223u;
+        std::swap(to[i], to[(random >> 8) % unsigned(i + 1)]);
+    }
+}
+
 inline bool run_block(int count, int order, unsigned& random) {
-    static int sequence[kMostThreads];
+    int sequence[kMostThreads / kWarp], lanes[kWarp];
     static bool ready[kMostThreads];
     for (int i = 0; i < count; ++i) {
         Fiber& f = fibers[i];
@@ -217,27 +224,28 @@ inline bool run_block(int count, int order, unsigned& random) {
         begin(f.context, f.stack, entry);
     }
     for (int alive = count; alive;) {  // from one barrier of the block to the next
-        for (int i = 0; i < count; ++i) {
-            sequence[i] = order == 1 ? count - 1 - i : i;
-            ready[i] = fibers[i].alive;
-        }
-        for (int i = count - 1; order == 2 && i > 0; --i) {
-            random = random * 1664525u + 1013904223u;
-            std::swap(sequence[i], sequence[(random >> 8) % unsigned(i + 1)]);
-        }
-        for (bool any = true; any;) {
-            any = false;
-            for (int i = 0; i < count; ++i) {
-                Fiber& f = fibers[sequence[i]];
-                if (!ready[sequence[i]]) continue;
-                ready[sequence[i]] = false;
-                f.waits = Waits::no;
-                current = &f;
-                threadIdx = f.id;
-                change(scheduler, f.context);
-                if (!f.alive) --alive;
+        for (int i = 0; i < count; ++i) ready[i] = fibers[i].alive;
+        const int warps = (count + kWarp - 1) / kWarp;
+        arrange(sequence, warps, order, random);
+        // One warp after another goes all the way, as far ahead of the others as a device might let it.
+        for (int k = 0; k < warps; ++k) {
+            const int first = sequence[k] * kWarp, size = count - first < kWarp ? count - first : kWarp;
+            arrange(lanes, size, order, random);
+            for (bool any = true; any;) {
+                any = false;
+                for (int i = 0; i < size; ++i) {
+                    const int own = first + lanes[i];
+                    Fiber& f = fibers[own];
+                    if (!ready[own]) continue;
+                    ready[own] = false;
+                    f.waits = Waits::no;
+                    current = &f;
+                    threadIdx = f.id;
+                    change(scheduler, f.context);
+                    if (!f.alive) --alive;
+                }
+                if (!release_warp(first, count, ready, any)) return false;
             }
-            if (!release_warps(count, ready, any)) return false;
         }
         int site = 0;
         for (int i = 0; i < count; ++i) {
