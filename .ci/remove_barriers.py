@@ -63,15 +63,16 @@ def fragments() -> Results:
 
 
 def tiles() -> Results:
-    """A list that is empty, and after it one whose words begin late."""
+    """A list that is empty, and after it one from the middle of its words on."""
     clip, faces, layout = scene(4400)
-    clip[: 3 * 3200, 0] += 9
+    clip[: 3 * 2600, 0] += 9
     return list(ops.fragments(clip, faces, layout, k=3, blur=0.05, image_size=(20, 20)))
 
 
 def contours() -> Results:
-    """Segments that cross."""
-    clip, faces, layout = scene(40)
+    """Segments that cross, more of their pieces than fit into shared memory."""
+    clip, faces, layout = scene(150)
+    clip[:, :2] = clip[:, :2].reshape(-1, 3, 2)[:, :1].add(0.1 * torch.rand(150, 3, 2)).reshape(-1, 2)
     return [ops.contour(clip, faces, layout, scale=0.1, image_size=(40, 40))]
 
 
