@@ -105,15 +105,7 @@ __global__ void __launch_bounds__(128) hard_draw(HardScene<T> a, const int* star
     const i64 faces = i64(a.images) * a.most_faces;
     const int lane = threadIdx.x & 31, warps = gridDim.x * (blockDim.x / 32), total = start[faces];
     for (int unit = blockIdx.x * (blockDim.x / 32) + (threadIdx.x >> 5); unit < total; unit += warps) {
-        i64 low = 0, high = faces;  // the last face with start ≤ unit
-        while (high - low > 1) {
-            const i64 middle = (low + high) / 2;
-            if (start[middle] <= unit) {
-                low = middle;
-            } else {
-                high = middle;
-            }
-        }
+        const i64 low = face_of_unit(start, faces, unit);
         const HardFace<T> f = a.prepared[low];
         const PixelBox box = a.boxes[low];
         const int columns = box.end_column - box.first_column;

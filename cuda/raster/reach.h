@@ -69,4 +69,18 @@ GEODIFF_HD PixelBox pixels_of(const Box<T>& box, int height, int width) {
             int(clamp(box.right * per_step + half_w + margin + T(1), T(0), across))};
 }
 
+// Of faces whose pixels are cut into units: which has this one. start: (faces + 1), first unit of each; some have none.
+GEODIFF_HD i64 face_of_unit(const int* start, i64 faces, int unit) {
+    i64 low = 0, high = faces;  // the last face with start ≤ unit
+    while (high - low > 1) {
+        const i64 middle = (low + high) / 2;
+        if (start[middle] <= unit) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
 }  // namespace gd

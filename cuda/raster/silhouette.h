@@ -215,16 +215,7 @@ __global__ void __launch_bounds__(128) silhouette_backward(SilhouetteScene<T> a,
     const i64 faces = i64(a.images) * a.most_faces;
     const int total = start[faces];
     for (int unit = blockIdx.x * (blockDim.x / 32) + (threadIdx.x >> 5); unit < total; unit += warps) {
-        i64 low = 0, high = faces;  // the last face with start ≤ unit
-        while (high - low > 1) {
-            const i64 middle = (low + high) / 2;
-            if (start[middle] <= unit) {
-                low = middle;
-            } else {
-                high = middle;
-            }
-        }
-        const i64 at = low, image = at / a.most_faces;
+        const i64 at = face_of_unit(start, faces, unit), image = at / a.most_faces;
         const int face = int(at % a.most_faces), own = unit - start[at], units = start[at + 1] - start[at];
         const SoftFace<T> f = a.prepared[at];
         const PixelBox box = a.boxes[at];
