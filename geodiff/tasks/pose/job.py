@@ -22,7 +22,7 @@ from geodiff.tasks.lock import output_folder
 from geodiff.tasks.overlap import hard_iou
 from geodiff.tasks.pose import outputs
 from geodiff.tasks.pose.descent import Descent
-from geodiff.tasks.pose.explained import explained, say_unexplained
+from geodiff.tasks.pose.explained import explained, outline_pixels, say_unexplained
 from geodiff.tasks.pose.followed import Followed
 from geodiff.tasks.pose.input import (
     DEFAULT_FOV,
@@ -35,12 +35,12 @@ from geodiff.tasks.pose.input import (
     sphere,
     view_of_all,
 )
-from geodiff.tasks.pose.modes import pose_modes
+from geodiff.tasks.pose.modes import pose_modes, ranked
 from geodiff.tasks.pose.newton import Newton
 from geodiff.tasks.pose.poses import Poses, rotation_angle_deg
 from geodiff.tasks.pose.result import FitPoseResult
 from geodiff.tasks.pose.search import half_turns, screen
-from geodiff.tasks.pose.settings import FitPoseSettings
+from geodiff.tasks.pose.settings import BLANK, FitPoseSettings
 from geodiff.tasks.pose.target import PoseLoss, PoseTargets
 from geodiff.tasks.progress import Callback, Progress, as_callback
 from geodiff.validation import fail
@@ -48,6 +48,7 @@ from geodiff.validation import fail
 _WHERE = "fit_pose"
 _SNAPSHOTS = 30  # of the poses on the way, for the animation
 _SPREAD = 60.0  # degrees around a given start
+_LEFT = 0.03  # squared difference of coverage; true poses leave less than half of it to images without noise
 
 
 @outside_autocast
@@ -136,6 +137,7 @@ def fit_pose(
     spread = settings.spread
     if spread is None:
         spread = 180.0 if start is None else _SPREAD
+    again = start is not None and settings.is_contour and all(getattr(settings, name) is None for name in BLANK)
     settings = settings.completed(spread)
     if start is None:
         start = view_of_all(lens, centre, radius, mesh.dtype)
@@ -146,12 +148,17 @@ def fit_pose(
         poses = Poses.of(as_batch(start), lens, centre, radius)
         job = _Job(mesh, targets, poses, spread, settings, lights, folder)
         job.resume(resume)
+        checkpoint = job.checkpoint
         job.run(told, progress)
+        if again and job.ended_badly:
+            first, job = job, _Job(mesh, targets, poses, spread, settings.thorough(), lights, None)
+            job.seconds = first.seconds
+            job.run(told, progress)
         result = _result(job, mesh, targets, start, truth, centre)
         if folder is not None:
             files = outputs.write_outputs(result, mesh, targets, folder, command=command)
             result = dataclasses.replace(result, files=files)
-            job.checkpoint.remove()
+            checkpoint.remove()
     return result
 
 
@@ -234,6 +241,12 @@ class _Job:
             self.descent.finish()
             self.seconds += time.perf_counter() - begin
 
+    @property
+    def ended_badly(self) -> bool:
+        """Whether the best pose leaves a pixel of the image's outline more than another search may better."""
+        alpha, best = self.descent.fine.alpha[0], float(self.descent.value.min())
+        return not best * float(alpha.sum()) < _LEFT * outline_pixels(alpha >= 0.5)
+
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds; the step is the length of the history."""
         return {
@@ -270,7 +283,8 @@ class _Job:
 def _result(
     job: _Job, mesh: Mesh, targets: PoseTargets, start: Camera, truth: Camera | None, centre: torch.Tensor
 ) -> FitPoseResult:
-    order = job.descent.value.argsort(stable=True)
+    guess = job.start.rotation[0], job.spread
+    order = ranked(job.descent.poses, job.descent.value, job.loss, job.descent.fine, *guess)
     if not math.isfinite(float(job.descent.value[order[0]])):
         fix = "Look at the distribution, the T-conorm and the scale."
         raise fail(_WHERE, "loss", "finite for one pose at least", "none that is", fix)
@@ -288,7 +302,7 @@ def _result(
     share, iou = explained(mesh, camera, targets.alpha[0]), hard_iou(mesh, camera, targets.alpha[0])
     say_unexplained(share, iou)
     own = (job.descent.poses[order], job.descent.value[order])
-    modes, free_axes = pose_modes(*own, job.loss, job.descent.fine, share)
+    modes, free_axes = pose_modes(*own, job.loss, job.descent.fine, share, *guess)
     return FitPoseResult(
         camera=camera,
         modes=modes,

@@ -30,7 +30,8 @@ class PoseMode:
         probability: relative to the others that were found, which it sums to 1 with (to less where the mesh does not
             explain the image: see ``explained`` of `FitPoseResult`). Pixels are taken to have Gaussian
             noise, for a silhouette those along its outline, of the variance that the best pose leaves, of a standard
-            deviation of ½ at least (0.05 with colours or depth); all poses are as likely before.
+            deviation of ½ at least (0.05 with colours or depth). All poses are as likely before; around a ``start``,
+            where the image leaves several, those near it are likelier: Gaussian of half the ``spread``.
         loss: as of `FitPoseResult`.
         angle_deg: between its rotation and the first mode's; how much of it is about free axes does not count.
     """
@@ -44,8 +45,48 @@ class PoseMode:
 
 
 @torch.no_grad()
+def ranked(
+    poses: Poses, cost: torch.Tensor, loss: PoseLoss, targets: PoseTargets, start: torch.Tensor, spread_deg: float
+) -> torch.Tensor:
+    """Return the order (N,) of poses found for one image, the most probable first: by cost, or else nearness to a guess.
+
+    Args:
+        poses: N.
+        cost: (N,) sums of squares at the last τ.
+        loss: what was minimised.
+        targets: the image at the size at which it was.
+        start: (3, 3) rotation of the guess.
+        spread_deg: the angle around it; 180 is none.
+    """
+    _, area, variance = _noise(cost.min(), loss, targets)
+    score = cost.double() * area / (2 * variance) - _log_prior(poses, start, spread_deg)
+    return torch.where(torch.isfinite(cost), score, math.inf).argsort(stable=True)
+
+
+def _log_prior(poses: Poses, start: torch.Tensor, spread_deg: float) -> torch.Tensor:
+    off = rotation_angle_deg(poses.rotation, start).double()
+    return torch.zeros_like(off) if spread_deg in (0, 180) else -0.5 * (off / (0.5 * spread_deg)).square()
+
+
+def _noise(best: torch.Tensor, loss: PoseLoss, targets: PoseTargets) -> tuple[float, float, float]:
+    """Return how many pixels have noise, what sums of squares are over, and the variance that the best one leaves."""
+    silhouette = loss.settings.loss == ("silhouette",)
+    alpha = targets.alpha[0].double()
+    area = float(alpha.sum())
+    pixels = outline_pixels(alpha >= 0.5) if silhouette else area
+    least = (NOISE if silhouette else _NOISE_OF_ALL) ** 2
+    return pixels, area, max(float(best) * area / pixels, least)
+
+
+@torch.no_grad()
 def pose_modes(
-    poses: Poses, cost: torch.Tensor, loss: PoseLoss, targets: PoseTargets, explained: float = 1.0
+    poses: Poses,
+    cost: torch.Tensor,
+    loss: PoseLoss,
+    targets: PoseTargets,
+    explained: float = 1.0,
+    start: torch.Tensor | None = None,
+    spread_deg: float = 180.0,
 ) -> tuple[list[PoseMode], torch.Tensor]:
     """Return the modes of poses found for one image, best first, and free axes (K, 3).
 
@@ -55,19 +96,19 @@ def pose_modes(
         loss: what was minimised.
         targets: the image at the size at which it was.
         explained: what the probabilities sum to.
+        start: (3, 3) rotation of a guess; None: there was none.
+        spread_deg: the angle around it.
 
     Returns:
         Poses well apart of probability 1e-3 and more, and the unit vectors in the mesh's coordinates about which the
         rotation may be any, as far as the image says; two or more of them: all of the rotation.
     """
-    silhouette = loss.settings.loss == ("silhouette",)
-    alpha = targets.alpha[0].double()
-    area = float(alpha.sum())  # sums of squares are over it
-    pixels = outline_pixels(alpha >= 0.5) if silhouette else area
-    least = (NOISE if silhouette else _NOISE_OF_ALL) ** 2
-    variance = max(float(cost[0]) * area / pixels, least)
+    _, area, variance = _noise(cost.min(), loss, targets)
     free = _free_axes(poses[torch.tensor([0])].cameras(), loss, targets, area, variance)
-    likelihood = -(cost.double() - cost[0]) * area / (2 * variance)
+    likelihood = -cost.double() * area / (2 * variance)
+    if start is not None:
+        likelihood = likelihood + _log_prior(poses, start, spread_deg)
+    likelihood = likelihood - likelihood[0]
     chosen: list[int] = []
     for i in range(len(poses)):
         if float(likelihood[i]) < math.log(_LEAST):

@@ -18,7 +18,7 @@ class FitPoseResult:
     """What `fit_pose` returns.
 
     Attributes:
-        camera: the pose found: that of least loss.
+        camera: the pose found: that of least loss; around a guess, of those that explain the image alike, a near one.
         modes: the poses that explain the image, best first, with their probabilities: that of ``camera``, and others,
             10° and more away, that the image hardly tells from it. See `PoseMode`.
         free_axes: (K, 3) unit vectors in the mesh's coordinates about which the image does not tell the turn: one for
@@ -26,8 +26,9 @@ class FitPoseResult:
         loss: its loss at the last τ: squared differences of the terms that are compared, added.
         iou: the intersection over union of its hard mask and the image's coverage ≥ ½, at the image's resolution.
         explained: from 0 to 1, how far the mesh explains the image in this pose: 1 where the masks overlap by 0.8 and
-            more, 0 where they do so by ½ and less, as anything does that is put there. Pixels that the grid may get
-            wrong do not count. Less than 1 is warned of; the probabilities of the modes sum to it.
+            more, 0 where they do so by ½ and less, as anything does that is put there, pixels that the grid may get
+            wrong left out; and no more than the share of both within a pixel of the other says (1 for 0.95, 0 for
+            0.75). Less than 1 is warned of; the probabilities of the modes sum to it.
         cameras: a batch of the poses followed to the end, best first; others of nearly the same loss are poses that the
             image hardly tells apart.
         losses: theirs, (N,).

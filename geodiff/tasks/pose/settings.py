@@ -16,7 +16,7 @@ LOSSES = ("silhouette", "color", "depth")
 COVERAGES = ("contour", "faces", "edges")
 TRANSLATIONS = ("free", "distance", "fixed")
 _WHERE = "fit_pose"
-_BLANK = ("steps", "candidates", "starts", "finalists")
+BLANK = ("steps", "candidates", "starts", "finalists")
 # Of second-order steps from everywhere and around a guess, and of gradient descent.
 _DEFAULTS = {"everywhere": (24, 400, 24, 8), "near": (6, 400, 6, 3), "descent": (60, 1000, 24, 6)}
 
@@ -29,8 +29,8 @@ class FitPoseSettings(DescentSettings):
     all else by gradient descent; fields that are None are filled in as fits.
 
     Attributes:
-        steps: of each start that is followed to the end, ≥ 1; None: 24 of second order (6 around a guess), or 60 of
-            gradient descent.
+        steps: of each start that is followed to the end, ≥ 1; None: 24 of second order (6 around a guess, and 24 again
+            where that ends badly), or 60 of gradient descent.
         polish: after gradient descent, Gauss–Newton steps at each of four τ, ≥ 0. Their Jacobian, of up to seven
             numbers, is by central differences of renders.
         loss: what is compared, ``"silhouette"``, ``"color"`` or ``"depth"``; several are added. Squared
@@ -75,7 +75,7 @@ class FitPoseSettings(DescentSettings):
     """
 
     _where = _WHERE
-    _blank: ClassVar[tuple[str, ...]] = _BLANK
+    _blank: ClassVar[tuple[str, ...]] = BLANK
 
     # Those that are None here are numbers once `completed`, which is how the job has them.
     steps: int = None  # type: ignore[assignment]
@@ -110,7 +110,7 @@ class FitPoseSettings(DescentSettings):
             ("size", 8, None),
             ("polish", 0, 10**6),
         ):
-            if name not in _BLANK or getattr(self, name) is not None:
+            if name not in BLANK or getattr(self, name) is not None:
                 integer(_WHERE, name, getattr(self, name), low, high)
         seed_number(_WHERE, self.seed)
         losses = (self.loss,) if isinstance(self.loss, str) else tuple(self.loss)
@@ -131,6 +131,11 @@ class FitPoseSettings(DescentSettings):
             raise fail(_WHERE, "spread", "an angle in [0, 180] degrees", self.spread)
         self._check_descent()
 
+    def thorough(self) -> "FitPoseSettings":
+        """Return these settings with the numbers of a search from everywhere, for around a guess."""
+        values: dict[str, Any] = dict(zip(BLANK, _DEFAULTS["everywhere"], strict=True))
+        return dataclasses.replace(self, **values)
+
     def completed(self, spread_deg: float) -> "FitPoseSettings":
         """Return these settings for a search within an angle, with numbers where they are None."""
         near = spread_deg <= 90
@@ -140,7 +145,7 @@ class FitPoseSettings(DescentSettings):
         if self.loss == ("silhouette",):
             cap = 0.5 * (1 - math.cos(math.radians(spread_deg)))
             candidates = max(math.ceil(_DEFAULTS["everywhere"][1] * cap), 16)
-        defaults = dict(zip(_BLANK, (steps, candidates, starts, finalists), strict=True))
+        defaults = dict(zip(BLANK, (steps, candidates, starts, finalists), strict=True))
         blank: dict[str, Any] = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **blank)
 

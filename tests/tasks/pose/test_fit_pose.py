@@ -285,6 +285,35 @@ def test_small_and_thin_meshes_explain_their_images(name: str, size: int, distan
     assert explained(mesh, near, picture(mesh, eye, size)) == 1
 
 
+@pytest.mark.parametrize("size", [32, 64, 128])
+def test_a_thin_mesh_beside_its_image_is_not_explained(size: int) -> None:
+    """All of it is outline, so that pixels the grid may get wrong must not excuse what lies elsewhere."""
+    eye = gd.Camera.orbit(3.0, 20, 30, fov_deg=40)
+    rod = gd.box((1.5, 0.08, 0.08))
+    thick, bent = (
+        gd.box((1.5, 0.3, 0.08)),
+        rod.with_vertices(rod.vertices @ rotation_from_vector(torch.tensor([0.0, 0, 0.3]))),
+    )
+    assert explained(rod, eye, picture(rod, eye, size)) == 1
+    assert explained(thick, eye, picture(rod, eye, size)) < 0.8
+    assert explained(bent, eye, picture(rod, eye, size)) < 0.8
+
+
+def test_a_search_around_a_guess_that_ends_badly_is_done_again() -> None:
+    """Wings seen edge-on: few pixels, and a near and wide airplane fits half of them; a warning would be an error."""
+    mesh = gd.Mesh.load(ROOT / "assets" / "airplane.obj")
+    truth = gd.Camera.orbit(3.072, 3.23, 355.26, fov_deg=40)
+    start = gd.Camera.orbit(3.072, 10.23, 2.26, fov_deg=40)
+    seen: list[int] = []
+    image = gd.rasterize(mesh, truth, 64).mask.float()
+    fit = fit_pose(mesh, image, start=start, truth=truth, progress=False, callback=lambda now: seen.append(now.total))
+    assert fit.error is not None and fit.error["angle_deg"] < 4
+    assert fit.iou > 0.9 and fit.settings.steps == 24 and seen == [6] * 6 + [24] * 24
+    with pytest.warns(UserWarning, match=r"does not explain the image in any .*: IoU 0\.5"):
+        few = fit_pose(mesh, image, start=start, truth=truth, steps=6, progress=False)  # asked for, so left alone
+    assert few.settings.steps == 6
+
+
 # --- checkpoints and files --------------------------------------------------------------------------------------------
 
 
