@@ -27,6 +27,7 @@ _AROUND = 4.0  # pixels more at least, so that in small images its walls can be 
 _MOST = 112  # cells along the longest side, unless told
 _UNKNOWN = 64  # the same where the views leave open how far the object goes: what ends there is no detail
 _LARGEST = 1024
+_PIXELS = 3  # of large images, averaged, a cell: outlines are told to a tenth of one
 _PARTS = 64  # the largest, that are looked at
 _NEEDED = 0.02  # of a part's pixels in all views, that no other part covers
 _ROUNDS = 2  # of putting back what is thinner than a pixel
@@ -59,6 +60,7 @@ def visual_hull(
         images: `PosedImages`, the path of a ``transforms.json`` or its folder, or coverage (B, H, W) in [0, 1].
         cameras: the B cameras that go with a tensor of coverage.
         resolution: cells of the grid along the longest side, in [4, 1024]; None: five for three pixels, at most 112.
+            Masks that have more than six pixels a cell are averaged to three and more.
         slack: how far out of a silhouette a point may be, in pixels. Outlines are uncertain, and the least of many
             errs inwards; None: 0.1 for anti-aliased masks, 0.25 where coverage is 0 or 1.
 
@@ -87,17 +89,20 @@ def visual_hull(
     if slack is not None:
         number(_WHERE, "slack", slack, -10, 10)
     posed = posed_images(images, cameras, _WHERE)
-    return hull_of(posed[good_views(_WHERE, posed)], resolution, slack, _WHERE)
+    good = good_views(_WHERE, posed)
+    return hull_of(posed if len(good) == len(posed) else posed[good], resolution, slack, _WHERE)
 
 
 def hull_of(posed: PosedImages, resolution: int | None, slack: float | None, where: str) -> Mesh:
     """Return the hull of good views of checked images; errors and warnings name ``where``."""
     centre, unit = object_frame(posed)
     check_placed(where, posed, centre)
-    carver = Carver(posed.alpha, posed.cameras)
-    soft = bool(((posed.alpha > 0.02) & (posed.alpha < 0.98)).any())
+    soft = any(bool(((alpha > 0.02) & (alpha < 0.98)).any()) for alpha in posed.alpha)
     if slack is None:
         slack = _SLACK[int(soft)]
+    posed, times = _averaged(posed, resolution or _MOST)
+    slack /= times
+    carver = Carver(posed.alpha, posed.cameras)
     pixel = 2 * unit / min(posed.image_size)
     around = _half(posed.alpha)
     half = max(_START * around, around + _AROUND) * pixel
@@ -119,6 +124,18 @@ def hull_of(posed: PosedImages, resolution: int | None, slack: float | None, whe
         ends = torch.stack((mesh.vertices.amin(0), mesh.vertices.amax(0)))
         say_unknown(where, found[1] & ((ends - found[0]).abs() < 2 * grid.cell), any(carver.touching))
     return mesh
+
+
+def _averaged(posed: PosedImages, cells: int) -> tuple[PosedImages, int]:
+    """Return masks of images that are much finer than the grid's cells as the means of k × k pixels, and k."""
+    size = posed.image_size
+    times = int(2 * _half(posed.alpha) / (_PIXELS * cells))
+    while times > 1 and (size[0] % times or size[1] % times):
+        times -= 1
+    if times <= 1:
+        return posed, 1
+    alpha = torch.stack([torch.nn.functional.avg_pool2d(image[None, None], times)[0, 0] for image in posed.alpha])
+    return PosedImages(None, alpha.clamp(0, 1), posed.cameras, posed.names), times
 
 
 class _Grid:

@@ -48,7 +48,7 @@ class PoseMode:
 def ranked(
     poses: Poses, cost: torch.Tensor, loss: PoseLoss, targets: PoseTargets, start: torch.Tensor, spread_deg: float
 ) -> torch.Tensor:
-    """Return the order (N,) of poses found for one image, the most probable first: by cost, or else nearness to a guess.
+    """Return the order (N,) of poses found for one image, best first: by cost, then nearness to a guess.
 
     Args:
         poses: N.

@@ -12,7 +12,7 @@ import geodiff as gd
 from geodiff.scene.files import PosedImages
 from geodiff.tasks import fit_mesh, render_views, visual_hull
 from geodiff.tasks.mesh.carving import Carver
-from geodiff.tasks.mesh.hull import parts
+from geodiff.tasks.mesh.hull import _averaged, parts
 from geodiff.tasks.mesh.outlines import FAR, outline_distance
 from geodiff.tasks.overlap import hard_iou
 from geodiff.tasks.progress import Progress
@@ -336,3 +336,26 @@ def test_a_hull_of_much_slack_is_that_much_wider() -> None:
             warnings.simplefilter("ignore")  # that one leaves much uncovered
             hull = visual_hull(alpha, cameras, slack=slack)
         assert torch.allclose(hull.bounds.abs(), torch.tensor(0.4 + slack * pixel), atol=1.5 * pixel)
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_images_much_finer_than_the_grid_are_averaged(hard: bool) -> None:
+    """The hull of a coarse grid is that of the images as they are, to a part of a cell; slack is in their pixels."""
+    fine = views(gd.torus(0.4, 0.15), size=128)
+    fine = PosedImages(None, (fine.alpha >= 0.5).float(), fine.cameras) if hard else fine
+    small, times = _averaged(fine, 10)
+    assert times == 2 and small.image_size == (64, 64) and small.names == fine.names
+    torch.testing.assert_close(small.alpha[3, 20, 30], fine.alpha[3, 40:42, 60:62].mean())
+    assert _averaged(fine, 100)[1] == 1  # cells are as fine as the pixels
+    odd = PosedImages(None, fine.alpha[:, :127, :127], fine.cameras)
+    assert _averaged(odd, 10)[0] is odd  # of no whole number of larger pixels
+    for slack in (0.0, 4.0):
+        hull = visual_hull(fine, resolution=10, slack=slack)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("geodiff.tasks.mesh.hull._PIXELS", 10**6)
+            plain = visual_hull(fine, resolution=10, slack=slack)
+        cell = float((plain.bounds[1] - plain.bounds[0]).max()) / 10
+        assert hull.is_closed
+        gap = plain.closest_point(hull.vertices).distance
+        assert float(gap.mean()) < 0.2 * cell and float(gap.max()) < cell  # where the nodes lie says that much
+        assert float(hull.volume) == pytest.approx(float(plain.volume), rel=0.05)
