@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 import geodiff
 from geodiff.atlas.atlas import Atlas
+from geodiff.atlas.beside import Beside
 from geodiff.atlas.cloud import Cloud, read_cloud
 from geodiff.atlas.confidence import WITHIN
 from geodiff.atlas.fit import FAR, FittedCharts, Fitter
@@ -126,20 +127,23 @@ def fit_atlas(
             job.resume(resume)
             fit = job.run(told)
             stages.begin("orient")
-            atlas = Atlas.from_fit(fit, normals=cloud.normals if cloud.given else None, seed=settings.seed)
-            facts = {"source": source, "command": command, "given": given, "processes": team.size}
-            result = FitAtlasResult(
-                atlas=atlas,
-                metrics=fit_metrics(atlas, fit, cloud, job, facts),
-                notes=[*said, *fit.notes, *unsure(atlas)],
-                files={},
-                history=job.history,
-                settings=settings,
-                seconds=job.seconds,
-                leads=team.leads,
-            )
-            if team.leads and (folder is not None or known is not None):
-                result = outputs.finish(result, settings, known, folder, stages, lambda: job.seconds)
+            # With a core of its own, Poisson's equation is solved while this process draws.
+            closing = team.leads and folder is not None and settings.watertight and torch.get_num_threads() > 1
+            with Beside(closing) as beside:
+                atlas = Atlas.from_fit(fit, normals=cloud.normals if cloud.given else None, seed=settings.seed)
+                facts = {"source": source, "command": command, "given": given, "processes": team.size}
+                result = FitAtlasResult(
+                    atlas=atlas,
+                    metrics=fit_metrics(atlas, fit, cloud, job, facts),
+                    notes=[*said, *fit.notes, *unsure(atlas)],
+                    files={},
+                    history=job.history,
+                    settings=settings,
+                    seconds=job.seconds,
+                    leads=team.leads,
+                )
+                if team.leads and (folder is not None or known is not None):
+                    result = outputs.finish(result, settings, known, folder, stages, lambda: job.seconds, beside)
             stages.end()
             result.metrics["speed"].setdefault("stages", stages.rounded())
             job.checkpoint.remove()
