@@ -245,13 +245,13 @@ class Charts:
         v = 2 * uv - 1
         h = v
         q, s, _ = v.shape
-        # The two tangents are carried through the layers as two more sets of rows.
+        # The two tangents are carried through the layers as two more sets of rows; the first layer's are its weights.
         t = 2 * torch.eye(2, dtype=v.dtype, device=v.device).repeat(q, s, 1)
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+        for layer, (weight, bias) in enumerate(zip(self.weights[:-1], self.biases[:-1], strict=True)):
             z = torch.baddbmm(bias[:, None], h, weight)
             h = self._activate(z)
-            slope = self._slope(z, h)
-            t = (torch.bmm(t, weight).unflatten(1, (s, 2)) * slope[:, :, None]).flatten(1, 2)
+            t = torch.bmm(t, weight).unflatten(1, (s, 2)) if layer else (2 * weight)[:, None].expand(-1, s, -1, -1)
+            t = self._sloped(t, z, h).flatten(1, 2)
         points = torch.baddbmm(self.offset[:, None], v, self.linear)
         points = points + torch.baddbmm(self.biases[-1][:, None], h, self.weights[-1])
         t = torch.bmm(t, self.weights[-1]).unflatten(1, (s, 2)) + 2 * self.linear[:, None]
@@ -331,10 +331,12 @@ class Charts:
             return torch.relu(z)
         return torch.tanh(z) if self.activation == "tanh" else F.softplus(z, SHARPNESS)
 
-    def _slope(self, z: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-        if self.activation == "relu":
-            return (z > 0).to(z.dtype)
-        return 1 - h.square() if self.activation == "tanh" else torch.sigmoid(SHARPNESS * z)
+    def _sloped(self, t: torch.Tensor, z: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        """Return tangents (Q, S, 2, O) times the slope of the activation, which made h (Q, S, O) of z."""
+        if self.activation == "relu":  # the product with (z > 0), which takes longer
+            return torch.ops.aten.threshold_backward(t, h[:, :, None].expand_as(t), 0)
+        slope = 1 - h.square() if self.activation == "tanh" else torch.sigmoid(SHARPNESS * z)
+        return t * slope[:, :, None]
 
 
 def _uniform(seed: int, chart: int, count: int) -> torch.Tensor:

@@ -49,7 +49,8 @@ class Overview:
         chart, sure = face_facts(atlas, mesh.vertices.double() + middle.double(), mesh.faces)
         tints = {"surface": None, "charts": chart_colors(len(atlas))[chart], "confidence": confidence_colors(sure)}
         drawn = [draw(mesh, camera, size, *tints.values()) for camera in cameras]
-        self._rows = {"points": [draw_points(atlas, points, mesh, camera, size) for camera in cameras]}
+        normals = point_normals(atlas)
+        self._rows = {"points": [draw_points(atlas, points, mesh, camera, size, normals) for camera in cameras]}
         self._rows |= dict(zip(tints, map(list, zip(*drawn, strict=True)), strict=True))
 
     def page(self, watertight: Mesh | None = None) -> Image.Image:
@@ -68,9 +69,18 @@ def draw(mesh: Mesh, camera: Camera, size: tuple[int, int], *tints: np.ndarray |
 
 
 def draw_points(
-    atlas: Atlas, points: torch.Tensor, mesh: Mesh, camera: Camera, size: tuple[int, int] = SIZE
+    atlas: Atlas,
+    points: torch.Tensor,
+    mesh: Mesh,
+    camera: Camera,
+    size: tuple[int, int] = SIZE,
+    normals: torch.Tensor | None = None,
 ) -> np.ndarray:
-    """Draw the points of a cloud (N, 3) as dots, lit by the normals of the surface; those behind it are hidden."""
+    """Draw the points of a cloud (N, 3) as dots, lit by the normals of the surface; those behind it are hidden.
+
+    `normals` are the atlas's `point_normals`, where they are known.
+    """
+    normals = point_normals(atlas) if normals is None else normals
     height, width = size[0] * _FINE, size[1] * _FINE
     at = camera.project(points, (height, width))
     column, row = at[:, 0].long(), at[:, 1].long()
@@ -84,8 +94,8 @@ def draw_points(
     keep = keep[:: max(1, -(-len(keep) // _MOST_DOTS))]
     order = at[keep, 2].argsort(descending=True)
     chosen = keep[order].numpy()
-    normals = point_normals(atlas)[chosen].double() @ camera.rotation.double().mT
-    light = 0.45 + 0.55 * (normals @ torch.tensor([-0.37, 0.53, 0.76], dtype=torch.float64)).abs().numpy()
+    facing = normals[chosen].double() @ camera.rotation.double().mT
+    light = 0.45 + 0.55 * (facing @ torch.tensor([-0.37, 0.53, 0.76], dtype=torch.float64)).abs().numpy()
     color = light[:, None] ** (1 / 2.2) * np.where(atlas.outlier.numpy()[chosen, None], _STRAY, _DOT) ** np.float64(0.8)
     reach = int(np.ceil(radius))
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
