@@ -2,6 +2,8 @@
 """Poisson reconstruction in a process of its own, while this one goes on: Open3D keeps the interpreter to itself."""
 
 import importlib.util
+import json
+import multiprocessing.spawn
 import os
 import subprocess
 import sys
@@ -11,6 +13,13 @@ from types import TracebackType
 import numpy as np
 
 from geodiff.atlas import poisson_worker
+
+# The interpreter starts bare and is told where to look, so that it finds what this one finds, and sooner.
+_START = """
+import json, runpy, sys
+sys.path[:] = json.loads(sys.argv[2])
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
 
 
 class Beside:
@@ -29,15 +38,18 @@ class Beside:
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._answer = b""
-        if not (wanted and sys.executable and not getattr(sys, "frozen", False) and _installed()):
+        program = os.fsdecode(multiprocessing.spawn.get_executable() or "")
+        if not (wanted and program and not getattr(sys, "frozen", False) and _installed()):
             return
-        paths = os.pathsep.join(path for path in sys.path if path)
-        quiet = subprocess.DEVNULL
+        places = json.dumps([os.path.abspath(place) for place in sys.path])
         try:
             self._process = subprocess.Popen(
-                [sys.executable, poisson_worker.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=quiet,
-                env={**os.environ, "PYTHONPATH": paths},
-            )  # fmt: skip
+                [program, "-s", "-S", "-W", "ignore", "-c", _START, poisson_worker.__file__, places],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            )
         except OSError:  # no more processes, or no interpreter: then without
             return
 

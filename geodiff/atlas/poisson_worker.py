@@ -7,11 +7,7 @@ Nothing of geodiff is imported here, so that the process is there at once.
 import io
 import os
 import sys
-import warnings
 from typing import Any, BinaryIO
-
-if __name__ == "__main__":
-    sys.path.pop(0)  # this folder, whose modules would pass for others of their names
 
 import numpy as np
 
@@ -48,7 +44,6 @@ def unpacked(data: bytes, count: int) -> list[np.ndarray]:
 
 def _answer(asked: BinaryIO) -> bytes:
     """Answer one question: places, normals, (depth, threads)."""
-    warnings.simplefilter("ignore")  # of the many packages that Open3D imports
     import open3d
 
     places, normals, numbers = unpacked(asked.read(), 3)

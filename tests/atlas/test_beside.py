@@ -2,6 +2,7 @@
 """Poisson's equation in another process: the same bits, and done in this one where that fails."""
 
 import importlib.util
+import multiprocessing.spawn
 import os
 import signal
 import sys
@@ -67,7 +68,7 @@ def test_no_process(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "open3d", None)
         assert not beside._installed()
     if way == "no interpreter":
-        monkeypatch.setattr(sys, "executable", "/no/such/program")
+        monkeypatch.setattr(multiprocessing.spawn, "get_executable", lambda: "/no/such/program")
         monkeypatch.setattr(importlib.util, "find_spec", lambda _: True)
     with Beside(way != "unwanted") as other:
         other.ask(np.zeros((4, 3)), np.ones((4, 3)), DEPTH, 1)

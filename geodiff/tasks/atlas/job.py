@@ -117,7 +117,9 @@ def fit_atlas(
     known = None if truth is None else _truth(truth)
     # After the checks of the arguments, but before the work.
     with Team.join() as team, output_folder(_WHERE, output if team.leads else None) as folder:
-        with tqdm(bar_format=_BAR, disable=not (progress and team.leads)) as bar:
+        # Where there is another core, Poisson's equation is solved there while this process draws.
+        closing = team.leads and folder is not None and settings.watertight and torch.get_num_threads() > 1
+        with tqdm(bar_format=_BAR, disable=not (progress and team.leads)) as bar, Beside(closing) as beside:
             stages = Stages(bar)
             stages.plan(expected(len(points), settings, folder is not None, known is not None))
             stages.begin("cloud")
@@ -127,23 +129,20 @@ def fit_atlas(
             job.resume(resume)
             fit = job.run(told)
             stages.begin("orient")
-            # With a core of its own, Poisson's equation is solved while this process draws.
-            closing = team.leads and folder is not None and settings.watertight and torch.get_num_threads() > 1
-            with Beside(closing) as beside:
-                atlas = Atlas.from_fit(fit, normals=cloud.normals if cloud.given else None, seed=settings.seed)
-                facts = {"source": source, "command": command, "given": given, "processes": team.size}
-                result = FitAtlasResult(
-                    atlas=atlas,
-                    metrics=fit_metrics(atlas, fit, cloud, job, facts),
-                    notes=[*said, *fit.notes, *unsure(atlas)],
-                    files={},
-                    history=job.history,
-                    settings=settings,
-                    seconds=job.seconds,
-                    leads=team.leads,
-                )
-                if team.leads and (folder is not None or known is not None):
-                    result = outputs.finish(result, settings, known, folder, stages, lambda: job.seconds, beside)
+            atlas = Atlas.from_fit(fit, normals=cloud.normals if cloud.given else None, seed=settings.seed)
+            facts = {"source": source, "command": command, "given": given, "processes": team.size}
+            result = FitAtlasResult(
+                atlas=atlas,
+                metrics=fit_metrics(atlas, fit, cloud, job, facts),
+                notes=[*said, *fit.notes, *unsure(atlas)],
+                files={},
+                history=job.history,
+                settings=settings,
+                seconds=job.seconds,
+                leads=team.leads,
+            )
+            if team.leads and (folder is not None or known is not None):
+                result = outputs.finish(result, settings, known, folder, stages, lambda: job.seconds, beside)
             stages.end()
             result.metrics["speed"].setdefault("stages", stages.rounded())
             job.checkpoint.remove()

@@ -236,7 +236,6 @@ def _write(
         _moved(found.mesh, shift).save(there["glb"])
         if found.watertight is not None:
             _moved(found.watertight, shift).save(there["watertight"])
-        stages.begin("pictures")
         drawn.overview.page(found.watertight).save(there["pictures"], format="PNG")
         if drawn.errors is not None:
             there["errors"].write_bytes(drawn.errors)
