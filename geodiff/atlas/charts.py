@@ -140,18 +140,20 @@ class Charts:
         sizes = (2, *widths, 3)
         layers = list(itertools.pairwise(sizes))
         counts = [size for i, o in layers for size in (i * o, o)]
-        start = torch.empty(len(index), sum(counts))
+        weights = [torch.empty(len(index), i, o) for i, o in layers]
+        biases = [torch.empty(len(index), o) for _, o in layers]
         for row, q in enumerate(index.tolist()):
-            start[row] = _uniform(seed, q, sum(counts))
-        parts = list(start.split(counts, 1))
+            parts = _uniform(seed, q, sum(counts)).split(counts)
+            for layer in range(len(layers)):
+                weights[layer][row].view(-1).copy_(parts[2 * layer])
+                biases[layer][row] = parts[2 * layer + 1]
         usual = math.sqrt(6) if activation == "relu" else math.sqrt(3)
-        weights, biases = [], []
-        for layer, (i, o) in enumerate(layers):
+        for layer, (i, _) in enumerate(layers):  # in place: for many charts these are most of what is in memory
             last = layer == len(layers) - 1
             bound = 0.0 if last and residual else 1 / math.sqrt(i)
             grow = 1.0 if last else usual if gain is None else gain
-            weights.append((parts[2 * layer] * bound * grow).unflatten(1, (i, o)).contiguous())
-            biases.append((parts[2 * layer + 1] * bound).contiguous())
+            weights[layer].mul_(bound).mul_(grow)
+            biases[layer].mul_(bound)
         linear = torch.zeros(len(index), 2, 3)
         if residual:
             linear[:, 0, 0] = linear[:, 1, 1] = 1
