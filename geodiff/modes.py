@@ -242,6 +242,14 @@ class cached(Generic[T]):
         raise AttributeError(f"{type(owner).__name__}.{self.compute.__name__} is computed, and cannot be set.")
 
 
+def hand_on(old: Any, new: Any, *names: str) -> None:
+    """Let an object have what another of its class has computed of these `cached` properties: they must be the same."""
+    for name in names:
+        known = getattr(type(old), name).name
+        if known in old.__dict__:
+            new.__dict__[known] = old.__dict__[known]
+
+
 def remembered(
     owner: Any, name: str, tensors: tuple[torch.Tensor, ...], compute: Callable[[], T], key: tuple[Any, ...] = ()
 ) -> T:

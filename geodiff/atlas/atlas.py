@@ -20,7 +20,7 @@ from geodiff.atlas.fit import FittedCharts
 from geodiff.atlas.members import Members
 from geodiff.atlas.sample import Samples, sample
 from geodiff.atlas.sides import chart_sides
-from geodiff.modes import outside_autocast
+from geodiff.modes import hand_on, outside_autocast
 from geodiff.scene.atomic import replacing
 from geodiff.scene.mesh import Mesh
 from geodiff.validation import fail, floating, integers
@@ -105,7 +105,9 @@ class Atlas(Members):
         sign = sides.sign.to(points)
         sigma = points.new_full((len(points),), float(noise)) if local_noise is None else local_noise
         sure = confidence(points, draft.fitted_points(), draft._normals_turned(sign), covered & ~outlier, sigma)
-        return dataclasses.replace(draft, sign=sign, confidence=sure.probability, tolerance=sure.tolerance)
+        atlas = dataclasses.replace(draft, sign=sign, confidence=sure.probability, tolerance=sure.tolerance)
+        hand_on(draft, atlas, "_at_members", "trust", "_say", "_consensus")  # on which sides have no bearing
+        return atlas
 
     @classmethod
     def from_fit(cls, fit: FittedCharts, *, normals: torch.Tensor | None = None, seed: int = 0) -> "Atlas":

@@ -102,9 +102,11 @@ def _once(atlas: Members) -> torch.Tensor:
     score = domain.owned.sum(1)
     shown = score.nonzero()[:, 0]
     shown = shown[torch.argsort(score[shown], descending=True, stable=True)]
-    corners = atlas.point[domain.triangles[shown]].sort(1).values
-    _, first = np.unique(corners.cpu().numpy(), axis=0, return_index=True)
-    return shown[torch.from_numpy(np.sort(first)).to(shown.device)].sort().values
+    corners = atlas.point[domain.triangles[shown]].sort(1).values.cpu().numpy()
+    order = np.lexsort(corners.T)  # stable: of those that are the same, the first comes first
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = (corners[order[1:]] != corners[order[:-1]]).any(1)
+    return shown[torch.from_numpy(order[new]).to(shown.device)].sort().values
 
 
 def _quarter(corners: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:

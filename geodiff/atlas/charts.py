@@ -140,18 +140,20 @@ class Charts:
         sizes = (2, *widths, 3)
         layers = list(itertools.pairwise(sizes))
         counts = [size for i, o in layers for size in (i * o, o)]
-        start = torch.empty(len(index), sum(counts))
+        weights = [torch.empty(len(index), i, o) for i, o in layers]
+        biases = [torch.empty(len(index), o) for _, o in layers]
         for row, q in enumerate(index.tolist()):
-            start[row] = _uniform(seed, q, sum(counts))
-        parts = list(start.split(counts, 1))
+            parts = _uniform(seed, q, sum(counts)).split(counts)
+            for layer in range(len(layers)):
+                weights[layer][row].view(-1).copy_(parts[2 * layer])
+                biases[layer][row] = parts[2 * layer + 1]
         usual = math.sqrt(6) if activation == "relu" else math.sqrt(3)
-        weights, biases = [], []
-        for layer, (i, o) in enumerate(layers):
+        for layer, (i, _) in enumerate(layers):  # in place: for many charts these are most of what is in memory
             last = layer == len(layers) - 1
             bound = 0.0 if last and residual else 1 / math.sqrt(i)
             grow = 1.0 if last else usual if gain is None else gain
-            weights.append((parts[2 * layer] * bound * grow).unflatten(1, (i, o)).contiguous())
-            biases.append((parts[2 * layer + 1] * bound).contiguous())
+            weights[layer].mul_(bound).mul_(grow)
+            biases[layer].mul_(bound)
         linear = torch.zeros(len(index), 2, 3)
         if residual:
             linear[:, 0, 0] = linear[:, 1, 1] = 1
@@ -245,13 +247,13 @@ class Charts:
         v = 2 * uv - 1
         h = v
         q, s, _ = v.shape
-        # The two tangents are carried through the layers as two more sets of rows.
+        # The two tangents are carried through the layers as two more sets of rows; the first layer's are its weights.
         t = 2 * torch.eye(2, dtype=v.dtype, device=v.device).repeat(q, s, 1)
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+        for layer, (weight, bias) in enumerate(zip(self.weights[:-1], self.biases[:-1], strict=True)):
             z = torch.baddbmm(bias[:, None], h, weight)
             h = self._activate(z)
-            slope = self._slope(z, h)
-            t = (torch.bmm(t, weight).unflatten(1, (s, 2)) * slope[:, :, None]).flatten(1, 2)
+            t = torch.bmm(t, weight).unflatten(1, (s, 2)) if layer else (2 * weight)[:, None].expand(-1, s, -1, -1)
+            t = self._sloped(t, z, h).flatten(1, 2)
         points = torch.baddbmm(self.offset[:, None], v, self.linear)
         points = points + torch.baddbmm(self.biases[-1][:, None], h, self.weights[-1])
         t = torch.bmm(t, self.weights[-1]).unflatten(1, (s, 2)) + 2 * self.linear[:, None]
@@ -331,10 +333,12 @@ class Charts:
             return torch.relu(z)
         return torch.tanh(z) if self.activation == "tanh" else F.softplus(z, SHARPNESS)
 
-    def _slope(self, z: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-        if self.activation == "relu":
-            return (z > 0).to(z.dtype)
-        return 1 - h.square() if self.activation == "tanh" else torch.sigmoid(SHARPNESS * z)
+    def _sloped(self, t: torch.Tensor, z: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        """Return tangents (Q, S, 2, O) times the slope of the activation, which made h (Q, S, O) of z."""
+        if self.activation == "relu":  # the product with (z > 0), which takes longer
+            return torch.ops.aten.threshold_backward(t, h[:, :, None].expand_as(t), 0)
+        slope = 1 - h.square() if self.activation == "tanh" else torch.sigmoid(SHARPNESS * z)
+        return t * slope[:, :, None]
 
 
 def _uniform(seed: int, chart: int, count: int) -> torch.Tensor:

@@ -2,11 +2,13 @@
 """A watertight mesh through oriented points: made, mended, checked, and made in another way where the check fails."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from geodiff.atlas.beside import Beside
 from geodiff.atlas.closing import Faults, components, faults, filled, mended, untangled, written
 from geodiff.atlas.solid import solid_mesh
 from geodiff.atlas.watertight import near, poisson_faces, trimmed
@@ -87,6 +89,29 @@ def closed_mesh(
         >>> found.mesh.is_closed, found.faults.told()
         (True, '')
     """
+    return begin_closing(
+        points, normals, depth=depth, open_boundaries=open_boundaries, keep_components=keep_components, trim=trim,
+        threads=threads,
+    )()  # fmt: skip
+
+
+@outside_autocast
+def begin_closing(
+    points: torch.Tensor,
+    normals: torch.Tensor,
+    *,
+    depth: int = 8,
+    open_boundaries: bool = False,
+    keep_components: int | None = None,
+    trim: float = 4.0,
+    threads: int = 1,
+    beside: Beside | None = None,
+) -> Callable[[], Closed]:
+    """Check what `closed_mesh` is given, and return what makes it; `beside`, if given, solves the equation till then.
+
+    Raises:
+        ValueError: see `closed_mesh`; no surface is only found by what is returned.
+    """
     values = promote(_WHERE, points=points, normals=normals)
     x, n = values["points"].detach(), values["normals"].detach()
     if x.dim() != 2 or x.shape[1] != 3 or len(x) < 4:
@@ -106,10 +131,40 @@ def closed_mesh(
     places = ((x - corner) / size).cpu().double().numpy()
     axes = torch.nn.functional.normalize(n.cpu().double(), dim=1).numpy()
     keep = (0 if open_boundaries else 1) if keep_components is None else keep_components
+    if beside is not None:
+        beside.ask(places, axes, depth, threads)
 
+    def made() -> Closed:
+        solved = None if beside is None else beside.result()
+        found, way, notes = _made(places, axes, solved, depth, threads, trim, keep, open_boundaries)
+        world = torch.from_numpy(found.vertices).to(x) * size + corner
+        mesh = Mesh(world, torch.from_numpy(found.faces).to(x.device))
+        counted = (found.crossings, found.parts, found.kept, found.share, found.invented)
+        return Closed(mesh, depth, way, found.faults, *counted, notes)
+
+    return made
+
+
+@dataclasses.dataclass
+class _Found:
+    vertices: np.ndarray
+    faces: np.ndarray
+    faults: Faults
+    crossings: int
+    parts: int
+    kept: int
+    share: float
+    invented: float
+
+
+def _made(
+    places: np.ndarray, axes: np.ndarray, solved: tuple[np.ndarray, np.ndarray] | None, depth: int, threads: int,
+    trim: float, keep: int, open_boundaries: bool,
+) -> tuple[_Found, str, list[str]]:  # fmt: skip
+    """Return a surface, how it was found, and notes; `solved` is that of Poisson's equation, if it is known."""
     notes, why, found = [], "", None
     try:
-        vertices, faces = poisson_faces("poisson_mesh", places, axes, depth, threads)
+        vertices, faces = solved or poisson_faces("poisson_mesh", places, axes, depth, threads)
         found = _finished(places, axes, vertices, faces, depth, trim, keep, open_boundaries, False)
         if found is None:
             why = "Poisson reconstruction found no surface"
@@ -127,23 +182,7 @@ def closed_mesh(
             notes.append(f"watertight.ply is made by the winding number, not by Poisson's equation: {why}.")
     if found is None:
         raise fail(_WHERE, "normals", "consistent enough for a surface", "no surface", "Orient them, or raise `trim`.")
-    notes += _told(found, open_boundaries)
-    world = torch.from_numpy(found.vertices).to(x) * size + corner
-    mesh = Mesh(world, torch.from_numpy(found.faces).to(x.device))
-    counted = (found.crossings, found.parts, found.kept, found.share, found.invented)
-    return Closed(mesh, depth, way, found.faults, *counted, notes)
-
-
-@dataclasses.dataclass
-class _Found:
-    vertices: np.ndarray
-    faces: np.ndarray
-    faults: Faults
-    crossings: int
-    parts: int
-    kept: int
-    share: float
-    invented: float
+    return found, way, notes + _told(found, open_boundaries)
 
 
 def _finished(

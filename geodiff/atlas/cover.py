@@ -22,7 +22,8 @@ STEEP = 0.65  # |normal component| of a step that leaves the sheet
 COMMON = 3  # neighbours that two neighbours in a sheet share
 TURN = -0.1  # least product of normals of a member and the centre: 95 degrees
 ROUNDS = 50
-PART = 1 << 20  # memberships, or steps between neighbours, that are looked at at once
+PART = 1 << 20  # steps between neighbours that are looked at at once
+WALKED = 1 << 16  # memberships in which ways are sought at once: their heap stays in the caches
 BRIDGE = 3.0  # radius of patches of a cloud of lines, at least, in distances of the lines; and the spacing, at most,
 CLOSER = 0.5  # so that the lines beside each point are in the patch in which it lies deepest
 
@@ -123,15 +124,9 @@ class _Builder:
         self.good = np.flatnonzero(~cloud.outlier.numpy())
         self.tree = cKDTree(self.x[self.good])
         self.order = np.random.default_rng(seed).permutation(self.good)
-        if radius is None:
-            count = min(target, len(self.good))
-            # A point counts itself, so ask for one more; on two sheets a ball of `target` has half of them on each.
-            k = min(count + 1, len(self.good))
-            self.radius = self.tree.query(self.x, k=[k], workers=-1)[0][:, 0] * (1 + 1e-9)
-            if cloud.lines is not None:
-                self.radius = np.maximum(self.radius, BRIDGE * cloud.lines.gap)
-        else:
-            self.radius = np.full(len(self.x), radius * cloud.diagonal)
+        self.target = min(target, len(self.good))
+        # Of patches that each have their own, it is found for those that are asked for.
+        self.radius = np.full(len(self.x), np.nan if radius is None else radius * cloud.diagonal)
         self.edges = self._edges()
         self.starts = np.searchsorted(self.edges[0], np.arange(len(self.x) + 1))
 
@@ -163,11 +158,10 @@ class _Builder:
         within = ~alone[rows]
         rows = np.concatenate([rows[within], a[hang], b[hang]])
         columns = np.concatenate([columns[within], b[hang], a[hang]])
+        key = rows * count + columns
         if self.cloud.lines is not None:
-            key = np.unique(np.concatenate([rows * count + columns, columns * count + rows]))
-            rows, columns = key // count, key % count
-        order = np.lexsort((columns, rows))
-        rows, columns = rows[order], columns[order]
+            key = np.unique(np.concatenate([key, columns * count + rows]))
+        rows, columns = np.divmod(np.sort(key), count)
         return rows, columns, np.linalg.norm(self.x[rows] - self.x[columns], axis=1)
 
     def _across(self, rows: slice) -> np.ndarray:
@@ -187,7 +181,7 @@ class _Builder:
                 break
             # In parts, to bound the memory.
             sizes = self.tree.query_ball_point(self.x[chosen[:64]], self.radius[chosen[:64]], return_length=True)
-            parts = _parts(len(chosen), int(PART // sizes.mean()))
+            parts = _parts(len(chosen), int(WALKED // sizes.mean()))
             found = [self._patches(chosen[part]) for part in parts]
             chart = np.concatenate([one[0] + part.start for one, part in zip(found, parts, strict=True)])
             point, inside = (np.concatenate([one[k] for one in found]) for k in (1, 2))
@@ -215,7 +209,16 @@ class _Builder:
         left = self.order[~covered[self.order]]
         if not len(left):
             return left
-        return poisson_disk(self.x, left, self.spacing * self.radius)
+        return poisson_disk(self.x, left, lambda i: self.spacing * self._reach(i))
+
+    def _reach(self, i: int) -> float:
+        """Return the radius of a patch about point i."""
+        if np.isnan(self.radius[i]):
+            # A point counts itself, so ask for one more; on two sheets a ball of `target` has half of them on each.
+            k = min(self.target + 1, len(self.good))
+            reach = self.tree.query(self.x[i], k=[k])[0][0] * (1 + 1e-9)
+            self.radius[i] = reach if self.cloud.lines is None else max(reach, BRIDGE * self.cloud.lines.gap[i])
+        return float(self.radius[i])
 
     def _patches(self, center: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Members of the patches around centres: patch, point, whether well inside; sorted by patch, then by point."""

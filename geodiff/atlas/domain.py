@@ -113,7 +113,9 @@ def trim(
         triangles, area = triangles[supported], area[supported]
     if gap is not None:  # whose own lines are the outermost of a chart, it does not have what is beside them
         deep = deep + deep.max(initial=0) * ~_at_border(triangles, len(i))
-    best = _deepest(np.unique(triangles), i, deep, points)
+    used = np.zeros(len(i), dtype=bool)
+    used[triangles] = True
+    best = _deepest(np.flatnonzero(used), i, deep, points)
     owned = best[i[triangles]] == triangles
     owner = torch.from_numpy(best)
     owner = torch.where(owner >= 0, chart.cpu()[owner.clamp(min=0)] if len(chart) else owner, owner)

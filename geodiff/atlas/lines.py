@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clouds whose points lie along lines: how far the lines are apart, and points as far from each other as these are."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -89,7 +90,7 @@ def scan_lines(points: np.ndarray, seed: int = 0) -> ScanLines | None:
     alone = line & (gap == 0)
     nearest = cKDTree(x[sites]).query(x, workers=-1)[1]
     anchor = np.zeros(count, dtype=bool)
-    anchor[poisson_disk(x, np.argsort(shuffled), _THINNED * gap[nearest])] = True
+    anchor[poisson_disk(x, np.argsort(shuffled), (_THINNED * gap[nearest]).item)] = True
     back = np.empty(count, dtype=np.int64)
     back[order] = np.arange(count)
     wide = gap.copy()
@@ -118,8 +119,8 @@ def _widest(x: np.ndarray, gap: np.ndarray) -> np.ndarray:
     return gap
 
 
-def poisson_disk(x: np.ndarray, order: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """Choose among the points `order` of x (N, 3), in that order, all that are in no radius (N,) of an earlier one."""
+def poisson_disk(x: np.ndarray, order: np.ndarray, radius: Callable[[int], float]) -> np.ndarray:
+    """Choose among the points `order` of x (N, 3), in that order, all that are in no earlier one's radius."""
     free = np.zeros(len(x), dtype=bool)
     free[order] = True
     tree = cKDTree(x[order])
@@ -127,7 +128,7 @@ def poisson_disk(x: np.ndarray, order: np.ndarray, radius: np.ndarray) -> np.nda
     for i in order.tolist():
         if free[i]:
             chosen.append(i)
-            free[order[tree.query_ball_point(x[i], radius[i])]] = False
+            free[order[tree.query_ball_point(x[i], radius(i))]] = False
     return np.array(chosen, dtype=np.int64)
 
 

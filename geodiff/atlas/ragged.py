@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 FILLING = 0.75  # least share of a block's rows that a chart in it has
+ALONE = 16  # rows of a chart that is alone in its block, at least: products of fewer depend on the number of threads
 BLOCK_ROWS = 1 << 14  # what the layers of their charts hold then fits into the caches
 
 
@@ -39,7 +40,7 @@ class Ragged:
             while last < filled and last - first < most and sizes_list[last] >= FILLING * width:
                 last += 1
             members = order[first:last]
-            column = torch.arange(width, device=chart.device)
+            column = torch.arange(max(width, ALONE) if last - first == 1 else width, device=chart.device)
             count = self.counts[members, None]
             slots = starts[members, None] + torch.minimum(column, count - 1)
             self.blocks.append(Block(members, slots, column < count))

@@ -203,4 +203,4 @@ def _areas(x: np.ndarray) -> np.ndarray:
     k = min(8, len(x) - 1)
     if k < 1:
         return np.ones(len(x))
-    return np.maximum(np.pi * cKDTree(x).query(x, k=[k + 1])[0][:, 0] ** 2 / k, 1e-300)
+    return np.maximum(np.pi * cKDTree(x).query(x, k=[k + 1], workers=-1)[0][:, 0] ** 2 / k, 1e-300)

@@ -10,6 +10,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from geodiff.atlas.closing import filled, mended
+from geodiff.atlas.poisson_worker import reconstruct
 from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh
 from geodiff.validation import fail, promote
@@ -123,13 +124,7 @@ def poisson_faces(
     where: str, places: np.ndarray, normals: np.ndarray, depth: int, threads: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return Open3D's vertices and faces, as they are, through places (N, 3) in [0, 1]³ with normals (N, 3)."""
-    open3d = load_open3d(where)
-    cloud = open3d.geometry.PointCloud()
-    cloud.points = open3d.utility.Vector3dVector(places)
-    cloud.normals = open3d.utility.Vector3dVector(normals / np.linalg.norm(normals, axis=1, keepdims=True))
-    with open3d.utility.VerbosityContextManager(open3d.utility.VerbosityLevel.Error):
-        found, _ = open3d.geometry.TriangleMesh.create_from_point_cloud_poisson(cloud, depth=depth, n_threads=threads)
-    return np.asarray(found.vertices), np.asarray(found.triangles).astype(np.int64).reshape(-1, 3)
+    return reconstruct(load_open3d(where), places, normals, depth, threads)
 
 
 def trimmed(places: np.ndarray, vertices: np.ndarray, faces: np.ndarray, trim: float, depth: int) -> np.ndarray:

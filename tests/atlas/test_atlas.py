@@ -344,3 +344,15 @@ def test_spoiled_atlases_are_named(square: Atlas, tmp_path: pathlib.Path, change
         ValueError, match=rf"Atlas.load: `path` must be a readable atlas file; got .*bad.npz \(.*{message}"
     ):
         Atlas.load(tmp_path / "bad.npz")
+
+
+def test_sides_do_not_move_points() -> None:
+    """What the atlas took over from its draft, made before the sides were known, is what it computes itself."""
+    x = torch.nn.functional.normalize(torch.randn(300, 3, generator=torch.Generator().manual_seed(3)), dim=1)
+    atlas = gd.fit_atlas(x, steps=2, rounds=0, widths=(8,), progress=False).atlas
+    again = dataclasses.replace(atlas)
+    assert "_kept__consensus" in vars(atlas) and "_kept__consensus" not in vars(again)
+    for name in ("predictions", "tangents", "trust"):
+        assert torch.equal(getattr(atlas, name), getattr(again, name))
+    assert torch.equal(atlas.fitted_points(), again.fitted_points())
+    assert torch.equal(atlas.fitted_normals(), again.fitted_normals())

@@ -20,7 +20,8 @@ their plane. Contestants take turns; quote the ratios.
 mesh; the slope is that of log seconds over log points. The noise is thick for the densest clouds, which makes their
 patches larger: more points a chart, fewer charts.
 
-`job`: seconds of each stage of `fit_atlas`, from file to files, and the peak memory, each cloud in a fresh process:
+`job`: seconds of each stage of `fit_atlas`, from file to files, processor time and peak memory, of this process and of
+that which solves Poisson's equation beside it, each cloud in a fresh process:
 the fandisk of 8000 points and the gargoyle of 95 435; `million`, which is not run unless it is named: a ball with bumps
 of a million points. `team`: processor and wall time of the fits of the charts, alone and shared by two processes of
 torchrun, all of one thread.
@@ -266,9 +267,11 @@ def one_job(cloud: str) -> dict[str, Any]:
         np.save(path, points.numpy())
         begin, cpu = time.perf_counter(), time.process_time()
         fit = gd.fit_atlas(path, output=pathlib.Path(folder) / "out", progress=False)
+    beside = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {"cloud": cloud, "points": len(points), "charts": len(fit.atlas), "threads": torch.get_num_threads(),
             "stages": fit.metrics["speed"]["stages"], "seconds": time.perf_counter() - begin,
             "cpu seconds": time.process_time() - cpu, "notes": fit.notes, "load": os.getloadavg()[0],
+            "cpu seconds beside": beside.ru_utime + beside.ru_stime, "peak MB beside": beside.ru_maxrss / 1024,
             "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}  # fmt: skip
 
 
@@ -352,7 +355,8 @@ def table(results: dict[str, Any]) -> str:
         lines += ["", f"Slopes: fit {slope['fit']:.2f}, in all {slope['seconds']:.2f}."]
     for row in [*results.get("job", {}).values(), *([results["million"]] if "million" in results else [])]:
         lines += ["", f"{row['cloud']}: {row['points']} points, {row['charts']} charts, {row['seconds']:.1f} s, "
-                      f"{row['cpu seconds']:.1f} s of processors, {row['peak MB']:.0f} MB; "
+                      f"{row['cpu seconds']:.1f} + {row['cpu seconds beside']:.1f} s of processors, "
+                      f"{row['peak MB']:.0f} + {row['peak MB beside']:.0f} MB; "
                       + ", ".join(f"{name} {s:.1f}" for name, s in row["stages"].items())]  # fmt: skip
     if "team" in results:
         lines += ["", f"Two processes: {results['team']['times as fast']}"]

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 import geodiff
 from geodiff.atlas.atlas import Atlas
+from geodiff.atlas.beside import Beside
 from geodiff.atlas.cloud import Cloud, read_cloud
 from geodiff.atlas.confidence import WITHIN
 from geodiff.atlas.fit import FAR, FittedCharts, Fitter
@@ -116,7 +117,9 @@ def fit_atlas(
     known = None if truth is None else _truth(truth)
     # After the checks of the arguments, but before the work.
     with Team.join() as team, output_folder(_WHERE, output if team.leads else None) as folder:
-        with tqdm(bar_format=_BAR, disable=not (progress and team.leads)) as bar:
+        # Where there is another core, Poisson's equation is solved there while this process draws.
+        closing = team.leads and folder is not None and settings.watertight and torch.get_num_threads() > 1
+        with tqdm(bar_format=_BAR, disable=not (progress and team.leads)) as bar, Beside(closing) as beside:
             stages = Stages(bar)
             stages.plan(expected(len(points), settings, folder is not None, known is not None))
             stages.begin("cloud")
@@ -139,7 +142,7 @@ def fit_atlas(
                 leads=team.leads,
             )
             if team.leads and (folder is not None or known is not None):
-                result = outputs.finish(result, settings, known, folder, stages, lambda: job.seconds)
+                result = outputs.finish(result, settings, known, folder, stages, lambda: job.seconds, beside)
             stages.end()
             result.metrics["speed"].setdefault("stages", stages.rounded())
             job.checkpoint.remove()

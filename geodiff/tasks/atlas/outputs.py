@@ -3,6 +3,7 @@
 
 import dataclasses
 import importlib.util
+import io
 import json
 import pathlib
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from typing import Any
 import torch
 
 from geodiff.atlas.atlas import Atlas
-from geodiff.atlas.closed import Closed, closed_mesh
+from geodiff.atlas.beside import Beside
+from geodiff.atlas.closed import Closed, begin_closing
 from geodiff.atlas.metrics import surface_metrics
 from geodiff.atlas.sample import Samples
 from geodiff.scene.atomic import replacing
@@ -47,11 +49,18 @@ class _Surface:
     samples: Samples
     mesh: Mesh
     closed: Closed | None
-    notes: list[str]
 
     @property
     def watertight(self) -> Mesh | None:
         return None if self.closed is None else self.closed.mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class _Drawn:
+    """What is drawn while the watertight mesh is made: all but that; and a PNG of errors, if Matplotlib is there."""
+
+    overview: pictures.Overview
+    errors: bytes | None
 
 
 def finish(
@@ -61,6 +70,7 @@ def finish(
     folder: pathlib.Path | None,
     stages: Stages,
     seconds: Callable[[], float],
+    beside: Beside,
 ) -> FitAtlasResult:
     """Return the result with figures against the truth, if that is known, and with files, if there is a folder.
 
@@ -71,33 +81,51 @@ def finish(
         folder: to write to.
         stages: the clock of the job.
         seconds: how long the job has taken so far.
+        beside: a process that solves Poisson's equation while this one measures and draws.
     """
-    found = _surface(result.atlas, wanted, folder is not None, stages)
-    missed = missed_checks(result)
-    failed = [*missed, *failed_checks(found.closed, wanted)]
-    metrics = {**result.metrics, "surface": _facts(found), "failed_checks": failed}
-    if truth is not None:
-        stages.begin("truth")
-        metrics["truth"] = _against(truth, result.atlas, found, wanted)
-    told = [f"Not to be relied on: {text}." for text in missed if text != CONTRADICTION]
-    result = dataclasses.replace(result, metrics=metrics, notes=[*result.notes, *told, *found.notes])
-    return result if folder is None else _write(result, found, folder, stages, seconds)
-
-
-def _surface(atlas: Atlas, wanted: FitAtlasSettings, files: bool, stages: Stages) -> _Surface:
+    atlas = result.atlas
     stages.begin("samples")
     samples = atlas.sample(wanted.samples, seed=atlas.seed)
+    closing = None
+    if folder is not None and wanted.watertight:
+        facing = samples.normals.norm(dim=1) > 0.5
+        closing = begin_closing(samples.points[facing], samples.normals[facing], depth=wanted.depth, beside=beside,
+                                open_boundaries=wanted.open_boundaries,
+                                keep_components=wanted.keep_components)  # fmt: skip
     stages.begin("mesh")
-    found = _Surface(samples, atlas.to_mesh(wanted.refine), None, [])
-    if not (files and wanted.watertight):
-        return found
-    stages.begin("watertight")
-    facing = samples.normals.norm(dim=1) > 0.5
-    found.closed = closed_mesh(samples.points[facing], samples.normals[facing], depth=wanted.depth,
-                               open_boundaries=wanted.open_boundaries,
-                               keep_components=wanted.keep_components)  # fmt: skip
-    found.notes += found.closed.notes
-    return found
+    found = _Surface(samples, atlas.to_mesh(wanted.refine), None)
+    metrics, drawn = dict(result.metrics), None
+    if truth is not None:
+        stages.begin("truth")
+        metrics["truth"] = _against(truth, atlas, found, wanted)
+    if folder is not None:
+        stages.begin("pictures")
+        drawn = _draw(atlas, found.mesh, metrics, result.settings.up)
+    if closing is not None:
+        stages.begin("watertight")
+        found.closed = closing()
+        if truth is not None:
+            stages.begin("truth")
+            metrics["truth"]["watertight"] = _compared(found.closed.mesh, None, truth, atlas, wanted)
+    missed = missed_checks(result)
+    failed = [*missed, *failed_checks(found.closed, wanted)]
+    metrics |= {"surface": _facts(found), "failed_checks": failed}
+    told = [f"Not to be relied on: {text}." for text in missed if text != CONTRADICTION]
+    notes = [*result.notes, *told, *([] if found.closed is None else found.closed.notes)]
+    result = dataclasses.replace(result, metrics=metrics, notes=notes)
+    if folder is None or drawn is None:
+        return result
+    return _write(result, found, drawn, folder, stages, seconds)
+
+
+def _draw(atlas: Atlas, mesh: Mesh, metrics: dict[str, Any], up: str | None) -> _Drawn:
+    terrain = pathlib.Path(metrics["source"] or "").suffix.lower() in (".las", ".laz")
+    overview = pictures.Overview(atlas, mesh, up=up or ("z" if terrain else "y"))
+    if importlib.util.find_spec("matplotlib") is None:
+        return _Drawn(overview, None)
+    errors = io.BytesIO()
+    pictures.errors(errors, atlas, metrics)
+    return _Drawn(overview, errors.getvalue())
 
 
 def missed_checks(result: FitAtlasResult) -> list[str]:
@@ -153,7 +181,7 @@ def _facts(found: _Surface) -> dict[str, Any]:
 
 
 def _against(truth: Mesh | torch.Tensor, atlas: Atlas, found: _Surface, wanted: FitAtlasSettings) -> dict[str, Any]:
-    """Return the figures of `surface_metrics` for what went in and for all that came out."""
+    """Return the figures of `surface_metrics` for what went in and for what came out, but the watertight mesh."""
     good = ~atlas.outlier
     outputs: dict[str, tuple[Any, Any]] = {
         "input": (atlas.points[good], None),
@@ -161,23 +189,26 @@ def _against(truth: Mesh | torch.Tensor, atlas: Atlas, found: _Surface, wanted: 
         "samples": (found.samples.points, found.samples.normals),
         "charts": (found.mesh, None),
     }
-    if found.watertight is not None:
-        outputs["watertight"] = (found.watertight, None)
     figures: dict[str, Any] = {"distances_are": "relative to the diagonal of the truth's box"}
     for name, (surface, normals) in outputs.items():
-        one = surface_metrics(surface, truth, output_normals=normals, samples=wanted.samples, seed=atlas.seed)
-        figures[name] = one.as_dict()
-        if name != "samples":
-            del figures[name]["curve"]
+        figures[name] = _compared(surface, normals, truth, atlas, wanted, curve=name == "samples")
     figures["accuracy_over_input"] = figures["fitted_points"]["accuracy"]["mean"] / max(
         figures["input"]["accuracy"]["mean"], 1e-300
     )
     return figures
 
 
+def _compared(
+    surface: Any, normals: Any, truth: Mesh | torch.Tensor, atlas: Atlas, wanted: FitAtlasSettings, curve: bool = False
+) -> dict[str, Any]:
+    one = surface_metrics(surface, truth, output_normals=normals, samples=wanted.samples, seed=atlas.seed).as_dict()
+    return one if curve else {name: value for name, value in one.items() if name != "curve"}
+
+
 def _write(
     result: FitAtlasResult,
     found: _Surface,
+    drawn: _Drawn,
     folder: pathlib.Path,
     stages: Stages,
     seconds: Callable[[], float],
@@ -187,7 +218,7 @@ def _write(
     files = {kind: folder / name for kind, name in NAMES.items()}
     if found.watertight is None:
         del files["watertight"]
-    if importlib.util.find_spec("matplotlib") is None:
+    if drawn.errors is None:
         notes.append(f'{NAMES["errors"]} is left out: it needs Matplotlib, pip install "geodiff[plot]"')
         del files["errors"]
     shift, note = _shift(atlas)
@@ -205,12 +236,9 @@ def _write(
         _moved(found.mesh, shift).save(there["glb"])
         if found.watertight is not None:
             _moved(found.watertight, shift).save(there["watertight"])
-        stages.begin("pictures")
-        terrain = pathlib.Path(metrics["source"] or "").suffix.lower() in (".las", ".laz")
-        up = result.settings.up or ("z" if terrain else "y")
-        pictures.overview(atlas, found.mesh, found.watertight, up=up).save(there["pictures"], format="PNG")
-        if "errors" in files:
-            pictures.errors(there["errors"], atlas, metrics)
+        drawn.overview.page(found.watertight).save(there["pictures"], format="PNG")
+        if drawn.errors is not None:
+            there["errors"].write_bytes(drawn.errors)
         stages.end()
         metrics["speed"] = {**metrics["speed"], "stages": stages.rounded()}
         metrics |= {"seconds": round(seconds(), 3), "notes": notes, "history": result.history}

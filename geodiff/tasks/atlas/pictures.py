@@ -2,7 +2,7 @@
 """Pictures of an atlas: the points, the surface, its charts and how sure it is; and how far the points lie from it."""
 
 import os
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -26,39 +26,40 @@ _DOT, _STRAY = (0.30, 0.36, 0.45), (0.85, 0.15, 0.10)
 _SCALE = np.array([[0.60, 0.05, 0.05], [0.85, 0.45, 0.05], [0.80, 0.75, 0.15], [0.15, 0.50, 0.30]])
 
 
-def overview(
-    atlas: Atlas,
-    mesh: Mesh,
-    watertight: Mesh | None = None,
-    size: tuple[int, int] | None = None,
-    up: str = "y",
-) -> Image.Image:
-    """Draw the points, the surface, the charts in colours, the confidence and the watertight mesh, from four sides.
+class Overview:
+    """Draws the points, the surface, the charts in colours and the confidence, from four sides.
 
     Confidence goes from red (0) over yellow to green (1). Points that no chart is fitted to are red.
 
     Args:
         atlas: fitted.
         mesh: `atlas.to_mesh()`.
-        watertight: that mesh, or nothing.
         size: (H, W) of a picture; left out, `SIZE`.
         up: ``"x"``, ``"y"``, ``"z"``, or with a minus.
     """
-    size = size or SIZE
-    middle = (atlas.points.amin(0) + atlas.points.amax(0)) / 2
-    mesh, points = _staged(mesh, middle), (atlas.points - middle).float()
-    good = points[~atlas.outlier]
-    axis = [(-1.0 if up.startswith("-") else 1.0) * (name == up[-1]) for name in "xyz"]
-    cameras = [pictures.looking_at(good, azimuth, _ELEVATION, axis).to(dtype=torch.float32) for azimuth in AZIMUTHS]
-    chart, sure = face_facts(atlas, mesh.vertices.double() + middle.double(), mesh.faces)
-    tints = {"surface": None, "charts": chart_colors(len(atlas))[chart], "confidence": confidence_colors(sure)}
-    drawn = [draw(mesh, camera, size, *tints.values()) for camera in cameras]
-    rows = {"points": [draw_points(atlas, points, mesh, camera, size) for camera in cameras]}
-    rows |= dict(zip(tints, map(list, zip(*drawn, strict=True)), strict=True))
-    if watertight is not None:
-        closed = _staged(watertight, middle)
-        rows["watertight"] = [draw(closed, camera, size, None)[0] for camera in cameras]
-    return pictures.grid(list(rows.values()), list(rows), [f"from {azimuth:.0f}°" for azimuth in AZIMUTHS])
+
+    def __init__(self, atlas: Atlas, mesh: Mesh, size: tuple[int, int] | None = None, up: str = "y") -> None:
+        self._size = size = size or SIZE
+        self._middle = middle = (atlas.points.amin(0) + atlas.points.amax(0)) / 2
+        mesh, points = _staged(mesh, middle), (atlas.points - middle).float()
+        good = points[~atlas.outlier]
+        axis = [(-1.0 if up.startswith("-") else 1.0) * (name == up[-1]) for name in "xyz"]
+        cameras = [pictures.looking_at(good, azimuth, _ELEVATION, axis).to(dtype=torch.float32) for azimuth in AZIMUTHS]
+        self._cameras = cameras
+        chart, sure = face_facts(atlas, mesh.vertices.double() + middle.double(), mesh.faces)
+        tints = {"surface": None, "charts": chart_colors(len(atlas))[chart], "confidence": confidence_colors(sure)}
+        drawn = [draw(mesh, camera, size, *tints.values()) for camera in cameras]
+        normals = point_normals(atlas)
+        self._rows = {"points": [draw_points(atlas, points, mesh, camera, size, normals) for camera in cameras]}
+        self._rows |= dict(zip(tints, map(list, zip(*drawn, strict=True)), strict=True))
+
+    def page(self, watertight: Mesh | None = None) -> Image.Image:
+        """Return all in one, with the watertight mesh, if there is one."""
+        rows = dict(self._rows)
+        if watertight is not None:
+            closed = _staged(watertight, self._middle)
+            rows["watertight"] = [draw(closed, camera, self._size, None)[0] for camera in self._cameras]
+        return pictures.grid(list(rows.values()), list(rows), [f"from {azimuth:.0f}°" for azimuth in AZIMUTHS])
 
 
 def draw(mesh: Mesh, camera: Camera, size: tuple[int, int], *tints: np.ndarray | None) -> list[np.ndarray]:
@@ -68,9 +69,18 @@ def draw(mesh: Mesh, camera: Camera, size: tuple[int, int], *tints: np.ndarray |
 
 
 def draw_points(
-    atlas: Atlas, points: torch.Tensor, mesh: Mesh, camera: Camera, size: tuple[int, int] = SIZE
+    atlas: Atlas,
+    points: torch.Tensor,
+    mesh: Mesh,
+    camera: Camera,
+    size: tuple[int, int] = SIZE,
+    normals: torch.Tensor | None = None,
 ) -> np.ndarray:
-    """Draw the points of a cloud (N, 3) as dots, lit by the normals of the surface; those behind it are hidden."""
+    """Draw the points of a cloud (N, 3) as dots, lit by the normals of the surface; those behind it are hidden.
+
+    `normals` are the atlas's `point_normals`, where they are known.
+    """
+    normals = point_normals(atlas) if normals is None else normals
     height, width = size[0] * _FINE, size[1] * _FINE
     at = camera.project(points, (height, width))
     column, row = at[:, 0].long(), at[:, 1].long()
@@ -84,8 +94,8 @@ def draw_points(
     keep = keep[:: max(1, -(-len(keep) // _MOST_DOTS))]
     order = at[keep, 2].argsort(descending=True)
     chosen = keep[order].numpy()
-    normals = point_normals(atlas)[chosen].double() @ camera.rotation.double().mT
-    light = 0.45 + 0.55 * (normals @ torch.tensor([-0.37, 0.53, 0.76], dtype=torch.float64)).abs().numpy()
+    facing = normals[chosen].double() @ camera.rotation.double().mT
+    light = 0.45 + 0.55 * (facing @ torch.tensor([-0.37, 0.53, 0.76], dtype=torch.float64)).abs().numpy()
     color = light[:, None] ** (1 / 2.2) * np.where(atlas.outlier.numpy()[chosen, None], _STRAY, _DOT) ** np.float64(0.8)
     reach = int(np.ceil(radius))
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
@@ -138,11 +148,11 @@ def signed_distances(atlas: Atlas) -> np.ndarray:
     return np.asarray((rest * point_normals(atlas)[good].double()).sum(1))
 
 
-def errors(path: str | os.PathLike[str], atlas: Atlas, metrics: dict[str, Any]) -> None:
+def errors(file: str | os.PathLike[str] | BinaryIO, atlas: Atlas, metrics: dict[str, Any]) -> None:
     """Write a histogram of the points' distances from the surface, and which share lies within which; by Matplotlib.
 
     Args:
-        path: a PNG to write.
+        file: a PNG to write.
         atlas: fitted.
         metrics: of `fit_atlas`, with what is known of the truth.
     """
@@ -176,7 +186,7 @@ def errors(path: str | os.PathLike[str], atlas: Atlas, metrics: dict[str, Any]) 
     right.grid(alpha=0.3)
     right.legend(frameon=False, fontsize=8, loc="lower right")
     right.set_title("share that lies within a distance", fontsize=10)
-    figure.savefig(path, dpi=110)
+    figure.savefig(file, dpi=110, format="png")
 
 
 def _staged(mesh: Mesh, middle: torch.Tensor) -> Mesh:

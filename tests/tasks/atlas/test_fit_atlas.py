@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -187,6 +188,7 @@ def test_a_folder_that_exists(tmp_path: pathlib.Path, monkeypatch: pytest.Monkey
         raise ImportError(f"{where}: Open3D is not installed. Get it. Without it, something.")
 
     monkeypatch.setattr(watertight, "load_open3d", missing)
+    monkeypatch.setitem(sys.modules, "open3d", None)  # nor in a process of its own
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "matplotlib" else find(name))
     fit = gd.fit_atlas(ball(), output=tmp_path, **{**SMALL, "steps": 5, "rounds": 0, "depth": 5})
@@ -230,14 +232,14 @@ def test_strict(strict: bool, tmp_path: pathlib.Path, monkeypatch: pytest.Monkey
     random = torch.Generator().manual_seed(1)
     normals = torch.nn.functional.normalize(points, dim=1) * torch.randint(2, (400, 1), generator=random).mul(2).sub(1)
     np.savetxt(tmp_path / "ball.xyz", torch.cat([points, normals], 1).numpy())
-    real = closed.closed_mesh
+    real = closed.begin_closing
 
-    def broken(*arguments: torch.Tensor, **options: object) -> closed.Closed:
-        found = real(*arguments, **options)  # type: ignore[arg-type]
+    def broken(*arguments: torch.Tensor, **options: object) -> Callable[[], closed.Closed]:
+        found = real(*arguments, **options)()  # type: ignore[arg-type]
         wrong = dataclasses.replace(found.faults, boundary_edges=7)
-        return dataclasses.replace(found, faults=wrong, crossings=3)
+        return lambda: dataclasses.replace(found, faults=wrong, crossings=3)
 
-    monkeypatch.setattr(outputs, "closed_mesh", broken)
+    monkeypatch.setattr(outputs, "begin_closing", broken)
     command = ["fit-atlas", str(tmp_path / "ball.xyz"), "-o", str(tmp_path / "out"), "--widths", "8", "--steps", "2"]
     command += ["--rounds", "0", "--target", "60", "--samples", "500", "--depth", "4", *["--strict"] * strict]
     found = CliRunner().invoke(main, command)
@@ -550,7 +552,9 @@ def test_up_is_up_in_the_pictures() -> None:
 
     def wide(up: str) -> float:
         """How much wider than high the disc is in the second row, seen from a little above."""
-        page = np.asarray(atlas_pictures.overview(fit.atlas, mesh, size=(90, 90), up=up).convert("L")).astype(int)
+        page = np.asarray(atlas_pictures.Overview(fit.atlas, mesh, size=(90, 90), up=up).page().convert("L")).astype(
+            int
+        )
         page = page[page.shape[0] // 4 + 20 : page.shape[0] // 2 - 10, -95:]  # surface, from the last side
         dark = np.abs(page - np.median(page[:, -3:])) > 40
         return float(np.ptp(dark.any(0).nonzero()[0]) / np.ptp(dark.any(1).nonzero()[0]))
