@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small tables of whole numbers that are kept on the host, and their copies on devices."""
+
+import functools
+
+import torch
+
+_KEPT = 256  # tables and devices
+
+
+def on_device(table: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a table of the host's on a device: copied once for its numbers, not once a call.
+
+    The copy must not be changed. It knows where it is from, see `rows`.
+    """
+    if table.device == device:
+        return table
+    if torch.compiler.is_compiling() or not table.is_cpu:
+        return table.to(device)
+    return _copy(tuple(table.reshape(-1).tolist()), tuple(table.shape), table.dtype, str(device))
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _copy(numbers: tuple[int, ...], shape: tuple[int, ...], dtype: torch.dtype, device: str) -> torch.Tensor:
+    with torch.inference_mode(False):
+        table = torch.tensor(numbers, dtype=dtype).reshape(shape)
+        copy = table.to(device)
+        copy.host = table  # type: ignore[attr-defined]
+        return copy
+
+
+def rows(table: torch.Tensor) -> list[list[int]]:
+    """Return a table's rows as numbers, without asking the device where it is a copy of `on_device`."""
+    found: list[list[int]] = getattr(table, "host", table).tolist()
+    return found
