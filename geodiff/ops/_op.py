@@ -12,7 +12,7 @@ import torch
 
 from geodiff.modes import constant_in_graphs, is_plain, is_transformed, may_be_transformed, refuse_transforms
 from geodiff.native import cpu
-from geodiff.native.constants import on_device
+from geodiff.constants import on_device
 from geodiff.native.gpu import is_emulating, schedule
 from geodiff.ops._checks import Contract, as_kind
 from geodiff.validation import fail, looks_at_values
@@ -98,6 +98,11 @@ def struct(kind: Callable[P, R], *_: P.args, **fields: P.kwargs) -> R:
     result: R = getattr(cpu.extension(), kind)(**fields)  # type: ignore[call-overload]
     result.fields = fields  # type: ignore[attr-defined]  # for other devices' kernels
     return result
+
+
+def on_host(tensor: torch.Tensor) -> bool:
+    """Whether looking at a tensor's numbers costs nothing."""
+    return tensor.is_cpu
 
 
 def check_devices(op: str, names: Iterable[str], tensors: Iterable[torch.Tensor | None]) -> None:

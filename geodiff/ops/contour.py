@@ -92,7 +92,7 @@ def contour(
     distance, _, _ = nearest_outline(
         clip, faces, layout, edges, distribution, scale, image_size=image_size, near=near, max_error=max_error
     )
-    if torch.compiler.is_compiling() or is_transformed(distance) or not distance.is_cpu:
+    if torch.compiler.is_compiling() or is_transformed(distance) or not _op.on_host(distance):
         return coverage_of(distance, distribution, scale)
     return _coverage_near(distance, distribution, scale)
 

@@ -11,7 +11,7 @@ import torch
 
 from geodiff import ops, reference
 from geodiff.modes import outside_autocast
-from geodiff.native.constants import on_device
+from geodiff.constants import on_device
 from geodiff.render.points import SurfacePoints
 from geodiff.scene.camera import Camera
 from geodiff.scene.light import Light
@@ -127,7 +127,8 @@ class View:
         """
         with torch.no_grad():
             start = on_device(self.layout, image.device)[image]
-            corners = self.clip[self.faces[face + start[:, 1]].long() + start[:, :1]][..., [0, 1, 3]]
+            corners = self.clip[self.faces[face + start[:, 1]].long() + start[:, :1]]
+            corners = torch.cat([corners[..., :2], corners[..., 3:]], dim=-1)
             w = (barycentric * corners[..., 2]).sum(dim=-1)
             det = torch.linalg.det(corners).abs()
             step = 2 / min(self.image_size)

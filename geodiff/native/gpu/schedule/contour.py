@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from geodiff.native.constants import rows as rows_of
+from geodiff.constants import rows as rows_of
 from geodiff.native.gpu import structs
 from geodiff.native.gpu.launcher import launch
 from geodiff.native.gpu.schedule.corners import scatter

@@ -3,7 +3,7 @@
 
 import torch
 
-from geodiff.native.constants import rows as rows_of
+from geodiff.constants import rows as rows_of
 from geodiff.native.gpu import structs
 from geodiff.native.gpu.launcher import launch
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from geodiff.native.constants import rows as rows_of
+from geodiff.constants import rows as rows_of
 from geodiff import members
 from geodiff.native.gpu import structs
 from geodiff.native.gpu.launcher import launch

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small tables of whole numbers that are kept on the host, and their copies on devices."""
+"""Small tables that are kept on the host, and their copies on devices: nothing is copied at every call."""
 
 import functools
 
@@ -21,12 +21,19 @@ def on_device(table: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 @functools.lru_cache(maxsize=_KEPT)
-def _copy(numbers: tuple[int, ...], shape: tuple[int, ...], dtype: torch.dtype, device: str) -> torch.Tensor:
+def _copy(numbers: tuple[float, ...], shape: tuple[int, ...], dtype: torch.dtype, device: str) -> torch.Tensor:
     with torch.inference_mode(False):
         table = torch.tensor(numbers, dtype=dtype).reshape(shape)
         copy = table.to(device)
         copy.host = table  # type: ignore[attr-defined]
         return copy
+
+
+def numbers(values: list[float] | tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
+    """Return ``like.new_tensor(values)``, which waits for the device where that is not the host."""
+    if like.is_cpu or torch.compiler.is_compiling():
+        return like.new_tensor(values)
+    return on_device(torch.tensor(values, dtype=like.dtype), like.device).clone()
 
 
 def rows(table: torch.Tensor) -> list[list[int]]:
