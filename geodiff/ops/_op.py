@@ -100,6 +100,11 @@ def struct(kind: Callable[P, R], *_: P.args, **fields: P.kwargs) -> R:
     return result
 
 
+def has_kernels(device: torch.device) -> bool:
+    """Whether ops run on a device of this kind, if there is one."""
+    return device.type in _BACKENDS
+
+
 def on_host(tensor: torch.Tensor) -> bool:
     """Whether looking at a tensor's numbers costs nothing."""
     return tensor.is_cpu
