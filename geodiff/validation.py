@@ -325,11 +325,10 @@ def promote(where: str, **values: Any) -> dict[str, torch.Tensor]:
             raise fail(
                 where, name, f"on {device} like the others", str(tensor.device), "Use .to(device).", RuntimeError
             )
-        if isinstance(values[name], _ARRAYS) or tensor.numel() > _FEW:
+        if device.type == "cpu" or isinstance(values[name], _ARRAYS) or tensor.numel() > _FEW:
             result[name] = tensor.to(device=device, dtype=wide)
         else:  # of numbers in the code: a device gets its copy once
-            there = on_device(tensor.to(wide), device)
-            result[name] = there if device.type == "cpu" else there.clone()
+            result[name] = on_device(tensor.to(wide), device).clone()
         if looks_at_values(result[name]):
             check_finite(where, name, result[name])
     return result

@@ -16,13 +16,14 @@ from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
 from geodiff.validation import common_batch, fail
 
+_PLAIN = Material()
+
 
 @functools.cache
 def _plain(device: str) -> Material:
-    """The material of meshes without one."""
+    """The material of meshes without one, on a device."""
     with lasting():
-        return Material().map(lambda value: value.to(device))
-
+        return _PLAIN.map(lambda value: value.to(device))
 
 
 class SurfacePoints:
@@ -182,7 +183,13 @@ class SurfacePoints:
     @property
     def material(self) -> Material:
         """The mesh's, or the default one."""
-        return self.mesh.material or _plain(str(self.mesh.device))
+        if self.mesh.material is not None:
+            return self.mesh.material
+        if self.mesh.vertices.is_cpu:
+            return _PLAIN
+        if torch.compiler.is_compiling():
+            return _PLAIN.map(lambda value: value.to(self.mesh.device))
+        return _plain(str(self.mesh.device))
 
     def own_color(self) -> torch.Tensor | None:
         """Return the product of the colours that the mesh has, (P, 3), or None where it has none."""

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a job runs: what `device=` and ``--device`` mean."""
 
+from typing import Any
+
 import torch
 
 from geodiff.native.gpu import driver
@@ -49,3 +51,14 @@ def job_device(where: str, wanted: torch.device | str | None, data: torch.device
 def _works() -> bool:
     """Whether torch and geodiff both find a GPU's driver."""
     return torch.cuda.is_available() and driver.version() is not None
+
+
+def brought_home(where: str, name: str, thing: Any) -> Any:
+    """Return a tensor, a mesh, cameras or images on the host, where inputs are checked and prepared.
+
+    Raises:
+        RuntimeError: tensors of shapes alone.
+    """
+    if thing.device.type == "meta":
+        raise fail(where, name, "on a device with numbers", f"on {thing.device}", error=RuntimeError)
+    return thing if thing.device.type == "cpu" else thing.to("cpu")

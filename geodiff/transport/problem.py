@@ -94,7 +94,7 @@ def prepare(
         flat_masks[side] = flat_mask
         weights[name] = _weights(where, name, given.get(name), flat_mask, batch, count, reach is None, dtype, device)
     least = torch.finfo(dtype).tiny
-    value = float(torch.as_tensor(epsilon).detach())
+    value = float(epsilon.detach() if isinstance(epsilon, torch.Tensor) else epsilon)
     if value < least:
         raise fail(where, "epsilon", f"at least {least:.3g} in {str(dtype)[6:]}", f"{value:.3g}", "Scale the clouds.")
     value = float(torch.tensor(value, dtype=dtype))

@@ -26,7 +26,16 @@ _READS = {
     "unique_consecutive", "unique_dim_consecutive", "_linalg_eigh", "linalg_eig", "is_set_to",
 }  # fmt: skip
 """Ops that wait for the device and read from it, on CUDA."""
-_VIEWS = ("as_strided", "view", "_reshape_alias", "unfold", "alias", "view_as_real", "set_.source_Tensor", "set_.source_Storage_storage_offset")
+_VIEWS = (
+    "as_strided",
+    "view",
+    "_reshape_alias",
+    "unfold",
+    "alias",
+    "view_as_real",
+    "set_.source_Tensor",
+    "set_.source_Storage_storage_offset",
+)
 _COPIES = {"_copy_from", "_copy_from_and_resize", "copy_"}
 
 

@@ -14,6 +14,7 @@ from geodiff.scene.light import as_lights
 from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.primitives import icosphere
+from geodiff.tasks.device import brought_home
 from geodiff.tasks.mesh.settings import LIGHTS, FitMeshSettings
 from geodiff.tasks.turns import turns
 from geodiff.validation import as_tensor, choice, fail, nearest
@@ -53,9 +54,8 @@ def posed_images(images: Any, cameras: Any, where: str = _WHERE, background: Any
         posed = PosedImages(None, alpha, cameras)
     if not len(posed):
         raise fail(where, "images", "one or more images", "none")
-    if posed.alpha.device.type == "meta":
-        raise fail(where, "images", "on a device with numbers", f"on {posed.alpha.device}", error=RuntimeError)
-    return posed._with(posed.alpha.detach(), posed.cameras.detach()).to(
+    alpha, cameras = (brought_home(where, "images", part.detach()) for part in (posed.alpha, posed.cameras))
+    return posed._with(alpha, cameras).to(
         "cpu", torch.promote_types(posed.alpha.dtype, posed.cameras.dtype)
     )
 
@@ -160,7 +160,7 @@ def start_mesh(template: Any, settings: FitMeshSettings, posed: PosedImages, cen
     if isinstance(template, Mesh):
         if template.vertices.dim() != 2:
             raise fail(_WHERE, "template", "one mesh of vertices (V, 3)", template.vertices, "Take mesh[i].")
-        template = template.to("cpu")
+        template = brought_home(_WHERE, "template", template)
         return Mesh(template.vertices.detach().to(dtype), template.faces)
     if not isinstance(template, str | os.PathLike):
         raise fail(_WHERE, "template", "'hull', 'sphere', a Mesh or the path of one", template, error=TypeError)
