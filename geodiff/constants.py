@@ -11,7 +11,7 @@ _KEPT = 256  # tables and devices
 def on_device(table: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Return a table of the host's on a device: copied once for its numbers, not once a call.
 
-    The copy must not be changed. It knows where it is from, see `rows`.
+    The copy must not be changed. It knows its numbers: its `tolist` does not ask the device, and `host` is the table.
     """
     if table.device == device:
         return table
@@ -26,6 +26,7 @@ def _copy(numbers: tuple[float, ...], shape: tuple[int, ...], dtype: torch.dtype
         table = torch.tensor(numbers, dtype=dtype).reshape(shape)
         copy = table.to(device)
         copy.host = table  # type: ignore[attr-defined]
+        copy.tolist = table.tolist  # type: ignore[method-assign]  # its numbers, without asking the device
         return copy
 
 
@@ -34,9 +35,3 @@ def numbers(values: list[float] | tuple[float, ...], like: torch.Tensor) -> torc
     if like.is_cpu or torch.compiler.is_compiling():
         return like.new_tensor(values)
     return on_device(torch.tensor(values, dtype=like.dtype), like.device).clone()
-
-
-def rows(table: torch.Tensor) -> list[list[int]]:
-    """Return a table's rows as numbers, without asking the device where it is a copy of `on_device`."""
-    found: list[list[int]] = getattr(table, "host", table).tolist()
-    return found

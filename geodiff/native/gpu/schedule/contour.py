@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 
-from geodiff.constants import rows as rows_of
 from geodiff.native.gpu import structs
 from geodiff.native.gpu.launcher import launch
 from geodiff.native.gpu.schedule.corners import scatter
@@ -75,7 +74,7 @@ def contour_forward(
     """Fill `distance`, `along` and `nearest`, see `geodiff.ops.contour`."""
     if distance.numel() == 0:
         return
-    for i, row in enumerate(rows_of(layout)):
+    for i, row in enumerate(layout.tolist()):
         image = _Image(clip, faces, edges, row, height, width, near, radius_outside, radius_inside)
         segments, pieces, count = image.outline()
         given = (segments, pieces, structs.Int(count), image.mask, distance[i], along[i], nearest[i])
@@ -88,7 +87,7 @@ def contour_backward(
     grad_clip: torch.Tensor,
 ) -> None:  # fmt: skip
     """Fill `grad_clip`."""
-    rows = rows_of(layout)
+    rows = layout.tolist()
     most_faces = max((row[2] for row in rows), default=0)
     size = structs.SCRATCH["Clip"][clip.dtype == torch.float64]
     corners = torch.zeros((len(rows), max(most_faces, 1) * 3 * size), dtype=torch.uint8, device=clip.device)

@@ -3,7 +3,6 @@
 
 import torch
 
-from geodiff.constants import rows as rows_of
 from geodiff.native.gpu import structs
 from geodiff.native.gpu.launcher import launch
 
@@ -25,7 +24,7 @@ def around(
     """Return where each vertex's corners begin (N + 1), and them, ascending: (image · most_faces + face) · 3 + k."""
     none = torch.zeros(0, dtype=torch.int64, device=faces.device)
     keys, places = [none], [none]
-    for image, (vertex_start, face_start, count) in enumerate(rows_of(layout)):
+    for image, (vertex_start, face_start, count) in enumerate(layout.tolist()):
         keys.append(faces[face_start : face_start + count].reshape(-1).long() + vertex_start)
         first = 3 * image * most_faces
         places.append(torch.arange(first, first + 3 * count, device=faces.device))

@@ -3,7 +3,6 @@
 
 import torch
 
-from geodiff.constants import rows as rows_of
 from geodiff.native.gpu import structs
 from geodiff.native.gpu.launcher import launch
 
@@ -18,7 +17,7 @@ def rasterize(
     if face.numel() == 0:
         return
     real, device, images = structs.REALS[clip.dtype], clip.device, len(layout)
-    most_faces = max((row[2] for row in rows_of(layout)), default=0)
+    most_faces = max((row[2] for row in layout.tolist()), default=0)
     count = images * most_faces
     prepared = structs.scratch(clip, "HardFace", count)
     boxes = torch.empty((count, 4), dtype=torch.int32, device=device)

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from geodiff.constants import rows as rows_of
 from geodiff import members
 from geodiff.native.gpu import structs
 from geodiff.native.gpu.launcher import launch
@@ -49,7 +48,7 @@ def set_up(
 ) -> Scene:
     """Project all faces and mark the tiles that they reach; `fields` are those of the extension's SilhouetteModel."""
     real, device, images = structs.REALS[clip.dtype], clip.device, len(layout)
-    most_faces = max((row[2] for row in rows_of(layout)), default=0)
+    most_faces = max((row[2] for row in layout.tolist()), default=0)
     law = members.distribution(fields["distribution"])
     mirrored = fields["is_reversed"] and law.kind == "symmetric"
     join = members.tconorm(fields["tconorm"])
