@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
 
+from geodiff.constants import on_device
 from geodiff.modes import constant_in_graphs, is_plain, is_transformed, may_be_transformed, refuse_transforms
 from geodiff.native import cpu
-from geodiff.constants import on_device
 from geodiff.native.gpu import is_emulating, schedule
 from geodiff.ops._checks import Contract, as_kind
 from geodiff.validation import fail, looks_at_values

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from geodiff import ops, reference
-from geodiff.modes import outside_autocast
 from geodiff.constants import on_device
+from geodiff.modes import outside_autocast
 from geodiff.render.points import SurfacePoints
 from geodiff.scene.camera import Camera
 from geodiff.scene.light import Light

@@ -18,6 +18,7 @@ import torch
 from torch.utils import backend_registration
 
 from geodiff.native.gpu import emulated, schedule
+from geodiff.native.gpu.schedule import fragments
 from geodiff.ops import _op
 
 _CPU, _OTHER = 1, 12  # DLPack's names for the host and for a device of one's own
@@ -208,4 +209,5 @@ def register() -> None:
         with contextlib.suppress(RuntimeError):
             aten.impl(name, _view(name), "PrivateUse1")
     _libraries.extend([every, aten])
+    fragments._PARTS = 256  # as many blocks as keep a GPU busy take the emulator minutes
     _op._BACKENDS["pretend"] = _schedules
