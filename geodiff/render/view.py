@@ -164,7 +164,8 @@ class _BatchView(View):
     def surface_points(
         self, image: torch.Tensor, face: torch.Tensor, barycentric: torch.Tensor, lights: list[Light], **options: Any
     ) -> list[SurfacePoints]:
-        ends = torch.bincount(image, minlength=self.images).tolist()
+        places = torch.arange(self.images + 1, device=image.device)
+        ends = torch.searchsorted(image, places).diff().tolist()
         points = []
         parts = zip(self.mesh, *(part.split(ends) for part in (image, face, barycentric)), strict=True)
         for i, (mesh, own_image, *own) in enumerate(parts):

@@ -2,9 +2,9 @@
 """A device that is not the host, for tests where there is no GPU: ``torch.device("pretend")``.
 
 Its tensors are plain `torch.Tensor`s whose memory is the host's, but torch does not know: it refuses to mix them with
-CPU tensors and to give them to NumPy, as for CUDA, and what passes between them and the host is noted. geodiff's ops run
-the GPU's schedules and kernels on them, emulated. Registering a device holds for a whole process, and must come before
-its first backward pass: tests that use it run in a process of their own, see ``tests/test_device.py``.
+CPU tensors and to give them to NumPy, as for CUDA, and what passes between them and the host is noted. The ops run the
+GPU's schedules and kernels on them, emulated. Registering a device holds for a whole process, and must come before its
+first backward pass: tests that use it run in a process of their own, see ``tests/test_pretend.py``.
 """
 
 import contextlib

@@ -142,8 +142,9 @@ def sweep(
         )
         if team.leads:
             Journal.rewrite(folder, inputs, known)
-            facts = {**inputs, "command": command, "members": len(members), "runs": len(rows), "failed": result.failed, "device": str(placed),
+            facts = {**inputs, "command": command, "members": len(members), "runs": len(rows), "failed": result.failed,
                      "seconds": sum(row["seconds"] for row in rows), "best": result.best}  # fmt: skip
+            facts["device"] = str(placed)
             result.files.update(write_table(folder, job, rows, facts))
         team.wait()
     return result
