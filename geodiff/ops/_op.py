@@ -75,7 +75,7 @@ def call(kernel: Callable[P, R], *_: P.args, **arguments: P.kwargs) -> R:
     if not lead.is_cpu:
         for name in _TABLES:
             if name in arguments:
-                arguments[name] = on_device(arguments[name], lead.device)  # type: ignore[assignment,arg-type,index]
+                arguments[name] = on_device(arguments[name], lead.device)  # type: ignore[arg-type]
     result: R = _BACKENDS[lead.device.type](kernel, arguments)  # type: ignore[arg-type]
     return result
 

@@ -29,8 +29,8 @@ def leaf(tensor: torch.Tensor, place: str) -> torch.Tensor:
     return tensor.to(place).clone().requires_grad_()
 
 
-def rendered(lights: bool = False, batch: bool = False, **options: Any) -> Callable[[str], Step]:
-    """A mesh that is moved to look otherwise: all that the renderer's options ask for."""
+def rendered(lights: bool = False, batch: bool = False, tau: str = "", **options: Any) -> Callable[[str], Step]:
+    """A mesh that is moved to look otherwise: all that the renderer's options ask for; τ, too, where it is said."""
     looks = options.pop("looks", {})
 
     def make(place: str) -> Step:
@@ -40,7 +40,8 @@ def rendered(lights: bool = False, batch: bool = False, **options: Any) -> Calla
         lamps = [lamp.to(place) for lamp in lamps]
         pair: Any = gd.MeshBatch([mesh, mesh.scaled(0.5)]) if batch else mesh
         vertices = leaf(pair.vertices, place)
-        render = gd.Renderer((8, 8), **{"scale": 0.05, **options})
+        leaves = [vertices] + [leaf(torch.tensor(0.05), "cpu" if tau == "host" else place)] * bool(tau)
+        render = gd.Renderer((8, 8), **{"scale": leaves[-1] if tau else 0.05, **options})
 
         def loss() -> torch.Tensor:
             out = render(pair.with_vertices(vertices), camera, *([lamps] if lights else []))
@@ -53,7 +54,7 @@ def rendered(lights: bool = False, batch: bool = False, **options: Any) -> Calla
                     total = total + image.square().mean()
             return total
 
-        return [vertices], loss
+        return leaves, loss
 
     return make
 
@@ -121,6 +122,8 @@ STEPS: dict[str, Callable[[str], Step]] = {
     "silhouette, faces": rendered(),
     "silhouette, edges": rendered(coverage="edges"),
     "silhouette of a `MeshBatch`": rendered(batch=True),
+    "silhouette, τ of the host's learnt": rendered(tau="host"),
+    "silhouette, τ of the device's learnt": rendered(tau="device"),
     "contour": rendered(coverage="contour"),
     "colours, unlit": rendered(outputs=RGB, looks=COLORS, background=(0.2, 0.3, 0.4)),
     "texture in light, Phong": rendered(True, outputs=RGB, looks=TEXTURE),

@@ -104,7 +104,8 @@ def compiled() -> None:
     """One graph, of fake tensors of the device, also ahead of time: the same numbers."""
     for options in ({}, {"outputs": ("alpha", "rgb"), "background": (0.1, 0.2, 0.3)}):
         mesh = gd.icosphere(0).with_attributes(vertex_colors=torch.rand(12, 3)).to("pretend")
-        camera, render = gd.Camera.orbit(2.5, 30, 20, fov_deg=60).to("pretend"), gd.Renderer((8, 8), scale=0.05, **options)
+        camera = gd.Camera.orbit(2.5, 30, 20, fov_deg=60).to("pretend")
+        render = gd.Renderer((8, 8), scale=0.05, **options)
 
         def loss(vertices: torch.Tensor) -> torch.Tensor:
             out = render(mesh.with_vertices(vertices), camera)  # noqa: B023
