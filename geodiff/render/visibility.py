@@ -151,7 +151,7 @@ def _some_meet(jumps: Jumps) -> bool:
 def _nearness_backward(corners: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor:
     """Return the gradient in the corners `(..., 3, 4)` of their `nearness` `(..., 3)`, Σ f_k·(c_k+1 × c_k+2) / det."""
     c = _xyw(corners)
-    after, before = c.roll(-1, -2), c.roll(1, -2)
+    after, before = _turned(c, 1), _turned(c, 2)
     line = torch.linalg.cross(after, before, dim=-1)
     det = (line[..., 0, :] * c[..., 0, :]).sum(-1)
     inverse = torch.where(det != 0, 1 / torch.where(det != 0, det, 1.0), 0.0)[..., None]
@@ -161,11 +161,16 @@ def _nearness_backward(corners: torch.Tensor, upstream: torch.Tensor) -> torch.T
     share = factor * own[..., None, :]  # of the line opposite each corner
     by_det = ((factor * line).sum(-2) * inverse * own).sum(-1)[..., None, None]
     by_xyw = (
-        torch.linalg.cross(after, share.roll(1, -2), dim=-1)
-        + torch.linalg.cross(share.roll(-1, -2), before, dim=-1)
+        torch.linalg.cross(after, _turned(share, 2), dim=-1)
+        + torch.linalg.cross(_turned(share, 1), before, dim=-1)
         - by_det * line
     )
     return _with_depth(by_xyw, torch.where(perspective, 0.0, -(own[..., None, :] * line).sum(-1)))
+
+
+def _turned(corners: torch.Tensor, by: int) -> torch.Tensor:
+    """Return the corners (..., 3, C) that come so many after each; `roll` cannot be traced where their number is unknown."""
+    return torch.cat([corners[..., by:, :], corners[..., :by, :]], dim=-2)
 
 
 def _xyw(clip: torch.Tensor) -> torch.Tensor:
