@@ -169,7 +169,7 @@ def _nearness_backward(corners: torch.Tensor, upstream: torch.Tensor) -> torch.T
 
 
 def _turned(corners: torch.Tensor, by: int) -> torch.Tensor:
-    """Return the corners (..., 3, C) that come so many after each; `roll` cannot be traced where their number is unknown."""
+    """Return the corners (..., 3, C) so many after each; `roll` cannot be traced where their number is unknown."""
     return torch.cat([corners[..., by:, :], corners[..., :by, :]], dim=-2)
 
 
