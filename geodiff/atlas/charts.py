@@ -219,6 +219,21 @@ class Charts:
             self.activation,
         )
 
+    def to(self, device: torch.device) -> "Charts":
+        """Return the charts on another device."""
+        if device == self.offset.device:
+            return self
+        return Charts(
+            tuple(w.to(device) for w in self.weights),
+            tuple(b.to(device) for b in self.biases),
+            self.linear.to(device),
+            self.offset.to(device),
+            self.center.to(device),
+            self.rotation.to(device),
+            self.scale.to(device),
+            self.activation,
+        )
+
     @staticmethod
     def join(parts: Sequence["Charts"]) -> "Charts":
         """Return the charts of all parts, in their order."""
