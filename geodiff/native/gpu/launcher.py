@@ -16,8 +16,8 @@ class Built(Protocol):
     """A kernel that can be launched."""
 
     @property
-    def sizes(self) -> Sequence[int]:
-        """Bytes of each parameter."""
+    def sizes(self) -> Sequence[int] | None:
+        """Bytes of each parameter; None where an old driver cannot tell."""
 
     def launch(self, grid: Sequence[int], block: Sequence[int], arguments: ctypes.Array[ctypes.c_void_p]) -> None:
         """Run it."""
@@ -51,7 +51,7 @@ def launch(header: str, name: str, grid: Sequence[int], block: int, *arguments: 
         kernel = _built[key]
         values = [_as_argument(argument) for argument in arguments]
         found = [ctypes.sizeof(value) for value in values]
-        if found != list(kernel.sizes):
+        if kernel.sizes is not None and found != list(kernel.sizes):
             raise RuntimeError(f"{name} takes parameters of {list(kernel.sizes)} bytes, not {found}.")
         places = (ctypes.c_void_p * max(len(values), 1))(*[ctypes.addressof(value) for value in values])
         kernel.launch((*grid, 1, 1)[:3], (block, 1, 1), places)
