@@ -4,7 +4,8 @@
 # make docs    build the site in out/site
 # make test-levels  run the tests of the kernels at every SIMD level of this machine but the widest, which make test runs
 # make test-asan  run them, and hostile calls, with the address and undefined-behaviour sanitizers
-# make test-emulated  run the tests of the GPU's kernels on the host in three orders of threads, and without each barrier
+# make test-emulated  run the tests of the GPU's kernels on the host: in three orders of threads, with sanitizers (SANITIZE), and
+#              without each barrier
 # make test-cuda   on an NVIDIA GPU: kernels against the CPU's, the ops' tests, streams, graphs, faults; CUDA_PYTHON has a
 #              torch for CUDA, OUT names a folder for results, STEPS some of the steps, GEODIFF_REHEARSE=1 does without a GPU
 # make bench-cuda  times of the kernels on a GPU, beside what of other packages is installed
@@ -21,9 +22,11 @@ CASES   ?= 10000
 DEMO_FLAGS ?=
 FUZZ    ?= 1500
 SANITIZE ?= address,undefined
-SANITIZED = OMP_WAIT_POLICY=passive PYTHONPATH=tests/sanitized GEODIFF_KERNELS=$$(ls $(CURDIR)/build/$(SANITIZE)/_cpu*.so) \
-  LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
-  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
+PRELOADED = OMP_WAIT_POLICY=passive ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
+  LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)"
+SANITIZED = $(PRELOADED) UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=tests/sanitized \
+  GEODIFF_KERNELS=$$(ls $(CURDIR)/build/$(SANITIZE)/_cpu*.so)
+EMULATED = $(PRELOADED) UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 GEODIFF_SANITIZE=$(SANITIZE)
 DEMO = $(BIN)/geodiff render assets/airplane.obj --views 24 -o out/demo/views && \
        $(BIN)/geodiff fit-mesh out/demo/views -o out/demo/fit --fresh $(DEMO_FLAGS)
 
@@ -58,6 +61,8 @@ test-emulated: .venv/.dev
 	for order in forward backward shuffled; do \
 	  GEODIFF_ORDERS=$$order OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(WORKERS) tests/ops tests/native -k "emulated or gpu" || exit 1; \
 	done
+	env $(EMULATED) GEODIFF_REHEARSE=all STEPS=smoke $(BIN)/python -m tests.device.run
+	env $(EMULATED) $(BIN)/python -m pytest -q tests/ops -k "emulated or gpu"
 	$(BIN)/python .ci/remove_barriers.py
 
 # A build of its own, found through tests/sanitized, and each SIMD level that the machine has. Python's own allocations

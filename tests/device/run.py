@@ -157,7 +157,7 @@ def main() -> int:
         start = time.perf_counter()
         process = get_context("fork").Process(target=child, args=(step, name, place))
         process.start()
-        process.join(max(1.0, min(STEPS[name], left)))
+        process.join(max(1.0, min(STEPS[name], left)) if rehearse != "all" else None)
         code = process.exitcode
         if code is None:
             os.killpg(process.pid or 0, 9)

@@ -106,8 +106,57 @@ def test_barriers_that_not_all_reach(tmp_path: pathlib.Path) -> None:
 def test_shared_memory_is_not_what_the_block_before_left(tmp_path: pathlib.Path) -> None:
     y = torch.zeros(2)
     run("forward", header(tmp_path), "unset", 2, 32, y)
-    assert y[1].view(torch.int32).item() & 0xFFFFFFFF == 0xEEEEEEEE
-    assert torch.equal(y[0], y[1])
+    assert y.view(torch.int32).tolist() == [0x7FF8EEEE] * 2 and y.isnan().all()
+
+
+OVERRUNS = """namespace gd {
+__global__ void shared_overrun(float* y, int n) {
+  GEODIFF_SHARED(all, float[32]);
+  all[threadIdx.x] = y[threadIdx.x];
+  __syncthreads();
+  y[threadIdx.x] = all[threadIdx.x + n];
+}
+__global__ void tensor_overrun(float* y, int n) { y[threadIdx.x + n] = 1; }
+__global__ void overflow(int* y, int n) { y[threadIdx.x] = 2147483647 + n; }
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="sanitizers as GCC for Linux has them")
+def test_sanitizers_see_what_lies_beyond(tmp_path: pathlib.Path) -> None:
+    """With n = 0 each kernel is sound, after many threads and blocks; with n = 1 each is found, where it is."""
+    header, script = tmp_path / "overruns.h", tmp_path / "script.py"
+    header.write_text('#include "kernel.h"\n' + OVERRUNS)
+    script.write_text(
+        "import ctypes, sys, torch\n"
+        "from geodiff.native.gpu import emulated, launcher\n"
+        "kind = torch.int32 if sys.argv[2] == 'overflow' else torch.float32\n"
+        "with emulated('shuffled', sanitize='address,undefined'):\n"
+        "    for n in (0, 0, int(sys.argv[3])):\n"
+        "        arguments = torch.zeros(32, dtype=kind), ctypes.c_int(n)\n"
+        "        launcher.launch(sys.argv[1], 'gd::' + sys.argv[2], (3,), 32, *arguments, device=torch.device('cpu'))\n"
+        "print('sound')\n"
+    )
+    libraries = [
+        subprocess.run(["c++", f"-print-file-name={name}"], capture_output=True, text=True).stdout.strip()
+        for name in ("libasan.so", "libstdc++.so")
+    ]
+    if not all(map(os.path.isabs, libraries)):
+        pytest.skip("the C++ compiler has no sanitizers")
+    environment = {**os.environ, "LD_PRELOAD": " ".join(libraries), "ASAN_OPTIONS": "detect_leaks=0"}
+    environment["UBSAN_OPTIONS"] = "halt_on_error=1"
+    texts = {
+        "shared_overrun": "out of bounds for type 'float [32]'",
+        "tensor_overrun": "heap-buffer-overflow",
+        "overflow": "signed integer overflow",
+    }
+    for name, text in texts.items():
+        for n in (0, 1):
+            command = [sys.executable, str(script), str(header), name, str(n)]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True)
+            assert (done.returncode == 0, "sound" in done.stdout) == (n == 0, n == 0), done.stderr[:2000]
+            assert n == 0 or (text in done.stderr and "overruns.h" in done.stderr), done.stderr[:2000]
 
 
 def test_what_cannot_be_launched(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
