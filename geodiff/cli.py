@@ -80,7 +80,7 @@ def info(as_json: bool) -> None:
         "geodiff": geodiff.__version__,
         "python": sys.version.split()[0],
         "torch": torch.__version__,
-        "devices": ", ".join(["cpu", *(f"{name} (not used yet)" for name in gpus)]),
+        "devices": ", ".join(["cpu", *(f"{name} (cuda:{i})" for i, name in enumerate(gpus))]),
         "kernels": kernels,
         "simd": simd,
         "levels": f"{levels} (GEODIFF_SIMD chooses)",
@@ -136,7 +136,9 @@ _output = click.option("-o", "--output", required=True, type=_PATH, help="Folder
 _resume = click.option(
     "--resume/--fresh", default=True, show_default=True, help="Go on from what is in OUT, or start anew."
 )
-_device = click.option("--device", default="cpu", show_default=True, help="Only cpu so far.")
+_device = click.option(
+    "--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, …, or auto: a GPU if one works here."
+)
 
 
 def _scale_ends(settings: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -165,6 +167,10 @@ def _settings(options: dict[str, Any]) -> dict[str, Any]:
     return {**given(options), "command": shlex.join(["geodiff", *sys.argv[1:]])}
 
 
+def _on(device: str) -> str:
+    return "" if device == "cpu" else f" on {device}"
+
+
 def _tell(files: dict[str, pathlib.Path], notes: Iterable[str] = ()) -> None:
     for kind, path in files.items():
         click.echo(f"  {kind:13} {path}")
@@ -183,13 +189,16 @@ def _tell(files: dict[str, pathlib.Path], notes: Iterable[str] = ()) -> None:
 @options_of("tasks.render.views.render_views", "seed")
 @_device
 @clean
-def render(mesh: pathlib.Path, output: pathlib.Path | None, **options: Any) -> None:
+def render(mesh: pathlib.Path, output: pathlib.Path | None, device: str, **options: Any) -> None:
     """Render MESH (OBJ, PLY, STL, GLB) from around it, in its own colours or else in grey.
 
     Writes images and transforms.json, as fit-mesh reads them, to the folder OUT, or an animation, or both.
     """
     from geodiff.tasks.render.command import render_command
+    from geodiff.validation import fail
 
+    if device not in ("cpu", "auto"):
+        raise fail("render", "device", "cpu or auto", repr(device), "Pictures are made on the host.", RuntimeError)
     for line in render_command(mesh, output=output, **given(options)):
         click.echo(line)
 
@@ -230,7 +239,7 @@ def fit_mesh(
     result = tasks.fit_mesh(source, output=output, resume=resume, **_settings(options))
     held_out = "" if result.iou_held_out is None else f", {result.iou_held_out:.3f} in {len(result.held_out)} held out"
     click.echo(f"\nIoU {result.iou_train:.3f} in {len(result.train)} views fitted{held_out}; "
-               f"{len(result.history)} steps in {result.seconds:.1f} s")  # fmt: skip
+               f"{len(result.history)} steps in {result.seconds:.1f} s{_on(result.device)}")  # fmt: skip
     if result.colors is not None:
         views = result.held_out or result.train
         quality = [float(value[views].nanmean()) for value in (result.colors.psnr, result.colors.ssim)]
@@ -267,7 +276,8 @@ def fit_pose(
     inputs = command_inputs(mesh, image, **{name: options.pop(name) for name in ("cameras", "fov", "start", "depth")})
     result = tasks.fit_pose(**inputs, lights=lights, output=output, resume=resume, **_settings(options))
     position = ", ".join(f"{x:.4g}" for x in result.camera.position.tolist())
-    click.echo(f"\nCamera at ({position}), IoU {result.iou:.3f}; {len(result.history)} steps in {result.seconds:.1f} s")
+    took = f"{len(result.history)} steps in {result.seconds:.1f} s{_on(result.device)}"
+    click.echo(f"\nCamera at ({position}), IoU {result.iou:.3f}; {took}")
     if len(result.free_axes) > 1:
         click.echo("The image does not tell the rotation: the mesh looks the same from everywhere")
     elif len(result.free_axes):

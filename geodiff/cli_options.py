@@ -67,19 +67,14 @@ class Numbers(click.ParamType):
 def clean(command: Callable[..., None]) -> Callable[..., None]:
     """Print an error of geodiff's as one message and exit with code 2; --debug shows where it came from.
 
-    Ctrl-C exits with code 130 and says how to go on. Devices that this release does not use are refused.
+    Ctrl-C exits with code 130 and says how to go on.
     """
 
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @functools.wraps(command)
-    def wrapped(debug: bool, device: str = "cpu", **options: Any) -> None:
+    def wrapped(debug: bool, **options: Any) -> None:
         try:
             with _plain_warnings():
-                if device != "cpu":
-                    from geodiff.validation import fail
-
-                    where, fix = click.get_current_context().info_name, "The GPU comes in a later release."
-                    raise fail(str(where), "device", "cpu", repr(device), fix, RuntimeError)
                 command(**options)
         except KeyboardInterrupt:
             if debug:

@@ -16,10 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from geodiff.constants import on_device
+
 _checks = contextvars.ContextVar("geodiff.checks", default=False)
 # Tuples, since torch.compile cannot make a union of such types.
 _ARRAYS, _LISTS = (torch.Tensor, np.ndarray), (list, tuple, numbers.Real)
 _NUMBERS = (np.ndarray, *_LISTS)
+_FEW = 64
 _PACKAGE = os.path.dirname(__file__) + os.sep
 
 
@@ -322,7 +325,10 @@ def promote(where: str, **values: Any) -> dict[str, torch.Tensor]:
             raise fail(
                 where, name, f"on {device} like the others", str(tensor.device), "Use .to(device).", RuntimeError
             )
-        result[name] = tensor.to(device=device, dtype=wide)
+        if device.type == "cpu" or isinstance(values[name], _ARRAYS) or tensor.numel() > _FEW:
+            result[name] = tensor.to(device=device, dtype=wide)
+        else:  # of numbers in the code: a device gets its copy once
+            result[name] = on_device(tensor.to(wide), device).clone()
         if looks_at_values(result[name]):
             check_finite(where, name, result[name])
     return result

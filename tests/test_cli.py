@@ -225,9 +225,13 @@ def test_bad_options(views: pathlib.Path, tmp_path: pathlib.Path) -> None:
     assert "`scale` must be two positive numbers" in refused("fit-mesh", views, *out, "--scale-end", 0)
     assert "Did you mean 'obj'?" in refused("fit-mesh", views, *out, "--format", "ob")
     assert "Did you mean 'sphere'?" in refused("fit-mesh", views, *out, "--template", "shpere")
-    for command in (("fit-mesh", views), ("render", mesh)):
-        assert "`device` must be cpu; got 'cuda'. The GPU comes in a later release." in refused(
-            *command, *out, "--device", "cuda"
+    assert "`device` must be cpu or auto; got 'cuda'" in refused("render", mesh, *out, "--device", "cuda")
+    assert "`device` must be cpu, cuda, cuda:N or auto; got 'gpu'" in refused(
+        "fit-mesh", views, *out, "--device", "gpu"
+    )
+    if not torch.cuda.is_available():
+        assert "`device` must be cpu: no GPU works here; got cuda:1" in refused(
+            "fit-mesh", views, *out, "--device", "cuda:1"
         )
     assert "Missing option '-o'" in refused("fit-mesh", views)
     assert "`output` must be given where there is no --animate" in refused("render", mesh)
@@ -339,7 +343,7 @@ def test_fit_nurbs_refuses(cloud: pathlib.Path) -> None:
     assert "`formats` must be one of json, 3dm" in refused("fit-nurbs", grid, *out, "--save", "dwg")
     assert "Did you mean 'heights'?" in refused("fit-nurbs", grid, *out, "--kind", "height")
     assert "`rational` must be left out for a cloud" in refused("fit-nurbs", cloud / "cloud.npy", *out, "--rational")
-    assert "`device` must be cpu; got 'cuda'." in refused("fit-nurbs", grid, *out, "--device", "cuda")
+    assert "fit_nurbs: `device` must be cpu" in refused("fit-nurbs", grid, *out, "--device", "nvidia")
     assert "Missing option '-o'" in refused("fit-nurbs", grid)
     assert not (cloud / "out").exists()
 

@@ -217,6 +217,14 @@ class Charts:
             self.activation,
         )
 
+    def to(self, device: torch.device) -> "Charts":
+        """Return the charts on another device."""
+        if device == self.offset.device:
+            return self
+        layers = (tuple(value.to(device) for value in values) for values in (self.weights, self.biases))
+        others = (self.linear, self.offset, self.center, self.rotation, self.scale)
+        return Charts(*layers, *(value.to(device) for value in others), self.activation)
+
     @staticmethod
     def join(parts: Sequence["Charts"]) -> "Charts":
         """Return the charts of all parts, in their order."""

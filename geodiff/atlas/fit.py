@@ -138,10 +138,12 @@ class Fitter:
     Args:
         cloud: what `read_cloud` returned.
         settings: how to fit.
+        device: where charts are trained, a batch at a time; all that is known of them is the host's.
     """
 
-    def __init__(self, cloud: Cloud, settings: Settings) -> None:
+    def __init__(self, cloud: Cloud, settings: Settings, device: torch.device | None = None) -> None:
         self.cloud, self.settings = cloud, settings
+        self.device = torch.device("cpu") if device is None else device
         if settings.noise is not None and settings.noise > cloud.diagonal:
             got = f"{settings.noise:g} in a cloud whose diagonal is {cloud.diagonal:g}"
             raise fail("fit_atlas", "noise", "less than the cloud is wide", got, "It is in the unit of the points.")
@@ -263,13 +265,15 @@ class Fitter:
 
     def _batch(self, index: torch.Tensor, uv: torch.Tensor, target: torch.Tensor, weight: torch.Tensor,
                move_uv: bool | None = None) -> Batch:  # fmt: skip
-        parts = self.charts.with_parameters(self.parameters).subset(index)
+        parts = self.charts.with_parameters(self.parameters).subset(index).to(self.device)
+        index, uv, target, weight = (value.to(self.device) for value in (index, uv, target, weight))
         move = self.settings.move_uv if move_uv is None else move_uv
         return Batch(index, parts, uv, target, weight, move_uv=move, residual=self.settings.residual)
 
     def _store(self, batch: Batch, some: torch.Tensor | slice = slice(None)) -> None:
+        index = batch.index[some].cpu()
         for own, new in zip(self.parameters, batch.parameters, strict=True):
-            own[batch.index[some]] = new[some]
+            own[index] = new[some].cpu()
 
     def _transported(self, first: int, last: int) -> tuple[torch.Tensor, str]:
         """Which charts of a run find places by transport (K,) int64, and whether exactly or with entropy."""
@@ -317,7 +321,8 @@ class Fitter:
             for block, place in zip(layout.blocks, matching.places(layout), strict=True):
                 slots, mask = rows[block.slots], block.mask
                 batch = self._batch(index[block.charts], place, self.local[slots], mask.to(self.local))
-                self._train(batch, slots, mask, Rematch(self.local[slots], mask, method, self.settings.epsilon))
+                x, known = self.local[slots].to(self.device), mask.to(self.device)
+                self._train(batch, slots, mask, Rematch(x, known, method, self.settings.epsilon))
             rest = rest[~torch.isin(rest, index)]
         if len(rest):
             rows, layout = self._layout(rest)
@@ -329,8 +334,9 @@ class Fitter:
     def _train(self, batch: Batch, slots: torch.Tensor, mask: torch.Tensor, plans: Rematch | None = None) -> None:
         """Train charts of like size, whose members are the rows `slots` (G, S), until they are down to the noise."""
         s = self.settings
-        goal = (s.stop * self.sigma[batch.index] / self.placement.scale[batch.index]).float().square()
-        here = torch.ones(len(batch), dtype=torch.bool)
+        goal = (s.stop * self._noise_of(batch)).float().square()
+        mask = mask.to(self.device)
+        here = torch.ones(len(batch), dtype=torch.bool, device=self.device)
         for k in range(s.steps):
             again = plans if plans is not None and k % s.rematch == 0 else None
             loss = batch.step(s.lr * 0.5 * (1 + math.cos(math.pi * k / s.steps)), again)
@@ -347,10 +353,11 @@ class Fitter:
                 out = batch.forward()[0] if plans is None else batch.charts().local(uv)
                 self._store(batch, leave)
                 kept = mask[leave]
-                rows = slots[leave][kept]
-                self.predicted[rows], self.uv[rows] = out[leave][kept], uv[leave][kept]
-                gone = batch.index[leave]
-                self.loss[gone], self.steps[gone], self.converged[gone] = loss[leave], k + 1, arrived[leave]
+                rows = slots[leave.cpu()][kept.cpu()]
+                self.predicted[rows], self.uv[rows] = out[leave][kept].cpu(), uv[leave][kept].cpu()
+                gone = batch.index[leave].cpu()
+                self.loss[gone], self.steps[gone] = loss[leave].cpu(), k + 1
+                self.converged[gone] = arrived[leave].cpu()
                 here = here & ~leave
             if not bool(here.any()):
                 break
@@ -358,16 +365,21 @@ class Fitter:
                 batch.keep(here)
                 if plans is not None:
                     plans.keep(here)
-                slots, mask, goal, here = slots[here], mask[here], goal[here], here[here]
+                slots, mask, goal, here = slots[here.cpu()], mask[here], goal[here], here[here]
             if s.robust and plans is None:
                 batch.weight = self._robust(batch, (batch.out - batch.target).square().sum(2), mask)
             elif s.robust and plans is not None:
                 plans.weight = self._robust(batch, (plans.near - plans.points).square().sum(2), mask)
 
+    def _noise_of(self, batch: Batch) -> torch.Tensor:
+        """Noise (G,) of the charts of a batch, in their own units."""
+        index = batch.index.cpu()
+        return (self.sigma[index] / self.placement.scale[index]).to(self.device)
+
     def _robust(self, batch: Batch, square: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Weights (Welsch) that let go of points whose squared distance is much larger than most of their patch's."""
         usual = torch.where(mask, square, torch.nan).nanmedian(1).values
-        least = (self.sigma[batch.index] / self.placement.scale[batch.index]).float().square()
+        least = self._noise_of(batch).float().square()
         bound = FAR**2 * torch.maximum(usual * 1.5, least)
         return torch.exp(-square / bound.clamp(min=1e-20)[:, None]) * mask
 
@@ -410,12 +422,12 @@ class Fitter:
             batch = self._batch(block.charts + first, self.uv[slots], target[slots], weight[slots] * block.mask)
             for k in range(ROUND_STEPS):
                 batch.step(self.settings.lr * 0.2 * (1 - k / ROUND_STEPS))
-            out = batch.forward()[0]
+            out = batch.forward()[0].cpu()
             self._store(batch)
             rows = slots[block.mask]
-            self.predicted[rows], self.uv[rows] = out[block.mask], batch.uv[block.mask]
+            self.predicted[rows], self.uv[rows] = out[block.mask], batch.uv.cpu()[block.mask]
             square = (out - self.local[slots]).square().sum(2) * block.mask
-            self.loss[batch.index] = square.sum(1) / block.mask.sum(1)
+            self.loss[batch.index.cpu()] = square.sum(1) / block.mask.sum(1)
 
     def _exchange(self, team: Team, stage: int, charts_too: bool) -> None:
         """Learn what the other processes found, with the charts' parameters where they are to be kept.

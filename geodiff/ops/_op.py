@@ -12,9 +12,10 @@ import torch
 
 from geodiff.modes import constant_in_graphs, is_plain, is_transformed, may_be_transformed, refuse_transforms
 from geodiff.native import cpu
+from geodiff.constants import on_device
 from geodiff.native.gpu import is_emulating, schedule
 from geodiff.ops._checks import Contract, as_kind
-from geodiff.validation import fail
+from geodiff.validation import fail, looks_at_values
 
 if TYPE_CHECKING:
     from geodiff.native import _cpu as kernels
@@ -54,18 +55,39 @@ def _on_gpu(name: str, arguments: dict[str, Any]) -> Any:
     return schedule.of(name)(**arguments)
 
 
-_BACKENDS: dict[str, Callable[[str, dict[str, Any]], Any]] = {"cpu": _on_cpu}
+def _on_cuda(name: str, arguments: dict[str, Any]) -> Any:
+    lead: torch.Tensor = next(iter(arguments.values()))
+    with torch.cuda.device(lead.device):  # of what a schedule allocates and launches, on the current stream
+        return _on_gpu(name, arguments)
+
+
+_BACKENDS: dict[str, Callable[[str, dict[str, Any]], Any]] = {"cpu": _on_cpu, "cuda": _on_cuda}
+_OF_HOST = ("layout", "kinds", "params", "mix.sharpness", "mix_backward.sharpness")
+"""Arguments, of all ops or of one, that may be on the host beside tensors of a device: few, and they decide what runs.
+"""
+_TABLES = ("layout", "kinds")
+"""Of these, what kernels read."""
 
 
 def call(kernel: Callable[P, R], *_: P.args, **arguments: P.kwargs) -> R:
     """Run a kernel with the arguments that its stub names: a tensor first, whose device counts, and all checked."""
     lead: Any = next(iter(arguments.values()))
+    if not lead.is_cpu:
+        for name in _TABLES:
+            if name in arguments:
+                arguments[name] = on_device(arguments[name], lead.device)  # type: ignore[assignment,arg-type,index]
     result: R = _BACKENDS[lead.device.type](kernel, arguments)  # type: ignore[arg-type]
     return result
 
 
 def fits(look: str, **arguments: Any) -> bool:
-    """Whether a quick look of the extension's finds indices in order; where it does not, `_indices` says why."""
+    """Whether a quick look of the extension's finds indices in order; where it does not, `_indices` says why.
+
+    Of a device's tensors only ``geodiff.checks(True)`` looks at the numbers, which waits for them.
+    """
+    devices = [x for x in arguments.values() if isinstance(x, torch.Tensor) and not x.is_cpu]
+    if devices:
+        return not looks_at_values(devices[0])
     given = {name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in arguments.items()}
     fits: bool = getattr(cpu.extension(), look)(**given)
     return fits
@@ -78,8 +100,21 @@ def struct(kind: Callable[P, R], *_: P.args, **fields: P.kwargs) -> R:
     return result
 
 
+def has_kernels(device: torch.device) -> bool:
+    """Whether ops run on a device of this kind, if there is one."""
+    return device.type in _BACKENDS
+
+
+def on_host(tensor: torch.Tensor) -> bool:
+    """Whether looking at a tensor's numbers costs nothing."""
+    return tensor.is_cpu
+
+
 def check_devices(op: str, names: Iterable[str], tensors: Iterable[torch.Tensor | None]) -> None:
-    """Raise where tensors are not on one device, or there are no kernels for it: a twin would be silently slow."""
+    """Raise where tensors are not on one device, or there are no kernels for it: a twin would be silently slow.
+
+    Tables and numbers that decide what is launched may stay on the host.
+    """
     for tensor in tensors:
         if tensor is not None and not tensor.is_cpu:
             break
@@ -87,14 +122,14 @@ def check_devices(op: str, names: Iterable[str], tensors: Iterable[torch.Tensor 
         return  # all the same, and by far the most frequent
     first = None
     for name, tensor in zip(names, tensors, strict=True):
-        if tensor is None:
+        if tensor is None or (tensor.is_cpu and (name in _OF_HOST or f"{op}.{name}" in _OF_HOST)):
             continue
         device = tensor.device
         if first is None:
             first, lead = device, name
             if device.type not in _BACKENDS:
                 fix = f"Use .cpu(), or geodiff.reference.{_twin_of(op)}: there are no kernels for other devices yet."
-                raise fail(op, name, "on the CPU", str(device), fix, RuntimeError)
+                raise fail(op, name, "on the CPU or a CUDA device", str(device), fix, RuntimeError)
         elif device != first:
             raise fail(op, name, f"on {first} like {lead}", str(device), "Use .to(device).", RuntimeError)
 
@@ -147,6 +182,8 @@ def added_up(gradient: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Add up what the batch gave to an input that it shares, item after item whatever the threads."""
     if gradient.numel() == 0 or gradient.shape[0] == like.shape[0]:
         return gradient
+    if not gradient.is_cpu:
+        return gradient.sum(dim=0, keepdim=True)
     return torch.from_numpy(gradient.numpy().sum(axis=0, keepdims=True))
 
 

@@ -71,7 +71,7 @@ def contour(
     Raises:
         TypeError: for a wrong dtype or class.
         ValueError: for a wrong shape, a value out of range, NaN or infinity.
-        RuntimeError: for tensors that are not on the CPU.
+        RuntimeError: for tensors on different devices, or on one that is neither the CPU nor CUDA.
 
     Example:
         >>> clip = torch.tensor([[-3.0, -3.0, 2.0, 1.0], [3.0, -3.0, 2.0, 1.0], [0.0, 3.0, 2.0, 1.0]])
@@ -92,7 +92,7 @@ def contour(
     distance, _, _ = nearest_outline(
         clip, faces, layout, edges, distribution, scale, image_size=image_size, near=near, max_error=max_error
     )
-    if torch.compiler.is_compiling() or is_transformed(distance):
+    if torch.compiler.is_compiling() or is_transformed(distance) or not _op.on_host(distance):
         return coverage_of(distance, distribution, scale)
     return _coverage_near(distance, distribution, scale)
 
@@ -139,7 +139,7 @@ def _params(distribution: soft.Distribution, scale: Any) -> torch.Tensor:
     values = [0.0 if value is None else value for value in (scale, distribution.shape, distribution.shift)]
     if not any(isinstance(value, torch.Tensor) for value in values):
         return torch.tensor(values, dtype=torch.float64)
-    return torch.stack([torch.as_tensor(value, dtype=torch.float64).detach().reshape(()) for value in values])
+    return torch.stack([torch.as_tensor(value, dtype=torch.float64).detach().reshape(()).cpu() for value in values])
 
 
 def _forward(

@@ -70,7 +70,7 @@ def fragments(
     Raises:
         TypeError: for a wrong dtype or class.
         ValueError: for a wrong shape, a value out of range, NaN or infinity.
-        RuntimeError: for tensors that are not on the CPU.
+        RuntimeError: for tensors on different devices, or on one that is neither the CPU nor CUDA.
 
     Example:
         >>> clip = torch.tensor([[-1.0, -1.0, 2.0, 1.0], [0.0, -1.0, 2.0, 1.0], [-1.0, 1.0, 2.0, 1.0]])
@@ -130,7 +130,7 @@ def _fake(
     *_: Any,
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
     shape = (layout.shape[0], height, width, k)
-    face_id = layout.new_empty(shape, dtype=torch.int64)
+    face_id = clip.new_empty(shape, dtype=torch.int64)
     return clip.new_empty(shape), clip.new_empty((*shape, 3)), clip.new_empty(shape), face_id
 
 
@@ -153,7 +153,7 @@ def blend(values: torch.Tensor, index: torch.Tensor, weight: torch.Tensor) -> to
 
     Raises:
         TypeError, ValueError: wrong dtypes or shapes, or an index out of range.
-        RuntimeError: for tensors that are not on the CPU.
+        RuntimeError: for tensors on different devices, or on one that is neither the CPU nor CUDA.
 
     Example:
         >>> blend(torch.tensor([[0.0], [8.0]]), torch.tensor([[0, 1]]), torch.tensor([[0.75, 0.25]]))

@@ -51,7 +51,7 @@ def jumps(
     Raises:
         TypeError: for a wrong dtype or class.
         ValueError: for a wrong shape, a value out of range, NaN or infinity.
-        RuntimeError: for tensors that are not on the CPU.
+        RuntimeError: for tensors on different devices, or on one that is neither the CPU nor CUDA.
 
     Example:
         >>> clip = torch.tensor([[-0.5, -3.0, 2.0, 1.0], [3.0, -3.0, 2.0, 1.0], [-0.5, 3.0, 2.0, 1.0]])
@@ -85,8 +85,9 @@ def _forward(
 def _fake(clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, *_: Any) -> tuple[torch.Tensor, ...]:
     found, meetings = _op.unknown_size(), _op.unknown_size()
     share = clip.new_empty(found, dtype=torch.float64)
-    pixels, corners = layout.new_empty(found, 2), layout.new_empty(meetings, 2, 3)
-    return pixels, torch.empty_like(pixels), share, layout.new_empty(meetings, 2), corners
+    pixels = clip.new_empty(found, 2, dtype=torch.int64)
+    corners = clip.new_empty(meetings, 2, 3, dtype=torch.int64)
+    return pixels, torch.empty_like(pixels), share, corners.new_empty(meetings, 2), corners
 
 
 _SHAPES = {

@@ -46,7 +46,7 @@ def rasterize(
     Raises:
         TypeError: for a wrong dtype or class.
         ValueError: for a wrong shape, a value out of range, NaN or infinity.
-        RuntimeError: for tensors that are not on the CPU.
+        RuntimeError: for tensors on different devices, or on one that is neither the CPU nor CUDA.
 
     Example:
         >>> clip = torch.tensor([[-3.0, -3.0, 2.0, 1.0], [3.0, -3.0, 2.0, 1.0], [0.0, 3.0, 2.0, 1.0]])
@@ -75,7 +75,7 @@ def _fake(
     clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     shape = (layout.shape[0], height, width)
-    return layout.new_empty(shape, dtype=torch.int64), clip.new_empty(shape), clip.new_empty((*shape, 3))
+    return clip.new_empty(shape, dtype=torch.int64), clip.new_empty(shape), clip.new_empty((*shape, 3))
 
 
 _SHAPES = {"clip": "N 4", "faces": "int32 F 3", "layout": "int64 B 3"}

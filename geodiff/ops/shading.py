@@ -58,7 +58,7 @@ def reflect(
 
     Raises:
         TypeError, ValueError: wrong dtypes or shapes, or an image out of range.
-        RuntimeError: for tensors that are not on the CPU.
+        RuntimeError: for tensors on different devices, or on one that is neither the CPU nor CUDA.
 
     Example:
         >>> row = torch.tensor([[0.0, 0, 1, 8, 0.1, 0.1, 0.1, 0, 0, 1, 0.5, 0.5, 0.5, 1, 1, 1, 1, 0, 0]])
@@ -92,7 +92,7 @@ def _reflect_backward(
     point: torch.Tensor, parallel_view: bool, glossy: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     _check_lights("reflect_backward", rows, kinds, image, len(normal))
-    grad_rows = torch.zeros(rows.shape, dtype=torch.float64)
+    grad_rows = rows.new_zeros(rows.shape, dtype=torch.float64)
     grad_normal, grad_point = torch.empty_like(normal), torch.empty_like(point)
     _op.call(
         _op.kernels.reflect_backward, rows=rows, kinds=kinds, image=image, normal=normal, point=point,
@@ -133,7 +133,7 @@ def sample(image: torch.Tensor, uv: torch.Tensor, index: torch.Tensor, *, wrap: 
 
     Raises:
         TypeError, ValueError: wrong dtypes or shapes, or an index out of range.
-        RuntimeError: for tensors that are not on the CPU.
+        RuntimeError: for tensors on different devices, or on one that is neither the CPU nor CUDA.
 
     Example:
         >>> image = torch.tensor([[[[0.0], [1.0]]]])
@@ -202,7 +202,7 @@ def composite(alpha: torch.Tensor, color: torch.Tensor, place: torch.Tensor, bac
 
     Raises:
         TypeError, ValueError: wrong dtypes or shapes, or places out of order or range.
-        RuntimeError: for tensors that are not on the CPU.
+        RuntimeError: for tensors on different devices, or on one that is neither the CPU nor CUDA.
 
     Example:
         >>> white = torch.ones(1, 3)

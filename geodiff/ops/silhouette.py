@@ -77,7 +77,7 @@ def silhouette(
     Raises:
         TypeError: for a wrong dtype or class.
         ValueError: for a wrong shape, a value out of range, NaN or infinity.
-        RuntimeError: for tensors that are not on the CPU.
+        RuntimeError: for tensors on different devices, or on one that is neither the CPU nor CUDA.
 
     Example:
         >>> clip = torch.tensor([[-3.0, -3.0, 2.0, 1.0], [3.0, -3.0, 2.0, 1.0], [0.0, 3.0, 2.0, 1.0]])
@@ -241,6 +241,6 @@ def count_pairs(
     params = _params(scale=scale, shape=distribution.shape, shift=distribution.shift, p=tconorm.p).detach()
     form = (distribution.kernel_id, distribution.is_reversed, distribution.is_squared, tconorm.kernel_id)
     model = (*image_size, near, max_error, *form, "faces")
-    pairs = torch.zeros(len(layout), dtype=torch.int64)
+    pairs = torch.zeros(len(layout), dtype=torch.int64, device=clip.device)
     _forward(pairs, *_op.ready("silhouette", clip.detach(), faces, layout, params, *model))
     return pairs

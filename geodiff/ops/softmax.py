@@ -13,7 +13,7 @@ from geodiff.ops._indices import check_indices, check_range
 from geodiff.reference.arguments import check_packed
 from geodiff.reference.fragments import Ranking
 from geodiff.reference.softmax import Heaviest, Mixture, check_heaviest, check_mix, spread_of
-from geodiff.validation import fail
+from geodiff.validation import fail, looks_at_values
 
 _op.library.define(
     "heaviest(Tensor clip, Tensor faces, Tensor layout, Tensor table, Tensor sharpness, Tensor origin, "
@@ -84,7 +84,7 @@ def heaviest(
     Raises:
         TypeError: for a wrong dtype or class.
         ValueError: for a wrong shape, a value out of range, NaN or infinity.
-        RuntimeError: for tensors that are not on the CPU.
+        RuntimeError: for tensors on different devices, or on one that is neither the CPU nor CUDA.
 
     Example:
         >>> clip = torch.tensor([[-1.0, -1.0, 2.0, 1.0], [0.0, -1.0, 2.0, 1.0], [-1.0, 1.0, 2.0, 1.0]])
@@ -146,6 +146,8 @@ def _heaviest_backward(
 
 def _check_start(op: str, start: torch.Tensor, points: int) -> None:
     """Raise where `start` does not share out so many points."""
+    if len(start) and not looks_at_values(start):
+        return
     sound = len(start) > 0 and int(start[0]) == 0 and int(start[-1]) == points
     if not sound or bool((start[1:] < start[:-1]).any()):
         raise fail(op, "start", f"ascending from 0 to {points}", start)
@@ -159,19 +161,19 @@ def _check_list(
     if len(start) != len(place) + 1:
         raise fail(op, "start", f"of {len(place) + 1} entries", start)
     _check_start(op, start, len(face_id))
-    if not len(place):
+    if not len(place) or not looks_at_values(place):
         return
     if int(place[0]) < 0 or int(place[-1]) >= entries or bool((place[1:] <= place[:-1]).any()):
         raise fail(op, "place", f"ascending in [0, {entries}), no pixel twice", place)
-    ends = start[torch.searchsorted(place, torch.arange(len(layout) + 1) * pixels)].tolist()
+    ends = start[torch.searchsorted(place, torch.arange(len(layout) + 1, device=place.device) * pixels)].tolist()
     for image, count in enumerate(layout[:, 2].tolist()):
         check_range(op, "face_id", face_id[ends[image] : ends[image + 1]], count, f"faces of image {image}")
 
 
 def _fake_heaviest(clip: torch.Tensor, faces: Any, layout: torch.Tensor, *_: Any) -> tuple[torch.Tensor, ...]:
     pixels, points = _op.unknown_size(), _op.unknown_size()
-    place, face_id = layout.new_empty(pixels), layout.new_empty(points)
-    start = layout.new_empty(pixels + 1)
+    place = clip.new_empty(pixels, dtype=torch.int64)
+    start, face_id = place.new_empty(pixels + 1), place.new_empty(points)
     return clip.new_empty(points), clip.new_empty(points, 3), clip.new_empty(points), place, start, face_id
 
 
@@ -209,7 +211,7 @@ def mix(
 
     Raises:
         TypeError, ValueError: wrong dtypes or shapes, or an index out of range.
-        RuntimeError: for tensors that are not on the CPU.
+        RuntimeError: for tensors on different devices, or on one that is neither the CPU nor CUDA.
 
     Example:
         >>> rows, same = torch.tensor([[0.0], [8.0]]), torch.zeros(2)
@@ -248,8 +250,8 @@ def _mix_backward(
     if len(rest) != len(start) - 1:
         raise fail("mix_backward", "rest", f"of {len(start) - 1} entries", rest)
     found = torch.empty_like(values), torch.empty_like(log_weight), torch.empty_like(depth)
-    grad_ends = torch.zeros(ends.shape, dtype=torch.float64)
-    grad_sharpness = torch.zeros(1, dtype=torch.float64)
+    grad_ends = ends.new_zeros(ends.shape, dtype=torch.float64)
+    grad_sharpness = sharpness.new_zeros(1, dtype=torch.float64)
     upstream = values.new_zeros(len(rest), values.shape[1]) if up_out is None else up_out
     _op.call(
         _op.kernels.mix_backward, values=values, log_weight=log_weight, depth=depth, start=start, row=row, ends=ends,

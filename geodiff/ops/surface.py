@@ -10,7 +10,7 @@ from geodiff.modes import outside_autocast
 from geodiff.ops import _op
 from geodiff.reference.shading import HEAD, LIGHT, WRAPS
 from geodiff.reference.surface import check_surface
-from geodiff.validation import fail
+from geodiff.validation import fail, looks_at_values
 
 _ARGUMENTS = (
     "Tensor uv, Tensor uv_corners, Tensor frame, Tensor corners, Tensor weight, Tensor image, Tensor rows, "
@@ -65,7 +65,7 @@ def surface(
 
     Raises:
         TypeError, ValueError: wrong dtypes or shapes, or an index out of range.
-        RuntimeError: for tensors that are not on the CPU.
+        RuntimeError: for tensors on different devices, or on one that is neither the CPU nor CUDA.
 
     Example:
         >>> frame, weight = torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0, 1.0]]), torch.full((1, 3), 1 / 3)
@@ -124,6 +124,8 @@ def _check(
     ):
         checked = name == "uv_corners" and index.data_ptr() == corners.data_ptr() and count >= len(frame)
         if checked or not index.numel():
+            continue
+        if not looks_at_values(index):
             continue
         low, high = (int(end) for end in index.aminmax())
         if not 0 <= low <= high < count:

@@ -57,7 +57,7 @@ def visible(
     Raises:
         TypeError: for a wrong dtype or class.
         ValueError: for a wrong shape, a value out of range, NaN or infinity.
-        RuntimeError: for tensors that are not on the CPU.
+        RuntimeError: for tensors on different devices, or on one that is neither the CPU nor CUDA.
 
     Example:
         >>> clip = torch.tensor([[-1.0, -1.0, 2.0, 1.0], [0.0, -1.0, 2.0, 1.0], [-1.0, 1.0, 2.0, 1.0]])
@@ -87,8 +87,8 @@ def _forward(
 
 
 def _outputs(clip: torch.Tensor, layout: torch.Tensor, points: Any) -> tuple[torch.Tensor, ...]:
-    place = layout.new_empty(points)
-    return clip.new_empty(points, 3), place, torch.empty_like(place), layout.new_empty(points, dtype=torch.bool)
+    place = clip.new_empty(points, dtype=torch.int64)
+    return clip.new_empty(points, 3), place, torch.empty_like(place), clip.new_empty(points, dtype=torch.bool)
 
 
 def _backward(

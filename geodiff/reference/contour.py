@@ -77,7 +77,9 @@ def coverage_of(distance: torch.Tensor, distribution: Distribution, scale: Any) 
     d = distance.masked_fill(far, 0.0)
     if distribution.is_squared:
         d, distribution = d * d.abs(), distribution.unsquared()
-    alpha = distribution.cdf(d / torch.as_tensor(scale).to(d))
+    if not isinstance(scale, torch.Tensor):
+        scale = torch.full((), float(scale), dtype=torch.get_default_dtype(), device=d.device)
+    alpha = distribution.cdf(d / scale.to(d))
     return torch.where(far, (distance > 0).to(d), alpha.to(d))
 
 

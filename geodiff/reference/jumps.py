@@ -135,6 +135,7 @@ class _Sheet:
     """
 
     def __init__(self, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, edges: torch.Tensor) -> None:
+        layout = layout.to(clip.device)
         counts = layout[:, 2]
         self.image = torch.repeat_interleave(torch.arange(len(layout), device=clip.device), counts)
         self.first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])  # row of an image's first face

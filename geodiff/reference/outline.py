@@ -67,6 +67,7 @@ def edge_cycles(faces: torch.Tensor, layout: torch.Tensor | None = None) -> torc
     if layout is not None and len(layout):
         # Ranges of faces that overlap are of one mesh: it begins where none of those before reaches.
         ranges = torch.unique(layout[layout[:, 2] > 0][:, 1:], dim=0)
+        ranges = ranges.to(faces.device)
         ends = ranges.sum(dim=1).cummax(dim=0).values
         fresh = ranges[1:, 0] >= ends[:-1]
         mesh[ranges[:1, 0]] = 1

@@ -91,7 +91,8 @@ class SoftmaxDepth:
         if depth_range is None:
             self.ends = view.depth_ends()
         else:
-            self.ends = view.clip.new_tensor(depth_range).expand(view.images, 2)
+            front, back = (view.clip.new_full((view.images,), end) for end in depth_range)
+            self.ends = torch.stack([front, back], dim=1)
 
     def find(self, alpha: torch.Tensor, wanted: tuple[str, ...]) -> Layers:
         """Return the faces of largest weight.
@@ -160,7 +161,7 @@ class SoftmaxDepth:
             table = _table(distribution)
             span = (self.ends[:, 1] - self.ends[:, 0]).detach().double()
             sharpness = torch.where(span > 0, 1 / (torch.where(span > 0, span, 1.0) * self._gamma()), 0.0)
-            return Ranking(table, unit, sharpness)
+            return Ranking(table.to(sharpness.device), unit, sharpness)
 
     def _gamma(self) -> float:
         return max(_number(self.gamma), _LEAST_GAMMA)
@@ -178,7 +179,7 @@ class SoftmaxDepth:
             return math.inf
         front, back = 1.0, 0.0
         if self.depth_range is not None:
-            if torch.compiler.is_compiling():
+            if torch.compiler.is_compiling() or not self.view.clip.is_cpu:
                 return math.inf  # depths are not known yet; the search ends by itself, only later
             near, far = self.depth_range
             depths = self.view.clip[:, 2].detach().clamp(min=self.view.camera.near)
@@ -197,7 +198,7 @@ class SoftmaxDepth:
             shape, shift = _number(distribution.shape), _number(distribution.shift)
             form = distribution.is_reversed, distribution.is_squared
             return ranking.unit * _farthest_constant(distribution.kernel_id, shape, shift, *form, least)
-        return ranking.unit * _farthest(ranking.table, least)
+        return ranking.unit * _farthest(_table(distribution), least)
 
     def _log_weight(self, d: torch.Tensor) -> torch.Tensor:
         """Return log F of signed distances (P,)."""

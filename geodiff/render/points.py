@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Points that are seen on the surface of a mesh: what a shader is given, gathered where it asks for it."""
 
+import functools
 import math
 from collections.abc import Callable
 from types import ModuleType
 
 import torch
 
-from geodiff.modes import remembered
+from geodiff.modes import lasting, remembered
 from geodiff.reference.shading import unit
 from geodiff.scene.camera import Camera
 from geodiff.scene.light import AmbientLight, DirectionalLight, Light, PointLight
@@ -16,6 +17,13 @@ from geodiff.scene.mesh import Mesh
 from geodiff.validation import common_batch, fail
 
 _PLAIN = Material()
+
+
+@functools.cache
+def _plain(device: str) -> Material:
+    """The material of meshes without one, on a device."""
+    with lasting():
+        return _PLAIN.map(lambda value: value.to(device))
 
 
 class SurfacePoints:
@@ -175,7 +183,13 @@ class SurfacePoints:
     @property
     def material(self) -> Material:
         """The mesh's, or the default one."""
-        return self.mesh.material or _PLAIN
+        if self.mesh.material is not None:
+            return self.mesh.material
+        if self.mesh.vertices.is_cpu:
+            return _PLAIN
+        if torch.compiler.is_compiling():
+            return _PLAIN.map(lambda value: value.to(self.mesh.device))
+        return _plain(str(self.mesh.device))
 
     def own_color(self) -> torch.Tensor | None:
         """Return the product of the colours that the mesh has, (P, 3), or None where it has none."""
@@ -255,7 +269,7 @@ class SurfacePoints:
         for light in self.lights:
             if isinstance(light, DirectionalLight):
                 columns += [unit(light.direction)]
-                attenuation = light.color.new_tensor([1.0, 0.0, 0.0])
+                attenuation = torch.eye(3, dtype=light.color.dtype, device=light.color.device)[0]
             elif isinstance(light, PointLight):
                 columns += [light.position]
                 attenuation = light.attenuation
@@ -268,7 +282,7 @@ class SurfacePoints:
             columns = [column.expand(*batch, column.shape[-1]) for column in columns]
         row = torch.cat([column.to(dtype) for column in columns], dim=-1)
         table, stride = self.table(row[..., None, :])
-        return table, stride, torch.tensor(kinds, dtype=torch.int32, device=table.device)
+        return table, stride, torch.tensor(kinds, dtype=torch.int32)
 
     @property
     def is_plain(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from geodiff import soft
-from geodiff.modes import kept, outside_autocast
+from geodiff.modes import kept, outside_autocast, remembered
 from geodiff.ops.culling import MAX_ERROR
 from geodiff.render.coverage import Coverage, Hard, Softness, alpha_of, as_coverage
 from geodiff.render.depth import HardDepth, SoftmaxDepth
@@ -223,7 +223,7 @@ class Renderer:
         images = {"alpha": alpha, **maps}
         if color is not None:
             # Over black; one sample a pixel over the background at once, which costs no pass of its own.
-            over = self.background.to(alpha) if self.supersample == 1 else alpha.new_zeros(3)
+            over = self._background_like(alpha) if self.supersample == 1 else alpha.new_zeros(3)
             images["rgb"] = _over(view, over, alpha, color, found.place)
         flat = self.normals == "flat"
         creases = {"rgb": view.is_face_colored or (flat and shader is not unlit), "normal": flat}
@@ -246,10 +246,18 @@ class Renderer:
             raise fail("Renderer", "lights", expected, got, "Call render(mesh, camera, lights), or change the shading.")
         return shader, [] if lights is None else as_lights("Renderer", lights, batch)
 
+    def _background_like(self, image: torch.Tensor) -> torch.Tensor:
+        """The background where an image is: copied to a device once."""
+        if self.background.device == image.device:
+            return self.background.to(image.dtype)
+        place = {"device": image.device, "dtype": image.dtype}
+        key = tuple(map(str, place.values()))
+        return remembered(self, "_background_there", (self.background,), lambda: self.background.to(**place), key)
+
     def _over_background(self, alpha: torch.Tensor, rgb: torch.Tensor, rest: torch.Tensor | None) -> torch.Tensor:
         if rest is None and self.supersample == 1:
             return rgb
-        s, background = self.supersample, self.background.to(device=alpha.device, dtype=alpha.dtype)
+        s, background = self.supersample, self._background_like(alpha)
         return pooled(rgb, s, 1) + pooled(1 - alpha if rest is None else rest, s)[..., None] * background
 
     def __repr__(self) -> str:

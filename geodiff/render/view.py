@@ -11,6 +11,7 @@ import torch
 
 from geodiff import ops, reference
 from geodiff.modes import outside_autocast
+from geodiff.constants import on_device
 from geodiff.render.points import SurfacePoints
 from geodiff.scene.camera import Camera
 from geodiff.scene.light import Light
@@ -33,7 +34,7 @@ class View:
         batch: the shape of the batch of images, of B in all; `()` for a single image.
         clip: vertices of all images `(x·w, y·w, depth, w)`, `(N, 4)`.
         faces: corners of all faces, `(F, 3)`, indices local to the image's mesh.
-        layout: one row `[vertex_start, face_start, face_count]` an image, `(B, 3)`.
+        layout: one row `[vertex_start, face_start, face_count]` an image, `(B, 3)`; on the host.
         backend: who computes, ``"kernel"`` or ``"reference"``.
     """
 
@@ -86,7 +87,7 @@ class View:
     @property
     def starts(self) -> torch.Tensor:
         """Where the faces and the vertices of each image begin in those of `mesh`, `(B, 2)`."""
-        return self.layout.new_zeros(self.images, 2)
+        return torch.zeros(self.images, 2, dtype=torch.int64, device=self.clip.device)
 
     @outside_autocast
     def depth_ends(self) -> torch.Tensor:
@@ -125,8 +126,9 @@ class View:
         A plane through the clip positions M = [v_1 v_2 v_3] maps pixels to barycentrics with the Jacobian w³/|det M|.
         """
         with torch.no_grad():
-            start = self.layout[image]
-            corners = self.clip[self.faces[face + start[:, 1]].long() + start[:, :1]][..., [0, 1, 3]]
+            start = on_device(self.layout, image.device)[image]
+            corners = self.clip[self.faces[face + start[:, 1]].long() + start[:, :1]]
+            corners = torch.cat([corners[..., :2], corners[..., 3:]], dim=-1)
             w = (barycentric * corners[..., 2]).sum(dim=-1)
             det = torch.linalg.det(corners).abs()
             step = 2 / min(self.image_size)
@@ -150,7 +152,7 @@ class _BatchView(View):
 
     @property
     def starts(self) -> torch.Tensor:
-        return self.layout[:, [1, 0]]
+        return on_device(self.layout, self.clip.device)[:, [1, 0]]
 
     def _depth_ends(self, depth: torch.Tensor) -> torch.Tensor:
         parts = depth.split([len(own.vertices) for own in self.mesh])
@@ -217,15 +219,16 @@ def pack(where: str, mesh: Any, camera: Any, image_size: tuple[int, int], backen
 
 def _warn_if_behind(where: str, view: View) -> None:
     """Warn of images whose mesh is wholly behind the near plane: they are empty, and their gradient is zero."""
-    clip, layout, near = view.clip, view.layout, view.camera.near
-    if not looks_at_values(clip) or len(clip) == 0 or len(layout) == 0:
+    clip, near = view.clip, view.camera.near
+    if not looks_at_values(clip) or len(clip) == 0 or len(view.layout) == 0:
         return
+    layout = view.layout.to(clip.device)
     depth = clip.detach()[:, 2]
     if depth.amin().item() > near:  # as mostly: everything is in front
         return
     seen = (depth > near).to(torch.int64).cumsum(0)
     starts = layout[:, 0]
-    ends = torch.cat([starts[1:], starts.new_tensor([len(clip)])])  # images follow each other
+    ends = torch.cat([starts[1:], starts.new_full((1,), len(clip))])  # images follow each other
     before = torch.where(starts > 0, seen[(starts - 1).clamp(min=0)], 0)
     after = torch.where(ends > 0, seen[(ends - 1).clamp(min=0)], 0)
     behind = ((after == before) & (ends > starts) & (layout[:, 2] > 0)).nonzero()[:, 0]

@@ -11,7 +11,7 @@ import torch
 from geodiff.scene.material import Material
 from geodiff.scene.texture import Texture
 from geodiff.scene.topology import Topology
-from geodiff.validation import as_tensor, broadcasts_to, fail, floating, integers
+from geodiff.validation import as_tensor, broadcasts_to, fail, floating, integers, looks_at_values
 
 AXES = {"vertex_colors": 2, "uv": 2, "face_colors": 2, "texture": 3}
 """The attributes, and how many axes each has after those of a batch."""
@@ -59,7 +59,7 @@ def checked_uv_faces(topology: Topology, uv: torch.Tensor | None, uv_faces: Any)
     value = as_tensor("Mesh", "uv_faces", uv_faces)
     same_device("uv_faces", value, uv)
     value = integers("Mesh", "uv_faces", value, (topology.num_faces, 3), "One row for each face.")
-    if value.numel() and not (0 <= int(value.min()) and int(value.max()) < count):
+    if value.numel() and looks_at_values(value) and not (0 <= int(value.min()) and int(value.max()) < count):
         expected = f"indices in [0, {count}) since there are {count} texture coordinates"
         raise fail("Mesh", "uv_faces", expected, f"indices from {int(value.min())} to {int(value.max())}")
     return value

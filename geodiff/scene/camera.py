@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from geodiff.constants import numbers
 from geodiff.modes import outside_autocast, remembered
 from geodiff.saving import Saved
 from geodiff.scene import intrinsics
@@ -154,7 +155,7 @@ class Camera(Saved):
             raise fail(where, "elevation_deg", expected, got, fix)
         backward = torch.stack(torch.broadcast_tensors(e.cos() * a.sin(), e.sin(), e.cos() * a.cos()), dim=-1)
         vector(where, "at", values["at"])
-        values["up"] = backward.new_tensor([0.0, 1.0, 0.0]) if up is None else values["up"]
+        values["up"] = numbers([0.0, 1.0, 0.0], backward) if up is None else values["up"]
         values["eye"] = values["at"] + distance[..., None] * backward
         return cls._placed(where, values, backward, near)
 
@@ -351,7 +352,7 @@ class Camera(Saved):
         depth = -pose[..., 2, :]
         rest = torch.zeros_like(depth)
         if self.is_orthographic:
-            rest = rest + rest.new_tensor([0.0, 0.0, 0.0, 1.0])
+            rest = rest + numbers([0.0, 0.0, 0.0, 1.0], rest)
         w = rest if self.is_orthographic else depth
         x = fx[..., None] * pose[..., 0, :] + px[..., None] * w
         y = fy[..., None] * pose[..., 1, :] + py[..., None] * w
@@ -418,7 +419,7 @@ class Camera(Saved):
     def camera_to_world(self) -> torch.Tensor:
         """(..., 4, 4) [[Rᵀ, −Rᵀt], [0, 1]], OpenGL's pose matrix, as in ``transforms.json``."""
         top = torch.cat((self.rotation.mT, self.position[..., None]), dim=-1)
-        last = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*self.batch_shape, 1, 4)
+        last = numbers([0.0, 0.0, 0.0, 1.0], top).expand(*self.batch_shape, 1, 4)
         return torch.cat((top, last), dim=-2)
 
     # --- batches ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch
 from geodiff.modes import outside_autocast
 from geodiff.saving import Saved
 from geodiff.scene.pose import vector
-from geodiff.validation import broadcasts_to, common_batch, fail, looks_at_values, matches, promote
+from geodiff.validation import Place, broadcasts_to, common_batch, fail, looks_at_values, matches, placement, promote
 
 
 class Light(Saved):
@@ -46,6 +46,14 @@ class Light(Saved):
         light = copy.copy(self)
         for name in self._fields:
             setattr(light, name, getattr(self, name).expand(*batch, 3)[index])
+        return light
+
+    def to(self, device: Place = None, dtype: torch.dtype | None = None) -> "Light":
+        """Return the light on another device or in another dtype, as `Mesh.to`."""
+        device, dtype = placement(f"{type(self).__name__}.to", device, dtype)
+        light = copy.copy(self)
+        for name in self._fields:
+            setattr(light, name, getattr(self, name).to(device=device, dtype=dtype))
         return light
 
     def __repr__(self) -> str:

@@ -246,7 +246,8 @@ class Mesh(Saved):
     def layout_for(self, batch: int) -> torch.Tensor:
         """Return the (B, 3) rows [vertex_start, face_start, face_count] of B images of this mesh.
 
-        For ops that take packed vertices: image b has vertices [b·V, (b + 1)·V) and all images share the faces.
+        For ops that take packed vertices: image b has vertices [b·V, (b + 1)·V) and all images share the faces. It is
+        on the host, whatever the mesh's device.
         """
         return self.topology.layout(batch).clone()
 

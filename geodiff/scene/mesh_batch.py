@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from geodiff.modes import outside_autocast
+from geodiff.constants import on_device
 from geodiff.saving import Saved
 from geodiff.scene.attributes import same_device
 from geodiff.scene.mesh import Mesh
@@ -25,7 +26,7 @@ class MeshBatch(Saved):
     Attributes:
         vertices: (ΣV, 3) all vertices.
         faces: (ΣF, 3) all faces, with indices local to their mesh.
-        layout: (B, 3) int64 rows [vertex_start, face_start, face_count].
+        layout: (B, 3) int64 rows [vertex_start, face_start, face_count], on the host whatever the device.
 
     Raises:
         TypeError: something other than meshes.
@@ -58,7 +59,7 @@ class MeshBatch(Saved):
         face_count = [mesh.num_faces for mesh in meshes]
         face_start = np.cumsum([0, *face_count[:-1]])
         rows = np.stack((vertex_start, face_start, face_count), axis=-1).astype(np.int64)
-        self.layout = torch.from_numpy(rows).to(self.vertices.device)
+        self.layout = torch.from_numpy(rows)
 
     _fields_kept = ("vertices", "faces", "layout")
 
@@ -93,7 +94,7 @@ class MeshBatch(Saved):
     @property
     def vertex_batch(self) -> torch.Tensor:
         """(ΣV,) int64, the mesh that each packed vertex belongs to."""
-        sizes = torch.tensor(self._sizes, device=self.vertices.device)
+        sizes = on_device(torch.tensor(self._sizes), self.vertices.device)
         index = torch.arange(len(self), device=self.vertices.device)
         return index.repeat_interleave(sizes, output_size=sum(self._sizes))
 

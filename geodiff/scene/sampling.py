@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from geodiff.scene.quantities import face_normals
-from geodiff.validation import choice, fail, shapes_repr
+from geodiff.validation import choice, fail, looks_at_values, shapes_repr
 
 if TYPE_CHECKING:
     from geodiff.scene.mesh import Mesh
@@ -86,10 +86,10 @@ def sample_surface(
         size = sides.abs().amax((-3, -2, -1), keepdim=True) if mesh.num_faces else sides.new_ones(())
         sides = sides / torch.where(size > 0, size, 1.0)
         total = torch.linalg.cross(sides[..., 0, :], sides[..., 1, :]).norm(dim=-1).cumsum(-1)
-        if mesh.num_faces == 0 or bool((total[..., -1] <= 0).any()):
+        if mesh.num_faces == 0 or (looks_at_values(total) and bool((total[..., -1] <= 0).any())):
             got = "no faces" if mesh.num_faces == 0 else "faces that are all degenerate"
             raise fail(where, "mesh", "of positive area", got)
-        device = "cpu" if generator is None else generator.device
+        device = mesh.device if generator is None else generator.device
         u = torch.rand(3, *batch, count, dtype=torch.float64, device=device, generator=generator).to(mesh.device)
         order = torch.rand(*batch, count, dtype=torch.float64, device=device, generator=generator).to(mesh.device)
         step = order.argsort(-1)  # the strata in random order

@@ -10,6 +10,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from geodiff import ops
 from geodiff.modes import outside_autocast
+from geodiff.constants import on_device
 from geodiff.reference.shading import WRAPS, texels_at, wrapped
 from geodiff.saving import Saved
 from geodiff.validation import as_tensor, choice, fail, floating
@@ -138,7 +139,7 @@ class Texture(Saved):
             lod = torch.zeros_like(uv[:, 0])
         # Two levels: texels of both in one table, blended at once.
         levels = self.levels
-        table = torch.tensor([level.shape[-3:-1] for level in levels], device=uv.device)
+        table = on_device(torch.tensor([level.shape[-3:-1] for level in levels]), uv.device)
         count = self.batch_shape.numel() * table.prod(dim=1)
         start = count.cumsum(0) - count
         lod = lod.detach().to(uv.dtype).clamp(0, len(levels) - 1)

@@ -52,7 +52,7 @@ class Topology(Saved):
                 )
 
     def layout(self, batch: int) -> torch.Tensor:
-        """Return what `Mesh.layout_for` does; a small one is kept as long as nobody changes it."""
+        """Return what `Mesh.layout_for` does; a small one is kept as long as nobody changes it. Always on the host."""
         if not is_plain((self.faces,)):
             return self._layout_rows(batch)
         rows: torch.Tensor | None = self.__dict__.get("_layout")
@@ -63,7 +63,7 @@ class Topology(Saved):
         return rows
 
     def _layout_rows(self, batch: int) -> torch.Tensor:
-        starts = torch.arange(batch, device=self.faces.device) * self.num_vertices
+        starts = torch.arange(batch) * self.num_vertices
         zero = torch.zeros_like(starts)
         return torch.stack([starts, zero, torch.full_like(starts, self.num_faces)], dim=1)
 

@@ -7,6 +7,8 @@ Geometry of Curves and Surfaces" (1976), chapters 1 and 3.
 
 import torch
 
+from geodiff.validation import looks_at_values
+
 Jet = dict[tuple[int, ...], torch.Tensor]
 
 
@@ -48,7 +50,7 @@ def normal(jet: Jet, side_u: torch.Tensor, side_v: torch.Tensor) -> torch.Tensor
         tiny = 1e3 * torch.finfo(cross.dtype).eps
         bent = torch.maximum(suv.norm(dim=-1), torch.maximum(jet[(2, 0)].norm(dim=-1), jet[(0, 2)].norm(dim=-1)))
         flat = cross.norm(dim=-1) <= tiny * longest * torch.maximum(longest, bent)
-    if not bool(flat.any()):
+    if looks_at_values(flat) and not bool(flat.any()):
         return unit(cross)
     along_u = torch.linalg.cross(jet[(2, 0)], sv) + torch.linalg.cross(su, suv)
     along_v = torch.linalg.cross(suv, sv) + torch.linalg.cross(su, jet[(0, 2)])

@@ -27,6 +27,7 @@ class Problem:
     a: torch.Tensor  # (B, N)
     b: torch.Tensor  # (B, M)
     epsilon: torch.Tensor  # no axes
+    strength: float  # that number
     p: int
     rho: float | None
     mask_x: torch.Tensor | None  # (B, N) bool
@@ -93,10 +94,14 @@ def prepare(
         flat_masks[side] = flat_mask
         weights[name] = _weights(where, name, given.get(name), flat_mask, batch, count, reach is None, dtype, device)
     least = torch.finfo(dtype).tiny
-    value = float(torch.as_tensor(epsilon).detach())
+    value = float(epsilon.detach() if isinstance(epsilon, torch.Tensor) else epsilon)
     if value < least:
         raise fail(where, "epsilon", f"at least {least:.3g} in {str(dtype)[6:]}", f"{value:.3g}", "Scale the clouds.")
-    tensor = torch.as_tensor(epsilon, dtype=dtype, device=device).reshape(())
+    value = float(torch.tensor(value, dtype=dtype))
+    if isinstance(epsilon, torch.Tensor):
+        tensor = epsilon.to(device, dtype).reshape(())
+    else:
+        tensor = torch.full((), value, dtype=dtype, device=device)
     problem = Problem(
         flat.get("x"),
         flat.get("y"),
@@ -104,6 +109,7 @@ def prepare(
         weights["a"],
         weights["b"],
         tensor,
+        value,
         p,
         None if reach is None else float(reach) ** p,
         flat_masks["x"],
@@ -219,7 +225,7 @@ def _weights(
         weight = torch.ones(batch.numel(), count, dtype=dtype, device=device)
         weight = weight if mask is None else weight * mask
         total = weight.sum(-1, keepdim=True)
-        if bool((total == 0).any()):
+        if mask is not None and bool((total == 0).any()):
             item = int((total[:, 0] == 0).nonzero()[0])
             raise fail(where, f"mask_{'x' if name == 'a' else 'y'}", "True somewhere", f"no point in item {item}")
         return weight / total
@@ -284,7 +290,7 @@ def _check_epsilon(where: str, problem: Problem) -> None:
             spread = spread.clamp(max=10 * problem.rho)
         # By parts of an order: torch sorts all.
         sizes.append(float(np.median(np.quantile(spread.cpu().numpy(), 0.9, axis=-1))) if spread.numel() else 0.0)
-    size, value = max(sizes), float(problem.epsilon.detach())
+    size, value = max(sizes), problem.strength
     if value < SMALL_EPSILON * size:
         expected = f"at least {SMALL_EPSILON:g} of the costs, here {SMALL_EPSILON * size:.3g}"
         fix = "For the exact assignment use geodiff.transport.assignment."

@@ -124,7 +124,8 @@ def _divide(state: _State, v: torch.Tensor, blend: torch.Tensor | None = None) -
     factor, info = torch.linalg.cholesky_ex(_matrix(state, blend))
     least = factor.diagonal(dim1=1, dim2=2).amin(-1).square()
     sound = (info == 0) & (least > torch.finfo(v.dtype).eps ** 0.75)
-    factor[~sound] = torch.eye(factor.shape[-1], dtype=v.dtype, device=v.device)
+    one = torch.eye(factor.shape[-1], dtype=v.dtype, device=v.device)
+    factor = torch.where(sound[:, None, None], factor, one)
     if state.bent.shape[2] < state.bent.shape[1]:
         inner = torch.cholesky_solve(state.bent.mT @ plain[:, :, None], factor) / state.total[:, None, None]
         inner = inner if blend is None else inner * blend[:, None, None]

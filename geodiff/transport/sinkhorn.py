@@ -235,7 +235,7 @@ def sinkhorn(
         with torch.no_grad():
             size, offset = diameter(problem)
             weights = problem.a.detach(), problem.b.detach()
-            value = float(problem.epsilon.detach())
+            value = problem.strength
             state = solve(
                 kernel, *weights, value, problem.rho, size, offset, stop, max_iterations, before, problem.symmetric
             )

@@ -166,19 +166,22 @@ class Iteration:
         """Potentials of the columns in units of ε."""
         return self.g + self.v.double().log().where(self.on_b, 0.0)
 
-    def healthy(self) -> bool:
-        """Whether all scalings are far from under- and overflow."""
+    def _look(self) -> tuple[bool, bool]:
+        """Whether all scalings are far from under- and overflow, and whether some have grown: one look at a device."""
         low, high = (1e-20, 1e20) if self.a.dtype == torch.float32 else (1e-100, 1e100)
         fine = torch.isfinite(self.sums).all()
         for scaling, on in ((self.u, self.on_a), (self.v, self.on_b)):
             fine &= ~(on & ~((scaling > low) & (scaling < high))).any()
-        return bool(fine)
+        grown = ((self.potential() - self.f).abs().max() > SAFE) | ((self.other() - self.g).abs().max() > SAFE)
+        healthy, has_grown = torch.stack((fine, grown)).tolist()
+        return healthy, has_grown
 
     def keep_safe(self) -> None:
         """Absorb scalings that have grown; after underflow go back and take a step with logarithms instead."""
-        if not self.healthy():
+        healthy, has_grown = self._look()
+        if not healthy:
             self.rescue()
-        elif float((self.potential() - self.f).abs().max()) > SAFE or float((self.other() - self.g).abs().max()) > SAFE:
+        elif has_grown:
             self.absorb_again()
 
     def absorb_again(self, fresh: bool = True) -> None:
@@ -256,6 +259,7 @@ def solve(
         kernel.release()
         finish(state, tolerance, limit)
         return state
+    lightest = float(a.sum(-1).amin())
     for rough in ROUGH:
         f = (offset[:, None] * (0.5 if symmetric else 1)).double().expand(a.shape)
         g = f if symmetric else torch.zeros_like(b, dtype=torch.float64)
@@ -267,7 +271,7 @@ def solve(
                 state.step()
             state.keep_safe()
             # Mass between far parts must be settled here: at a smaller ε they hardly see each other any more.
-            finish(state, rough * float(a.sum(-1).amin()), min(limit, state.count + 300))
+            finish(state, rough * lightest, min(limit, state.count + 300))
             f, g = level * state.potential(), level * state.other()
         if rough != ROUGH[-1]:
             finish(state, tolerance, min(limit, state.count + PATIENCE))
@@ -299,14 +303,15 @@ def finish(state: Iteration, tolerance: float, limit: int) -> None:
             state.step()
         state.keep_safe()
         error = state.error()
-        worst = float(error.amax())
+        ratio = torch.where(error > tolerance, (error / before).clamp(1e-30, 1 - 1e-12), 0.0)
+        worst, slowest = torch.stack((error.amax(), ratio.amax())).tolist()
         if worst <= tolerance:
             return
         stale = 0 if worst < 0.9 * best else stale + 1
         best = min(best, worst)
         if stale > 200 or failed > 4:
             return  # as far as rounding lets it
-        rate = float((error / before).clamp(1e-30, 1 - 1e-12)[error > tolerance].amax()) ** (1 / patience)
+        rate = slowest ** (1 / patience)
         before = error
         left = math.log(worst / tolerance) / -math.log(rate) if rate > 0 else 0.0
         wait -= 1

@@ -70,7 +70,8 @@ def test_a_device_without_kernels_is_refused(name: str) -> None:
     function, tensors = PUBLIC[name]
     function(**tensors)
     first = next(iter(tensors))
-    message = rf"^{name}: `{re.escape(first)}` must be on the CPU; got meta\. Use \.cpu\(\), or geodiff\.reference\."
+    where = rf"^{name}: `{re.escape(first)}` must be on the CPU or a CUDA device; got meta"
+    message = where + r"\. Use \.cpu\(\), or geodiff\.reference\."
     with pytest.raises(RuntimeError, match=message):
         function(**{key: value.to("meta") for key, value in tensors.items()})
 

@@ -28,6 +28,7 @@ from geodiff.tasks.atlas.settings import FitAtlasSettings
 from geodiff.tasks.atlas.stages import Stages, expected
 from geodiff.tasks.checkpoint import FINITE, Checkpoint, Like, Many, Number, fingerprint
 from geodiff.tasks.clouds import ENDINGS, read_cloud_file
+from geodiff.tasks.device import job_device
 from geodiff.tasks.lock import output_folder
 from geodiff.tasks.progress import Callback, Progress, as_callback
 from geodiff.tasks.team import Team
@@ -50,6 +51,7 @@ def fit_atlas(
     noise_classes: bool = False,
     file_normals: bool = True,
     truth: Mesh | torch.Tensor | str | os.PathLike[str] | None = None,
+    device: torch.device | str | None = None,
     settings: FitAtlasSettings | Settings | Mapping[str, Any] | None = None,
     output: str | os.PathLike[str] | None = None,
     resume: bool = True,
@@ -73,6 +75,8 @@ def fit_atlas(
         noise_classes: keep the points that a LAS file calls noise (classes 7 and 18) or withheld.
         file_normals: use the normals of the file, if it has any; not where they do not all point to one side.
         truth: the true surface, only to be compared with: a mesh, points (T, 3), or the path of either.
+        device: where charts are trained: "cpu", "cuda", "cuda:1", or "auto", a GPU if one works here; left out, where
+            the points are. Neighbours, patches, matching and the result are the host's. A checkpoint goes on on any.
         settings: a `FitAtlasSettings`, a `geodiff.atlas.settings.Settings`, or a dictionary of fields; left out, the
             defaults.
         output: a folder, made where missing, for ``atlas.npz``, ``samples.ply`` (points, normals, confidence),
@@ -94,6 +98,7 @@ def fit_atlas(
             checkpoint that is damaged or of another job.
         FileNotFoundError: no such file.
         ImportError: LAS files without laspy.
+        RuntimeError: a device that is not there.
         OSError: ``output`` cannot be written to, or the disk is full; ValueError: another process writes there.
 
     Example:
@@ -108,6 +113,7 @@ def fit_atlas(
     settings = FitAtlasSettings.of(settings, changes)
     told = as_callback(_WHERE, callback)
     source = os.fspath(points) if isinstance(points, str | os.PathLike) else None
+    placed = job_device(_WHERE, device, points.device if isinstance(points, torch.Tensor) else None)
     points, normals, said = _read(points, normals, array, columns, noise_classes, file_normals)
     given = len(points)
     if settings.preview:
@@ -122,7 +128,7 @@ def fit_atlas(
             stages.begin("cloud")
             cloud = read_cloud(points, normals, most=settings.max_points, seed=settings.seed)
             stages.begin("cover")
-            job = _Job(cloud, settings, team, folder, stages, begin)
+            job = _Job(cloud, settings, team, folder, stages, begin, placed)
             job.resume(resume)
             fit = job.run(told)
             stages.begin("orient")
@@ -158,9 +164,10 @@ class _Job:
         folder: pathlib.Path | None,
         stages: Stages,
         begin: float,
+        device: torch.device,
     ) -> None:
         self.team, self.stages = team, stages
-        self.fitter = Fitter(cloud, settings)
+        self.fitter = Fitter(cloud, settings, device)
         points = fingerprint([cloud.points, *([cloud.normals] if cloud.given else [])])
         inputs = {**settings.inputs(), "points_fingerprint": points}
         # A preview neither goes on from the checkpoint of a whole fit nor replaces it.
@@ -285,6 +292,7 @@ def fit_metrics(atlas: Atlas, fit: FittedCharts, cloud: Cloud, job: _Job, facts:
             "peak_memory_mb": peak_memory_mb(),
             "threads": torch.get_num_threads(),
             "processes": facts["processes"],
+            "device": str(job.fitter.device),
         },
         "settings": job.fitter.settings.as_dict(),
         "preview": job.fitter.settings.preview,

@@ -74,7 +74,7 @@ class MovingCameras:
 
     def placed(self, views: PosedImages) -> PosedImages:
         """Return the views seen by the cameras as they are now; their fields are leaves, that gather the gradient."""
-        camera = self.moves.moved(self.z * self.units).to(dtype=self.dtype)
+        camera = self.moves.moved(self.z * self.units).to(views.alpha.device, self.dtype)
         self._fields = (camera.rotation, camera.translation, camera.focal)
         self._leaves = tuple(field.detach().requires_grad_() for field in self._fields)
         R, t, f = self._leaves

@@ -23,6 +23,7 @@ from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.remesh import mean_edge_length
 from geodiff.tasks.checkpoint import FINITE, Checkpoint, Like, Many, Number, fingerprint
+from geodiff.tasks.device import job_device
 from geodiff.tasks.lock import output_folder
 from geodiff.tasks.mesh import outputs, refine
 from geodiff.tasks.mesh.agreement import say_disagreement
@@ -37,6 +38,7 @@ from geodiff.tasks.mesh.start import (
     check_colors,
     check_look,
     check_seen,
+    data_device,
     is_hull,
     object_frame,
     posed_images,
@@ -56,6 +58,8 @@ _KEPT = (
     *("best", "best_topology", "best_score", "best_iou", "best_step", "history"),
     *("snapshots", "snapshot_topologies", "snapshot_steps", "seconds"),
 )
+_TERMS = ("loss", "iou_loss", "laplacian", "flatness")
+_HOST = torch.device("cpu")
 _SNAPSHOTS = 36  # of the vertices on the way, for the animation
 
 
@@ -69,6 +73,7 @@ def fit_mesh(
     lights: Light | Sequence[Light] | None = None,
     material: Material | None = None,
     background: Any = None,
+    device: torch.device | str | None = None,
     settings: FitMeshSettings | Mapping[str, Any] | None = None,
     output: str | os.PathLike[str] | None = None,
     resume: bool = True,
@@ -99,6 +104,9 @@ def fit_mesh(
         background: what is behind the object in photographs without masks, to be cut away: a colour such as white, an
             image of it alone, or "auto", the colour along their borders; see `PosedImages.load`. `images` may then be
             photographs (B, H, W, 3), too.
+        device: where the steps are taken: "cpu", "cuda", "cuda:1", or "auto", a GPU if one works here; left out, where
+            the images are. Hull, remeshing, cameras, pictures and the result are the host's, whichever it is. A
+            checkpoint goes on on any.
         settings: a `FitMeshSettings`, or a dictionary of its fields; left out, the defaults.
         output: a folder, made where missing, for the mesh, pictures, ``metrics.json`` and the checkpoint.
         resume: go on from the checkpoint in ``output``, if there is one, to bitwise the same result as without the
@@ -115,7 +123,7 @@ def fit_mesh(
         TypeError, ValueError: as each argument's check says; images without any coverage, or silhouettes that no object
             has; a checkpoint that is damaged or of another job.
         OSError: ``output`` cannot be written to, or the disk is full; ValueError: another process writes there.
-        RuntimeError: data on a GPU, which this release does not use yet.
+        RuntimeError: a device that is not there.
 
     Warns:
         UserWarning: as `visual_hull` does, of views that contradict each other and of what stays unknown.
@@ -129,6 +137,7 @@ def fit_mesh(
         True
     """
     settings = FitMeshSettings.of(settings, changes)
+    placed = job_device(_WHERE, device, data_device(images))
     settings = refine.chosen(settings, isinstance(template, str) and template == "sphere")
     posed = posed_images(images, cameras, background=background)
     train, held_out = split(len(posed), settings.hold_out)
@@ -158,13 +167,13 @@ def fit_mesh(
     told = as_callback(_WHERE, callback)
     # After all other checks, but before the work.
     with output_folder(_WHERE, output) as folder:
-        job = _Job(start, masks, train, unit, settings, folder, moving)
+        job = _Job(start, masks, train, unit, settings, folder, moving, placed)
         job.mends = is_hull(template) or bool(settings.remesh_every)
         job.resume(resume)
         job.run(told, progress)
         mesh = job.best_mesh()
         del job.views  # copies of most masks
-        snapshots = [*job.snapshots, mesh.vertices]
+        snapshots = [*(vertices.cpu() for vertices in job.snapshots), mesh.vertices]
         if moving is not None:
             posed, snapshots = moving.result(posed, job.best_moves, snapshots)
             mesh = mesh.with_vertices(snapshots[-1])
@@ -182,7 +191,7 @@ def fit_mesh(
         result = FitMeshResult(
             mesh=mesh if colors is None else colors.mesh,
             iou_train=job.best_iou
-            if torch.equal(mesh.vertices, job.best)
+            if torch.equal(mesh.vertices, job.best.cpu())
             else hard_iou(mesh, posed.cameras[train], posed.alpha[train]),
             iou_held_out=hard_iou(mesh, posed.cameras[seen], posed.alpha[seen]) if seen else None,
             best_step=job.best_step,
@@ -196,6 +205,7 @@ def fit_mesh(
             snapshot_steps=[*job.snapshot_steps, job.best_step],
             cameras=None if moving is None else posed.cameras,
             colors=colors,
+            device=str(placed),
         )
         if folder is not None:
             files = outputs.write_outputs(result, posed, folder, command=command)
@@ -216,12 +226,13 @@ class _Job:
         settings: FitMeshSettings,
         folder: pathlib.Path | None,
         moving: MovingCameras | None = None,
+        device: torch.device = _HOST,
     ) -> None:
-        self.moving = moving
+        self.moving, self.device = moving, device
         self.best_moves = torch.zeros(0) if moving is None else moving.z.detach().clone()
-        self.template, self.views, self.unit, self.settings = template, posed[train], unit, settings
+        self.template, self.views, self.unit, self.settings = template, posed[train].to(device), unit, settings
         self.mends = False  # whether what is thin or folded in the result is mended
-        self.topologies = [template.topology]  # one after the other, if it is remeshed
+        self.topologies = [template.topology]  # one after the other, if it is remeshed; the host's
         self.start_length = mean_edge_length(template)
         inputs = {
             **settings.inputs(),
@@ -236,7 +247,7 @@ class _Job:
         self.step = 0
         self.seconds = 0.0
         self.best_score, self.best_iou, self.best_step = -math.inf, 0.0, 0
-        self.best = template.vertices.detach().clone()
+        self.best = self.template.vertices.detach().clone()
         self.history: list[dict[str, Any]] = []
         self.patience = Patience(settings)
         self.best_topology = 0
@@ -247,6 +258,7 @@ class _Job:
     def _adopt(self, mesh: Mesh) -> None:
         """Go on with a mesh, whose vertices are in no step yet."""
         settings = self.settings
+        mesh = mesh if self.device == _HOST else mesh.to(self.device)
         self.template = mesh
         self.density = mesh.num_vertices / _VERTICES
         # Lengths in the world's unit make gradients in its inverse, and ε with them.
@@ -266,14 +278,22 @@ class _Job:
     def _remesh(self) -> None:
         """Go on with other triangles, and with what the optimiser knew."""
         with torch.no_grad():
-            mesh = self.template.with_vertices(self.vertices())
+            mesh = self.template.with_vertices(self.vertices()).detach().to("cpu")
             pixels = min(self.views.image_size)
             result = refine.refined(mesh, self.start_length, self.settings, self.step, self.unit, pixels)
-            moments = refine.carried(result, self._moments())
+            moments = self._here(refine.carried(result, self._moments()))
         self._adopt(result.mesh)
         self.topologies.append(result.mesh.topology)
         if moments:
             self.optimizer.state[self.latent] = moments
+
+    def _here(self, values: Any) -> Any:
+        """Return tensors of a checkpoint or of the host's, in whatever they are, where the steps are taken."""
+        if isinstance(values, torch.Tensor):
+            return values.to(self.device) if values.dim() else values
+        if isinstance(values, dict):
+            return {name: self._here(value) for name, value in values.items()}
+        return [self._here(value) for value in values] if isinstance(values, list) else values
 
     def same_faces(self, mesh: Mesh) -> bool:
         """Whether the result has the faces that all meshes on the way had."""
@@ -291,7 +311,7 @@ class _Job:
 
     def best_mesh(self) -> Mesh:
         """Return the mesh of the best IoU so far; mended, unless its faces are the user's own."""
-        mesh = Mesh(self.best, self.topologies[self.best_topology])
+        mesh = Mesh(self.best.cpu(), self.topologies[self.best_topology])
         return refine.finished(mesh) if self.mends else mesh
 
     def run(self, callback: Callback | None, show: bool) -> None:
@@ -348,12 +368,10 @@ class _Job:
             self.optimizer.step()
             if self.moving is not None:
                 self.moving.step(lr / (settings.lr * self.unit))
+        terms = [term.detach() for term in (loss, silhouette, laplacian, flatness)]
         record: dict[str, Any] = {
             "step": step,
-            "loss": float(loss.detach()),
-            "iou_loss": float(silhouette.detach()),
-            "laplacian": float(laplacian.detach()),
-            "flatness": float(flatness.detach()),
+            **dict(zip(_TERMS, torch.stack(terms).tolist(), strict=True)),
             "scale": settings.scale_at(step),
             "iou": iou,
         }
@@ -465,12 +483,12 @@ class _Job:
         if moments:
             step = moments["step"]
             moments["step"] = torch.tensor(step) if self.precondition is None else int(step)
-            self.optimizer.state[self.latent] = moments
+            self.optimizer.state[self.latent] = self._here(moments)
         if self.moving is not None:
             self.moving.restore(state["cameras"])
             self.best_moves = state["best_moves"]
         for name in _KEPT:
-            setattr(self, name, state[name])
+            setattr(self, name, self._here(state[name]) if name in ("best", "snapshots") else state[name])
         for record in self.history:
             self.patience.see(record)
         self.step = len(self.history)

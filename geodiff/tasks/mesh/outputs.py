@@ -72,6 +72,7 @@ def metrics(result: FitMeshResult, images: PosedImages, command: str | None) -> 
         "steps": len(result.history),
         "stopped_early": result.stopped_early,
         "seconds": result.seconds,
+        "device": result.device,
         "views_train": result.train,
         "views_held_out": result.held_out,
         "image_size": list(images.image_size),

@@ -66,6 +66,7 @@ class FitMeshResult:
         snapshot_faces: the faces of each.
         snapshot_steps: the step of each.
         cameras: for ``refine_cameras``, all views' as they were found, in the world of the given ones; else None.
+        device: where the steps were taken.
         colors: of the texture or vertex colours, where they were asked for: a `FitColorsResult`.
         files: what was written, by kind, where there was an output folder.
     """
@@ -87,6 +88,7 @@ class FitMeshResult:
     cameras: Camera | None = field(default=None, repr=False)
     colors: FitColorsResult | None = field(default=None, repr=False)
     files: dict[str, pathlib.Path] = field(default_factory=dict, repr=False)
+    device: str = "cpu"
 
     @property
     def stopped_early(self) -> bool:

@@ -14,6 +14,7 @@ from geodiff.scene.light import as_lights
 from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.primitives import icosphere
+from geodiff.tasks.device import brought_home
 from geodiff.tasks.mesh.settings import LIGHTS, FitMeshSettings
 from geodiff.tasks.turns import turns
 from geodiff.validation import as_tensor, choice, fail, nearest
@@ -53,14 +54,17 @@ def posed_images(images: Any, cameras: Any, where: str = _WHERE, background: Any
         posed = PosedImages(None, alpha, cameras)
     if not len(posed):
         raise fail(where, "images", "one or more images", "none")
-    for device in (posed.alpha.device, posed.cameras.device):
-        if device.type != "cpu":
-            raise fail(
-                where, "images", "on the CPU", f"on {device}", "The GPU comes later; use .to('cpu').", RuntimeError
-            )
-    return posed._with(posed.alpha.detach(), posed.cameras.detach()).to(
-        dtype=torch.promote_types(posed.alpha.dtype, posed.cameras.dtype)
+    alpha, cameras = (brought_home(where, "images", part.detach()) for part in (posed.alpha, posed.cameras))
+    return posed._with(alpha, cameras).to(
+        "cpu", torch.promote_types(posed.alpha.dtype, posed.cameras.dtype)
     )
+
+
+def data_device(images: Any) -> torch.device | None:
+    """Return where images are that were given as tensors; None for files."""
+    if isinstance(images, PosedImages):
+        return images.alpha.device
+    return images.device if isinstance(images, torch.Tensor) else None
 
 
 def check_colors(where: str, posed: PosedImages, settings: FitMeshSettings) -> None:
@@ -156,8 +160,7 @@ def start_mesh(template: Any, settings: FitMeshSettings, posed: PosedImages, cen
     if isinstance(template, Mesh):
         if template.vertices.dim() != 2:
             raise fail(_WHERE, "template", "one mesh of vertices (V, 3)", template.vertices, "Take mesh[i].")
-        if template.device.type != "cpu":
-            raise fail(_WHERE, "template", "on the CPU", f"on {template.device}", "Use .to('cpu').", RuntimeError)
+        template = brought_home(_WHERE, "template", template)
         return Mesh(template.vertices.detach().to(dtype), template.faces)
     if not isinstance(template, str | os.PathLike):
         raise fail(_WHERE, "template", "'hull', 'sphere', a Mesh or the path of one", template, error=TypeError)

@@ -2,6 +2,7 @@
 """Fit a NURBS surface to a grid of points, a field of heights or an unordered cloud, from file to files."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import time
@@ -16,6 +17,7 @@ from geodiff.modes import outside_autocast
 from geodiff.splines.fit import fit_surface
 from geodiff.splines.fit_unordered import fit_cloud
 from geodiff.tasks.clouds import ENDINGS, finite, load
+from geodiff.tasks.device import job_device
 from geodiff.tasks.lock import output_folder
 from geodiff.tasks.nurbs import outputs, spans
 from geodiff.tasks.nurbs.result import FitNURBSResult
@@ -33,6 +35,7 @@ def fit_nurbs(
     array: str | None = None,
     columns: str | None = None,
     noise_classes: bool = False,
+    device: torch.device | str | None = None,
     settings: FitNURBSSettings | Mapping[str, Any] | None = None,
     output: str | os.PathLike[str] | None = None,
     callback: Callback | None = None,
@@ -53,6 +56,8 @@ def fit_nurbs(
         array: which array of a ``.npz``; it may be left out where there is only one, or one named points or elevation.
         columns: what the columns of a table are, a word each, such as ``x,y,z,-,r,g,b``.
         noise_classes: keep the points that a LAS file calls noise (classes 7 and 18) or withheld.
+        device: where the surface that is found lives: "cpu", "cuda", "cuda:1", or "auto", a GPU if one works here; left
+            out, where the points are. The fit itself is the host's: least squares in double precision, and trees.
         settings: a `FitNURBSSettings`, or a dictionary of its fields; left out, the defaults.
         output: a folder, made where missing, for ``surface.json`` and other ``formats``, ``surface.png`` (with knot
             lines), ``error.png`` (needs Matplotlib: ``pip install geodiff[plot]``) and ``metrics.json``.
@@ -68,6 +73,7 @@ def fit_nurbs(
         TypeError, ValueError: as each argument's check says; points that are not finite or too few.
         FileNotFoundError: no such file.
         ImportError: a format whose library is not installed.
+        RuntimeError: a device that is not there.
         OSError: ``output`` cannot be written to, or the disk is full; ValueError: another process writes there.
 
     Example:
@@ -86,7 +92,9 @@ def fit_nurbs(
             if value is not None:
                 raise fail(_WHERE, name, "left out where the points are no file", repr(value))
         data = as_tensor(_WHERE, "points", points)
+        placed = job_device(_WHERE, device, data.device)
     else:
+        placed = job_device(_WHERE, device)
         data, notes = _read(source, array, columns, noise_classes)
     kind, data = _arranged(data, settings.kind, settings.spacing)
     free: dict[str, Any] = {"free_knots": settings.free_knots, "rational": settings.rational}
@@ -134,9 +142,9 @@ def fit_nurbs(
             notes=[*notes, *spans.notes(empty, fit.surface)],
         )
         if folder is not None:
-            facts = {"source": source, "command": command, "message": fit.message, "converged": fit.converged}
+            facts = {"source": source, "device": str(placed), "command": command, "message": fit.message, "converged": fit.converged}
             result = outputs.write_outputs(result, folder, facts)
-    return result
+    return result if placed.type == "cpu" else dataclasses.replace(result, surface=result.surface.to(placed))
 
 
 def read_points(

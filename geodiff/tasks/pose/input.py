@@ -15,6 +15,7 @@ from geodiff.scene.images import label_scale, read_image
 from geodiff.scene.light import AmbientLight, DirectionalLight, Light
 from geodiff.scene.mesh import Mesh
 from geodiff.settings import LARGEST
+from geodiff.tasks.device import brought_home
 from geodiff.tasks.pose.settings import FitPoseSettings
 from geodiff.tasks.pose.target import PoseTargets
 from geodiff.validation import as_tensor, check_finite, fail, floating, number
@@ -79,8 +80,7 @@ def _picture(name: str, value: Any, dtype: torch.dtype) -> torch.Tensor:
         if value.numel() and int(value.max()) > 1:
             raise fail(_WHERE, name, "of numbers in [0, 1]", value, "Divide 8-bit images by 255.", TypeError)
         value = value.float()
-    if value.device.type != "cpu":
-        raise fail(_WHERE, name, "on the CPU", f"on {value.device}", "Use .to('cpu').", RuntimeError)
+    value = brought_home(_WHERE, name, value)
     if value.dim() not in (2, 3) or (value.dim() == 3 and value.shape[-1] not in (1, 3, 4)) or value.numel() == 0:
         fix = "One image at a time; channels come last."
         raise fail(_WHERE, name, "of shape (H, W), (H, W, 3) or (H, W, 4)", value, fix)
@@ -95,7 +95,7 @@ def _known_depth(depth: Any, alpha: torch.Tensor) -> torch.Tensor:
     """Return depth (H, W), 0 where unknown."""
     if depth is None:
         raise fail(_WHERE, "depth", "given for loss='depth'", "None", "Pass a depth map (H, W).")
-    depth = as_tensor(_WHERE, "depth", depth).detach().to(alpha.dtype)
+    depth = brought_home(_WHERE, "depth", as_tensor(_WHERE, "depth", depth)).detach().to(alpha.dtype)
     if depth.shape != alpha.shape:
         raise fail(_WHERE, "depth", f"of the image's size {tuple(alpha.shape)}", depth, "Resize one of them.")
     known = torch.isfinite(depth) & (depth > 0) & (alpha >= 0.5)
@@ -112,8 +112,7 @@ def one_mesh(mesh: Any) -> Mesh:
         raise fail(_WHERE, "mesh", "a Mesh or the path of one", mesh, error=TypeError)
     if mesh.batch_shape:
         raise fail(_WHERE, "mesh", "one mesh", f"a batch of {tuple(mesh.batch_shape)}", "Take mesh[i].")
-    if mesh.device.type != "cpu":
-        raise fail(_WHERE, "mesh", "on the CPU", f"on {mesh.device}", "Use .to('cpu').", RuntimeError)
+    mesh = brought_home(_WHERE, "mesh", mesh)
     if not mesh.num_faces:
         raise fail(_WHERE, "mesh", "of one face or more", "none", "A point cloud has no silhouette.")
     check_finite(_WHERE, "mesh", mesh.vertices)
@@ -129,16 +128,16 @@ def sphere(mesh: Mesh) -> tuple[torch.Tensor, float]:
     return centre, radius
 
 
-def one_camera(name: str, camera: Any) -> None:
-    """Require one camera, or None."""
+def one_camera(name: str, camera: Any) -> Camera | None:
+    """Return one camera, on the host; or None."""
     if camera is None:
-        return
+        return None
     if not isinstance(camera, Camera):
         raise fail(_WHERE, name, "a Camera", camera, "Make one with Camera.orbit or Camera.look_at.", TypeError)
     if camera.batch_shape:
         raise fail(_WHERE, name, "one camera", f"a batch of {tuple(camera.batch_shape)}", "Take camera[i].")
-    if camera.device.type != "cpu":
-        raise fail(_WHERE, name, "on the CPU", f"on {camera.device}", "Use .to('cpu').", RuntimeError)
+    home: Camera = brought_home(_WHERE, name, camera)
+    return home
 
 
 def lens_and_start(

@@ -18,6 +18,7 @@ from geodiff.scene.camera import Camera
 from geodiff.scene.light import as_lights
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.checkpoint import FINITE, Checkpoint, Like, Many, Number, fingerprint
+from geodiff.tasks.device import job_device
 from geodiff.tasks.lock import output_folder
 from geodiff.tasks.overlap import hard_iou
 from geodiff.tasks.pose import outputs
@@ -62,6 +63,7 @@ def fit_pose(
     depth: torch.Tensor | None = None,
     lights: Any = None,
     truth: Camera | None = None,
+    device: torch.device | str | None = None,
     settings: FitPoseSettings | Mapping[str, Any] | None = None,
     output: str | os.PathLike[str] | None = None,
     resume: bool = True,
@@ -90,6 +92,9 @@ def fit_pose(
         depth: (H, W) along the viewing direction, for the loss ``"depth"``; 0, infinite or NaN where unknown.
         lights: for the loss ``"color"``, as `Renderer` takes them; without a batch.
         truth: one camera, the answer, only to be compared with.
+        device: where the images are rendered and compared while poses are followed: "cpu", "cuda", "cuda:1", or "auto",
+            a GPU if one works here; left out, where the mesh is. Poses, the screening and the result are the host's. A
+            checkpoint goes on on any.
         settings: a `FitPoseSettings`, or a dictionary of its fields; left out, the defaults.
         output: a folder, made where missing, for ``overlay.png``, ``optimisation.gif``, ``metrics.json`` and the
             checkpoint.
@@ -107,7 +112,7 @@ def fit_pose(
         TypeError, ValueError: as each argument's check says; an image of nothing, or of nothing but the mesh; a mesh
             behind the start; a checkpoint that is damaged or of another job.
         OSError: ``output`` cannot be written to, or the disk is full; ValueError: another process writes there.
-        RuntimeError: data on a GPU, which this release does not use yet.
+        RuntimeError: a device that is not there.
 
     Warns:
         UserWarning: the mesh does not explain the image in any pose that was found; the result's ``explained`` is less
@@ -124,10 +129,11 @@ def fit_pose(
         True
     """
     settings = FitPoseSettings.of(settings, changes)
+    placed = job_device(_WHERE, device, mesh.device if isinstance(mesh, Mesh) else None)
     mesh = one_mesh(mesh)
     targets = read_targets(image, mask, depth, settings, mesh.dtype)
-    for name, value in (("camera", camera), ("start", start), ("truth", truth)):
-        one_camera(name, value)
+    given = {"camera": camera, "start": start, "truth": truth}
+    camera, start, truth = (one_camera(name, value) for name, value in given.items())
     centre, radius = sphere(mesh)
     lens = camera if camera is not None else start
     if lens is None:
@@ -144,7 +150,7 @@ def fit_pose(
     # After all other checks, but before the work.
     with output_folder(_WHERE, output) as folder:
         poses = Poses.of(as_batch(start), lens, centre, radius)
-        job = _Job(mesh, targets, poses, spread, settings, lights, folder)
+        job = _Job(mesh, targets, poses, spread, settings, lights, folder, placed)
         job.resume(resume)
         job.run(told, progress)
         result = _result(job, mesh, targets, start, truth, centre)
@@ -167,9 +173,10 @@ class _Job:
         settings: FitPoseSettings,
         lights: Any,
         folder: pathlib.Path | None,
+        device: torch.device,
     ) -> None:
         self.mesh, self.targets, self.start, self.spread, self.settings = mesh, targets, start, spread, settings
-        self.loss = PoseLoss(mesh, start.radius, settings, lights)
+        self.loss = PoseLoss(mesh, start.radius, settings, lights, device)
         images = [v for v in (targets.alpha, targets.color, targets.depth) if v is not None]
         looks: list[Any] = [mesh.vertices, mesh.faces, mesh.vertex_colors, mesh.face_colors, mesh.uv, mesh.uv_faces]
         looks += [None if mesh.texture is None else mesh.texture.image]
@@ -305,6 +312,7 @@ def _result(
         start=start,
         snapshots=Camera.cat([*trail, as_batch(camera)]),
         snapshot_steps=[*steps, job.settings.steps],
+        device=str(job.loss.device),
     )
 
 

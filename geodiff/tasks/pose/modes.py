@@ -124,7 +124,7 @@ def _free_axes(camera: Camera, loss: PoseLoss, targets: PoseTargets, area: float
             near=camera.near,
         )
         images = soft[torch.zeros(len(angles), dtype=torch.long)]
-        return loss.residuals(turned, images, scale).square().sum(-1).double()
+        return loss.residuals(turned, images, scale).square().sum(-1).double().to(axis.device)
 
     most = float(cost(axes[0], (0.0,))[0]) + _FREE * 2 * variance / area
     # A few turns tell most that are not free.

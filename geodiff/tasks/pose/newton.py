@@ -69,23 +69,24 @@ def linearised(loss: PoseLoss, poses: Poses, targets: PoseTargets, scale: float)
     parts, moves = [], directions(loss.settings, poses)
     for i in range(0, len(poses), _CHUNK):
         index = torch.arange(i, min(i + _CHUNK, len(poses)))
-        own, images = poses[index], targets[index]
+        own, images = poses[index].to(loss.device), targets[index].to(loss.device)
         if loss.settings.is_contour:
             size = images.image_size
             distribution = loss.settings.distribution
-            alpha, jacobian = coverage_and_jacobian(loss.mesh, own, size, distribution, scale)  # type: ignore[arg-type]
+            alpha, jacobian = coverage_and_jacobian(loss.there, own, size, distribution, scale)  # type: ignore[arg-type]
             weight = images.alpha.sum((-2, -1)).rsqrt()[:, None]
             residual = (alpha.clamp(0, 1) - images.alpha).flatten(1) * weight
             jacobian = jacobian.flatten(1, 2).mT * weight[..., None]
-            jacobian = jacobian[:, moves.argmax(-1)]
+            jacobian = jacobian[:, moves.argmax(-1).to(loss.device)]
         else:
-            residual, jacobian = _differences(loss, own, images, scale, moves)
+            residual, jacobian = _differences(loss, poses[index], images, scale, moves)
         jacobian, residual = jacobian.double(), residual.double()
         cost = residual.square().sum(-1)
         # A loss or a distribution of the user's may not be finite.
         cost = torch.where(torch.isfinite(cost), cost, math.inf)
         gradient = torch.nan_to_num((jacobian @ residual[..., None])[..., 0])
-        parts.append(Linearised(cost, gradient, torch.nan_to_num(jacobian @ jacobian.mT)))
+        model = cost, gradient, torch.nan_to_num(jacobian @ jacobian.mT)
+        parts.append(Linearised(*(part.to(poses.rotation.device) for part in model)))
     return Linearised(*(torch.cat([getattr(part, name) for part in parts]) for name in Linearised.fields))
 
 
@@ -102,7 +103,8 @@ def _differences(
     parts = []
     for i in range(0, len(index), _CHUNK):
         some = torch.arange(i, min(i + _CHUNK, len(index)))
-        parts.append(loss.residuals(around[some].cameras(), targets[index[some]], scale))
+        images = targets[index[some].to(loss.device)]
+        parts.append(loss.residuals(around[some].cameras(), images, scale))
     values = torch.cat(parts).unflatten(0, (count, len(steps)))
     ahead, back = values[:, 1:].unflatten(1, (2, len(moves))).unbind(1)
     return values[:, 0], (ahead - back) / (2 * reach)
@@ -114,7 +116,7 @@ def final_cost(loss: PoseLoss, poses: Poses, targets: PoseTargets) -> torch.Tens
     for i in range(0, len(poses), _CHUNK):
         index = torch.arange(i, min(i + _CHUNK, len(poses)))
         parts.append(loss.residuals(poses[index].cameras(), targets[index], loss.settings.scale[1]).square().sum(-1))
-    cost = torch.cat(parts)
+    cost = torch.cat(parts).to(poses.rotation.device)
     return torch.where(torch.isfinite(cost), cost, math.inf)
 
 

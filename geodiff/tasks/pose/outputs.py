@@ -71,6 +71,7 @@ def metrics(result: FitPoseResult, mesh: Mesh, targets: PoseTargets, command: st
         ],
         "steps": len(result.history),
         "seconds": result.seconds,
+        "device": result.device,
         "image_size": list(targets.image_size),
         "vertices": mesh.num_vertices,
         "faces": mesh.num_faces,

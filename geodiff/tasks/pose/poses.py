@@ -126,6 +126,13 @@ class Poses:
     def __getitem__(self, index: torch.Tensor) -> "Poses":
         return Poses(self.lens, self.centre, self.radius, *(getattr(self, name)[index] for name in self.fields))
 
+    def to(self, device: torch.device) -> "Poses":
+        """Return the poses on another device."""
+        if device == self.rotation.device:
+            return self
+        fields = (getattr(self, name).to(device) for name in self.fields)
+        return Poses(self.lens.to(device), self.centre.to(device), self.radius, *fields)
+
     def where(self, better: torch.Tensor, others: "Poses") -> "Poses":
         """Return the others where they are better (N,)."""
         mixed = []

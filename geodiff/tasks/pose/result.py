@@ -41,6 +41,7 @@ class FitPoseResult:
         start: the camera it started from: the guess, or a view from ahead.
         snapshots: the way of ``camera`` during the descent, a batch.
         snapshot_steps: the step of each.
+        device: where images were rendered and compared.
         files: what was written, by kind, where there was an output folder.
     """
 
@@ -62,3 +63,4 @@ class FitPoseResult:
     snapshots: Camera = field(repr=False)
     snapshot_steps: list[int] = field(repr=False)
     files: dict[str, pathlib.Path] = field(default_factory=dict, repr=False)
+    device: str = "cpu"

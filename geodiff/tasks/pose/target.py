@@ -10,6 +10,7 @@ import torch
 from geodiff import losses
 from geodiff.render.renderer import Renderer
 from geodiff.scene.camera import Camera
+from geodiff.scene.light import as_lights
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.pose.settings import FitPoseSettings
 from geodiff.validation import shapes_repr
@@ -40,6 +41,10 @@ class PoseTargets:
 
     def __getitem__(self, index: torch.Tensor) -> "PoseTargets":
         return PoseTargets(*(None if v is None else v[index] for v in (self.alpha, self.color, self.depth)))  # type: ignore[arg-type]
+
+    def to(self, device: torch.device) -> "PoseTargets":
+        """Return the images on another device."""
+        return PoseTargets(*(None if v is None else v.to(device) for v in (self.alpha, self.color, self.depth)))  # type: ignore[arg-type]
 
     def softened(self, width: float) -> "PoseTargets":
         """Return the images with the coverage as soft as that of a render whose edges have a standard deviation in NDC.
@@ -97,13 +102,28 @@ class PoseLoss:
         radius: of its bounding sphere, the unit of depth.
         settings: loss terms, distribution and T-conorm.
         lights: for colour.
+        device: where renders are made and compared; poses and images may be the host's, and come over at each call.
     """
 
-    def __init__(self, mesh: Mesh, radius: float, settings: FitPoseSettings, lights: Any = None) -> None:
+    def __init__(
+        self,
+        mesh: Mesh,
+        radius: float,
+        settings: FitPoseSettings,
+        lights: Any = None,
+        device: torch.device | None = None,
+    ) -> None:
         self.mesh, self.radius, self.settings, self.lights = mesh, radius, settings, lights
+        self.device = mesh.device if device is None else device
+        self.there = mesh
+        if self.device != mesh.device:
+            self.there = mesh.to(self.device)
+            if lights is not None:
+                self.lights = [light.to(self.device) for light in as_lights("fit_pose", lights, ())]
 
     def __call__(self, cameras: Camera, targets: PoseTargets, scale: float) -> torch.Tensor:
-        """Return the loss (N,) of N cameras and N images."""
+        """Return the loss (N,) of N cameras and N images, where the cameras are."""
+        home, targets = cameras.device, targets.to(self.device)
         out = self._rendered(cameras, targets.image_size, scale)
         alpha = out.alpha.clamp(0, 1)
         loss: torch.Tensor = alpha.new_zeros(len(alpha))
@@ -111,10 +131,11 @@ class PoseLoss:
             loss = loss + losses.iou(alpha, targets.alpha, reduction="none")
         for differences, count in self._differences(out, targets):
             loss = loss + differences.square().sum(-1) / count
-        return loss
+        return loss.to(home)
 
     def residuals(self, cameras: Camera, targets: PoseTargets, scale: float) -> torch.Tensor:
-        """Return (N, R) numbers whose sum of squares is a loss like this one, with L2 for the overlap."""
+        """Return (N, R) numbers whose sum of squares is a loss like this one, with L2 for the overlap: on the device."""
+        targets = targets.to(self.device)
         out = self._rendered(cameras, targets.image_size, scale)
         parts = []
         if "silhouette" in self.settings.loss:
@@ -130,7 +151,8 @@ class PoseLoss:
             options["outputs"] = ("alpha", *extra)
         render: Any = Renderer(size, self.settings.distribution, scale, self.settings.tconorm, **options)
         render.warn_of_bias = False  # the settings say it
-        return render(self.mesh, cameras, self.lights) if "rgb" in extra else render(self.mesh, cameras)
+        cameras = cameras.to(self.device)
+        return render(self.there, cameras, self.lights) if "rgb" in extra else render(self.there, cameras)
 
     def _differences(self, out: Any, targets: PoseTargets) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Return differences (N, R) and the number of pixels (N,) of the terms that are mean squares."""

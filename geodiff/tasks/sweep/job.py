@@ -18,8 +18,11 @@ from tqdm import tqdm
 
 import geodiff.tasks.sweep.pose  # noqa: F401 - registers the job
 from geodiff.modes import outside_autocast
+from geodiff.scene.camera import Camera
+from geodiff.scene.files import PosedImages
 from geodiff.scene.mesh import Mesh
 from geodiff.tasks.checkpoint import fingerprint
+from geodiff.tasks.device import job_device
 from geodiff.tasks.lock import check_folder, output_folder
 from geodiff.tasks.progress import Callback, Progress, as_callback
 from geodiff.tasks.sweep.kinds import JOBS, Case, Job, select_family
@@ -40,6 +43,7 @@ def sweep(
     *,
     output: str | os.PathLike[str],
     options: dict[str, Any] | None = None,
+    device: torch.device | str | None = None,
     settings: SweepSettings | Mapping[str, Any] | None = None,
     resume: bool = True,
     callback: Callback | None = None,
@@ -68,6 +72,8 @@ def sweep(
         options: of the job, by name.
         settings: a `SweepSettings`, or a dictionary of its fields; left out, the defaults.
         resume: go on from the rows in ``output``; False removes them first.
+        device: where the runs take their steps: "cpu", "cuda", "cuda:1", or "auto", a GPU if one works here; left out,
+            where the mesh is. All processes share it.
         callback: called with a `Progress`, whose ``record`` is the row, for each run that this process finishes.
         progress: show a progress bar, in the first process of a team.
         command: the command line, to be noted in ``sweep.json``.
@@ -78,6 +84,7 @@ def sweep(
 
     Raises:
         TypeError, ValueError: as each argument's check says; rows of another job in ``output``.
+        RuntimeError: a device that is not there.
         OSError: ``output`` cannot be written to, or the disk is full; ValueError: another process writes there.
 
     Example:
@@ -95,9 +102,10 @@ def sweep(
     members = select_family(settings.family)
     scales, lrs = settings.scales or job.scales, settings.lrs or job.lrs
     cases = [Case(member.name, scale, lr) for member in members for scale in scales for lr in lrs]
+    placed = job_device(_WHERE, device, mesh.device if isinstance(mesh, Mesh) else None)
     mesh = _mesh(mesh)
     options = _options(job, options)
-    prepared = job.prepare(mesh, options)
+    prepared = _placed(job.prepare(mesh, options), placed)
     folder = check_folder(_WHERE, output)
     inputs = {"kind": kind, "options": options, "mesh_fingerprint": fingerprint([mesh.vertices, mesh.faces])}
     with Team.join() as team, output_folder(_WHERE, output if team.leads else None):
@@ -110,7 +118,7 @@ def sweep(
         mine: dict[Case, dict[str, Any]] = {}
         bar = tqdm(total=len(todo), desc=_WHERE, unit="run", disable=not (progress and team.leads))
         claims = (todo[i] for i in team.claims(len(todo)))
-        fresh = _finished(job, prepared, mesh, options, claims, min(settings.workers, max(len(todo), 1)))
+        fresh = _finished(job, prepared, (mesh, options, placed), claims, min(settings.workers, max(len(todo), 1)))
         with bar, Journal(folder, team.rank, inputs) as journal, contextlib.closing(fresh):
             for row in fresh:
                 journal.append(row)
@@ -134,7 +142,7 @@ def sweep(
         )
         if team.leads:
             Journal.rewrite(folder, inputs, known)
-            facts = {**inputs, "command": command, "members": len(members), "runs": len(rows), "failed": result.failed,
+            facts = {**inputs, "command": command, "members": len(members), "runs": len(rows), "failed": result.failed, "device": str(placed),
                      "seconds": sum(row["seconds"] for row in rows), "best": result.best}  # fmt: skip
             result.files.update(write_table(folder, job, rows, facts))
         team.wait()
@@ -161,7 +169,11 @@ def run_case(job: Job, prepared: Any, case: Case) -> dict[str, Any]:
 
 
 def _finished(
-    job: Job, prepared: Any, mesh: Mesh, options: dict[str, Any], cases: Iterator[Case], workers: int
+    job: Job,
+    prepared: Any,
+    given: tuple[Mesh, dict[str, Any], torch.device],
+    cases: Iterator[Case],
+    workers: int,
 ) -> Generator[dict[str, Any], None, None]:
     """Run the cases, here or in other processes, and yield their rows as they come."""
     if workers == 1:
@@ -173,7 +185,8 @@ def _finished(
         finally:
             torch.set_num_threads(threads)
         return
-    arguments = (job, mesh.vertices.detach().numpy(), mesh.faces.numpy(), options)
+    mesh, options, device = given
+    arguments = (job, mesh.vertices.detach().numpy(), mesh.faces.numpy(), options, str(device))
     # Spawned, not forked: a fork of a process with threads may hang.
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
@@ -211,14 +224,23 @@ def _no_ctrl_c() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+_ON_DEVICES = (torch.Tensor, Mesh, Camera, PosedImages)
 _here: dict[str, Any] = {}
 
 
-def _enter(job: Job, vertices: Any, faces: Any, options: dict[str, Any]) -> None:
+def _enter(job: Job, vertices: Any, faces: Any, options: dict[str, Any], device: str) -> None:
     """Make a worker ready."""
     torch.set_num_threads(1)
     tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a terminated process leaves behind
-    _here.update(job=job, prepared=job.prepare(Mesh(vertices, faces), options))
+    _here.update(job=job, prepared=_placed(job.prepare(Mesh(vertices, faces), options), torch.device(device)))
+
+
+def _placed(prepared: Any, device: torch.device) -> Any:
+    """Return what runs share on a device: meshes, cameras, images and tensors of a tuple; the rest as it is."""
+    if device.type == "cpu" or not isinstance(prepared, tuple):
+        return prepared
+    moved = [part.to(device) if isinstance(part, _ON_DEVICES) else part for part in prepared]
+    return type(prepared)(*moved) if hasattr(prepared, "_fields") else tuple(moved)
 
 
 def _run_here(case: Case) -> dict[str, Any]:

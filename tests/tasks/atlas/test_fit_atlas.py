@@ -581,5 +581,5 @@ def test_the_command(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) ->
     assert code == 2 and "Error: fit_atlas: `points` must be a file that exists" in text and "Traceback" not in text
     code, text = call(tmp_path / "ball.npy", "-o", tmp_path / "out", "--widths", "tiny")
     assert code == 2 and "neither small nor paper nor widths" in text
-    code, text = call(tmp_path / "ball.npy", "-o", tmp_path / "out", "--device", "cuda")
+    code, text = call(tmp_path / "ball.npy", "-o", tmp_path / "out", "--device", "gpu")
     assert code == 2 and "`device` must be cpu" in text

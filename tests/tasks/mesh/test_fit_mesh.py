@@ -404,9 +404,11 @@ def test_wrong_images(tmp_path: pathlib.Path) -> None:
         fit_mesh(tmp_path / "none")
     with pytest.raises(FileNotFoundError, match=r"a folder with a transforms.json"):
         fit_mesh(tmp_path)
-    with pytest.raises(RuntimeError, match="`images` must be on the CPU; got on meta"):
+    with pytest.raises(RuntimeError, match="`device` must be cpu, cuda, cuda:N or auto; got meta"):
         fit_mesh(alpha.to("meta"), orbit())
-    with pytest.raises(RuntimeError, match="`template` must be on the CPU"):
+    with pytest.raises(RuntimeError, match="`images` must be on a device with numbers; got on meta"):
+        fit_mesh(alpha.to("meta"), orbit(), device="cpu")
+    with pytest.raises(RuntimeError, match="`template` must be on a device with numbers"):
         fit_mesh(targets(box(), orbit()), template=gd.icosphere(1).to("meta"))
 
 

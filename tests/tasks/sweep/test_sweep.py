@@ -268,7 +268,7 @@ def test_command(tmp_path: pathlib.Path) -> None:
         (["--lrs=-1"], "neither positive numbers such as"),
         (["--scales", "0:1:3"], "neither positive numbers such as"),
         (["--set", "steps"], "`--set` must be of the form NAME=VALUE"),
-        (["--device", "cuda"], "`device` must be cpu"),
+        (["--device", "gpu"], "`device` must be cpu"),
     ):
         failed = CliRunner().invoke(main, [*call, *wrong])
         assert failed.exit_code == 2 and message in failed.output

@@ -180,7 +180,7 @@ def _light_rows(
     if image is not None and len(image):
         start = torch.searchsorted(image.long(), torch.arange(images + 1, device=device))
     else:
-        start = torch.tensor([0, points], device=device)
+        start = torch.arange(2, device=device) * points
     slices = max(1, min(_BLOCKS // (images * (lights + 1)), -(-points // 1024)))
     blocks = images * slices * (lights + 1)
     partial = torch.empty(blocks * _TERMS, dtype=torch.float64, device=device)
