@@ -17,6 +17,8 @@ from geodiff import ops, reference
 from tests.device.place import Place, says
 
 Calls = dict[str, Callable[[], Any]]
+VIEWS = {False: (24, 64, 3), True: (2, 8, 0)}
+"""Views, pixels a side and level of the sphere of the fit; in a rehearsal fewer."""
 
 
 def camera(place: Place, views: int) -> gd.Camera:
@@ -141,9 +143,9 @@ def transports(place: Place) -> dict[str, tuple[float, Calls]]:
     return found
 
 
-def steps(place: Place) -> dict[str, tuple[float, Calls]]:
-    """A step of a fit to the silhouettes of 24 views: as it is, and as a CUDA graph."""
-    views, size, level = (2, 8, 0) if place.rehearsed else (24, 64, 3)
+def fit(place: Place) -> tuple[Callable[[], None], torch.Tensor]:
+    """Return a step of a fit to the silhouettes of 24 views, and what it moves."""
+    views, size, level = VIEWS[place.rehearsed]
     mesh, ring, render = gd.icosphere(level).to(place.device), camera(place, views), gd.Renderer(size, scale=1e-2)
     target = render(gd.icosphere(level).to(place.device), ring).alpha.detach()
     vertices = (1.1 * mesh.vertices).detach().requires_grad_()
@@ -154,10 +156,16 @@ def steps(place: Place) -> dict[str, tuple[float, Calls]]:
         (render(mesh.with_vertices(vertices), ring).alpha - target).square().mean().backward()
         optimizer.step()
 
-    calls: Calls = {"ours": step}
+    return step, vertices
+
+
+def steps(place: Place) -> dict[str, tuple[float, Calls]]:
+    """Such a step: as it is, and as a CUDA graph."""
+    views, size, level = VIEWS[place.rehearsed]
+    calls: Calls = {"ours": fit(place)[0]}
     if not place.rehearsed:
-        calls["ours, as a CUDA graph"] = captured(step)
-    return {f"fit step, {views} x {size}², {mesh.num_faces} faces": (1.0, calls)}
+        calls["ours, as a CUDA graph"] = captured(fit(place)[0])
+    return {f"fit step, {views} x {size}², {gd.icosphere(level).num_faces} faces": (1.0, calls)}
 
 
 def captured(step: Callable[[], None]) -> Callable[[], None]:

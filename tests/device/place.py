@@ -12,33 +12,49 @@ from typing import Any
 
 import torch
 
-from geodiff.native.gpu import emulated
+from geodiff.native.gpu import emulated, schedule
+from geodiff.ops import _op
 from tests.fuzz_ops import bases
+from tests.pretend import device as pretend
 
-_ON_HOST = ("layout", "kinds", "params", "sharpness")
-"""Arguments of ops that decide what is launched, and stay where they are read."""
 _REHEARSED = ("transport_lse", "vertex_normals", "vertex_normals_backward", "blend#3", "rasterize")
 Results = list[torch.Tensor]
 
 
 @dataclasses.dataclass
 class Place:
-    """A device, or its rehearsal: then CPU tensors go through the emulator, at tiny sizes."""
+    """A device, or its rehearsal: one that torch takes for a device, whose kernels are emulated, at tiny sizes."""
 
     rehearsed: bool
     everything: bool
     out: pathlib.Path
 
+    def __post_init__(self) -> None:
+        if self.rehearsed:
+            pretend.register()
+
     @property
     def device(self) -> torch.device:
         """Where tensors are."""
-        return torch.device("cpu" if self.rehearsed else "cuda:0")
+        return torch.device("pretend" if self.rehearsed else "cuda:0")
 
     @contextlib.contextmanager
     def on(self, order: str = "forward", seed: int = 0) -> Iterator[None]:
         """Let kernels be the GPU's; in a rehearsal in that order of threads."""
-        with emulated(order, seed) if self.rehearsed else torch.cuda.device(self.device):
+        if not self.rehearsed:
+            with torch.cuda.device(self.device):
+                yield
+            return
+
+        def schedules(name: str, arguments: dict[str, Any]) -> Any:
+            with emulated(order, seed):
+                return schedule.of(name)(**arguments)
+
+        before, _op._BACKENDS["pretend"] = _op._BACKENDS["pretend"], schedules
+        try:
             yield
+        finally:
+            _op._BACKENDS["pretend"] = before
 
     def wait(self) -> None:
         """Until the device has done all that it was told."""
@@ -46,12 +62,12 @@ class Place:
             torch.cuda.synchronize()
 
     def moved(self, op: str, arguments: list[Any]) -> list[Any]:
-        """Return an op's arguments on the device, but for those that stay on the host."""
+        """Return an op's arguments on the device, but for those that may stay on the host, where they are read."""
         names = [argument.name for argument in getattr(torch.ops.geodiff, op).default._schema.arguments]
 
         def move(name: str, value: Any) -> Any:
-            stays = not isinstance(value, torch.Tensor) or name in _ON_HOST
-            return value if stays else value.to(self.device)
+            stays = name in _op._OF_HOST or f"{op}.{name}" in _op._OF_HOST
+            return value if stays or not isinstance(value, torch.Tensor) else value.to(self.device)
 
         return [move(name, value) for name, value in zip(names, arguments, strict=True)]
 
