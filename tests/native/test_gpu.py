@@ -162,9 +162,10 @@ def test_sanitizers_see_what_lies_beyond(tmp_path: pathlib.Path) -> None:
 def test_what_cannot_be_launched(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     where, y = header(tmp_path), torch.zeros(64)
     run("forward", where, "unset", 0, 32, y)  # nothing to do
-    with pytest.raises(RuntimeError, match=r"a grid of 1 to"):
-        with emulated():
-            launcher.launch(where, "gd::unset", (1, 65536), 32, y, device=CPU)
+    for grid in ((1, 65536), (2**31,), (2**33, 1)):
+        text = rf"gd::unset: \({grid[0]}, .* blocks are more than one launch may have\. Use fewer images"
+        with pytest.raises(RuntimeError, match=text.replace(", .*", ",.*")), emulated():
+            launcher.launch(where, "gd::unset", grid, 32, y, device=CPU)
     with pytest.raises(RuntimeError, match="blocks of 1 to 1024 threads"):
         run("forward", where, "unset", 1, 1025, y)
     with pytest.raises(RuntimeError, match=r"gd::unset takes parameters of \[8\] bytes, not \[4\]"):

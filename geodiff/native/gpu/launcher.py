@@ -23,6 +23,9 @@ class Built(Protocol):
         """Run it."""
 
 
+MOST_BLOCKS = (2**31 - 1, 65535, 65535)
+"""Of a grid, by CUDA."""
+
 _built: dict[tuple[Any, ...], Built] = {}
 _lock = threading.RLock()
 
@@ -43,6 +46,9 @@ def launch(header: str, name: str, grid: Sequence[int], block: int, *arguments: 
     """
     if 0 in grid:
         return
+    if any(blocks > most for blocks, most in zip(grid, MOST_BLOCKS, strict=False)):
+        fix = "Use fewer images, faces or points at once."
+        raise RuntimeError(f"geodiff: {name}: {tuple(grid)} blocks are more than one launch may have. {fix}")
     with _lock:  # the emulator runs one launch at a time; a device's driver would not need it, and hardly notices
         emulation = current()
         key = (device.type, device.index, emulation and emulation.sanitize, header, name)
