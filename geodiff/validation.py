@@ -28,7 +28,9 @@ _PACKAGE = os.path.dirname(__file__) + os.sep
 
 @contextlib.contextmanager
 def checks(enabled: bool = True) -> Iterator[None]:
-    """Look for NaN and infinity on CUDA tensors too, which synchronises the device; CPU tensors are always checked.
+    """Look for NaN, infinity and indices out of range in CUDA tensors too, which waits for the device.
+
+    CPU tensors are always checked.
 
     It holds for this thread, or this task of asyncio.
     """

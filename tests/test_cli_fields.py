@@ -195,7 +195,7 @@ def test_old_options_reach_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_pat
     def settings(command: str, *arguments: object) -> dict[str, Any]:
         done = CliRunner().invoke(main, [command, *map(str, arguments), "-o", str(tmp_path / "out")])
         assert done.exit_code == 130, done.output
-        return {name: got[name] for name in got if name not in ("output", "resume", "command")}
+        return {name: got[name] for name in got if name not in ("output", "resume", "command", "device")}
 
     assert settings("fit-mesh", "views") == {}
     old = settings(

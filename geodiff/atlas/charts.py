@@ -221,9 +221,16 @@ class Charts:
         """Return the charts on another device."""
         if device == self.offset.device:
             return self
-        layers = (tuple(value.to(device) for value in values) for values in (self.weights, self.biases))
-        others = (self.linear, self.offset, self.center, self.rotation, self.scale)
-        return Charts(*layers, *(value.to(device) for value in others), self.activation)
+        return Charts(
+            tuple(w.to(device) for w in self.weights),
+            tuple(b.to(device) for b in self.biases),
+            self.linear.to(device),
+            self.offset.to(device),
+            self.center.to(device),
+            self.rotation.to(device),
+            self.scale.to(device),
+            self.activation,
+        )
 
     @staticmethod
     def join(parts: Sequence["Charts"]) -> "Charts":

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
 
+from geodiff.constants import on_device
 from geodiff.modes import constant_in_graphs, is_plain, is_transformed, may_be_transformed, refuse_transforms
 from geodiff.native import cpu
-from geodiff.constants import on_device
 from geodiff.native.gpu import is_emulating, schedule
 from geodiff.ops._checks import Contract, as_kind
 from geodiff.validation import fail, looks_at_values
@@ -75,7 +75,7 @@ def call(kernel: Callable[P, R], *_: P.args, **arguments: P.kwargs) -> R:
     if not lead.is_cpu:
         for name in _TABLES:
             if name in arguments:
-                arguments[name] = on_device(arguments[name], lead.device)  # type: ignore[assignment,arg-type,index]
+                arguments[name] = on_device(arguments[name], lead.device)  # type: ignore[arg-type]
     result: R = _BACKENDS[lead.device.type](kernel, arguments)  # type: ignore[arg-type]
     return result
 

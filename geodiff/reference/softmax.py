@@ -243,6 +243,7 @@ def mix(
         tensor([[4.]])
     """
     check_mix(values, log_weight, depth, start, ends, sharpness, row, background)
+    sharpness = sharpness.to(values.device)
     groups = len(start) - 1
     group = torch.repeat_interleave(torch.arange(groups, device=start.device), start[1:] - start[:-1])
     own = ends[group.new_zeros(groups) if row is None else row.long()][group]

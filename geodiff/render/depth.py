@@ -158,10 +158,10 @@ class SoftmaxDepth:
         with torch.no_grad():
             tau = _number(scale)
             unit = tau**0.5 if distribution.is_squared else tau
-            table = _table(distribution)
+            table = _table(distribution, self.ends.device)
             span = (self.ends[:, 1] - self.ends[:, 0]).detach().double()
             sharpness = torch.where(span > 0, 1 / (torch.where(span > 0, span, 1.0) * self._gamma()), 0.0)
-            return Ranking(table.to(sharpness.device), unit, sharpness)
+            return Ranking(table, unit, sharpness)
 
     def _gamma(self) -> float:
         return max(_number(self.gamma), _LEAST_GAMMA)
@@ -204,7 +204,7 @@ class SoftmaxDepth:
         """Return log F of signed distances (P,)."""
         distribution, scale = self.softness.distribution, self.softness.scale
         plain = distribution.unsquared() if distribution.is_squared else distribution
-        inverse = 1 / torch.as_tensor(scale, dtype=d.dtype, device=d.device)
+        inverse = 1 / (scale.to(d) if isinstance(scale, torch.Tensor) else d.new_full((), scale))
         x = d * d.abs() if distribution.is_squared else d
         if inverse.requires_grad:  # through `blend`, so that the sum over pixels has a fixed order
             one = torch.zeros(len(d), 1, dtype=torch.int64, device=d.device)
@@ -213,7 +213,8 @@ class SoftmaxDepth:
 
     def _mix(self, found: Layers, log_weight: torch.Tensor, values: Any, background: float | None) -> Mixture:
         """Mix rows (P, C); gradients in them, in distances, depths, γ and the range."""
-        steps = 1 / torch.as_tensor(self.gamma, dtype=values.dtype, device=values.device).clamp(min=_LEAST_GAMMA)
+        # A number stays on the host: the kernel takes it as one.
+        steps = 1 / torch.as_tensor(self.gamma, dtype=values.dtype).clamp(min=_LEAST_GAMMA)
         mixture: Mixture = self.view.ops.mix(
             values, log_weight, found.depth, found.start, self.ends.to(values.dtype), steps.reshape(1), row=found.row,
             background=background,
@@ -225,9 +226,9 @@ def _number(value: float | torch.Tensor | None) -> float:
     return 0.0 if value is None else float(value.detach() if isinstance(value, torch.Tensor) else value)
 
 
-def _table(distribution: soft.Distribution) -> torch.Tensor:
+def _table(distribution: soft.Distribution, device: torch.device | None = None) -> torch.Tensor:
     """Return log F at `_table_distances`."""
-    d = _table_distances()
+    d = _table_distances(device)
     plain = distribution.unsquared() if distribution.is_squared else distribution
     return plain.log_cdf(d * d.abs() if distribution.is_squared else d).clamp(min=NEVER)
 
@@ -246,7 +247,7 @@ def _farthest_constant(
     return _farthest(_table(soft.from_kernel(kernel_id, shape, shift, is_reversed, is_squared)), least)
 
 
-def _table_distances() -> torch.Tensor:
+def _table_distances(device: torch.device | None = None) -> torch.Tensor:
     """Where `Ranking.table` has log F, in units; beyond 10 000 of them it ends."""
-    u = torch.linspace(-1, 1, _TABLE, dtype=torch.float64)
+    u = torch.linspace(-1, 1, _TABLE, dtype=torch.float64, device=device)
     return u / (1 - u.abs()).clamp(min=1e-4)

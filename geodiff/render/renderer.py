@@ -250,9 +250,8 @@ class Renderer:
         """The background where an image is: copied to a device once."""
         if self.background.device == image.device:
             return self.background.to(image.dtype)
-        place = {"device": image.device, "dtype": image.dtype}
-        key = tuple(map(str, place.values()))
-        return remembered(self, "_background_there", (self.background,), lambda: self.background.to(**place), key)
+        key = str(image.device), image.dtype
+        return remembered(self, "_background_there", (self.background,), lambda: self.background.to(image), key)
 
     def _over_background(self, alpha: torch.Tensor, rgb: torch.Tensor, rest: torch.Tensor | None) -> torch.Tensor:
         if rest is None and self.supersample == 1:

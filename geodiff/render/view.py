@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from geodiff import ops, reference
-from geodiff.modes import outside_autocast
 from geodiff.constants import on_device
+from geodiff.modes import outside_autocast
 from geodiff.render.points import SurfacePoints
 from geodiff.scene.camera import Camera
 from geodiff.scene.light import Light
@@ -164,7 +164,8 @@ class _BatchView(View):
     def surface_points(
         self, image: torch.Tensor, face: torch.Tensor, barycentric: torch.Tensor, lights: list[Light], **options: Any
     ) -> list[SurfacePoints]:
-        ends = torch.bincount(image, minlength=self.images).tolist()
+        places = torch.arange(self.images + 1, device=image.device)
+        ends = torch.searchsorted(image, places).diff().tolist()
         points = []
         parts = zip(self.mesh, *(part.split(ends) for part in (image, face, barycentric)), strict=True)
         for i, (mesh, own_image, *own) in enumerate(parts):

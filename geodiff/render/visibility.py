@@ -13,9 +13,6 @@ from geodiff.modes import outside_autocast, refuse_transforms
 from geodiff.reference.jumps import Jumps, centres, nearness
 from geodiff.validation import fail, looks_at_values, matches, shape_text
 
-_XYW = [0, 1, 3]  # of clip coordinates
-_AFTER, _BEFORE = [1, 2, 0], [2, 0, 1]  # each corner
-
 
 @outside_autocast
 def edge_gradient(image: torch.Tensor, jumps: Jumps, clip: torch.Tensor) -> torch.Tensor:
@@ -111,7 +108,7 @@ class _Crossings(NamedTuple):
 def _crossings(jumps: Jumps, clip: torch.Tensor, image: torch.Tensor) -> _Crossings:
     """Return where the lines cross; differentiable in `clip`."""
     height, width = image.shape[1:3]
-    ends = clip[jumps.ends].double()[..., _XYW]
+    ends = _xyw(clip[jumps.ends].double())
     line, pixels, share = torch.linalg.cross(ends[:, 0], ends[:, 1], dim=-1), jumps.pixels, jumps.share
     if _some_meet(jumps):
         meeting = nearness(clip[jumps.corners].double())
@@ -135,10 +132,9 @@ def _pull(jumps: Jumps, at: _Crossings, clip: torch.Tensor, by_place: torch.Tens
     """Return the gradient in `clip` of what has this gradient (J,) in the places."""
     by_line = torch.where(at.sound, -by_place / at.along, 0.0)[:, None] * (at.here + at.place[:, None] * at.way)
     grad, edges = torch.zeros_like(clip), len(jumps.ends)
-    (a, b), normal = clip[jumps.ends].double()[..., _XYW].unbind(1), by_line[:edges]
-    by_ends = clip.new_zeros(edges, 2, 4)
-    by_ends[:, 0, _XYW] = torch.linalg.cross(b, normal, dim=-1).to(clip.dtype)
-    by_ends[:, 1, _XYW] = torch.linalg.cross(normal, a, dim=-1).to(clip.dtype)
+    (a, b), normal = _xyw(clip[jumps.ends].double()).unbind(1), by_line[:edges]
+    both = torch.stack([torch.linalg.cross(b, normal, dim=-1), torch.linalg.cross(normal, a, dim=-1)], dim=1)
+    by_ends = _with_depth(both, torch.zeros_like(both[..., 0])).to(clip.dtype)
     grad.index_put_((jumps.ends,), by_ends, accumulate=True)
     if _some_meet(jumps):
         corners, up = clip[jumps.corners].double(), by_line[edges:]
@@ -154,8 +150,8 @@ def _some_meet(jumps: Jumps) -> bool:
 
 def _nearness_backward(corners: torch.Tensor, upstream: torch.Tensor) -> torch.Tensor:
     """Return the gradient in the corners `(..., 3, 4)` of their `nearness` `(..., 3)`, Σ f_k·(c_k+1 × c_k+2) / det."""
-    c = corners[..., _XYW]
-    after, before = c[..., _AFTER, :], c[..., _BEFORE, :]
+    c = _xyw(corners)
+    after, before = c.roll(-1, -2), c.roll(1, -2)
     line = torch.linalg.cross(after, before, dim=-1)
     det = (line[..., 0, :] * c[..., 0, :]).sum(-1)
     inverse = torch.where(det != 0, 1 / torch.where(det != 0, det, 1.0), 0.0)[..., None]
@@ -164,14 +160,22 @@ def _nearness_backward(corners: torch.Tensor, upstream: torch.Tensor) -> torch.T
     own = upstream * inverse
     share = factor * own[..., None, :]  # of the line opposite each corner
     by_det = ((factor * line).sum(-2) * inverse * own).sum(-1)[..., None, None]
-    grad = torch.zeros_like(corners)
-    grad[..., _XYW] = (
-        torch.linalg.cross(after, share[..., _BEFORE, :], dim=-1)
-        + torch.linalg.cross(share[..., _AFTER, :], before, dim=-1)
+    by_xyw = (
+        torch.linalg.cross(after, share.roll(1, -2), dim=-1)
+        + torch.linalg.cross(share.roll(-1, -2), before, dim=-1)
         - by_det * line
     )
-    grad[..., 2] = torch.where(perspective, 0.0, -(own[..., None, :] * line).sum(-1))
-    return grad
+    return _with_depth(by_xyw, torch.where(perspective, 0.0, -(own[..., None, :] * line).sum(-1)))
+
+
+def _xyw(clip: torch.Tensor) -> torch.Tensor:
+    """Return clip coordinates (..., 4) without the depth. A list as index would be sent to a device at each call."""
+    return torch.cat([clip[..., :2], clip[..., 3:]], dim=-1)
+
+
+def _with_depth(xyw: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
+    """Return the clip coordinates (..., 4) of `_xyw`'s (..., 3) and the depth (...)."""
+    return torch.cat([xyw[..., :2], depth[..., None], xyw[..., 2:]], dim=-1)
 
 
 class _EdgeGradient(torch.autograd.Function):

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from geodiff.modes import outside_autocast
 from geodiff.constants import on_device
+from geodiff.modes import outside_autocast
 from geodiff.saving import Saved
 from geodiff.scene.attributes import same_device
 from geodiff.scene.mesh import Mesh

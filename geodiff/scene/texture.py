@@ -9,8 +9,8 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from geodiff import ops
-from geodiff.modes import outside_autocast
 from geodiff.constants import on_device
+from geodiff.modes import outside_autocast
 from geodiff.reference.shading import WRAPS, texels_at, wrapped
 from geodiff.saving import Saved
 from geodiff.validation import as_tensor, choice, fail, floating

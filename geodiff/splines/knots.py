@@ -3,6 +3,7 @@
 
 import torch
 
+from geodiff.constants import on_device
 from geodiff.modes import outside_autocast
 from geodiff.validation import as_tensor, choice, fail, floating, looks_at_values, promote
 
@@ -63,7 +64,8 @@ def uniform_knots(
     else:
         steps = torch.arange(1, degree + 1, dtype=torch.float64) * ((high - low) / spans)
         knots = torch.cat([low - steps.flip(0), inner, high + steps])
-    return knots.to(device=device, dtype=dtype)
+    knots = knots.to(dtype)
+    return knots if device is None else on_device(knots, torch.device(device)).clone()
 
 
 def check_knots(

@@ -424,7 +424,11 @@ def test_views_of_different_meshes_share_no_gradient():
         ({"image_size": (2.0, 2)}, ValueError, r"`image_size` must be two positive integers \(H, W\)"),
         ({"near": 0.0}, ValueError, "`near` must be positive and finite; got 0.0"),
         ({"near": "1"}, TypeError, "`near` must be a positive number"),
-        ({"clip": torch.zeros(3, 4, device="meta")}, RuntimeError, r"`clip` must be on the CPU or a CUDA.*Use \.cpu\(\)"),
+        (
+            {"clip": torch.zeros(3, 4, device="meta")},
+            RuntimeError,
+            r"`clip` must be on the CPU or.*Use \.cpu\(\)",
+        ),
         ({"scale": -1.0}, ValueError, "`scale` must be positive and finite; got -1.0"),
         ({"scale": float("inf")}, ValueError, "`scale` must be positive and finite; got inf"),
         ({"scale": torch.tensor(0.0)}, ValueError, "`scale` must be positive and finite"),

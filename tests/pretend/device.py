@@ -2,9 +2,9 @@
 """A device that is not the host, for tests where there is no GPU: ``torch.device("pretend")``.
 
 Its tensors are plain `torch.Tensor`s whose memory is the host's, but torch does not know: it refuses to mix them with
-CPU tensors and to give them to NumPy, as for CUDA, and what passes between them and the host is noted. geodiff's ops run
-the GPU's schedules and kernels on them, emulated. Registering a device holds for a whole process, and must come before
-its first backward pass: tests that use it run in a process of their own, see ``tests/test_device.py``.
+CPU tensors and to give them to NumPy, as for CUDA, and what passes between them and the host is noted. The ops run the
+GPU's schedules and kernels on them, emulated. Registering a device holds for a whole process, and must come before its
+first backward pass: tests that use it run in a process of their own, see ``tests/test_pretend.py``.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ import torch
 from torch.utils import backend_registration
 
 from geodiff.native.gpu import emulated, schedule
+from geodiff.native.gpu.schedule import fragments
 from geodiff.ops import _op
 
 _CPU, _OTHER = 1, 12  # DLPack's names for the host and for a device of one's own
@@ -208,4 +209,5 @@ def register() -> None:
         with contextlib.suppress(RuntimeError):
             aten.impl(name, _view(name), "PrivateUse1")
     _libraries.extend([every, aten])
+    fragments._PARTS = 256  # as many blocks as keep a GPU busy take the emulator minutes
     _op._BACKENDS["pretend"] = _schedules

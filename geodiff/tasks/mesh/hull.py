@@ -68,7 +68,6 @@ def visual_hull(
     Raises:
         TypeError, ValueError: as each argument's check says; masks all empty or all full; masks that no object can
             have, with the view named that contradicts the others.
-        RuntimeError: data on a GPU.
 
     Warns:
         UserWarning: masks that are empty, full, or the same as another's; cameras that leave open how far the object

@@ -55,9 +55,7 @@ def posed_images(images: Any, cameras: Any, where: str = _WHERE, background: Any
     if not len(posed):
         raise fail(where, "images", "one or more images", "none")
     alpha, cameras = (brought_home(where, "images", part.detach()) for part in (posed.alpha, posed.cameras))
-    return posed._with(alpha, cameras).to(
-        "cpu", torch.promote_types(posed.alpha.dtype, posed.cameras.dtype)
-    )
+    return posed._with(alpha, cameras).to("cpu", torch.promote_types(posed.alpha.dtype, posed.cameras.dtype))
 
 
 def data_device(images: Any) -> torch.device | None:

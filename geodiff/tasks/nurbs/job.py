@@ -142,7 +142,13 @@ def fit_nurbs(
             notes=[*notes, *spans.notes(empty, fit.surface)],
         )
         if folder is not None:
-            facts = {"source": source, "device": str(placed), "command": command, "message": fit.message, "converged": fit.converged}
+            facts = {
+                "source": source,
+                "device": str(placed),
+                "command": command,
+                "message": fit.message,
+                "converged": fit.converged,
+            }
             result = outputs.write_outputs(result, folder, facts)
     return result if placed.type == "cpu" else dataclasses.replace(result, surface=result.surface.to(placed))
 

@@ -134,7 +134,7 @@ class PoseLoss:
         return loss.to(home)
 
     def residuals(self, cameras: Camera, targets: PoseTargets, scale: float) -> torch.Tensor:
-        """Return (N, R) numbers whose sum of squares is a loss like this one, with L2 for the overlap: on the device."""
+        """Return (N, R) numbers whose sum of squares is a loss like this one, with L2 for the overlap; on `device`."""
         targets = targets.to(self.device)
         out = self._rendered(cameras, targets.image_size, scale)
         parts = []

@@ -142,8 +142,9 @@ def sweep(
         )
         if team.leads:
             Journal.rewrite(folder, inputs, known)
-            facts = {**inputs, "command": command, "members": len(members), "runs": len(rows), "failed": result.failed, "device": str(placed),
+            facts = {**inputs, "command": command, "members": len(members), "runs": len(rows), "failed": result.failed,
                      "seconds": sum(row["seconds"] for row in rows), "best": result.best}  # fmt: skip
+            facts["device"] = str(placed)
             result.files.update(write_table(folder, job, rows, facts))
         team.wait()
     return result
@@ -239,7 +240,7 @@ def _placed(prepared: Any, device: torch.device) -> Any:
     """Return what runs share on a device: meshes, cameras, images and tensors of a tuple; the rest as it is."""
     if device.type == "cpu" or not isinstance(prepared, tuple):
         return prepared
-    moved = [part.to(device) if isinstance(part, _ON_DEVICES) else part for part in prepared]
+    moved: list[Any] = [part.to(device) if isinstance(part, _ON_DEVICES) else part for part in prepared]
     return type(prepared)(*moved) if hasattr(prepared, "_fields") else tuple(moved)
 
 

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The jobs on the pretend device, checkpoints that move to and from it, compiled steps, and what is refused."""
+
+import pathlib
+import re
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import geodiff as gd
+import geodiff.tasks
+from tests.pretend import device
+
+CAMERAS = gd.Camera.orbit(2.732, 30, torch.arange(0, 360, 180), fov_deg=30)
+MASKS = gd.rasterize(gd.box(0.6), CAMERAS, 10).mask.float()
+FIT: dict[str, Any] = {
+    "template": "sphere", "subdivisions": 1, "remesh_every": 2, "steps": 4, "hold_out": 0, "progress": False,
+    "checkpoint_seconds": 0, "formats": ("obj",),
+}  # fmt: skip
+
+
+class Stop(Exception):
+    """Thrown by a callback, as if the process were killed."""
+
+
+def stop(progress: Any) -> None:
+    if progress.step == 3:
+        raise Stop
+
+
+def refused(error: type[Exception], text: str, call: Callable[[], Any]) -> None:
+    """Require an error of such a message."""
+    try:
+        call()
+    except error as found:
+        assert re.search(text, str(found)), str(found)
+    else:
+        raise AssertionError(f"not refused: {text}")
+
+
+def fit_mesh() -> None:
+    """Descent, remeshing, and checkpoints that move between devices."""
+    whole = gd.fit_mesh(MASKS, CAMERAS, device="cpu", **FIT)
+    for first, then in (("cpu", "pretend"), ("pretend", "cpu")):
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                gd.fit_mesh(MASKS, CAMERAS, device=first, output=folder, callback=stop, **FIT)
+            except Stop:
+                pass
+            assert (pathlib.Path(folder) / "checkpoint.pt").exists()
+            fit = gd.fit_mesh(MASKS, CAMERAS, device=then, output=folder, **FIT)
+            assert f'"device": "{then}"' in (pathlib.Path(folder) / "metrics.json").read_text()
+        assert (fit.device, fit.mesh.device.type, len(fit.history)) == (then, "cpu", 4)
+        for mine, other in zip(fit.history, whole.history, strict=True):
+            assert abs(mine["loss"] - other["loss"]) < 1e-4
+    # Data on a device stay there, and a step reads no more than its record and a check of the vertices.
+    marks: list[Any] = []
+    with device.watched() as crossings:
+        plain = {**FIT, "optimizer": "adam", "remesh_every": 0, "evaluate_every": 10, "checkpoint_seconds": None}
+        told = lambda _: marks.append((crossings.reads, crossings.uploads))  # noqa: E731
+        fit = gd.fit_mesh(MASKS.to("pretend"), CAMERAS.to("pretend"), callback=told, **plain)
+    assert fit.device == "pretend:0"
+    assert [b - a for a, b in zip(marks[1], marks[2], strict=True)] == [2, 0], crossings
+
+
+def fit_pose() -> None:
+    mesh, truth = gd.box((1.0, 0.5, 0.3)), gd.Camera.orbit(4.0, 30, 40, fov_deg=40)
+    image, start = gd.rasterize(mesh, truth, 16).mask.float(), gd.Camera.orbit(5.0, 10, 60, fov_deg=40)
+    quick: dict[str, Any] = {"start": start, "candidates": 10, "starts": 2, "steps": 2, "size": 16, "progress": False}
+    for options in ({}, {"coverage": "faces"}):
+        host, other = (gd.fit_pose(mesh, image, device=place, **quick, **options) for place in ("cpu", "pretend"))
+        assert (other.device, other.camera.device.type) == ("pretend", "cpu")
+        assert abs(host.loss - other.loss) < 1e-3
+
+
+def fit_atlas() -> None:
+    cloud = torch.nn.functional.normalize(torch.randn(300, 3, generator=torch.Generator().manual_seed(0)), dim=1)
+    quick: dict[str, Any] = {"steps": 20, "rounds": 1, "widths": (16, 16), "progress": False}
+    host, other = (gd.fit_atlas(cloud, device=place, **quick) for place in ("cpu", "pretend"))
+    assert other.metrics["speed"]["device"] == "pretend"
+    assert (host.atlas.fitted_points() - other.atlas.fitted_points()).abs().max() < 1e-4
+
+
+def fit_nurbs() -> None:
+    x, y = torch.meshgrid(torch.linspace(0, 1, 9), torch.linspace(0, 2, 8), indexing="ij")
+    fit = gd.fit_nurbs(torch.stack([x, y, x * y], -1).to("pretend"), control_shape=(4, 4), progress=False)
+    assert fit.surface.device.type == "pretend" and fit.max < 1e-6
+
+
+def sweep() -> None:
+    options = {"views": 2, "size": 10, "steps": 2, "subdivisions": 1}
+    rows = []
+    for place in ("cpu", "pretend"):
+        with tempfile.TemporaryDirectory() as folder:
+            found = gd.tasks.sweep("shape", gd.box(), output=folder, device=place, family="logistic+probabilistic",
+                                   scales=[0.05], lrs=[0.2], options=options, progress=False)  # fmt: skip
+        rows.append({name: value for name, value in found.rows[0].items() if name != "seconds"})
+    assert rows[0] == rows[1] and rows[0]["error"] is None
+
+
+def compiled() -> None:
+    """One graph, of fake tensors of the device, also ahead of time: the same numbers."""
+    for options in ({}, {"outputs": ("alpha", "rgb"), "background": (0.1, 0.2, 0.3)}):
+        mesh = gd.icosphere(0).with_attributes(vertex_colors=torch.rand(12, 3)).to("pretend")
+        camera = gd.Camera.orbit(2.5, 30, 20, fov_deg=60).to("pretend")
+        render = gd.Renderer((8, 8), scale=0.05, **options)
+
+        def loss(vertices: torch.Tensor) -> torch.Tensor:
+            out = render(mesh.with_vertices(vertices), camera)  # noqa: B023
+            value = out.alpha.square().mean() if "rgb" not in render.outputs else out.rgb.square().mean()  # noqa: B023
+            return value + gd.losses.laplacian(mesh.with_vertices(vertices))  # noqa: B023
+
+        found = []
+        for step in (loss, torch.compile(loss, fullgraph=True, backend="aot_eager")):
+            vertices = mesh.vertices.clone().requires_grad_()
+            step(vertices).backward()
+            assert vertices.grad is not None
+            found.append(device.host(vertices.grad))
+        torch.testing.assert_close(*found, rtol=0, atol=1e-7)
+
+
+def refusals() -> None:
+    clip, faces, layout = gd.icosphere(0).vertices, gd.icosphere(0).faces, gd.icosphere(0).layout_for(1)
+    clip = torch.cat([clip, torch.ones(12, 1)], 1)
+    render: dict[str, Any] = {"scale": 0.1, "image_size": (4, 4)}
+    there = gd.ops.silhouette(clip.to("pretend"), faces.to("pretend"), layout.to("pretend"), **render)
+    assert torch.equal(
+        device.host(there), device.host(gd.ops.silhouette(clip.to("pretend"), faces.to("pretend"), layout, **render))
+    )
+    refused(RuntimeError, "silhouette: `faces` must be on pretend:0 like clip; got cpu",
+            lambda: gd.ops.silhouette(clip.to("pretend"), faces, layout, **render))  # fmt: skip
+    refused(RuntimeError, "`layout` must be on cpu like clip",
+            lambda: gd.ops.silhouette(clip, faces, layout.to("pretend"), **render))  # fmt: skip
+    refused(RuntimeError, "no kernel for a GPU yet", lambda: gd.ops._op.call("none", x=clip.to("pretend")))  # type: ignore[arg-type]
+    wrong = faces.to("pretend") + 100
+    with gd.checks(True):
+        refused(ValueError, "`faces` must be indices from 0 to 11; got",
+                lambda: gd.ops.silhouette(clip.to("pretend"), wrong, layout, **render))  # fmt: skip
+    refused(RuntimeError, "expected all tensors|Expected all tensors", lambda: clip.to("pretend") + clip)
+    refused(TypeError, "numpy", lambda: clip.to("pretend").numpy())
+
+
+def main() -> None:
+    device.register()
+    for case in (fit_mesh, fit_pose, fit_atlas, fit_nurbs, sweep, compiled, refusals):
+        case()
+        print(case.__name__, flush=True)
+    print("all")
+
+
+if __name__ == "__main__":
+    main()
