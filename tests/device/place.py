@@ -29,7 +29,8 @@ class Place:
     everything: bool
     out: pathlib.Path
 
-    def __post_init__(self) -> None:
+    def prepare(self) -> None:
+        """Make the device of a rehearsal, in a process of its own: it stays."""
         if self.rehearsed:
             pretend.register()
 

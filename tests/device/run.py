@@ -123,6 +123,7 @@ def child(step: Callable[[Any], int], name: str, place: Any) -> None:
             os.dup2(tee.stdin.fileno(), stream)
         sys.stdout = open(1, "w", buffering=1, closefd=False)
         try:
+            place.prepare()
             failed = step(place)
         except BaseException as error:  # the step is to be told of, whatever it was
             print(f"FAILED {type(error).__name__}: {error}", flush=True)
