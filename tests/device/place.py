@@ -15,7 +15,7 @@ import torch
 from geodiff.native.gpu import emulated
 from tests.fuzz_ops import bases
 
-_ON_HOST = ("layout", "kinds", "params", "sharpness")
+_ON_HOST = ("layout", "kinds", "params", "mix.sharpness", "mix_backward.sharpness")
 """Arguments of ops that decide what is launched, and stay where they are read."""
 _REHEARSED = ("transport_lse", "vertex_normals", "vertex_normals_backward", "blend#3", "rasterize")
 Results = list[torch.Tensor]
@@ -50,8 +50,8 @@ class Place:
         names = [argument.name for argument in getattr(torch.ops.geodiff, op).default._schema.arguments]
 
         def move(name: str, value: Any) -> Any:
-            stays = not isinstance(value, torch.Tensor) or name in _ON_HOST
-            return value if stays else value.to(self.device)
+            stays = name in _ON_HOST or f"{op}.{name}" in _ON_HOST
+            return value if stays or not isinstance(value, torch.Tensor) else value.to(self.device)
 
         return [move(name, value) for name, value in zip(names, arguments, strict=True)]
 
