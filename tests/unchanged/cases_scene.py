@@ -116,7 +116,7 @@ def _parts(t: Arguments) -> Any:
         gd.DirectionalLight(t.rand(3, array=True), t.rand(3, array=True)),
         gd.PointLight(t.rand(3, array=True), t.rand(3, array=True), t([1.0, 0.1, 0.1], array=True)),
     ]
-    chosen = [t.hold(light).select((2,), 0) for light in lights]
+    chosen = [t.hold(light).select((2,), 0).to(torch.float64) for light in lights]
     out = [texture.sample(t.rand(6, 2)), texture.sample(t.rand(6, 2), lod=t.rand(6)), texture.map(lambda x: x + 0)]
     new = texture.with_image(t.rand(4, 5, 3))
     return [*out, new, material.map(lambda x: x + 0), material.select((2,), 0), chosen]
@@ -227,7 +227,7 @@ CASES: dict[str, Case] = {
     + _methods("Camera", "to_opencv to_view unproject"): _camera,
     "scene.Texture scene.Material scene.AmbientLight scene.DirectionalLight scene.PointLight"
     + _methods("Texture", "map sample with_image")
-    + " Material.map Material.select Light.select": _parts,
+    + " Material.map Material.select Light.select Light.to": _parts,
     "geodiff.PosedImages"
     + _methods("PosedImages", "hold_out load photograph save split to without_background"): _posed,
     "render.Renderer render.fragments Fragments.interpolate render.rasterize presets": _renders,

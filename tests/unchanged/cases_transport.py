@@ -164,7 +164,9 @@ def _charts(t: Arguments) -> Any:
     uv, flat = t.rand(len(found), 3, 2).float(), t.rand(5, 2).float()
     chart = t(torch.zeros(5, dtype=torch.int64))
     parameters = t.hold(charts.parameters())
-    again = atlas.Charts.join([charts, charts.with_parameters(parameters)]).subset(t(torch.arange(len(found))))
+    again = atlas.Charts.join([charts, charts.with_parameters(parameters).to(uv.device)]).subset(
+        t(torch.arange(len(found)))
+    )
     assert isinstance(again, atlas.Charts)
     out = [charts(uv), charts.local(uv), charts.jacobian(uv), charts.local_jacobian(uv)]
     return [*out, charts.flat(flat, chart), charts.flat_jacobian(flat, chart), charts.flat_normals(flat, chart)]
@@ -234,7 +236,7 @@ CASES: dict[str, Case] = {
     "atlas.cover": _cover,
     "atlas.orient": _orient,
     "Charts.create Charts.flat Charts.flat_jacobian Charts.flat_normals Charts.jacobian Charts.join Charts.local"
-    " Charts.local_jacobian Charts.parameters Charts.subset Charts.with_parameters": _charts,
+    " Charts.local_jacobian Charts.parameters Charts.subset Charts.to Charts.with_parameters": _charts,
     "atlas.fit_charts FittedCharts.fitted_points FittedCharts.spread FittedCharts.pair_loss": _fit_charts,
     "Atlas.from_fit": _fit_charts,
     "tasks.fit_atlas": _fit_atlas,
