@@ -4,7 +4,11 @@
 # make docs    build the site in out/site
 # make test-levels  run the tests of the kernels at every SIMD level of this machine but the widest, which make test runs
 # make test-asan  run them, and hostile calls, with the address and undefined-behaviour sanitizers
-# make test-emulated  run the tests of the GPU's kernels on the host in three orders of threads, and without each barrier
+# make test-emulated  run the tests of the GPU's kernels on the host: in three orders of threads, with sanitizers (SANITIZE), and
+#              without each barrier
+# make test-cuda   on an NVIDIA GPU: kernels against the CPU's, the ops' tests, streams, graphs, faults; CUDA_PYTHON has a
+#              torch for CUDA, OUT names a folder for results, STEPS some of the steps, GEODIFF_REHEARSE=1 does without a GPU
+# make bench-cuda  times of the kernels on a GPU, beside what of other packages is installed
 # make stubs   write geodiff/native/_cpu.pyi, the types of the extension, after a binding has changed
 # make lint types kernels wheel clean
 #
@@ -18,17 +22,20 @@ CASES   ?= 10000
 DEMO_FLAGS ?=
 FUZZ    ?= 1500
 SANITIZE ?= address,undefined
-SANITIZED = OMP_WAIT_POLICY=passive PYTHONPATH=tests/sanitized GEODIFF_KERNELS=$$(ls $(CURDIR)/build/$(SANITIZE)/_cpu*.so) \
-  LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
-  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
+PRELOADED = OMP_WAIT_POLICY=passive ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
+  LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)"
+SANITIZED = $(PRELOADED) UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=tests/sanitized \
+  GEODIFF_KERNELS=$$(ls $(CURDIR)/build/$(SANITIZE)/_cpu*.so)
+EMULATED = $(PRELOADED) UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 GEODIFF_SANITIZE=$(SANITIZE)
 DEMO = $(BIN)/geodiff render assets/airplane.obj --views 24 -o out/demo/views && \
        $(BIN)/geodiff fit-mesh out/demo/views -o out/demo/fit --fresh $(DEMO_FLAGS)
 
 BIN := .venv/bin
+CUDA_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
 SOURCES := pyproject.toml geodiff/members.def $(shell find cuda -type f)
 
-.PHONY: demo test test-levels test-asan test-emulated fuzz docs lint types kernels stubs wheel clean
+.PHONY: demo test test-levels test-asan test-emulated test-cuda bench-cuda fuzz docs lint types kernels stubs wheel clean
 
 demo: .venv/.run
 	$(DEMO)
@@ -54,6 +61,8 @@ test-emulated: .venv/.dev
 	for order in forward backward shuffled; do \
 	  GEODIFF_ORDERS=$$order OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n $(WORKERS) tests/ops tests/native -k "emulated or gpu" || exit 1; \
 	done
+	env $(EMULATED) GEODIFF_REHEARSE=all STEPS=smoke $(BIN)/python -m tests.device.run
+	env $(EMULATED) $(BIN)/python -m pytest -q tests/ops -k "emulated or gpu"
 	$(BIN)/python .ci/remove_barriers.py
 
 # A build of its own, found through tests/sanitized, and each SIMD level that the machine has. Python's own allocations
@@ -66,6 +75,13 @@ test-asan: .venv/.dev
 	for level in $$($(BIN)/python -c 'from geodiff.native import cpu; print(*cpu.simd_levels())'); do \
 	  env $(SANITIZED) GEODIFF_SIMD=$$level $(BIN)/python tests/fuzz_ops.py --seed $(SEED) --count $(FUZZ) || exit 1; \
 	  env $(SANITIZED) GEODIFF_SIMD=$$level $(BIN)/python -m pytest -q tests/ops -m "not slow" || exit 1; done
+
+# By .venv's Python where there is one, whose torch must be built for CUDA.
+test-cuda:
+	STEPS="$${STEPS:-env smoke tests repeat streams faults graph sanitize}" $(CUDA_PYTHON) -m tests.device.run
+
+bench-cuda:
+	STEPS="$${STEPS:-env bench}" $(CUDA_PYTHON) -m tests.device.run
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

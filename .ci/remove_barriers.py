@@ -142,6 +142,8 @@ def barriers(name: str) -> list[int]:
 def noticed(name: str, number: int) -> bool:
     """Run a header's kernels with all barriers, and without one of them."""
     right = bits(RUNS[name], "forward")
+    if not same(right, right):  # what is no number differs from itself, and would hide that nothing was noticed
+        os._exit(3)
     lines = (ROOT / name).read_text().splitlines(keepends=True)
     lines[number] = lines[number].replace(BARRIER, "(void)0")
     with tempfile.TemporaryDirectory() as folder:

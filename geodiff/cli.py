@@ -2,6 +2,7 @@
 """The `geodiff` command. Whatever needs torch is imported by the command that needs it, so that --help is quick."""
 
 import functools
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -22,10 +23,11 @@ from geodiff.cli_options import clean
 # another make a step several times as slow as one thread alone; asleep, they cost next to nothing.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-# What each extra of pyproject.toml brings.
+# What each extra of pyproject.toml brings, and of which major version where that matters.
 _EXTRAS = {
     "cad": ("rhino3dm", "OCP"),
-    "cuda": ("cuda.bindings",),
+    "cuda": ("cuda.bindings 13",),
+    "cuda12": ("cuda.bindings 12",),
     "docs": ("mkdocs",),
     "draco": ("DracoPy",),
     "texture": ("xatlas",),
@@ -85,7 +87,7 @@ def info(as_json: bool) -> None:
         "threads": cpu.threads(),
         "driver": driver.version() or "none",
         "nvrtc": nvrtc,
-        "cache": f"{cache.folder()} (GEODIFF_CACHE chooses)",
+        "cache": f"{cache.place()} (GEODIFF_CACHE chooses)",
         "extras": ", ".join(
             f"{name} {'yes' if all(map(_found, modules)) else 'no'}" for name, modules in _EXTRAS.items()
         ),
@@ -98,10 +100,12 @@ def info(as_json: bool) -> None:
 
 
 def _found(module: str) -> bool:
+    name, _, major = module.partition(" ")
     try:
-        return importlib.util.find_spec(module) is not None
+        found = importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:  # the package around it is missing
         return False
+    return found and (not major or importlib.metadata.version(name.replace(".", "-")).startswith(f"{major}."))
 
 
 @main.command("compile")
@@ -122,6 +126,8 @@ def compile_kernels(archs: tuple[str, ...], full: bool) -> None:
     for arch in archs:
         for header, name in tqdm(wanted, desc=arch, unit="kernel"):
             compiler.kernel(header, name, arch)
+    if cache.is_in_memory():
+        raise fail("compile", "GEODIFF_CACHE", "a folder that can be written", cache.place(), error=RuntimeError)
     click.echo(f"{len(wanted)} kernels for {', '.join(archs)} in {cache.folder()}")
 
 

@@ -11,6 +11,8 @@ import torch
 from hypothesis import settings
 
 from geodiff.native.gpu import emulated
+from geodiff.ops import _op
+from tests.device.through import through
 
 settings.register_profile("geodiff", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("geodiff")
@@ -32,7 +34,9 @@ def shared_data() -> pathlib.Path:
     return SHARED
 
 
-BACKENDS = ["cpu", "emulated"] + ["cuda"] * torch.cuda.is_available()
+NEEDED = "needs an NVIDIA GPU, and torch built for it"
+CUDA = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason=NEEDED)]
+BACKENDS = ["cpu", "emulated", pytest.param("cuda", marks=CUDA)]
 ORDERS = os.environ.get("GEODIFF_ORDERS", "forward").split()
 
 
@@ -44,8 +48,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left = []
     for item in items:
         rows = getattr(item, "callspec", None)
-        if rows is not None and (rows.params.get("backend") == "emulated" or "test_gpu_family" in item.nodeid):
-            name = item.nodeid.split("[")[0]
+        kind = rows.params.get("backend") if rows is not None else None
+        skipped = kind == "cuda" and not torch.cuda.is_available()
+        if kind == "emulated" or skipped or (rows is not None and "test_gpu_family" in item.nodeid):
+            name = item.nodeid.split("[")[0] + f" {kind}"
             met[name] = met.get(name, -1) + 1
             if met[name] % 8:
                 left.append(item)
@@ -55,12 +61,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Let tensors go through the CPU's kernels, through the GPU's on the host, and on a GPU where there is one."""
     if request.param == "cuda":
-        torch.set_default_device("cuda")
+        monkeypatch.setitem(_op._BACKENDS, "cpu", through(torch.device("cuda", torch.cuda.current_device())))
         yield "cuda"
-        torch.set_default_device(None)
     elif request.param == "emulated":
         torch.use_deterministic_algorithms(
             True

@@ -5,8 +5,8 @@
 //
 // What it finds beside wrong sums: results that depend on the order of threads (forward, backward, shuffled), barriers
 // that not all threads of a block or lanes of a warp reach, shared memory that is read before it is written (it is
-// filled with 0xEE for each block, and of exact size, so that AddressSanitizer sees what lies beyond). What it cannot:
-// races within one phase that no order of whole runs shows, memory ordering, a device's rounding, speed.
+// filled with what is no number for each block, and of exact size, so that AddressSanitizer sees what lies beyond). What
+// it cannot: races within one phase that no order of whole runs shows, memory ordering, a device's rounding, speed.
 #pragma once
 #include <cmath>
 #include <cstdio>
@@ -17,6 +17,9 @@
 #include <ucontext.h>
 #endif
 #include <sys/mman.h>
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 
 #define __global__
 #define __device__
@@ -121,7 +124,8 @@ inline void* shared(const void* site, size_t size) {
     if (shared_count == kMostShared) abort();
     void* memory = nullptr;
     if (posix_memalign(&memory, 16, size)) abort();
-    memset(memory, 0xEE, size);
+    const unsigned poison = 0x7FF8EEEEu;  // in rows of these, a float and a double are not a number, an index is far out
+    for (size_t i = 0; i < size; ++i) static_cast<char*>(memory)[i] = reinterpret_cast<const char*>(&poison)[i % 4];
     shared_blocks[shared_count++] = {site, memory, size};
     return memory;
 }
@@ -221,6 +225,9 @@ inline bool run_block(int count, int order, unsigned& random) {
         f.waits = Waits::no;
         f.index = i;
         f.id = {n % blockDim.x, n / blockDim.x % blockDim.y, n / (blockDim.x * blockDim.y)};
+#if defined(__SANITIZE_ADDRESS__)
+        __asan_unpoison_memory_region(f.stack + kStack - 1024, 1024);  // of `entry`, which never returns
+#endif
         begin(f.context, f.stack, entry);
     }
     for (int alive = count; alive;) {  // from one barrier of the block to the next
@@ -274,6 +281,9 @@ inline const char* run(const unsigned* grid, const unsigned* block, Body what, i
             if (stack == MAP_FAILED) return "no memory for the threads' stacks";
             fibers[i].stack = static_cast<char*>(stack);
         }
+#if defined(__SANITIZE_ADDRESS__)
+    for (unsigned i = 0; i < count; ++i) __asan_unpoison_memory_region(fibers[i].stack, kStack);  // after a fault
+#endif
     unsigned random = seed * 2654435761u + 12345u;
     fault[0] = 0;
     bool well = true;

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The launcher without a GPU: the emulator's findings, the cache of compiled kernels, mirrors of structs, messages."""
 
+import contextlib
 import ctypes
+import errno
+import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -52,6 +56,8 @@ CPU = torch.device("cpu")
 def own_cache(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     monkeypatch.setenv("GEODIFF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(launcher, "_built", {})
+    monkeypatch.setattr(cache, "_in_memory", {})
+    monkeypatch.setattr(cache, "_warned", set())
     return tmp_path / "cache"
 
 
@@ -100,16 +106,66 @@ def test_barriers_that_not_all_reach(tmp_path: pathlib.Path) -> None:
 def test_shared_memory_is_not_what_the_block_before_left(tmp_path: pathlib.Path) -> None:
     y = torch.zeros(2)
     run("forward", header(tmp_path), "unset", 2, 32, y)
-    assert y[1].view(torch.int32).item() & 0xFFFFFFFF == 0xEEEEEEEE
-    assert torch.equal(y[0], y[1])
+    assert y.view(torch.int32).tolist() == [0x7FF8EEEE] * 2 and y.isnan().all()
+
+
+OVERRUNS = """namespace gd {
+__global__ void shared_overrun(float* y, int n) {
+  GEODIFF_SHARED(all, float[32]);
+  all[threadIdx.x] = y[threadIdx.x];
+  __syncthreads();
+  y[threadIdx.x] = all[threadIdx.x + n];
+}
+__global__ void tensor_overrun(float* y, int n) { y[threadIdx.x + n] = 1; }
+__global__ void overflow(int* y, int n) { y[threadIdx.x] = 2147483647 + n; }
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="sanitizers as GCC for Linux has them")
+def test_sanitizers_see_what_lies_beyond(tmp_path: pathlib.Path) -> None:
+    """With n = 0 each kernel is sound, after many threads and blocks; with n = 1 each is found, where it is."""
+    header, script = tmp_path / "overruns.h", tmp_path / "script.py"
+    header.write_text('#include "kernel.h"\n' + OVERRUNS)
+    script.write_text(
+        "import ctypes, sys, torch\n"
+        "from geodiff.native.gpu import emulated, launcher\n"
+        "kind = torch.int32 if sys.argv[2] == 'overflow' else torch.float32\n"
+        "with emulated('shuffled', sanitize='address,undefined'):\n"
+        "    for n in (0, 0, int(sys.argv[3])):\n"
+        "        arguments = torch.zeros(32, dtype=kind), ctypes.c_int(n)\n"
+        "        launcher.launch(sys.argv[1], 'gd::' + sys.argv[2], (3,), 32, *arguments, device=torch.device('cpu'))\n"
+        "print('sound')\n"
+    )
+    libraries = [
+        subprocess.run(["c++", f"-print-file-name={name}"], capture_output=True, text=True).stdout.strip()
+        for name in ("libasan.so", "libstdc++.so")
+    ]
+    if not all(map(os.path.isabs, libraries)):
+        pytest.skip("the C++ compiler has no sanitizers")
+    environment = {**os.environ, "LD_PRELOAD": " ".join(libraries), "ASAN_OPTIONS": "detect_leaks=0"}
+    environment["UBSAN_OPTIONS"] = "halt_on_error=1"
+    texts = {
+        "shared_overrun": "out of bounds for type 'float [32]'",
+        "tensor_overrun": "heap-buffer-overflow",
+        "overflow": "signed integer overflow",
+    }
+    for name, text in texts.items():
+        for n in (0, 1):
+            command = [sys.executable, str(script), str(header), name, str(n)]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True)
+            assert (done.returncode == 0, "sound" in done.stdout) == (n == 0, n == 0), done.stderr[:2000]
+            assert n == 0 or (text in done.stderr and "overruns.h" in done.stderr), done.stderr[:2000]
 
 
 def test_what_cannot_be_launched(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     where, y = header(tmp_path), torch.zeros(64)
     run("forward", where, "unset", 0, 32, y)  # nothing to do
-    with pytest.raises(RuntimeError, match=r"a grid of 1 to"):
-        with emulated():
-            launcher.launch(where, "gd::unset", (1, 65536), 32, y, device=CPU)
+    for grid in ((1, 65536), (2**31,), (2**33, 1)):
+        text = rf"gd::unset: \({grid[0]}, .* blocks are more than one launch may have\. Use fewer images"
+        with pytest.raises(RuntimeError, match=text.replace(", .*", ",.*")), emulated():
+            launcher.launch(where, "gd::unset", grid, 32, y, device=CPU)
     with pytest.raises(RuntimeError, match="blocks of 1 to 1024 threads"):
         run("forward", where, "unset", 1, 1025, y)
     with pytest.raises(RuntimeError, match=r"gd::unset takes parameters of \[8\] bytes, not \[4\]"):
@@ -131,23 +187,63 @@ def test_a_damaged_file_is_made_again(own_cache: pathlib.Path) -> None:
         made.append(1)
         return b"a kernel"
 
+    def kept() -> bytes:
+        return cache.content("sm_90", "name.cubin", make)
+
+    assert (kept(), kept(), len(made)) == (b"a kernel", b"a kernel", 1)
     place = cache.file("sm_90", "name.cubin", make)
-    assert (cache.content(place), len(made)) == (b"a kernel", 1)
     assert place == own_cache / "sm_90" / "name.cubin"
-    cache.file("sm_90", "name.cubin", make)
-    assert len(made) == 1
     for damage in (lambda b: b[:-1], lambda b: b"A" + b[1:], lambda b: b""):
         place.write_bytes(damage(place.read_bytes()))
-        assert cache.content(cache.file("sm_90", "name.cubin", make)) == b"a kernel"
+        assert kept() == b"a kernel"
     assert len(made) == 4
     assert [path.name for path in place.parent.iterdir()] == ["name.cubin"]
 
 
-def test_a_folder_that_cannot_be_written(own_cache: pathlib.Path) -> None:
-    own_cache.write_text("a file where the folder would be")
-    with pytest.warns(RuntimeWarning, match=r"cannot be kept in .*GEODIFF_CACHE"):
-        place = cache.file("sm_90", "name.cubin", lambda: b"a kernel")
-    assert cache.content(place) == b"a kernel"
+def no_room(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def no_home() -> None:
+    raise RuntimeError("Could not determine home directory.")
+
+
+@pytest.mark.parametrize("why", ["not a folder", "full", "no home"])
+def test_where_nothing_can_be_kept(why: str, own_cache: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One warning, and the kernels stay in memory: nothing is made twice."""
+    made: list[str] = []
+    replace = os.replace
+
+    def kept(name: str) -> bytes:
+        return cache.content("sm_90", name, lambda: made.append(name) or name.encode())
+
+    if why == "not a folder":
+        own_cache.write_text("a file where the folder would be")
+    elif why == "full":
+        monkeypatch.setattr(os, "replace", no_room)
+    else:
+        for name in ("GEODIFF_CACHE", "XDG_CACHE_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(pathlib.Path, "home", no_home)
+    text = {"not a folder": "Not a directory", "full": "No space left", "no home": "the user has no home"}[why]
+    with pytest.warns(RuntimeWarning, match=rf"cannot be kept in .*{text}.* Name a folder .* GEODIFF_CACHE") as found:
+        assert [kept(name) for name in "abab"] == [b"a", b"b", b"a", b"b"]
+    assert len(found) == 1 and found[0].filename == __file__
+    assert made == ["a", "b"]
+    if why == "full":
+        assert not list(own_cache.rglob("*.cubin*"))
+    monkeypatch.setattr(os, "replace", replace)
+    place = cache.file("sm_90", "a", lambda: b"never")
+    assert place.read_bytes() == b"a" and own_cache not in place.parents
+
+
+def test_the_folder_of_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEODIFF_CACHE", "~/kernels")
+    assert cache.folder() == pathlib.Path.home() / "kernels"
+    monkeypatch.delenv("GEODIFF_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
+    if sys.platform == "linux":
+        assert cache.place() == "/elsewhere/geodiff"
 
 
 def test_keys_differ_by_all_that_matters() -> None:
@@ -212,6 +308,67 @@ def test_kernels_for_an_architecture_are_kept(own_cache: pathlib.Path, monkeypat
     assert b".version" in code  # PTX, which the driver of a newer device translates
 
 
+@pytest.mark.parametrize(
+    ("arch", "known"), [("sm_90", "sm_90"), ("sm_89", "sm_89"), ("sm_101", "compute_100"), ("sm_130", "compute_120")]
+)
+def test_architectures_that_nvrtc_does_not_know(arch: str, known: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "supported", lambda: (75, 80, 89, 90, 100, 120))
+    monkeypatch.setattr(compiler, "version", lambda: "13.0")
+    assert compiler.known(arch) == known
+    with pytest.raises(RuntimeError, match=r"NVRTC 13.0 compiles for sm_75 and newer, the device is sm_70\. .*cuda12"):
+        compiler.known("sm_70")
+
+
+@pytest.mark.parametrize(("cuda", "extra"), [("13.0", "cuda"), ("12.8", "cuda12"), (None, "cuda")])
+def test_without_nvrtc_or_the_bindings(cuda: str | None, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    for kept in (compiler.version, compiler.supported, driver._driver, driver._loaded):
+        kept.cache_clear()
+    try:
+        with pytest.raises(RuntimeError, match=rf"NVRTC was not found \(.*\)\. .* pip install 'geodiff\[{extra}\]'"):
+            compiler.kernel("transport/kernels.h", "gd::transport_lse_add<float>", "sm_90")
+        with pytest.raises(RuntimeError, match=rf"the CUDA bindings were not found \(.*'geodiff\[{extra}\]'"):
+            driver.build("transport/kernels.h", "gd::transport_lse_add<float>", torch.device("cuda:0"))
+        assert driver.version() is None
+    finally:
+        monkeypatch.undo()
+    with contextlib.suppress(RuntimeError):  # where they are, the next call finds them
+        assert compiler.supported()
+
+
+def test_memory_runs_out_in_the_middle_of_an_op(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever of its buffers it is: the error is torch's, and the next call is as if nothing had been."""
+    clip, faces = (
+        torch.rand(12, 4) + torch.tensor([-0.5, -0.5, 1, 1]),
+        torch.arange(12, dtype=torch.int32).reshape(4, 3),
+    )
+
+    def run() -> torch.Tensor:
+        return ops.rasterize(clip, faces, torch.tensor([[0, 0, 4]]), image_size=(6, 7)).depth
+
+    with emulated():
+        expected, empty, calls = run(), torch.empty, 0
+
+        def fails_at(count: int) -> None:
+            def given(*arguments: object, **named: object) -> torch.Tensor:
+                nonlocal calls
+                calls += 1
+                if calls == count:
+                    raise torch.OutOfMemoryError("CUDA out of memory.")
+                return empty(*arguments, **named)
+
+            monkeypatch.setattr(torch, "empty", given)
+
+        for count in (1, 2, 3):
+            calls = 0
+            fails_at(count)
+            with pytest.raises(RuntimeError, match="out of memory"):
+                run()
+            monkeypatch.setattr(torch, "empty", empty)
+            assert torch.equal(run(), expected)
+
+
 def test_ops_go_back_to_the_cpu() -> None:
     x = torch.rand(5, 2)
     before = ops.lse(x, x, x[:, 0], 0.1)
@@ -236,3 +393,7 @@ def test_compile_ahead(own_cache: pathlib.Path, monkeypatch: pytest.MonkeyPatch)
     assert done.exit_code == 0 and f"1 kernels for sm_80, sm_90 in {own_cache}" in done.output
     assert len(list(own_cache.glob("sm_*/*.cubin"))) == 2
     assert CliRunner().invoke(main, ["compile"]).exit_code == 2
+    monkeypatch.setenv("GEODIFF_CACHE", str(next(own_cache.glob("sm_90/*"))))
+    with pytest.warns(RuntimeWarning, match="cannot be kept"):
+        done = CliRunner().invoke(main, ["compile", "--arch", "sm_80"])
+    assert done.exit_code == 2 and "`GEODIFF_CACHE` must be a folder that can be written; got " in done.output

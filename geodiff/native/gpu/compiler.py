@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from geodiff.native.gpu import cache
 from geodiff.native.gpu.headers import header_root
 
@@ -68,19 +70,36 @@ _OPTIONS = dict.fromkeys(("raster/hard_kernels.h", "raster/fragments_kernels.h")
 def kernel(header: str, name: str, arch: str) -> tuple[bytes, str]:
     """Return a kernel for an architecture, from the cache or compiled, and its mangled name.
 
-    Where NVRTC is older than the architecture it is PTX for the newest that NVRTC knows, which the driver translates.
+    Where NVRTC does not know the architecture it is PTX for the newest one before, which the driver translates.
+
+    Raises:
+        RuntimeError: where there is no NVRTC, or it refuses the source or the architecture.
     """
-    newest, options = max(supported()), ["-lineinfo", *_OPTIONS.get(header, ())]
-    if int(arch.removeprefix("sm_")) > newest:
-        arch = f"compute_{newest}"
+    options, arch = ["-lineinfo", *_OPTIONS.get(header, ())], known(arch)
 
     def compiled() -> bytes:
         code, lowered = compile_cubin(f'#include "{header}"\n', [name], arch, options=options)
         return json.dumps({"kernel": name, "lowered": lowered[name]}).encode() + b"\n" + code
 
     key = cache.key(header, name, version(), arch, *options)
-    about, _, code = cache.content(cache.file(arch, f"{key}.cubin", compiled)).partition(b"\n")
+    about, _, code = cache.content(arch, f"{key}.cubin", compiled).partition(b"\n")
     return code, json.loads(about)["lowered"]
+
+
+def known(arch: str) -> str:
+    """Return an architecture as NVRTC compiles for it: itself, or ``compute_`` and the newest before, for PTX.
+
+    Raises:
+        RuntimeError: it is older than all that NVRTC knows.
+    """
+    number = int(arch.removeprefix("sm_"))
+    older = [other for other in supported() if other <= number]
+    if not older:
+        fix = "An older NVRTC serves it: pip install 'geodiff[cuda12]'. Or use .cpu()."
+        raise RuntimeError(
+            f"NVRTC {version()} compiles for sm_{min(supported())} and newer, the device is {arch}. {fix}"
+        )
+    return arch if max(older) == number else f"compute_{max(older)}"
 
 
 @functools.cache
@@ -100,14 +119,19 @@ def version() -> str:
     return f"{major}.{minor}"
 
 
+def extra() -> str:
+    """Name the extra of ours that goes with this torch, as ``geodiff[cuda]``."""
+    return "geodiff[cuda12]" if (torch.version.cuda or "").startswith("12.") else "geodiff[cuda]"
+
+
 def _load() -> ModuleType:
     """Import the bindings (0.2 s, hence only when needed) and make sure that the library behind them is there."""
     try:
         from cuda.bindings import nvrtc
 
         nvrtc.nvrtcVersion()
-    except (ImportError, RuntimeError) as error:
-        raise RuntimeError(f"NVRTC was not found ({error}). Install it with: pip install 'geodiff[cuda]'.") from error
+    except (ImportError, RuntimeError, OSError) as error:
+        raise RuntimeError(f"NVRTC was not found ({error}). Install it with: pip install '{extra()}'.") from error
     return nvrtc
 
 

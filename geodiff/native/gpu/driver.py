@@ -10,13 +10,16 @@ from typing import Any
 
 import torch
 
-from geodiff.native.gpu import compiler
+from geodiff.native.gpu import cache, compiler
+
+_OLDEST = 12000  # CUDA 12.0: libraries that belong to no context
+_TELLS_SIZES = 12040  # CUDA 12.4: sizes of a kernel's parameters
 
 
 class Kernel:
     """A kernel on one device."""
 
-    def __init__(self, name: str, handle: Any, device: torch.device, arch: str, sizes: list[int]) -> None:
+    def __init__(self, name: str, handle: Any, device: torch.device, arch: str, sizes: list[int] | None) -> None:
         self.name, self.device, self.arch, self.sizes = name, device, arch, sizes
         self._handle = handle
         self._launch = _driver().cuLaunchKernel
@@ -29,79 +32,134 @@ class Kernel:
             (status,) = self._launch(self._handle, *grid, *block, 0, stream, ctypes.addressof(arguments), 0)
             what = f"{self.name} on {self.device} ({self.arch}), {tuple(grid)} blocks of {block[0]} threads"
             _check(status, what=what)
-            if self._waits:
+            if self._waits and not torch.cuda.is_current_stream_capturing():
                 try:
                     torch.cuda.synchronize()
                 except RuntimeError as error:
-                    raise RuntimeError(f"{what}: {error}") from error
+                    raise RuntimeError(f"geodiff: {what}: {error}") from error
 
 
 def build(header: str, name: str, device: torch.device) -> Kernel:
     """Compile a kernel for a device, or take it from the cache, and load it.
 
     Raises:
-        RuntimeError: where there is no NVRTC, or the driver refuses; the message has the compiler's log.
+        RuntimeError: where there is no NVRTC, or the driver refuses, or a CUDA graph is being captured; the message has
+            the compiler's log, or what to do.
     """
     driver, arch = _driver(), architecture(device)
-    code, lowered = compiler.kernel(header, name, arch)
     with torch.cuda.device(device):
-        torch.cuda.current_stream()
-        library = _check(*driver.cuLibraryLoadData(code, [], [], 0, [], [], 0), what=f"loading {name} on {device}")
-        handle = _check(*driver.cuLibraryGetKernel(library, lowered.encode()), what=f"finding {name} on {device}")
-        sizes: list[int] = []
-        while True:
-            status, *found = driver.cuKernelGetParamInfo(handle, len(sizes))
-            if status != driver.CUresult.CUDA_SUCCESS:
-                break
-            sizes.append(int(found[1]))
-    return Kernel(name, handle, device, arch, sizes)
+        if torch.cuda.is_current_stream_capturing():
+            fix = "Do once before, with tensors of the same kinds, what the graph is to hold."
+            raise RuntimeError(
+                f"geodiff: {name} is not loaded yet, and cannot be while a CUDA graph is captured. {fix}"
+            )
+        code, lowered = compiler.kernel(header, name, arch)
+        where = f"{name} on {device} ({arch})"
+        library = _check(*driver.cuLibraryLoadData(code, [], [], 0, [], [], 0), what=f"loading {where}")
+        handle = _check(*driver.cuLibraryGetKernel(library, lowered.encode()), what=f"finding {where}")
+    return Kernel(name, handle, device, arch, _sizes(driver, handle))
+
+
+def _sizes(driver: ModuleType, handle: Any) -> list[int] | None:
+    """Bytes of each parameter of a kernel; None where the driver cannot tell."""
+    if _number(driver) < _TELLS_SIZES:
+        return None
+    sizes: list[int] = []
+    while True:
+        status, *found = driver.cuKernelGetParamInfo(handle, len(sizes))
+        if status != driver.CUresult.CUDA_SUCCESS:
+            return sizes
+        sizes.append(int(found[1]))
 
 
 def architecture(device: torch.device) -> str:
-    """Name a device's architecture, as ``sm_90``."""
-    major, minor = torch.cuda.get_device_capability(device)
+    """Name a device's architecture, as ``sm_90``.
+
+    Raises:
+        RuntimeError: there is no such device, or this torch knows none.
+    """
+    try:
+        major, minor = torch.cuda.get_device_capability(device)
+    except AssertionError as error:  # of torch's: it was built without CUDA, or has fewer devices
+        count = torch.cuda.device_count()
+        there = (
+            f"torch finds {count} device{'s' * (count != 1)}, from cuda:0 on" if count else "torch finds no GPU here"
+        )
+        raise RuntimeError(f"geodiff: {device} is not there ({error}): {there}. Use another, or .cpu().") from error
     return f"sm_{major}{minor}"
 
 
 def version() -> str | None:
     """Return the newest CUDA that the driver knows, as ``13.0``; None where there is no driver."""
     try:
-        driver = _driver()
-        status, number = driver.cuDriverGetVersion()
+        number = _number(_loaded())
     except RuntimeError:
         return None
-    return f"{number // 1000}.{number % 1000 // 10}" if status == driver.CUresult.CUDA_SUCCESS else None
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _number(driver: ModuleType) -> int:
+    """The newest CUDA that the driver knows, as 13000 for 13.0."""
+    return int(_check(*driver.cuDriverGetVersion(), what="the driver's version"))
 
 
 @functools.cache
 def _driver() -> ModuleType:
-    """The bindings of the driver, once it has been found."""
-    try:
-        from cuda.bindings import driver
-
-        (status,) = driver.cuInit(0)
-    except (ImportError, RuntimeError) as error:
-        if isinstance(error, ImportError):
-            fix = "Install them with: pip install 'geodiff[cuda]'."
-            raise RuntimeError(f"geodiff: the CUDA bindings were not found ({error}). {fix}") from error
-        fix = "Install NVIDIA's driver, or use .cpu()."
-        raise RuntimeError(f"geodiff: there is no CUDA driver on this machine ({error}). {fix}") from error
+    """The bindings of the driver, once it has been found, has started and is new enough."""
+    if torch.version.hip:
+        raise RuntimeError(
+            "geodiff: its kernels are for NVIDIA's GPUs, and this torch was built for AMD's. Use .cpu()."
+        )
+    driver = _loaded()
+    (status,) = driver.cuInit(0)
     if status != driver.CUresult.CUDA_SUCCESS:
-        fix = "Look at `nvidia-smi`, or use .cpu()."
+        fix = "Look at what `nvidia-smi` says, or use .cpu()."
         raise RuntimeError(f"geodiff: the CUDA driver does not start ({status.name}). {fix}")
+    if _number(driver) < _OLDEST:
+        fix = "Update NVIDIA's driver, or use .cpu()."
+        raise RuntimeError(f"geodiff: the driver knows CUDA {version()}, kernels need 12.0 or newer. {fix}")
     return driver
 
 
+@functools.cache
+def _loaded() -> ModuleType:
+    """The bindings of the driver, once it has been found."""
+    try:
+        from cuda.bindings import driver
+    except ImportError as error:
+        fix = f"Install them with: pip install '{compiler.extra()}'."
+        raise RuntimeError(f"geodiff: the CUDA bindings were not found ({error}). {fix}") from error
+    try:
+        driver.cuDriverGetVersion()
+    except (RuntimeError, OSError) as error:
+        fix = "Install NVIDIA's driver, or use .cpu()."
+        raise RuntimeError(f"geodiff: there is no CUDA driver on this machine ({error}). {fix}") from error
+    return driver
+
+
+_LOST = "This process can use the device no more: start it again, with GEODIFF_SYNC=1, which names the kernel."
 _FIXES = {
-    "CUDA_ERROR_NO_BINARY_FOR_GPU": "The cache is of another device: empty the folder that `geodiff info` names.",
-    "CUDA_ERROR_UNSUPPORTED_PTX_VERSION": "The driver is older than NVRTC: update it.",
     "CUDA_ERROR_OUT_OF_MEMORY": "Free memory on the device, or render smaller or fewer images at once.",
-    "CUDA_ERROR_ILLEGAL_ADDRESS": "Run again with GEODIFF_SYNC=1, which names the kernel.",
+    "CUDA_ERROR_ILLEGAL_ADDRESS": _LOST,
+    "CUDA_ERROR_MISALIGNED_ADDRESS": _LOST,
+    "CUDA_ERROR_LAUNCH_FAILED": _LOST,
+    "CUDA_ERROR_ASSERT": _LOST,
+    "CUDA_ERROR_LAUNCH_TIMEOUT": "It ran longer than a display's GPU allows: use fewer faces or images at once.",
+    "CUDA_ERROR_INVALID_VALUE": "It is more than one launch may have: use fewer images or points at once.",
+    "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED": "Capture the graph again; something before it cannot be in a graph.",
 }
+_REFUSED = ("NO_BINARY_FOR_GPU", "UNSUPPORTED_PTX_VERSION", "INVALID_IMAGE", "INVALID_PTX", "INVALID_SOURCE")
 
 
-def _check(status: Any, *values: Any, what: str = "") -> Any:
+def _check(status: Any, *values: Any, what: str) -> Any:
     """Return what a call of the driver's gave beside its status, or raise where the status is an error."""
-    if status != _driver().CUresult.CUDA_SUCCESS:
-        raise RuntimeError(f"geodiff: {what}: {status.name}. {_FIXES.get(status.name, '')}".rstrip())
+    if status != _loaded().CUresult.CUDA_SUCCESS:
+        fix = _FIXES.get(status.name, "")
+        if status.name.removeprefix("CUDA_ERROR_") in _REFUSED:
+            fix = (
+                f"The driver knows CUDA {version()}, NVRTC is {compiler.version()}: a driver of an older major version "
+            )
+            fix += "must be updated, or NVRTC replaced by one as old, pip install 'geodiff[cuda12]'. "
+            fix += f"If it is not older, empty {cache.place()}."
+        raise RuntimeError(f"geodiff: {what}: {status.name}. {fix}".rstrip())
     return values[0] if values else None

@@ -3,6 +3,7 @@
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterator
 
 from geodiff.validation import fail
@@ -34,14 +35,15 @@ def emulated(order: str = "forward", seed: int = 0, sanitize: str = "") -> Itera
     Args:
         order: in which the threads of a block run between barriers: "forward", "backward" or "shuffled".
         seed: of the shuffling.
-        sanitize: what ``-fsanitize=`` takes, in a process that has loaded the sanitizer; none by default.
+        sanitize: what ``-fsanitize=`` takes, in a process that has loaded the sanitizer; what the variable
+            ``GEODIFF_SANITIZE`` says, unless given.
 
     Raises:
         ValueError: for an unknown order.
     """
     if order not in ORDERS:
         raise fail("emulated", "order", f"one of {', '.join(ORDERS)}", order)
-    _now.append(Emulation(order, seed, sanitize))
+    _now.append(Emulation(order, seed, sanitize or os.environ.get("GEODIFF_SANITIZE", "")))
     try:
         yield
     finally:

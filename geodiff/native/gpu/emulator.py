@@ -19,7 +19,7 @@ class Kernel:
     """A kernel in a library of its own."""
 
     def __init__(self, name: str, library: pathlib.Path) -> None:
-        self.name = name
+        self.name, self.library = name, library
         loaded = ctypes.CDLL(str(library))
         self._run = loaded.geodiff_launch
         self._run.restype = ctypes.c_char_p

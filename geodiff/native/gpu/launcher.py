@@ -16,12 +16,15 @@ class Built(Protocol):
     """A kernel that can be launched."""
 
     @property
-    def sizes(self) -> Sequence[int]:
-        """Bytes of each parameter."""
+    def sizes(self) -> Sequence[int] | None:
+        """Bytes of each parameter; None where an old driver cannot tell."""
 
     def launch(self, grid: Sequence[int], block: Sequence[int], arguments: ctypes.Array[ctypes.c_void_p]) -> None:
         """Run it."""
 
+
+MOST_BLOCKS = (2**31 - 1, 65535, 65535)
+"""Of a grid, by CUDA."""
 
 _built: dict[tuple[Any, ...], Built] = {}
 _lock = threading.RLock()
@@ -43,6 +46,9 @@ def launch(header: str, name: str, grid: Sequence[int], block: int, *arguments: 
     """
     if 0 in grid:
         return
+    if any(blocks > most for blocks, most in zip(grid, MOST_BLOCKS, strict=False)):
+        fix = "Use fewer images, faces or points at once."
+        raise RuntimeError(f"geodiff: {name}: {tuple(grid)} blocks are more than one launch may have. {fix}")
     with _lock:  # the emulator runs one launch at a time; a device's driver would not need it, and hardly notices
         emulation = current()
         key = (device.type, device.index, emulation and emulation.sanitize, header, name)
@@ -51,7 +57,7 @@ def launch(header: str, name: str, grid: Sequence[int], block: int, *arguments: 
         kernel = _built[key]
         values = [_as_argument(argument) for argument in arguments]
         found = [ctypes.sizeof(value) for value in values]
-        if found != list(kernel.sizes):
+        if kernel.sizes is not None and found != list(kernel.sizes):
             raise RuntimeError(f"{name} takes parameters of {list(kernel.sizes)} bytes, not {found}.")
         places = (ctypes.c_void_p * max(len(values), 1))(*[ctypes.addressof(value) for value in values])
         kernel.launch((*grid, 1, 1)[:3], (block, 1, 1), places)

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Steps of the device script that look whether kernels are right: each prints a row a case, and counts what is not."""
+
+import hashlib
+import pathlib
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import geodiff as gd
+from geodiff import ops
+from tests.device.bench import captured, fit
+from tests.device.place import Place, Results, run, says
+from tests.pretend import device as pretend
+
+BOUNDS = {torch.float32: 2e-4, torch.float64: 1e-10}
+"""Of the largest difference to the CPU's, in parts of the largest value; sums of float32 in another order."""
+READS_BACK = {
+    "contour": "counts of segments, cuts and pieces",
+    "contour_backward": "counts of pixels of a face",
+    "visible": "the number of pixels that are seen",
+    "silhouette_backward": "gradients of the numbers, which are on the host",
+}
+"""Ops that read from the device, and what: no CUDA graph can hold them, see docs/gpu.md."""
+NO_KERNEL = "no kernel for a GPU yet"
+
+
+def smoke(place: Place) -> int:
+    """Run each op and each gradient once on a small problem, and compare with the CPU's."""
+    rows, failed = [], 0
+    for dtype in (torch.float32, torch.float64):
+        for name, (op, arguments) in place.cases(dtype).items():
+            row: dict[str, Any] = {"case": f"{name} {str(dtype).removeprefix('torch.')}"}
+            try:
+                expected = run(op, arguments)
+                with place.on():
+                    found = run(op, place.moved(op, arguments))
+                    place.wait()
+                row |= compared(op, found, expected, BOUNDS[dtype])
+            except Exception as error:  # whatever it is, the next case may work
+                text = str(error).split("\n")[0]
+                row["verdict"] = f"no kernel: {text}" if NO_KERNEL in text else f"FAILED {type(error).__name__}: {text}"
+            failed += row["verdict"].startswith("FAILED")
+            says(row)
+            rows.append(row)
+            place.write("smoke", rows)
+    return failed
+
+
+def compared(op: str, found: Results, expected: Results, bound: float) -> dict[str, Any]:
+    """Whole numbers must be the same, real ones nearly."""
+    worst = 0.0
+    for place, (own, other) in enumerate(zip(found, expected, strict=True)):
+        own = own.cpu()
+        if own.shape != other.shape or own.dtype != other.dtype:
+            return {"verdict": f"FAILED: output {place} is {own.dtype} {tuple(own.shape)}"}
+        if not own.is_floating_point():
+            # Of faces that are equally far, rounding decides which is called the best.
+            if not torch.equal(own, other) and op != "silhouette":
+                return {"verdict": f"FAILED: output {place} differs in {int((own != other).sum())} of {own.numel()}"}
+            continue
+        same = (own == other) | (own.isnan() & other.isnan())
+        apart = torch.where(same, 0, (own - other).abs()).double()
+        finite = other[other.isfinite()].abs()
+        scale = max(float(finite.max()) if finite.numel() else 1.0, 1e-30)
+        worst = max(worst, float(apart.max()) / scale if apart.numel() else 0.0)
+    right = worst <= bound  # not so for NaN
+    return {"worst": f"{worst:.1e}", "verdict": "same" if right else "FAILED: too far from the CPU's"}
+
+
+def bits(tensors: Results) -> str:
+    """Return a sum of the bits of tensors."""
+    total = hashlib.sha256()
+    for tensor in tensors:
+        total.update(tensor.cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()[:16]
+
+
+def repeat(place: Place) -> int:
+    """Call each op twenty times on the same input: the same bits each time, among other work on the device."""
+    rows, failed, times = [], 0, 3 if place.rehearsed else 20
+    for name, (op, arguments) in place.cases(torch.float32).items():
+        row: dict[str, Any] = {"case": name}
+        try:
+            given, found = place.moved(op, arguments), set()
+            for i in range(times):
+                with place.on(("forward", "backward", "shuffled")[i % 3], seed=i):
+                    found.add(bits(run(op, given)))
+            row["verdict"] = "repeats" if len(found) == 1 else f"FAILED: {len(found)} results of {times}"
+        except Exception as error:
+            text = str(error).split("\n")[0]
+            row["verdict"] = f"no kernel: {text}" if NO_KERNEL in text else f"FAILED {type(error).__name__}: {text}"
+        failed += row["verdict"].startswith("FAILED")
+        says(row)
+        rows.append(row)
+        place.write("repeat", rows)
+    return failed
+
+
+def scene(place: Place) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]:
+    """Return a silhouette as a function of positions, and the positions, which want a gradient."""
+    mesh, size = gd.icosphere(0 if place.rehearsed else 3), 8 if place.rehearsed else 64
+    camera = gd.Camera.orbit(2.7, 20.0, 10.0, fov_deg=60.0).to(place.device)
+    render, own = gd.Renderer(size, scale=0.05), mesh.to(place.device)
+    return lambda v: render(own.with_vertices(v), camera).alpha, own.vertices.clone().requires_grad_()
+
+
+def gradient(image: Callable[[torch.Tensor], torch.Tensor], vertices: torch.Tensor) -> Results:
+    """Return an image and the gradient of the sum of its squares."""
+    alpha = image(vertices)
+    return [alpha.detach(), *torch.autograd.grad(alpha.square().sum(), vertices)]
+
+
+def verdict(name: str, works: Callable[[], bool], rows: list[dict[str, Any]], excuse: str = "") -> int:
+    """Print whether one thing works; 1 if not, and 0 where an error has an excuse."""
+    try:
+        text = "works" if works() else "FAILED: other numbers"
+    except Exception as error:
+        text = f"FAILED {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        text = excuse or (f"no kernel: {error}" if NO_KERNEL in text else text)
+    rows.append({"case": name, "verdict": text})
+    says(rows[-1])
+    return text.startswith("FAILED")
+
+
+def streams(place: Place) -> int:
+    """Two streams at once, a stream that waits for another, a second thread, autograd's threads."""
+    rows: list[dict[str, Any]] = []
+    with place.on():
+        image, vertices = scene(place)
+        expected = gradient(image, vertices)
+        x = torch.rand(3 if place.rehearsed else 3000, 3, device=place.device)
+        plain = ops.lse(x, x, x[:, 0], 0.1)
+        place.wait()
+
+        def two() -> bool:
+            if place.rehearsed:
+                return torch.equal(ops.lse(x, x, x[:, 0], 0.1), plain)
+            first, second = torch.cuda.Stream(), torch.cuda.Stream()
+            found = []
+            for _ in range(20):
+                with torch.cuda.stream(first):
+                    found += gradient(image, vertices)
+                with torch.cuda.stream(second):
+                    found.append(ops.lse(x, x, x[:, 0], 0.1))
+            place.wait()
+            return all(bits(found[i : i + 3]) == bits([*expected, plain]) for i in range(0, len(found), 3))
+
+        def on_own() -> bool:
+            """Results of a stream, used on another that waits for it: nothing may have gone to the default stream."""
+            if place.rehearsed:
+                return True
+            side = torch.cuda.Stream()
+            with torch.cuda.stream(side):
+                torch.cuda._sleep(int(2e8))  # so that kernels on a wrong stream would be far ahead
+                moving = vertices.detach().mul(2).div(2).requires_grad_()
+                found = gradient(image, moving)
+            torch.cuda.current_stream().wait_stream(side)
+            return bits(found) == bits(expected)
+
+        def thread() -> bool:
+            found: list[Results] = []
+            other = threading.Thread(target=lambda: found.append(gradient(image, vertices)))
+            other.start()
+            other.join()
+            return bool(found) and bits(found[0]) == bits(expected)
+
+        def backward() -> bool:
+            vertices.grad = None
+            image(vertices).square().sum().backward()  # on a device by a thread of autograd's
+            found = vertices.grad
+            return found is not None and torch.equal(found, expected[1])
+
+        failed = verdict("two streams", two, rows) + verdict("a stream of its own", on_own, rows)
+        failed += verdict("another thread", thread, rows) + verdict("autograd's thread", backward, rows)
+    place.write("streams", rows)
+    return failed
+
+
+def faults(place: Place) -> int:
+    """Calls that must be refused, and the ones after them, which must work."""
+    rows: list[dict[str, Any]] = []
+    with place.on():
+        image, vertices = scene(place)
+        expected = bits(gradient(image, vertices))
+
+        def refused(call: Callable[[], Any], *kinds: type[Exception]) -> Callable[[], bool]:
+            def works() -> bool:
+                try:
+                    call()
+                except kinds:
+                    return bits(gradient(image, vertices)) == expected
+                return False
+
+            return works
+
+        x = torch.rand(5, 3, device=place.device)
+        other = torch.empty(5, 3, device="meta")
+        failed = verdict("two devices", refused(lambda: ops.lse(x, other, x[:, 0], 0.1), RuntimeError), rows)
+
+        def corner() -> None:
+            with gd.checks(True):
+                faces = torch.tensor([[0, 1, 7]], dtype=torch.int32, device=place.device)
+                ops.vertex_normals(x, faces)
+
+        failed += verdict("an index out of range", refused(corner, ValueError, RuntimeError, IndexError), rows)
+        if not place.rehearsed:
+            huge = lambda: ops.lse(x.new_zeros(1 << 37, 3), x, x[:, 0], 0.1)  # noqa: E731
+            failed += verdict("memory runs out", refused(huge, RuntimeError), rows)
+            away = torch.device("cuda", torch.cuda.device_count())
+            failed += verdict("no such device", refused(lambda: x.to(away), RuntimeError, AssertionError), rows)
+    place.write("faults", rows)
+    return failed
+
+
+def graph(place: Place) -> int:
+    """Capture each op in a CUDA graph, replay it on other numbers, and compare with the op itself."""
+    rows: list[dict[str, Any]] = []
+    failed = 0
+    for name, (op, arguments) in place.cases(torch.float32).items():
+        given = place.moved(op, arguments)
+
+        def works(op: str = op, given: list[Any] = given) -> bool:
+            with place.on():
+                run(op, given)
+                place.wait()
+                if place.rehearsed:
+                    with pretend.watched() as crossings:  # a capture bears none
+                        found = run(op, given)
+                    if crossings:
+                        raise RuntimeError(f"not to be captured: {', '.join(sorted(crossings))}")
+                    return bits(found) == bits(run(op, given))
+                captured = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(captured):
+                    held = run(op, given)
+                for value in given:  # other numbers of the same kinds
+                    if isinstance(value, torch.Tensor) and value.is_cuda and value.is_floating_point():
+                        value.mul_(1.01)
+                for _ in range(50):
+                    captured.replay()
+                return bits(held) == bits(run(op, given))
+
+        failed += verdict(name, works, rows, f"reads {READS_BACK[op]}" if op in READS_BACK else "")
+        place.write("graph", rows)
+
+    def step() -> bool:
+        """A whole step of a fit, and what it does at a second replay."""
+        with place.on():
+            step, vertices = fit(place)
+            if place.rehearsed:
+                step()
+                with pretend.watched() as crossings:
+                    step()
+                if crossings:
+                    raise RuntimeError(f"not to be captured: {', '.join(sorted(crossings))}")
+                return True
+            replay = captured(step)
+            replay()  # with the steps before the capture: four
+            other, eager = fit(place)
+            for _ in range(4):
+                other()
+            return bits([vertices.detach()]) == bits([eager.detach()])
+
+    failed += verdict("a step of a fit", step, rows)
+    place.write("graph", rows)
+    return failed
+
+
+if __name__ == "__main__":  # for compute-sanitizer, which follows one process
+    where = pathlib.Path(sys.argv[1])
+    where.mkdir(parents=True, exist_ok=True)
+    sys.exit(min(smoke(Place(False, True, where)), 8))

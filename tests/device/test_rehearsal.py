@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The device script, from its first line to its last, on the host."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from geodiff import ops
+from geodiff.native.gpu import emulated
+from geodiff.ops import _op
+from tests.device import checks
+from tests.device import run as script
+from tests.device.through import through
+
+ROOT = pathlib.Path(script.__file__).parents[2]
+
+
+def rehearse(out: pathlib.Path, steps: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "GEODIFF_REHEARSE": "1", "OUT": str(out), "STEPS": steps, "OMP_WAIT_POLICY": "passive"}
+    command = [sys.executable, "-m", "tests.device.run"]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks, as on the machines that have a device")
+def test_the_script_is_rehearsed(tmp_path: pathlib.Path) -> None:
+    """All steps but those that start Python again; each leaves its file, and rows of all that it looked at."""
+    done = rehearse(tmp_path, "smoke repeat streams faults graph sanitize bench")
+    assert done.returncode == 0, done.stdout + done.stderr
+    steps = json.loads((tmp_path / "steps.json").read_text())
+    assert [row["status"] for row in steps] == ["passed"] * 7
+    for name in ("smoke", "repeat", "streams", "faults", "graph", "bench"):
+        rows = json.loads((tmp_path / f"{name}.json").read_text())
+        text = (tmp_path / f"{name}.txt").read_text()
+        assert rows and all(row["case"] in text for row in rows), name
+        assert not any("FAILED" in row.get("verdict", "") for row in rows)
+    assert "transport_lse float64" in done.stdout and "bench" in done.stdout.splitlines()[-2]
+    assert done.stdout.rstrip().endswith(f"Everything is in {tmp_path}.")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_step_that_fails_or_hangs_is_told_of(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"OUT": str(tmp_path), "STEPS": "env smoke faults", "GEODIFF_REHEARSE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(script.STEPS, "smoke", 1)
+    monkeypatch.setattr(script, "env", lambda place: 0)
+    monkeypatch.setattr(checks, "smoke", lambda place: time.sleep(60))
+    monkeypatch.setattr(checks, "faults", lambda place: 1 / 0)
+    assert script.main() == 1
+    rows = {row["step"]: row["status"] for row in json.loads((tmp_path / "steps.json").read_text())}
+    assert rows == {"env": "passed", "smoke": "out of time", "faults": "failed (1)"}
+    told = capfd.readouterr()
+    assert "FAILED ZeroDivisionError" in told.out and "FAILED ZeroDiv" in (tmp_path / "faults.txt").read_text()
+    monkeypatch.setenv("STEPS", "dance")
+    assert script.main() == 2
+    assert "There is no step dance; there are env, smoke, tests, " in capfd.readouterr().err
+    monkeypatch.setattr(script, "env", lambda place: 1)  # there is no device: what comes after it is not begun
+    monkeypatch.setenv("STEPS", "env faults")
+    assert script.main() == 1
+    assert [row["step"] for row in json.loads((tmp_path / "steps.json").read_text())] == ["env"]
+
+
+def test_ops_go_through_a_device_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the tests marked cuda do, with the emulator for the device: the same bits as without the copies."""
+
+    def run() -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(2)
+        control, ends = torch.rand(4, 3, generator=generator).requires_grad_(), torch.tensor([0.0, 0, 0, 0.5, 1, 1, 1])
+        value = ops.spline(control, [ends], [torch.rand(9, generator=generator)], [2])
+        clip = torch.rand(12, 4, generator=generator).add(torch.tensor([-0.5, -0.5, 1, 1]))
+        faces, layout = torch.arange(12, dtype=torch.int32).reshape(4, 3), torch.tensor([[0, 0, 4]])
+        return [
+            value.detach(),
+            *torch.autograd.grad(value.square().sum(), control),
+            *ops.rasterize(clip, faces, layout, image_size=(5, 6)),
+            *ops.visible(clip, faces, layout, image_size=(5, 6)),
+        ]
+
+    with emulated():
+        expected = run()
+        monkeypatch.setitem(_op._BACKENDS, "cpu", through(torch.device("cpu")))
+        for own, other in zip(run(), expected, strict=True):
+            assert torch.equal(own, other)
