@@ -45,6 +45,7 @@ def options(layout: torch.Tensor, kind: str) -> dict:
     return more
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("name", SCENES)
 @pytest.mark.parametrize("kind", ["plain", "background", "few", "all"])
 @by_dtype
@@ -79,6 +80,7 @@ def test_the_kernel_is_its_twin(name: str, kind: str, dtype: torch.dtype):
     assert_close_relative(first, second, 1e7 * scale if dtype == torch.float64 else 0.05, "gradient")
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("max_error", [1e-2, 1e-4])
 @pytest.mark.parametrize("sharpness", [0.5, 30.0])
 @by_module
@@ -124,6 +126,7 @@ def test_bits_do_not_depend_on_threads():
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("background", [None, 0.3])
 @pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("channels", [3, 5])
@@ -256,6 +259,7 @@ def test_lists_that_are_none_are_refused():
         torch.ops.geodiff.mix_backward(torch.rand(1, 2), None, *own, rows[:, 0], torch.rand(1))
 
 
+@pytest.mark.usefixtures("backend")
 @by_dtype
 def test_k_takes_the_first_ones(dtype: torch.dtype):
     """Many faces a pixel, of which squares of pixels pass over most: the same as the heads of whole lists."""

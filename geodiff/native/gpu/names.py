@@ -57,6 +57,10 @@ def shared(real: str) -> Iterator[tuple[str, str]]:
         yield "raster/fragments_kernels.h", f"gd::fragments_{name}<{real}>"
     for order in (0, 2):
         yield "raster/fragments_kernels.h", f"gd::fragments_list<{real}, {order}>"
+    for name in ("bounds", "limits", "list", "needed"):
+        yield "raster/heaviest_kernels.h", f"gd::heaviest_{name}<{real}>"
+    for name in ("forward", "backward", "sums", "add"):
+        yield "shading/mix_kernels.h", f"gd::mix_{name}<{real}>"
     for name in ("views", "segments", "forward", "shares", "backward"):
         yield "raster/contour_kernels.h", f"gd::contour_{name}<{real}>"
     for name in ("basis_forward", "basis_backward", "spline_forward", "spline_backward_points"):

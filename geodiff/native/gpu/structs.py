@@ -65,7 +65,7 @@ def silhouette_scene(real: str) -> Struct:
     """``gd::SilhouetteScene<real>``."""
     return _struct(
         f"gd::SilhouetteScene<{real}>", clip=Pointer, faces=Pointer, layout=Pointer, images=Int, most_faces=Int,
-        height=Int, width=Int, across=Int, down=Int, words=Int, slices=Int, most_units=Int, near=Double,
+        height=Int, width=Int, across=Int, down=Int, shift=Int, words=Int, slices=Int, most_units=Int, near=Double,
         numbers=Pointer, polygons=Pointer, prepared=Pointer, boxes=Pointer, units=Pointer, bits=Pointer,
     )  # fmt: skip
 
@@ -166,6 +166,26 @@ def basis_job(real: str) -> Struct:
 
 
 @functools.cache
+def heaviest_ranking(real: str) -> Struct:
+    """``gd::HeaviestRanking<real>``."""
+    return _struct(
+        f"gd::HeaviestRanking<{real}>", table=Pointer, unit=Double, size=Int, k=Int, sharpness=Pointer, base=Pointer,
+        spread=Double, error=Double,
+    )  # fmt: skip
+
+
+@functools.cache
+def mix_job(real: str) -> Struct:
+    """``geodiff::MixJob<real>``."""
+    return _struct(
+        f"geodiff::MixJob<{real}>", values=Pointer, log_weight=Pointer, depth=Pointer, start=Pointer, row=Pointer,
+        ends=Pointer, sharpness=_C[real], has_floor=Bool, floor=_C[real], groups=Long, points=Long, rows=Long,
+        channels=Int, threads=Int, out=Pointer, weight=Pointer, rest=Pointer, upstream=Pointer, up_rest=Pointer,
+        grad_values=Pointer, grad_log_weight=Pointer, grad_depth=Pointer, grad_ends=Pointer, grad_sharpness=Pointer,
+    )  # fmt: skip
+
+
+@functools.cache
 def blend_job(real: str) -> Struct:
     """``geodiff::BlendJob<real>``."""
     return _struct(
@@ -237,7 +257,7 @@ def surface_shares(real: str) -> Struct:
 OF_REALS = (
     blend_job, reflect_job, texture_job, surface_job, surface_shares, composite_job, normals_job, transport_job,
     silhouette_scene, silhouette_factors, fragment_ranking, fragment_items, fragment_upstream, hard_scene,
-    contour_arguments, spline_axis, spline_job, spline_points, basis_job,
+    heaviest_ranking, mix_job, contour_arguments, spline_axis, spline_job, spline_points, basis_job,
 )  # fmt: skip
 OTHERS = (transport_slices, silhouette_parameters)
 
@@ -248,6 +268,7 @@ SCRATCH = {
     "SoftNumbers": (1408, 2736),
     "Clip": (16, 32),
     "HardFace": (136, 272),
+    "FaceBound": (20, 40),
     "View": (80, 80),
     "Segment": (88, 88),
     "CutAt": (16, 16),

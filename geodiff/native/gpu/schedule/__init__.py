@@ -36,6 +36,10 @@ _FILES = {
     "spline_backward": "spline",
     "silhouette_backward": "silhouette",
     "transport": "transport",
+    "heaviest": "softmax",
+    "heaviest_backward": "softmax",
+    "mix_forward": "softmax",
+    "mix_backward": "softmax",
 }
 """Kernels, and the file that has each."""
 
