@@ -72,6 +72,8 @@ def shared(real: str) -> Iterator[tuple[str, str]]:
         yield "shading/kernels.h", f"gd::{name}<{real}>"
     for lanes in (1, 32):
         yield "shading/kernels.h", f"gd::gather_rows<{real}, {lanes}>"
+    for name in ("times", "back", "add"):
+        yield "transport/matrix.h", f"gd::matrix_{name}<{real}>"
     for step_name in ("lse", "apply"):
         yield "transport/kernels.h", f"gd::transport_{step_name}_add<{real}>"
     for dim in range(4):

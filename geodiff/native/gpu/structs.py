@@ -61,6 +61,14 @@ def transport_slices() -> Struct:
 
 
 @functools.cache
+def matrix_product(real: str) -> Struct:
+    """``gd::MatrixProduct<real>``."""
+    return _struct(
+        f"gd::MatrixProduct<{real}>", matrix=Pointer, v=Pointer, out=Pointer, batch=Long, rows=Long, columns=Long
+    )
+
+
+@functools.cache
 def silhouette_scene(real: str) -> Struct:
     """``gd::SilhouetteScene<real>``."""
     return _struct(
@@ -257,7 +265,7 @@ def surface_shares(real: str) -> Struct:
 OF_REALS = (
     blend_job, reflect_job, texture_job, surface_job, surface_shares, composite_job, normals_job, transport_job,
     silhouette_scene, silhouette_factors, fragment_ranking, fragment_items, fragment_upstream, hard_scene,
-    heaviest_ranking, mix_job, contour_arguments, spline_axis, spline_job, spline_points, basis_job,
+    heaviest_ranking, mix_job, matrix_product, contour_arguments, spline_axis, spline_job, spline_points, basis_job,
 )  # fmt: skip
 OTHERS = (transport_slices, silhouette_parameters)
 

@@ -36,10 +36,15 @@ _FILES = {
     "spline_backward": "spline",
     "silhouette_backward": "silhouette",
     "transport": "transport",
+    "matrix_times": "matrix",
     "heaviest": "softmax",
     "heaviest_backward": "softmax",
     "mix_forward": "softmax",
     "mix_backward": "softmax",
+    "nearest_triangle": "host",
+    "self_intersections": "host",
+    "remesh": "host",
+    "winding_sum": "host",
 }
 """Kernels, and the file that has each."""
 
