@@ -62,7 +62,7 @@ def compile_cubin(
 
 
 _OPTIONS = dict.fromkeys(
-    ("raster/hard_kernels.h", "raster/fragments_kernels.h", "raster/heaviest_kernels.h"), ("--fmad=false",)
+    (f"raster/{name}_kernels.h" for name in ("hard", "fragments", "heaviest", "jumps")), ("--fmad=false",)
 )
 """Of files in which products must not be fused with sums: what decides which face a pixel sees."""
 

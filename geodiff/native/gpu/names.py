@@ -59,6 +59,8 @@ def shared(real: str) -> Iterator[tuple[str, str]]:
         yield "raster/fragments_kernels.h", f"gd::fragments_list<{real}, {order}>"
     for name in ("bounds", "limits", "list", "needed"):
         yield "raster/heaviest_kernels.h", f"gd::heaviest_{name}<{real}>"
+    for name in ("prepare", "sides", "crossings", "pairs"):
+        yield "raster/jumps_kernels.h", f"gd::jumps_{name}<{real}>"
     for name in ("forward", "backward", "sums", "add"):
         yield "shading/mix_kernels.h", f"gd::mix_{name}<{real}>"
     for name in ("views", "segments", "forward", "shares", "backward"):

@@ -129,6 +129,21 @@ def fragment_upstream(real: str) -> Struct:
 
 
 @functools.cache
+def jump_scene(real: str) -> Struct:
+    """``gd::JumpScene<real>``."""
+    return _struct(
+        f"gd::JumpScene<{real}>", clip=Pointer, faces=Pointer, layout=Pointer, edges=Pointer, face_id=Pointer,
+        images=Int, most_faces=Int, height=Int, width=Int, near=Double, orientation=Pointer, planes=Pointer,
+    )  # fmt: skip
+
+
+@functools.cache
+def jump_edges() -> Struct:
+    """``gd::JumpEdges``."""
+    return _struct("gd::JumpEdges", pixels=Pointer, ends=Pointer, share=Pointer, keep=Pointer)
+
+
+@functools.cache
 def contour_arguments(real: str) -> Struct:
     """``gd::ContourArguments<real>``."""
     return _struct(
@@ -265,9 +280,9 @@ def surface_shares(real: str) -> Struct:
 OF_REALS = (
     blend_job, reflect_job, texture_job, surface_job, surface_shares, composite_job, normals_job, transport_job,
     silhouette_scene, silhouette_factors, fragment_ranking, fragment_items, fragment_upstream, hard_scene,
-    heaviest_ranking, mix_job, matrix_product, contour_arguments, spline_axis, spline_job, spline_points, basis_job,
+    heaviest_ranking, mix_job, matrix_product, jump_scene, contour_arguments, spline_axis, spline_job, spline_points, basis_job,
 )  # fmt: skip
-OTHERS = (transport_slices, silhouette_parameters)
+OTHERS = (transport_slices, silhouette_parameters, jump_edges)
 
 
 SCRATCH = {

@@ -29,6 +29,7 @@ _FILES = {
     "contour_forward": "contour",
     "contour_backward": "contour",
     "rasterize": "rasterize",
+    "jumps": "jumps",
     "silhouette_forward": "silhouette",
     "spline_basis": "spline",
     "spline_basis_backward": "spline",
