@@ -48,7 +48,7 @@ def expected(packed: tuple[torch.Tensor, ...]) -> tuple[list[torch.Tensor], list
 @pytest.mark.parametrize(("bits", "groups"), [(2000, [2, 1]), (900, [1, 1, 1]), (300, [1, 1, 1]), (3, [1, 1, 1])])
 def test_little_room(bits: int, groups: list[int], packed, expected, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(silhouette, "_BITS", bits)
-    found = [len(range(3)[own]) for own in silhouette.groups(packed[2], *SIZE)]
+    found = [len(rows) for _, rows in silhouette.groups(packed[2], *SIZE)]
     assert found == groups
     with emulated():
         sums, lists = renders(packed)
@@ -69,6 +69,6 @@ def test_no_more_than_there_is_room_for(images: int, faces: int, size: int, monk
     fields = dict.fromkeys(("scale", "shape", "shift", "p", "radius", "log_gamma_1", "digamma"), 1.0)
     fields |= {"distribution": 6, "tconorm": 1, "is_reversed": False, "is_squared": False, "coverage": "faces"}
     monkeypatch.setattr(silhouette.torch, "empty", lambda *a, **k: zeros(1, dtype=torch.int32))
-    for own in silhouette.groups(layout, size, size):
-        silhouette.set_up(clip, layout, layout[own], size, size, 0.1, fields)
+    for _, rows in silhouette.groups(layout, size, size):
+        silhouette.set_up(clip, layout, rows, size, size, 0.1, fields)
     assert 0 < max(asked) * 4 <= 64 << 20

@@ -29,10 +29,10 @@ def fragments_forward(
     """Fill `face`, `distance`, `barycentric` and `depth`, see `geodiff.ops.fragments`."""
     if face.numel() == 0:
         return
-    for own in groups(layout, height, width):
+    for own, rows in groups(layout, height, width):
         sharp = sharpness[own] if len(sharpness) else sharpness
         outputs = [part[own] for part in (face, distance, barycentric, depth)]
-        _forward((clip, faces, layout[own], height, width, near), order, blur, table, table_unit, sharp, *outputs)
+        _forward((clip, faces, rows, height, width, near), order, blur, table, table_unit, sharp, *outputs)
 
 
 def _forward(
@@ -77,8 +77,8 @@ def visible_forward(
     """Return `place`, `face`, `inside` and `barycentric`, see `geodiff.ops.visible`; reads how many from the device."""
     place = layout.new_empty(0)
     parts = [(place, place.clone(), layout.new_empty(0, dtype=torch.bool), clip.new_empty((0, 3)))]
-    for own in groups(layout, height, width) if len(faces) and height * width else ():
-        packed = (clip, faces, layout[own], height, width, near)
+    for own, rows in groups(layout, height, width) if len(faces) and height * width else ():
+        packed = (clip, faces, rows, height, width, near)
         scene, hard = scene_of(*packed, blur)
         ids = _seen(scene, *packed, blur).reshape(-1)
         place = (ids >= 0).nonzero()[:, 0]

@@ -55,11 +55,15 @@ def _bits(most_faces: int, height: int, width: int, side: int = _TILE) -> int:
     return 32 * -(-most_faces // 32) * -(-height // side) * -(-width // side)
 
 
-def groups(layout: torch.Tensor, height: int, width: int) -> Iterator[slice]:
-    """Yield the images that go together, so that the bits of their tiles have room."""
+def groups(layout: torch.Tensor, height: int, width: int) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Yield the images that go together, so that the bits of their tiles have room, and their rows of the layout."""
     many = max(1, _BITS // max(1, _bits(most_faces_of(layout), height, width)))
     for first in range(0, len(layout), many):
-        yield slice(first, first + many)
+        own = slice(first, min(first + many, len(layout)))
+        rows = layout if len(layout) <= many else layout[own]
+        if rows is not layout and hasattr(layout, "host"):  # where its numbers are known without asking the device
+            rows.host = layout.host[own]  # type: ignore[attr-defined]
+        yield own, rows
 
 
 def set_up(
@@ -121,12 +125,12 @@ def silhouette_forward(
     if alpha.numel() == 0:
         return
     kept = sum.reshape(-1, *alpha.shape)
-    for own in groups(layout, height, width):
+    for own, rows in groups(layout, height, width):
         view = kept[:, own]
         part = view.contiguous()
         winners = best[own] if best.numel() else best
         counts = None if pairs is None else pairs[own]
-        _forward(clip, faces, layout[own], height, width, near, model.fields, alpha[own], part, winners, counts)
+        _forward(clip, faces, rows, height, width, near, model.fields, alpha[own], part, winners, counts)
         if part.data_ptr() != view.data_ptr():
             view.copy_(part)
 

@@ -29,8 +29,8 @@ def heaviest(
     none = clip.new_empty(0)
     parts: list[Any] = [(none, clip.new_empty((0, 3)), none, layout.new_empty(0), layout.new_empty(0))]
     counts = [layout.new_empty(0)]
-    for own in groups(layout, height, width) if len(faces) and height * width else ():
-        packed = (clip, faces, layout[own], height, width, near)
+    for own, rows in groups(layout, height, width) if len(faces) and height * width else ():
+        packed = (clip, faces, rows, height, width, near)
         search = _Search(packed, blur, table, table_unit, sharpness[own], base[own], k, spread, 0.49 * max_error)
         limits = search.limits(floor[own] if len(floor) else None, within[own] if len(within) else None, rim)
         ids, count = search.found(limits)
