@@ -100,8 +100,7 @@ class Texture(Saved):
         levels = [self.image]
         while self.mipmaps and max(levels[-1].shape[-3:-1]) > 1:
             *batch, height, width, channels = levels[-1].shape
-            planes = levels[-1].reshape(-1, height, width, channels).permute(0, 3, 1, 2)
-            half = adaptive_avg_pool2d(planes, ((height + 1) // 2, (width + 1) // 2)).permute(0, 2, 3, 1)
+            half = halved(levels[-1].reshape(-1, height, width, channels))
             levels.append(half.reshape(*batch, *half.shape[1:]))
         return levels
 
@@ -161,3 +160,26 @@ class Texture(Saved):
         row = wrapped(((1 - uv[:, 1]) * height).floor().long(), height, self.wrap)
         column = wrapped((uv[:, 0] * width).floor().long(), width, self.wrap)
         return (base + row * width + column)[:, None], torch.ones_like(uv[:, :1])
+
+
+def halved(images: torch.Tensor) -> torch.Tensor:
+    """Return images (N, H, W, C) of half the size, rounded up: means of two by two texels, of three where a side is odd.
+
+    Windows of an odd side overlap. Torch's own pooling adds up their gradients on a GPU in whatever order, so that these
+    would not repeat to the bit; there it is made of slices.
+    """
+    if images.is_cpu:
+        size = [(side + 1) // 2 for side in images.shape[1:3]]
+        return adaptive_avg_pool2d(images.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1)
+    return _halved(_halved(images.movedim(2, 0)).movedim(0, 2).movedim(1, 0)).movedim(0, 1)
+
+
+def _halved(rows: torch.Tensor) -> torch.Tensor:
+    """Return means of neighbouring rows (R, …)."""
+    count = len(rows)
+    if count == 1:
+        return rows
+    if count % 2 == 0:
+        return (rows[0::2] + rows[1::2]) / 2
+    inner = (rows[1:-2:2] + rows[2:-1:2] + rows[3::2]) / 3
+    return torch.cat([(rows[:1] + rows[1:2]) / 2, inner, (rows[-2:-1] + rows[-1:]) / 2])

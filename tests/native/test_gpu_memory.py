@@ -22,12 +22,15 @@ def renders(packed: tuple[torch.Tensor, ...]) -> tuple[list[torch.Tensor], list[
     alphas = [ops.silhouette(clip, *rest, tconorm=rule, **options) for rule in rules]
     gradient = torch.autograd.grad(alphas[0].square().sum(), clip)[0]
     ranking = Ranking(torch.linspace(-20.0, 0.0, 65), 0.1, torch.full((3,), 4.0))
-    within = torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(0)) < 0.7
+    origin, within = (
+        torch.tensor([0.1, 0.0, 0.3]),
+        torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(0)) < 0.7,
+    )
     lists = [
         *ops.fragments(*packed, k=3, blur=0.1, image_size=SIZE),
         *ops.fragments(*packed, k=2, blur=0.1, order="weight", ranking=ranking, image_size=SIZE),
         *ops.visible(*packed, blur=0.2, image_size=SIZE),
-        *ops.heaviest(*packed, ranking=ranking, blur=0.3, origin=torch.tensor([0.1, 0.0, 0.3]), within=within, image_size=SIZE),
+        *ops.heaviest(*packed, ranking=ranking, blur=0.3, origin=origin, within=within, image_size=SIZE),
         ops.count_pairs(*packed, **options),
     ]
     return [*(alpha.detach() for alpha in alphas), gradient], lists

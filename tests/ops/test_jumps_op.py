@@ -54,9 +54,7 @@ def icospheres() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return torch.cat([clip for clip, _ in parts]), torch.cat([faces for _, faces in parts]), layout
 
 
-def two_balls(
-    apart: float, size: int, depth: int = 3
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def two_balls(apart: float, size: int, depth: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     ball = gd.icosphere(depth)
     vertices = torch.cat([0.6 * ball.vertices, 0.6 * ball.vertices + torch.tensor([apart, 0.0, 0.0])])
     faces = torch.cat([ball.faces, ball.faces + len(ball.vertices)])

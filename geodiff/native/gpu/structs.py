@@ -280,7 +280,8 @@ def surface_shares(real: str) -> Struct:
 OF_REALS = (
     blend_job, reflect_job, texture_job, surface_job, surface_shares, composite_job, normals_job, transport_job,
     silhouette_scene, silhouette_factors, fragment_ranking, fragment_items, fragment_upstream, hard_scene,
-    heaviest_ranking, mix_job, matrix_product, jump_scene, contour_arguments, spline_axis, spline_job, spline_points, basis_job,
+    heaviest_ranking, mix_job, matrix_product, jump_scene, contour_arguments, spline_axis, spline_job, spline_points,
+    basis_job,
 )  # fmt: skip
 OTHERS = (transport_slices, silhouette_parameters, jump_edges)
 

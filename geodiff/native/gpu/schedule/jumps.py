@@ -17,7 +17,10 @@ def jumps(
     *, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, edges: torch.Tensor, face_id: torch.Tensor,
     near: float, creases: bool,
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
-    """Return pixels, ends, share, meeting_pixels and corners, see `geodiff.ops.jumps`; reads how many from the device."""
+    """Return pixels, ends, share, meeting_pixels and corners, see `geodiff.ops.jumps`.
+
+    How many there are is read from the device.
+    """
     real, device, most_faces = structs.REALS[clip.dtype], clip.device, most_faces_of(layout)
     images, height, width = face_id.shape
     count = images * most_faces

@@ -102,7 +102,8 @@ def set_up(
     struct = structs.make(
         structs.silhouette_scene(real), clip=clip, faces=faces, layout=layout, images=images, most_faces=most_faces,
         height=height, width=width, across=across, down=down, shift=shift, words=words, slices=slices,
-        most_units=most_units, near=near, numbers=numbers, polygons=polygons, prepared=prepared, boxes=boxes, units=units, bits=bits,
+        most_units=most_units, near=near, numbers=numbers, polygons=polygons, prepared=prepared, boxes=boxes,
+        units=units, bits=bits,
     )  # fmt: skip
     kept = [numbers, polygons, prepared, boxes, bits]
     scene = Scene(real, images, most_faces, height, width, slices, names, struct, kept, units)

@@ -106,9 +106,9 @@ class _Search:
             order = order[torch.argsort(pixel[order], stable=True)]
             ids, keys = ids[order], keys[order]
         needed = torch.empty_like(count)
-        given = (keys, start, structs.Long(pixels), structs.Double(self.error), needed)
-        name = f"gd::heaviest_needed<{self.scene.real}>"
-        launch(_FACES, name, (-(-pixels // 128),), 128, *given, device=device)
+        name, error = f"gd::heaviest_needed<{self.scene.real}>", structs.Double(self.error)
+        given_keys = (keys, start, structs.Long(pixels), error, needed)
+        launch(_FACES, name, (-(-pixels // 128),), 128, *given_keys, device=device)
         keep = torch.arange(total, device=device) - start[pixel] < needed[pixel]
         return ids[keep], needed
 
