@@ -91,7 +91,7 @@ __global__ void mix_sums(const double* by_group, const i64* order, const i64* st
         __syncthreads();
         for (int k = 0; k < 3 && int(threadIdx.x) < half; ++k) sums[k][threadIdx.x] += sums[k][threadIdx.x + half];
     }
-    if (threadIdx.x < 3) partial[3 * i64(blockIdx.x) + threadIdx.x] = sums[threadIdx.x][0];
+    for (int k = 0; k < 3 && threadIdx.x == 0; ++k) partial[3 * i64(blockIdx.x) + k] = sums[k][0];
 }
 
 // One thread: the sharpness is every row's.
