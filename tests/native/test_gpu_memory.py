@@ -75,3 +75,13 @@ def test_no_more_than_there_is_room_for(images: int, faces: int, size: int, monk
     for _, rows in silhouette.groups(layout, size, size):
         silhouette.set_up(clip, layout, rows, size, size, 0.1, fields)
     assert 0 < max(asked) * 4 <= 64 << 20
+
+
+def test_groups_know_their_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a layout on a device is known on the host, so are its parts."""
+    monkeypatch.setattr(silhouette, "_BITS", 1)
+    layout = torch.tensor([[0, 0, 5], [9, 5, 7]])
+    layout.host = layout.clone()  # type: ignore[attr-defined]
+    parts = [rows for _, rows in silhouette.groups(layout, 16, 16)]
+    layout += 100  # of the device's copy alone
+    assert [rows.tolist() for rows in parts] == [[[0, 0, 5]], [[9, 5, 7]]]

@@ -63,6 +63,7 @@ def groups(layout: torch.Tensor, height: int, width: int) -> Iterator[tuple[slic
         rows = layout if len(layout) <= many else layout[own]
         if rows is not layout and hasattr(layout, "host"):  # where its numbers are known without asking the device
             rows.host = layout.host[own]  # type: ignore[attr-defined]
+            rows.tolist = rows.host.tolist  # type: ignore[attr-defined,method-assign]
         yield own, rows
 
 
