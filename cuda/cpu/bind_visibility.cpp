@@ -55,12 +55,18 @@ class Search {
 
   private:
     void face(int f, Lists& out) const {
+        if (orientation_[size_t(f)] == 0) return;
         for (int k = 0; k < 3; ++k) {
-            gd::JumpSide side;
-            if (!search_.side(f, k, side)) continue;
-            for (int n = 0; n < side.levels(); ++n)
-                search_.level(f, k, side, n, [&](const gd::JumpEdge& edge) { out.edges.push_back(edge); });
+            int line;
+            if (search_.sheet.beyond(f, k, line) < 0) side(f, k, out);
         }
+    }
+
+    void side(int f, int k, Lists& out) const {
+        gd::JumpSide side;
+        if (!search_.side(f, k, side)) return;
+        for (int n = 0; n < side.levels(); ++n)
+            search_.level(f, k, side, n, [&](const gd::JumpEdge& edge) { out.edges.push_back(edge); });
     }
 
     void band(int band, Lists& out) const {
@@ -79,9 +85,17 @@ class Search {
 
     void pair(i64 p, i64 q, Lists& out) const {
         if (search_.seen[q] < 0) return;
+        if (creases_) crease(p, q, out);
+        if (!search_.share_vertex(int(search_.seen[p]), int(search_.seen[q]))) meet(p, q, out);
+    }
+
+    void crease(i64 p, i64 q, Lists& out) const {
         gd::JumpEdge edge;
+        if (search_.crease(p, q, edge)) out.edges.push_back(edge);
+    }
+
+    void meet(i64 p, i64 q, Lists& out) const {
         gd::JumpMeeting meeting;
-        if (creases_ && search_.crease(p, q, edge)) out.edges.push_back(edge);
         if (search_.meet(p, q, meeting)) out.meetings.push_back(meeting);
     }
 

@@ -34,8 +34,7 @@ struct LightLanes {
     void forward(const LightModel<T>& m) {
         start(m);
         for (int l = 0; l < m.lights; ++l) {
-            Add add = {*this};
-            with_light(m, l, add);
+            with_light(m, l, *this);
         }
     }
 
@@ -46,9 +45,10 @@ struct LightLanes {
             for (int i = 0; i < kLitPoints; ++i) by_n.at[k][i] = by_v.at[k][i] = by_x.at[k][i] = T(0);
         }
         for (int l = 0; l < m.lights; ++l) {
-            Back back = {*this, grad_row};
-            with_light(m, l, back);
-            for (int c = 0; grad_row && c < kLightTerms; ++c) grad_row[light_place(l, c)] += sum(terms[c], used);
+            with_light(m, l, *this, grad_row);
+            if (!grad_row) continue;
+            grad_row[light_place(l, 0)] += sum(terms[0], used);
+            for (int c = 1; c < kLightTerms; ++c) grad_row[light_place(l, c)] += sum(terms[c], used);
         }
         const bool parallel_view = m.parallel_view;
 #pragma GCC ivdep
@@ -96,28 +96,9 @@ struct LightLanes {
         }
     }
 
-    struct Add {
-        LightLanes& own;
-        template <bool kPoint, bool kGlossy>
-        void light(const T* numbers, T shininess) {
-            own.template add<kPoint, kGlossy>(numbers, shininess);
-        }
-    };
-    struct Back {
-        LightLanes& own;
-        double* grad_row;
-        template <bool kPoint, bool kGlossy>
-        void light(const T* numbers, T shininess) {
-            if (grad_row) {
-                own.template back<kPoint, kGlossy, true>(numbers, shininess);
-            } else {
-                own.template back<kPoint, kGlossy, false>(numbers, shininess);
-            }
-        }
-    };
-
+  public:  // for with_light
     template <bool kPoint, bool kGlossy>
-    void add(const T* given, T shininess) {
+    void light(const T* given, T shininess) {
         T light[kReflectLight];
         for (int k = 0; k < kReflectLight; ++k) light[k] = given[k];
 #pragma GCC ivdep
@@ -129,6 +110,16 @@ struct LightLanes {
         }
     }
 
+    template <bool kPoint, bool kGlossy>
+    void light(const T* given, T shininess, double* grad_row) {
+        if (grad_row) {
+            back<kPoint, kGlossy, true>(given, shininess);
+        } else {
+            back<kPoint, kGlossy, false>(given, shininess);
+        }
+    }
+
+  private:
     template <bool kPoint, bool kGlossy, bool kTerms>
     void back(const T* given, T shininess) {
         T light[kReflectLight];

@@ -7,6 +7,13 @@
 
 namespace gd {
 
+// What is large, and called from several places: on a CPU it is one function.
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+#define GEODIFF_LARGE GEODIFF_HD
+#else
+#define GEODIFF_LARGE
+#endif
+
 constexpr double kOnCentre = 1e-6;  // pixels
 constexpr int kMeetingRounds = 3;   // of looking for the two faces that meet
 
@@ -62,7 +69,7 @@ struct JumpSearch {
     GEODIFF_HD i64 place(i64 pixel) const { return image * height * width + pixel; }
 
     // Whether line k of face f is a border or a fold, in front of the near plane.
-    GEODIFF_HD bool side(int f, int k, JumpSide& out) const {
+    GEODIFF_LARGE bool side(int f, int k, JumpSide& out) const {
         int line;
         if (sheet.orientation[f] == 0 || sheet.beyond(f, k, line) >= 0) return false;
         Clip<T> corner[3];
@@ -90,7 +97,7 @@ struct JumpSearch {
 
     // Calls found(edge) of each pair of pixels on one of the side's levels that it separates: two at most.
     template <class Found>
-    GEODIFF_HD void level(int f, int k, const JumpSide& side, int n, Found&& found) const {
+    GEODIFF_LARGE void level(int f, int k, const JumpSide& side, int n, Found&& found) const {
         const double m = shorter_side(height, width);
         const double* line = side.face.line[k];
         if (n < side.rows) {
@@ -111,7 +118,7 @@ struct JumpSearch {
     }
 
     // Whether two pixels see faces of one sheet: then the edge nearest to the middle between them.
-    GEODIFF_HD bool crease(i64 p, i64 q, JumpEdge& out) const {
+    GEODIFF_LARGE bool crease(i64 p, i64 q, JumpEdge& out) const {
         int face = -1, line = -1;
         double best = 2;
         const int to = int(seen[q]);
@@ -123,10 +130,20 @@ struct JumpSearch {
         return true;
     }
 
-    // Whether two sheets go through each other between two pixels: a is in front at p, b at q, and both are there in between.
-    GEODIFF_HD bool meet(i64 p, i64 q, JumpMeeting& out) const {
+    // Then nothing can meet between two pixels that see these faces.
+    GEODIFF_HD bool share_vertex(int f, int g) const {
+        const int *a = sheet.faces + 3 * i64(f), *b = sheet.faces + 3 * i64(g);
+        int shared = 0;  // comparisons that are not needed cost less than branches
+        for (int i = 0; i < 3; ++i) {
+            for (int j = 0; j < 3; ++j) shared |= int(a[i] == b[j]);
+        }
+        return shared != 0;
+    }
+
+    // Whether two sheets go through each other between two pixels, whose faces share no vertex: a is in front at p, b at q,
+    // and both are there in between.
+    GEODIFF_LARGE bool meet(i64 p, i64 q, JumpMeeting& out) const {
         int a = int(seen[p]), b = int(seen[q]);
-        if (share_vertex(a, b)) return false;
         const double px = x_of(p), py = y_of(p), qx = x_of(q), qy = y_of(q);
         const auto nothing = [](int, int, double) {};
         for (int round = 0; round < kMeetingRounds; ++round) {
@@ -176,7 +193,7 @@ struct JumpSearch {
     }
 
     template <class Found>
-    GEODIFF_HD void crossing(int f, int k, const SheetFace& own, i64 p, i64 step, double u, double v, Found&& found) const {
+    GEODIFF_LARGE void crossing(int f, int k, const SheetFace& own, i64 p, i64 step, double u, double v, Found&& found) const {
         const i64 q = p + step;
         if (seen[p] == seen[q]) return;
         const bool first = own.beta(k, x_of(p), y_of(p)) > own.beta(k, x_of(q), y_of(q));
@@ -198,15 +215,8 @@ struct JumpSearch {
         }
         found(JumpEdge{place(p), place(q), packed(f, k == 2 ? 0 : k + 1), packed(f, k == 0 ? 2 : k - 1), share});
     }
-
-    GEODIFF_HD bool share_vertex(int f, int g) const {
-        const int *a = sheet.faces + 3 * i64(f), *b = sheet.faces + 3 * i64(g);
-        int shared = 0;  // comparisons that are not needed cost less than branches
-        for (int i = 0; i < 3; ++i) {
-            for (int j = 0; j < 3; ++j) shared |= int(a[i] == b[j]);
-        }
-        return shared != 0;
-    }
 };
 
 }  // namespace gd
+
+#undef GEODIFF_LARGE

@@ -97,7 +97,7 @@ __global__ void jumps_pairs(JumpScene<T> a, const i64* pairs, i64 count, JumpEdg
     JumpEdge edge;
     JumpMeeting meeting;
     if (creases.keep && search.crease(p, q, edge)) creases.put(at, edge);
-    keep[at] = search.meet(p, q, meeting);
+    keep[at] = !search.share_vertex(int(search.seen[p]), int(search.seen[q])) && search.meet(p, q, meeting);
     for (int k = 0; k < 6 && keep[at]; ++k) corners[6 * at + k] = meeting.corner[k];
 }
 

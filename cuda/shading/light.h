@@ -15,15 +15,17 @@ struct LightModel {
     bool parallel_view, glossy;
 };
 
-// Calls visit.light<whether it has a place, whether there are highlights>(its numbers, shininess) for light l.
-template <class T, class Visit>
-GEODIFF_HD void with_light(const LightModel<T>& m, int l, Visit& visit) {
+// Calls visit.light<whether it has a place, whether there are highlights>(its numbers, shininess, more…) for light l.
+template <class T, class Visit, class... More>
+GEODIFF_HD void with_light(const LightModel<T>& m, int l, Visit& visit, More... more) {
     const T* light = m.row + kReflectHead + kReflectLight * l;
     const T shininess = m.row[3];
     if (m.kinds[l] != 0) {
-        m.glossy ? visit.template light<true, true>(light, shininess) : visit.template light<true, false>(light, shininess);
+        m.glossy ? visit.template light<true, true>(light, shininess, more...)
+                 : visit.template light<true, false>(light, shininess, more...);
     } else {
-        m.glossy ? visit.template light<false, true>(light, shininess) : visit.template light<false, false>(light, shininess);
+        m.glossy ? visit.template light<false, true>(light, shininess, more...)
+                 : visit.template light<false, false>(light, shininess, more...);
     }
 }
 
