@@ -163,10 +163,10 @@ class Texture(Saved):
 
 
 def halved(images: torch.Tensor) -> torch.Tensor:
-    """Return images (N, H, W, C) of half the size, rounded up: means of two by two texels, of three where a side is odd.
+    """Return images (N, H, W, C) of half the size, rounded up: means of two by two texels; of three where a side is odd.
 
-    Windows of an odd side overlap. Torch's own pooling adds up their gradients on a GPU in whatever order, so that these
-    would not repeat to the bit; there it is made of slices.
+    Windows of an odd side overlap, and torch's own pooling adds up their gradients on a GPU in any order: these would
+    not repeat to the bit. So it is made of slices there.
     """
     if images.is_cpu:
         size = [(side + 1) // 2 for side in images.shape[1:3]]
