@@ -163,13 +163,14 @@ class Texture(Saved):
 
 
 def halved(images: torch.Tensor) -> torch.Tensor:
-    """Return images (N, H, W, C) of half the size, rounded up: means of two by two texels; of three where a side is odd.
+    """Return images (N, H, W, C) of half the size, rounded up: means of two texels, of three where a side is odd.
 
     Windows of an odd side overlap, and torch's own pooling adds up their gradients on a GPU in any order: these would
     not repeat to the bit. So it is made of slices there.
     """
     if images.is_cpu:
-        size = [(side + 1) // 2 for side in images.shape[1:3]]
+        _, height, width, _ = images.shape
+        size = (height + 1) // 2, (width + 1) // 2
         return adaptive_avg_pool2d(images.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1)
     return _halved(_halved(images.movedim(2, 0)).movedim(0, 2).movedim(1, 0)).movedim(0, 1)
 
