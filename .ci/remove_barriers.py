@@ -90,6 +90,16 @@ def lights() -> Results:
     return list(torch.autograd.grad((out * torch.rand(300, 6)).sum(), rows))
 
 
+def mixtures() -> Results:
+    """What many groups give to near, far and the sharpness."""
+    values, weight, depth = torch.rand(600, 3), torch.rand(600), torch.rand(600)
+    start, row = torch.arange(0, 601, 2), torch.arange(300) % 2
+    ends = torch.tensor([[0.0, 1.0], [-0.5, 2.0]]).requires_grad_()
+    sharpness = torch.ones(1).requires_grad_()
+    out = ops.mix(values, weight, depth, start, ends, sharpness, row=row).out
+    return list(torch.autograd.grad((out * torch.rand(300, 3)).sum(), (ends, sharpness)))
+
+
 RUNS: dict[str, Callable[[], Results]] = {
     "transport/kernels.h": transport,
     "raster/silhouette.h": silhouettes,
@@ -98,6 +108,7 @@ RUNS: dict[str, Callable[[], Results]] = {
     "raster/contour_kernels.h": contours,
     "spline/kernels.h": splines,
     "shading/kernels.h": lights,
+    "shading/mix_kernels.h": mixtures,
 }
 
 

@@ -15,9 +15,6 @@ using geodiff::parallel;
 constexpr i64 kFaceBlock = 256;
 constexpr i64 kSerialWork = 20000;
 
-// Which fragments are kept, and their order.
-enum Order { kByDepth = 0, kVisible = 1, kByWeight = 2 };
-
 template <class T>
 struct Scene {
     const geodiff::FragmentsJob<T>& job;
@@ -34,15 +31,7 @@ struct Scene {
         load_face(job.clip + 4 * job.layout[3 * image], job.faces + 3 * (job.layout[3 * image + 1] + f), corner);
     }
 
-    // log F at the signed distance d, from the table over u = d/(|d| + unit) in [−1, 1].
-    T log_weight(T d) const {
-        const T size = min(abs(d), T(1e30));  // where a square overflowed, d is infinite
-        const T u = (d < T(0) ? -size : size) / (size + job.table_unit);
-        const T at = clamp((u + T(1)) * T(0.5) * T(job.table_size - 1), T(0), T(job.table_size - 1));
-        const int i = at > T(0) ? int(min(at, T(job.table_size - 2))) : 0;  // 0 for NaN, too
-        const T part = at - T(i);
-        return job.table[i] + part * (job.table[i + 1] - job.table[i]);
-    }
+    T log_weight(T d) const { return gd::log_weight(WeightTable<T>{job.table, job.table_size, job.table_unit}, d); }
 };
 
 // A band's lists: k smallest keys a pixel, in order; `id` is 2·face + (1 if the face covers the pixel), −1 for none.
@@ -60,16 +49,7 @@ struct Lists {
     }
 
     void insert(i64 cell, T value, int name) {
-        T* keys = key.get() + cell * k;
-        int* names = id.get() + cell * k;
-        int s = k - 1;
-        if (!(value < keys[s])) return;
-        for (; s > 0 && value < keys[s - 1]; --s) {
-            keys[s] = keys[s - 1];
-            names[s] = names[s - 1];
-        }
-        keys[s] = value;
-        names[s] = name;
+        gd::insert(key.get() + cell * k, id.get() + cell * k, k, value, name);
     }
 };
 

@@ -87,10 +87,7 @@ class Band {
   private:
     static constexpr int kHigh = kZBandRows / kLane;
 
-    T key_of(T depth, T log_weight) const {
-        const T far = (depth - base_) * sharpness_;
-        return clamp(far - log_weight, T(-1e30), T(1e30));
-    }
+    T key_of(T depth, T log_weight) const { return softmax_key(depth, base_, sharpness_, log_weight); }
     T limit_of(T key) const { return key + spread_ + room(key); }
 
     // The worst limit of a square.
@@ -413,7 +410,7 @@ class Band {
 #pragma GCC ivdep
         for (int i = 0; i < kLane; ++i) {
             const T weight = here[i] + part[i] * (next[i] - here[i]);
-            key[i] = clamp((depth[i] - base) * sharpness - weight, T(-1e30), T(1e30));
+            key[i] = softmax_key(depth[i], base, sharpness, weight);
         }
     }
 

@@ -6,12 +6,6 @@
 
 namespace gd {
 
-// What is compared with keys. As keys round, all are given room.
-template <class T>
-T room(T key) {
-    return T(0.01) + T(8) * Real<T>::epsilon * abs(key);
-}
-
 // How far outside a face log F is above −least, at most; infinite if everywhere.
 template <class T>
 T farthest(const geodiff::FragmentsJob<T>& job, T least) {

@@ -14,18 +14,6 @@ using Job = geodiff::MixJob<T>;
 
 constexpr i64 kGroupBlock = 2048;
 
-template <class T>
-struct Range {
-    T far, span;
-
-    Range(const Job<T>& job, i64 group) {
-        const T* ends = job.ends + (job.row ? 2 * i64(job.row[group]) : 0);
-        far = ends[1];
-        span = ends[1] - ends[0];
-    }
-    T z(T depth) const { return nearness_of(depth, far, span); }
-};
-
 template <class Body>
 void each_block(i64 groups, int threads, Body&& body) {
     const i64 blocks = (groups + kGroupBlock - 1) / kGroupBlock;
@@ -39,16 +27,16 @@ template <int kChannels, class T>
 void forward_as(const Job<T>& job) {
     const int c = kChannels ? kChannels : job.channels;
     each_block(job.groups, job.threads, [&](i64, i64 first, i64 end) {
-        // Logarithms of the weights, less the largest of the group; the largest z is taken out before it is multiplied.
+        // Logarithms of the weights, less the largest of the group.
         for (i64 g = first; g < end; ++g) {
             const i64 from = job.start[g], to = job.start[g + 1];
-            const Range<T> range(job, g);
+            const MixRange<T> range(job, g);
             T top = job.has_floor ? job.floor : T(0);
             for (i64 i = from; i < to; ++i) top = max(top, job.weight[i] = range.z(job.depth[i]));
             const T floor = (job.floor - top) * job.sharpness;
             T largest = job.has_floor ? floor : -Real<T>::largest;
             for (i64 i = from; i < to; ++i) {
-                const T own = max(job.log_weight[i], T(kNever)) + (job.weight[i] - top) * job.sharpness;
+                const T own = mix_logit(job.log_weight[i], job.weight[i], top, job.sharpness);
                 job.weight[i] = own;
                 largest = max(largest, own);
             }
@@ -84,7 +72,7 @@ void backward_as(const Job<T>& job) {
         double sharpness = 0;
         for (i64 g = first; g < end; ++g) {
             const i64 from = job.start[g], to = job.start[g + 1];
-            const Range<T> range(job, g);
+            const MixRange<T> range(job, g);
             const T* up = job.upstream + g * c;
             T mean = job.up_rest ? job.up_rest[g] * job.rest[g] : T(0), top = job.has_floor ? job.floor : T(0);
             for (i64 i = from; i < to; ++i) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Light at a few points at once, each in a lane of its own, so that a compiler can vectorise over them.
 #pragma once
-#include "../shading/reflect.h"
+#include "../shading/light.h"
 #include "grid.h"
 
 namespace gd {
@@ -24,15 +24,6 @@ struct VecLanes {
     }
 };
 
-// What does not change from point to point of one image.
-template <class T>
-struct LightModel {
-    const T* row;  // numbers of the image, as of reflect.h
-    const int* kinds;
-    int lights;
-    bool parallel_view, glossy;
-};
-
 template <class T>
 struct LightLanes {
     VecLanes<T> normal, x;               // given; all lanes must hold numbers
@@ -43,12 +34,7 @@ struct LightLanes {
     void forward(const LightModel<T>& m) {
         start(m);
         for (int l = 0; l < m.lights; ++l) {
-            const T* light = m.row + kReflectHead + kReflectLight * l;
-            if (m.kinds[l] != 0) {
-                m.glossy ? add<true, true>(light, m.row[3]) : add<true, false>(light, m.row[3]);
-            } else {
-                m.glossy ? add<false, true>(light, m.row[3]) : add<false, false>(light, m.row[3]);
-            }
+            with_light(m, l, *this);
         }
     }
 
@@ -59,15 +45,10 @@ struct LightLanes {
             for (int i = 0; i < kLitPoints; ++i) by_n.at[k][i] = by_v.at[k][i] = by_x.at[k][i] = T(0);
         }
         for (int l = 0; l < m.lights; ++l) {
-            const T* light = m.row + kReflectHead + kReflectLight * l;
-            if (m.kinds[l] != 0) {
-                m.glossy ? back<true, true>(light, m.row[3], grad_row) : back<true, false>(light, m.row[3], grad_row);
-            } else {
-                m.glossy ? back<false, true>(light, m.row[3], grad_row) : back<false, false>(light, m.row[3], grad_row);
-            }
+            with_light(m, l, *this, grad_row);
             if (!grad_row) continue;
-            grad_row[3] += sum(terms[0], used);
-            for (int c = 1; c < kLightTerms; ++c) grad_row[kReflectHead + kReflectLight * l + c - 1] += sum(terms[c], used);
+            grad_row[light_place(l, 0)] += sum(terms[0], used);
+            for (int c = 1; c < kLightTerms; ++c) grad_row[light_place(l, c)] += sum(terms[c], used);
         }
         const bool parallel_view = m.parallel_view;
 #pragma GCC ivdep
@@ -79,8 +60,8 @@ struct LightLanes {
             by_v.set(i, viewer);
         }
         for (int k = 0; grad_row && k < 3; ++k) {
-            grad_row[k] += sum(by_v.at[k], used);
-            grad_row[4 + k] += sum(up_diffuse.at[k], used);
+            grad_row[viewer_place(k)] += sum(by_v.at[k], used);
+            grad_row[ambient_place(k)] += sum(up_diffuse.at[k], used);
         }
     }
 
@@ -109,14 +90,15 @@ struct LightLanes {
         }
         for (int k = 0; k < 3; ++k) {
             for (int i = 0; i < kLitPoints; ++i) {
-                diffuse.at[k][i] = m.row[4 + k];
+                diffuse.at[k][i] = m.row[ambient_place(k)];
                 shine.at[k][i] = T(0);
             }
         }
     }
 
+  public:  // for with_light
     template <bool kPoint, bool kGlossy>
-    void add(const T* given, T shininess) {
+    void light(const T* given, T shininess) {
         T light[kReflectLight];
         for (int k = 0; k < kReflectLight; ++k) light[k] = given[k];
 #pragma GCC ivdep
@@ -129,14 +111,15 @@ struct LightLanes {
     }
 
     template <bool kPoint, bool kGlossy>
-    void back(const T* light, T shininess, double* grad_row) {
+    void light(const T* given, T shininess, double* grad_row) {
         if (grad_row) {
-            back<kPoint, kGlossy, true>(light, shininess);
+            back<kPoint, kGlossy, true>(given, shininess);
         } else {
-            back<kPoint, kGlossy, false>(light, shininess);
+            back<kPoint, kGlossy, false>(given, shininess);
         }
     }
 
+  private:
     template <bool kPoint, bool kGlossy, bool kTerms>
     void back(const T* given, T shininess) {
         T light[kReflectLight];

@@ -7,12 +7,11 @@
 // key that are not distance, as long as d ≤ kFarthest and small faces fit into kSmall².
 #pragma once
 #include "../raster/fragments.h"
+#include "../raster/ranking.h"
 #include "parallel.h"
 #include "zbuffer.h"
 
 namespace gd {
-
-constexpr double kHandicap = 1e-3, kMiddle = 1e-4;  // as in geodiff/reference/fragments.py
 
 // How many pixels are open, and how many are not covered by a small face, in any rectangle: sums over all to the left and
 // above, one number in the low half and one in the high half.
@@ -188,8 +187,7 @@ class Rim {
                 middle_x += p.x[k] / T(p.n);
                 middle_y += p.y[k] / T(p.n);
             }
-            // Faces that meet at an outline tie: one turned away comes second, then one whose middle is farther.
-            handicap = p.orientation > T(0) ? T(1) : T(1 + kHandicap);
+            handicap = rim_handicap(p.orientation);
         }
     };
 
@@ -259,8 +257,7 @@ class Rim {
         }
 #pragma GCC ivdep
         for (int i = 0; i < kLane; ++i) {
-            const T dx = xs[i] - face.middle_x, dy = y - face.middle_y;
-            const T value = d2[i] * face.handicap + T(kMiddle) * (dx * dx + dy * dy);
+            const T value = rim_key(d2[i], face.handicap, xs[i] - face.middle_x, y - face.middle_y);
             const bool wins = d2[i] <= blur2 && (value < keys[i] || (value == keys[i] && 2 * f < names[i]));
             keys[i] = wins ? value : keys[i];
             names[i] = wins ? 2 * f : names[i];

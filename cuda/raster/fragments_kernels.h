@@ -11,14 +11,12 @@
 // Faces come in ascending order, so that ties go to the lowest index. Compiled without fused products, as hard_kernels.h.
 #pragma once
 #include "fragments.h"
+#include "ranking.h"
 #include "silhouette.h"
 
 #if GEODIFF_KERNELS
 
 namespace gd {
-
-enum FragmentOrder { kByDepth = 0, kVisible = 1, kByWeight = 2 };
-constexpr double kHandicap = 1e-3, kMiddle = 1e-4;  // as in geodiff/reference/fragments.py
 
 template <class T>
 struct FragmentRanking {
@@ -27,17 +25,6 @@ struct FragmentRanking {
     int size, k;
     const T* sharpness;  // (B)
 };
-
-// log F at the signed distance d.
-template <class T>
-GEODIFF_HD T log_weight(const FragmentRanking<T>& r, T d) {
-    const T size = min(abs(d), T(1e30));  // where a square overflowed, d is infinite
-    const T u = (d < T(0) ? -size : size) / (size + T(r.unit));
-    const T at = clamp((u + T(1)) * T(0.5) * T(r.size - 1), T(0), T(r.size - 1));
-    const int i = at > T(0) ? int(min(at, T(r.size - 2))) : 0;  // 0 for NaN, too
-    const T part = at - T(i);
-    return r.table[i] + part * (r.table[i + 1] - r.table[i]);
-}
 
 template <class T>
 __global__ void fragments_prepare(SilhouetteScene<T> a, HardFace<T>* hard) {
@@ -71,10 +58,11 @@ __global__ void __launch_bounds__(256, 2)
     const TilePixel<T> pixel(tile, a.across, a.height, a.width);
     const bool real = pixel.row < a.height && pixel.column < a.width;
     const i64 base = image * a.most_faces;
-    const u32* bits = a.bits + (image * tiles + tile) * a.words;
+    const u32* bits = tile_bits(a, image, tile);
     const T radius = T(blur < 1e6 ? blur : 1e6), radius2 = blur < 1e6 ? radius * radius : Real<T>::largest;
     const bool measured = blur > 0 || Order == kByWeight;
     const T sharpness = Order == kByWeight ? ranking.sharpness[image] : T(0);
+    const WeightTable<T> table = {ranking.table, ranking.size, T(ranking.unit)};
     const i64 slot = real ? ((image * a.height + pixel.row) * a.width + pixel.column) * ranking.k : 0;
     for (int w = 0; w < a.words; w += kWords) {
         const int count = fill_list(list, bits, w, a.words);
@@ -94,16 +82,9 @@ __global__ void __launch_bounds__(256, 2)
                 T key = inside ? depth_at(planes[j], pixel.x, pixel.y) : edge_depth(polygons[j], int(near.edge), near.along);
                 if constexpr (Order == kByWeight) {
                     const T length = sqrt(near.d2);
-                    key = key * sharpness - log_weight(ranking, inside ? length : -length);
+                    key = key * sharpness - log_weight(table, inside ? length : -length);
                 }
-                int s = ranking.k - 1;
-                if (!(key < keys[slot + s])) continue;
-                for (; s > 0 && key < keys[slot + s - 1]; --s) {
-                    keys[slot + s] = keys[slot + s - 1];
-                    ids[slot + s] = ids[slot + s - 1];
-                }
-                keys[slot + s] = key;
-                ids[slot + s] = 2 * list.face[i + j] + (inside ? 1 : 0);
+                insert(keys + slot, ids + slot, ranking.k, key, 2 * list.face[i + j] + (inside ? 1 : 0));
             }
             __syncthreads();
         }
@@ -121,7 +102,7 @@ __global__ void __launch_bounds__(256, 2) fragments_rim(SilhouetteScene<T> a, do
     const TilePixel<T> pixel(tile, a.across, a.height, a.width);
     const i64 at = (image * a.height + pixel.row) * a.width + pixel.column, base = image * a.most_faces;
     const bool open = pixel.row < a.height && pixel.column < a.width && ids[at] < 0;
-    const u32* bits = a.bits + (image * tiles + tile) * a.words;
+    const u32* bits = tile_bits(a, image, tile);
     const T radius = T(blur < 1e6 ? blur : 1e6), radius2 = blur < 1e6 ? radius * radius : Real<T>::largest;
     T least = Real<T>::largest;
     int best = -1;
@@ -141,10 +122,7 @@ __global__ void __launch_bounds__(256, 2) fragments_rim(SilhouetteScene<T> a, do
                     middle_x += polygons[j].x[k] / T(f.n);
                     middle_y += polygons[j].y[k] / T(f.n);
                 }
-                // Faces that meet at an outline tie: one turned away comes second, then one whose middle is farther.
-                const T handicap = f.orientation > T(0) ? T(1) : T(1 + kHandicap);
-                const T dx = pixel.x - middle_x, dy = pixel.y - middle_y;
-                const T key = near.d2 * handicap + T(kMiddle) * (dx * dx + dy * dy);
+                const T key = rim_key(near.d2, rim_handicap(f.orientation), pixel.x - middle_x, pixel.y - middle_y);
                 if (!(key < least)) continue;
                 least = key;
                 best = 2 * list.face[i + j];

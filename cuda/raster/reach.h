@@ -70,7 +70,8 @@ GEODIFF_HD PixelBox pixels_of(const Box<T>& box, int height, int width) {
 }
 
 // Of faces whose pixels are cut into units: which has this one. start: (faces + 1), first unit of each; some have none.
-GEODIFF_HD i64 face_of_unit(const int* start, i64 faces, int unit) {
+template <class Index>
+GEODIFF_HD i64 face_of_unit(const Index* start, i64 faces, Index unit) {
     i64 low = 0, high = faces;  // the last face with start ≤ unit
     while (high - low > 1) {
         const i64 middle = (low + high) / 2;

@@ -32,7 +32,8 @@ struct SilhouetteScene {
     const i64* layout;   // (B, 3)
     int images, most_faces, height, width;
     int across, down;    // tiles
-    int words, slices;   // of a tile's bits; words of a slice are ⌈words/slices⌉
+    int shift;           // 2^shift tiles a side have their bits in common
+    int words, slices;   // of these bits; words of a slice are ⌈words/slices⌉
     int most_units;      // of a face
     double near;
     const SoftNumbers<T>* numbers;
@@ -40,8 +41,19 @@ struct SilhouetteScene {
     SoftFace<T>* prepared;
     PixelBox* boxes;
     int* units;
-    u32* bits;  // (B, tiles, words), zero before setup
+    u32* bits;  // (B, bins of tiles, words), zero before setup; null where nothing looks at them
 };
+
+// The bits of the bin at a row and column of bins.
+template <class T>
+GEODIFF_HD u32* bin_bits(const SilhouetteScene<T>& a, i64 image, int row, int column) {
+    const int across = ((a.across - 1) >> a.shift) + 1, down = ((a.down - 1) >> a.shift) + 1;
+    return a.bits + ((image * down + row) * across + column) * a.words;
+}
+template <class T>
+GEODIFF_HD const u32* tile_bits(const SilhouetteScene<T>& a, i64 image, int tile) {
+    return bin_bits(a, image, (tile / a.across) >> a.shift, (tile % a.across) >> a.shift);
+}
 
 struct SilhouetteParameters {
     double scale, shape, shift, p, radius, log_gamma_1, digamma, least_q;
@@ -101,10 +113,11 @@ __global__ void silhouette_setup(SilhouetteScene<T> a) {
         box = pixels_of(f.box, a.height, a.width);
         const bool any = box.first_row < box.end_row && box.first_column < box.end_column;
         if (!any) box = {0, 0, 0, 0};
-        for (int r = box.first_row / kTile; any && r <= (box.end_row - 1) / kTile; ++r)
-            for (int c = box.first_column / kTile; c <= (box.end_column - 1) / kTile; ++c)
-                if (Coverage::touches(f, radius, centres<T>(a.height, a.width, r * kTile, c * kTile, kTile, kTile)))
-                    atomicOr(a.bits + ((image * a.down + r) * a.across + c) * a.words + (face >> 5), 1u << (face & 31));
+        const int side = kTile << a.shift;
+        for (int r = box.first_row / side; any && a.bits && r <= (box.end_row - 1) / side; ++r)
+            for (int c = box.first_column / side; c <= (box.end_column - 1) / side; ++c)
+                if (Coverage::touches(f, radius, centres<T>(a.height, a.width, r * side, c * side, side, side)))
+                    atomicOr(bin_bits(a, image, r, c) + (face >> 5), 1u << (face & 31));
     }
     const i64 cells = i64(box.end_row - box.first_row) * (box.end_column - box.first_column);
     a.polygons[at] = p;
@@ -123,7 +136,7 @@ __global__ void __launch_bounds__(256, 4)
     const int tiles = a.across * a.down, tile = int(blockIdx.x % tiles), slice = int(blockIdx.x / tiles % a.slices);
     const i64 image = blockIdx.x / tiles / a.slices;
     const TilePixel<T> pixel(tile, a.across, a.height, a.width);
-    const u32* bits = a.bits + (image * tiles + tile) * a.words;
+    const u32* bits = tile_bits(a, image, tile);
     const int many = (a.words + a.slices - 1) / a.slices, begin = slice * many, end = min(begin + many, a.words);
     const SoftFace<T>* all = a.prepared + image * a.most_faces;
     PixelState<T> state;

@@ -13,6 +13,7 @@
 #include "../kernel.h"
 #include "arguments.h"
 #include "composite.h"
+#include "light.h"
 #include "normals.h"
 #include "surface.h"
 
@@ -152,58 +153,8 @@ __global__ void composite_pixels(CompositeJob<T> job) {
 
 // --- light
 
-// The numbers of one image, and its lamps.
 template <class T>
-struct Lamps {
-    const T* row;
-    const int* kinds;
-    int count;
-    bool parallel_view, glossy;
-};
-
-template <class T>
-GEODIFF_HD void shine_on(const Lamps<T>& m, const Sight<T>& s, const Vec<T>& x, Vec<T>& diffuse, Vec<T>& shine) {
-    diffuse = vec(m.row + 4);
-    shine = {T(0), T(0), T(0)};
-    for (int l = 0; l < m.count; ++l) {
-        const T* light = m.row + kReflectHead + kReflectLight * l;
-        if (m.kinds[l] != 0) {
-            m.glossy ? add_light<true, true>(light, m.row[3], s, x, diffuse, shine)
-                     : add_light<true, false>(light, m.row[3], s, x, diffuse, shine);
-        } else {
-            m.glossy ? add_light<false, true>(light, m.row[3], s, x, diffuse, shine)
-                     : add_light<false, false>(light, m.row[3], s, x, diffuse, shine);
-        }
-    }
-}
-
-template <bool kTerms, class T>
-GEODIFF_HD void lamp_backward(const Lamps<T>& m, int l, const Sight<T>& s, const Vec<T>& x, const Vec<T>& up_diffuse,
-                              const Vec<T>& up_shine, SightGradient<T>& g, Vec<T>& diffuse, Vec<T>& shine, T* terms) {
-    const T* light = m.row + kReflectHead + kReflectLight * l;
-    if (m.kinds[l] != 0) {
-        m.glossy ? light_backward<true, true, kTerms>(light, m.row[3], s, x, up_diffuse, up_shine, g, diffuse, shine, terms)
-                 : light_backward<true, false, kTerms>(light, m.row[3], s, x, up_diffuse, up_shine, g, diffuse, shine, terms);
-    } else {
-        m.glossy ? light_backward<false, true, kTerms>(light, m.row[3], s, x, up_diffuse, up_shine, g, diffuse, shine, terms)
-                 : light_backward<false, false, kTerms>(light, m.row[3], s, x, up_diffuse, up_shine, g, diffuse, shine, terms);
-    }
-}
-
-// Gradients of normal, place and the row's viewer; `diffuse` is what the surface's colour was multiplied with.
-template <class T>
-GEODIFF_HD void lamps_backward(const Lamps<T>& m, const Sight<T>& s, const Vec<T>& x, const Vec<T>& up_diffuse,
-                               const Vec<T>& up_shine, Vec<T>& by_normal, Vec<T>& by_x, Vec<T>& by_viewer, Vec<T>& diffuse) {
-    SightGradient<T> g = {{T(0), T(0), T(0)}, {T(0), T(0), T(0)}, {T(0), T(0), T(0)}};
-    Vec<T> shine = {T(0), T(0), T(0)};
-    diffuse = vec(m.row + 4);
-    for (int l = 0; l < m.count; ++l)
-        lamp_backward<false>(m, l, s, x, up_diffuse, up_shine, g, diffuse, shine, static_cast<T*>(nullptr));
-    sight_backward(s, m.parallel_view, g, by_normal, by_x, by_viewer);
-}
-
-template <class T>
-GEODIFF_HD Lamps<T> lamps_of(const ReflectJob<T>& job, i64 p) {
+GEODIFF_HD LightModel<T> model_of(const ReflectJob<T>& job, i64 p) {
     const i64 image = job.image ? job.image[p] : 0;
     return {job.rows + image * job.row_size, job.kinds, job.lights, job.parallel_view, job.glossy};
 }
@@ -219,7 +170,7 @@ template <class T>
 __global__ void reflect_forward(ReflectJob<T> job) {
     const i64 p = own_thread();
     if (p >= job.points) return;
-    const Lamps<T> m = lamps_of(job, p);
+    const LightModel<T> m = model_of(job, p);
     const Vec<T> x = vec(job.point + 3 * p);
     Vec<T> diffuse, shine;
     shine_on(m, make_sight(m.row, m.parallel_view, vec(job.normal + 3 * p), x), x, diffuse, shine);
@@ -232,10 +183,10 @@ template <class T>
 __global__ void reflect_backward(ReflectJob<T> job, T* by_viewer) {
     const i64 p = own_thread();
     if (p >= job.points) return;
-    const Lamps<T> m = lamps_of(job, p);
+    const LightModel<T> m = model_of(job, p);
     const Vec<T> x = vec(job.point + 3 * p), up_diffuse = vec(job.upstream + 6 * p), up_shine = vec(job.upstream + 6 * p + 3);
     Vec<T> by_normal, by_x, viewer, diffuse;
-    lamps_backward(m, make_sight(m.row, m.parallel_view, vec(job.normal + 3 * p), x), x, up_diffuse, up_shine, by_normal, by_x,
+    shine_backward(m, make_sight(m.row, m.parallel_view, vec(job.normal + 3 * p), x), x, up_diffuse, up_shine, by_normal, by_x,
                    viewer, diffuse);
     put(job.grad_normal + 3 * p, by_normal);
     put(job.grad_point + 3 * p, by_x);
@@ -263,12 +214,12 @@ __global__ void light_sums(ReflectJob<T> job, const T* by_viewer, const i64* sta
             own[5] += double(up_diffuse.z);
             continue;
         }
-        const Lamps<T> m = lamps_of(job, p);
+        const LightModel<T> m = model_of(job, p);
         const Vec<T> x = vec(job.point + 3 * p);
         SightGradient<T> g = {{T(0), T(0), T(0)}, {T(0), T(0), T(0)}, {T(0), T(0), T(0)}};
         Vec<T> diffuse = {T(0), T(0), T(0)}, shine = diffuse;
         T terms[kLightTerms];
-        lamp_backward<true>(m, l, make_sight(m.row, m.parallel_view, vec(job.normal + 3 * p), x), x, up_diffuse,
+        shine_back<true>(m, l, make_sight(m.row, m.parallel_view, vec(job.normal + 3 * p), x), x, up_diffuse,
                             vec(job.upstream + 6 * p + 3), g, diffuse, shine, terms);
         for (int k = 0; k < kLightTerms; ++k) own[k] += double(terms[k]);
     }
@@ -294,7 +245,7 @@ __global__ void light_add(const double* partial, int images, int slices, int lig
     T sum = T(0);
     for (int slice = 0; slice < slices; ++slice) {
         const double* from = partial + (image * slices + slice) * (lights + 1) * kLightTerms;
-        if (number == 3) {
+        if (number == light_place(0, 0)) {
             for (int l = 0; l < lights; ++l) sum += from[l * kLightTerms];
         } else if (later < 0) {
             sum += from[lights * kLightTerms + (number < 3 ? number : number - 1)];
@@ -311,7 +262,7 @@ template <class T>
 struct SurfaceLoad {
     SurfacePoint<T> point;
     i64 row[4];  // of the texels
-    Lamps<T> lamps;
+    LightModel<T> model;
     Vec<T> x, normal;
 };
 
@@ -335,7 +286,7 @@ GEODIFF_HD SurfaceLoad<T> load_surface(const SurfaceJob<T>& job, i64 p) {
         s.row[k] = t.row[k] + (job.own_texture ? image * job.height * job.width : 0);
         for (int c = 0; c < 3; ++c) s.point.texel[k][c] = job.texels[3 * s.row[k] + c];
     }
-    s.lamps = {job.rows + (job.own_row ? image * job.row_size : 0), job.kinds, job.lights, job.parallel_view, job.glossy};
+    s.model = {job.rows + (job.own_row ? image * job.row_size : 0), job.kinds, job.lights, job.parallel_view, job.glossy};
     s.x = surface_place(s.point, 0);
     s.normal = surface_place(s.point, 1);
     return s;
@@ -347,7 +298,7 @@ __global__ void surface_forward(SurfaceJob<T> job) {
     if (p >= job.points) return;
     const SurfaceLoad<T> s = load_surface(job, p);
     Vec<T> diffuse, shine;
-    shine_on(s.lamps, make_sight(s.lamps.row, s.lamps.parallel_view, s.normal, s.x), s.x, diffuse, shine);
+    shine_on(s.model, make_sight(s.model.row, s.model.parallel_view, s.normal, s.x), s.x, diffuse, shine);
     put(job.out + 3 * p, plus(shine, T(1), hadamard(surface_albedo(s.point), diffuse)));
 }
 
@@ -367,7 +318,7 @@ __global__ void surface_shares(SurfaceJob<T> job, SurfaceShares<T> to) {
     const SurfaceLoad<T> s = load_surface(job, p);
     const Vec<T> up = vec(job.upstream + 3 * p), up_diffuse = hadamard(up, surface_albedo(s.point));
     Vec<T> by_normal, by_x, viewer, diffuse;
-    lamps_backward(s.lamps, make_sight(s.lamps.row, s.lamps.parallel_view, s.normal, s.x), s.x, up_diffuse, up, by_normal, by_x,
+    shine_backward(s.model, make_sight(s.model.row, s.model.parallel_view, s.normal, s.x), s.x, up_diffuse, up, by_normal, by_x,
                    viewer, diffuse);
     const SurfaceGradient<T> g = surface_backward(s.point, job.height, job.width, up, diffuse, by_x, by_normal);
     for (int k = 0; k < 3; ++k) job.grad_weight[3 * p + k] = g.weight[k];

@@ -13,6 +13,26 @@ GEODIFF_HD T nearness_of(T depth, T far, T span) {
     return span > T(0) ? (far - depth) / span : T(0.5);
 }
 
+// Where a group's rows are between near and far.
+template <class T>
+struct MixRange {
+    T far, span;
+
+    template <class Job>
+    GEODIFF_HD MixRange(const Job& job, i64 group) {
+        const T* ends = job.ends + (job.row ? 2 * i64(job.row[group]) : 0);
+        far = ends[1];
+        span = ends[1] - ends[0];
+    }
+    GEODIFF_HD T z(T depth) const { return nearness_of(depth, far, span); }
+};
+
+// The logarithm of a row's weight; the group's largest z is taken out before it is multiplied.
+template <class T>
+GEODIFF_HD T mix_logit(T log_weight, T z, T top, T sharpness) {
+    return max(log_weight, T(kNever)) + (z - top) * sharpness;
+}
+
 // What a row with the upstream gradient `by_z` of its z, and z itself, passes back to its depth and to near and far.
 template <class T>
 GEODIFF_HD T nearness_backward(T by_z, T z, T span, double& by_near, double& by_far) {

@@ -101,8 +101,7 @@ class Texture(Saved):
         levels = [self.image]
         while self.mipmaps and max(levels[-1].shape[-3:-1]) > 1:
             *batch, height, width, channels = levels[-1].shape
-            planes = levels[-1].reshape(-1, height, width, channels).permute(0, 3, 1, 2)
-            half = adaptive_avg_pool2d(planes, ((height + 1) // 2, (width + 1) // 2)).permute(0, 2, 3, 1)
+            half = halved(levels[-1].reshape(-1, height, width, channels))
             levels.append(half.reshape(*batch, *half.shape[1:]))
         return levels
 
@@ -162,3 +161,27 @@ class Texture(Saved):
         row = wrapped(((1 - uv[:, 1]) * height).floor().long(), height, self.wrap)
         column = wrapped((uv[:, 0] * width).floor().long(), width, self.wrap)
         return (base + row * width + column)[:, None], torch.ones_like(uv[:, :1])
+
+
+def halved(images: torch.Tensor) -> torch.Tensor:
+    """Return images (N, H, W, C) of half the size, rounded up: means of two texels, of three where a side is odd.
+
+    Windows of an odd side overlap, and torch's own pooling adds up their gradients on a GPU in any order: these would
+    not repeat to the bit. So it is made of slices there.
+    """
+    if images.is_cpu:
+        _, height, width, _ = images.shape
+        size = (height + 1) // 2, (width + 1) // 2
+        return adaptive_avg_pool2d(images.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1)
+    return _halved(_halved(images.movedim(2, 0)).movedim(0, 2).movedim(1, 0)).movedim(0, 1)
+
+
+def _halved(rows: torch.Tensor) -> torch.Tensor:
+    """Return means of neighbouring rows (R, …)."""
+    count = len(rows)
+    if count == 1:
+        return rows
+    if count % 2 == 0:
+        return (rows[0::2] + rows[1::2]) / 2
+    inner = (rows[1:-2:2] + rows[2:-1:2] + rows[3::2]) / 3
+    return torch.cat([(rows[:1] + rows[1:2]) / 2, inner, (rows[-2:-1] + rows[-1:]) / 2])

@@ -6,6 +6,7 @@ import torch
 
 import geodiff as gd
 from geodiff import ops, reference
+from geodiff.native.gpu import emulated
 from geodiff.reference.jumps import Jumps
 from tests.contour_scenes import SHAPES
 from tests.scenes import SCENES
@@ -18,6 +19,7 @@ def entries(found: Jumps) -> tuple[list, list]:
     return edges, sorted(zip(*(part.tolist() for part in found[3:]), strict=True))
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("creases", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("scene", [*SCENES, *SHAPES], ids=lambda s: s.name)
@@ -32,8 +34,28 @@ def test_kernel_and_twin_find_the_same(scene, dtype: torch.dtype, creases: bool)
         assert len(different) <= 1 and (not different or scene.name == "crumpled sphere")
 
 
-def two_balls(apart: float, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    ball = gd.icosphere(3)
+@pytest.mark.parametrize("order", ["forward", "shuffled"])
+def test_a_gpu_lists_the_same(order: str):
+    """Also in the same order, of several images, whose creases come after their edges."""
+    clip, faces, layout = icospheres()
+    face_id = ops.rasterize(clip, faces, layout, image_size=(40, 31)).face_id
+    expected = ops.jumps(clip, faces, layout, face_id, creases=True)
+    with emulated(order):
+        found = ops.jumps(clip, faces, layout, face_id, creases=True)
+    assert len(found.pixels) > 300 and len(found.corners) > 10
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def icospheres() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Two images of two balls each, of which the second has fewer faces."""
+    parts = [two_balls(0.6, 8)[:2], two_balls(0.5, 8, 2)[:2]]
+    counts, sizes = ([len(part[i]) for part in parts] for i in (1, 0))
+    layout = torch.tensor([[0, 0, counts[0]], [sizes[0], counts[0], counts[1]]])
+    return torch.cat([clip for clip, _ in parts]), torch.cat([faces for _, faces in parts]), layout
+
+
+def two_balls(apart: float, size: int, depth: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    ball = gd.icosphere(depth)
     vertices = torch.cat([0.6 * ball.vertices, 0.6 * ball.vertices + torch.tensor([apart, 0.0, 0.0])])
     faces = torch.cat([ball.faces, ball.faces + len(ball.vertices)])
     clip = gd.Camera.look_at((0.3, 0.0, 3.0), (0.3, 0.0, 0.0), fov_deg=50.0).to_clip(vertices)
@@ -53,6 +75,7 @@ def test_a_closed_surface_jumps_at_its_outline_alone(module):
     assert bool((found.share == 1).all())
 
 
+@pytest.mark.usefixtures("backend")
 @by_module
 def test_balls_that_go_through_each_other_meet_half_way(module):
     clip, faces, layout, face_id = two_balls(0.6, 96)
@@ -62,6 +85,7 @@ def test_balls_that_go_through_each_other_meet_half_way(module):
     assert bool((columns.double().mean(dim=1) - 47.5).abs().max() <= 1)  # by symmetry, on the plane x = 0.3
 
 
+@pytest.mark.usefixtures("backend")
 @by_module
 def test_creases_are_those_between_faces(module):
     clip, faces, layout, face_id = two_balls(5.0, 64)

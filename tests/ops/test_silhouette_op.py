@@ -312,6 +312,7 @@ def test_two_coincident_faces_share_the_maximum_as_the_first():
     assert (gradient[:3, :2] != 0).all() and (gradient[3:] == 0).all()
 
 
+@pytest.mark.usefixtures("backend")
 def test_count_pairs():
     # One small square far from others' reach: pixels × faces at an infinite radius, fewer at a small one.
     scene = BY_NAME["octahedron"]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from geodiff import icosphere, ops, reference
+from geodiff.native.gpu import emulated
 from geodiff.render.view import pack
 from geodiff.scene.camera import Camera
 from tests.helpers import assert_close_relative, assert_gradient_is_derivative, random_cotangent, vjp
@@ -45,6 +46,7 @@ def options(layout: torch.Tensor, kind: str) -> dict:
     return more
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("name", SCENES)
 @pytest.mark.parametrize("kind", ["plain", "background", "few", "all"])
 @by_dtype
@@ -79,6 +81,7 @@ def test_the_kernel_is_its_twin(name: str, kind: str, dtype: torch.dtype):
     assert_close_relative(first, second, 1e7 * scale if dtype == torch.float64 else 0.05, "gradient")
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("max_error", [1e-2, 1e-4])
 @pytest.mark.parametrize("sharpness", [0.5, 30.0])
 @by_module
@@ -124,6 +127,32 @@ def test_bits_do_not_depend_on_threads():
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
+def test_bits_do_not_depend_on_the_order_of_a_gpus_threads():
+    """Of lists and all gradients; the lists are the processor's."""
+    packed = pack("test", icosphere(2), Camera.orbit(2.6, 20.0, torch.tensor([0.0, 50.0]), fov_deg=50), (20, 24)).packed
+    draw = torch.Generator().manual_seed(0)
+
+    def gradients() -> list[torch.Tensor]:
+        clip = packed[0].clone().requires_grad_()
+        found = ops.heaviest(clip, *packed[1:], ranking=ranking(2, 0.01), image_size=(20, 24))
+        ends, sharpness = torch.tensor([[1.0, 3.0], [1.0, 4.0]]), torch.ones(1)
+        leaves = [clip, ends.requires_grad_(), sharpness.requires_grad_()]
+        row, given = found.place // (20 * 24), (found.barycentric, found.distance, found.depth, found.start)
+        mixed = ops.mix(*given, ends, sharpness, row=row, background=0.2)
+        weight = torch.rand(mixed.out.shape, generator=draw.manual_seed(1))
+        return [*(x.detach() for x in found), *torch.autograd.grad((mixed.out * weight).sum(), leaves)]
+
+    expected, found = gradients(), []
+    for order in ("forward", "backward", "shuffled"):
+        with emulated(order):
+            found.append(gradients())
+    for value, *others, wanted in zip(*found, expected, strict=True):
+        assert all(torch.equal(value, other) for other in others)
+        torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(*pair) for pair in zip(found[0][:3], expected[:3], strict=True))
+
+
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("background", [None, 0.3])
 @pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("channels", [3, 5])
@@ -256,6 +285,7 @@ def test_lists_that_are_none_are_refused():
         torch.ops.geodiff.mix_backward(torch.rand(1, 2), None, *own, rows[:, 0], torch.rand(1))
 
 
+@pytest.mark.usefixtures("backend")
 @by_dtype
 def test_k_takes_the_first_ones(dtype: torch.dtype):
     """Many faces a pixel, of which squares of pixels pass over most: the same as the heads of whole lists."""

@@ -325,6 +325,7 @@ def test_messages(values, error, message):
         ops.apply_gradient(**changed(**values))
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("real", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     "shape", [(8, 100, 130), (1, 7, 3), (2, 33, 1025), (3, 1, 700), (1, 300, 513), (2, 0, 5), (2, 5, 0)]

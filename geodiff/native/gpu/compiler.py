@@ -63,7 +63,9 @@ def compile_cubin(
         nvrtc.nvrtcDestroyProgram(program)
 
 
-_OPTIONS = dict.fromkeys(("raster/hard_kernels.h", "raster/fragments_kernels.h"), ("--fmad=false",))
+_OPTIONS = dict.fromkeys(
+    (f"raster/{name}_kernels.h" for name in ("hard", "fragments", "heaviest", "jumps")), ("--fmad=false",)
+)
 """Of files in which products must not be fused with sums: what decides which face a pixel sees."""
 
 

@@ -57,6 +57,12 @@ def shared(real: str) -> Iterator[tuple[str, str]]:
         yield "raster/fragments_kernels.h", f"gd::fragments_{name}<{real}>"
     for order in (0, 2):
         yield "raster/fragments_kernels.h", f"gd::fragments_list<{real}, {order}>"
+    for name in ("bounds", "limits", "list", "needed"):
+        yield "raster/heaviest_kernels.h", f"gd::heaviest_{name}<{real}>"
+    for name in ("prepare", "sides", "crossings", "pairs"):
+        yield "raster/jumps_kernels.h", f"gd::jumps_{name}<{real}>"
+    for name in ("forward", "backward", "sums", "add"):
+        yield "shading/mix_kernels.h", f"gd::mix_{name}<{real}>"
     for name in ("views", "segments", "forward", "shares", "backward"):
         yield "raster/contour_kernels.h", f"gd::contour_{name}<{real}>"
     for name in ("basis_forward", "basis_backward", "spline_forward", "spline_backward_points"):
@@ -68,6 +74,8 @@ def shared(real: str) -> Iterator[tuple[str, str]]:
         yield "shading/kernels.h", f"gd::{name}<{real}>"
     for lanes in (1, 32):
         yield "shading/kernels.h", f"gd::gather_rows<{real}, {lanes}>"
+    for name in ("times", "back", "add"):
+        yield "transport/matrix.h", f"gd::matrix_{name}<{real}>"
     for step_name in ("lse", "apply"):
         yield "transport/kernels.h", f"gd::transport_{step_name}_add<{real}>"
     for dim in range(4):

@@ -61,11 +61,19 @@ def transport_slices() -> Struct:
 
 
 @functools.cache
+def matrix_product(real: str) -> Struct:
+    """``gd::MatrixProduct<real>``."""
+    return _struct(
+        f"gd::MatrixProduct<{real}>", matrix=Pointer, v=Pointer, out=Pointer, batch=Long, rows=Long, columns=Long
+    )
+
+
+@functools.cache
 def silhouette_scene(real: str) -> Struct:
     """``gd::SilhouetteScene<real>``."""
     return _struct(
         f"gd::SilhouetteScene<{real}>", clip=Pointer, faces=Pointer, layout=Pointer, images=Int, most_faces=Int,
-        height=Int, width=Int, across=Int, down=Int, words=Int, slices=Int, most_units=Int, near=Double,
+        height=Int, width=Int, across=Int, down=Int, shift=Int, words=Int, slices=Int, most_units=Int, near=Double,
         numbers=Pointer, polygons=Pointer, prepared=Pointer, boxes=Pointer, units=Pointer, bits=Pointer,
     )  # fmt: skip
 
@@ -121,6 +129,21 @@ def fragment_upstream(real: str) -> Struct:
 
 
 @functools.cache
+def jump_scene(real: str) -> Struct:
+    """``gd::JumpScene<real>``."""
+    return _struct(
+        f"gd::JumpScene<{real}>", clip=Pointer, faces=Pointer, layout=Pointer, edges=Pointer, face_id=Pointer,
+        images=Int, most_faces=Int, height=Int, width=Int, near=Double, orientation=Pointer, planes=Pointer,
+    )  # fmt: skip
+
+
+@functools.cache
+def jump_edges() -> Struct:
+    """``gd::JumpEdges``."""
+    return _struct("gd::JumpEdges", pixels=Pointer, ends=Pointer, share=Pointer, keep=Pointer)
+
+
+@functools.cache
 def contour_arguments(real: str) -> Struct:
     """``gd::ContourArguments<real>``."""
     return _struct(
@@ -162,6 +185,26 @@ def basis_job(real: str) -> Struct:
     return _struct(
         f"geodiff::BasisJob<{real}>", axis=spline_axis(real), batch=Long, span=Pointer, values=Pointer,
         upstream=Pointer, threads=Int,
+    )  # fmt: skip
+
+
+@functools.cache
+def heaviest_ranking(real: str) -> Struct:
+    """``gd::HeaviestRanking<real>``."""
+    return _struct(
+        f"gd::HeaviestRanking<{real}>", table=Pointer, unit=Double, size=Int, k=Int, sharpness=Pointer, base=Pointer,
+        spread=Double, error=Double,
+    )  # fmt: skip
+
+
+@functools.cache
+def mix_job(real: str) -> Struct:
+    """``geodiff::MixJob<real>``."""
+    return _struct(
+        f"geodiff::MixJob<{real}>", values=Pointer, log_weight=Pointer, depth=Pointer, start=Pointer, row=Pointer,
+        ends=Pointer, sharpness=_C[real], has_floor=Bool, floor=_C[real], groups=Long, points=Long, rows=Long,
+        channels=Int, threads=Int, out=Pointer, weight=Pointer, rest=Pointer, upstream=Pointer, up_rest=Pointer,
+        grad_values=Pointer, grad_log_weight=Pointer, grad_depth=Pointer, grad_ends=Pointer, grad_sharpness=Pointer,
     )  # fmt: skip
 
 
@@ -237,9 +280,10 @@ def surface_shares(real: str) -> Struct:
 OF_REALS = (
     blend_job, reflect_job, texture_job, surface_job, surface_shares, composite_job, normals_job, transport_job,
     silhouette_scene, silhouette_factors, fragment_ranking, fragment_items, fragment_upstream, hard_scene,
-    contour_arguments, spline_axis, spline_job, spline_points, basis_job,
+    heaviest_ranking, mix_job, matrix_product, jump_scene, contour_arguments, spline_axis, spline_job, spline_points,
+    basis_job,
 )  # fmt: skip
-OTHERS = (transport_slices, silhouette_parameters)
+OTHERS = (transport_slices, silhouette_parameters, jump_edges)
 
 
 SCRATCH = {
@@ -248,6 +292,7 @@ SCRATCH = {
     "SoftNumbers": (1408, 2736),
     "Clip": (16, 32),
     "HardFace": (136, 272),
+    "FaceBound": (20, 40),
     "View": (80, 80),
     "Segment": (88, 88),
     "CutAt": (16, 16),

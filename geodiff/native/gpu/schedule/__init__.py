@@ -29,6 +29,7 @@ _FILES = {
     "contour_forward": "contour",
     "contour_backward": "contour",
     "rasterize": "rasterize",
+    "jumps": "jumps",
     "silhouette_forward": "silhouette",
     "spline_basis": "spline",
     "spline_basis_backward": "spline",
@@ -36,6 +37,15 @@ _FILES = {
     "spline_backward": "spline",
     "silhouette_backward": "silhouette",
     "transport": "transport",
+    "matrix_times": "matrix",
+    "heaviest": "softmax",
+    "heaviest_backward": "softmax",
+    "mix_forward": "softmax",
+    "mix_backward": "softmax",
+    "nearest_triangle": "host",
+    "self_intersections": "host",
+    "remesh": "host",
+    "winding_sum": "host",
 }
 """Kernels, and the file that has each."""
 

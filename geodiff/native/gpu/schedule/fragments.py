@@ -9,11 +9,12 @@ from geodiff.native.gpu import structs
 from geodiff.native.gpu.launcher import launch
 from geodiff.native.gpu.schedule.corners import scatter
 from geodiff.native.gpu.schedule.rasterize import rasterize
-from geodiff.native.gpu.schedule.silhouette import Scene, set_up
+from geodiff.native.gpu.schedule.silhouette import Scene, groups, set_up
 
 HEADER = "raster/fragments_kernels.h"
 _BY_DEPTH, _VISIBLE, _BY_WEIGHT = range(3)
 _PARTS = 1 << 16  # warps that fill any card: with fewer faces, each one's fragments are cut into parts
+Packed = tuple[torch.Tensor, torch.Tensor, torch.Tensor, int, int, float]
 _ANY_LAW = {
     "distribution": 6, "is_reversed": False, "is_squared": False, "coverage": "faces", "scale": 1.0, "shape": 0.0,
     "shift": 0.0, "p": 0.0, "tconorm": 1, "log_gamma_1": 0.0, "digamma": 0.0,
@@ -28,8 +29,18 @@ def fragments_forward(
     """Fill `face`, `distance`, `barycentric` and `depth`, see `geodiff.ops.fragments`."""
     if face.numel() == 0:
         return
-    k, packed = face.shape[-1], (clip, faces, layout, height, width, near)
-    scene, hard = _scene(*packed, blur)
+    for own, rows in groups(layout, height, width):
+        sharp = sharpness[own] if len(sharpness) else sharpness
+        outputs = [part[own] for part in (face, distance, barycentric, depth)]
+        _forward((clip, faces, rows, height, width, near), order, blur, table, table_unit, sharp, *outputs)
+
+
+def _forward(
+    packed: Packed, order: int, blur: float, table: torch.Tensor, table_unit: float, sharpness: torch.Tensor,
+    face: torch.Tensor, *outputs: torch.Tensor,
+) -> None:  # fmt: skip
+    k, clip = face.shape[-1], packed[0]
+    scene, hard = scene_of(*packed, blur)
     if order == _VISIBLE or (order == _BY_DEPTH and k == 1 and blur == 0):
         ids = _seen(scene, *packed, blur if order == _VISIBLE else 0.0)
     else:
@@ -40,8 +51,8 @@ def fragments_forward(
             sharpness=sharpness,
         )  # fmt: skip
         name = f"fragments_list<{scene.real}, {order}>"
-        _launch(scene, name, _tiles(scene), 256, hard, ranking, structs.Double(blur), ids, keys)
-    _write(scene, hard, ids, k, None, face, distance, barycentric, depth)
+        _launch(scene, name, tiles(scene), 256, hard, ranking, structs.Double(blur), ids, keys)
+    write(scene, hard, ids, k, None, face, *outputs)
 
 
 def fragments_backward(
@@ -52,29 +63,30 @@ def fragments_backward(
     """Fill `grad_clip`."""
     if face.numel() == 0:
         return
-    scene, _ = _scene(clip, faces, layout, height, width, near, 0.0)
+    scene = set_up_plain(clip, faces, layout, height, width, near, 0.0, marks=False)
     ids = (2 * face + (distance >= 0)).to(torch.int32)
     image = torch.arange(len(layout), device=clip.device).reshape(-1, 1, 1, 1)
     key = torch.where(face >= 0, face + image * scene.most_faces, scene.images * scene.most_faces)
     ups = (up_distance, up_barycentric, up_depth)
-    _back(scene, ids, face.shape[-1], None, key.reshape(-1), ups, faces, layout, grad_clip)
+    back(scene, ids, face.shape[-1], None, key.reshape(-1), ups, faces, layout, grad_clip)
 
 
 def visible_forward(
     *, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, blur: float
 ) -> tuple[torch.Tensor, ...]:
     """Return `place`, `face`, `inside` and `barycentric`, see `geodiff.ops.visible`; reads how many from the device."""
-    packed = (clip, faces, layout, height, width, near)
-    if len(layout) * height * width == 0 or len(faces) == 0:
-        place = layout.new_empty(0)
-        return place, place.clone(), layout.new_empty(0, dtype=torch.bool), clip.new_empty((0, 3))
-    scene, hard = _scene(*packed, blur)
-    ids = _seen(scene, *packed, blur).reshape(-1)
-    place = (ids >= 0).nonzero()[:, 0]
-    ids = ids[place]
-    barycentric = clip.new_empty((len(place), 3))
-    _write(scene, hard, ids, 1, place, None, None, barycentric, None)
-    return place, (ids >> 1).long(), (ids & 1) > 0, barycentric
+    place = layout.new_empty(0)
+    parts = [(place, place.clone(), layout.new_empty(0, dtype=torch.bool), clip.new_empty((0, 3)))]
+    for own, rows in groups(layout, height, width) if len(faces) and height * width else ():
+        packed = (clip, faces, rows, height, width, near)
+        scene, hard = scene_of(*packed, blur)
+        ids = _seen(scene, *packed, blur).reshape(-1)
+        place = (ids >= 0).nonzero()[:, 0]
+        ids = ids[place]
+        barycentric = clip.new_empty((len(place), 3))
+        write(scene, hard, ids, 1, place, None, None, barycentric, None)
+        parts.append((place + own.start * height * width, (ids >> 1).long(), (ids & 1) > 0, barycentric))
+    return tuple(map(torch.cat, zip(*parts, strict=True)))
 
 
 def visible_backward(
@@ -84,16 +96,25 @@ def visible_backward(
     """Fill `grad_clip`."""
     if len(place) == 0:
         return
-    scene, _ = _scene(clip, faces, layout, height, width, near, 0.0)
+    scene = set_up_plain(clip, faces, layout, height, width, near, 0.0, marks=False)
     ids = (2 * face + inside).to(torch.int32)
     key = face + torch.div(place, height * width, rounding_mode="floor") * scene.most_faces
-    _back(scene, ids, 1, place, key, (None, upstream, None), faces, layout, grad_clip)
+    back(scene, ids, 1, place, key, (None, upstream, None), faces, layout, grad_clip)
 
 
-def _scene(
+def set_up_plain(
+    clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, blur: float,
+    marks: bool = True,
+) -> Scene:  # fmt: skip
+    """Set up the images of one of `groups`, or of all without marks, with the blur for a radius."""
+    return set_up(clip, faces, layout, height, width, near, {**_ANY_LAW, "radius": blur}, marks)
+
+
+def scene_of(
     clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, blur: float
 ) -> tuple[Scene, torch.Tensor]:
-    scene = set_up(clip, faces, layout, height, width, near, {**_ANY_LAW, "radius": blur})
+    """Set up the images of one of `groups`; return the scene, and faces that are ready for `write`."""
+    scene = set_up_plain(clip, faces, layout, height, width, near, blur)
     count = scene.images * scene.most_faces
     hard = structs.scratch(clip, "HardFace", count)
     _launch(scene, f"fragments_prepare<{scene.real}>", -(-count // 128), 128, hard)
@@ -104,7 +125,8 @@ def _launch(scene: Scene, name: str, grid: int, threads: int, *arguments: Any) -
     launch(HEADER, f"gd::{name}", (grid,), threads, scene.struct, *arguments, device=scene.units.device)
 
 
-def _tiles(scene: Scene) -> int:
+def tiles(scene: Scene) -> int:
+    """Return how many there are, of all images."""
     return scene.struct.across * scene.struct.down * scene.images
 
 
@@ -121,7 +143,7 @@ def _seen(
     )  # fmt: skip
     ids = torch.where(face >= 0, 2 * face + 1, -1).to(torch.int32)
     if blur > 0:
-        _launch(scene, f"fragments_rim<{scene.real}>", _tiles(scene), 256, structs.Double(blur), ids)
+        _launch(scene, f"fragments_rim<{scene.real}>", tiles(scene), 256, structs.Double(blur), ids)
     return ids
 
 
@@ -133,16 +155,17 @@ def _items(scene: Scene, ids: torch.Tensor, k: int, place: Any, *outputs: torch.
     )  # fmt: skip
 
 
-def _write(scene: Scene, hard: torch.Tensor, ids: torch.Tensor, k: int, place: Any, *outputs: Any) -> None:
+def write(scene: Scene, hard: torch.Tensor, ids: torch.Tensor, k: int, place: Any, *outputs: Any) -> None:
+    """Fill face, distance, barycentrics and depth, those that are not None, of fragments."""
     items = _items(scene, ids, k, place, *outputs)
     _launch(scene, f"fragments_write<{scene.real}>", -(-ids.numel() // 128), 128, hard, items)
 
 
-def _back(
+def back(
     scene: Scene, ids: torch.Tensor, k: int, place: torch.Tensor | None, key: torch.Tensor, ups: tuple[Any, Any, Any],
     faces: torch.Tensor, layout: torch.Tensor, grad_clip: torch.Tensor,
 ) -> None:  # fmt: skip
-    """From fragments, of face `key` each, to vertices."""
+    """Go from fragments, of face `key` each, to vertices."""
     count, device = scene.images * scene.most_faces, ids.device
     if count == 0:
         return

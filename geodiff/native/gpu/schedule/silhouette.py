@@ -2,6 +2,7 @@
 """The soft silhouette on a GPU, see cuda/raster/silhouette.h."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ HEADER = "raster/silhouette.h"
 _TILE = 16
 _BLOCKS = 2048  # so many fill any card: with fewer, a tile's faces are cut into slices
 _UNITS = 1 << 21  # of all faces: with many faces, each is cut into fewer
+_BITS = 1 << 29  # of a call: with more images they go in groups, with more faces tiles have theirs in common
 _LEAST_Q = {"SchweizerSklar": (1e-12, 1e-20)}
 
 
@@ -43,12 +45,40 @@ class Scene:
         launch(HEADER, f"gd::{kernel}", (grid,), threads, self.struct, *arguments, device=self.units.device)
 
 
+def most_faces_of(layout: torch.Tensor) -> int:
+    """Return the most faces of an image."""
+    return max((row[2] for row in layout.tolist()), default=0)
+
+
+def _bits(most_faces: int, height: int, width: int, side: int = _TILE) -> int:
+    """Of an image, with tiles of so many pixels a side."""
+    return 32 * -(-most_faces // 32) * -(-height // side) * -(-width // side)
+
+
+def groups(layout: torch.Tensor, height: int, width: int) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Yield the images that go together, so that the bits of their tiles have room, and their rows of the layout."""
+    many = max(1, _BITS // max(1, _bits(most_faces_of(layout), height, width)))
+    for first in range(0, len(layout), many):
+        own = slice(first, min(first + many, len(layout)))
+        rows = layout if len(layout) <= many else layout[own]
+        if rows is not layout and hasattr(layout, "host"):  # where its numbers are known without asking the device
+            rows.host = layout.host[own]  # type: ignore[attr-defined]
+            rows.tolist = rows.host.tolist  # type: ignore[attr-defined,method-assign]
+        yield own, rows
+
+
 def set_up(
-    clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, fields: Any
-) -> Scene:
-    """Project all faces and mark the tiles that they reach; `fields` are those of the extension's SilhouetteModel."""
+    clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, fields: Any,
+    marks: bool = True,
+) -> Scene:  # fmt: skip
+    """Project all faces and, with `marks`, note which tiles they reach.
+
+    `fields` are those of the extension's SilhouetteModel. Images with marks are those of one of `groups`.
+    """
     real, device, images = structs.REALS[clip.dtype], clip.device, len(layout)
-    most_faces = max((row[2] for row in layout.tolist()), default=0)
+    most_faces, shift = most_faces_of(layout), 0
+    while images * _bits(most_faces, height, width, _TILE << shift) > _BITS and _TILE << shift < max(height, width):
+        shift += 1
     law = members.distribution(fields["distribution"])
     mirrored = fields["is_reversed"] and law.kind == "symmetric"
     join = members.tconorm(fields["tconorm"])
@@ -68,11 +98,13 @@ def set_up(
     polygons, prepared = structs.scratch(clip, "Polygon", count), structs.scratch(clip, "SoftFace", count)
     boxes = torch.empty((count, 4), dtype=torch.int32, device=device)
     units = torch.empty(count, dtype=torch.int32, device=device)
-    bits = torch.zeros(images * tiles * words, dtype=torch.int32, device=device)
+    marked = images * _bits(most_faces, height, width, _TILE << shift) // 32 if marks else 0
+    bits = torch.zeros(marked, dtype=torch.int32, device=device)
     struct = structs.make(
         structs.silhouette_scene(real), clip=clip, faces=faces, layout=layout, images=images, most_faces=most_faces,
-        height=height, width=width, across=across, down=down, words=words, slices=slices, most_units=most_units,
-        near=near, numbers=numbers, polygons=polygons, prepared=prepared, boxes=boxes, units=units, bits=bits,
+        height=height, width=width, across=across, down=down, shift=shift, words=words, slices=slices,
+        most_units=most_units, near=near, numbers=numbers, polygons=polygons, prepared=prepared, boxes=boxes,
+        units=units, bits=bits,
     )  # fmt: skip
     kept = [numbers, polygons, prepared, boxes, bits]
     scene = Scene(real, images, most_faces, height, width, slices, names, struct, kept, units)
@@ -94,7 +126,22 @@ def silhouette_forward(
     """Fill `alpha`, `sum` and `best`, see `geodiff.ops.silhouette`."""
     if alpha.numel() == 0:
         return
-    scene = set_up(clip, faces, layout, height, width, near, model.fields)
+    kept = sum.reshape(-1, *alpha.shape)
+    for own, rows in groups(layout, height, width):
+        view = kept[:, own]
+        part = view.contiguous()
+        winners = best[own] if best.numel() else best
+        counts = None if pairs is None else pairs[own]
+        _forward(clip, faces, rows, height, width, near, model.fields, alpha[own], part, winners, counts)
+        if part.data_ptr() != view.data_ptr():
+            view.copy_(part)
+
+
+def _forward(
+    clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, fields: Any,
+    alpha: torch.Tensor, sum: torch.Tensor, best: torch.Tensor, pairs: torch.Tensor | None,
+) -> None:  # fmt: skip
+    scene = set_up(clip, faces, layout, height, width, near, fields)
     law, join, squared, coverage = scene.names
     room = (scene.slices, scene.pixels)
     totals = clip.new_empty(room)
@@ -116,7 +163,7 @@ def silhouette_backward(
     """Fill `grad_clip` and `grad_params`, see `geodiff.ops.silhouette`."""
     if upstream.numel() == 0 or len(faces) == 0:
         return
-    scene = set_up(clip, faces, layout, height, width, near, model.fields)
+    scene = set_up(clip, faces, layout, height, width, near, model.fields, marks=False)
     law, join, squared, coverage = scene.names
     real, count, device = scene.real, scene.images * scene.most_faces, clip.device
     want = want_params + 2 * (want_params and want_shape) + 4 * (want_params and want_p)

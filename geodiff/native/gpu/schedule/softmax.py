@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faces with a share in a softmax over depth, and their mixture, on a GPU.
+
+See cuda/raster/heaviest_kernels.h and cuda/shading/mix_kernels.h.
+"""
+
+from typing import Any
+
+import torch
+
+from geodiff.native.gpu import structs
+from geodiff.native.gpu.launcher import launch
+from geodiff.native.gpu.schedule import fragments
+from geodiff.native.gpu.schedule.silhouette import Scene, groups
+
+_FACES, _ROWS = "raster/heaviest_kernels.h", "shading/mix_kernels.h"
+_BLOCKS = 2048
+
+
+def heaviest(
+    *, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float,
+    table: torch.Tensor, table_unit: float, sharpness: torch.Tensor, base: torch.Tensor, floor: torch.Tensor,
+    within: torch.Tensor, k: int, blur: float, rim: float, spread: float, max_error: float,
+) -> tuple[torch.Tensor, ...]:  # fmt: skip
+    """Return distance, barycentrics, depth, place, start and face, see `geodiff.ops.heaviest`.
+
+    How many there are is read from the device.
+    """
+    none = clip.new_empty(0)
+    parts: list[Any] = [(none, clip.new_empty((0, 3)), none, layout.new_empty(0), layout.new_empty(0))]
+    counts = [layout.new_empty(0)]
+    for own, rows in groups(layout, height, width) if len(faces) and height * width else ():
+        packed = (clip, faces, rows, height, width, near)
+        search = _Search(packed, blur, table, table_unit, sharpness[own], base[own], k, spread, 0.49 * max_error)
+        limits = search.limits(floor[own] if len(floor) else None, within[own] if len(within) else None, rim)
+        ids, count = search.found(limits)
+        place = (count > 0).nonzero()[:, 0]
+        counts.append(count[place])
+        pixel = torch.repeat_interleave(place, counts[-1], output_size=len(ids))
+        face = layout.new_empty(len(ids))
+        values = [clip.new_empty((len(ids), 3) if i == 1 else (len(ids),)) for i in range(3)]
+        fragments.write(search.scene, search.hard, ids, 1, pixel, face, *values)
+        parts.append((*values, place + own.start * height * width, face))
+    distance, barycentric, depth, place, face = map(torch.cat, zip(*parts, strict=True))
+    start = layout.new_zeros(len(place) + 1)
+    torch.cumsum(torch.cat(counts), 0, out=start[1:])
+    return distance, barycentric, depth, place, start, face
+
+
+class _Search:
+    """The images of one of `groups`, set up."""
+
+    def __init__(
+        self, packed: fragments.Packed, blur: float, table: torch.Tensor, unit: float, sharpness: torch.Tensor,
+        base: torch.Tensor, k: int, spread: float, error: float,
+    ) -> None:  # fmt: skip
+        self.scene = fragments.set_up_plain(*packed, blur)
+        self.clip, self.blur, self.spread, self.k = packed[0], blur, spread, k
+        count = self.scene.images * self.scene.most_faces
+        self.ranking = structs.make(
+            structs.heaviest_ranking(self.scene.real), table=table, unit=unit, size=len(table), k=k,
+            sharpness=sharpness, base=base, spread=spread, error=error,
+        )  # fmt: skip
+        self.error = error
+        self.kept = (table, sharpness, base)
+        self.hard, self.bounds = (structs.scratch(self.clip, name, count) for name in ("HardFace", "FaceBound"))
+        self._launch("bounds", -(-count // 128), 128, self.ranking, self.hard, self.bounds)
+
+    def _launch(self, step: str, grid: int, threads: int, *arguments: Any) -> None:
+        scene, name = self.scene, f"gd::heaviest_{step}<{self.scene.real}>"
+        launch(_FACES, name, (grid,), threads, scene.struct, *arguments, device=self.clip.device)
+
+    def limits(self, floor: torch.Tensor | None, within: torch.Tensor | None, rim: float) -> torch.Tensor:
+        """Return what keys of pixels may be at most, `(images, H, W)`."""
+        scene, finfo = self.scene, torch.finfo(self.clip.dtype)
+        shape = (scene.images, scene.height, scene.width)
+        limits = self.clip.new_full(shape, finfo.max)
+        if floor is not None:
+            least = floor + min(self.spread, 1e30) + (0.01 + 8 * finfo.eps * floor.abs())
+            limits = least[:, None, None].expand(shape).contiguous()
+        if within is not None:
+            limits = torch.where(within, limits, -finfo.max)
+        # Faces near by first: with what they say of limits, those farther away are passed over.
+        step = 2 / min(scene.height, scene.width)
+        for radius in sorted({min(2 * step, self.blur), min(rim, self.blur), self.blur}):
+            given = (self.ranking, self.hard, self.bounds, structs.Double(radius), limits)
+            self._launch("limits", fragments.tiles(scene), 256, *given)
+        return limits
+
+    def found(self, limits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ids pixel by pixel, the heaviest first, and how many each pixel has."""
+        device, pixels = self.clip.device, limits.numel()
+        count = torch.empty(pixels, dtype=torch.int32, device=device)
+        start = torch.zeros(pixels + 1, dtype=torch.int64, device=device)
+        given = (self.ranking, self.hard, self.bounds, structs.Double(self.blur), limits, count)
+        self._launch("list", fragments.tiles(self.scene), 256, *given, None, None, None)
+        torch.cumsum(count, 0, out=start[1:])
+        total = int(start[-1])
+        ids, keys = torch.empty(total, dtype=torch.int32, device=device), self.clip.new_empty(total)
+        if total == 0:
+            return ids, count
+        self._launch("list", fragments.tiles(self.scene), 256, *given, start, ids, keys)
+        pixel = torch.repeat_interleave(torch.arange(pixels, device=device), count, output_size=total)
+        if self.k == 0:
+            order = torch.argsort(keys, stable=True)
+            order = order[torch.argsort(pixel[order], stable=True)]
+            ids, keys = ids[order], keys[order]
+        needed = torch.empty_like(count)
+        name, error = f"gd::heaviest_needed<{self.scene.real}>", structs.Double(self.error)
+        given_keys = (keys, start, structs.Long(pixels), error, needed)
+        launch(_FACES, name, (-(-pixels // 128),), 128, *given_keys, device=device)
+        keep = torch.arange(total, device=device) - start[pixel] < needed[pixel]
+        return ids[keep], needed
+
+
+def heaviest_backward(
+    *, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float,
+    place: torch.Tensor, start: torch.Tensor, face: torch.Tensor, distance: torch.Tensor,
+    up_distance: torch.Tensor | None, up_barycentric: torch.Tensor | None, up_depth: torch.Tensor | None,
+    grad_clip: torch.Tensor,
+) -> None:  # fmt: skip
+    """Fill `grad_clip`."""
+    if len(face) == 0:
+        return
+    scene: Scene = fragments.set_up_plain(clip, faces, layout, height, width, near, 0.0, marks=False)
+    ids = (2 * face + (distance >= 0)).to(torch.int32)
+    pixel = torch.repeat_interleave(place, start.diff(), output_size=len(face))
+    key = face + torch.div(pixel, height * width, rounding_mode="floor") * scene.most_faces
+    ups = (up_distance, up_barycentric, up_depth)
+    fragments.back(scene, ids, 1, pixel, key, ups, faces, layout, grad_clip)
+
+
+def mix_forward(
+    *, values: torch.Tensor, log_weight: torch.Tensor, depth: torch.Tensor, start: torch.Tensor, row: torch.Tensor,
+    ends: torch.Tensor, sharpness: float, has_floor: bool, floor: float, out: torch.Tensor, weight: torch.Tensor,
+    rest: torch.Tensor,
+) -> None:  # fmt: skip
+    """Fill `out`, `weight` and `rest`, see `geodiff.ops.mix`."""
+    given = (values, log_weight, depth, start, row, ends, sharpness, has_floor, floor)
+    job = _mix(*given, out=out, weight=weight, rest=rest)
+    _rows("forward", values, -(-len(rest) // 128), job)
+
+
+def mix_backward(
+    *, values: torch.Tensor, log_weight: torch.Tensor, depth: torch.Tensor, start: torch.Tensor, row: torch.Tensor,
+    ends: torch.Tensor, sharpness: float, has_floor: bool, floor: float, weight: torch.Tensor, rest: torch.Tensor,
+    upstream: torch.Tensor, up_rest: torch.Tensor | None, grad_values: torch.Tensor, grad_log_weight: torch.Tensor,
+    grad_depth: torch.Tensor, grad_ends: torch.Tensor, grad_sharpness: torch.Tensor,
+) -> None:  # fmt: skip
+    """Fill the gradients."""
+    device, count, rows = values.device, len(rest), len(ends)
+    by_group = torch.empty((count, 3), dtype=torch.float64, device=device)
+    given = (values, log_weight, depth, start, row, ends, sharpness, has_floor, floor)
+    job = _mix(
+        *given, weight=weight, rest=rest, upstream=upstream, up_rest=up_rest, grad_values=grad_values,
+        grad_log_weight=grad_log_weight, grad_depth=grad_depth,
+    )  # fmt: skip
+    _rows("backward", values, -(-count // 128), job, by_group)
+    own = row.long() if len(row) else start.new_zeros(count)
+    order = torch.argsort(own, stable=True)
+    begin = torch.searchsorted(own[order], torch.arange(rows + 1, device=device))
+    slices = max(1, min(_BLOCKS // max(rows, 1), -(-count // 1024)))
+    partial = by_group.new_empty((rows, slices, 3))
+    cut = structs.Int(slices)
+    _rows("sums", values, rows * slices, by_group, order, begin, cut, partial)
+    sums = (grad_ends.to(device), grad_sharpness.to(device))
+    _rows("add", values, 1, partial, structs.Long(rows), cut, *sums)
+    grad_ends.copy_(sums[0])
+    grad_sharpness.copy_(sums[1])
+
+
+def _rows(step: str, like: torch.Tensor, grid: int, *arguments: Any) -> None:
+    name = f"gd::mix_{step}<{structs.REALS[like.dtype]}>"
+    launch(_ROWS, name, (grid,), 128, *arguments, device=like.device)
+
+
+def _mix(
+    values: torch.Tensor, log_weight: torch.Tensor, depth: torch.Tensor, start: torch.Tensor, row: torch.Tensor,
+    ends: torch.Tensor, sharpness: float, has_floor: bool, floor: float, **more: torch.Tensor | None,
+) -> Any:  # fmt: skip
+    outputs = ("out", "weight", "rest", "upstream", "up_rest", "grad_values", "grad_log_weight", "grad_depth")
+    return structs.make(
+        structs.mix_job(structs.REALS[values.dtype]), values=values, log_weight=log_weight, depth=depth, start=start,
+        row=row, ends=ends, sharpness=sharpness, has_floor=has_floor, floor=floor, groups=len(start) - 1,
+        points=len(values), rows=len(ends), channels=values.shape[1], threads=0, grad_ends=None, grad_sharpness=None,
+        **{name: more.get(name) for name in outputs},
+    )  # fmt: skip

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bits of tiles, when there is little room for them: images go in groups, and tiles have theirs in common."""
+
+import pytest
+import torch
+
+from geodiff import icosphere, ops, soft
+from geodiff.native.gpu import emulated
+from geodiff.native.gpu.schedule import silhouette
+from geodiff.reference import Ranking
+from geodiff.render.view import pack
+from geodiff.scene.camera import Camera
+
+SIZE = (40, 33)
+
+
+def renders(packed: tuple[torch.Tensor, ...]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """What slices of faces may round otherwise, and what is the same to the bit."""
+    clip, rest = packed[0].clone().requires_grad_(), packed[1:]
+    options = {"scale": 0.02, "image_size": SIZE}
+    rules = ("probabilistic", "maximum", soft.Yager(3.0))
+    alphas = [ops.silhouette(clip, *rest, tconorm=rule, **options) for rule in rules]
+    gradient = torch.autograd.grad(alphas[0].square().sum(), clip)[0]
+    ranking = Ranking(torch.linspace(-20.0, 0.0, 65), 0.1, torch.full((3,), 4.0))
+    origin, within = (
+        torch.tensor([0.1, 0.0, 0.3]),
+        torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(0)) < 0.7,
+    )
+    lists = [
+        *ops.fragments(*packed, k=3, blur=0.1, image_size=SIZE),
+        *ops.fragments(*packed, k=2, blur=0.1, order="weight", ranking=ranking, image_size=SIZE),
+        *ops.visible(*packed, blur=0.2, image_size=SIZE),
+        *ops.heaviest(*packed, ranking=ranking, blur=0.3, origin=origin, within=within, image_size=SIZE),
+        ops.count_pairs(*packed, **options),
+    ]
+    return [*(alpha.detach() for alpha in alphas), gradient], lists
+
+
+@pytest.fixture(scope="module")
+def packed() -> tuple[torch.Tensor, ...]:
+    views = Camera.orbit(2.6, 20.0, torch.tensor([0.0, 50.0, 100.0]), fov_deg=50)
+    return pack("test", icosphere(1), views, SIZE).packed
+
+
+@pytest.fixture(scope="module")
+def expected(packed: tuple[torch.Tensor, ...]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    with emulated():
+        return renders(packed)
+
+
+@pytest.mark.parametrize(("bits", "groups"), [(2000, [2, 1]), (900, [1, 1, 1]), (300, [1, 1, 1]), (3, [1, 1, 1])])
+def test_little_room(bits: int, groups: list[int], packed, expected, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(silhouette, "_BITS", bits)
+    found = [len(rows) for _, rows in silhouette.groups(packed[2], *SIZE)]
+    assert found == groups
+    with emulated():
+        sums, lists = renders(packed)
+    for got, wanted in zip(sums, expected[0], strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6)
+    assert all(torch.equal(a, b) for a, b in zip(lists, expected[1], strict=True))
+
+
+@pytest.mark.parametrize(("images", "faces", "size"), [(24, 82_000, 1024), (200, 20_480, 256), (1, 5_000_000, 2048)])
+def test_no_more_than_there_is_room_for(images: int, faces: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    zeros = torch.zeros
+    monkeypatch.setattr(silhouette.torch, "zeros", lambda *a, **k: asked.append(a[0]) or zeros(1, dtype=torch.int32))
+    monkeypatch.setattr(silhouette, "launch", lambda *a, **k: None)
+    monkeypatch.setattr(silhouette.structs, "scratch", lambda like, *a: like)
+    clip = zeros(1, 4)
+    layout = torch.tensor([[0, 0, faces]]).repeat(images, 1)
+    fields = dict.fromkeys(("scale", "shape", "shift", "p", "radius", "log_gamma_1", "digamma"), 1.0)
+    fields |= {"distribution": 6, "tconorm": 1, "is_reversed": False, "is_squared": False, "coverage": "faces"}
+    monkeypatch.setattr(silhouette.torch, "empty", lambda *a, **k: zeros(1, dtype=torch.int32))
+    for _, rows in silhouette.groups(layout, size, size):
+        silhouette.set_up(clip, layout, rows, size, size, 0.1, fields)
+    assert 0 < max(asked) * 4 <= 64 << 20
+
+
+def test_groups_know_their_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a layout on a device is known on the host, so are its parts."""
+    monkeypatch.setattr(silhouette, "_BITS", 1)
+    layout = torch.tensor([[0, 0, 5], [9, 5, 7]])
+    layout.host = layout.clone()  # type: ignore[attr-defined]
+    parts = [rows for _, rows in silhouette.groups(layout, 16, 16)]
+    layout += 100  # of the device's copy alone
+    assert [rows.tolist() for rows in parts] == [[[0, 0, 5]], [[9, 5, 7]]]
