@@ -163,10 +163,12 @@ def mix_backward(
     partial = by_group.new_empty((rows, slices, 3))
     cut = structs.Int(slices)
     _rows("sums", values, rows * slices, by_group, order, begin, cut, partial)
-    sums = (grad_ends.to(device), grad_sharpness.to(device))
+    gradients = (grad_ends, grad_sharpness)  # whose numbers may be the host's; zeros so far
+    sums = [to if to.device == device else to.new_zeros(to.shape, device=device) for to in gradients]
     _rows("add", values, 1, partial, structs.Long(rows), cut, *sums)
-    grad_ends.copy_(sums[0])
-    grad_sharpness.copy_(sums[1])
+    for to, found in zip(gradients, sums, strict=True):
+        if to is not found and to.numel():
+            to.copy_(found)
 
 
 def _rows(step: str, like: torch.Tensor, grid: int, *arguments: Any) -> None:
