@@ -17,6 +17,8 @@ _SITES = 12_000
 _GROUPS = 8  # of the thinned cloud that are looked at
 _FEWEST = 160  # points that a thinned cloud has
 _AROUND = 32  # sites whose estimates are one
+_USUAL = 256  # sites of a neighbourhood that is wider than an edge
+_QUIET = 0.25  # quantile of them that edges leave alone
 _WIDE = 96  # sites that choose their scale together
 TWO = 0.12  # share of the variance that is left within two sheets
 _FAR = 3.0  # σ from which a point does not count
@@ -112,6 +114,22 @@ def estimate_noise(points: torch.Tensor, seed: int = 0) -> Noise:
     back[order] = nearest
     local = about[back]
     return Noise(float(np.median(local)), torch.from_numpy(local), torch.from_numpy(used[back]))
+
+
+def without_edges(points: torch.Tensor, noise: Noise, seed: int = 0) -> torch.Tensor:
+    """Return σ about each point (N,), where points are sparse for it no larger than the median of all.
+
+    What quadrics leave of edges passes for more noise there. But edges are narrow: where three quarters of the 256
+    places about a point have more than the median, that is noise, and may be as large as what these exceed.
+    """
+    x = points.detach().double().numpy()
+    order = np.lexsort(x.T)
+    sites = order[np.random.default_rng(seed).permutation(len(x))[:_SITES]]
+    tree = cKDTree(x[sites])
+    near = tree.query(x[sites], k=range(1, min(_USUAL, len(sites)) + 1), workers=-1)[1]
+    usual = np.quantile(noise.local.numpy()[sites][near], _QUIET, axis=1)
+    bound = torch.from_numpy(usual[tree.query(x, workers=-1)[1]]).clamp(min=noise.sigma)
+    return torch.where(noise.thinning > 1, noise.local, torch.minimum(noise.local, bound))
 
 
 def _of_one_sheet(

@@ -42,8 +42,8 @@ class Planes(NamedTuple):
 def planes(x: torch.Tensor, pull: torch.Tensor, k: int) -> Planes:
     """Fit planes to points (N, 3) and their k nearest neighbours.
 
-    Two sheets with a gap between them are told by their heights. Else those that are pulled to opposite sides (N, 3) may
-    be two, if they are farther apart than each is thick.
+    Two sheets with a gap between them are told by their heights. Else those that are pulled (N, 3) to opposite sides
+    may be two, if they are farther apart than each is thick.
     """
     k = min(k, len(x) - 1)
     neighbours = cKDTree(x.numpy()).query(x.numpy(), k=k + 1, workers=-1)[1]

@@ -18,6 +18,7 @@ _SWEEPS = 3
 _TESTED = 16  # regions whose own winding number is computed
 _LEAST_SHARE = 0.01  # of the area, of such a region: of less, the sides of its points tell more
 _INDIFFERENT = 0.01  # improvement of (W − ½)² that is none
+_UNSURE = 0.1  # the same, up to which links to other regions tell more
 
 
 class Links:
@@ -84,7 +85,7 @@ class Links:
 
 
 def wide(number: np.ndarray, a: np.ndarray, b: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Return which borders (B,) of so many links are as long as one between parts a, b of such sizes is, within a sheet.
+    """Return which borders (B,) of so many links are as long as one within a sheet, of parts a, b of such sizes.
 
     The others may be a few links that are wrong: from one side of a thin wall to the other.
     """
@@ -151,8 +152,8 @@ def turned_regions(
 ) -> np.ndarray:
     """Return +1 or −1 for each region of normals with signs, so that the mean winding number on each is nearest to ½.
 
-    Where it makes no difference, on flat open sheets, the few links to other regions tell, and of the first of those that
-    hang together the largest part of the mean normal is made positive.
+    Where that makes little difference, on open sheets, the few links to other regions tell; where it makes none, the
+    largest part of the mean normal of the first of those that hang together is made positive.
     """
     weight = area.double().numpy()
     size = np.bincount(region, weight)
@@ -180,11 +181,12 @@ def turned_regions(
                 chosen, changed = other, True
         if not changed:
             break
-    free = np.zeros(len(tested), dtype=bool)
+    gain = np.empty(len(tested))
     for r in range(len(tested)):
         other = chosen.copy()
         other[r] = -other[r]
-        free[r] = abs(error(chosen) - error(other)) <= _INDIFFERENT * share[r]
+        gain[r] = abs(error(chosen) - error(other)) / share[r]
+    free = gain <= _UNSURE
     if free.any():
         vote = np.zeros((len(tested), len(tested)))
         number = np.full(len(size), -1)
@@ -199,7 +201,9 @@ def turned_regions(
             told = np.where(settled, -1.0, np.abs(vote @ (chosen * settled)))
             r = int(told.argmax())
             pull = float(vote[r] @ (chosen * settled))
-            if pull == 0:
+            if pull == 0 and gain[r] > _INDIFFERENT:
+                pull = chosen[r]
+            elif pull == 0:
                 mean = mu[torch.from_numpy(region == tested[r])].double().sum(0).numpy()
                 pull = mean[np.abs(mean).argmax()]
             chosen[r] = -1.0 if pull < 0 else 1.0

@@ -103,9 +103,9 @@ def test_draw_order_turn_and_unit_do_not_matter(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("thickness", [0.005, 0.01])
+@pytest.mark.parametrize("thickness", [0.0075, 0.01])
 def test_walls_thinner_than_the_spacing_without_noise(thickness: float, seed: int) -> None:
-    """A third and two thirds of the spacing."""
+    """A half and two thirds of the spacing."""
     assert right(*turned(*plate(thickness, 10_000, seed), seed)) >= RIGHT
 
 

@@ -5,8 +5,8 @@
     python tests/benchmarks/atlas_orient.py --points 1000000 --draws 1 --only torus     # minutes
     python tests/benchmarks/atlas_orient.py --assets FOLDER        # meshes, too
 
-Each draw has points, turn and order of its own. Noise is Gaussian in all directions, relative to the diagonal. On closed
-surfaces the right side is the outside; of each sheet of an open one, the side that most of its normals have.
+Each draw has points, turn and order of its own. Noise is Gaussian in all directions, relative to the diagonal. On
+closed surfaces the right side is the outside; of each sheet of an open one, the side that most of its normals have.
 """
 
 import argparse
@@ -185,7 +185,7 @@ def main() -> None:
     options = parser.parse_args()
     surfaces = dict(SURFACES)
     for path in sorted(options.assets.glob("*.obj")) if options.assets else []:
-        surfaces[path.stem] = solid(gd.load_mesh(path))
+        surfaces[path.stem] = solid(gd.Mesh.load(path))
     print("| surface | points | noise | least | median | least seconds | most |\n|---|---|---|---|---|---|---|")
     for name, surface in surfaces.items():
         if not any(some in name for some in options.only):
