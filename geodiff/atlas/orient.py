@@ -228,7 +228,7 @@ def _smoothed(x: torch.Tensor, pull: torch.Tensor, sigma: float, spacing: float)
         return x
     k = int(np.clip(np.pi * (_SMOOTHING * sigma / spacing) ** 2, 8, min(_MOST_NEIGHBOURS, len(x) - 1)))
     for _ in range(2):
-        middle, axis, flat = planes(x, pull, k)[:3]
+        middle, axis, flat = planes(x, pull, k, gaps=False)[:3]
         height = ((x - middle) * axis).sum(1, keepdim=True)
         x = torch.where((flat < _SMOOTHED_FLAT)[:, None], x - height * axis, x)
     return x

@@ -39,15 +39,15 @@ class Planes(NamedTuple):
     own: np.ndarray
 
 
-def planes(x: torch.Tensor, pull: torch.Tensor, k: int) -> Planes:
+def planes(x: torch.Tensor, pull: torch.Tensor, k: int, *, gaps: bool = True) -> Planes:
     """Fit planes to points (N, 3) and their k nearest neighbours.
 
-    Two sheets with a gap between them are told by their heights. Else those that are pulled (N, 3) to opposite sides
-    may be two, if they are farther apart than each is thick.
+    Two sheets with a gap between them are told by their heights, if `gaps`. Else those that are pulled (N, 3) to
+    opposite sides may be two, if they are farther apart than each is thick.
     """
     k = min(k, len(x) - 1)
     neighbours = cKDTree(x.numpy()).query(x.numpy(), k=k + 1, workers=-1)[1]
-    parts = [_fit(x[rows].double(), pull[rows]) for rows in torch.from_numpy(neighbours).split(1 << 14)]
+    parts = [_fit(x[rows].double(), pull[rows], gaps) for rows in torch.from_numpy(neighbours).split(1 << 14)]
     middle, axis, flat, own = (torch.cat(part) for part in zip(*parts, strict=True))
     near, same = neighbours[:, 1:], own[:, 1:].numpy()
     # Amid points that see two sheets one that does not tells nothing: those tell on which of them it is.
@@ -70,12 +70,12 @@ def _across(offset: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return frame[:, :, 0].contiguous(), spread[:, 0] / spread[:, 1].clamp(min=1e-300)
 
 
-def _fit(around: torch.Tensor, pull: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def _fit(around: torch.Tensor, pull: torch.Tensor, gaps: bool) -> tuple[torch.Tensor, ...]:
     everyone = torch.ones(around.shape[:2], dtype=torch.bool)
     middle, axis, flat = plane(around, everyone)
     offset = around - middle[:, None]
     height = (offset * axis[:, None]).sum(2)
-    own, clear = _sheets(offset, height)
+    own, clear = _sheets(offset, height) if gaps else (everyone, everyone)
     gap = ~own.all(1)
     side = (pull * pull[:, :1]).sum(2) >= 0
     here, there = _mean(height, side), _mean(height, ~side)
