@@ -51,7 +51,7 @@ def planes(x: torch.Tensor, pull: torch.Tensor, k: int, *, gaps: bool = True) ->
     middle, axis, flat, own = (torch.cat(part) for part in zip(*parts, strict=True))
     near, same = neighbours[:, 1:], own[:, 1:].numpy()
     # Amid points that see two sheets one that does not tells nothing: those tell on which of them it is.
-    two = ~same.all(1)
+    two = np.asarray(~same.all(1))
     same[~two & (two[near].mean(1) > _AMID)] = False
     return Planes(middle.float(), axis.float(), flat, near, same)
 
@@ -96,8 +96,8 @@ def _sheets(offset: torch.Tensor, height: torch.Tensor) -> tuple[torch.Tensor, t
         own = own_sheet(height, left=left) > 0
         if left == _GUESS:
             # The plane of both is tilted by how the sheets happen to be sampled.
-            within = offset - torch.where(own[:, :, None], *(_middle(offset, mask) for mask in (own, ~own)))
-            axis = _across(within)[0]
+            middle = torch.where(own[:, :, None], _middle(offset, own), _middle(offset, ~own))
+            axis = _across(offset - middle)[0]
             height = (offset * axis[:, None]).sum(2)
     here, there = (_middle(offset, mask) for mask in (own, ~own))
     apart = (here - there)[:, 0]

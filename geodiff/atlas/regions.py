@@ -181,18 +181,18 @@ def turned_regions(
                 chosen, changed = other, True
         if not changed:
             break
-    gain = np.empty(len(tested))
+    unlike = np.empty(len(tested))
     for r in range(len(tested)):
         other = chosen.copy()
         other[r] = -other[r]
-        gain[r] = abs(error(chosen) - error(other)) / share[r]
-    free = gain <= _UNSURE
+        unlike[r] = abs(error(chosen) - error(other)) / share[r]
+    free = unlike <= _UNSURE
     if free.any():
         vote = np.zeros((len(tested), len(tested)))
-        number = np.full(len(size), -1)
-        number[tested] = np.arange(len(tested))
+        place = np.full(len(size), -1)
+        place[tested] = np.arange(len(tested))
         a, b, _, (total,) = links.between(region, links.same * signs[links.i] * signs[links.j])
-        a, b = number[a], number[b]
+        a, b = place[a], place[b]
         known = (a >= 0) & (b >= 0)
         vote[a[known], b[known]] = vote[b[known], a[known]] = total[known]
         settled = ~free
@@ -201,7 +201,7 @@ def turned_regions(
             told = np.where(settled, -1.0, np.abs(vote @ (chosen * settled)))
             r = int(told.argmax())
             pull = float(vote[r] @ (chosen * settled))
-            if pull == 0 and gain[r] > _INDIFFERENT:
+            if pull == 0 and unlike[r] > _INDIFFERENT:
                 pull = chosen[r]
             elif pull == 0:
                 mean = mu[torch.from_numpy(region == tested[r])].double().sum(0).numpy()
