@@ -12,6 +12,7 @@ from geodiff.atlas import consensus, matching
 from geodiff.atlas.charts import Charts, Placement
 from geodiff.atlas.cloud import Cloud, read_cloud
 from geodiff.atlas.cover import Cover, cover
+from geodiff.atlas.noise import without_edges
 from geodiff.atlas.ragged import Ragged
 from geodiff.atlas.rematch import Rematch
 from geodiff.atlas.settings import Settings
@@ -103,9 +104,7 @@ def _noise(cloud: Cloud, known: float | None) -> tuple[float, torch.Tensor]:
     """Return σ on the whole and at each point (N,): as known, or as estimated."""
     if known is not None:
         return known, torch.full((len(cloud.points),), float(known), dtype=torch.float64)
-    sigma, local, thinning = cloud.noise
-    # Where points are sparse for their noise, what edges leave of it may pass for more of it.
-    return sigma, torch.where(thinning > 1, local, local.clamp(max=sigma))
+    return cloud.noise.sigma, without_edges(cloud.points, cloud.noise)
 
 
 def mean_of_charts(predicted: torch.Tensor, weight: torch.Tensor, patches: Cover) -> torch.Tensor:

@@ -17,8 +17,10 @@ _SITES = 12_000
 _GROUPS = 8  # of the thinned cloud that are looked at
 _FEWEST = 160  # points that a thinned cloud has
 _AROUND = 32  # sites whose estimates are one
+_USUAL = 256  # sites of a neighbourhood that is wider than an edge
+_QUIET = 0.25  # quantile of them that edges leave alone
 _WIDE = 96  # sites that choose their scale together
-_TWO = 0.12  # share of the variance that is left within two sheets
+TWO = 0.12  # share of the variance that is left within two sheets
 _FAR = 3.0  # σ from which a point does not count
 # What the median residual of 16 points of a plane with Gaussian noise is, in σ, when their radius is so many median
 # residuals. Found by simulation: in a ball that is little wider than the noise, the noise does not show.
@@ -114,6 +116,22 @@ def estimate_noise(points: torch.Tensor, seed: int = 0) -> Noise:
     return Noise(float(np.median(local)), torch.from_numpy(local), torch.from_numpy(used[back]))
 
 
+def without_edges(points: torch.Tensor, noise: Noise, seed: int = 0) -> torch.Tensor:
+    """Return σ about each point (N,), where points are sparse for it no larger than the median of all.
+
+    What quadrics leave of edges passes for more noise there. But edges are narrow: where three quarters of the 256
+    places about a point have more than the median, that is noise, and may be as large as what these exceed.
+    """
+    x = points.detach().double().numpy()
+    order = np.lexsort(x.T)
+    sites = order[np.random.default_rng(seed).permutation(len(x))[:_SITES]]
+    tree = cKDTree(x[sites])
+    near = tree.query(x[sites], k=range(1, min(_USUAL, len(sites)) + 1), workers=-1)[1]
+    usual = np.quantile(noise.local.numpy()[sites][near], _QUIET, axis=1)
+    bound = torch.from_numpy(usual[tree.query(x, workers=-1)[1]]).clamp(min=noise.sigma)
+    return torch.where(noise.thinning > 1, noise.local, torch.minimum(noise.local, bound))
+
+
 def _of_one_sheet(
     sigma: np.ndarray, x: np.ndarray, sites: np.ndarray, used: np.ndarray, shuffled: np.ndarray
 ) -> np.ndarray:
@@ -197,8 +215,8 @@ def _residual(around: torch.Tensor) -> torch.Tensor:
         wanted = (height * weight)[:, :, None]
         return (wanted - basis @ (basis.mT @ wanted))[:, :, 0]
 
-    weight = _own_sheet(height)
-    weight = weight * _own_sheet(rest(weight), weight)
+    weight = own_sheet(height)
+    weight = weight * own_sheet(rest(weight), weight)
     off = rest(weight)
     kept = weight.sum(1)
     usual = torch.where(weight > 0, off.abs(), torch.nan).nanmedian(1).values
@@ -209,20 +227,20 @@ def _residual(around: torch.Tensor) -> torch.Tensor:
     return torch.where(kept >= _LEAST, square.sqrt() * scale, torch.nan)
 
 
-def _own_sheet(height: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+def own_sheet(height: torch.Tensor, weight: torch.Tensor | None = None, left: float = TWO) -> torch.Tensor:
     """Weights (B, K): 0 for points beyond a gap that leaves little variance on either side, 1 for the first's side."""
     one = torch.ones_like(height) if weight is None else weight
     ordered, order = height.sort(1)
     share = one.gather(1, order)
     count, total, square = (share * ordered**p for p in range(3))
-    left = [part.cumsum(1)[:, :-1] for part in (count, total, square)]
-    right = [part.sum(1, keepdim=True) - low for part, low in zip((count, total, square), left, strict=True)]
-    within = torch.stack([part[2] - part[1].square() / part[0].clamp(min=1) for part in (left, right)]).sum(0)
+    below = [part.cumsum(1)[:, :-1] for part in (count, total, square)]
+    above = [part.sum(1, keepdim=True) - low for part, low in zip((count, total, square), below, strict=True)]
+    within = torch.stack([part[2] - part[1].square() / part[0].clamp(min=1) for part in (below, above)]).sum(0)
     all_in = square.sum(1) - total.sum(1).square() / count.sum(1).clamp(min=1)
     least, at = within.min(1)
     cut = (ordered.gather(1, at[:, None]) + ordered.gather(1, at[:, None] + 1)) / 2
     own = (height < cut) == (height[:, :1] < cut)
-    return torch.where((least < _TWO * all_in)[:, None], own.to(height), torch.ones_like(height))
+    return torch.where((least < left * all_in)[:, None], own.to(height), torch.ones_like(height))
 
 
 def _median(values: np.ndarray) -> np.ndarray:

@@ -10,6 +10,8 @@ import torch
 from scipy.spatial import cKDTree
 
 from geodiff.atlas.lines import neighbours, scan_lines
+from geodiff.atlas.noise import estimate_noise
+from geodiff.atlas.planes import FLAT, plane, planes
 from geodiff.atlas.regions import Links, facing_regions, outvoted, turned_regions
 from geodiff.atlas.winding import WindingTree
 from geodiff.modes import outside_autocast
@@ -17,19 +19,15 @@ from geodiff.validation import fail, floating, number, promote, shapes_repr
 
 _LEAST = 16  # points
 _ONE_PLACE = 1e-6  # extent of the middle half of the points, in half that of all, below which rounding is all there is
-_NEIGHBOURS = 12
+_NEIGHBOURS = 12  # on a sheet
+_LOOKED_AT = 24  # for them
 _BESIDE = 3  # of which the side is taken
 _MOST_NEIGHBOURS = 100
 _STEPS = 40
 _WIDE, _NARROW = 6.0, 2.5  # widths of the first and of the last step, in σ
 _THINNEST = 0.1  # of the last step without noise, in spacings
 _SMOOTHING = 8.0  # radius of the planes that points with noise are moved to, in σ
-_FLAT = 0.1  # variance across over variance along, up to which points around one make a plane
 _SMOOTHED_FLAT = 0.35  # the same for points with noise
-_COEFFICIENTS = 6  # of a quadric height function
-_TWO_SHEETS = 2.2  # kurtosis of heights below which they are of two sheets: 1, where one sheet with noise has 3
-_SEPARATE = 4.0  # distance of two sheets, in the spread within them
-_SITES = 2000  # at which the noise is measured
 _TRUSTED = 0.8  # share of a region from which on the sides of given normals are kept
 
 
@@ -140,8 +138,8 @@ def _along_lines(
     around = torch.cat([x[:, None].double(), x[near].double()], 1)
     nearest = known[near[:, 0]]
     if axes is None:
-        _, axis, flat = _plane(around, torch.ones(around.shape[:2], dtype=torch.bool))
-        axis = torch.where((flat < _FLAT)[:, None], axis, nearest)
+        _, axis, flat = plane(around, torch.ones(around.shape[:2], dtype=torch.bool))
+        axis = torch.where((flat < FLAT)[:, None], axis, nearest)
     else:
         axis = axes.double()
     away = (known[near[:, :_BESIDE]] * axis[:, None]).sum((1, 2)) < 0
@@ -156,25 +154,23 @@ def _oriented(x: torch.Tensor, axes: torch.Tensor | None, sigma: float | None) -
     """Orient points (N, 3) in a cube from −1 to 1; the normals are float64."""
     area = _areas(x, cKDTree(x.numpy()))
     spacing = float(area.median().sqrt())
-    sigma = _noise(x, spacing) if sigma is None else sigma
+    sigma = estimate_noise(x).sigma if sigma is None else sigma
     pull = _winding_normals(x, area, spacing, sigma)
     smooth = _smoothed(x, pull, sigma, spacing)
-    _, axis, flat, neighbours = _planes(smooth, pull, _NEIGHBOURS)
+    about = planes(smooth, pull, _LOOKED_AT)
     if axes is not None:
         sided = axes
     else:
-        sided = torch.where((flat < _FLAT)[:, None], axis, pull)
+        sided = torch.where((about.flat < FLAT)[:, None], about.axis, pull)
     along = (sided * pull).sum(1)
     sided = torch.where(along[:, None] < 0, -sided, sided)
-    links = Links(smooth.numpy(), sided.numpy(), neighbours)
+    links = Links(smooth.numpy(), sided.numpy(), about.neighbours, about.own & (about.own.cumsum(1) <= _NEIGHBOURS))
     sign = outvoted(links, np.ones(len(x)))
     cell = 5 * max(spacing, sigma)
     sign = facing_regions(links, smooth.numpy(), sign, area.numpy() * along.abs().numpy(), cell)
     sign = outvoted(links, sign)
     region = links.regions(smooth.numpy(), sign, cell)
-    turn = turned_regions(
-        WindingTree(smooth, area), sided * torch.from_numpy(sign).float()[:, None], area, region, spacing
-    )
+    turn = turned_regions(WindingTree(smooth, area), sided, area, links, sign, region, spacing)
     sign = sign * turn[region]
     given_agreement = turned = float("nan")
     if axes is not None:
@@ -226,74 +222,13 @@ def _winding_normals(x: torch.Tensor, area: torch.Tensor, spacing: float, sigma:
     return torch.nn.functional.normalize(mu, dim=1)
 
 
-def _planes(x: torch.Tensor, pull: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray]:
-    """Fit planes to points and k neighbours each; of two sheets, which are pulled to opposite sides, to its own alone.
-
-    Returns:
-        middles (N, 3), axes across (N, 3), variance across over that along (N,), and all neighbours (N, k).
-    """
-    neighbours = cKDTree(x.numpy()).query(x.numpy(), k=k + 1, workers=-1)[1]
-    parts = []
-    for rows in torch.from_numpy(neighbours).split(1 << 14):
-        around = x[rows].double()
-        own = (pull[rows] * pull[rows[:, :1]]).sum(2) >= 0
-        middle, axis, flat = _plane(around, torch.ones_like(own))
-        height = ((around - middle[:, None]) * axis[:, None]).sum(2)
-        here, there = _mean(height, own), _mean(height, ~own)
-        within = _mean((height - torch.where(own, here, there)).square(), torch.ones_like(own))
-        two = (here - there).square() > _SEPARATE**2 * within
-        if two.any():
-            apart = two[:, 0]
-            middle[apart], axis[apart], flat[apart] = _plane(around[apart], own[apart])
-        parts.append((middle.float(), axis.float(), flat))
-    middle, axis, flat = (torch.cat(part) for part in zip(*parts, strict=True))
-    return middle, axis, flat, neighbours[:, 1:]
-
-
-def _plane(around: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    weight = mask[:, :, None].to(around)
-    middle = (around * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True)
-    around = (around - middle) * weight
-    spread, frame = torch.linalg.eigh(around.mT @ around)
-    return middle[:, 0], frame[:, :, 0].contiguous(), spread[:, 0] / spread[:, 1].clamp(min=1e-300)
-
-
 def _smoothed(x: torch.Tensor, pull: torch.Tensor, sigma: float, spacing: float) -> torch.Tensor:
     """Return points moved twice to the planes of their neighbours within 6 σ, where these are planes."""
     if sigma <= 0.1 * spacing:
         return x
     k = int(np.clip(np.pi * (_SMOOTHING * sigma / spacing) ** 2, 8, min(_MOST_NEIGHBOURS, len(x) - 1)))
     for _ in range(2):
-        middle, axis, flat, _ = _planes(x, pull, k)
+        middle, axis, flat = planes(x, pull, k, gaps=False)[:3]
         height = ((x - middle) * axis).sum(1, keepdim=True)
         x = torch.where((flat < _SMOOTHED_FLAT)[:, None], x - height * axis, x)
     return x
-
-
-def _mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    return (values * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
-
-
-def _noise(x: torch.Tensor, spacing: float) -> float:
-    """Estimate σ from what quadrics leave of neighbours, of so many that they reach farther than the noise."""
-    sites = x[:: max(1, len(x) // _SITES)]
-    tree, sigma = cKDTree(x.numpy()), 0.0
-    for k in (24, 48, 96, 192):
-        if k >= len(x):
-            break
-        far, around = tree.query(sites.numpy(), k=k, workers=-1)
-        near = x[torch.from_numpy(around)].double()
-        near = near - near.mean(1, keepdim=True)
-        near = near / near.norm(dim=2).amax(1)[:, None, None].clamp(min=1e-300)
-        height, u, v = (near @ torch.linalg.eigh(near.mT @ near)[1]).unbind(2)
-        basis = torch.linalg.qr(torch.stack([torch.ones_like(u), u, v, u * u, u * v, v * v], 2))[0]
-        rest = height - (basis @ (basis.mT @ height[:, :, None]))[:, :, 0]
-        scale = torch.from_numpy(far[:, -1])
-        square = rest.square().mean(1)
-        if float((rest.pow(4).mean(1) / square.square().clamp(min=1e-300)).median()) < _TWO_SHEETS:
-            above = rest > 0
-            rest = rest - torch.where(above, _mean(rest, above), _mean(rest, ~above))
-        sigma = float((rest.square().sum(1) / (k - _COEFFICIENTS)).sqrt().mul(scale).quantile(0.4))
-        if float(scale.median()) > 5 * sigma:
-            break
-    return sigma

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from geodiff.atlas.cloud import read_cloud
-from geodiff.atlas.noise import estimate_noise
+from geodiff.atlas.noise import estimate_noise, without_edges
 from tests.atlas.clouds import plane, sheets, sphere, torus
 
 # σ of one draw of some hundred neighbourhoods, and what is left of curvature in them.
 ERROR = 0.06
 EDGES = 0.15  # the same where half of all neighbourhoods are over an edge
+QUIET = 0.2  # what a low quantile is below the middle
 SHARP = 0.22  # and where σ is a twentieth of a side, so that nearly all are
 
 
@@ -116,3 +117,23 @@ def test_few_points() -> None:
         found = estimate_noise(plane(count))
         assert found.sigma == pytest.approx(0, abs=1e-6) and found.local.shape == (count,)
     assert np.isfinite(estimate_noise(torch.rand(40, 3)).sigma)  # no surface at all
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_that_differs_from_place_to_place_is_no_edge(seed: int) -> None:
+    """From one side of a sphere to the other it grows fivefold; points are sparse for it."""
+    torch.manual_seed(seed)
+    points = sphere(4000)
+    sigma = 0.0035 * 5 ** ((points[:, :1] + 1) / 2)
+    points = points + sigma * torch.randn(points.shape)
+    found = estimate_noise(points)
+    share = without_edges(points, found) / sigma[:, 0]
+    for side in (sigma[:, 0] < 0.005, sigma[:, 0] > 0.012):
+        assert float(share[side].median()) == pytest.approx(1, abs=QUIET)
+
+
+def test_edges_are_no_noise() -> None:
+    points, sigma = noisy(cube(4000), 0.001)
+    found = estimate_noise(points)
+    assert int(found.thinning.max()) == 1 and float(found.local.max()) > 2 * sigma
+    assert float(without_edges(points, found).quantile(0.99)) < (1 + EDGES) * sigma

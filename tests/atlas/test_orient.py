@@ -29,13 +29,13 @@ def inwards(part: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torc
     return part[0], -part[1]
 
 
-def plate(thickness: float, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def plate(thickness: float, count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     box = gd.box(1.0)
-    return drawn(box.with_vertices(box.vertices * torch.tensor([1.0, 1.0, thickness])), count)
+    return drawn(box.with_vertices(box.vertices * torch.tensor([1.0, 1.0, thickness])), count, seed)
 
 
-def wave(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    u, v = (2 * torch.rand(2, count, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1).unbind(0)
+def wave(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    u, v = (2 * torch.rand(2, count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) - 1).unbind(0)
     points = torch.stack([u, v, 0.2 * (5 * u).sin() * (4 * v).cos()], 1)
     slope = [-(5 * u).cos() * (4 * v).cos(), 0.8 * (5 * u).sin() * (4 * v).sin(), torch.ones_like(u)]
     return points, torch.nn.functional.normalize(torch.stack(slope, 1), dim=1)
@@ -49,6 +49,16 @@ def roll(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     along = torch.stack([0.05 * angle.cos() - r * angle.sin(), 0.05 * angle.sin() + r * angle.cos()], 1)
     normals = torch.stack([along[:, 1], -along[:, 0], torch.zeros_like(r)], 1)
     return points, torch.nn.functional.normalize(normals, dim=1)
+
+
+def turned(points: torch.Tensor, truth: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Another order, turn, place and unit."""
+    generator = torch.Generator().manual_seed(seed)
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))[0]
+    turn[:, 0] *= torch.linalg.det(turn).sign()
+    order = torch.randperm(len(points), generator=generator)
+    unit, place = 10.0 ** torch.randint(-4, 5, (1,), generator=generator), torch.randn(3, generator=generator)
+    return unit * (points[order] @ turn.T + 3 * place), truth[order] @ turn.T
 
 
 CLOSED = {
@@ -79,6 +89,31 @@ def test_closed_surfaces_face_outwards(name: str) -> None:
 def test_open_surfaces_face_one_way(name: str) -> None:
     points, truth = OPEN[name]()
     share = right(points, truth)
+    assert max(share, 1 - share) >= RIGHT
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_draw_order_turn_and_unit_do_not_matter(seed: int) -> None:
+    """On a solid whose walls are thin in places, and on an open surface."""
+    slab, ball = plate(0.03, 3000, seed), drawn(gd.icosphere(4), 2000, seed)
+    points, truth = turned(*joined((slab[0] + torch.tensor([0.0, 0.0, 2.0]), slab[1]), ball), seed)
+    assert right(points, truth) >= RIGHT
+    share = right(*turned(*wave(2500, seed), seed))
+    assert max(share, 1 - share) >= RIGHT
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("thickness", [0.0075, 0.01])
+def test_walls_thinner_than_the_spacing_without_noise(thickness: float, seed: int) -> None:
+    """A half and two thirds of the spacing."""
+    assert right(*turned(*plate(thickness, 10_000, seed), seed)) >= RIGHT
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_narrow_neck_relates_two_halves_of_an_open_surface(seed: int) -> None:
+    points, truth = wave(8000, seed)
+    kept = (points[:, 0].abs() > 0.3) | (points[:, 1].abs() < 0.07)
+    share = right(*turned(points[kept], truth[kept], seed))
     assert max(share, 1 - share) >= RIGHT
 
 
