@@ -81,12 +81,13 @@ __global__ void silhouette_setup(SilhouetteScene<T> a) {
     if (at >= i64(a.images) * a.most_faces) return;
     const i64 image = at / a.most_faces;
     const int face = int(at % a.most_faces);
-    Polygon<T> p;
+    // Made where they stay, since a stack would be memory, too.
+    Polygon<T>& p = a.polygons[at];
+    SoftFace<T>& f = a.prepared[at];
     p.n = 0;
     p.orientation = T(1);
     Clip<T> corner[3];
-    if (load_corners(a, image, face, corner)) p = make_polygon(corner, T(a.near));
-    SoftFace<T> f;
+    if (load_corners(a, image, face, corner)) make_polygon(corner, T(a.near), p);
     f.n = p.n;
     f.orientation = p.orientation;
     PixelBox box = {0, 0, 0, 0};
@@ -107,8 +108,6 @@ __global__ void silhouette_setup(SilhouetteScene<T> a) {
                     atomicOr(a.bits + ((image * a.down + r) * a.across + c) * a.words + (face >> 5), 1u << (face & 31));
     }
     const i64 cells = i64(box.end_row - box.first_row) * (box.end_column - box.first_column);
-    a.polygons[at] = p;
-    a.prepared[at] = f;
     a.boxes[at] = box;
     a.units[at] = int(min(i64(a.most_units), (cells + kUnitPixels - 1) / kUnitPixels));
 }

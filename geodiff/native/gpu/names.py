@@ -20,6 +20,11 @@ _SHADING = (
     "reflect_backward", "light_sums", "light_add", "surface_forward", "surface_shares", "normals_scale",
     "normals_forward", "normals_to_sums", "normals_backward",
 )  # fmt: skip
+_SPLINES = (
+    ("3", 3), ("2", 2), ("0", 1), ("3, 3", 3), ("3, 3", 4), ("2, 2", 4), ("5, 5", 4), ("3, 3, 3", 3), ("2, 2, 2", 1),
+    ("-1", 0), ("-1, -1", 3), ("-1, -1, -1", 0), ("3, 3", 0),
+)  # fmt: skip
+"""Degrees and dimensions of splines: the usual ones, and any."""
 _EVERYTHING = {0: ("Logistic", 0), 1: ("Logistic", 1), 3: ("Gamma", 3), 5: ("Logistic", 5), 7: ("Gamma", 7)}
 """What may be wanted of parameters' gradients, by the bits of gd::Wanted, and a law that has it."""
 
@@ -57,13 +62,13 @@ def shared(real: str) -> Iterator[tuple[str, str]]:
         yield "raster/fragments_kernels.h", f"gd::fragments_{name}<{real}>"
     for order in (0, 2):
         yield "raster/fragments_kernels.h", f"gd::fragments_list<{real}, {order}>"
-    for name in ("views", "segments", "forward", "shares", "backward"):
+    for name in ("views", "mask", "pieces", "visible", "pack"):
         yield "raster/contour_kernels.h", f"gd::contour_{name}<{real}>"
-    for name in ("basis_forward", "basis_backward", "spline_forward", "spline_backward_points"):
-        yield "spline/kernels.h", f"gd::{name}<{real}>"
-    yield "spline/kernels.h", f"gd::spline_backward_control<{real}>"
-    for gaussian in ("false", "true"):
-        yield "spline/kernels.h", f"gd::spline_backward_knots<{real}, {gaussian}>"
+    for write in ("false", "true"):
+        yield "raster/contour_kernels.h", f"gd::contour_segments<{real}, {write}>"
+    for name in ("nearest", "shares", "chunks", "faces"):
+        yield "raster/contour_pixels.h", f"gd::contour_{name}<{real}>"
+    yield from splines(real)
     for name in _SHADING:
         yield "shading/kernels.h", f"gd::{name}<{real}>"
     for lanes in (1, 32):
@@ -77,6 +82,26 @@ def shared(real: str) -> Iterator[tuple[str, str]]:
                 yield "transport/kernels.h", f"gd::transport_apply<{real}, {dim}, {p}, {gradient}>"
 
 
+def splines(real: str) -> Iterator[tuple[str, str]]:
+    """Yield (header, name) of kernels for the usual degrees, and for those of any degree and dimension."""
+    points, sums = "spline/point_kernels.h", "spline/sum_kernels.h"
+    yield points, f"gd::spline_ranges<{real}>"
+    for degree in (-1, 0, 1, 2, 3, 5):
+        for direction in ("forward", "backward"):
+            yield points, f"gd::basis_{direction}<{real}, {degree}>"
+    for degrees, dim in _SPLINES:
+        instance = f"{real}, gd::Degrees<{degrees}>, {dim}"
+        for rational in ("false", "true"):
+            yield points, f"gd::spline_forward<{instance}, {rational}>"
+        yield points, f"gd::spline_backward_points<{instance}>"
+    for axes in (1, 2, 3):
+        yield sums, f"gd::spline_chunks<{real}, {axes}>"
+    for name in ("control", "gaussian", "knots"):
+        yield sums, f"gd::spline_{name}<{real}>"
+    for name in ("band", "band_back", "band_add", "band_dots", "divide", "upstream"):
+        yield "spline/grid_kernels.h", f"gd::spline_{name}<{real}>"
+
+
 def kernel_names(full: bool = False) -> Iterator[tuple[str, str]]:
     """Yield (header, name) of kernels to compile: each distribution and T-conorm at least once, or all combinations.
 
@@ -85,8 +110,8 @@ def kernel_names(full: bool = False) -> Iterator[tuple[str, str]]:
     """
     for real in REALS:
         yield from shared(real)
-    for name in ("cut", "pieces", "visible"):
-        yield "raster/contour_kernels.h", f"gd::contour_{name}"
+    for write in ("false", "true"):
+        yield "raster/contour_kernels.h", f"gd::contour_cut<{write}>"
     for distribution, wanted in _EVERYTHING.values():
         for coverage in _COVERAGES:
             tconorm = "YagerLevels" if wanted & 4 else "Probabilistic"
