@@ -17,6 +17,7 @@ namespace gd {
 
 constexpr int kChunk = 256;       // points of a chunk, at most
 constexpr int kSums = 256;        // threads of its block
+constexpr int kQuad = 4;          // sums of a thread
 constexpr int kGather = 128;      // threads of the blocks that gather
 constexpr int kSlots = 4;         // chunks of a cell that threads add side by side
 
@@ -27,7 +28,7 @@ struct SplineCells {
     i64 cells;
     int axes, functions[3], spans[3];
     int net, numbers;  // sums of a chunk: those of the control net, all of them
-    int slices;        // of them, which blocks take: kSums of the net's each, and each axis's window
+    int slices;        // of them, which blocks take: kSums quads of the net's each, and each axis's window
     int windows[3];    // how many each of those windows has
     double* partial;   // (chunks, numbers)
 };
@@ -43,56 +44,91 @@ GEODIFF_HD double block_sum(double mine, double* shared) {
     return shared[0];
 }
 
-// Block: kSums threads. Grid: room for chunks × slices. What else is asked for changes no sum's order.
+// x as many bytes on, which takes a card one instruction.
+template <class T>
+GEODIFF_HD T number_at(const T* x, u64 bytes) {
+    return *reinterpret_cast<const T*>(reinterpret_cast<const char*>(x) + bytes);
+}
+
+// Adds to total[0 … many) what row numbers last[0 … many) of the points order[first], order[first + step], … come to, each
+// times the functions a, b and c unless it is of a window. Sixteen at a time are added in the real type.
+template <class T, int Axes, bool Window>
+GEODIFF_HD void add_points(const SplineRows<T>& points, const i64* order, int first, int count, int step, const T* a, const T* b,
+                           const T* c, const T* last, int many, double (&total)[kQuad]) {
+    const u32 bytes = u32(points.size) * u32(sizeof(T));
+    for (int i = first; i < count; i += 16 * step) {
+        const int end = min(count, i + 16 * step);
+        T sum[kQuad] = {};
+#pragma unroll 2
+        for (int j = i; j < end; j += step) {
+            const u64 row = u64(u32(order[j])) * bytes;
+            T weight = T(1);
+            if (!Window) weight = number_at(a, row);
+            if (!Window && Axes > 1) weight *= number_at(b, row);
+            if (!Window && Axes > 2) weight *= number_at(c, row);
+#pragma unroll
+            for (int k = 0; k < kQuad; ++k)
+                if (k < many) sum[k] += weight * number_at(last + k, row);
+        }
+#pragma unroll
+        for (int k = 0; k < kQuad; ++k) total[k] += double(sum[k]);
+    }
+}
+
+// Block: kSums threads, each with kQuad sums of some of the points. Grid: room for chunks × slices. What else is asked for
+// changes no sum's order.
 template <class T, int Axes>
 __global__ void __launch_bounds__(256) spline_chunks(SplineRows<T> points, SplineCells at) {
-    GEODIFF_SHARED(shared, double[kSums]);
-    const int slice = int(blockIdx.x % at.slices), thread = int(threadIdx.x), net_slices = (at.net + kSums - 1) / kSums;
+    GEODIFF_SHARED(shared, double[kQuad][kSums]);
     const i64 chunk = blockIdx.x / at.slices;
     if (chunk >= at.chunks[at.cells]) return;
-    int first = min(slice * kSums, at.net), width = min(kSums, at.net - first);
-    for (int k = net_slices; k <= slice; ++k) {
-        first += k > net_slices ? width : 0;
-        width = at.windows[k - net_slices];
-    }
-    const int groups = kSums / width, group = thread / width, q = first + thread % width;
     i64 low = 0, high = at.cells;  // chunks[low] ≤ chunk < chunks[high]
     while (high - low > 1) {
         const i64 middle = (low + high) / 2;
         (at.chunks[middle] <= chunk ? low : high) = middle;
     }
     const i64 begin = at.start[low] + (chunk - at.chunks[low]) * kChunk;
-    const int count = int(min(i64(kChunk), at.start[low + 1] - begin));
-    const int net = at.functions[0] * at.functions[1] * at.functions[2], f = q % net;
-    const bool is_window = q >= at.net;
-    // Where in a row the factors of this sum are.
-    const int c = f % at.functions[2], b = f / at.functions[2] % at.functions[1], a = f / (at.functions[2] * at.functions[1]);
-    const int last = is_window ? points.size - (at.numbers - q) : points.upstream + q / net;
-    const int of_b = at.functions[0] + b, of_c = at.functions[0] + at.functions[1] + c;
-    double total = 0;
-    if (group < groups) {
-        constexpr int run = 16;  // points whose sum is of the real type
-        for (int i = group; i < count; i += run * groups) {
-            T sum = T(0);
-#pragma unroll 4
-            for (int j = i; j < min(count, i + run * groups); j += groups) {
-                const T* row = points.rows + at.order[begin + j] * points.size;
-                T share = row[last];
-                if (!is_window) {
-                    share *= row[a];
-                    if (Axes > 1) share *= row[of_b];
-                    if (Axes > 2) share *= row[of_c];
-                }
-                sum += share;
-            }
-            total += double(sum);
-        }
+    const int count = int(min(i64(kChunk), at.start[low + 1] - begin)), thread = int(threadIdx.x);
+    // Which sums this slice has: `width` quads of them, of the net or of the window that begins with number `first`.
+    const int net = at.functions[0] * at.functions[1] * at.functions[2], dim = at.net / net;
+    const int quads = (dim + kQuad - 1) / kQuad * net, net_slices = (quads + kSums - 1) / kSums;
+    const int slice = int(blockIdx.x % at.slices);
+    const bool is_window = slice >= net_slices;
+    int first = at.net, window = 0;
+#pragma unroll
+    for (int k = 0; k < 3; ++k) {
+        if (slice < net_slices + k) continue;
+        first += window;
+        window = at.windows[k];
     }
-    shared[thread] = total;
+    const int width = is_window ? (window + kQuad - 1) / kQuad : min(kSums, quads - slice * kSums);
+    const int groups = kSums / width, group = thread / width, own = thread % width + (is_window ? 0 : slice * kSums);
+    // Its first sum, how many it has, and from one to the next.
+    const int f = own % net, q = is_window ? first + own * kQuad : own / net * kQuad * net + f;
+    const int many = is_window ? min(kQuad, window - own * kQuad) : min(kQuad, dim - own / net * kQuad);
+    const int step = is_window ? 1 : net;
+    double total[kQuad] = {};
+    const i64* order = at.order + begin;
+    if (group < groups && is_window) {
+        const T* last = points.rows + points.size - (at.numbers - q);
+        add_points<T, Axes, true>(points, order, group, count, groups, last, last, last, last, many, total);
+    } else if (group < groups) {
+        const int c = f % at.functions[2], b = f / at.functions[2] % at.functions[1];
+        const T *of_a = points.rows + f / (at.functions[2] * at.functions[1]), *of_b = points.rows + at.functions[0] + b;
+        const T* of_c = points.rows + at.functions[0] + at.functions[1] + c;
+        const T* last = points.rows + points.upstream + own / net * kQuad;
+        add_points<T, Axes, false>(points, order, group, count, groups, of_a, of_b, of_c, last, many, total);
+    }
+#pragma unroll
+    for (int k = 0; k < kQuad; ++k) shared[k][thread] = total[k];
     __syncthreads();
     if (thread >= width) return;
-    for (int other = 1; other < groups; ++other) total += shared[thread + other * width];
-    at.partial[chunk * at.numbers + q] = total;
+#pragma unroll
+    for (int k = 0; k < kQuad; ++k) {
+        if (k >= many) continue;
+        for (int other = 1; other < groups; ++other) total[k] += shared[k][thread + other * width];
+        at.partial[chunk * at.numbers + q + k * step] = total[k];
+    }
 }
 
 // The sum of a number over chunks of the cells of a box, of which this thread takes some: cells slot, slot + slots, …

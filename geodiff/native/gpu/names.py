@@ -129,3 +129,50 @@ def kernel_names(full: bool = False) -> Iterator[tuple[str, str]]:
         yield from silhouette("Logistic", tconorm, real, False, i % 2 == 1)
     for i, distribution in enumerate(DISTRIBUTIONS):
         yield from silhouette(distribution, "Probabilistic", REALS[i % 2], i % 3 == 0, i % 2 == 0)
+
+
+def _common() -> Iterator[tuple[str, str]]:
+    """Yield (header, name) of the kernels of float that most calls need."""
+    for coverage in _COVERAGES:
+        yield "raster/silhouette.h", f"gd::silhouette_setup<float, gd::{coverage}>"
+    for law, tconorm, squared, coverage, wanted in (
+        ("Logistic", "Probabilistic", False, "FaceCoverage", 0), ("Logistic", "Probabilistic", False, "FaceCoverage", 1),
+        ("Gaussian", "Yager", False, "FaceCoverage", 0), ("Gamma", "Probabilistic", False, "FaceCoverage", 3),
+        ("Logistic", "Probabilistic", False, "EdgeCoverage", 0),
+    ):  # fmt: skip
+        pair = silhouette(law, tconorm, "float", False, squared, coverage, wanted)
+        yield from pair if wanted != 1 else [list(pair)[1]]
+    for name in ("combine", "factors"):
+        yield "raster/silhouette.h", f"gd::silhouette_{name}<float, gd::Probabilistic>"
+    some = {
+        "raster/silhouette.h": ("silhouette_faces", "silhouette_scatter"),
+        "raster/hard_kernels.h": ("hard_resolve",),
+        "raster/fragments_kernels.h": tuple(f"fragments_{n}" for n in ("prepare", "rim", "write", "backward", "faces")),
+        "raster/contour_kernels.h": tuple(f"contour_{n}" for n in ("views", "mask", "visible")),
+        "raster/contour_pixels.h": tuple(f"contour_{n}" for n in ("nearest", "shares", "chunks", "faces")),
+        "shading/kernels.h": _SHADING,
+        "spline/sum_kernels.h": ("spline_control", "spline_knots", "spline_gaussian"),
+        "spline/grid_kernels.h": ("spline_band", "spline_band_back", "spline_band_dots"),
+    }
+    yield "raster/hard_kernels.h", "gd::hard_setup<float, 0>"
+    yield "raster/hard_kernels.h", "gd::hard_draw<float, 0>"
+    yield "raster/fragments_kernels.h", "gd::fragments_list<float, 0>"
+    for write in ("false", "true"):
+        yield "raster/contour_kernels.h", f"gd::contour_segments<float, {write}>"
+        yield "raster/contour_kernels.h", f"gd::contour_cut<{write}>"
+    for degrees, dim in (("3", 3), ("3, 3", 4), ("3, 3, 3", 3), ("-1, -1", 3)):
+        instance = f"float, gd::Degrees<{degrees}>, {dim}"
+        yield "spline/point_kernels.h", f"gd::spline_forward<{instance}, false>"
+        yield "spline/point_kernels.h", f"gd::spline_backward_points<{instance}>"
+    yield "spline/sum_kernels.h", "gd::spline_chunks<float, 2>"
+    for header, names in some.items():
+        for name in names:
+            yield header, f"gd::{name}<float>"
+    for dim in (3, 0):
+        yield "transport/kernels.h", f"gd::transport_lse<float, {dim}, 2>"
+        for gradient in ("false", "true"):
+            yield "transport/kernels.h", f"gd::transport_apply<float, {dim}, 2, {gradient}>"
+
+
+COMMON = tuple(_common())
+"""What the table of docs/gpu.md shows."""

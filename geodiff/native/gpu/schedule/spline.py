@@ -217,7 +217,8 @@ class _Rows:
         room = min(cells, self.total) + self.total // _CHUNK
         partial = torch.empty((room, self.numbers), dtype=torch.float64, device=device)
         self.kept = (order, start, chunks, partial)
-        three, slices = structs.Int * 3, -(-self.net // _SUMS) + len(self.sizes)
+        three, quads = structs.Int * 3, math.prod(self.functions) * -(-self.job.dim // 4) if self.net else 0
+        slices = -(-quads // _SUMS) + len(self.sizes)
         self.cells = structs.make(
             structs.spline_cells(), order=order, start=start, chunks=chunks, cells=cells, axes=self.job.axes,
             functions=three(*self.functions), spans=three(*self.spans), net=self.net, numbers=self.numbers,
