@@ -43,8 +43,8 @@ struct SplineRows {
 // Many cards divide 64-bit numbers slowly.
 GEODIFF_HD i64 divided(i64 n, i64 by) { return (n | by) >> 31 ? n / by : i64(u32(n) / u32(by)); }
 
-// One axis of one point: the span, and the functions that are not zero there.
-template <class T, int P>
+// One axis of one point: the span, and the functions that are not zero there. Plain: no derivatives of them.
+template <class T, int P, bool Plain = false>
 struct PointAxis {
     T values[P + 1], u;
     int span;
@@ -63,9 +63,9 @@ struct PointAxis {
         const T* knots = axis.knots + item * axis.knots_stride;
         T bar_u = T(0), bar_window[2 * P + 1] = {}, window[2 * P + 1], again[P + 1];
         Triangle<T, P> kept;
-        if (axis.order <= P) {
+        if (order_of(axis) <= P) {
             climb(axis, knots, window, again, kept);
-            basis_adjoint<P>(window, u, P, axis.order, kept, bar, bar_u, bar_window);
+            basis_adjoint<P>(window, u, P, order_of(axis), kept, bar, bar_u, bar_window);
         }
         if (to) {
 #pragma unroll
@@ -73,11 +73,12 @@ struct PointAxis {
         }
         return bar_u;
     }
+    GEODIFF_HD static int order_of(const SplineAxis<T>& axis) { return Plain ? 0 : axis.order; }
     GEODIFF_HD void climb(const SplineAxis<T>& axis, const T* knots, T* window, T* out, Triangle<T, P>& kept) const {
 #pragma unroll
         for (int k = 0; k < 2 * P; ++k) window[k] = knots[span - P + 1 + k];
-        if (axis.order <= P) {
-            basis<P>(window, u, P, axis.order, out, kept);
+        if (order_of(axis) <= P) {
+            basis<P>(window, u, P, order_of(axis), out, kept);
         } else {
 #pragma unroll
             for (int b = 0; b <= P; ++b) out[b] = T(0);
@@ -85,8 +86,8 @@ struct PointAxis {
     }
 };
 
-template <class T>
-struct PointAxis<T, kAnyDegree> {
+template <class T, bool Plain>
+struct PointAxis<T, kAnyDegree, Plain> {
     T values[kMaxDegree + 1], u;
     int span;
 
@@ -110,8 +111,8 @@ struct PointAxis<T, kAnyDegree> {
     }
 };
 
-template <class T>
-struct PointAxis<T, kNoAxis> {
+template <class T, bool Plain>
+struct PointAxis<T, kNoAxis, Plain> {
     T values[1] = {T(1)}, u = T(0);
     int span = 0;
     GEODIFF_HD static constexpr int functions(const SplineAxis<T>&) { return 1; }
@@ -139,11 +140,11 @@ struct alignas(C % 2 ? sizeof(T) : C * sizeof(T) < 16 ? C * sizeof(T) : 16) Cont
     T x[C];
 };
 
-template <class T, class S>
+template <class T, class S, bool Plain>
 struct SplinePoint {
-    PointAxis<T, S::of_a> a;
-    PointAxis<T, S::of_b> b;
-    PointAxis<T, S::of_c> c;
+    PointAxis<T, S::of_a, Plain> a;
+    PointAxis<T, S::of_b, Plain> b;
+    PointAxis<T, S::of_c, Plain> c;
     i64 item, number, n;
 
     // False beyond the last point.
@@ -235,9 +236,9 @@ __global__ void basis_backward(geodiff::BasisJob<T> job, const SpanRange* ranges
     if (out.cell) out.cell[n] = int(item * (job.axis.count - job.axis.degree) + point.span - job.axis.degree);
 }
 
-template <class T, class S, int D, bool Rational>
+template <class T, class S, int D, bool Plain, bool Rational>
 __global__ void spline_forward(SplineJob<T> job, const SpanRange* ranges) {
-    SplinePoint<T, S> at;
+    SplinePoint<T, S, Plain> at;
     if (!at.at(job, ranges)) return;
     constexpr int C = D > 0 ? D : 4;
     const int dim = D > 0 ? D : job.dim, out = dim - int(Rational);
@@ -276,9 +277,9 @@ GEODIFF_HD void finish_axis(Axis& axis, const SplineJob<T>& job, const SplineRow
     if (of.grad_parameters) of.grad_parameters[at.n] = bar_u;
 }
 
-template <class T, class S, int D>
+template <class T, class S, int D, bool Plain>
 __global__ void spline_backward_points(SplineJob<T> job, const SpanRange* ranges, SplineRows<T> out) {
-    SplinePoint<T, S> at;
+    SplinePoint<T, S, Plain> at;
     if (!at.at(job, ranges)) return;
     const auto &first = job.axis[0], &second = job.axis[1], &third = job.axis[2];
     T* row = out.rows + at.n * out.size;

@@ -90,10 +90,12 @@ def splines(real: str) -> Iterator[tuple[str, str]]:
         for direction in ("forward", "backward"):
             yield points, f"gd::basis_{direction}<{real}, {degree}>"
     for degrees, dim in _SPLINES:
-        instance = f"{real}, gd::Degrees<{degrees}>, {dim}"
+        instance = f"{real}, gd::Degrees<{degrees}>, {dim}, {str(degrees[0] != '-').lower()}"
         for rational in ("false", "true"):
             yield points, f"gd::spline_forward<{instance}, {rational}>"
         yield points, f"gd::spline_backward_points<{instance}>"
+    yield points, f"gd::spline_forward<{real}, gd::Degrees<3, 3>, 3, false, false>"
+    yield points, f"gd::spline_backward_points<{real}, gd::Degrees<3, 3>, 3, false>"
     for axes in (1, 2, 3):
         yield sums, f"gd::spline_chunks<{real}, {axes}>"
     for name in ("control", "gaussian", "knots"):
@@ -135,12 +137,12 @@ def _common() -> Iterator[tuple[str, str]]:
     """Yield (header, name) of the kernels of float that most calls need."""
     for coverage in _COVERAGES:
         yield "raster/silhouette.h", f"gd::silhouette_setup<float, gd::{coverage}>"
-    for law, tconorm, squared, coverage, wanted in (
-        ("Logistic", "Probabilistic", False, "FaceCoverage", 0), ("Logistic", "Probabilistic", False, "FaceCoverage", 1),
-        ("Gaussian", "Yager", False, "FaceCoverage", 0), ("Gamma", "Probabilistic", False, "FaceCoverage", 3),
-        ("Logistic", "Probabilistic", False, "EdgeCoverage", 0),
+    for law, tconorm, coverage, wanted in (
+        ("Logistic", "Probabilistic", "FaceCoverage", 0), ("Logistic", "Probabilistic", "FaceCoverage", 1),
+        ("Gaussian", "Yager", "FaceCoverage", 0), ("Gamma", "Probabilistic", "FaceCoverage", 3),
+        ("Logistic", "Probabilistic", "EdgeCoverage", 0),
     ):  # fmt: skip
-        pair = silhouette(law, tconorm, "float", False, squared, coverage, wanted)
+        pair = silhouette(law, tconorm, "float", False, False, coverage, wanted)
         yield from pair if wanted != 1 else [list(pair)[1]]
     for name in ("combine", "factors"):
         yield "raster/silhouette.h", f"gd::silhouette_{name}<float, gd::Probabilistic>"
@@ -161,7 +163,7 @@ def _common() -> Iterator[tuple[str, str]]:
         yield "raster/contour_kernels.h", f"gd::contour_segments<float, {write}>"
         yield "raster/contour_kernels.h", f"gd::contour_cut<{write}>"
     for degrees, dim in (("3", 3), ("3, 3", 4), ("3, 3, 3", 3), ("-1, -1", 3)):
-        instance = f"float, gd::Degrees<{degrees}>, {dim}"
+        instance = f"float, gd::Degrees<{degrees}>, {dim}, {str(degrees[0] != '-').lower()}"
         yield "spline/point_kernels.h", f"gd::spline_forward<{instance}, false>"
         yield "spline/point_kernels.h", f"gd::spline_backward_points<{instance}>"
     yield "spline/sum_kernels.h", "gd::spline_chunks<float, 2>"

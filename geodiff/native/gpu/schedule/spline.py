@@ -112,7 +112,7 @@ def spline_forward(
     job = job_of(
         real, axes, len(value), control, control.shape[-1], rational, value=value, inverse_weight=inverse_weight
     )
-    name = f"gd::spline_forward<{real}, {_instance(degree, control)}, {str(rational).lower()}>"
+    name = f"gd::spline_forward<{real}, {_instance(degree, order, control)}, {str(rational).lower()}>"
     ranges = ranges_of(real, job, control.device)
     launch(POINTS, name, blocks(value.shape[0] * value.shape[1]), THREADS, job, ranges, device=control.device)
 
@@ -148,7 +148,7 @@ def spline_backward(
     net = math.prod(functions) * control.shape[-1] if grad_control.numel() else 0
     windows = [gradient.numel() > 0 for gradient in grad_knots]
     rows = _Rows(control, job, functions, net, sum(functions[: len(degree)]), windows)
-    name = f"gd::spline_backward_points<{real}, {_instance(degree, control)}>"
+    name = f"gd::spline_backward_points<{real}, {_instance(degree, order, control)}>"
     ranges = ranges_of(real, job, control.device)
     launch(POINTS, name, blocks(batch * count), THREADS, job, ranges, rows.struct, device=control.device)
     if not net and not any(windows):
@@ -162,10 +162,11 @@ def spline_backward(
             rows.knots(a)
 
 
-def _instance(degree: Sequence[int], control: torch.Tensor) -> str:
-    """Template arguments, but the last."""
-    dim = control.shape[-1]
-    return f"gd::Degrees<{', '.join(map(str, _own(degree)))}>, {dim if dim <= 4 else 0}"
+def _instance(degree: Sequence[int], order: Sequence[int], control: torch.Tensor) -> str:
+    """Template arguments that both directions have."""
+    own, dim, plain = _own(degree), control.shape[-1], not any(order)
+    degrees = ", ".join(map(str, own))
+    return f"gd::Degrees<{degrees}>, {dim if dim <= 4 else 0}, {str(plain and own[0] >= 0).lower()}"
 
 
 def _aligned(control: torch.Tensor) -> torch.Tensor:

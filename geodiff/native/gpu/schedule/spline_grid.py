@@ -46,7 +46,10 @@ class _Axis:
             self.by_span = order, torch.searchsorted(keys, spans.expand(self.rows, -1).contiguous())
         return self.by_span
 
-    def struct(self, batch: int, left: int, right: int, item_stride: int = 0, slices: int = 1, back: bool = True) -> Any:
+    def struct(
+        self, batch: int, left: int, right: int, item_stride: int = 0, slices: int = 1, back: bool = True
+    ) -> Any:
+        """``gd::SplineBand``; parameters by span for the way back alone."""
         order, start = self.sorted() if back else (None, None)
         return structs.make(
             structs.spline_band(structs.REALS[self.knots.dtype]), span=self.span, values=self.values, order=order,
