@@ -70,6 +70,7 @@ class _Scene:
         """The segments, the pieces of them that border on background, and where each image's begin."""
         device = self.clip.device
         segments, boxes, first, count = self.segments()
+        given: tuple[Any, ...]
         counts = torch.empty(count, dtype=torch.int32, device=device)
         given = (segments, boxes, first, structs.Long(count), counts)
         grid = (-(-count // 4),)

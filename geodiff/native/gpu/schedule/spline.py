@@ -232,7 +232,9 @@ class _Rows:
     def knots(self, a: int) -> None:
         """Fill an axis's gradient of knots."""
         axis, device = self.job.axis[a], self.like.device
-        count, slices, extra = axis.count + axis.degree + 1, 0, None
+        count, slices = axis.count + axis.degree + 1, 0
+        extra: torch.Tensor | None = None
+        given: tuple[Any, ...]
         if axis.bandwidth > 0:
             slices = max(1, min(_BLOCKS // count, axis.points // 1024))
             extra = torch.empty((self.job.batch, count, slices), dtype=torch.float64, device=device)

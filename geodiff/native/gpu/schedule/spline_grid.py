@@ -109,7 +109,8 @@ def backward(
         upstream = control.new_empty((count, dim))
         _launch(control, "spline_upstream", spline.blocks(count), job, structs.Long(count), upstream)
     # By the axes, from the last one on, that are control points already.
-    known = {(): upstream.reshape(batch, *(axis.points for axis in axes), dim)}
+    known: dict[tuple[int, ...], torch.Tensor] = {}
+    known[()] = upstream.reshape(batch, *(axis.points for axis in axes), dim)
 
     def without(skip: int) -> torch.Tensor:
         done: tuple[int, ...] = ()
