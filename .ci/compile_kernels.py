@@ -4,8 +4,8 @@
 Each header is first compiled alone, which proves that it includes what it uses. Then the kernels are instantiated that
 ``geodiff.native.gpu.names`` yields as pairs (header, name expression): each distribution and each T-conorm at least
 once, or with --full their whole product; by nvcc and for architectures but sm_80 and sm_90, those of float alone. Those
-must not spill registers, nor have more than 512 bytes of stack a thread. Prints the log of whatever failed and exits
-with 1. With --table, prints registers and stacks of the commonest kernels as a table instead.
+must not spill more than 32 bytes of registers, nor have more than 512 bytes of stack a thread. Prints the log of whatever
+failed and exits with 1. With --table, prints registers and stacks of the commonest kernels as a table instead.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from geodiff.native.gpu.names import COMMON, kernel_names
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")
 BOTH_REALS = ("sm_80", "sm_90")  # the others compile kernels of float alone
 MOST_STACK = 512
+MOST_SPILLED = 32  # bytes of a thread: around calls ptxas spills a register or two that it would have room for
 BATCH = 32  # kernels in one NVRTC program: few enough that a log stays readable
 
 Kernels = Iterable[tuple[str, str]]
@@ -86,7 +87,7 @@ def check_nvrtc(root: pathlib.Path, kernels: Kernels, arch: str) -> list[str]:
             failures.append(f"{header} {' '.join(names)}: {error}")
             continue
         for name, usage in used.items():
-            if "double" not in name and (usage.stack > MOST_STACK or usage.spilled):
+            if "double" not in name and (usage.stack > MOST_STACK or usage.spilled > MOST_SPILLED):
                 failures.append(f"{name} for {arch}: {usage.stack} bytes of stack, {usage.spilled} spilled")
     return failures
 

@@ -69,7 +69,6 @@ __global__ void __launch_bounds__(256)
         if (i < end) distance_bounds(pieces[i], middle_x, middle_y, low, high);
         const bool take = i < end && !(low > limit);
         const unsigned votes = __ballot_sync(0xFFFFFFFFu, take);
-        __syncthreads();  // the pieces are no longer read
         if (lane == 0) warps[warp] = __popc(votes);
         __syncthreads();
         int count = 0, to = __popc(votes & ((1u << lane) - 1));

@@ -161,7 +161,7 @@ def test_script_measures_stacks_and_spills(script: ModuleType, tmp_path: pathlib
     names = ["gd::turned<float, 100>", "gd::turned<float, 200>", "gd::turned<double, 200>", "gd::wide<float>"]
     used = script.compiled(tmp_path, "stack.h", names, "sm_90")
     assert [used[name].stack for name in names[:3]] == [400, 800, 1600]
-    assert used[names[3]].spilled > 0 and used[names[3]].registers <= 64
+    assert used[names[3]].spilled > 32 and used[names[3]].registers <= 64
     assert str(used[names[0]]) == f"{used[names[0]].registers} + 400 B"
     failures = script.check_nvrtc(tmp_path, [("stack.h", name) for name in names], "sm_90")
     assert [failure.split(" for ")[0] for failure in failures] == [names[1], names[3]]
