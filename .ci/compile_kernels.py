@@ -4,7 +4,7 @@
 Each header is first compiled alone, which proves that it includes what it uses. Then the kernels are instantiated that
 ``geodiff.native.gpu.names`` yields as pairs (header, name expression): each distribution and each T-conorm at least
 once, or with --full their whole product; by nvcc and for architectures but sm_80 and sm_90, those of float alone. Those
-must not spill more than 32 bytes of registers, nor have more than 512 bytes of stack a thread. Prints the log of whatever
+must not spill more than 32 bytes of registers, nor have more than 512 bytes of stack a thread. Prints the log of what
 failed and exits with 1. With --table, prints registers and stacks of the commonest kernels as a table instead.
 """
 
