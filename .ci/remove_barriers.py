@@ -70,17 +70,22 @@ def tiles() -> Results:
 
 
 def contours() -> Results:
-    """Segments that cross, more of their pieces than fit into shared memory."""
+    """Segments that cross, more of their pieces than fit into shared memory, and nearest points that change much."""
     clip, faces, layout = scene(150)
     clip[:, :2] = clip[:, :2].reshape(-1, 3, 2)[:, :1].add(0.1 * torch.rand(150, 3, 2)).reshape(-1, 2)
-    return [ops.contour(clip, faces, layout, scale=0.1, image_size=(40, 40))]
+    clip.requires_grad_()
+    alpha = ops.contour(clip, faces, layout, scale=0.1, image_size=(40, 40))
+    return [alpha.detach(), *torch.autograd.grad((alpha * torch.rand(40, 40)).sum(), clip)]
 
 
 def splines() -> Results:
-    """Gradients, which blocks gather."""
+    """Gradients, which blocks gather: exact ones and the Gaussian mode's."""
     control, ends = torch.rand(4, 3).requires_grad_(), torch.tensor([0.0, 0, 0, 0.5, 1, 1, 1]).requires_grad_()
-    value = ops.spline(control, [ends], [torch.rand(300)], [2])
-    return [value.detach(), *torch.autograd.grad((value * torch.rand(300, 3)).sum(), (control, ends))]
+    found = []
+    for bandwidth in (None, [0.1]):
+        value = ops.spline(control, [ends], [torch.rand(300)], [2], bandwidth=bandwidth)
+        found += [value.detach(), *torch.autograd.grad((value * torch.rand(300, 3)).sum(), (control, ends))]
+    return found
 
 
 def lights() -> Results:
@@ -106,7 +111,8 @@ RUNS: dict[str, Callable[[], Results]] = {
     "raster/tiles.h": tiles,
     "raster/fragments_kernels.h": fragments,
     "raster/contour_kernels.h": contours,
-    "spline/kernels.h": splines,
+    "raster/contour_pixels.h": contours,
+    "spline/sum_kernels.h": splines,
     "shading/kernels.h": lights,
     "shading/mix_kernels.h": mixtures,
 }

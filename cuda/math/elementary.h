@@ -122,6 +122,22 @@ GEODIFF_HD double sqrt(double x) {
 #endif
 }
 
+// 1/√x.
+GEODIFF_HD float per_root(float x) {
+#if GEODIFF_ON_DEVICE
+    return ::rsqrtf(x);
+#else
+    return 1.0f / __builtin_sqrtf(x);
+#endif
+}
+GEODIFF_HD double per_root(double x) {
+#if GEODIFF_ON_DEVICE
+    return ::rsqrt(x);
+#else
+    return 1.0 / __builtin_sqrt(x);
+#endif
+}
+
 // eˣ; 0 below the range, the largest power in the range above it.
 template <class T>
 GEODIFF_HD T exp(T x) {

@@ -21,6 +21,7 @@ struct Segment {
     double step;       // how far outside of it background must be seen
     double low, high;  // the part of it within reach of the image, 0…1
     int code;          // 4·face + edge of its polygon
+    int image;         // for those who work on several at once
 };
 
 struct Piece {
@@ -58,9 +59,7 @@ GEODIFF_HD void orient(View& v, double epsilon) {
     if (!(abs(area) > 8 * epsilon * terms)) v.n = 0;
 }
 
-GEODIFF_HD View clipped_view(const Clip<double> corner[3], double near, double epsilon) {
-    const Polygon<double> p = make_polygon(corner, near);
-    View v;
+GEODIFF_HD void make_view(const Polygon<double>& p, double epsilon, View& v) {
     v.n = p.n;
     v.orientation = p.orientation;
     for (int k = 0; k < p.n; ++k) {
@@ -72,6 +71,11 @@ GEODIFF_HD View clipped_view(const Clip<double> corner[3], double near, double e
         v.side[k] = static_cast<signed char>(from == to ? from : (to == after ? -1 : to));
     }
     orient(v, epsilon);
+}
+
+GEODIFF_HD View clipped_view(const Clip<double> corner[3], double near, double epsilon) {
+    View v;
+    make_view(make_polygon(corner, near), epsilon, v);
     return v;
 }
 
@@ -121,6 +125,7 @@ GEODIFF_HD bool make_segment(const View& v, int k, int code, double push, Segmen
     s.low = 0;
     s.high = 1;
     s.code = code;
+    s.image = 0;
     return true;
 }
 

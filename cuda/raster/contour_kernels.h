@@ -1,267 +1,297 @@
 // SPDX-License-Identifier: Apache-2.0
-// The contour coverage on the GPU: the mathematics of contour.h under another schedule, one image at a time.
+// The contour coverage on the GPU, all images at once: the mathematics of contour.h under another schedule. From faces to
+// pieces of outline; contour_pixels.h has what follows.
 //
-//   contour_views      one thread a face: clip and project it, mark the pixels it covers
-//   contour_segments   one thread a face: its edges that all of their faces lie on one side of (the host packs them)
-//   contour_cut        one thread a segment: where all others cut it, sorted (the host adds up the counts)
-//   contour_pieces     one thread a segment: the pieces between cuts
-//   contour_visible    one block a piece: whether a face covers the point just outside of its middle (the host packs)
-//   contour_forward    one thread a pixel: the nearest piece
-//   contour_shares     one thread a pixel: what it gives to the ends of one or two edges (the host sorts them, stably)
-//   contour_backward   one thread a run of shares of one face: adds them in order; silhouette_scatter does the rest
+//   contour_views     a thread a face: clip and project it, its box, how many units of 512 pixels that has
+//   contour_mask      a warp a unit: marks the pixels that faces cover
+//   contour_segments  a thread a face: its edges that all of their faces lie on one side of; first marked, then written
+//   contour_cut       a warp a segment: where others cut it; first counted, then written, in order
+//   contour_pieces    a thread a segment: the pieces between cuts
+//   contour_visible   a block eight pieces and a slice of the faces: marks those that a face covers just outside of
+//   contour_pack      a thread a piece: the others, without gaps
 //
-// Not yet run on a device: so far compilers alone have seen this file (.ci/compile_kernels.py).
+// How many segments and pieces there are stays on the device; the host reads two totals, to make room. What most pairs
+// need is a comparison of boxes in float, rounded outwards; double decides about the others.
 #pragma once
 #include "../kernel.h"
 #include "contour.h"
 #include "grid.h"
+#include "reach.h"
 
 #if GEODIFF_KERNELS
 
 namespace gd {
 
-template <class T>
-struct ContourArguments {
-    const T* clip;      // (N, 4)
-    const int* faces;   // (F, 3)
-    const int* edges;   // (F, 3) cycles of sides
-    i64 vertex_start, face_start, all_faces;
-    int count;          // faces of the image
-    int height, width;
-    T near;
-    double radius_outside, radius_inside, push;
+constexpr int kContourUnit = 512, kContourUnits = 64;  // pixels of a unit at least, units of a face at most
+constexpr int kTestPoints = 8;                         // of a block of contour_visible
+
+// In float, no smaller than what it is made of.
+struct OuterBox {
+    float left, right, bottom, top;
 };
 
 template <class T>
-GEODIFF_HD void corners_of(const ContourArguments<T>& a, int face, Clip<double> corner[3]) {
-    const int* index = a.faces + 3 * (a.face_start + face);
+struct ContourScene {
+    const T* clip;      // (N, 4)
+    const int* faces;   // (F, 3)
+    const int* edges;   // (F, 3) cycles of sides
+    const i64* layout;  // (B, 3)
+    i64 all_faces;
+    int images, most_faces, height, width;
+    double near, radius_outside, radius_inside, push;
+    View* views;      // (B, most_faces), as what follows
+    OuterBox* boxes;  // empty where there is nothing to see
+};
+
+GEODIFF_HD float below(double x) {
+    const float f = float(x);
+    return f - (abs(f) * 2e-7f + 1e-37f);
+}
+GEODIFF_HD float above(double x) { return -below(-x); }
+GEODIFF_HD OuterBox outer_box(double x0, double x1, double y0, double y1, double margin) {
+    return {below(min(x0, x1) - margin), above(max(x0, x1) + margin), below(min(y0, y1) - margin), above(max(y0, y1) + margin)};
+}
+// False only where there are numbers that say so.
+GEODIFF_HD bool may_meet(const OuterBox& a, const OuterBox& b) {
+    return !(a.left > b.right || a.right < b.left || a.bottom > b.top || a.top < b.bottom);
+}
+
+template <class T>
+GEODIFF_HD void corners_of(const ContourScene<T>& a, i64 image, int face, Clip<double> corner[3]) {
+    const int* index = a.faces + 3 * (a.layout[3 * image + 1] + face);
     for (int k = 0; k < 3; ++k) {
-        const T* c = a.clip + 4 * (a.vertex_start + index[k]);
+        const T* c = a.clip + 4 * (a.layout[3 * image] + index[k]);
         corner[k] = {double(c[0]), double(c[1]), double(c[2]), double(c[3])};
     }
 }
 
-// mask (H, W) is zero on entry; those who meet in a pixel write the same.
+// Blocks of 128 threads.
 template <class T>
-__global__ void contour_views(ContourArguments<T> a, View* views, unsigned char* mask) {
-    const int face = blockIdx.x * blockDim.x + threadIdx.x;
-    if (face >= a.count) return;
+__global__ void contour_views(ContourScene<T> a, PixelBox* pixels, int* units) {
+    GEODIFF_SHARED(polygons, Polygon<double>[128]);  // instead of stacks
+    const i64 at = i64(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (at >= i64(a.images) * a.most_faces) return;
+    const i64 image = at / a.most_faces;
+    const int face = int(at - image * a.most_faces);
+    units[at] = 0;
+    a.boxes[at] = {1e30f, -1e30f, 1e30f, -1e30f};
+    a.views[at].n = 0;
+    if (face >= a.layout[3 * image + 2]) return;
     Clip<double> corner[3];
-    corners_of(a, face, corner);
-    const View v = clipped_view(corner, double(a.near), double(Real<T>::epsilon));
-    views[face] = v;
+    corners_of(a, image, face, corner);
+    make_polygon(corner, double(T(a.near)), polygons[threadIdx.x]);
+    View& v = a.views[at];
+    make_view(polygons[threadIdx.x], double(Real<T>::epsilon), v);
     if (v.n == 0) return;
-    double left = v.x[0], right = v.x[0], bottom = v.y[0], top = v.y[0];
+    Box<double> box = {v.x[0], v.x[0], v.y[0], v.y[0]};
     for (int k = 1; k < v.n; ++k) {
-        left = min(left, v.x[k]);
-        right = max(right, v.x[k]);
-        bottom = min(bottom, v.y[k]);
-        top = max(top, v.y[k]);
+        box.left = min(box.left, v.x[k]);
+        box.right = max(box.right, v.x[k]);
+        box.bottom = min(box.bottom, v.y[k]);
+        box.top = max(box.top, v.y[k]);
     }
-    const double per_step = 0.5 * (a.height < a.width ? a.height : a.width);
-    const double half_w = 0.5 * a.width - 0.5, half_h = 0.5 * a.height - 0.5;
-    const int first = int(clamp(left * per_step + half_w, 0.0, double(a.width)));
-    const int end = int(clamp(right * per_step + half_w + 2, 0.0, double(a.width)));
-    const int first_row = int(clamp(half_h - top * per_step, 0.0, double(a.height)));
-    const int end_row = int(clamp(half_h - bottom * per_step + 2, 0.0, double(a.height)));
-    const Lines lines = make_lines(v);
-    for (int row = first_row; row < end_row; ++row) {
-        const double y = pixel_y<T>(a.height, a.width, row);
-        for (int column = first; column < end; ++column) {
-            if (covers(lines, pixel_x<T>(a.height, a.width, column), y)) mask[i64(row) * a.width + column] = 1;
+    a.boxes[at] = outer_box(box.left, box.right, box.bottom, box.top, 0);
+    pixels[at] = pixels_of(box, a.height, a.width);
+    const i64 cells = i64(pixels[at].end_row - pixels[at].first_row) * (pixels[at].end_column - pixels[at].first_column);
+    units[at] = int(min(i64(kContourUnits), (cells + kContourUnit - 1) / kContourUnit));
+}
+
+// Each warp takes every so many-th unit. start (images · most_faces + 1): first unit of each face. mask (B, H, W) is zero on
+// entry; those who meet in a pixel write the same.
+template <class T>
+__global__ void contour_mask(ContourScene<T> a, const PixelBox* pixels, const int* start, unsigned char* mask) {
+    const i64 faces = i64(a.images) * a.most_faces;
+    const int lane = threadIdx.x & 31, warps = gridDim.x * (blockDim.x / 32), total = start[faces];
+    for (int unit = blockIdx.x * (blockDim.x / 32) + (threadIdx.x >> 5); unit < total; unit += warps) {
+        const i64 at = face_of_unit(start, faces, unit);
+        const int own = unit - start[at], units = start[at + 1] - start[at];
+        const Lines lines = make_lines(a.views[at]);
+        const PixelBox box = pixels[at];
+        const int columns = box.end_column - box.first_column;
+        const i64 cells = i64(columns) * (box.end_row - box.first_row), many = (cells + units - 1) / units;
+        unsigned char* image = mask + at / a.most_faces * a.height * a.width;
+        for (i64 i = own * many + lane; i < min(cells, (own + 1) * many); i += 32) {
+            const int row = box.first_row + int(i / columns), column = box.first_column + int(i % columns);
+            const double x = pixel_x<T>(a.height, a.width, column), y = pixel_y<T>(a.height, a.width, row);
+            if (covers(lines, x, y)) image[i64(row) * a.width + column] = 1;
         }
     }
 }
 
-// Four places a face, of which `keep` marks the segments.
+// Whether side k of a face is an edge that all of its faces lie on one side of, and this the first of them.
 template <class T>
-__global__ void contour_segments(ContourArguments<T> a, const View* views, Segment* segments, unsigned char* keep) {
-    const int face = blockIdx.x * blockDim.x + threadIdx.x;
-    if (face >= a.count) return;
-    const View v = views[face];
+GEODIFF_HD bool is_candidate(const ContourScene<T>& a, i64 image, int face, int side, double orientation) {
+    const i64 start = a.layout[3 * image + 1], count = a.layout[3 * image + 2];
+    const i64 here = 3 * (start + face) + side, limit = 3 * a.all_faces;
+    i64 h = a.edges[here];
+    for (i64 turns = 0; h != here && h >= 0 && h < limit && turns < limit; ++turns, h = a.edges[h]) {
+        const i64 other = h / 3 - start;
+        if (other < 0 || other >= count || a.views[image * a.most_faces + other].n == 0) continue;
+        const bool same_way = a.faces[h] == a.faces[here];
+        const bool same_turn = (a.views[image * a.most_faces + other].orientation > 0) == (orientation > 0);
+        if (!(other > face && same_way == same_turn)) return false;
+    }
+    return true;
+}
+
+// First `keep` (4 a face) marks the segments; then, with the number of those before each, they are written to their places.
+template <class T, bool Write>
+__global__ void contour_segments(ContourScene<T> a, unsigned char* keep, const i64* place, Segment* segments, OuterBox* boxes) {
+    const i64 at = i64(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (at >= i64(a.images) * a.most_faces) return;
+    const i64 image = at / a.most_faces;
+    const int face = int(at - image * a.most_faces);
+    const View& v = a.views[at];
     const double shorter = a.height < a.width ? a.height : a.width;
     const double reach = max(a.radius_outside, a.radius_inside);
     const double wide = a.width / shorter + reach * 1.001 + 1 / shorter;
     const double high = a.height / shorter + reach * 1.001 + 1 / shorter;
     for (int k = 0; k < 4; ++k) {
-        const i64 at = 4 * i64(face) + k;
-        keep[at] = 0;
-        if (k >= v.n) continue;
-        bool candidate = true;
-        if (v.side[k] >= 0) {
-            const i64 here = 3 * (a.face_start + face) + v.side[k];
-            const i64 limit = 3 * a.all_faces;
-            i64 h = a.edges[here];
-            for (i64 turns = 0; candidate && h != here && h >= 0 && h < limit && turns < limit; ++turns, h = a.edges[h]) {
-                const i64 other = h / 3 - a.face_start;
-                if (other < 0 || other >= a.count || views[other].n == 0) continue;
-                const bool same_way = a.faces[h] == a.faces[here];
-                const bool same_turn = (views[other].orientation > 0) == (v.orientation > 0);
-                candidate = other > face && same_way == same_turn;
-            }
+        Segment s;
+        if constexpr (Write) {
+            if (!keep[4 * at + k]) continue;
+        } else {
+            keep[4 * at + k] = 0;
+            if (k >= v.n || (v.side[k] >= 0 && !is_candidate(a, image, face, v.side[k], v.orientation))) continue;
         }
-        if (!candidate || !make_segment(v, k, int(at), a.push, segments[at])) continue;
-        keep[at] = reach >= 1e6 || crop(segments[at], -wide, wide, -high, high);
+        if (!make_segment(v, k, 4 * face + k, a.push, s)) continue;
+        if (!(reach >= 1e6 || crop(s, -wide, wide, -high, high))) continue;
+        if constexpr (Write) {
+            s.image = int(image);
+            segments[place[4 * at + k]] = s;
+            boxes[place[4 * at + k]] = outer_box(s.ax, s.ax + s.ex, s.ay, s.ay + s.ey, 4 * s.step);
+        } else {
+            keep[4 * at + k] = 1;
+        }
     }
 }
 
 struct CutAt {
     double t;
-    int partner;
+    int partner, rank;  // cuts at the same t stand in the order of the segments that make them
 };
 
-// `room` places a segment; counts beyond it say how many are needed.
-__global__ void contour_cut(const Segment* segments, int count, int room, CutAt* cuts, int* counts) {
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= count) return;
+GEODIFF_HD bool cut_before(const CutAt& a, const CutAt& b) { return a.t < b.t || (a.t == b.t && a.rank < b.rank); }
+
+// A warp a segment; blocks of 128. first (B + 1): where each image's segments begin. Counts, or, with the number of cuts
+// before each segment's, writes them.
+template <bool Write>
+__global__ void contour_cut(const Segment* segments, const OuterBox* boxes, const i64* first, i64 count, int* counts,
+                            const i64* start, CutAt* cuts) {
+    const i64 i = i64(blockIdx.x) * 4 + threadIdx.x / 32;
+    const int lane = threadIdx.x & 31;
+    if (i >= count) return;  // of all its lanes
     const Segment e = segments[i];
-    CutAt* own = cuts + i64(i) * room;
+    const OuterBox mine = outer_box(e.ax + e.low * e.ex, e.ax + e.high * e.ex, e.ay + e.low * e.ey, e.ay + e.high * e.ey, 4 * e.step);
+    const i64 end = first[e.image + 1];
     int found = 0;
-    for (int j = 0; j < count; ++j) {
-        if (j == i) continue;
-        const Segment f = segments[j];
-        if (apart(e, f) || apart(f, e)) continue;
+    for (i64 from = first[e.image]; from < end; from += 32) {
+        const i64 j = from + lane;
         double t[3], s;
-        bool at[3];
-        at[0] = crossing(e, f, t[0], s) && t[0] > 0 && t[0] < 1;
-        at[1] = touches(e, f.ax, f.ay, t[1]);
-        at[2] = touches(e, f.ax + f.ex, f.ay + f.ey, t[2]);
-        for (int k = 0; k < 3; ++k) {
-            if (!at[k] || !(t[k] > e.low && t[k] < e.high)) continue;
-            int place = found++;
-            if (found > room) continue;
-            for (; place > 0 && own[place - 1].t > t[k]; --place) own[place] = own[place - 1];
-            own[place] = {t[k], k == 0 ? j : int(kFree)};
-        }
-    }
-    counts[i] = found;
-}
-
-// Segment i has counts[i] + 1 pieces, from start[i] on; those without length are no outline.
-__global__ void contour_pieces(const Segment* segments, int count, int room, const CutAt* cuts, const int* counts,
-                               const i64* start, Piece* pieces) {
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= count) return;
-    double low = segments[i].low;
-    int first = kFree;
-    for (int c = 0; c <= counts[i]; ++c) {
-        const bool last = c == counts[i];
-        const CutAt cut = last ? CutAt{segments[i].high, kFree} : cuts[i64(i) * room + c];
-        pieces[start[i] + c] = make_piece(segments[i], i, low, cut.t, first, cut.partner);
-        low = cut.t;
-        first = cut.partner;
-    }
-}
-
-// Block: any number of threads. Grid: pieces.
-__global__ void contour_visible(const View* views, int faces, const Segment* segments, const Piece* pieces,
-                                unsigned char* keep) {
-    GEODIFF_SHARED(hidden, int);
-    const Piece p = pieces[blockIdx.x];
-    const Segment s = segments[p.segment];
-    if (threadIdx.x == 0) hidden = p.high > p.low ? 0 : 1;
-    __syncthreads();
-    const double t = 0.5 * (p.low + p.high);
-    const double x = s.ax + t * s.ex + s.step * s.nx, y = s.ay + t * s.ey + s.step * s.ny;
-    for (int face = threadIdx.x; face < faces; face += blockDim.x) {
-        if (views[face].n && covers(make_lines(views[face]), x, y)) hidden = 1;
-    }
-    __syncthreads();
-    if (threadIdx.x == 0) keep[blockIdx.x] = hidden ? 0 : 1;
-}
-
-// Block: 256 threads. Grid: pixels / 256.
-template <class T>
-__global__ void contour_forward(ContourArguments<T> a, const Segment* segments, const Piece* pieces, int count,
-                                const unsigned char* mask, T* distance, T* along, int* nearest) {
-    GEODIFF_SHARED(some, Piece[256]);
-    const i64 pixel = i64(blockIdx.x) * 256 + threadIdx.x;
-    const bool real = pixel < i64(a.height) * a.width;
-    const double x = pixel_x<T>(a.height, a.width, int(pixel % a.width));
-    const double y = pixel_y<T>(a.height, a.width, int(pixel / a.width));
-    double best = Real<double>::largest, at = 0;
-    int which = -1;
-    for (int start = 0; start < count; start += 256) {
-        if (start + int(threadIdx.x) < count) some[threadIdx.x] = pieces[start + threadIdx.x];
-        __syncthreads();
-        for (int i = 0; i < 256 && start + i < count; ++i) {
-            const double d2 = distance2(some[i], x, y);
-            if (d2 < best) {
-                best = d2;
-                at = along_piece(some[i], x, y);
-                which = start + i;
+        bool at[3] = {false, false, false};
+        if (j < end && j != i && may_meet(mine, boxes[j])) {
+            const Segment f = segments[j];
+            if (!(apart(e, f) || apart(f, e))) {
+                at[0] = crossing(e, f, t[0], s) && t[0] > 0 && t[0] < 1;
+                at[1] = touches(e, f.ax, f.ay, t[1]);
+                at[2] = touches(e, f.ax + f.ex, f.ay + f.ey, t[2]);
+#pragma unroll
+                for (int k = 0; k < 3; ++k) at[k] = at[k] && t[k] > e.low && t[k] < e.high;
             }
         }
-        __syncthreads();
+        const int own = int(at[0]) + int(at[1]) + int(at[2]);
+        int up_to = own;  // cuts of the lanes up to this one
+#pragma unroll
+        for (int d = 1; d < 32; d *= 2) {
+            const int before = __shfl_up_sync(0xFFFFFFFFu, up_to, d);
+            if (lane >= d) up_to += before;
+        }
+        if constexpr (Write) {
+            i64 to = start[i] + found + up_to - own;
+#pragma unroll
+            for (int k = 0; k < 3; ++k)
+                if (at[k]) cuts[to++] = {t[k], k == 0 ? int(j) : int(kFree), int(j - first[e.image]) * 3 + k};
+        }
+        found += __shfl_sync(0xFFFFFFFFu, up_to, 31);
     }
-    if (!real) return;
-    const bool inside = mask[pixel] != 0;
-    const double d = sqrt(best);
-    const bool far = which < 0 || d > (inside ? a.radius_inside : a.radius_outside);
-    const double size = far ? 1e300 * 1e300 : d;  // infinity
-    distance[pixel] = T(inside ? size : -size);
-    along[pixel] = T(far ? 0.0 : at);
-    int code = -1, kind = -1;
-    if (!far) {
-        code = segments[pieces[which].segment].code;
-        kind = nearest_kind(pieces[which], at);
-        if (kind >= 0) kind = segments[kind].code;
-    }
-    nearest[2 * pixel] = code;
-    nearest[2 * pixel + 1] = kind;
-}
-
-// Two shares a pixel; code −1 where there is none.
-template <class T>
-__global__ void contour_shares(ContourArguments<T> a, const View* views, const T* distance, const T* along,
-                               const int* nearest, const T* upstream, int* codes, EndGradient* shares) {
-    const i64 pixel = i64(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (pixel >= i64(a.height) * a.width) return;
-    const double w = double(upstream[pixel]);
-    const int e = nearest[2 * pixel], kind = nearest[2 * pixel + 1];
-    codes[2 * pixel] = codes[2 * pixel + 1] = -1;
-    // No such edge: `nearest` is not what the forward pass left.
-    if (e < 0 || w == 0 || (e & 3) >= views[e / 4].n || (kind >= 0 && (kind & 3) >= views[kind / 4].n)) return;
-    const double x = pixel_x<T>(a.height, a.width, int(pixel % a.width));
-    const double y = pixel_y<T>(a.height, a.width, int(pixel / a.width));
-    const bool inside = !(distance[pixel] < T(0));
-    EndGradient g[2];
-    if (kind < 0) {
-        g[0] = point_gradient(views[e / 4], e & 3, kind, double(along[pixel]), x, y, inside);
-    } else {
-        crossing_gradient(views[e / 4], e & 3, views[kind / 4], kind & 3, x, y, inside, g[0], g[1]);
-    }
-    for (int i = 0; i < (kind < 0 ? 1 : 2); ++i) {
-        codes[2 * pixel + i] = i ? kind : e;
-        shares[2 * pixel + i] = {w * g[i].ax, w * g[i].ay, w * g[i].bx, w * g[i].by};
+    if (!Write && lane == 0) counts[i] = found;
+    if constexpr (Write) {
+        __syncwarp();
+        CutAt* own = cuts + start[i];
+        for (int k = 1; lane == 0 && k < found; ++k) {
+            const CutAt cut = own[k];
+            int place = k;
+            for (; place > 0 && cut_before(cut, own[place - 1]); --place) own[place] = own[place - 1];
+            own[place] = cut;
+        }
     }
 }
 
-// Shares order[start[i]] … order[start[i + 1] − 1] are those of one face. Writes to the face's corners (count, 3), which
-// are zero on entry.
+// Segment i has one piece more than cuts, from start[i] + i on; those without length are no outline.
 template <class T>
-__global__ void contour_backward(ContourArguments<T> a, const int* codes, const EndGradient* shares, const i64* order,
-                                 const i64* start, int runs, Clip<T>* grad_corners) {
-    const int run = blockIdx.x * blockDim.x + threadIdx.x;
-    if (run >= runs) return;
-    const int face = codes[order[start[run]]] / 4;
-    Clip<double> corner[3], grad[3];
-    corners_of(a, face, corner);
-    const Polygon<double> p = make_polygon(corner, double(a.near));
-    double gx[4] = {0, 0, 0, 0}, gy[4] = {0, 0, 0, 0};
-    for (i64 i = start[run]; i < start[run + 1]; ++i) {
-        const EndGradient g = shares[order[i]];
-        const int k = codes[order[i]] & 3, l = k + 1 == p.n ? 0 : k + 1;
-        gx[k] += g.ax;
-        gy[k] += g.ay;
-        gx[l] += g.bx;
-        gy[l] += g.by;
+__global__ void contour_pieces(const Segment* segments, i64 count, const CutAt* cuts, const i64* start, Piece* pieces) {
+    const i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= count) return;
+    const Segment s = segments[i];
+    double low = s.low;
+    int first = kFree;
+    for (i64 c = start[i]; c <= start[i + 1]; ++c) {
+        const bool last = c == start[i + 1];
+        const double high = last ? s.high : cuts[c].t;
+        const int second = last ? int(kFree) : cuts[c].partner;
+        pieces[c + i] = make_piece(s, int(i), low, high, first, second);
+        low = high;
+        first = second;
     }
-    for (int k = 0; k < 3; ++k) grad[k] = {0, 0, 0, 0};
-    polygon_backward(corner, p, gx, gy, grad);
-    for (int k = 0; k < 3; ++k) {
-        grad_corners[3 * i64(face) + k] = {T(grad[k].x), T(grad[k].y), T(grad[k].depth), T(grad[k].w)};
+}
+
+// Block: 128 threads. Grid: ⌈pieces / 8⌉ × slices. hidden (pieces) is zero on entry; those who meet write the same.
+template <class T>
+__global__ void contour_visible(ContourScene<T> a, const Segment* segments, const Piece* pieces, i64 count, int slices,
+                                unsigned char* hidden) {
+    GEODIFF_SHARED(points, double[kTestPoints][2]);
+    GEODIFF_SHARED(images, int[kTestPoints]);
+    const int slice = int(blockIdx.x % slices), thread = int(threadIdx.x);
+    const i64 base = blockIdx.x / slices * kTestPoints;
+    if (thread < kTestPoints) {
+        images[thread] = -1;
+        if (base + thread < count) {
+            const Piece p = pieces[base + thread];
+            const Segment s = segments[p.segment];
+            const double t = 0.5 * (p.low + p.high);
+            points[thread][0] = s.ax + t * s.ex + s.step * s.nx;
+            points[thread][1] = s.ay + t * s.ey + s.step * s.ny;
+            if (p.high > p.low) {
+                images[thread] = s.image;
+            } else {
+                hidden[base + thread] = 1;
+            }
+        }
     }
+    __syncthreads();
+    int last = -1;
+    for (int k = 0; k < kTestPoints; ++k) {
+        const int image = images[k];
+        if (image == last || image < 0) continue;  // they come image by image
+        last = image;
+        const int faces = int(a.layout[3 * image + 2]), many = (faces + slices - 1) / slices;
+        for (int face = slice * many + thread; face < min(faces, (slice + 1) * many); face += blockDim.x) {
+            const i64 at = i64(image) * a.most_faces + face;
+            const OuterBox box = a.boxes[at];
+            for (int i = k; i < kTestPoints; ++i) {
+                const float x = float(points[i][0]), y = float(points[i][1]);
+                if (images[i] != image || x < box.left || x > box.right || y < box.bottom || y > box.top) continue;
+                if (a.views[at].n && covers(make_lines(a.views[at]), points[i][0], points[i][1])) hidden[base + i] = 1;
+            }
+        }
+    }
+}
+
+// place: how many before each are not hidden.
+template <class T>
+__global__ void contour_pack(const Piece* pieces, const unsigned char* hidden, const i64* place, i64 count, Piece* packed) {
+    const i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i < count && !hidden[i]) packed[place[i]] = pieces[i];
 }
 
 }  // namespace gd

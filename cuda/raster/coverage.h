@@ -76,19 +76,25 @@ struct SoftFace {
     int n;  // 0: contributes nothing
 };
 
+// per_length is 1/length, or 1: then normals are not of unit length.
 template <class T>
-GEODIFF_HD Edge<T> edge_of(const SoftFace<T>& f, int k) {
+GEODIFF_HD Edge<T> edge_of(const SoftFace<T>& f, int k, T per_length) {
     const Side<T>& s = f.side[k];
     const bool swap = s.sign != f.orientation;
     Edge<T> e = {s.ax, s.ay, s.ex, s.ey, s.inverse};
     e.sign = s.sign;
-    e.per_length = sqrt(s.inverse);
+    e.per_length = per_length;
     const T scale = e.per_length * s.sign;
     e.nx = s.ey * scale;
     e.ny = -s.ex * scale;
     e.start = swap ? T(1) : T(0);
     e.turn = swap ? T(-1) : T(1);
     return e;
+}
+
+template <class T>
+GEODIFF_HD Edge<T> edge_of(const SoftFace<T>& f, int k) {
+    return edge_of(f, k, sqrt(f.side[k].inverse));
 }
 
 // F of the signed distance to the face.
@@ -112,9 +118,15 @@ struct FaceCoverage {
     GEODIFF_HD static Pair<T> at(const SoftFace<T>& f, T x, T y, const SoftNumbers<T>& s) {
         Pair<T> out;
         out.near = no_edge<T>();
+        T inverse = T(0);
 #pragma unroll
         for (int k = 0; k < 4; ++k)
-            if (k < f.n) meet(out.near, edge_of(f, k), T(k), x, y);
+            if (k < f.n) meet(out.near, edge_of(f, k, T(1)), T(k), x, y);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) inverse = out.near.edge == T(k) ? f.side[k].inverse : inverse;
+        const T per_length = sqrt(inverse);  // of the nearest edge alone
+        out.near.nx *= per_length;
+        out.near.ny *= per_length;
         const bool inside = out.near.side >= T(0);
         out.counts = inside || out.near.d2 <= s.radius * s.radius;
         const T size = Squared ? out.near.d2 : sqrt(out.near.d2);

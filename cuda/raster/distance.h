@@ -108,7 +108,7 @@ GEODIFF_HD void direction(const Nearest<T>& near, T& gx, T& gy) {
         gy = sign * near.dy;
     } else {
         const bool strip = (near.along > T(0) && near.along < T(1)) || inside || near.d2 < Real<T>::least;
-        const T inverse = T(1) / sqrt(max(near.d2, Real<T>::least));
+        const T inverse = per_root(max(near.d2, Real<T>::least));
         gx = strip ? near.nx : near.dx * inverse;
         gy = strip ? near.ny : near.dy * inverse;
     }

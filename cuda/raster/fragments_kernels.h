@@ -162,7 +162,7 @@ __global__ void fragments_write(SilhouetteScene<T> a, const HardFace<T>* hard, F
         const T y = pixel_y<T>(a.height, a.width, int(pixel % pixels / a.width));
         Clip<T> corner[3];
         load_corners(a, image, id >> 1, corner);
-        const Polygon<T> p = a.polygons[at];
+        const Polygon<T>& p = a.polygons[at];
         Edge<T> edges[4];
         for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
         f = fragment_at(corner, p, edges, static_cast<const HardPlane<T>&>(hard[at]), x, y, (id & 1) != 0);
@@ -198,7 +198,7 @@ __global__ void __launch_bounds__(128)
         const i64 pixels = i64(a.height) * a.width;
         Clip<T> corner[3];
         load_corners(a, image, int(at % a.most_faces), corner);
-        const Polygon<T> p = a.polygons[at];
+        const Polygon<T>& p = a.polygons[at];
         Edge<T> edges[4];
         for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
         for (i64 n = begin + lane; n < end && p.n; n += 32) {

@@ -52,8 +52,7 @@ GEODIFF_HD bool comes_first(const T* x, const T* y, int l, int k) {
 // Sutherland–Hodgman against depth > near. Degenerate: twice the area is at most 8 roundings of the longest edge², or of
 // the products that it is made of, which are fewer where a polygon is far wider than high.
 template <class T>
-GEODIFF_HD Polygon<T> make_polygon(const Clip<T> corner[3], T near) {
-    Polygon<T> p;
+GEODIFF_HD void make_polygon(const Clip<T> corner[3], T near, Polygon<T>& p) {
     p.n = 0;
     p.orientation = T(1);
     for (int i = 0; i < 3; ++i) {
@@ -100,6 +99,12 @@ GEODIFF_HD Polygon<T> make_polygon(const Clip<T> corner[3], T near) {
     }
     p.orientation = area < T(0) ? T(-1) : T(1);
     if (!(abs(area) > T(8) * Real<T>::epsilon * min(longest, terms))) p.n = 0;
+}
+
+template <class T>
+GEODIFF_HD Polygon<T> make_polygon(const Clip<T> corner[3], T near) {
+    Polygon<T> p;
+    make_polygon(corner, near, p);
     return p;
 }
 

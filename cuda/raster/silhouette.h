@@ -18,6 +18,7 @@
 #pragma once
 #include "join.h"
 #include "tiles.h"
+#include "walk.h"
 
 #if GEODIFF_KERNELS
 
@@ -93,12 +94,13 @@ __global__ void silhouette_setup(SilhouetteScene<T> a) {
     if (at >= i64(a.images) * a.most_faces) return;
     const i64 image = at / a.most_faces;
     const int face = int(at % a.most_faces);
-    Polygon<T> p;
+    // Made where they stay, since a stack would be memory, too.
+    Polygon<T>& p = a.polygons[at];
+    SoftFace<T>& f = a.prepared[at];
     p.n = 0;
     p.orientation = T(1);
     Clip<T> corner[3];
-    if (load_corners(a, image, face, corner)) p = make_polygon(corner, T(a.near));
-    SoftFace<T> f;
+    if (load_corners(a, image, face, corner)) make_polygon(corner, T(a.near), p);
     f.n = p.n;
     f.orientation = p.orientation;
     PixelBox box = {0, 0, 0, 0};
@@ -120,8 +122,6 @@ __global__ void silhouette_setup(SilhouetteScene<T> a) {
                     atomicOr(bin_bits(a, image, r, c) + (face >> 5), 1u << (face & 31));
     }
     const i64 cells = i64(box.end_row - box.first_row) * (box.end_column - box.first_column);
-    a.polygons[at] = p;
-    a.prepared[at] = f;
     a.boxes[at] = box;
     a.units[at] = int(min(i64(a.most_units), (cells + kUnitPixels - 1) / kUnitPixels));
 }
@@ -227,23 +227,25 @@ __global__ void __launch_bounds__(128) silhouette_backward(SilhouetteScene<T> a,
     const int lane = threadIdx.x & 31, warps = gridDim.x * (blockDim.x / 32);
     const i64 faces = i64(a.images) * a.most_faces;
     const int total = start[faces];
+    const PixelGrid<T> grid(a.height, a.width);
     for (int unit = blockIdx.x * (blockDim.x / 32) + (threadIdx.x >> 5); unit < total; unit += warps) {
         const i64 at = face_of_unit(start, faces, unit), image = at / a.most_faces;
         const int face = int(at % a.most_faces), own = unit - start[at], units = start[at + 1] - start[at];
         const SoftFace<T> f = a.prepared[at];
         const PixelBox box = a.boxes[at];
-        const int columns = box.end_column - box.first_column;
-        const i64 cells = i64(columns) * (box.end_row - box.first_row), many = (cells + units - 1) / units;
-        const i64 end = min(cells, (own + 1) * many);
+        const int cells = (box.end_column - box.first_column) * (box.end_row - box.first_row);
+        const int many = (cells + units - 1) / units, end = min(cells, (own + 1) * many);
         T g[8] = {};
         double by[4] = {};
-        for (i64 i = own * many + lane; i < end; i += 32) {
-            const int row = box.first_row + int(i / columns), column = box.first_column + int(i % columns);
-            const i64 pixel = (image * a.height + row) * a.width + column;
+        const i64 image_start = image * a.height * a.width;
+        BoxWalk at_pixel(box, own * many + lane, 32);
+        for (int i = own * many + lane; i < end; i += 32, at_pixel.next()) {
+            const int row = at_pixel.row, column = at_pixel.column;
+            const i64 pixel = image_start + (row * a.width + column);
             T weight = factors.weight[pixel];
             if constexpr (Join<C>::kept == Kept::winner) weight = best[pixel] == face ? weight : T(0);
             if (!(Want & kPower) && weight == T(0)) continue;
-            const T x = pixel_x<T>(a.height, a.width, column), y = pixel_y<T>(a.height, a.width, row);
+            const T x = grid.x(column), y = grid.y(row);
             auto pair = Coverage::template at<Squared>(f, x, y, s);
             if (!pair.counts) continue;
             const Cdf<T> c = Coverage::template cdf<L, false>(f, pair, s);

@@ -14,12 +14,12 @@ namespace gd {
 constexpr int kMaxDegree = 15;
 
 // Unrolled before arrays are given registers, or they would stay in memory.
-#if defined(__GNUC__) && !defined(__clang__)
-#define GEODIFF_UNROLL _Pragma("GCC unroll 8")
-#define GEODIFF_UNROLL_MORE _Pragma("GCC unroll 16")
-#elif defined(__clang__) || defined(__CUDACC__)
+#if defined(__clang__) || defined(__CUDACC__)
 #define GEODIFF_UNROLL _Pragma("unroll")
 #define GEODIFF_UNROLL_MORE _Pragma("unroll")
+#elif defined(__GNUC__)
+#define GEODIFF_UNROLL _Pragma("GCC unroll 8")
+#define GEODIFF_UNROLL_MORE _Pragma("GCC unroll 16")
 #else
 #define GEODIFF_UNROLL
 #define GEODIFF_UNROLL_MORE
@@ -214,19 +214,77 @@ GEODIFF_HD void basis_adjoint(const V* window, const V& u, int degree, int order
     }
 }
 
+// The first `steps` steps of the triangle for any degree, of which nothing but the values is kept; knots[k] is the
+// window's knot k, in memory or made up.
+template <class T, class Knots>
+GEODIFF_HD void climb_some(const Knots& knots, T u, int degree, int order, int steps, T* values) {
+    values[0] = T(1);
+    for (int q = 1; q <= steps; ++q) {
+        T carry = T(0);
+        for (int b = 0; b < q; ++b) {
+            const T low = knots[degree - q + b], high = knots[degree + b], inverse = T(1) / (high - low);
+            if (q + order <= degree) {
+                const T term = values[b] * inverse;
+                values[b] = carry + (high - u) * term;
+                carry = (u - low) * term;
+            } else {
+                const T term = T(q) * values[b] * inverse;
+                values[b] = carry - term;
+                carry = term;
+            }
+        }
+        values[q] = carry;
+    }
+}
+
+// basis_adjoint for any degree without a triangle: each step climbs again up to where it was. Overwrites `values`.
+// What the window's knots get is added to bar_window, unless that is null.
+template <class T, class Knots>
+GEODIFF_HD void descend_all(const Knots& knots, T u, int degree, int order, T* values, T* bar, T& bar_u, T* bar_window) {
+    bar_u = T(0);
+    for (int q = degree; q > 0; --q) {
+        climb_some(knots, u, degree, order, q - 1, values);
+        for (int b = 0; b < q; ++b) {
+            const T low = knots[degree - q + b], high = knots[degree + b], inverse = T(1) / (high - low);
+            T bar_low, bar_high;
+            if (q + order <= degree) {
+                const T term = values[b] * inverse, right = term * bar[b], left = term * bar[b + 1];
+                bar[b] = ((high - u) * bar[b] + (u - low) * bar[b + 1]) * inverse;
+                const T bar_width = bar[b] * term;  // negative
+                bar_u += left - right;
+                bar_high = right - bar_width;
+                bar_low = bar_width - left;
+            } else {
+                const T term = T(q) * values[b] * inverse, bar_term = (bar[b + 1] - bar[b]) * inverse;
+                bar[b] = T(q) * bar_term;
+                bar_low = bar_term * term;
+                bar_high = -bar_low;
+            }
+            if (!bar_window) continue;
+            bar_window[degree + b] += bar_high;
+            bar_window[degree - q + b] += bar_low;
+        }
+    }
+}
+
+// The window of span s of knots that go on past the ends of their array.
+template <class T>
+struct MadeUpWindow {
+    const T* knots;
+    int first, most;
+    T range;
+    GEODIFF_HD T operator[](int k) const {
+        const int j = first + k;
+        return j < 0 ? knots[0] + T(j) * range : j > most ? knots[most] + T(j - most) * range : knots[j];
+    }
+};
+
 // The polynomial pieces of span s at u, which need not lie in it. Knots past the ends of the array are made up; they
 // touch only functions that do not exist, which come out as 0.
 template <class T>
 GEODIFF_HD void piece(const T* knots, int count, int degree, int order, int s, T u, T* values) {
-    T window[2 * kMaxDegree];
-    Triangle<T, kMaxDegree> kept;
     const int most = count + degree;
-    const T range = knots[most] - knots[0];
-    for (int k = 0; k < 2 * degree; ++k) {
-        const int j = s - degree + 1 + k;
-        window[k] = j < 0 ? knots[0] + T(j) * range : j > most ? knots[most] + T(j - most) * range : knots[j];
-    }
-    basis<-1>(window, u, degree, order, values, kept);
+    climb_some(MadeUpWindow<T>{knots, s - degree + 1, most, knots[most] - knots[0]}, u, degree, order, degree, values);
     for (int b = 0; b <= degree; ++b) {
         const int i = s - degree + b;
         if (i < 0 || i >= count) values[b] = T(0);

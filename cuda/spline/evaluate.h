@@ -21,22 +21,23 @@ struct AxisPoint {
     i64 step;  // numbers of the control net between two functions
 };
 
-// From the gradient of the quotient S = A / w to that of (A, w): (G, −G·S) / w, to g[d · stride].
-template <class T>
+// From the gradient of the quotient S = A / w to that of (A, w): (G, −G·S) / w. D is the dimension, 0 for any.
+template <int D = 0, class T>
 GEODIFF_HD void homogeneous_upstream(const SplineJob<T>& job, i64 point, T* g, i64 stride = 1) {
+    const int dim = D > 0 ? D : job.dim;
     if (!job.rational) {
-        for (int d = 0; d < job.dim; ++d) g[d * stride] = job.upstream[point * job.dim + d];
+        for (int d = 0; d < dim; ++d) g[d * stride] = job.upstream[point * dim + d];
         return;
     }
-    const T* upstream = job.upstream + point * (job.dim - 1);
-    const T* value = job.value + point * (job.dim - 1);
+    const T* upstream = job.upstream + point * (dim - 1);
+    const T* value = job.value + point * (dim - 1);
     const T inverse = job.inverse_weight[point];
     T weight = T(0);
-    for (int d = 0; d < job.dim - 1; ++d) {
+    for (int d = 0; d < dim - 1; ++d) {
         g[d * stride] = upstream[d] * inverse;
         weight -= upstream[d] * value[d];
     }
-    g[(job.dim - 1) * stride] = weight * inverse;
+    g[(dim - 1) * stride] = weight * inverse;
 }
 
 // ⟨g, C_i⟩ with C_i the control points of function i of one axis, blended along the other axes.

@@ -37,14 +37,19 @@ APPLY = ("room/kernel.h", "gd::apply<double, gd::Twice>")
 UNKNOWN = ("room/kernel.h", "gd::apply<double, gd::Thrice>")
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    """Load the script, which lies outside the package."""
-    spec = importlib.util.spec_from_file_location("compile_kernels", CHECKOUT / ".ci" / "compile_kernels.py")
+def loaded(name: str) -> ModuleType:
+    """Load a script, which lies outside the package."""
+    spec = importlib.util.spec_from_file_location(name, CHECKOUT / ".ci" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look for it
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    return loaded("compile_kernels")
 
 
 @pytest.fixture
@@ -129,6 +134,79 @@ def test_script_exits_with_one_and_prints_the_log(
         printed = capsys.readouterr()
         assert "nvrtc sm_80: 2 headers, 1 kernels" in printed.out
         assert said in printed.err
+
+
+STACK = """#pragma once
+namespace gd {
+template <class T, int N> __global__ void turned(T* x, int n, int k) {
+  T own[N];
+  for (int i = 0; i < n; ++i) own[i] = x[i];
+  x[k] = own[k];
+}
+template <class T> __global__ void __launch_bounds__(1024) wide(T* x, const T* y) {
+  T own[128];
+#pragma unroll
+  for (int i = 0; i < 128; ++i) own[i] = y[i * 1024 + threadIdx.x];
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < 128; ++i) x[(127 - i) * 1024 + threadIdx.x] = own[i] * own[127 - i] + own[(5 * i) % 128];
+}
+}
+"""
+
+
+@needs_nvrtc
+def test_script_measures_stacks_and_spills(script: ModuleType, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "stack.h").write_text(STACK)
+    names = ["gd::turned<float, 100>", "gd::turned<float, 200>", "gd::turned<double, 200>", "gd::wide<float>"]
+    used = script.compiled(tmp_path, "stack.h", names, "sm_90")
+    assert [used[name].stack for name in names[:3]] == [400, 800, 1600]
+    assert used[names[3]].spilled > 32 and used[names[3]].registers <= 64
+    assert str(used[names[0]]) == f"{used[names[0]].registers} + 400 B"
+    failures = script.check_nvrtc(tmp_path, [("stack.h", name) for name in names], "sm_90")
+    assert [failure.split(" for ")[0] for failure in failures] == [names[1], names[3]]
+    assert "800 bytes of stack, 0 spilled" in failures[0]
+
+
+def test_table_has_a_row_for_each_common_kernel(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "COMMON", (("a.h", "gd::f<float>"), ("a.h", "gd::g<float, gd::Law>")))
+    use = {"gd::f<float>": script.Usage(32, 0, 0), "gd::g<float, gd::Law>": script.Usage(40, 16, 8)}
+    monkeypatch.setattr(script, "compiled", lambda *_: use)
+    assert script.table(CHECKOUT, ["sm_80", "sm_90"]).splitlines() == [
+        "| kernel | sm_80 | sm_90 |",
+        "|---|---|---|",
+        "| `f<float>` | 32 | 32 |",
+        "| `g<float, Law>` | 40 + 16 B, 8 B spilled | 40 + 16 B, 8 B spilled |",
+    ]
+
+
+SASS = """
+        /*0000*/                   LDC R1, c[0x0][0x28] ;            /* 0x00000a00ff017b82 */
+        /*0010*/                   LDG.E R4, desc[UR4][R2.64] ;      /* 0x0000000402047981 */
+        /*0020*/              @!P0 BRA 0x60 ;                        /* 0x0000000000008947 */
+        /*0030*/                   MOV R9, 0x50 ;                    /* 0x0000000000007918 */
+        /*0040*/                   CALL.REL.NOINC 0x200 ;            /* 0x0000000000007918 */
+        /*0050*/                   BRA 0x70 ;                        /* 0x0000000000007918 */
+        /*0060*/                   MUFU.RCP R5, R4 ;                 /* 0x0000000000007918 */
+        /*0070*/                   DADD R6, R6, R4 ;                 /* 0x0000000000007918 */
+        /*0080*/               @P1 BRA 0x70 ;                        /* 0x0000000000007918 */
+        /*0090*/               @P2 BRA 0x10 ;                        /* 0x0000000000007918 */
+        /*00a0*/                   EXIT ;                            /* 0x0000000000007918 */
+        /*00b0*/                   BRA 0xb0 ;                        /* 0x0000000000007918 */
+        /*00c0*/                   NOP ;                             /* 0x0000000000007918 */
+"""
+
+
+def test_innermost_loops() -> None:
+    script = loaded("kernel_loops")
+    code = script.instructions(SASS)
+    assert [address for address, *_ in code] == list(range(0, 0xC0, 16))
+    (loop,) = script.loops(code)
+    assert (loop.first, loop.last, loop.count, loop.double, loop.special, loop.loads) == (0x70, 0x80, 2, 1, 0, 0)
+    outer = [one for one in code if one[0] < 0x70 or one[0] > 0x80]
+    (loop,) = script.loops(outer)  # without the inner one, and without the call
+    assert (loop.first, loop.last, loop.count, loop.special, loop.loads) == (0x10, 0x90, 4, 1, 1)
+    assert script.counted(code, "double", 1) == 2.0
 
 
 @needs_nvcc

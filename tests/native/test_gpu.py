@@ -250,6 +250,42 @@ def test_keys_differ_by_all_that_matters() -> None:
     assert len({cache.key("a", "b"), cache.key("ab"), cache.key("a", "c"), cache.key("a", "b")}) == 3
 
 
+GRID = """#include "kernel.h"
+#include "raster/walk.h"
+namespace gd {
+template <class T> __global__ void grid_misses(int* misses, int last) {
+  const int side = int(blockIdx.x * blockDim.x + threadIdx.x) + 1;
+  if (side > last) return;
+  const PixelGrid<T> grid(2 * side, side);
+  for (int i = -side; i < 3 * side; ++i)
+    misses[side - 1] += grid.x(i) != pixel_x<T>(2 * side, side, i) || grid.y(i) != pixel_y<T>(2 * side, side, i);
+}
+__global__ void walk_misses(int* misses) {
+  const PixelBox box = {3, 3 + int(blockIdx.x) + 1, 5, 5 + int(threadIdx.x) + 1};
+  const int columns = box.end_column - box.first_column, cells = columns * (box.end_row - box.first_row);
+  for (int first = 0; first < 40; first += 13) {
+    BoxWalk at(box, first, 32);
+    for (int i = first; i < cells; i += 32, at.next())
+      *misses += at.row != 3 + i / columns || at.column != 5 + i % columns;
+  }
+}
+}
+"""
+
+
+def test_pixels_without_divisions(tmp_path: pathlib.Path) -> None:
+    """Their centres are the same numbers, and a walk through a box meets the same pixels."""
+    path = tmp_path / "grid.h"
+    path.write_text(GRID)
+    for real in ("float", "double"):
+        misses = torch.zeros(1500, dtype=torch.int32)
+        run("forward", str(path), f"grid_misses<{real}>", 12, 128, misses, ctypes.c_int(1500))
+        assert misses.sum() == 0
+    misses = torch.zeros(1, dtype=torch.int32)
+    run("forward", str(path), "walk_misses", 9, 70, misses)
+    assert misses.sum() == 0
+
+
 def test_mirrors_of_structs(tmp_path: pathlib.Path) -> None:
     """Sizes and offsets as a C++ compiler has them; names of fields, too, or it would not compile."""
     headers = sorted({header for header, _ in names.kernel_names()})
@@ -263,7 +299,7 @@ def test_mirrors_of_structs(tmp_path: pathlib.Path) -> None:
             lines.append(f"static_assert(offsetof({name}, {field}) == {getattr(kind, field).offset});")
     for name, sizes in structs.SCRATCH.items():
         for real, size in zip(structs.REALS.values(), sizes, strict=True):
-            plain = name in ("View", "Segment", "CutAt", "Piece", "EndGradient")
+            plain = name in ("View", "Segment", "CutAt", "Piece", "EndGradient", "OuterBox")
             lines.append(f"static_assert(sizeof(gd::{name}{'' if plain else f'<{real}>'}) == {size});")
     unit = tmp_path / "unit.cpp"
     unit.write_text("\n".join(lines))

@@ -20,6 +20,7 @@ def compile_cubin(
     arch: str = "sm_80",
     include: pathlib.Path | None = None,
     options: Sequence[str] = (),
+    log: list[str] | None = None,
 ) -> tuple[bytes, dict[str, str]]:
     """Compile CUDA C++17 source to a CUBIN for one architecture.
 
@@ -31,6 +32,7 @@ def compile_cubin(
         arch: The real architecture, ``sm_80`` for example; ``compute_80`` gives PTX instead.
         include: The include path; ``header_root()`` unless given.
         options: Further NVRTC options.
+        log: Gets what the compiler says of a source that it takes.
 
     Returns:
         The CUBIN, and for each name expression the mangled name under which the CUBIN has it.
@@ -49,10 +51,12 @@ def compile_cubin(
         for name in names:
             _call(nvrtc, nvrtc.nvrtcAddNameExpression(program, name.encode()))
         (status,) = nvrtc.nvrtcCompileProgram(program, len(flags), [flag.encode() for flag in flags])
+        said = b" " * _call(nvrtc, nvrtc.nvrtcGetProgramLogSize(program))
+        _call(nvrtc, nvrtc.nvrtcGetProgramLog(program, said))
+        text = said.rstrip(b"\0 \n").decode(errors="replace")
+        if log is not None:
+            log.append(text)
         if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-            log = b" " * _call(nvrtc, nvrtc.nvrtcGetProgramLogSize(program))
-            _call(nvrtc, nvrtc.nvrtcGetProgramLog(program, log))
-            text = log.rstrip(b"\0 \n").decode(errors="replace")
             raise RuntimeError(f"NVRTC could not compile for {arch} ({status.name}):\n{text}")
         form = "PTX" if arch.startswith("compute_") else "CUBIN"
         cubin = b" " * _call(nvrtc, getattr(nvrtc, f"nvrtcGet{form}Size")(program))
@@ -69,6 +73,11 @@ _OPTIONS = dict.fromkeys(
 """Of files in which products must not be fused with sums: what decides which face a pixel sees."""
 
 
+def options_of(header: str) -> tuple[str, ...]:
+    """Return the options that a file's kernels are compiled with."""
+    return ("-lineinfo", *_OPTIONS.get(header, ()))
+
+
 def kernel(header: str, name: str, arch: str) -> tuple[bytes, str]:
     """Return a kernel for an architecture, from the cache or compiled, and its mangled name.
 
@@ -77,7 +86,7 @@ def kernel(header: str, name: str, arch: str) -> tuple[bytes, str]:
     Raises:
         RuntimeError: where there is no NVRTC, or it refuses the source or the architecture.
     """
-    options, arch = ["-lineinfo", *_OPTIONS.get(header, ())], known(arch)
+    options, arch = options_of(header), known(arch)
 
     def compiled() -> bytes:
         code, lowered = compile_cubin(f'#include "{header}"\n', [name], arch, options=options)

@@ -20,6 +20,11 @@ _SHADING = (
     "reflect_backward", "light_sums", "light_add", "surface_forward", "surface_shares", "normals_scale",
     "normals_forward", "normals_to_sums", "normals_backward",
 )  # fmt: skip
+_SPLINES = (
+    ("3", 3), ("2", 2), ("0", 1), ("3, 3", 3), ("3, 3", 4), ("2, 2", 4), ("5, 5", 4), ("3, 3, 3", 3), ("2, 2, 2", 1),
+    ("-1", 0), ("-1, -1", 3), ("-1, -1, -1", 0), ("3, 3", 0),
+)  # fmt: skip
+"""Degrees and dimensions of splines: the usual ones, and any."""
 _EVERYTHING = {0: ("Logistic", 0), 1: ("Logistic", 1), 3: ("Gamma", 3), 5: ("Logistic", 5), 7: ("Gamma", 7)}
 """What may be wanted of parameters' gradients, by the bits of gd::Wanted, and a law that has it."""
 
@@ -63,13 +68,13 @@ def shared(real: str) -> Iterator[tuple[str, str]]:
         yield "raster/jumps_kernels.h", f"gd::jumps_{name}<{real}>"
     for name in ("forward", "backward", "sums", "add"):
         yield "shading/mix_kernels.h", f"gd::mix_{name}<{real}>"
-    for name in ("views", "segments", "forward", "shares", "backward"):
+    for name in ("views", "mask", "pieces", "visible", "pack"):
         yield "raster/contour_kernels.h", f"gd::contour_{name}<{real}>"
-    for name in ("basis_forward", "basis_backward", "spline_forward", "spline_backward_points"):
-        yield "spline/kernels.h", f"gd::{name}<{real}>"
-    yield "spline/kernels.h", f"gd::spline_backward_control<{real}>"
-    for gaussian in ("false", "true"):
-        yield "spline/kernels.h", f"gd::spline_backward_knots<{real}, {gaussian}>"
+    for write in ("false", "true"):
+        yield "raster/contour_kernels.h", f"gd::contour_segments<{real}, {write}>"
+    for name in ("nearest", "shares", "chunks", "faces"):
+        yield "raster/contour_pixels.h", f"gd::contour_{name}<{real}>"
+    yield from splines(real)
     for name in _SHADING:
         yield "shading/kernels.h", f"gd::{name}<{real}>"
     for lanes in (1, 32):
@@ -85,6 +90,28 @@ def shared(real: str) -> Iterator[tuple[str, str]]:
                 yield "transport/kernels.h", f"gd::transport_apply<{real}, {dim}, {p}, {gradient}>"
 
 
+def splines(real: str) -> Iterator[tuple[str, str]]:
+    """Yield (header, name) of kernels for the usual degrees, and for those of any degree and dimension."""
+    points, sums = "spline/point_kernels.h", "spline/sum_kernels.h"
+    yield points, f"gd::spline_ranges<{real}>"
+    for degree in (-1, 0, 1, 2, 3, 5):
+        for direction in ("forward", "backward"):
+            yield points, f"gd::basis_{direction}<{real}, {degree}>"
+    for degrees, dim in _SPLINES:
+        instance = f"{real}, gd::Degrees<{degrees}>, {dim}, {str(degrees[0] != '-').lower()}"
+        for rational in ("false", "true"):
+            yield points, f"gd::spline_forward<{instance}, {rational}>"
+        yield points, f"gd::spline_backward_points<{instance}>"
+    yield points, f"gd::spline_forward<{real}, gd::Degrees<3, 3>, 3, false, false>"
+    yield points, f"gd::spline_backward_points<{real}, gd::Degrees<3, 3>, 3, false>"
+    for axes in (1, 2, 3):
+        yield sums, f"gd::spline_chunks<{real}, {axes}>"
+    for name in ("control", "gaussian", "knots"):
+        yield sums, f"gd::spline_{name}<{real}>"
+    for name in ("band", "band_back", "band_add", "band_dots", "divide", "upstream"):
+        yield "spline/grid_kernels.h", f"gd::spline_{name}<{real}>"
+
+
 def kernel_names(full: bool = False) -> Iterator[tuple[str, str]]:
     """Yield (header, name) of kernels to compile: each distribution and T-conorm at least once, or all combinations.
 
@@ -93,8 +120,8 @@ def kernel_names(full: bool = False) -> Iterator[tuple[str, str]]:
     """
     for real in REALS:
         yield from shared(real)
-    for name in ("cut", "pieces", "visible"):
-        yield "raster/contour_kernels.h", f"gd::contour_{name}"
+    for write in ("false", "true"):
+        yield "raster/contour_kernels.h", f"gd::contour_cut<{write}>"
     for distribution, wanted in _EVERYTHING.values():
         for coverage in _COVERAGES:
             tconorm = "YagerLevels" if wanted & 4 else "Probabilistic"
@@ -112,3 +139,50 @@ def kernel_names(full: bool = False) -> Iterator[tuple[str, str]]:
         yield from silhouette("Logistic", tconorm, real, False, i % 2 == 1)
     for i, distribution in enumerate(DISTRIBUTIONS):
         yield from silhouette(distribution, "Probabilistic", REALS[i % 2], i % 3 == 0, i % 2 == 0)
+
+
+def _common() -> Iterator[tuple[str, str]]:
+    """Yield (header, name) of the kernels of float that most calls need."""
+    for coverage in _COVERAGES:
+        yield "raster/silhouette.h", f"gd::silhouette_setup<float, gd::{coverage}>"
+    for law, tconorm, coverage, wanted in (
+        ("Logistic", "Probabilistic", "FaceCoverage", 0), ("Logistic", "Probabilistic", "FaceCoverage", 1),
+        ("Gaussian", "Yager", "FaceCoverage", 0), ("Gamma", "Probabilistic", "FaceCoverage", 3),
+        ("Logistic", "Probabilistic", "EdgeCoverage", 0),
+    ):  # fmt: skip
+        pair = silhouette(law, tconorm, "float", False, False, coverage, wanted)
+        yield from pair if wanted != 1 else [list(pair)[1]]
+    for name in ("combine", "factors"):
+        yield "raster/silhouette.h", f"gd::silhouette_{name}<float, gd::Probabilistic>"
+    some = {
+        "raster/silhouette.h": ("silhouette_faces", "silhouette_scatter"),
+        "raster/hard_kernels.h": ("hard_resolve",),
+        "raster/fragments_kernels.h": tuple(f"fragments_{n}" for n in ("prepare", "rim", "write", "backward", "faces")),
+        "raster/contour_kernels.h": tuple(f"contour_{n}" for n in ("views", "mask", "visible")),
+        "raster/contour_pixels.h": tuple(f"contour_{n}" for n in ("nearest", "shares", "chunks", "faces")),
+        "shading/kernels.h": _SHADING,
+        "spline/sum_kernels.h": ("spline_control", "spline_knots", "spline_gaussian"),
+        "spline/grid_kernels.h": ("spline_band", "spline_band_back", "spline_band_dots"),
+    }
+    yield "raster/hard_kernels.h", "gd::hard_setup<float, 0>"
+    yield "raster/hard_kernels.h", "gd::hard_draw<float, 0>"
+    yield "raster/fragments_kernels.h", "gd::fragments_list<float, 0>"
+    for write in ("false", "true"):
+        yield "raster/contour_kernels.h", f"gd::contour_segments<float, {write}>"
+        yield "raster/contour_kernels.h", f"gd::contour_cut<{write}>"
+    for degrees, dim in (("3", 3), ("3, 3", 4), ("3, 3, 3", 3), ("-1, -1", 3)):
+        instance = f"float, gd::Degrees<{degrees}>, {dim}, {str(degrees[0] != '-').lower()}"
+        yield "spline/point_kernels.h", f"gd::spline_forward<{instance}, false>"
+        yield "spline/point_kernels.h", f"gd::spline_backward_points<{instance}>"
+    yield "spline/sum_kernels.h", "gd::spline_chunks<float, 2>"
+    for header, names in some.items():
+        for name in names:
+            yield header, f"gd::{name}<float>"
+    for dim in (3, 0):
+        yield "transport/kernels.h", f"gd::transport_lse<float, {dim}, 2>"
+        for gradient in ("false", "true"):
+            yield "transport/kernels.h", f"gd::transport_apply<float, {dim}, 2, {gradient}>"
+
+
+COMMON = tuple(_common())
+"""What the table of docs/gpu.md shows."""

@@ -144,12 +144,12 @@ def jump_edges() -> Struct:
 
 
 @functools.cache
-def contour_arguments(real: str) -> Struct:
-    """``gd::ContourArguments<real>``."""
+def contour_scene(real: str) -> Struct:
+    """``gd::ContourScene<real>``."""
     return _struct(
-        f"gd::ContourArguments<{real}>", clip=Pointer, faces=Pointer, edges=Pointer, vertex_start=Long, face_start=Long,
-        all_faces=Long, count=Int, height=Int, width=Int, near=_C[real], radius_outside=Double, radius_inside=Double,
-        push=Double,
+        f"gd::ContourScene<{real}>", clip=Pointer, faces=Pointer, edges=Pointer, layout=Pointer, all_faces=Long,
+        images=Int, most_faces=Int, height=Int, width=Int, near=Double, radius_outside=Double, radius_inside=Double,
+        push=Double, views=Pointer, boxes=Pointer,
     )  # fmt: skip
 
 
@@ -173,10 +173,27 @@ def spline_job(real: str) -> Struct:
 
 
 @functools.cache
-def spline_points(real: str) -> Struct:
-    """``gd::SplinePoints<real>``."""
-    three = Pointer * 3
-    return _struct(f"gd::SplinePoints<{real}>", first=three, values=three, window=three, upstream=Pointer)
+def spline_rows(real: str) -> Struct:
+    """``gd::SplineRows<real>``."""
+    return _struct(f"gd::SplineRows<{real}>", rows=Pointer, cell=Pointer, size=Int, upstream=Int, window=Int * 3)
+
+
+@functools.cache
+def spline_cells() -> Struct:
+    """``gd::SplineCells``."""
+    return _struct(
+        "gd::SplineCells", order=Pointer, start=Pointer, chunks=Pointer, cells=Long, axes=Int, functions=Int * 3,
+        spans=Int * 3, net=Int, numbers=Int, slices=Int, windows=Int * 3, partial=Pointer,
+    )  # fmt: skip
+
+
+@functools.cache
+def spline_band(real: str) -> Struct:
+    """``gd::SplineBand<real>``."""
+    return _struct(
+        f"gd::SplineBand<{real}>", span=Pointer, values=Pointer, order=Pointer, start=Pointer, batch=Long, left=Long,
+        right=Long, points=Long, count=Int, degree=Int, slices=Int, own_basis=Bool, item_stride=Long,
+    )  # fmt: skip
 
 
 @functools.cache
@@ -280,10 +297,10 @@ def surface_shares(real: str) -> Struct:
 OF_REALS = (
     blend_job, reflect_job, texture_job, surface_job, surface_shares, composite_job, normals_job, transport_job,
     silhouette_scene, silhouette_factors, fragment_ranking, fragment_items, fragment_upstream, hard_scene,
-    heaviest_ranking, mix_job, matrix_product, jump_scene, contour_arguments, spline_axis, spline_job, spline_points,
-    basis_job,
+    heaviest_ranking, mix_job, matrix_product, jump_scene, contour_scene, spline_axis, spline_job, spline_rows,
+    spline_band, basis_job,
 )  # fmt: skip
-OTHERS = (transport_slices, silhouette_parameters, jump_edges)
+OTHERS = (transport_slices, silhouette_parameters, jump_edges, spline_cells)
 
 
 SCRATCH = {
@@ -298,6 +315,7 @@ SCRATCH = {
     "CutAt": (16, 16),
     "Piece": (72, 72),
     "EndGradient": (32, 32),
+    "OuterBox": (16, 16),
 }
 """Bytes of what kernels alone write and read, for float and for double."""
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contour on a GPU, an image at a time, see cuda/raster/contour_kernels.h."""
+"""The contour on a GPU, all images at once: see cuda/raster/contour_kernels.h and contour_pixels.h."""
 
 from typing import Any
 
@@ -9,61 +9,90 @@ from geodiff.native.gpu import structs
 from geodiff.native.gpu.launcher import launch
 from geodiff.native.gpu.schedule.corners import scatter
 
-HEADER = "raster/contour_kernels.h"
+OUTLINE, PIXELS = "raster/contour_kernels.h", "raster/contour_pixels.h"
 _PUSH = {"float": 4e-6, "double": 1e-10}
-_ROOM = 8  # cuts of a segment that there is room for at first
+_CHUNK, _TILE, _POINTS = 256, 16, 8
+_BLOCKS = 1024  # so many fill any card
 
 
-class _Image:
-    """One image of a call: its arguments, and launches with them first."""
+def _before(counts: torch.Tensor, dtype: torch.dtype = torch.int64) -> torch.Tensor:
+    """Sums of all numbers before each, and of all."""
+    found = torch.zeros(len(counts) + 1, dtype=dtype, device=counts.device)
+    torch.cumsum(counts, 0, dtype=dtype, out=found[1:])
+    return found
+
+
+class _Scene:
+    """All images of a call: their faces, seen."""
 
     def __init__(
-        self, clip: torch.Tensor, faces: torch.Tensor, edges: torch.Tensor | None, row: list[int], height: int,
+        self, clip: torch.Tensor, faces: torch.Tensor, edges: torch.Tensor | None, layout: torch.Tensor, height: int,
         width: int, near: float, outside: float, inside: float,
     ) -> None:  # fmt: skip
-        self.real, self.clip, self.count, self.pixels = structs.REALS[clip.dtype], clip, row[2], height * width
-        self.arguments = structs.make(
-            structs.contour_arguments(self.real), clip=clip, faces=faces, edges=edges, vertex_start=row[0],
-            face_start=row[1], all_faces=len(faces), count=row[2], height=height, width=width, near=near,
-            radius_outside=outside, radius_inside=inside, push=_PUSH[self.real],
-        )  # fmt: skip
+        self.real, self.clip, self.images = structs.REALS[clip.dtype], clip, len(layout)
+        self.most_faces = max((row[2] for row in layout.tolist()), default=0)
+        self.count, self.pixels = self.images * self.most_faces, height * width
+        self.height, self.width = height, width
         self.views = structs.scratch(clip, "View", self.count)
-        self.mask = torch.zeros(self.pixels, dtype=torch.uint8, device=clip.device)
-        self.launch("views", self.count, 128, self.views, self.mask)
+        self.boxes = structs.scratch(clip, "OuterBox", self.count)
+        self.struct = structs.make(
+            structs.contour_scene(self.real), clip=clip, faces=faces, edges=edges, layout=layout, all_faces=len(faces),
+            images=self.images, most_faces=self.most_faces, height=height, width=width, near=near,
+            radius_outside=outside, radius_inside=inside, push=_PUSH[self.real], views=self.views, boxes=self.boxes,
+        )  # fmt: skip
+        self.box_of_pixels = torch.empty((self.count, 4), dtype=torch.int32, device=clip.device)
+        self.units = torch.empty(self.count, dtype=torch.int32, device=clip.device)
+        self.launch(OUTLINE, "views", self.count, 128, self.box_of_pixels, self.units)
 
-    def launch(self, step: str, count: int, threads: int, *arguments: Any) -> None:
-        name, grid = f"gd::contour_{step}<{self.real}>", (-(-count // threads),)
-        launch(HEADER, name, grid, threads, self.arguments, *arguments, device=self.clip.device)
+    def launch(self, header: str, step: str, count: int, threads: int, *arguments: Any, more: str = "") -> None:
+        """Run a kernel that takes the scene first, with as many threads."""
+        name, grid = f"gd::contour_{step}<{self.real}{more}>", (-(-count // threads),)
+        launch(header, name, grid, threads, self.struct, *arguments, device=self.clip.device)
 
-    def outline(self) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """The segments, and the pieces of them that border on background."""
+    def mask(self) -> torch.Tensor:
+        """Which pixels are covered."""
+        found = torch.zeros(self.images * self.pixels, dtype=torch.uint8, device=self.clip.device)
+        start = _before(self.units, torch.int32)
+        self.launch(OUTLINE, "mask", 128 * min(_BLOCKS, -(-self.count // 4)), 128, self.box_of_pixels, start, found)
+        return found
+
+    def segments(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+        """Edges that may be outline, their boxes, where each image's begin, and how many there are, which is read."""
+        keep = torch.empty(4 * self.count, dtype=torch.uint8, device=self.clip.device)
+        self.launch(OUTLINE, "segments", self.count, 128, keep, None, None, None, more=", false")
+        place = _before(keep)
+        count = int(place[-1])
+        found, boxes = (structs.scratch(self.clip, name, count) for name in ("Segment", "OuterBox"))
+        self.launch(OUTLINE, "segments", self.count, 128, keep, place, found, boxes, more=", true")
+        return found, boxes, place[:: 4 * self.most_faces].contiguous(), count
+
+    def outline(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The segments, the pieces of them that border on background, and where each image's begin."""
         device = self.clip.device
-        segments = structs.scratch(self.clip, "Segment", 4 * self.count)
-        keep = torch.zeros(4 * self.count, dtype=torch.uint8, device=device)
-        self.launch("segments", self.count, 128, self.views, segments, keep)
-        segments = segments.reshape(-1, structs.SCRATCH["Segment"][0])[: 4 * self.count][keep > 0].contiguous()
+        segments, boxes, first, count = self.segments()
         given: tuple[Any, ...]
-        count = len(segments)
-        counts, room = torch.zeros(count, dtype=torch.int32, device=device), _ROOM
-        while True:
-            cuts = structs.scratch(self.clip, "CutAt", count * room)
-            given = (segments, structs.Int(count), structs.Int(room), cuts, counts)
-            launch(HEADER, "gd::contour_cut", (-(-count // 128),), 128, *given, device=device)
-            most = int(counts.max()) if count else 0
-            if most <= room:
-                break
-            room = most
-        start = torch.zeros(count + 1, dtype=torch.int64, device=device)
-        torch.cumsum(counts.long() + 1, 0, out=start[1:])
-        total = int(start[-1])
-        pieces = structs.scratch(self.clip, "Piece", total)
-        given = (segments, structs.Int(count), structs.Int(room), cuts, counts, start, pieces)
-        launch(HEADER, "gd::contour_pieces", (-(-count // 128),), 128, *given, device=device)
-        seen = torch.zeros(total, dtype=torch.uint8, device=device)
-        given = (self.views, structs.Int(self.count), segments, pieces, seen)
-        launch(HEADER, "gd::contour_visible", (total,), 64, *given, device=device)
-        pieces = pieces.reshape(-1, structs.SCRATCH["Piece"][0])[:total][seen > 0].contiguous()
-        return segments, pieces, len(pieces)
+        counts = torch.empty(count, dtype=torch.int32, device=device)
+        given = (segments, boxes, first, structs.Long(count), counts)
+        grid = (-(-count // 4),)
+        launch(OUTLINE, "gd::contour_cut<false>", grid, 128, *given, None, None, device=device)
+        start = _before(counts)
+        total = int(start[-1]) + count
+        cuts = structs.scratch(self.clip, "CutAt", total)
+        launch(OUTLINE, "gd::contour_cut<true>", grid, 128, *given, start, cuts, device=device)
+        pieces, packed = (structs.scratch(self.clip, "Piece", total) for _ in range(2))
+        name = f"gd::contour_pieces<{self.real}>"
+        given = (segments, structs.Long(count), cuts, start, pieces)
+        launch(OUTLINE, name, (-(-count // 128),), 128, *given, device=device)
+        hidden = torch.zeros(total, dtype=torch.uint8, device=device)
+        blocks = -(-total // _POINTS)
+        slices = max(1, min(_BLOCKS // max(blocks, 1), self.most_faces // 1024))
+        given = (segments, pieces, structs.Long(total), structs.Int(slices), hidden)
+        self.launch(OUTLINE, "visible", 128 * blocks * slices, 128, *given)
+        place = _before(1 - hidden)
+        name = f"gd::contour_pack<{self.real}>"
+        given = (pieces, hidden, place, structs.Long(total), packed)
+        launch(OUTLINE, name, (-(-total // 128),), 128, *given, device=device)
+        return segments, packed, place[start[first] + first]
 
 
 def contour_forward(
@@ -74,11 +103,16 @@ def contour_forward(
     """Fill `distance`, `along` and `nearest`, see `geodiff.ops.contour`."""
     if distance.numel() == 0:
         return
-    for i, row in enumerate(layout.tolist()):
-        image = _Image(clip, faces, edges, row, height, width, near, radius_outside, radius_inside)
-        segments, pieces, count = image.outline()
-        given = (segments, pieces, structs.Int(count), image.mask, distance[i], along[i], nearest[i])
-        image.launch("forward", image.pixels, 256, *given)
+    scene = _Scene(clip, faces, edges, layout, height, width, near, radius_outside, radius_inside)
+    if scene.count == 0:
+        distance.fill_(-torch.inf)
+        along.zero_()
+        nearest.fill_(-1)
+        return
+    segments, pieces, first = scene.outline()
+    tiles = -(-height // _TILE) * -(-width // _TILE) * scene.images
+    given = (segments, pieces, first, scene.mask(), distance, along, nearest)
+    scene.launch(PIXELS, "nearest", 256 * tiles, 256, *given)
 
 
 def contour_backward(
@@ -87,24 +121,18 @@ def contour_backward(
     grad_clip: torch.Tensor,
 ) -> None:  # fmt: skip
     """Fill `grad_clip`."""
-    rows = layout.tolist()
-    most_faces = max((row[2] for row in rows), default=0)
-    size = structs.SCRATCH["Clip"][clip.dtype == torch.float64]
-    corners = torch.zeros((len(rows), max(most_faces, 1) * 3 * size), dtype=torch.uint8, device=clip.device)
-    for i, row in enumerate(rows):
-        if row[2] == 0 or height * width == 0:
-            continue
-        image = _Image(clip, faces, None, row, height, width, near, 0.0, 0.0)
-        codes = torch.empty(2 * image.pixels, dtype=torch.int32, device=clip.device)
-        shares = structs.scratch(clip, "EndGradient", 2 * image.pixels)
-        given = (image.views, distance[i], along[i], nearest[i], upstream[i], codes, shares)
-        image.launch("shares", image.pixels, 256, *given)
-        face = torch.div(codes, 4, rounding_mode="floor")
-        order = torch.argsort(face, stable=True)
-        order = order[int((face < 0).sum()) :].contiguous()
-        _, runs = torch.unique_consecutive(face[order], return_counts=True)
-        start = torch.zeros(len(runs) + 1, dtype=torch.int64, device=clip.device)
-        torch.cumsum(runs, 0, out=start[1:])
-        image.launch("backward", len(runs), 128, codes, shares, order, start, structs.Int(len(runs)), corners[i])
+    scene = _Scene(clip, faces, None, layout, height, width, near, 0.0, 0.0)
+    device, both = clip.device, 2 * scene.images * scene.pixels
+    corners = structs.scratch(clip, "Clip", 3 * scene.count)
+    keys = torch.empty(both, dtype=torch.int32, device=device)
+    shares = structs.scratch(clip, "EndGradient", both)
+    scene.launch(PIXELS, "shares", both // 2, 128, distance, along, nearest, upstream, keys, shares)
+    keys, order = torch.sort(keys, stable=True)
+    start = torch.searchsorted(keys, torch.arange(scene.count + 1, dtype=torch.int32, device=device))
+    chunks = _before((start.diff() + _CHUNK - 1).div(_CHUNK, rounding_mode="floor"), torch.int32)
+    room = min(scene.count, both) + both // _CHUNK
+    partial = torch.empty((room, 8), dtype=torch.float64, device=device)
+    scene.launch(PIXELS, "chunks", 32 * room, 128, nearest, shares, order, start, chunks, partial)
+    scene.launch(PIXELS, "faces", scene.count, 128, chunks, partial, corners)
     if len(grad_clip):
-        scatter(corners, faces, layout, most_faces, grad_clip)
+        scatter(corners, faces, layout, scene.most_faces, grad_clip)

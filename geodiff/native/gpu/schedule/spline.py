@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Splines and their bases on a GPU, see cuda/spline/kernels.h."""
+"""Splines and their bases at scattered parameters, on a GPU: see cuda/spline/point_kernels.h and sum_kernels.h."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,18 +11,25 @@ import torch
 from geodiff.native.gpu import structs
 from geodiff.native.gpu.launcher import launch
 
-HEADER = "spline/kernels.h"
-_THREADS = 128
+POINTS, SUMS = "spline/point_kernels.h", "spline/sum_kernels.h"
+THREADS = 128
+OWN_DEGREES = frozenset(range(6))
+"""Degrees that have kernels of their own; others share some that are slower."""
+_CHUNK, _SUMS, _WARPS = 256, 256, 4
+_MOST_CELLS = 2**31 - 1
+_BLOCKS = 1024  # so many fill any card
 
 
-def _blocks(count: int) -> tuple[int]:
-    return (-(-count // _THREADS),)
+def blocks(count: int) -> tuple[int]:
+    """Blocks for so many threads."""
+    return (-(-count // THREADS),)
 
 
-def _axis(
+def axis_of(
     knots: torch.Tensor, parameters: torch.Tensor, degree: int, order: int, bandwidth: float = 0.0,
     grad_knots: torch.Tensor | None = None, grad_parameters: torch.Tensor | None = None,
 ) -> Any:  # fmt: skip
+    """``geodiff::SplineAxis``."""
     return structs.make(
         structs.spline_axis(structs.REALS[knots.dtype]), knots=knots, parameters=parameters,
         knots_stride=knots.shape[1] if len(knots) > 1 else 0,
@@ -31,15 +39,42 @@ def _axis(
     )  # fmt: skip
 
 
+def job_of(
+    real: str, axes: list[Any], batch: int, control: torch.Tensor | None = None, dim: int = 0, rational: bool = False,
+    **tensors: torch.Tensor | None,
+) -> Any:  # fmt: skip
+    """``geodiff::SplineJob``."""
+    kind = structs.spline_axis(real)
+    stride = 0 if control is None or len(control) == 1 else math.prod(control.shape[1:])
+    names = ("value", "inverse_weight", "upstream", "grad_control")
+    return structs.make(
+        structs.spline_job(real), axis=(kind * 3)(*axes), axes=len(axes), control=control, control_stride=stride,
+        batch=batch, dim=dim, rational=rational, threads=0, **{name: tensors.get(name) for name in names},
+    )  # fmt: skip
+
+
+def ranges_of(real: str, job: Any, device: torch.device) -> torch.Tensor:
+    """The spans that points may fall into (axes, batch, 2)."""
+    found = torch.empty((job.axes, job.batch, 2), dtype=torch.int32, device=device)
+    launch(POINTS, f"gd::spline_ranges<{real}>", blocks(job.axes * job.batch), THREADS, job, found, device=device)
+    return found
+
+
+def _own(degree: Sequence[int]) -> list[int]:
+    return list(degree) if OWN_DEGREES.issuperset(degree) else [-1] * len(degree)
+
+
 def spline_basis(
     *, knots: torch.Tensor, parameters: torch.Tensor, degree: int, order: int, span: torch.Tensor, values: torch.Tensor
 ) -> None:
     """Fill `span` and `values`, see `geodiff.ops.basis`."""
-    real, axis = structs.REALS[knots.dtype], _axis(knots, parameters, degree, order)
+    real, axis, device = structs.REALS[knots.dtype], axis_of(knots, parameters, degree, order), knots.device
     job = structs.make(
         structs.basis_job(real), axis=axis, batch=len(span), span=span, values=values, upstream=None, threads=0
     )
-    launch(HEADER, f"gd::basis_forward<{real}>", _blocks(span.numel()), _THREADS, job, device=knots.device)
+    ranges = ranges_of(real, job_of(real, [axis], len(span)), device)
+    name = f"gd::basis_forward<{real}, {_own([degree])[0]}>"
+    launch(POINTS, name, blocks(span.numel()), THREADS, job, ranges, device=device)
 
 
 def spline_basis_backward(
@@ -49,19 +84,18 @@ def spline_basis_backward(
     """Fill `grad_knots` and `grad_parameters` where they are not empty."""
     real, device = structs.REALS[knots.dtype], knots.device
     batch, points = upstream.shape[:2]
-    total = batch * points
-    axis = _axis(knots, parameters, degree, order, 0.0, grad_knots, grad_parameters)
-    job = structs.make(
+    axis = axis_of(knots, parameters, degree, order, 0.0, grad_knots, grad_parameters)
+    basis = structs.make(
         structs.basis_job(real), axis=axis, batch=batch, span=None, values=None, upstream=upstream, threads=0
     )
-    room = _room(knots, [degree], total, 0)
-    given = _points(real, room)
-    launch(HEADER, f"gd::basis_backward<{real}>", _blocks(total), _THREADS, job, given, device=device)
+    job = job_of(real, [axis], batch)
+    rows = _Rows(knots, job, functions=[1, 1, 1], net=0, values=0, windows=[grad_knots.numel() > 0])
+    name = f"gd::basis_backward<{real}, {_own([degree])[0]}>"
+    ranges = ranges_of(real, job, device)
+    launch(POINTS, name, blocks(batch * points), THREADS, basis, ranges, rows.struct, device=device)
     if grad_knots.numel():
-        of_knots = _job(real, [axis], None, 0, batch, 0, False)
-        grid = (knots.shape[1], batch)
-        name = f"gd::spline_backward_knots<{real}, false>"
-        launch(HEADER, name, grid, _THREADS, of_knots, given, structs.Int(0), device=device)
+        rows.add_up()
+        rows.knots(0)
 
 
 def spline_forward(
@@ -69,12 +103,18 @@ def spline_forward(
     order: Sequence[int], rational: bool, grid: bool, value: torch.Tensor, inverse_weight: torch.Tensor,
 ) -> None:  # fmt: skip
     """Fill `value` and `inverse_weight`, see `geodiff.ops.spline`."""
-    real = structs.REALS[control.dtype]
-    expanded = _expanded(parameters) if grid else list(parameters)
-    axes = [_axis(k, u, p, o) for k, u, p, o in zip(knots, expanded, degree, order, strict=True)]
-    job = _job(real, axes, control, control.shape[-1], len(value), value, rational, inverse_weight)
-    count = value.shape[0] * value.shape[1]
-    launch(HEADER, f"gd::spline_forward<{real}>", _blocks(count), _THREADS, job, device=control.device)
+    if grid:
+        from geodiff.native.gpu.schedule import spline_grid
+
+        return spline_grid.forward(control, knots, parameters, degree, order, rational, value, inverse_weight)
+    real, control = structs.REALS[control.dtype], _aligned(control)
+    axes = [axis_of(k, u, p, o) for k, u, p, o in zip(knots, parameters, degree, order, strict=True)]
+    job = job_of(
+        real, axes, len(value), control, control.shape[-1], rational, value=value, inverse_weight=inverse_weight
+    )
+    name = f"gd::spline_forward<{real}, {_instance(degree, order, control)}, {str(rational).lower()}>"
+    ranges = ranges_of(real, job, control.device)
+    launch(POINTS, name, blocks(value.shape[0] * value.shape[1]), THREADS, job, ranges, device=control.device)
 
 
 def spline_backward(
@@ -84,73 +124,123 @@ def spline_backward(
     grad_knots: Sequence[torch.Tensor], grad_parameters: Sequence[torch.Tensor],
 ) -> None:  # fmt: skip
     """Fill the gradients that are not empty, see `geodiff.ops.spline`."""
-    real, device = structs.REALS[control.dtype], control.device
-    batch, count = value.shape[:2]
-    total, dim = batch * count, control.shape[-1]
-    expanded = _expanded(parameters) if grid else list(parameters)
-    wide = [g.new_empty((batch, count) if g.numel() else 0) if grid else g for g in grad_parameters]
-    sigmas = list(bandwidth) or [0.0] * len(knots)
-    axes = [
-        _axis(k, u, p, o, s, gk, gu)
-        for k, u, p, o, s, gk, gu in zip(knots, expanded, degree, order, sigmas, grad_knots, wide, strict=True)
-    ]
-    job = _job(real, axes, control, dim, batch, value, rational, inverse_weight, upstream, grad_control)
-    room = _room(control, degree, total, dim)
-    given = _points(real, room)
-    launch(HEADER, f"gd::spline_backward_points<{real}>", _blocks(total), _THREADS, job, given, device=device)
-    if grad_control.numel():
-        net = (math.prod(control.shape[1:]), batch)
-        launch(HEADER, f"gd::spline_backward_control<{real}>", net, _THREADS, job, given, device=device)
-    for a, gradient in enumerate(grad_knots):
-        if gradient.numel():
-            name = f"gd::spline_backward_knots<{real}, {str(sigmas[a] > 0).lower()}>"
-            grid_of = (gradient.shape[1], batch)
-            launch(HEADER, name, grid_of, _THREADS, job, given, structs.Int(a), device=device)
     if grid:
-        sizes = [u.shape[1] for u in parameters]
-        for a, (gradient, found) in enumerate(zip(grad_parameters, wide, strict=True)):
-            if gradient.numel():
-                others = [1 + b for b in range(len(sizes)) if b != a]
-                found = found.reshape(batch, *sizes)
-                gradient.copy_(found.sum(others) if others else found)
+        from geodiff.native.gpu.schedule import spline_grid
 
-
-def _expanded(parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """All combinations of a grid's parameters, as points."""
-    sizes = [u.shape[1] for u in parameters]
-    found = []
-    for a, u in enumerate(parameters):
-        shape = [len(u), *(size if b == a else 1 for b, size in enumerate(sizes))]
-        found.append(u.reshape(shape).expand(len(u), *sizes).reshape(len(u), -1).contiguous())
-    return found
-
-
-def _job(
-    real: str, axes: list[Any], control: torch.Tensor | None, dim: int, batch: int, value: Any, rational: bool,
-    inverse_weight: torch.Tensor | None = None, upstream: torch.Tensor | None = None,
-    grad_control: torch.Tensor | None = None,
-) -> Any:  # fmt: skip
-    kind = structs.spline_axis(real)
-    stride = 0 if control is None or len(control) == 1 else math.prod(control.shape[1:])
-    return structs.make(
-        structs.spline_job(real), axis=(kind * 3)(*axes), axes=len(axes), control=control, control_stride=stride,
-        batch=batch, dim=dim, rational=rational, value=value if isinstance(value, torch.Tensor) else None,
-        inverse_weight=inverse_weight, upstream=upstream, grad_control=grad_control, threads=0,
+        return spline_grid.backward(
+            control, knots, parameters, degree, order, rational, value, inverse_weight, upstream, grad_control,
+            grad_knots, grad_parameters,
+        )  # fmt: skip
+    real, control = structs.REALS[control.dtype], _aligned(control)
+    batch, count = value.shape[:2]
+    axes = [
+        axis_of(k, u, p, o, s, gk, gu)
+        for k, u, p, o, s, gk, gu in zip(
+            knots, parameters, degree, order, list(bandwidth) or [0.0] * len(knots), grad_knots, grad_parameters,
+            strict=True,
+        )
+    ]  # fmt: skip
+    job = job_of(
+        real, axes, batch, control, control.shape[-1], rational, value=value, inverse_weight=inverse_weight,
+        upstream=upstream, grad_control=grad_control,
     )  # fmt: skip
+    functions = [p + 1 for p in degree] + [1] * (3 - len(degree))
+    net = math.prod(functions) * control.shape[-1] if grad_control.numel() else 0
+    windows = [gradient.numel() > 0 for gradient in grad_knots]
+    rows = _Rows(control, job, functions, net, sum(functions[: len(degree)]), windows)
+    name = f"gd::spline_backward_points<{real}, {_instance(degree, order, control)}>"
+    ranges = ranges_of(real, job, control.device)
+    launch(POINTS, name, blocks(batch * count), THREADS, job, ranges, rows.struct, device=control.device)
+    if not net and not any(windows):
+        return
+    rows.add_up()
+    if net:
+        grid_of = (-(-grad_control.numel() // _WARPS),)
+        launch(SUMS, f"gd::spline_control<{real}>", grid_of, THREADS, job, rows.cells, device=control.device)
+    for a, window in enumerate(windows):
+        if window:
+            rows.knots(a)
 
 
-def _room(like: torch.Tensor, degree: Sequence[int], total: int, dim: int) -> list[torch.Tensor]:
-    """What the passes hand on: for each axis first functions, values and windows, then upstream gradients."""
-    room = []
-    for p in degree:
-        room.append(torch.empty(total, dtype=torch.int32, device=like.device))
-        room += [like.new_empty((p + 1, total)), like.new_empty((2 * p, total))]
-    return [*room, like.new_empty((dim, total))]
+def _instance(degree: Sequence[int], order: Sequence[int], control: torch.Tensor) -> str:
+    """Template arguments that both directions have."""
+    own, dim, plain = _own(degree), control.shape[-1], not any(order)
+    degrees = ", ".join(map(str, own))
+    return f"gd::Degrees<{degrees}>, {dim if dim <= 4 else 0}, {str(plain and own[0] >= 0).lower()}"
 
 
-def _points(real: str, room: list[torch.Tensor]) -> Any:
-    three = structs.Pointer * 3
-    parts = [three(*[structs.pointer(x).value for x in room[i:-1:3]]) for i in range(3)]
-    return structs.make(
-        structs.spline_points(real), first=parts[0], values=parts[1], window=parts[2], upstream=room[-1]
-    )
+def _aligned(control: torch.Tensor) -> torch.Tensor:
+    """As kernels load several numbers at once."""
+    return control if control.data_ptr() % 16 == 0 else control.clone()
+
+
+@dataclasses.dataclass
+class _Rows:
+    """What the pass over points leaves, and the sums of it."""
+
+    like: torch.Tensor
+    job: Any
+    functions: list[int]
+    net: int
+    values: int
+    windows: list[bool]
+
+    def __post_init__(self) -> None:
+        job, device = self.job, self.like.device
+        self.real = structs.REALS[self.like.dtype]
+        axes = [job.axis[a] for a in range(job.axes)]
+        self.total = job.batch * axes[0].points
+        sizes = [2 * axis.degree * wanted for axis, wanted in zip(axes, self.windows, strict=True)]
+        before = self.values + job.dim
+        self.starts = [before + sum(sizes[:a]) for a in range(len(sizes))]
+        self.numbers = self.net + sum(sizes)
+        self.sizes = [size for size in sizes if size]
+        size = before + sum(sizes)
+        self.rows = self.like.new_empty((self.total, size))
+        self.cell = torch.empty(self.total if any(self.windows) or self.net else 0, dtype=torch.int32, device=device)
+        self.spans = [axis.count - axis.degree for axis in axes] + [1] * (3 - len(axes))
+        places = [start if wanted else -1 for start, wanted in zip(self.starts, self.windows, strict=True)]
+        self.struct = structs.make(
+            structs.spline_rows(self.real), rows=self.rows, cell=self.cell, size=size, upstream=self.values,
+            window=(structs.Int * 3)(*places, *[-1] * (3 - len(places))),
+        )  # fmt: skip
+        self.size = size
+
+    def add_up(self) -> None:
+        """Sort the points by cell and add up chunks of them; nothing is read back."""
+        cells, device = self.job.batch * math.prod(self.spans), self.like.device
+        if cells > _MOST_CELLS:
+            raise RuntimeError(f"spline: {cells} combinations of spans are too many for a GPU. Use .cpu().")
+        keys, order = torch.sort(self.cell, stable=True)
+        start = torch.searchsorted(keys, torch.arange(cells + 1, dtype=torch.int32, device=device))
+        chunks = torch.zeros(cells + 1, dtype=torch.int64, device=device)
+        torch.cumsum((start.diff() + _CHUNK - 1).div(_CHUNK, rounding_mode="floor"), 0, out=chunks[1:])
+        room = min(cells, self.total) + self.total // _CHUNK
+        partial = torch.empty((room, self.numbers), dtype=torch.float64, device=device)
+        self.kept = (order, start, chunks, partial)
+        three, quads = structs.Int * 3, math.prod(self.functions) * -(-self.job.dim // 4) if self.net else 0
+        slices = -(-quads // _SUMS) + len(self.sizes)
+        self.cells = structs.make(
+            structs.spline_cells(), order=order, start=start, chunks=chunks, cells=cells, axes=self.job.axes,
+            functions=three(*self.functions), spans=three(*self.spans), net=self.net, numbers=self.numbers,
+            slices=slices, windows=three(*self.sizes), partial=partial,
+        )  # fmt: skip
+        grid = (room * slices,)
+        name = f"gd::spline_chunks<{self.real}, {self.job.axes}>"
+        launch(SUMS, name, grid, _SUMS, self.struct, self.cells, device=device)
+
+    def knots(self, a: int) -> None:
+        """Fill an axis's gradient of knots."""
+        axis, device = self.job.axis[a], self.like.device
+        count, slices = axis.count + axis.degree + 1, 0
+        extra: torch.Tensor | None = None
+        given: tuple[Any, ...]
+        if axis.bandwidth > 0:
+            slices = max(1, min(_BLOCKS // count, axis.points // 1024))
+            extra = torch.empty((self.job.batch, count, slices), dtype=torch.float64, device=device)
+            given = (self.job, self.struct, self.cells, structs.Int(a), structs.Int(slices), extra)
+            grid = (count * slices, self.job.batch)
+            launch(SUMS, f"gd::spline_gaussian<{self.real}>", grid, THREADS, *given, device=device)
+        first = self.net + self.starts[a] - self.values - self.job.dim
+        given = (self.job, self.cells, structs.Int(a), structs.Int(first), extra, structs.Int(slices))
+        launch(SUMS, f"gd::spline_knots<{self.real}>", (count, self.job.batch), THREADS, *given, device=device)
