@@ -11,9 +11,9 @@ import torch
 from hypothesis import settings
 
 from geodiff.native.gpu import emulated
+from geodiff.native.gpu.schedule import spline
 from geodiff.ops import _op
 from tests.device.through import through
-from geodiff.native.gpu.schedule import spline
 
 settings.register_profile("geodiff", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("geodiff")

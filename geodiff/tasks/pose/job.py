@@ -157,7 +157,7 @@ def fit_pose(
         checkpoint = job.checkpoint
         job.run(told, progress)
         if again and job.ended_badly:
-            first, job = job, _Job(mesh, targets, poses, spread, settings.thorough(), lights, None)
+            first, job = job, _Job(mesh, targets, poses, spread, settings.thorough(), lights, None, placed)
             job.seconds = first.seconds
             job.run(told, progress)
         result = _result(job, mesh, targets, start, truth, centre)
