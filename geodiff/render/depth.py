@@ -198,7 +198,7 @@ class SoftmaxDepth:
             shape, shift = _number(distribution.shape), _number(distribution.shift)
             form = distribution.is_reversed, distribution.is_squared
             return ranking.unit * _farthest_constant(distribution.kernel_id, shape, shift, *form, least)
-        return ranking.unit * _farthest(_table(distribution), least)
+        return ranking.unit * _farthest(ranking.table if ranking.table.is_cpu else _table(distribution), least)
 
     def _log_weight(self, d: torch.Tensor) -> torch.Tensor:
         """Return log F of signed distances (P,)."""

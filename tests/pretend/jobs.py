@@ -75,6 +75,21 @@ def fit_pose() -> None:
         assert abs(host.loss - other.loss) < 1e-3
 
 
+def looks() -> None:
+    """Lamps and a material may be on a device that the steps are not taken on."""
+    alpha, lamps = MASKS, [gd.DirectionalLight((0.0, 0.0, 1.0)).to("pretend")]
+    posed = gd.PosedImages(0.5 * alpha[..., None].expand(-1, -1, -1, 3), alpha, CAMERAS)
+    shiny = gd.Material(specular=0.5).map(lambda value: value.to("pretend"))
+    fit = gd.fit_mesh(posed, lights=lamps, material=shiny, vertex_colors=True, device="cpu", **{**FIT, "steps": 1})
+    assert fit.colors is not None and fit.mesh.material is not None and fit.mesh.material.specular.is_cpu
+    mesh, camera = gd.icosphere(0).with_attributes(vertex_colors=torch.rand(12, 3)), gd.Camera.orbit(3.0, fov_deg=40)
+    image = 0.5 * gd.rasterize(mesh, camera, 12).mask.float()[..., None].expand(-1, -1, 3)
+    quick: dict[str, Any] = {"candidates": 2, "starts": 1, "steps": 1, "polish": 0, "size": 12, "progress": False}
+    pose = gd.fit_pose(mesh.to("pretend"), image, camera, mask=(image[..., 0] > 0).float(), lights=lamps, loss="color",
+                       start=camera, device="cpu", **quick)  # fmt: skip
+    assert pose.device == "cpu"
+
+
 def fit_atlas() -> None:
     cloud = torch.nn.functional.normalize(torch.randn(300, 3, generator=torch.Generator().manual_seed(0)), dim=1)
     quick: dict[str, Any] = {"steps": 20, "rounds": 1, "widths": (16, 16), "progress": False}
@@ -144,7 +159,7 @@ def refusals() -> None:
 
 def main() -> None:
     device.register()
-    for case in (fit_mesh, fit_pose, fit_atlas, fit_nurbs, sweep, compiled, refusals):
+    for case in (fit_mesh, fit_pose, looks, fit_atlas, fit_nurbs, sweep, compiled, refusals):
         case()
         print(case.__name__, flush=True)
     print("all")
