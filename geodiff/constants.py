@@ -23,7 +23,7 @@ def on_device(table: torch.Tensor, device: torch.device) -> torch.Tensor:
 @functools.lru_cache(maxsize=_KEPT)
 def _copy(numbers: tuple[float, ...], shape: tuple[int, ...], dtype: torch.dtype, device: str) -> torch.Tensor:
     with torch.inference_mode(False):
-        table = torch.tensor(numbers, dtype=dtype).reshape(shape)
+        table = torch.tensor(numbers, dtype=dtype, device="cpu").reshape(shape)
         copy = table.to(device)
         copy.host = table  # type: ignore[attr-defined]
         copy.tolist = table.tolist  # type: ignore[method-assign]  # its numbers, without asking the device
@@ -34,4 +34,4 @@ def numbers(values: list[float] | tuple[float, ...], like: torch.Tensor) -> torc
     """Return ``like.new_tensor(values)``, which waits for the device where that is not the host."""
     if like.is_cpu or torch.compiler.is_compiling():
         return like.new_tensor(values)
-    return on_device(torch.tensor(values, dtype=like.dtype), like.device).clone()
+    return on_device(torch.tensor(values, dtype=like.dtype, device="cpu"), like.device).clone()
