@@ -17,7 +17,18 @@ def on_device(table: torch.Tensor, device: torch.device) -> torch.Tensor:
         return table
     if torch.compiler.is_compiling() or not table.is_cpu:
         return table.to(device)
-    return _copy(tuple(table.reshape(-1).tolist()), tuple(table.shape), table.dtype, str(device))
+    copy = _copy(tuple(table.reshape(-1).tolist()), tuple(table.shape), table.dtype, str(device))
+    if _is_capturing(device):
+        _of_graphs[id(copy)] = copy
+    return copy
+
+
+_of_graphs: dict[int, torch.Tensor] = {}
+"""Copies that CUDA graphs read whenever they are replayed, so for good: what is not kept may be overwritten."""
+
+
+def _is_capturing(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 @functools.lru_cache(maxsize=_KEPT)
