@@ -102,7 +102,8 @@ def fit_colors(
     mesh = mesh.detach().to("cpu").with_attributes(vertex_colors=None, face_colors=None, texture=None)
     if kind == "texture" and mesh.uv is None:
         mesh = mesh.unwrapped(size)
-    scene = None if isinstance(lights, str) else [light.to("cpu") for light in as_lights(_WHERE, lights, ())]
+    scene = None if isinstance(lights, str) else as_lights(_WHERE, lights, ())
+    scene = scene and [light if light.color.is_cpu else light.to("cpu") for light in scene]
 
     def looks() -> Iterator[_Look]:  # one at a time: all that many large photographs show would fill the memory
         for i in used:
