@@ -103,9 +103,9 @@ def _found(module: str) -> bool:
     name, _, major = module.partition(" ")
     try:
         found = importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # the package around it is missing
+        return found and (not major or importlib.metadata.version(name.replace(".", "-")).startswith(f"{major}."))
+    except ModuleNotFoundError:  # the package around it is missing, or its metadata
         return False
-    return found and (not major or importlib.metadata.version(name.replace(".", "-")).startswith(f"{major}."))
 
 
 @main.command("compile")

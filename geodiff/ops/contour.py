@@ -138,7 +138,7 @@ def _coverage_near(distance: torch.Tensor, distribution: soft.Distribution, scal
 def _params(distribution: soft.Distribution, scale: Any) -> torch.Tensor:
     values = [0.0 if value is None else value for value in (scale, distribution.shape, distribution.shift)]
     if not any(isinstance(value, torch.Tensor) for value in values):
-        return torch.tensor(values, dtype=torch.float64)
+        return torch.tensor(values, dtype=torch.float64, device="cpu")
     return torch.stack([torch.as_tensor(value, dtype=torch.float64).detach().reshape(()).cpu() for value in values])
 
 

@@ -79,7 +79,7 @@ def fine_radii(
     """
     member = soft.from_kernel(distribution, shape=shape, shift=shift, is_reversed=reversed_, is_squared=squared)
     conorm = soft.tconorm_from_kernel(tconorm, p=p)
-    counts = torch.exp2(0.5 * (torch.arange(RADII, dtype=torch.float64) - DEAREST))
+    counts = torch.exp2(0.5 * (torch.arange(RADII, dtype=torch.float64, device="cpu") - DEAREST))
     with torch.no_grad():
         shares, ease = conorm._cull_thresholds(max_error, counts)
         radii = -member.quantile(shares)
@@ -88,7 +88,7 @@ def fine_radii(
 
 def special_values(shape: float) -> tuple[float, float]:
     """Return `log Γ(shape + 1)` and `ψ(shape)`, which the gamma kernels start from."""
-    x = torch.tensor(shape, dtype=torch.float64)
+    x = torch.tensor(shape, dtype=torch.float64, device="cpu")
     return float(torch.lgamma(x + 1)), float(torch.digamma(x))
 
 
@@ -105,7 +105,7 @@ def contour_radii(
     if distribution < 0:
         return float("inf"), float("inf")
     member = soft.from_kernel(distribution, shape=shape, shift=shift, is_reversed=reversed_, is_squared=squared)
-    rest = torch.tensor(float(max_error), dtype=torch.float64)
+    rest = torch.tensor(float(max_error), dtype=torch.float64, device="cpu")
     size = scale**0.5 if squared else scale
     radii = [max(0.0, float(end)) * size for end in (-member.quantile(rest), member.upper_quantile(rest))]
     return radii[0], radii[1]

@@ -105,7 +105,7 @@ def silhouette(
 def _params(**values: Any) -> torch.Tensor:
     numbers = [0.0 if value is None else value for value in values.values()]
     if not any(isinstance(value, torch.Tensor) for value in numbers):
-        return torch.tensor(numbers, dtype=torch.float64)
+        return torch.tensor(numbers, dtype=torch.float64, device="cpu")
     for name, value in values.items():
         if isinstance(value, torch.Tensor) and value.numel() != 1:
             fix = "Render once for each value, or use geodiff.reference.silhouette."

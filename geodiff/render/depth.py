@@ -198,7 +198,7 @@ class SoftmaxDepth:
             shape, shift = _number(distribution.shape), _number(distribution.shift)
             form = distribution.is_reversed, distribution.is_squared
             return ranking.unit * _farthest_constant(distribution.kernel_id, shape, shift, *form, least)
-        return ranking.unit * _farthest(_table(distribution), least)
+        return ranking.unit * _farthest(ranking.table if ranking.table.is_cpu else _table(distribution), least)
 
     def _log_weight(self, d: torch.Tensor) -> torch.Tensor:
         """Return log F of signed distances (P,)."""
@@ -214,7 +214,9 @@ class SoftmaxDepth:
     def _mix(self, found: Layers, log_weight: torch.Tensor, values: Any, background: float | None) -> Mixture:
         """Mix rows (P, C); gradients in them, in distances, depths, γ and the range."""
         # A number stays on the host: the kernel takes it as one.
-        steps = 1 / torch.as_tensor(self.gamma, dtype=values.dtype).clamp(min=_LEAST_GAMMA)
+        gamma, dtype = self.gamma, values.dtype
+        gamma = gamma.to(dtype) if isinstance(gamma, torch.Tensor) else torch.tensor(gamma, dtype=dtype, device="cpu")
+        steps = 1 / gamma.clamp(min=_LEAST_GAMMA)
         mixture: Mixture = self.view.ops.mix(
             values, log_weight, found.depth, found.start, self.ends.to(values.dtype), steps.reshape(1), row=found.row,
             background=background,
@@ -226,7 +228,7 @@ def _number(value: float | torch.Tensor | None) -> float:
     return 0.0 if value is None else float(value.detach() if isinstance(value, torch.Tensor) else value)
 
 
-def _table(distribution: soft.Distribution, device: torch.device | None = None) -> torch.Tensor:
+def _table(distribution: soft.Distribution, device: torch.device | str = "cpu") -> torch.Tensor:
     """Return log F at `_table_distances`."""
     d = _table_distances(device)
     plain = distribution.unsquared() if distribution.is_squared else distribution
@@ -236,7 +238,7 @@ def _table(distribution: soft.Distribution, device: torch.device | None = None) 
 def _farthest(table: torch.Tensor, least: float) -> float:
     """Return how far outside, in units, log F falls to `least`; infinite if nowhere."""
     left = table[: _TABLE // 2 + 1]
-    at = int(torch.searchsorted(left, torch.tensor(least, dtype=left.dtype), right=True)) - 1
+    at = int(torch.searchsorted(left, left.new_tensor(least), right=True)) - 1
     return math.inf if at < 0 else float(-_table_distances()[at])
 
 
@@ -247,7 +249,7 @@ def _farthest_constant(
     return _farthest(_table(soft.from_kernel(kernel_id, shape, shift, is_reversed, is_squared)), least)
 
 
-def _table_distances(device: torch.device | None = None) -> torch.Tensor:
+def _table_distances(device: torch.device | str = "cpu") -> torch.Tensor:
     """Where `Ranking.table` has log F, in units; beyond 10 000 of them it ends."""
     u = torch.linspace(-1, 1, _TABLE, dtype=torch.float64, device=device)
     return u / (1 - u.abs()).clamp(min=1e-4)

@@ -16,7 +16,8 @@ from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
 from geodiff.validation import common_batch, fail
 
-_PLAIN = Material()
+with torch.device("cpu"):  # whatever the default device is when this is imported
+    _PLAIN = Material()
 
 
 @functools.cache
@@ -282,7 +283,7 @@ class SurfacePoints:
             columns = [column.expand(*batch, column.shape[-1]) for column in columns]
         row = torch.cat([column.to(dtype) for column in columns], dim=-1)
         table, stride = self.table(row[..., None, :])
-        return table, stride, torch.tensor(kinds, dtype=torch.int32)
+        return table, stride, torch.tensor(kinds, dtype=torch.int32, device="cpu")
 
     @property
     def is_plain(self) -> bool:

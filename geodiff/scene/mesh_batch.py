@@ -94,7 +94,7 @@ class MeshBatch(Saved):
     @property
     def vertex_batch(self) -> torch.Tensor:
         """(ΣV,) int64, the mesh that each packed vertex belongs to."""
-        sizes = on_device(torch.tensor(self._sizes), self.vertices.device)
+        sizes = on_device(torch.tensor(self._sizes, device="cpu"), self.vertices.device)
         index = torch.arange(len(self), device=self.vertices.device)
         return index.repeat_interleave(sizes, output_size=sum(self._sizes))
 

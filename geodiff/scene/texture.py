@@ -138,7 +138,7 @@ class Texture(Saved):
             lod = torch.zeros_like(uv[:, 0])
         # Two levels: texels of both in one table, blended at once.
         levels = self.levels
-        table = on_device(torch.tensor([level.shape[-3:-1] for level in levels]), uv.device)
+        table = on_device(torch.tensor([level.shape[-3:-1] for level in levels], device="cpu"), uv.device)
         count = self.batch_shape.numel() * table.prod(dim=1)
         start = count.cumsum(0) - count
         lod = lod.detach().to(uv.dtype).clamp(0, len(levels) - 1)

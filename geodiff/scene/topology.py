@@ -63,7 +63,7 @@ class Topology(Saved):
         return rows
 
     def _layout_rows(self, batch: int) -> torch.Tensor:
-        starts = torch.arange(batch) * self.num_vertices
+        starts = torch.arange(batch, device="cpu") * self.num_vertices
         zero = torch.zeros_like(starts)
         return torch.stack([starts, zero, torch.full_like(starts, self.num_faces)], dim=1)
 

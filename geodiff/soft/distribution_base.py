@@ -131,7 +131,7 @@ class Distribution:
         if not 0 <= epsilon <= 1:
             raise fail("Distribution.cull_radius", "epsilon", "between 0 and 1", epsilon)
         with torch.no_grad():
-            x = self.quantile(torch.tensor(epsilon, dtype=torch.float64))
+            x = self.quantile(torch.tensor(epsilon, dtype=torch.float64, device="cpu"))
             return max(0.0, -float(x.min()))
 
     def shifted(self, shift: Parameter) -> "Distribution":
@@ -163,7 +163,7 @@ def _bisect(distribution: Distribution, function: Callable[[Tensor], Tensor], q:
         target = q.double() * sign
         low, high = (torch.full_like(target, max(-1e300, min(1e300, end))) for end in distribution.support)
         for scale in (10.0**e for e in range(-6, 300, 3)):  # bring infinite ends near the root first
-            if not torch.isinf(torch.tensor(distribution.support)).any():
+            if not torch.isinf(torch.tensor(distribution.support, device="cpu")).any():
                 break
             probe = torch.full_like(target, scale)
             low = torch.where(function(-probe) * sign < target, torch.maximum(low, -probe), low)
@@ -247,7 +247,7 @@ class Modified(Frozen, Distribution):
     @property
     def support(self) -> tuple[float, float]:  # type: ignore[override]
         """(lowest, highest) x where G is neither 0 nor 1; over all elements where the shift is a tensor."""
-        ends = torch.tensor(self.base.support, dtype=torch.float64)
+        ends = torch.tensor(self.base.support, dtype=torch.float64, device="cpu")
         h = torch.as_tensor(self.shift, dtype=torch.float64).detach().cpu().reshape(-1, 1)
         ends = h - ends.flip(0) if self.is_reversed else ends - h
         if self.is_squared:

@@ -230,7 +230,7 @@ class LogSpaceTConorm(Frozen, TConorm):
 
     def _drops_zeros(self) -> Tensor:
         """Whether the stand-in for 0 would change the value."""
-        return torch.tensor(False)
+        return torch.tensor(False, device="cpu")
 
     def _reduce(self, log_cdf: Tensor, log_survival: Tensor, dim: int) -> Reduced:
         log_cdf, log_survival = log_cdf.clamp(min=-special.BIG), log_survival.clamp(min=-special.BIG)

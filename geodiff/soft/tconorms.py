@@ -113,16 +113,16 @@ class Additive(LogSpaceTConorm):
         raise NotImplementedError
 
     def _cull_threshold(self, max_error: float, n: int) -> float:
-        return float(self._cull_thresholds(max_error, torch.tensor(float(n), dtype=torch.float64))[0])
+        return float(self._cull_thresholds(max_error, torch.tensor(float(n), dtype=torch.float64, device="cpu"))[0])
 
     def _cull_thresholds(self, max_error: float, counts: Tensor) -> tuple[Tensor, float]:
         # ε must satisfy n·s(ε) <= s(a + max_error) - s(a) for every a. If s is convex, a = 0 is the worst; else the
         # mean value theorem bounds the difference by max_error times the least slope.
         plain = self if self.p is None else type(self)(self._number())
         a = plain._flattest()
-        room = plain.generator(torch.tensor(max_error, dtype=torch.float64))
+        room = plain.generator(torch.tensor(max_error, dtype=torch.float64, device="cpu"))
         if a > 0:
-            room = torch.tensor(max_error * plain._slope(a), dtype=torch.float64)
+            room = torch.tensor(max_error * plain._slope(a), dtype=torch.float64, device="cpu")
             return plain.inverse_generator(room / counts.clamp(min=1.0)), 0.0
         return plain.inverse_generator(room / counts), max_error / max(float(room), 1e-300)
 

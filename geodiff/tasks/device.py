@@ -45,7 +45,7 @@ def job_device(where: str, wanted: torch.device | str | None, data: torch.device
             fix = "Look at `geodiff info`, or take auto, which uses a GPU where there is one."
             raise fail(where, "device", there, str(device), fix, RuntimeError)
         device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
-    return device
+    return torch.device("cpu") if device.type == "cpu" else device  # "cpu:0" is no other
 
 
 def _works() -> bool:

@@ -97,7 +97,7 @@ def prepare(
     value = float(epsilon.detach() if isinstance(epsilon, torch.Tensor) else epsilon)
     if value < least:
         raise fail(where, "epsilon", f"at least {least:.3g} in {str(dtype)[6:]}", f"{value:.3g}", "Scale the clouds.")
-    value = float(torch.tensor(value, dtype=dtype))
+    value = float(torch.tensor(value, dtype=dtype, device="cpu"))
     if isinstance(epsilon, torch.Tensor):
         tensor = epsilon.to(device, dtype).reshape(())
     else:

@@ -19,7 +19,7 @@ PLAIN = 4
 
 def settle(state: Iteration, tolerance: float, limit: int, diameter: float) -> torch.Tensor:
     """Bring the plan that is handed out within the tolerance, as far as `limit` goes; return its error (B,)."""
-    error, gap = measured(state), torch.zeros((), dtype=torch.float64)
+    error, gap = measured(state), torch.zeros((), dtype=torch.float64, device="cpu")
     if state.faint() or (state.rho is not None and float(error.amax()) > tolerance and state.count < limit):
         limit = max(limit, state.count + PLAIN)
         gap = _fixed_point(state, tolerance, limit, diameter)

@@ -156,7 +156,7 @@ class Iteration:
         if self.rho is not None:
             return torch.full_like(self.a[:, 0], -torch.inf, dtype=torch.float64)
         parts = ((self.a, self.potential(), self.on_a), (self.b, self.other(), self.on_b))
-        return sum((torch.where(on, w.double() * t, 0.0).sum(-1) for w, t, on in parts), torch.zeros(()))
+        return sum((torch.where(on, w.double() * t, 0.0).sum(-1) for w, t, on in parts), torch.zeros((), device="cpu"))
 
     def potential(self) -> torch.Tensor:
         """Potentials of the rows in units of ε."""

@@ -75,6 +75,21 @@ def fit_pose() -> None:
         assert abs(host.loss - other.loss) < 1e-3
 
 
+def looks() -> None:
+    """Lamps and a material may be on a device that the steps are not taken on."""
+    alpha, lamps = MASKS, [gd.DirectionalLight((0.0, 0.0, 1.0)).to("pretend")]
+    posed = gd.PosedImages(0.5 * alpha[..., None].expand(-1, -1, -1, 3), alpha, CAMERAS)
+    shiny = gd.Material(specular=0.5).map(lambda value: value.to("pretend"))
+    fit = gd.fit_mesh(posed, lights=lamps, material=shiny, vertex_colors=True, device="cpu", **{**FIT, "steps": 1})
+    assert fit.colors is not None and fit.mesh.material is not None and fit.mesh.material.specular.is_cpu
+    mesh, camera = gd.icosphere(0).with_attributes(vertex_colors=torch.rand(12, 3)), gd.Camera.orbit(3.0, fov_deg=40)
+    image = 0.5 * gd.rasterize(mesh, camera, 12).mask.float()[..., None].expand(-1, -1, 3)
+    quick: dict[str, Any] = {"candidates": 2, "starts": 1, "steps": 1, "polish": 0, "size": 12, "progress": False}
+    pose = gd.fit_pose(mesh.to("pretend"), image, camera, mask=(image[..., 0] > 0).float(), lights=lamps, loss="color",
+                       start=camera, device="cpu", **quick)  # fmt: skip
+    assert pose.device == "cpu"
+
+
 def fit_atlas() -> None:
     cloud = torch.nn.functional.normalize(torch.randn(300, 3, generator=torch.Generator().manual_seed(0)), dim=1)
     quick: dict[str, Any] = {"steps": 20, "rounds": 1, "widths": (16, 16), "progress": False}
@@ -121,6 +136,37 @@ def compiled() -> None:
         torch.testing.assert_close(*found, rtol=0, atol=1e-7)
 
 
+def default() -> None:
+    """Under a default device that is not the data's, nothing is made there: the same numbers."""
+    mesh, camera = gd.icosphere(1), gd.Camera.orbit(3.0, 20, torch.tensor([0.0, 50.0]))
+    mesh = mesh.with_attributes(vertex_colors=torch.rand(mesh.num_vertices, 3))
+    pair, points = gd.MeshBatch([mesh, mesh.scaled(0.5)]), torch.rand(2, 5, 3)
+    lamps, color = [gd.DirectionalLight((0.0, 1.0, 1.0))], {"outputs": ("alpha", "rgb")}
+    calls: list[Callable[[], Any]] = [
+        lambda: gd.Renderer(8)(gd.Mesh(mesh.vertices, mesh.faces.clone()), camera).alpha,
+        lambda: gd.Renderer(8, coverage="contour")(pair, camera).alpha,
+        lambda: gd.Renderer(8, shading="phong", **color)(mesh, camera, lamps).rgb,
+        lambda: gd.Renderer(8, depth="softmax", **color)(mesh, camera).rgb,
+        lambda: gd.rasterize(gd.Mesh(mesh.vertices, mesh.faces.clone()), camera, 8).face_id,
+        lambda: pair.vertex_batch,
+        lambda: gd.transport.sinkhorn(points[0], points[1], epsilon=0.1).cost,
+    ]
+    for call in calls:
+        here = call()
+        with torch.device("pretend"):
+            assert torch.equal(call(), here) and here.is_cpu
+    # Where the data are there, too, a step waits no more often than under the host's.
+    there, eye, render = mesh.to("pretend"), camera.to("pretend"), gd.Renderer(8, scale=0.05)
+    counts = []
+    for place in ("cpu", "pretend"):
+        with torch.device(place):
+            render(gd.Mesh(there.vertices, there.faces), eye)
+            with device.watched() as crossings:
+                render(gd.Mesh(there.vertices, there.faces), eye)
+        counts.append((crossings.reads, crossings.uploads))
+    assert counts[0] == counts[1], counts
+
+
 def refusals() -> None:
     clip, faces, layout = gd.icosphere(0).vertices, gd.icosphere(0).faces, gd.icosphere(0).layout_for(1)
     clip = torch.cat([clip, torch.ones(12, 1)], 1)
@@ -144,7 +190,7 @@ def refusals() -> None:
 
 def main() -> None:
     device.register()
-    for case in (fit_mesh, fit_pose, fit_atlas, fit_nurbs, sweep, compiled, refusals):
+    for case in (fit_mesh, fit_pose, looks, fit_atlas, fit_nurbs, sweep, compiled, default, refusals):
         case()
         print(case.__name__, flush=True)
     print("all")

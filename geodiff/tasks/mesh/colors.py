@@ -103,6 +103,7 @@ def fit_colors(
     if kind == "texture" and mesh.uv is None:
         mesh = mesh.unwrapped(size)
     scene = None if isinstance(lights, str) else as_lights(_WHERE, lights, ())
+    scene = scene and [light if light.color.is_cpu else light.to("cpu") for light in scene]
 
     def looks() -> Iterator[_Look]:  # one at a time: all that many large photographs show would fill the memory
         for i in used:

@@ -177,7 +177,8 @@ def fit_mesh(
         if moving is not None:
             posed, snapshots = moving.result(posed, job.best_moves, snapshots)
             mesh = mesh.with_vertices(snapshots[-1])
-        mesh = mesh if material is None else mesh.with_attributes(material=material)
+        if material is not None:
+            mesh = mesh.with_attributes(material=material.map(lambda value: value.to(_HOST)))
         colors = None
         if (settings.texture or settings.vertex_colors) and mesh.num_faces:
             from geodiff.tasks.mesh.colors import fit_colors

@@ -156,10 +156,12 @@ def fit_pose(
         job.resume(resume)
         checkpoint = job.checkpoint
         job.run(told, progress)
-        if again and job.ended_badly:
-            first, job = job, _Job(mesh, targets, poses, spread, settings.thorough(), lights, None, placed)
-            job.seconds = first.seconds
-            job.run(told, progress)
+        if again and settings.steps < settings.thorough().steps and job.ended_badly:
+            other = _Job(mesh, targets, poses, spread, settings.thorough(), lights, None, placed)
+            other.run(told, progress)
+            seconds = job.seconds + other.seconds
+            job = other if other.best <= job.best or not math.isfinite(job.best) else job
+            job.seconds = seconds
         result = _result(job, mesh, targets, start, truth, centre)
         if folder is not None:
             files = outputs.write_outputs(result, mesh, targets, folder, command=command)
@@ -251,8 +253,13 @@ class _Job:
     @property
     def ended_badly(self) -> bool:
         """Whether the best pose leaves a pixel of the image's outline more than another search may better."""
-        alpha, best = self.descent.fine.alpha[0], float(self.descent.value.min())
-        return not best * float(alpha.sum()) < _LEFT * outline_pixels(alpha >= 0.5)
+        alpha = self.descent.fine.alpha[0]
+        return not self.best * float(alpha.sum()) < _LEFT * outline_pixels(alpha >= 0.5)
+
+    @property
+    def best(self) -> float:
+        """The least loss of the poses at the last τ."""
+        return float(self.descent.value.min())
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds; the step is the length of the history."""

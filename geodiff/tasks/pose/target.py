@@ -118,8 +118,8 @@ class PoseLoss:
         self.there = mesh
         if self.device != mesh.device:
             self.there = mesh.to(self.device)
-            if lights is not None:
-                self.lights = [light.to(self.device) for light in as_lights("fit_pose", lights, ())]
+        if lights is not None:
+            self.lights = [light.to(self.device) for light in as_lights("fit_pose", lights, ())]
 
     def __call__(self, cameras: Camera, targets: PoseTargets, scale: float) -> torch.Tensor:
         """Return the loss (N,) of N cameras and N images, where the cameras are."""

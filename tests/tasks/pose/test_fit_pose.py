@@ -19,6 +19,7 @@ import geodiff as gd
 from geodiff.cli import main
 from geodiff.render.renderer import RenderOutput
 from geodiff.tasks import FitPoseResult, Progress, fit_pose
+from geodiff.tasks.device import job_device
 from geodiff.tasks.pose import target as pose_target
 from geodiff.tasks.pose.explained import explained
 from geodiff.tasks.pose.poses import rotation_angle_deg, rotation_from_vector, rotations_near
@@ -314,6 +315,26 @@ def test_a_search_around_a_guess_that_ends_badly_is_done_again() -> None:
     assert few.settings.steps == 6
 
 
+@pytest.mark.filterwarnings("ignore:.*does not explain the image")
+def test_a_search_is_not_done_twice_the_same_and_the_better_one_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, start, steps = picture(gd.icosphere(2)), gd.Camera.orbit(4.0, 10, 60, fov_deg=40), []
+    image[:, :20] = 0
+    told = lambda now: steps.append(now.total)  # noqa: E731
+
+    def fit(**options: float) -> FitPoseResult:
+        steps.clear()
+        return fit_pose(wedge(), image, start=start, progress=False, callback=told, **options)
+
+    fit(spread=180.0)
+    assert steps == [24] * 24  # from everywhere the first time
+    first = fit(steps=6)  # asked for, so left alone
+    poor = {"steps": 7, "candidates": 1, "starts": 1, "finalists": 1}
+    monkeypatch.setattr(gd.tasks.FitPoseSettings, "thorough", lambda self: dataclasses.replace(self, **poor))
+    kept = fit()
+    assert steps == [6] * 6 + [7] * 7
+    assert kept.loss == first.loss and kept.settings.steps == 6
+
+
 # --- checkpoints and files --------------------------------------------------------------------------------------------
 
 
@@ -454,6 +475,7 @@ def test_devices() -> None:
         fit_pose(wedge().to("meta"), picture(wedge()))
     with pytest.raises(RuntimeError, match="`truth` must be on a device with numbers"):
         fit_pose(wedge(), picture(wedge()), truth=TRUTH.to("meta"))
+    assert job_device("fit_pose", "cpu:0") == torch.device("cpu")
 
 
 def test_a_loss_that_is_never_finite(monkeypatch: pytest.MonkeyPatch) -> None:
