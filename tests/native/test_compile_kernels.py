@@ -219,3 +219,11 @@ def test_nvcc_instantiates_the_kernels(script: ModuleType, root: pathlib.Path) -
 @needs_nvrtc
 def test_every_header_compiles_alone(script: ModuleType) -> None:
     assert script.check_nvrtc(compiler.header_root(), [], "sm_80") == []
+
+
+def test_a_short_log_is_not_written_over_what_python_shares() -> None:
+    """The log of a source without a fault is one byte; Python has one object for each such string."""
+    pytest.importorskip("cuda.bindings.nvrtc")
+    source = "__global__ void fill(float* x) { x[threadIdx.x] = 1; }"
+    compile_cubin(source)
+    assert [bytes([i]).hex() for i in range(256)] == [f"{i:02x}" for i in range(256)]

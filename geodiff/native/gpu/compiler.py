@@ -51,7 +51,7 @@ def compile_cubin(
         for name in names:
             _call(nvrtc, nvrtc.nvrtcAddNameExpression(program, name.encode()))
         (status,) = nvrtc.nvrtcCompileProgram(program, len(flags), [flag.encode() for flag in flags])
-        said = b" " * _call(nvrtc, nvrtc.nvrtcGetProgramLogSize(program))
+        said = _room(_call(nvrtc, nvrtc.nvrtcGetProgramLogSize(program)))
         _call(nvrtc, nvrtc.nvrtcGetProgramLog(program, said))
         text = said.rstrip(b"\0 \n").decode(errors="replace")
         if log is not None:
@@ -59,12 +59,17 @@ def compile_cubin(
         if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
             raise RuntimeError(f"NVRTC could not compile for {arch} ({status.name}):\n{text}")
         form = "PTX" if arch.startswith("compute_") else "CUBIN"
-        cubin = b" " * _call(nvrtc, getattr(nvrtc, f"nvrtcGet{form}Size")(program))
+        cubin = _room(_call(nvrtc, getattr(nvrtc, f"nvrtcGet{form}Size")(program)))
         _call(nvrtc, getattr(nvrtc, f"nvrtcGet{form}")(program, cubin))
         lowered = {name: _call(nvrtc, nvrtc.nvrtcGetLoweredName(program, name.encode())).decode() for name in names}
         return cubin, lowered
     finally:
         nvrtc.nvrtcDestroyProgram(program)
+
+
+def _room(size: int) -> bytes:
+    """Return bytes of a length for C to write to: at least two, as shorter ones are shared by all of Python."""
+    return bytes(max(size, 2))
 
 
 _OPTIONS = dict.fromkeys(
