@@ -72,13 +72,13 @@ def test_opcheck_and_no_points():
 
 
 @pytest.mark.usefixtures("backend")
-@pytest.mark.parametrize("images", [0, 1, 3])
-def test_no_points_give_lights_no_gradient(images: int):
+def test_no_points_give_lights_no_gradient():
     """Nor is anything read beyond the images' points, where none of several images has any."""
-    rows, image, normal, point = scene(0, 3)
-    rows = rows[:images].requires_grad_()
-    ops.reflect(rows, KINDS, image, normal, point).sum().backward()
-    assert rows.grad is not None and torch.equal(rows.grad, torch.zeros(images, 43, dtype=torch.float64))
+    for images in (0, 1, 40):
+        rows, image, normal, point = scene(0, 40)
+        rows = rows[:images].requires_grad_()
+        ops.reflect(rows, KINDS, image, normal, point).sum().backward()
+        assert rows.grad is not None and torch.equal(rows.grad, torch.zeros(images, 43, dtype=torch.float64))
 
 
 def test_the_same_bits_on_any_number_of_threads():
