@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Poisson reconstruction in a process of its own, while this one goes on: Open3D keeps the interpreter to itself."""
 
+import contextlib
 import importlib.util
 import multiprocessing.spawn
 import os
@@ -75,7 +76,8 @@ class Beside:
         process = self._process
 
         def talk() -> None:
-            self._answer = process.communicate(question)[0]
+            with contextlib.suppress(OSError, ValueError):  # an interrupted join may let the pipes be closed under it
+                self._answer = process.communicate(question)[0]
 
         self._thread = threading.Thread(target=talk, daemon=True)
         self._thread.start()

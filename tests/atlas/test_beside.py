@@ -93,5 +93,19 @@ def test_the_working_directory_is_not_imported_from(tmp_path: pathlib.Path, monk
         assert other._process is None and other.result() is None
 
 
+def test_pipes_that_are_closed_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after Ctrl-C: no traceback of the thread, and nothing found."""
+    pytest.importorskip("open3d", exc_type=ImportError)
+
+    def closed_under_it(_: bytes) -> tuple[bytes, bytes]:
+        raise ValueError("I/O operation on closed file")
+
+    with Beside() as other:
+        assert other._process is not None
+        monkeypatch.setattr(other._process, "communicate", closed_under_it)
+        other.ask(np.zeros((4, 3)), np.ones((4, 3)), DEPTH, 1)
+        assert other.result() is None
+
+
 def _gone() -> str:
     raise FileNotFoundError
