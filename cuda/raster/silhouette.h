@@ -233,15 +233,16 @@ __global__ void __launch_bounds__(128) silhouette_backward(SilhouetteScene<T> a,
         const int face = int(at % a.most_faces), own = unit - start[at], units = start[at + 1] - start[at];
         const SoftFace<T> f = a.prepared[at];
         const PixelBox box = a.boxes[at];
-        const int cells = (box.end_column - box.first_column) * (box.end_row - box.first_row);
-        const int many = (cells + units - 1) / units, end = min(cells, (own + 1) * many);
+        // Unsigned: an image may have more than 2³¹ pixels.
+        const u32 cells = u32(box.end_column - box.first_column) * u32(box.end_row - box.first_row);
+        const u32 many = (cells + units - 1) / units, end = min(cells, (own + 1) * many);
         T g[8] = {};
         double by[4] = {};
         const i64 image_start = image * a.height * a.width;
         BoxWalk at_pixel(box, own * many + lane, 32);
-        for (int i = own * many + lane; i < end; i += 32, at_pixel.next()) {
+        for (u32 i = own * many + lane; i < end; i += 32, at_pixel.next()) {
             const int row = at_pixel.row, column = at_pixel.column;
-            const i64 pixel = image_start + (row * a.width + column);
+            const i64 pixel = image_start + (u32(row) * u32(a.width) + u32(column));
             T weight = factors.weight[pixel];
             if constexpr (Join<C>::kept == Kept::winner) weight = best[pixel] == face ? weight : T(0);
             if (!(Want & kPower) && weight == T(0)) continue;

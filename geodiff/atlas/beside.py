@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Poisson reconstruction in a process of its own, while this one goes on: Open3D keeps the interpreter to itself."""
 
+import contextlib
 import importlib.util
-import json
 import multiprocessing.spawn
 import os
 import subprocess
@@ -14,10 +14,12 @@ import numpy as np
 
 from geodiff.atlas import poisson_worker
 
-# The interpreter starts bare and is told where to look, so that it finds what this one finds, and sooner.
+# The interpreter starts bare and is told where to look, so that it finds what this one finds, and sooner. Before that
+# it would import what happens to lie in the working directory.
 _START = """
-import json, runpy, sys
-sys.path[:] = json.loads(sys.argv[2])
+import sys
+sys.path[:] = sys.argv[2:]
+import runpy
 runpy.run_path(sys.argv[1], run_name="__main__")
 """
 
@@ -41,16 +43,16 @@ class Beside:
         program = os.fsdecode(multiprocessing.spawn.get_executable() or "")
         if not (wanted and program and not getattr(sys, "frozen", False) and _installed()):
             return
-        places = json.dumps([os.path.abspath(place) for place in sys.path])
         try:
+            places = [os.path.abspath(place) for place in sys.path if isinstance(place, str)]
             self._process = subprocess.Popen(
-                [program, "-s", "-S", "-W", "ignore", "-c", _START, poisson_worker.__file__, places],
+                [program, "-s", "-S", "-W", "ignore", "-c", _START, poisson_worker.__file__, *places],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
-        except OSError:  # no more processes, or no interpreter: then without
+        except OSError:  # no more processes, no interpreter, no working directory: then without
             return
 
     def __enter__(self) -> "Beside":
@@ -74,7 +76,8 @@ class Beside:
         process = self._process
 
         def talk() -> None:
-            self._answer = process.communicate(question)[0]
+            with contextlib.suppress(OSError, ValueError):  # an interrupted join may let the pipes be closed under it
+                self._answer = process.communicate(question)[0]
 
         self._thread = threading.Thread(target=talk, daemon=True)
         self._thread.start()

@@ -75,10 +75,11 @@ class Links:
         self, label: np.ndarray, *values: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
         """Return pairs of labels with links between them, the number of these, and sums of values over them."""
+        label = label.astype(np.int64)  # SciPy gives int32, which products of two would not fit into
         a, b = label[self.i], label[self.j]
         differ = a != b
         count = int(label.max()) + 1
-        key = np.minimum(a, b)[differ] * np.int64(count) + np.maximum(a, b)[differ]
+        key = np.minimum(a, b)[differ] * count + np.maximum(a, b)[differ]
         unique, inverse, number = np.unique(key, return_inverse=True, return_counts=True)
         sums = [np.bincount(inverse, value[differ], len(unique)) for value in values]
         return unique // count, unique % count, number, sums

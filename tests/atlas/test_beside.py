@@ -4,6 +4,7 @@
 import importlib.util
 import multiprocessing.spawn
 import os
+import pathlib
 import signal
 import sys
 from typing import Any
@@ -73,3 +74,38 @@ def test_no_process(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Beside(way != "unwanted") as other:
         other.ask(np.zeros((4, 3)), np.ones((4, 3)), DEPTH, 1)
         assert other._process is None and other.result() is None
+
+
+def test_the_working_directory_is_not_imported_from(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does what lies on the path of modules, or a directory that is gone, stop anything."""
+    pytest.importorskip("open3d", exc_type=ImportError)
+    for name in ("json", "runpy", "sys", "types"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not this one')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [b"/no/such/place", *(place for place in sys.path if place)])
+    x = ball(500).double().numpy()
+    with Beside() as other:
+        other.ask((x + 1) / 2, x, DEPTH, 1)
+        assert other.result() is not None
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    monkeypatch.setattr(os, "getcwd", _gone)
+    with Beside() as other:
+        assert other._process is None and other.result() is None
+
+
+def test_pipes_that_are_closed_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after Ctrl-C: no traceback of the thread, and nothing found."""
+    pytest.importorskip("open3d", exc_type=ImportError)
+
+    def closed_under_it(_: bytes) -> tuple[bytes, bytes]:
+        raise ValueError("I/O operation on closed file")
+
+    with Beside() as other:
+        assert other._process is not None
+        monkeypatch.setattr(other._process, "communicate", closed_under_it)
+        other.ask(np.zeros((4, 3)), np.ones((4, 3)), DEPTH, 1)
+        assert other.result() is None
+
+
+def _gone() -> str:
+    raise FileNotFoundError

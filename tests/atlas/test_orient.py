@@ -9,6 +9,7 @@ import torch
 
 import geodiff as gd
 from geodiff.atlas.proximity import sample_mesh
+from geodiff.atlas.regions import Links
 from geodiff.atlas.winding import REACH, WindingTree
 from geodiff.scene.mesh import Mesh
 
@@ -258,3 +259,12 @@ def test_duplicates_and_flat_clouds_are_finite() -> None:
     flat = np.random.default_rng(0).random((500, 3)) * [1, 1, 0]
     found = gd.atlas.orient(torch.from_numpy(flat))
     assert torch.allclose(found.normals, torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64), atol=1e-3)
+
+
+def test_pairs_of_many_labels() -> None:
+    """A product of two labels, which SciPy gives as int32, is larger than that."""
+    x = np.array([[0.0, 0, 0], [1, 0, 0]])
+    normals, near = np.array([[0.0, 0, 1], [0, 0, 1]]), np.array([[1], [0]])
+    label = np.array([99_998, 99_999], dtype=np.int32)
+    a, b, number, (total,) = Links(x, normals, near).between(label, np.ones(2))
+    assert (int(a[0]), int(b[0]), int(number[0]), float(total[0])) == (99_998, 99_999, 2, 2.0)

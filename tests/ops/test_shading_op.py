@@ -71,6 +71,16 @@ def test_opcheck_and_no_points():
     assert ops.reflect(rows[:1, :7], KINDS[:0], image[:0], normal, point)[:, :3].allclose(rows[:1, 4:7])
 
 
+@pytest.mark.usefixtures("backend")
+def test_no_points_give_lights_no_gradient():
+    """Nor is anything read beyond the images' points, where none of several images has any."""
+    for images in (0, 1, 40):
+        rows, image, normal, point = scene(0, 40)
+        rows = rows[:images].requires_grad_()
+        ops.reflect(rows, KINDS, image, normal, point).sum().backward()
+        assert rows.grad is not None and torch.equal(rows.grad, torch.zeros(images, 43, dtype=torch.float64))
+
+
 def test_the_same_bits_on_any_number_of_threads():
     rows, image, normal, point = scene(9000, 3)
     results, before = [], torch.get_num_threads()

@@ -177,11 +177,11 @@ def _light_rows(
 ) -> None:
     """Fill `grad_rows` (images, row_size) from all points."""
     points, device = len(by_viewer), by_viewer.device
-    if image is not None and len(image):
+    if image is not None and images > 1:  # also where no image has a point
         start = torch.searchsorted(image.long(), torch.arange(images + 1, device=device))
     else:
         start = torch.arange(2, device=device) * points
-    slices = max(1, min(_BLOCKS // (images * (lights + 1)), -(-points // 1024)))
+    slices = max(1, min(_BLOCKS // max(images * (lights + 1), 1), -(-points // 1024)))
     blocks = images * slices * (lights + 1)
     partial = torch.empty(blocks * _TERMS, dtype=torch.float64, device=device)
     real = structs.REALS[by_viewer.dtype]
