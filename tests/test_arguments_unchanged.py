@@ -28,7 +28,13 @@ WITHOUT = {
     **dict.fromkeys((f"DescentSettings.{m}" for m in ("lr_at", "scale_at")), "takes numbers"),
     **dict.fromkeys((f"Settings.{m}" for m in ("as_dict", "inputs", "of")), "takes numbers"),
     **dict.fromkeys(
-        ["FitMeshSettings.completed", "FitMeshSettings.flatness_at", "FitPoseSettings.completed"], "takes numbers"
+        [
+            "FitMeshSettings.completed",
+            "FitMeshSettings.flatness_at",
+            "FitPoseSettings.completed",
+            "FitPoseSettings.thorough",
+        ],
+        "takes numbers",
     ),
     **dict.fromkeys((f"Progress.{m}" for m in ("get", "items", "keys")), "takes a name"),
     **dict.fromkeys(

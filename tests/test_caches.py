@@ -175,6 +175,8 @@ KNOWN: dict[str, tuple[Any, ...]] = {
     "as_distribution": ("gamma(0.5)",),
     "as_tconorm": ("yager(2)",),
     "extension": (),
+    "_copy": ((1.0, 2.0), (2,), torch.float32, "cpu"),
+    "_plain": ("cpu",),
 }
 
 

@@ -225,5 +225,5 @@ def test_a_short_log_is_not_written_over_what_python_shares() -> None:
     """The log of a source without a fault is one byte; Python has one object for each such string."""
     pytest.importorskip("cuda.bindings.nvrtc")
     source = "__global__ void fill(float* x) { x[threadIdx.x] = 1; }"
-    compile_cubin(source)
+    compiler.compile_cubin(source)
     assert [bytes([i]).hex() for i in range(256)] == [f"{i:02x}" for i in range(256)]

@@ -98,15 +98,11 @@ def spline_basis_backward(
         rows.knots(0)
 
 
-def spline_forward(
+def forward(
     *, control: torch.Tensor, knots: Sequence[torch.Tensor], parameters: Sequence[torch.Tensor], degree: Sequence[int],
-    order: Sequence[int], rational: bool, grid: bool, value: torch.Tensor, inverse_weight: torch.Tensor,
+    order: Sequence[int], rational: bool, value: torch.Tensor, inverse_weight: torch.Tensor,
 ) -> None:  # fmt: skip
-    """Fill `value` and `inverse_weight`, see `geodiff.ops.spline`."""
-    if grid:
-        from geodiff.native.gpu.schedule import spline_grid
-
-        return spline_grid.forward(control, knots, parameters, degree, order, rational, value, inverse_weight)
+    """Fill `value` and `inverse_weight` of scattered points, see `geodiff.ops.spline`."""
     real, control = structs.REALS[control.dtype], _aligned(control)
     axes = [axis_of(k, u, p, o) for k, u, p, o in zip(knots, parameters, degree, order, strict=True)]
     job = job_of(
@@ -117,20 +113,13 @@ def spline_forward(
     launch(POINTS, name, blocks(value.shape[0] * value.shape[1]), THREADS, job, ranges, device=control.device)
 
 
-def spline_backward(
+def backward(
     *, control: torch.Tensor, knots: Sequence[torch.Tensor], parameters: Sequence[torch.Tensor], degree: Sequence[int],
-    order: Sequence[int], bandwidth: Sequence[float], rational: bool, grid: bool, value: torch.Tensor,
+    order: Sequence[int], bandwidth: Sequence[float], rational: bool, value: torch.Tensor,
     inverse_weight: torch.Tensor, upstream: torch.Tensor, grad_control: torch.Tensor,
     grad_knots: Sequence[torch.Tensor], grad_parameters: Sequence[torch.Tensor],
 ) -> None:  # fmt: skip
-    """Fill the gradients that are not empty, see `geodiff.ops.spline`."""
-    if grid:
-        from geodiff.native.gpu.schedule import spline_grid
-
-        return spline_grid.backward(
-            control, knots, parameters, degree, order, rational, value, inverse_weight, upstream, grad_control,
-            grad_knots, grad_parameters,
-        )  # fmt: skip
+    """Fill the gradients that are not empty, of scattered points, see `geodiff.ops.spline`."""
     real, control = structs.REALS[control.dtype], _aligned(control)
     batch, count = value.shape[:2]
     axes = [
