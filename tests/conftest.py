@@ -72,7 +72,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
             True
         )  # fills what is not written with NaN, and refuses what is not repeatable
         if "GEODIFF_ORDERS" not in os.environ:
-            spline.OWN_DEGREES = frozenset({2, 3})  # compilers take seconds for each
+            monkeypatch.setattr(spline, "OWN_DEGREES", frozenset({2, 3}))  # compilers take seconds for each
         with emulated(ORDERS[zlib.crc32(request.node.nodeid.encode()) % len(ORDERS)]):
             yield "emulated"
         torch.use_deterministic_algorithms(False)

@@ -58,7 +58,7 @@ def ranked(
         start: (3, 3) rotation of the guess.
         spread_deg: the angle around it; 180 is none.
     """
-    _, area, variance = _noise(cost.min(), loss, targets)
+    area, variance = _noise(cost.min(), loss, targets)
     score = cost.double() * area / (2 * variance) - _log_prior(poses, start, spread_deg)
     return torch.where(torch.isfinite(cost), score, math.inf).argsort(stable=True)
 
@@ -68,14 +68,14 @@ def _log_prior(poses: Poses, start: torch.Tensor, spread_deg: float) -> torch.Te
     return torch.zeros_like(off) if spread_deg in (0, 180) else -0.5 * (off / (0.5 * spread_deg)).square()
 
 
-def _noise(best: torch.Tensor, loss: PoseLoss, targets: PoseTargets) -> tuple[float, float, float]:
-    """Return how many pixels have noise, what sums of squares are over, and the variance that the best one leaves."""
+def _noise(best: torch.Tensor, loss: PoseLoss, targets: PoseTargets) -> tuple[float, float]:
+    """Return the area that sums of squares are over, and the variance that the best one leaves a pixel with noise."""
     silhouette = loss.settings.loss == ("silhouette",)
     alpha = targets.alpha[0].double()
     area = float(alpha.sum())
     pixels = outline_pixels(alpha >= 0.5) if silhouette else area
     least = (NOISE if silhouette else _NOISE_OF_ALL) ** 2
-    return pixels, area, max(float(best) * area / pixels, least)
+    return area, max(float(best) * area / pixels, least)
 
 
 @torch.no_grad()
@@ -103,7 +103,7 @@ def pose_modes(
         Poses well apart of probability 1e-3 and more, and the unit vectors in the mesh's coordinates about which the
         rotation may be any, as far as the image says; two or more of them: all of the rotation.
     """
-    _, area, variance = _noise(cost.min(), loss, targets)
+    area, variance = _noise(cost.min(), loss, targets)
     free = _free_axes(poses[torch.tensor([0])].cameras(), loss, targets, area, variance)
     likelihood = -cost.double() * area / (2 * variance)
     if start is not None:
