@@ -52,6 +52,7 @@ _EXPORTS = {
 }
 _ROOMS = (
     "soft",
+    "sparse",
     "implicit",
     "scene",
     "transport",

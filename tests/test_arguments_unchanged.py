@@ -49,7 +49,20 @@ WITHOUT = {
     ),
     "interop.camera_to_pytorch3d": "needs PyTorch3D",
 }
-ROOMS = ("scene", "render", "splines", "transport", "losses", "implicit", "soft", "atlas", "interop", "tasks", "ops")
+ROOMS = (
+    "scene",
+    "render",
+    "splines",
+    "transport",
+    "losses",
+    "sparse",
+    "implicit",
+    "soft",
+    "atlas",
+    "interop",
+    "tasks",
+    "ops",
+)
 
 
 def public() -> Iterator[str]:

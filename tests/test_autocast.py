@@ -173,6 +173,7 @@ def public() -> Iterator[tuple[str, Any]]:
         "atlas",
         "interop",
         "implicit",
+        "sparse",
         "losses",
         "tasks",
     )

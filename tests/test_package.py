@@ -21,7 +21,7 @@ FLOORS = (
     {"constants"},
     {"validation", "saving"},
     {"guard", "modes", "adam", "members", "settings"},
-    {"arrays", "readers"},
+    {"arrays", "readers", "sparse"},
     {"soft", "native"},
     {"reference"},  # the twins; an op hands user-defined members down to its own
     {"ops", "implicit"},
