@@ -28,7 +28,7 @@ FLOORS = (
     {"scene"},
     {"transport"},
     {"splines"},
-    {"render", "losses"},
+    {"render", "losses", "fem"},
     {"atlas", "interop"},
     {"tasks"},
     {"cli_options"},
