@@ -32,6 +32,13 @@ class Axis:
     periodic: bool
     basis: BSplineBasis | None
 
+    @property
+    def smooth(self) -> bool:
+        """Whether first derivatives are continuous: no knot inside is repeated P times."""
+        if self.basis is None or self.degree < 2:
+            return False
+        return bool(((self.dofs[1:, 0] - self.dofs[:-1, 0]) % self.count < self.degree).all())
+
     def nodes(self, points: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return Gauss points and weights of all spans, (S, points)."""
         x, w = np.polynomial.legendre.leggauss(points)

@@ -32,7 +32,7 @@ def boundary_values(where: str, space: Space, at: Where, value: Any) -> tuple[to
     A callable's values are taken at the nodes, or projected onto the side's functions where unknowns are not values.
     """
     held = space.held(at)
-    dtype = space.groups[0].weights.dtype
+    dtype = space.dtype
     if not callable(value):
         value = torch.as_tensor(value, dtype=None if isinstance(value, torch.Tensor) else dtype).to(dtype)
         if value.dim() and value.shape[-1] != len(held):

@@ -32,7 +32,7 @@ class Elements:
         gradients: (E or 1, Q or 1, n, D), in space; tangential ones on curves and surfaces.
         weights: (E, Q), the quadrature's, times the element of length, area or volume.
         points: (E, Q, D), positions.
-        hessians: makes (E or 1, Q, n, D, D), second derivatives in space; None where there are none.
+        hessians: makes (E, Q, n, D, D), second derivatives in space; None where first ones are not continuous.
     """
 
     dofs: torch.Tensor
@@ -90,9 +90,11 @@ class Space:
         sides: Mapping[str, Callable[[], Sequence[Elements]]],
         rank: int,
         evaluator: Callable[..., torch.Tensor] | None = None,
+        second_rows: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         self.size, self.groups, self.positions, self.nodal = size, tuple(groups), positions, nodal
         self.rank, self._sides, self._evaluator = rank, sides, evaluator
+        self._second_rows = second_rows or {}
         self._patterns: dict[int, tuple[Pattern, torch.Tensor]] = {}
 
     def __repr__(self) -> str:
@@ -103,6 +105,11 @@ class Space:
     def dim(self) -> int:
         """D, of the space that it lies in."""
         return self.positions.shape[-1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """float32 or float64, of all matrices and vectors."""
+        return self.groups[0].weights.dtype
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -144,6 +151,13 @@ class Space:
                 raise fail("Space.held", "where", f"in [0, {self.size})", got)
             return where
         return torch.cat([group.dofs.reshape(-1) for group in self.side(where).groups]).unique()
+
+    def second_row(self, where: str) -> torch.Tensor:
+        """Return the unknowns (H,) next to a side: with the side's own at 0, the slope across is 0 where these are."""
+        if where not in self._second_rows:
+            names = ", ".join(self._second_rows) or "none"
+            raise fail("Space.second_row", "where", f"a side of a patch of splines ({names})", repr(where))
+        return self._second_rows[where]
 
     # Integrals -------------------------------------------------------------------------------------------------------
 
@@ -191,7 +205,7 @@ class Space:
             c: (..., N).
             gradients: which of both.
         """
-        floating("Space.at_points", "c", c, ("...", self.size))
+        c = floating("Space.at_points", "c", c, ("...", self.size)).to(self.dtype)
         found = []
         for group in self.groups:
             own = c[..., group.dofs]
@@ -224,7 +238,7 @@ class Space:
         if self._evaluator is None:
             fix = "Meshes have the values at their vertices; patches are evaluated one by one."
             raise fail("Space.evaluate", "space", "a grid or a single NURBS", repr(self), fix)
-        floating("Space.evaluate", "c", c, ("...", self.size))
+        c = floating("Space.evaluate", "c", c, ("...", self.size)).to(self.dtype)
         return self._evaluator(c, parameters, grid)
 
     # Assembly --------------------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ class Patch:
             return product([tables[a][along.count(a)] for a in range(count)])
 
         slopes = torch.stack([basis(a) for a in range(count)], -1)
-        smooth = all(a.degree > 1 for a in axes)
+        smooth = all(a.smooth for a in axes)
         curved = functools.partial(_second, basis, count)
         if self.points is not None:
             return _mapped(
@@ -119,6 +119,11 @@ class Patch:
         ends = itertools.product(range(len(self.axes)), (0, 1))
         return {SIDES[a][e]: functools.partial(self.side, a, e) for a, e in ends if not self.axes[a].periodic}
 
+    def second_rows(self) -> dict[str, torch.Tensor]:
+        """Return the unknowns next to each side, where functions are smooth."""
+        ends = [(a, e) for a in range(len(self.axes)) for e in (0, 1) if self.axes[a].smooth and self.axes[a].count > 2]
+        return {SIDES[a][e]: self.index.select(a, self.axes[a].count - 2 if e else 1).reshape(-1) for a, e in ends}
+
     def evaluated(self, c: torch.Tensor, parameters: Sequence[Any], grid: bool) -> torch.Tensor:
         """Evaluate; see `Space.evaluate`."""
         if len(parameters) != len(self.axes):
@@ -159,9 +164,8 @@ class Patch:
 
     def space(self, positions: torch.Tensor, nodal: bool) -> Space:
         """Make the space of this patch alone."""
-        return Space(
-            self.index.numel(), [self.elements()], positions, nodal, self.sides(), len(self.axes), self.evaluated
-        )
+        groups, sides, rank = [self.elements()], self.sides(), len(self.axes)
+        return Space(self.index.numel(), groups, positions, nodal, sides, rank, self.evaluated, self.second_rows())
 
 
 def _zip(*lists: Any) -> Any:
