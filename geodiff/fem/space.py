@@ -42,7 +42,7 @@ class Elements:
     points: torch.Tensor
     hessians: Callable[[], torch.Tensor] | None = None
 
-    def chosen(self, keep: torch.Tensor) -> "Elements":
+    def _chosen(self, keep: torch.Tensor) -> "Elements":
         """Return some of the elements, by booleans (E,)."""
 
         def of(table: torch.Tensor) -> torch.Tensor:
@@ -129,7 +129,7 @@ class Space:
                 if not isinstance(keep, torch.Tensor) or keep.dtype != torch.bool or keep.shape != group.dofs.shape[:1]:
                     expected = f"a callable that returns ({len(group.dofs)},) booleans"
                     raise fail("Space.side", "where", expected, keep, error=TypeError)
-                groups.append(group.chosen(keep))
+                groups.append(group._chosen(keep))
         elif where == "all":
             groups = [group for make in self._sides.values() for group in make()]
         elif where in self._sides:
