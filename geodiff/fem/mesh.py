@@ -46,20 +46,23 @@ def mesh_space(mesh: Mesh, *, plane: bool = False) -> Space:
         vertices = vertices[:, :2]
     corners = vertices[faces]
     sides = corners[:, 1:] - corners[:, :1]  # (F, 2, D)
-    metric = sides @ sides.mT
-    square = torch.linalg.det(metric)
-    longest = sides.detach().square().sum(-1).amax(-1)
+    one, two = sides.unbind(1)
+    first, mixed, second = (one * one).sum(-1), (one * two).sum(-1), (two * two).sum(-1)
+    square = first * second - mixed**2
+    longest = torch.maximum(first, second).detach()
     flat = square.detach() <= (8 * torch.finfo(vertices.dtype).eps * longest) ** 2
     if bool(flat.any()):
         face = int(flat.nonzero()[0])
         raise fail("mesh_space", "mesh", "of faces that have an area", f"none in face {face}", "See Mesh.remeshed.")
     if plane:
-        turned = torch.linalg.det(sides.detach()) <= 0
+        turned = (one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]).detach() <= 0
         if bool(turned.any()):
             got = f"face {int(turned.nonzero()[0])} inverted ({int(turned.sum())} of {len(faces)})"
             raise fail("mesh_space", "mesh", "of counter-clockwise faces", got, "A vertex has crossed an edge.")
-    dual = torch.linalg.solve(metric, sides)  # of the second and third corner
-    gradients = torch.cat([-dual.sum(1, keepdim=True), dual], 1)
+    inverse = 1 / square[:, None]
+    dual_one = (second[:, None] * one - mixed[:, None] * two) * inverse  # of the second corner, and of the third
+    dual_two = (first[:, None] * two - mixed[:, None] * one) * inverse
+    gradients = torch.stack([-dual_one - dual_two, dual_one, dual_two], 1)
     values = _MIDDLES.to(vertices)
     weights = (square.sqrt() / 6)[:, None].expand(-1, 3)
     elements = Elements(faces, values[None], gradients[:, None], weights, values @ corners)
