@@ -34,7 +34,7 @@ class Pattern:
         new[1:] = (rows[1:] != rows[:-1]) | (columns[1:] != columns[:-1])
         entry = np.empty(len(rows), dtype=np.int64)
         entry[order] = np.cumsum(new) - 1
-        return cls(rows[new], columns[new], shape), torch.from_numpy(entry)
+        return cls(rows[new].astype(np.int64), columns[new].astype(np.int64), shape), torch.from_numpy(entry)
 
     def csc(self, values: torch.Tensor) -> Any:
         """Return SciPy's matrix, compressed by columns, in float64."""
@@ -54,7 +54,9 @@ def _sorted(keys: np.ndarray, size: int) -> np.ndarray:
     """Return the stable order of indices in [0, size), in linear time: SciPy's way from rows to columns is one."""
     import scipy.sparse
 
-    ones, starts = np.ones(len(keys), dtype=np.int8), np.arange(len(keys) + 1)
+    kind = np.int32 if len(keys) < 2**31 - 1 else np.int64
+    ones, starts = np.ones(len(keys), dtype=np.int8), np.arange(len(keys) + 1, dtype=kind)
+    keys = keys.astype(kind, copy=False)
     return np.asarray(scipy.sparse.csr_matrix((ones, keys, starts), shape=(len(keys), size)).tocsc().indices)
 
 
