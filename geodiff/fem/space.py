@@ -264,7 +264,7 @@ class Space:
         """Return where matrices of this space have entries, and on which of them each entry of each block falls."""
         if components not in self._patterns:
             rows, columns = [], []
-            kind = np.int32 if self.size * components < 2**31 else np.int64
+            kind: Any = np.int32 if self.size * components < 2**31 else np.int64
             for group in self.groups:
                 dofs = group.dofs.cpu().numpy().astype(kind)
                 own = (dofs[..., None] * components + np.arange(components, dtype=kind)).reshape(len(dofs), -1)

@@ -51,7 +51,7 @@ class Factor:
         return np.asarray(self._factor.solve(b, "T" if transposed and not self._symmetric else "N"))
 
     def _check(self, where: str, matrix: Any) -> None:
-        """Estimate the smallest singular value, rows and columns scaled, by a step of inverse iteration."""
+        """Estimate the smallest singular value, rows and columns scaled, by one step or two of inverse iteration."""
         size = abs(matrix)
         rows = np.sqrt(size.max(1).toarray().ravel())
         columns = np.sqrt(size.max(0).toarray().ravel())
@@ -59,6 +59,9 @@ class Factor:
         with np.errstate(all="ignore"):
             first = columns * self.solve(rows * start)
             length = np.linalg.norm(first)
+            # The direction sought is at least about 1/√n of the start; if even so it grows too little, all is well.
+            if length <= MOST_CONDITION / len(rows):
+                return
             second = rows * self.solve(columns * (first / length), transposed=True)
             condition = np.linalg.norm(second)
         if not condition <= MOST_CONDITION:
