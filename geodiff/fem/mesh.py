@@ -3,7 +3,7 @@
 
 import torch
 
-from geodiff.fem.space import Elements, Space
+from geodiff.fem.space import Elements, Space, on_cpu
 from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh
 from geodiff.validation import fail
@@ -27,6 +27,7 @@ def mesh_space(mesh: Mesh, *, plane: bool = False) -> Space:
 
     Raises:
         TypeError: another class.
+        RuntimeError: a mesh on another device than the CPU.
         ValueError: a batch, faces without area, with ``plane`` faces turned over.
 
     Example:
@@ -42,6 +43,7 @@ def mesh_space(mesh: Mesh, *, plane: bool = False) -> Space:
     if mesh.batch_shape:
         raise fail("mesh_space", "mesh", "one mesh", repr(mesh), "Take mesh[i].")
     vertices, faces = mesh.vertices, mesh.faces
+    on_cpu("mesh_space", "mesh", vertices)
     if plane:
         vertices = vertices[:, :2]
     corners = vertices[faces]

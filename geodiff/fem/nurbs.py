@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from geodiff.fem.axis import spline_axis
-from geodiff.fem.space import Elements, Space
+from geodiff.fem.space import Elements, Space, on_cpu
 from geodiff.fem.tensor import Patch
 from geodiff.modes import outside_autocast
 from geodiff.splines.spline import NURBS
@@ -34,6 +34,7 @@ def nurbs_space(spline: NURBS, *, quadrature: int | None = None) -> Space:
 
     Raises:
         TypeError: another class.
+        RuntimeError: a spline on another device than the CPU.
         ValueError: a batch, degree 0, elements that are inverted or without area.
 
     Example:
@@ -46,6 +47,7 @@ def nurbs_space(spline: NURBS, *, quadrature: int | None = None) -> Space:
     where = "nurbs_space"
     if not isinstance(spline, NURBS):
         raise fail(where, "spline", "a NURBSCurve, NURBSSurface or NURBSVolume", spline, error=TypeError)
+    on_cpu(where, "spline", spline.control_points)
     if spline.batch_shape:
         raise fail(where, "spline", "one spline", repr(spline), "Take spline[i].")
     if spline.dim < spline.axes or min(spline.degrees) < 1:

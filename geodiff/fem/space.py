@@ -286,6 +286,13 @@ def _first(table: torch.Tensor) -> torch.Tensor:
     return table[0] if len(table) == 1 else table
 
 
+def on_cpu(where: str, name: str, tensor: torch.Tensor) -> None:
+    """Require the CPU, where systems are solved."""
+    if tensor.device.type != "cpu":
+        fix = "Use .to('cpu'), which carries the gradient back."
+        raise fail(where, name, "on the CPU", str(tensor.device), fix, RuntimeError)
+
+
 def check_positive(where: str, name: str, value: torch.Tensor) -> None:
     """Require a coefficient that is positive everywhere."""
     if not bool((value > 0).all()):

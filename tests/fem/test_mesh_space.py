@@ -139,6 +139,8 @@ def test_same_bits_twice_and_in_float32_near() -> None:
 
 def test_errors() -> None:
     ball = gd.icosphere(1, dtype=F64)
+    with pytest.raises(RuntimeError, match=r"mesh_space: `mesh` must be on the CPU; got meta"):
+        fem.mesh_space(ball.to("meta"))
     with pytest.raises(TypeError, match=r"mesh_space: `mesh` must be a geodiff\.Mesh; got"):
         fem.mesh_space(ball.vertices)
     with pytest.raises(ValueError, match=r"mesh_space: `mesh` must be one mesh; got .* Take mesh\[i\]"):

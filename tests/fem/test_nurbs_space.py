@@ -144,6 +144,8 @@ def test_three_grids_glued_into_an_l() -> None:
 
 def test_errors() -> None:
     surface = annulus()
+    with pytest.raises(RuntimeError, match=r"nurbs_space: `spline` must be on the CPU; got meta"):
+        fem.nurbs_space(surface.to("meta"))
     with pytest.raises(TypeError, match="nurbs_space: `spline` must be a NURBSCurve, NURBSSurface or NURBSVolume"):
         fem.nurbs_space(surface.control_points)
     with pytest.raises(ValueError, match=r"nurbs_space: `spline` must be one spline; got .*Take spline\[i\]"):
