@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from geodiff.modes import outside_autocast
+from geodiff.modes import lasting, outside_autocast
 from geodiff.sparse.matrix import Pattern, SparseMatrix
 from geodiff.validation import fail, floating
 
@@ -271,7 +271,8 @@ class Space:
                 rows.append(np.repeat(own, own.shape[1], axis=1).ravel())
                 columns.append(np.tile(own, (1, own.shape[1])).ravel())
             size = self.size * components
-            self._patterns[components] = Pattern.of(np.concatenate(rows), np.concatenate(columns), (size, size))
+            with lasting():
+                self._patterns[components] = Pattern.of(np.concatenate(rows), np.concatenate(columns), (size, size))
         return self._patterns[components]
 
     def assembled(self, found: Sequence[torch.Tensor], components: int = 1) -> SparseMatrix:

@@ -173,11 +173,12 @@ def linear(matrix: SparseMatrix | torch.Tensor, rhs: torch.Tensor, *, method: st
     refuse_transforms(where, "Take gradients with torch.autograd.grad or .backward().", matrix.values, rhs)
     if not rhs.numel():
         return rhs.clone()
+    now = 0 if matrix.values.is_inference() else matrix.values._version
     version, factor = matrix.factors.get(method, (-1, None))
-    if factor is None or version != matrix.values._version:
+    if factor is None or version != now:
         check_finite(where, "matrix", matrix.values.detach().cpu())
         kind = Factor if method == "lu" else Iterated
         factor = kind(where, matrix.pattern, matrix.values, matrix.positive)
-        matrix.factors[method] = matrix.values._version, factor
+        matrix.factors[method] = now, factor
     solved: torch.Tensor = _Solve.apply(matrix.values, rhs, matrix.pattern, factor, False)
     return solved

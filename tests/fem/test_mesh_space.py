@@ -137,6 +137,17 @@ def test_same_bits_twice_and_in_float32_near() -> None:
     torch.testing.assert_close(single.double(), one, rtol=1e-4, atol=1e-6)
 
 
+def test_what_inference_mode_leaves_behind_serves_outside() -> None:
+    space = fem.mesh_space(sheet(4))
+    with torch.inference_mode():
+        inside = fem.solve_poisson(space, 1.0, 2.0, dirichlet={"all": 0.0})
+    nu = torch.tensor(2.0, dtype=F64, requires_grad=True)
+    outside = fem.solve_poisson(space, 1.0, nu, dirichlet={"all": 0.0})
+    assert torch.equal(outside, inside)
+    outside.sum().backward()
+    torch.testing.assert_close(nu.grad, -inside.sum() / 2)
+
+
 def test_errors() -> None:
     ball = gd.icosphere(1, dtype=F64)
     with pytest.raises(RuntimeError, match=r"mesh_space: `mesh` must be on the CPU; got meta"):

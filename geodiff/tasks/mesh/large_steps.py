@@ -29,6 +29,7 @@ import torch
 
 from geodiff import implicit
 from geodiff.adam import WithoutCompiler
+from geodiff.modes import lasting
 from geodiff.scene.mesh import Mesh
 from geodiff.validation import fail, floating
 
@@ -75,7 +76,8 @@ class LaplacianPreconditioner:
             got = f"indices from {corners.min()} to {highest}"
             raise fail(where, "mesh", f"made of faces with indices in [0, {self.num_vertices})", got)
         self.smoothing: float = float(smoothing)
-        self._matrix: implicit.SparseMatrix = _identity_plus(self.smoothing, corners, self.num_vertices)
+        with lasting():
+            self._matrix: implicit.SparseMatrix = _identity_plus(self.smoothing, corners, self.num_vertices)
 
     def __repr__(self) -> str:
         return f"LaplacianPreconditioner(vertices={self.num_vertices}, smoothing={self.smoothing:g})"
