@@ -52,10 +52,12 @@ _EXPORTS = {
 }
 _ROOMS = (
     "soft",
+    "sparse",
     "implicit",
     "scene",
     "transport",
     "splines",
+    "fem",
     "render",
     "reference",
     "ops",
@@ -66,10 +68,10 @@ _ROOMS = (
     "interop",
 )
 
-__all__ = [*_EXPORTS, "__version__", "atlas", "losses", "scene", "soft", "splines", "tasks"]
+__all__ = [*_EXPORTS, "__version__", "atlas", "fem", "losses", "scene", "soft", "splines", "tasks"]
 
 if TYPE_CHECKING:
-    from geodiff import atlas, losses, scene, soft, splines, tasks
+    from geodiff import atlas, fem, losses, scene, soft, splines, tasks
     from geodiff.atlas.atlas import Atlas
     from geodiff.render import presets
     from geodiff.render.fragments import fragments

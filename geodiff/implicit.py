@@ -2,7 +2,8 @@
 """Gradients of solutions: through the equations that hold at a solution, not through the solver that found it.
 
 Where `F(y, x) = 0` defines y as a function of x, `∂y/∂x = −(∂F/∂y)⁻¹ ∂F/∂x` (implicit function theorem; Gould, Hartley
-and Campbell, "Deep Declarative Networks", 2021). For many small dense systems at once.
+and Campbell, "Deep Declarative Networks", 2021). `root` and `minimum` for many small dense systems at once, `linear`
+for one large sparse system.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,8 @@ import torch
 
 from geodiff.modes import is_transformed, outside_autocast, refuse_torch_func
 from geodiff.soft.special import last_derivative
+from geodiff.sparse import SparseMatrix as SparseMatrix
+from geodiff.sparse import linear as linear
 from geodiff.validation import fail, floating
 
 _ONCE = "geodiff.implicit: gradients are of first order only; a second derivative was asked for."

@@ -12,10 +12,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import geodiff
-from tests.unchanged import cases_ops, cases_scene, cases_splines, cases_transport
+from tests.unchanged import cases_fem, cases_ops, cases_scene, cases_splines, cases_transport
 from tests.unchanged.arguments import Case, check, same
 
-CASES: dict[str, Case] = {**cases_transport.CASES, **cases_scene.CASES, **cases_ops.CASES, **cases_splines.CASES}
+CASES: dict[str, Case] = {
+    **cases_transport.CASES,
+    **cases_scene.CASES,
+    **cases_ops.CASES,
+    **cases_splines.CASES,
+    **cases_fem.CASES,
+}
 
 # Public, and without a case of its own, for this reason.
 WITHOUT = {
@@ -49,7 +55,21 @@ WITHOUT = {
     ),
     "interop.camera_to_pytorch3d": "needs PyTorch3D",
 }
-ROOMS = ("scene", "render", "splines", "transport", "losses", "implicit", "soft", "atlas", "interop", "tasks", "ops")
+ROOMS = (
+    "scene",
+    "render",
+    "splines",
+    "transport",
+    "losses",
+    "sparse",
+    "implicit",
+    "soft",
+    "atlas",
+    "fem",
+    "interop",
+    "tasks",
+    "ops",
+)
 
 
 def public() -> Iterator[str]:

@@ -129,6 +129,8 @@ CALLS: dict[str, Callable[[], Any]] = {
     "emd": lambda: [gd.transport.emd(X, Y[:40]), gd.transport.hausdorff(X, Y), gd.transport.f_score(X, Y, 0.1)],
     "pool": lambda: trained(lambda x: gd.robust_pool(x, "pseudo_huber", alpha=0.3).sum(), X.T[None].clone()),
     "ops": lambda: [ops.apply(X, Y, Y[:, 0], X[:, 0], Y, 0.5), reference.apply(X, Y, Y[:, 0], X[:, 0], Y, 0.5)],
+    "linear": lambda: [gd.implicit.linear((torch.eye(3) * X[0, 0]).to_sparse(), X)],
+    "poisson": lambda: [gd.fem.solve_poisson(gd.fem.mesh_space(MESH), 1.0, gauge="mean")],
     "root": lambda: [gd.implicit.root(X.sqrt(), lambda y, x: y**2 - x, X)],
     "atlas": charts,
     "trimesh": lambda: [gd.Mesh.from_trimesh(MESH.to_trimesh()).vertices],
@@ -173,6 +175,8 @@ def public() -> Iterator[tuple[str, Any]]:
         "atlas",
         "interop",
         "implicit",
+        "sparse",
+        "fem",
         "losses",
         "tasks",
     )

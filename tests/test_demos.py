@@ -102,6 +102,15 @@ def test_textured_render(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
     assert picture.std(axis=(0, 1)).min() > 25 and (picture > 250).mean() < 0.05
 
 
+def test_a_bracket_becomes_stiffer(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = run("stiff_bracket", tmp_path, monkeypatch)
+    start, end = ([float(x) for x in row.split()[1:]] for row in (tmp_path / "table.txt").read_text().splitlines()[1:])
+    # Beams have 16/27 = 0.593 of it; with shear, and a height that cannot end in a point, a little more.
+    assert 0.59 < end[0] / start[0] < 0.66 and end[1] == start[1] == 3.0 and end[2] < 0.7 * start[2]
+    picture = np.asarray(page.crop((0, 0, 780, 320)), dtype=float)
+    assert page.width > 1000 and picture.std(axis=(0, 1)).min() > 20
+
+
 def test_hidden_edges(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = run("hidden_edges", tmp_path, monkeypatch, "--starts", "1")
     rows = [line.split() for line in (tmp_path / "table.txt").read_text().splitlines()[1:]]

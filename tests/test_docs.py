@@ -10,7 +10,21 @@ import geodiff as gd
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-ROOMS = ("atlas", "implicit", "interop", "losses", "ops", "render", "scene", "soft", "splines", "tasks", "transport")
+ROOMS = (
+    "atlas",
+    "fem",
+    "implicit",
+    "interop",
+    "losses",
+    "ops",
+    "render",
+    "scene",
+    "soft",
+    "sparse",
+    "splines",
+    "tasks",
+    "transport",
+)
 
 
 def test_each_page_is_in_the_menu() -> None:

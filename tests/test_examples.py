@@ -94,6 +94,22 @@ def test_splines() -> None:
         assert (ROOT / "docs" / picture).is_file()
 
 
+def test_fields() -> None:
+    page = (ROOT / "docs" / "fem.md").read_text(encoding="utf-8")
+    names: dict = {}
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) >= 3
+    for block in blocks:
+        exec(block, names)
+    # −Δu = z on the unit sphere is u = z / 2, on this one within 1 %.
+    torch.testing.assert_close(names["c"].detach(), names["mesh"].vertices[:, 2] / 2, rtol=0, atol=5e-3)
+    assert bool((names["vertices"].grad != 0).any()) and bool((names["guess"].grad != 0).any())
+    assert float(names["u"][:, 1].mean()) < 0
+    # Each call that it names is there.
+    for name in re.findall(r"`(?:gd\.)?fem\.(\w+)", page):
+        assert name in gd.fem.__all__, name
+
+
 def test_transport() -> None:
     page = (ROOT / "docs" / "transport.md").read_text(encoding="utf-8")
     names: dict = {}

@@ -91,7 +91,8 @@ class Topology(Saved):
         f = self.faces
         proper = ((f[:, 0] != f[:, 1]) & (f[:, 1] != f[:, 2]) & (f[:, 2] != f[:, 0])).nonzero()[:, 0]
         ends = f[proper][:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
-        key = ends.amin(dim=1) * self.num_vertices + ends.amax(dim=1)
+        a, b = ends.unbind(1)
+        key = torch.minimum(a, b) * self.num_vertices + torch.maximum(a, b)
         # A stable sort keeps the faces of one edge in ascending order.
         key, order = torch.sort(key, stable=True)
         face = proper.repeat_interleave(3)[order]

@@ -96,6 +96,15 @@ def _implicit(t: Arguments) -> Any:
     return [implicit.root(solution, lambda y, x: y - x**2, x, scale=scale), *rest, last.detach()]
 
 
+def _sparse(t: Arguments) -> Any:
+    rows, columns = t(torch.tensor([0, 1, 2, 2])), t(torch.tensor([0, 1, 2, 2]))
+    matrix = t.hold(implicit.SparseMatrix(rows, columns, t.rand(4) + 1, (3, 3), positive=True))
+    other = implicit.SparseMatrix.from_torch(matrix.to_torch())
+    part = matrix.part(t(torch.tensor([2, 0])), t(torch.tensor([1, 2])))
+    more = [part.multiply(t.rand(2, 2)), matrix.diagonal(), (matrix + other).values, (2.0 * matrix).values]
+    return [*more, implicit.linear(matrix, t.rand(2, 3)), implicit.linear(matrix, t.rand(3), method="cg")]
+
+
 def _losses(t: Arguments) -> Any:
     mesh = t.mesh()
     batch = t.hold(gd.MeshBatch([mesh, t.mesh()]))
@@ -223,6 +232,8 @@ CASES: dict[str, Case] = {
     "transport.robust_pool": _pool,
     "transport.RobustPool2d RobustPool2d.forward RobustPool2d.extra_repr": _pool2d,
     "implicit.root implicit.minimum implicit.last_derivative": _implicit,
+    "sparse.linear sparse.SparseMatrix SparseMatrix.from_torch SparseMatrix.to_torch SparseMatrix.multiply"
+    " SparseMatrix.diagonal SparseMatrix.part": _sparse,
     "losses.iou losses.laplacian losses.flatness losses.normal_consistency losses.edge_length": _losses,
     " ".join(f"soft.{cls.__name__}" for cls in LAWS)
     + " soft.as_distribution soft.from_kernel soft.family soft.member"

@@ -22,17 +22,16 @@ Example:
 
 import numbers
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
+from geodiff import implicit
 from geodiff.adam import WithoutCompiler
+from geodiff.modes import lasting
 from geodiff.scene.mesh import Mesh
 from geodiff.validation import fail, floating
-
-if TYPE_CHECKING:
-    import scipy.sparse
 
 
 class LaplacianPreconditioner:
@@ -77,19 +76,8 @@ class LaplacianPreconditioner:
             got = f"indices from {corners.min()} to {highest}"
             raise fail(where, "mesh", f"made of faces with indices in [0, {self.num_vertices})", got)
         self.smoothing: float = float(smoothing)
-        import scipy.sparse.linalg
-
-        matrix = scipy.sparse.identity(self.num_vertices, format="csc") + self.smoothing * _laplacian(
-            corners, self.num_vertices
-        )
-        self._multiply: Callable[[np.ndarray], np.ndarray] = matrix.dot
-        self._solve: Callable[[np.ndarray], np.ndarray] = np.copy
-        if self.num_vertices:
-            # The matrix is symmetric and strictly diagonally dominant: no pivoting, and a symmetric fill-in order.
-            factor = scipy.sparse.linalg.splu(
-                matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-            )
-            self._solve = factor.solve
+        with lasting():
+            self._matrix: implicit.SparseMatrix = _identity_plus(self.smoothing, corners, self.num_vertices)
 
     def __repr__(self) -> str:
         return f"LaplacianPreconditioner(vertices={self.num_vertices}, smoothing={self.smoothing:g})"
@@ -107,8 +95,7 @@ class LaplacianPreconditioner:
             TypeError, ValueError: for other types and shapes, NaN and infinity.
         """
         floating("LaplacianPreconditioner.to_latent", "vertices", vertices, ("...", self.num_vertices, "D"))
-        result: torch.Tensor = _Symmetric.apply(vertices, self._multiply)
-        return result
+        return self._matrix.multiply(vertices.mT.to("cpu", torch.float64)).mT.to(vertices).contiguous()
 
     def from_latent(self, latent: torch.Tensor) -> torch.Tensor:
         """Return ``v = (I + λL)⁻¹ u``, the inverse of :meth:`to_latent`.
@@ -124,37 +111,21 @@ class LaplacianPreconditioner:
             TypeError, ValueError: for other types and shapes, NaN and infinity.
         """
         floating("LaplacianPreconditioner.from_latent", "latent", latent, ("...", self.num_vertices, "D"))
-        result: torch.Tensor = _Symmetric.apply(latent, self._solve)
-        return result
+        return implicit.linear(self._matrix, latent.mT.to("cpu", torch.float64)).mT.to(latent).contiguous()
 
 
-def _laplacian(corners: np.ndarray, count: int) -> "scipy.sparse.csc_matrix":
-    """Build D − A of the graph whose edges are the sides of the faces."""
-    import scipy.sparse
-
+def _identity_plus(smoothing: float, corners: np.ndarray, count: int) -> implicit.SparseMatrix:
+    """Build I + λ(D − A) of the graph whose edges are the sides of the faces."""
     ends = np.concatenate([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [2, 0]]])
     ends = np.unique(np.sort(ends[ends[:, 0] != ends[:, 1]], axis=1), axis=0)
     i, j = ends[:, 0], ends[:, 1]
-    row, column = np.concatenate([i, j]), np.concatenate([j, i])
-    adjacency = scipy.sparse.csc_matrix((np.ones(len(row)), (row, column)), shape=(count, count))
-    return scipy.sparse.diags(np.bincount(row, minlength=count).astype(float), format="csc") - adjacency
-
-
-class _Symmetric(torch.autograd.Function):
-    """Apply a symmetric linear map of NumPy columns (V, K) to x (..., V, D); so is its own gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, linear: Callable[[np.ndarray], np.ndarray]) -> torch.Tensor:
-        ctx.linear = linear
-        rows = x.detach().movedim(-2, 0)
-        columns = rows.reshape(x.shape[-2], rows[:1].numel()).to("cpu", torch.float64).numpy()
-        result = torch.from_numpy(np.ascontiguousarray(linear(columns))).reshape(rows.shape).movedim(0, -2)
-        return result.to(x.device, x.dtype).contiguous()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        result: torch.Tensor = _Symmetric.apply(gradient, ctx.linear)
-        return result, None
+    diagonal = 1.0 + smoothing * np.bincount(ends.ravel(), minlength=count)
+    rows, columns = np.concatenate([i, j, np.arange(count)]), np.concatenate([j, i, np.arange(count)])
+    values = np.concatenate([np.full(2 * len(ends), -smoothing), diagonal])
+    # Strictly diagonally dominant, hence positive definite.
+    return implicit.SparseMatrix(
+        torch.from_numpy(rows), torch.from_numpy(columns), torch.from_numpy(values), (count, count), positive=True
+    )
 
 
 class AdamUniform(WithoutCompiler):

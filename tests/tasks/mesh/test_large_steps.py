@@ -126,6 +126,15 @@ def test_empty_meshes():
     assert repr(LaplacianPreconditioner(STRIP, 2)) == "LaplacianPreconditioner(vertices=6, smoothing=2)"
 
 
+def test_made_in_inference_mode_it_serves_outside():
+    with torch.inference_mode():
+        precondition = LaplacianPreconditioner(STRIP, 2)
+        precondition.from_latent(torch.rand(6, 3))
+    x = torch.rand(6, 3, requires_grad=True)
+    precondition.from_latent(precondition.to_latent(x)).sum().backward()
+    torch.testing.assert_close(x.grad, torch.ones(6, 3))
+
+
 def test_bad_arguments():
     with pytest.raises(
         TypeError, match=r"`mesh` must be a geodiff.Mesh or an integer tensor of faces \(F, 3\); got float32"
