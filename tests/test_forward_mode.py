@@ -88,6 +88,7 @@ WORKS: dict[str, Case] = {
     "area": (lambda c: gd.splines.area(surface(c)), CONTROL),
     "elevated": (lambda c: gd.splines.elevated(surface(c)).control_points, CONTROL),
     "fit_surface": (lambda p: gd.splines.fit_surface(p, (5, 5), (3, 3)).surface.control_points, some(9, 9, 3)),
+    "component_means": (lambda p: gd.render.component_means(p, background="components")[0], some(6, 6)),
     "fit_pieces": (lambda x: gd.splines.fit_pieces(x, 2, 1).values, CLOUD),
     "chamfer": (lambda x: gd.chamfer(x, OTHER), CLOUD),
     "hausdorff": (lambda x: gd.transport.hausdorff(x, OTHER), CLOUD),

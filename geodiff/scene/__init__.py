@@ -2,6 +2,7 @@
 """What there is: meshes, textures, materials, lights, primitives, iso-surfaces, cameras and posed images."""
 
 from geodiff.scene.camera import Camera
+from geodiff.scene.components import face_components
 from geodiff.scene.isosurface import isosurface
 from geodiff.scene.light import AmbientLight, DirectionalLight, PointLight
 from geodiff.scene.material import Material
@@ -28,6 +29,7 @@ __all__ = [
     "box",
     "closest_point",
     "cylinder",
+    "face_components",
     "icosphere",
     "isosurface",
     "plane",

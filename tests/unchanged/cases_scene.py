@@ -214,7 +214,12 @@ def _hull(t: Arguments) -> Any:
     return tasks.visual_hull(t(alpha.expand(4, 8, 8), array=True, gradient=False), t.hold(camera)).vertices
 
 
+def _face_components(t: Arguments) -> Any:
+    return scene.face_components(t.mesh(), t(torch.arange(20) % 3 > 0), keep=1)
+
+
 CASES: dict[str, Case] = {
+    "scene.face_components": _face_components,
     "scene.Mesh Mesh.triangulated": _mesh,
     "scene.MeshBatch scene.Topology Topology.to Topology.layout"
     + _methods("Mesh", "clone detach flipped from_trimesh laplacian layout_for load normalized rotated save scaled to")
