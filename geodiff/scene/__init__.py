@@ -3,6 +3,7 @@
 
 from geodiff.scene.camera import Camera
 from geodiff.scene.components import face_components
+from geodiff.scene.geodesic import geodesic, graph_distance
 from geodiff.scene.isosurface import isosurface
 from geodiff.scene.light import AmbientLight, DirectionalLight, PointLight
 from geodiff.scene.material import Material
@@ -30,6 +31,8 @@ __all__ = [
     "closest_point",
     "cylinder",
     "face_components",
+    "geodesic",
+    "graph_distance",
     "icosphere",
     "isosurface",
     "plane",
