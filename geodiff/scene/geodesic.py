@@ -8,31 +8,50 @@ import torch
 
 from geodiff.modes import outside_autocast, refuse_torch_func
 from geodiff.scene.mesh import Mesh
-from geodiff.validation import choice, describe, fail, floating, integers
+from geodiff.scene.relaxed_paths import OPERATORS, relaxed
+from geodiff.validation import choice, describe, fail, floating, integers, positive
 
 
 @outside_autocast
 def graph_distance(
-    edges: torch.Tensor, lengths: torch.Tensor, sources: Any, count: int, *, unreached: str = "error"
+    edges: torch.Tensor,
+    lengths: torch.Tensor,
+    sources: Any,
+    count: int,
+    *,
+    beta: float | None = None,
+    operator: str = "expected",
+    unreached: str = "error",
 ) -> torch.Tensor:
     """Return the length of the shortest way from the nearest source to each node of an undirected graph (Dijkstra).
+
+    With `beta` the relaxed one, the limit of Bellman–Ford iterations `d_v ← softmin_u (d_u + w_uv)`, which all ways
+    have a share in (Petersen, "Learning with Differentiable Algorithms", 2022, section 2.4): larger than the
+    shortest for ``"expected"``, less for ``"logsumexp"``.
 
     Args:
         edges: (E, 2) integer, the nodes that each edge joins; of edges that join the same two, the shortest counts.
         lengths: (..., E), ≥ 0; leading axes are a batch.
         sources: a node or (S,) nodes.
         count: N nodes.
+        beta: β > 0, in units of one over length: how sharp the minimum is; None: exact.
+        operator: the soft minimum, ``"expected"``: `Σ x e^(−βx) / Σ e^(−βx)`; or ``"logsumexp"``:
+            `−log(Σ e^(−βx)) / β`, which counts ways, to and fro as well, and has no limit where β times a length is
+            below the logarithm of the graph's largest eigenvalue (that of its neighbours, about).
         unreached: ``"error"`` where a node has no way to a source, or ``"inf"``, which it is then away.
 
     Returns:
         (..., N) distances, 0 at the sources.
 
     Gradients: in lengths, of any order: 1 for each edge of the shortest way and 0 for the others (envelope theorem).
-        Where two ways are equally short, that of one of them. Computed on the CPU in float64: O((N + E) log N).
+        Where two ways are equally short, that of one of them. With `beta`, that of the limit, by its own equations,
+        for all edges, and of first order only. Computed on the CPU in float64: O((N + E) log N), with `beta` as many
+        sweeps over E as the limit takes.
 
     Raises:
         TypeError: edges or sources that are not integers, lengths that are not floating.
-        ValueError: other shapes, nodes out of range, negative lengths, NaN, no source, a node that is not reached.
+        ValueError: other shapes, nodes out of range, negative lengths, NaN, no source, a node that is not reached; a
+            beta for which there is no limit.
 
     Example:
         >>> import torch
@@ -51,7 +70,21 @@ def graph_distance(
     floating(where, "lengths", lengths, ("...", len(edges)), "One length an edge.")
     if bool((lengths < 0).any()):
         raise fail(where, "lengths", "0 or more", f"{float(lengths.min()):g}")
-    return _distances(where, edges, lengths, _nodes(where, sources, count), count, unreached)
+    choice(where, "operator", operator, OPERATORS)
+    nodes = _nodes(where, sources, count)
+    if beta is None:
+        return _distances(where, edges, lengths, nodes, count, unreached)
+    positive(where, "beta", beta)
+    exact = _distances(where, edges, lengths.detach().double(), nodes, count, unreached).cpu()
+    reached = exact.isfinite()
+    held = ~reached
+    held[..., nodes] = True
+    own, rows = lengths.to("cpu", torch.float64).reshape(-1, len(edges)), []
+    for row, start, still in zip(own, exact.reshape(-1, count), held.reshape(-1, count), strict=True):
+        there = start.isfinite()[edges[:, 0]]
+        rows.append(relaxed(where, edges[there], row[there], start, still, float(beta), operator))
+    away = torch.where(reached, torch.stack(rows).reshape(exact.shape), torch.inf)
+    return away.to(lengths.device, lengths.dtype)
 
 
 @outside_autocast

@@ -63,6 +63,53 @@ def test_a_straight_line_on_a_mesh() -> None:
     torch.testing.assert_close(away.reshape(5, 2), torch.tensor(expected, dtype=torch.float64), atol=ROUNDING, rtol=0)
 
 
+def lattice(n: int = 12) -> torch.Tensor:
+    """The edges of a grid of n × n nodes, each with up to four neighbours."""
+    node = torch.arange(n * n).reshape(n, n)
+    across, down = torch.stack([node[:, :-1], node[:, 1:]], -1), torch.stack([node[:-1], node[1:]], -1)
+    return torch.cat([across.reshape(-1, 2), down.reshape(-1, 2)])
+
+
+@pytest.mark.parametrize(
+    ("operator", "beta", "corner"),
+    [("expected", 1.0, 26.458), ("expected", 1.42, 24.119), ("expected", 10.0, 22.000), ("logsumexp", 1.42, 7.067),
+     ("logsumexp", 10.0, 20.653)],
+)  # fmt: skip
+def test_relaxed_distance_across_a_grid(operator: str, beta: float, corner: float) -> None:
+    """From corner to corner of 12 × 12 nodes, exactly 22; figures by plain iterations over a dense matrix."""
+    edges = lattice()
+    lengths = torch.ones(len(edges), dtype=torch.float64)
+    away = graph_distance(edges, lengths, 0, 144, beta=beta, operator=operator)
+    assert float(away[-1]) == pytest.approx(corner, abs=6e-4)
+    assert away[0] == 0
+    sharp = graph_distance(edges, lengths, 0, 144, beta=200.0, operator=operator)
+    torch.testing.assert_close(sharp, graph_distance(edges, lengths, 0, 144), atol=0.1, rtol=0)
+
+
+def test_log_sum_exp_without_a_limit() -> None:
+    edges = lattice()
+    with pytest.raises(
+        ValueError, match=r"`beta` must be such that the relaxed .* limit; got 1 without one\. Ways that go"
+    ):
+        graph_distance(edges, torch.ones(len(edges)), 0, 144, beta=1.0, operator="logsumexp")
+
+
+@pytest.mark.parametrize("operator", ["expected", "logsumexp"])
+def test_gradient_of_relaxed_distances(operator: str) -> None:
+    edges = lattice(4)
+    lengths = 0.5 + torch.rand(2, len(edges), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def away(lengths: torch.Tensor) -> torch.Tensor:
+        return graph_distance(edges, lengths, [0, 5], 16, beta=4.0, operator=operator)
+
+    assert torch.autograd.gradcheck(away, lengths.requires_grad_())
+    (first,) = torch.autograd.grad(away(lengths).sum(), lengths, create_graph=True)
+    with pytest.raises(RuntimeError, match="of first order only"):
+        torch.autograd.grad(first.sum(), lengths)
+    apart = graph_distance(SQUARE[:1], torch.ones(1), 0, 3, beta=2.0, operator=operator, unreached="inf")
+    assert apart.tolist() == [0, 1, torch.inf]
+
+
 def test_gradient_in_vertices() -> None:
     ball = gd.icosphere(1, dtype=torch.float64)
     shaken = (
@@ -131,6 +178,12 @@ def away_from(edges: Any, lengths: Any, sources: Any = 0, count: int = 4, **opti
         (lambda: away_from(SQUARE, torch.ones(4), []), TypeError, r"`sources` must be an integer tensor"),
         (lambda: away_from(SQUARE, torch.ones(4), SQUARE[0, :0]), ValueError, r"`sources` must be at least one"),
         (lambda: away_from(SQUARE, torch.ones(4), unreached="nan"), ValueError, r"`unreached` must be one of"),
+        (lambda: away_from(SQUARE, torch.ones(4), beta=0.0), ValueError, r"`beta` must be positive and finite"),
+        (
+            lambda: away_from(SQUARE, torch.ones(4), operator="min"),
+            ValueError,
+            r"`operator` must be one of expected, log",
+        ),
         (lambda: geodesic(SQUARE, 0), TypeError, r"geodesic: `mesh` must be a Mesh"),  # type: ignore[arg-type]
         (lambda: geodesic(gd.icosphere(0), 12), ValueError, r"geodesic: `sources` must be in \[0, 12\)"),
         (lambda: geodesic(gd.icosphere(0), 0.5), TypeError, r"`sources` must be an integer tensor"),

@@ -220,7 +220,9 @@ def _face_components(t: Arguments) -> Any:
 
 def _geodesic(t: Arguments) -> Any:
     edges = t(torch.tensor([[0, 1], [1, 2], [2, 0]]))
-    return [scene.geodesic(t.mesh(), t(torch.tensor([0, 4]))), scene.graph_distance(edges, t.rand(3, batch=True), 0, 3)]
+    lengths = t.rand(3, batch=True)
+    away = [scene.graph_distance(edges, lengths, 0, 3), scene.graph_distance(edges, lengths, 0, 3, beta=3.0)]
+    return [scene.geodesic(t.mesh(), t(torch.tensor([0, 4]))), *away]
 
 
 CASES: dict[str, Case] = {
