@@ -113,8 +113,8 @@ def geodesic(mesh: Mesh, sources: Any, *, unreached: str = "error") -> torch.Ten
         >>> import torch, geodiff as gd
         >>> ball = gd.icosphere(3, dtype=torch.float64)
         >>> away = geodesic(ball, int(ball.vertices[:, 2].argmax()))
-        >>> torch.pi < float(away.max()) < 1.1 * torch.pi
-        True
+        >>> round(float(away.max()), 2)  # to the other pole, along chords
+        3.14
     """
     where = "geodesic"
     if not isinstance(mesh, Mesh):
