@@ -109,25 +109,32 @@ def minimum(
     solution: torch.Tensor,
     objective: Callable[..., torch.Tensor],
     *inputs: torch.Tensor,
+    equality: Callable[..., torch.Tensor] | None = None,
     scale: torch.Tensor | None = None,
     tolerance: float | None = None,
 ) -> torch.Tensor:
-    """Return a stationary point y of `f(y, x)` with its gradient in x, however it was found.
+    """Return a stationary point y of `f(y, x)`, where `h(y, x) = 0` if so asked, with its gradient in x.
 
-    It is the root of `∂f/∂y`; see `root` for the arguments and for what holds where the Hessian is singular.
+    It is the root of `∂f/∂y`, however it was found; see `root` for the arguments and for what holds where the Hessian
+    is singular. With `equality` it is part of the root (y, λ) of `∂f/∂y − λᵀ ∂h/∂y` and h (Karush, Kuhn and Tucker),
+    whose multipliers λ follow from y: `λᵀ ∂h/∂y = ∂f/∂y`. That is eq. (3) of Gould et al., "Exploiting Problem
+    Structure in Deep Declarative Networks", 2022. To leave the constraints out of the gradient is no approximation.
 
     Args:
         solution: y, `(..., d)`.
         objective: f, called as `objective(y, *inputs)`, twice differentiable, returns `(...)`.
         inputs: x.
-        scale: of the Hessian's entries.
-        tolerance: for singular values of the Hessian.
+        equality: h, called as `equality(y, *inputs)`, twice differentiable, returns `(..., p)`, p <= d. Constraints may
+            depend on each other.
+        scale: of the Hessian's entries; with `equality` of those of the whole system.
+        tolerance: for singular values of it.
 
-    Gradients: in `inputs`, first order only.
+    Gradients: in `inputs`, first order only. The solution stays on the constraints: `∂h/∂y ∂y/∂x = −∂h/∂x`.
 
     Raises:
         TypeError: a solution that is not a floating tensor.
-        ValueError: an objective of another shape than the batch, NaN in the solution.
+        ValueError: an objective of another shape than the batch, constraints of another one or more of them than
+            unknowns, NaN in the solution.
 
     Example:
         >>> import torch
@@ -136,17 +143,68 @@ def minimum(
         >>> y.sum().backward()
         >>> x.grad
         tensor([0.3333, 0.3333, 0.3333])
+        >>> x = torch.tensor([3.0, 4.0], requires_grad=True)  # its nearest point on the circle
+        >>> circle = {"equality": lambda y, x: (y**2).sum(-1, keepdim=True) - 1}
+        >>> y = minimum(x.detach() / 5, lambda y, x: ((y - x) ** 2).sum(-1), x, **circle)
+        >>> y[0].backward()
+        >>> x.grad
+        tensor([ 0.1280, -0.0960])
     """
+    if equality is None:
 
-    def stationarity(y: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
-        y = y if y.requires_grad else y.detach().requires_grad_()
-        value = objective(y, *inputs)
-        if value.shape != y.shape[:-1]:
-            raise fail("implicit.minimum", "objective", f"of shape {tuple(y.shape[:-1])}, one number an item", value)
-        (gradient,) = torch.autograd.grad(value.sum(), y, create_graph=True)
-        return gradient
+        def stationarity(y: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
+            y = y if y.requires_grad else y.detach().requires_grad_()
+            return _slope(objective, y, inputs, None, None)
 
-    return root(solution, stationarity, *inputs, scale=scale, tolerance=tolerance)
+        return root(solution, stationarity, *inputs, scale=scale, tolerance=tolerance)
+    floating("implicit.minimum", "solution", solution, ("...", "d"))
+    d = solution.shape[-1]
+
+    def conditions(both: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
+        both = both if both.requires_grad else both.detach().requires_grad_()
+        y, multipliers = both[..., :d], both[..., d:]
+        h = equality(y, *inputs)
+        return torch.cat([_slope(objective, y, inputs, h, multipliers), h], -1)
+
+    multipliers = _multipliers(solution.detach(), objective, equality, inputs)
+    both = torch.cat([solution.detach(), multipliers], -1)
+    return root(both, conditions, *inputs, scale=scale, tolerance=tolerance)[..., :d]
+
+
+def _slope(
+    objective: Callable[..., torch.Tensor],
+    y: torch.Tensor,
+    inputs: tuple[torch.Tensor, ...],
+    h: torch.Tensor | None,
+    multipliers: torch.Tensor | None,
+) -> torch.Tensor:
+    """Return the derivative of the Lagrangian `f − λ·h` in y."""
+    value = objective(y, *inputs)
+    if value.shape != y.shape[:-1]:
+        raise fail("implicit.minimum", "objective", f"of shape {tuple(y.shape[:-1])}, one number an item", value)
+    total = value.sum()
+    if h is not None and multipliers is not None:
+        total = total - (multipliers * h).sum()
+    (gradient,) = torch.autograd.grad(total, y, create_graph=True)
+    return gradient
+
+
+def _multipliers(
+    y: torch.Tensor,
+    objective: Callable[..., torch.Tensor],
+    equality: Callable[..., torch.Tensor],
+    inputs: tuple[torch.Tensor, ...],
+) -> torch.Tensor:
+    """Return λ `(..., p)`, of least norm where constraints depend on each other."""
+    held = tuple(x.detach() for x in inputs)
+    with torch.enable_grad():
+        h = equality(y, *held)
+        if h.shape[:-1] != y.shape[:-1] or h.dim() != y.dim() or h.shape[-1] > y.shape[-1]:
+            fix = f"One number a constraint, at most {y.shape[-1]} for so many unknowns."
+            raise fail("implicit.minimum", "equality", f"of shape {(*y.shape[:-1], 'p')}", h, fix)
+        slope = _slope(objective, y.clone().requires_grad_(), held, None, None).detach()
+        constraints = _jacobian(y, equality, inputs)
+    return (torch.linalg.pinv(constraints.mT) @ slope[..., None])[..., 0]
 
 
 def _jacobian(
@@ -155,7 +213,7 @@ def _jacobian(
     y = solution.clone().requires_grad_()
     value = residual(y, *(x.detach() for x in inputs))
     rows = []
-    for i in range(y.shape[-1]):
+    for i in range(value.shape[-1]):
         part = value[..., i].sum()
         # A component that depends on no unknown has a row of zeros.
         row = torch.autograd.grad(part, y, retain_graph=True, allow_unused=True)[0] if part.requires_grad else None

@@ -46,6 +46,62 @@ def test_minimum_by_finite_differences() -> None:
     assert gradcheck(lambda x, s: implicit.minimum(minimise(x, s), softened, x, s), (x, strength))
 
 
+def on_the_ellipse(x: torch.Tensor, axes: torch.Tensor) -> torch.Tensor:
+    """The nearest points of ellipses Σ (y/a)² = 1 to points outside of them, by bisection in the multiplier."""
+    x, square = x.detach(), axes.detach() ** 2
+    low, high = torch.zeros_like(x[..., :1]), 1e3 * torch.ones_like(x[..., :1])
+    for _ in range(80):
+        t = (low + high) / 2
+        outside = (square * x**2 / (t + square) ** 2).sum(-1, keepdim=True) > 1
+        low, high = torch.where(outside, t, low), torch.where(outside, high, t)
+    return square * x / (t + square)
+
+
+def distance(y: torch.Tensor, x: torch.Tensor, axes: torch.Tensor) -> torch.Tensor:
+    return ((y - x) ** 2).sum(-1)
+
+
+def ellipse(y: torch.Tensor, x: torch.Tensor, axes: torch.Tensor) -> torch.Tensor:
+    return ((y / axes) ** 2).sum(-1, keepdim=True) - 1
+
+
+def test_constrained_minimum_by_finite_differences() -> None:
+    x = (2 + torch.rand(4, 3, dtype=F64)).requires_grad_()
+    axes = torch.tensor([1.0, 0.7, 1.5], dtype=F64, requires_grad=True)
+
+    def nearest(x: torch.Tensor, axes: torch.Tensor) -> torch.Tensor:
+        return implicit.minimum(on_the_ellipse(x, axes), distance, x, axes, equality=ellipse)
+
+    assert gradcheck(nearest, (x, axes))
+    # The same constraint twice leaves the multipliers open, and the point as it is.
+    twice = implicit.minimum(
+        on_the_ellipse(x, axes), distance, x, axes, equality=lambda *a: torch.cat([ellipse(*a), 2 * ellipse(*a)], -1)
+    )
+    torch.testing.assert_close(
+        torch.autograd.grad(twice.sum(), x)[0], torch.autograd.grad(nearest(x, axes).sum(), x)[0], rtol=1e-9, atol=1e-9
+    )
+
+
+def test_constrained_minimum_by_the_printed_formula() -> None:
+    """Eq. (3) of Gould et al. 2022, with its A, B, C and H by differentiation twice."""
+    x = torch.tensor([2.2, 2.9, 2.5], dtype=F64)
+    axes = torch.tensor([1.0, 0.7, 1.5], dtype=F64)
+    y = on_the_ellipse(x, axes)
+    a, c = torch.autograd.functional.jacobian(lambda y, x: ellipse(y, x, axes), (y, x))
+    multiplier = torch.linalg.lstsq(a.mT, (2 * (y - x))[:, None]).solution[0, 0]
+    parts = torch.autograd.functional.hessian(
+        lambda y, x: distance(y, x, axes) - multiplier * ellipse(y, x, axes).sum(), (y, x)
+    )
+    h, b = parts[0]
+    inverse = torch.linalg.inv(h)
+    printed = inverse @ a.mT @ torch.linalg.inv(a @ inverse @ a.mT) @ (a @ inverse @ b - c) - inverse @ b
+    got = torch.autograd.functional.jacobian(
+        lambda x: implicit.minimum(y, distance, x, axes, equality=ellipse), x, vectorize=False
+    )
+    torch.testing.assert_close(got, printed, rtol=1e-13, atol=1e-13)
+    assert float((got + inverse @ b).norm() / got.norm()) > 0.5  # the constraint left out: not an approximation
+
+
 def test_tensors_held_by_the_residual_get_gradients() -> None:
     x = torch.tensor([[2.0]], dtype=F64, requires_grad=True)
     y = implicit.root(x.detach() ** 2, lambda y: y - x**2)
@@ -111,6 +167,11 @@ def test_errors() -> None:
         implicit.root(torch.zeros(3), lambda y: y[:2])
     with pytest.raises(ValueError, match=r"minimum: `objective` must be of shape \(4,\), one number an item"):
         implicit.minimum(torch.zeros(4, 3), lambda y, x: y.sum(), torch.zeros(1, requires_grad=True))
+    for wrong in (lambda y, x: y.sum(), lambda y, x: torch.cat([y, y], -1), lambda y, x: y[..., None]):
+        match = r"minimum: `equality` must be of shape \(4, 'p'\); .*One number a constraint, at most 3"
+        with pytest.raises(ValueError, match=match):
+            x = torch.zeros(1, requires_grad=True)
+            implicit.minimum(torch.zeros(4, 3), lambda y, x: (y - x).square().sum(-1), x, equality=wrong)
     with pytest.raises(ValueError, match="`solution` must be finite"):
         implicit.root(torch.full((1,), torch.nan), lambda y: y)
     with pytest.raises(TypeError, match="`solution` must be a tensor"):

@@ -2,6 +2,7 @@
 """How a scene is seen: the soft renderer, the hard rasteriser, coverage and shaders of one's own, fragments."""
 
 from geodiff.render import presets
+from geodiff.render.components import component_means, connected_components
 from geodiff.render.coverage import Antialiased, Contour, Coverage, Edges, Faces, Hard, Softness
 from geodiff.render.fragments import Fragments, fragments
 from geodiff.render.image_metrics import psnr, ssim
@@ -26,6 +27,8 @@ __all__ = [
     "SurfacePoints",
     "View",
     "antialias",
+    "component_means",
+    "connected_components",
     "edge_gradient",
     "fragments",
     "gouraud",

@@ -2,6 +2,8 @@
 """What there is: meshes, textures, materials, lights, primitives, iso-surfaces, cameras and posed images."""
 
 from geodiff.scene.camera import Camera
+from geodiff.scene.components import face_components
+from geodiff.scene.geodesic import geodesic, graph_distance
 from geodiff.scene.isosurface import isosurface
 from geodiff.scene.light import AmbientLight, DirectionalLight, PointLight
 from geodiff.scene.material import Material
@@ -28,6 +30,9 @@ __all__ = [
     "box",
     "closest_point",
     "cylinder",
+    "face_components",
+    "geodesic",
+    "graph_distance",
     "icosphere",
     "isosurface",
     "plane",

@@ -19,6 +19,7 @@ _FILES = {
     "fit_unordered": ("fit_cloud",),
     "knots": ("greville", "knots_to_logits", "logits_to_knots", "multiplicities", "uniform_knots"),
     "measure": ("arc_length", "area", "bounding_box", "centroid", "length_at", "parameter_at_length", "volume"),
+    "pieces": ("PieceFit", "fit_pieces"),
     "place": ("rotate", "scale", "transform", "translate"),
     "reduce": ("reduced", "remove_knot"),
     "refine": ("bezier", "clamped", "elevated", "insert_knots", "refined", "split", "trimmed_to"),
@@ -38,6 +39,7 @@ __all__ = [
     "NURBSCurve",
     "NURBSSurface",
     "NURBSVolume",
+    "PieceFit",
     "SplineFit",
     "TrimmedSurface",
     "arc",
@@ -61,6 +63,7 @@ __all__ = [
     "extrude",
     "fit_cloud",
     "fit_curve",
+    "fit_pieces",
     "fit_surface",
     "greville",
     "hyperbola",
@@ -113,6 +116,7 @@ if TYPE_CHECKING:
     from geodiff.splines.knots import greville, knots_to_logits, logits_to_knots, multiplicities, uniform_knots
     from geodiff.splines.measure import arc_length, area, bounding_box, centroid, length_at, parameter_at_length, volume
     from geodiff.splines.nurbs_volume import NURBSVolume
+    from geodiff.splines.pieces import PieceFit, fit_pieces
     from geodiff.splines.place import rotate, scale, transform, translate
     from geodiff.splines.reduce import reduced, remove_knot
     from geodiff.splines.refine import bezier, clamped, elevated, insert_knots, refined, split, trimmed_to

@@ -10,6 +10,7 @@ import torch
 from geodiff.modes import outside_autocast
 from geodiff.scene.anchor import anchor
 from geodiff.splines import fit_input
+from geodiff.splines.creases import creased_knots
 from geodiff.splines.curve import NURBSCurve
 from geodiff.splines.fit_free import Callback, Diverged, Outcome, Start, minimise, random_starts
 from geodiff.splines.fit_linear import Problem
@@ -96,6 +97,7 @@ class FitOptions:
     tolerance: float
     callback: Callback | None
     tangents: tuple[Any, Any] = (None, None)
+    creases: Any = None
 
 
 @outside_autocast
@@ -114,6 +116,7 @@ def fit_curve(
     ends: str = "free",
     tangents: tuple[Any, Any] = (None, None),
     periodic: bool = False,
+    creases: Any = None,
     starts: int = 1,
     seed: int = 0,
     max_iterations: int = 1000,
@@ -141,6 +144,9 @@ def fit_curve(
         ends: ``"interpolate"`` meets the first and the last point exactly; ``"free"``.
         tangents: derivatives dC/du at both ends to be met exactly, `(D,)` each, or None.
         periodic: close the curve smoothly.
+        creases: where the curve may have a corner: parameters inside of (0, 1), or ``"auto"``, where a best piecewise
+            polynomial (`fit_pieces`) has a cut at which its derivative jumps. A knot is there P times; the others are
+            spread evenly, and free knots start from there. None: a corner only where knots say so.
         starts: of free fits: one from the given knots and weights 1, the others random; the best is returned.
         seed: of the random starts.
         max_iterations: of each start.
@@ -181,6 +187,7 @@ def fit_curve(
             ends=ends,
             tangents=tangents,
             periodic=(periodic,),
+            creases=creases,
             starts=starts,
             seed=seed,
             max_iterations=max_iterations,
@@ -288,6 +295,9 @@ def _fit(points: Any, options: FitOptions) -> SplineFit:
     grid = data.dim() == len(shape) + 1
     vectors, domains = fit_input.read_knots(where, options.knots, shape, degree, periodic)
     at = fit_input.read_parameters(where, options.parameters, own, len(shape), grid, periodic, domains)
+    if options.creases is not None:
+        given = vectors[0] is not None
+        vectors = [creased_knots(where, options.creases, own, at[0], shape[0], degree[0], periodic[0], given)]
     full = fit_input.fill_knots(where, vectors, at, shape, degree, periodic)
     origin = anchor(own.reshape(-1, own.shape[-1]))
     own = own - origin

@@ -37,6 +37,7 @@ CONTESTANTS = {
     "autograd_vectors": "autograd, vectors",
     "full_inverse": "full inverse",
     "block_inverse": "block inverse",
+    "approximate": "constraints left out",
     "ours": "ours",
     "ours_to_tolerance": "ours, to tolerance",
     "ours_plan": "ours, plan",

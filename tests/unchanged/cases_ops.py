@@ -92,6 +92,12 @@ def _metrics(t: Arguments) -> Any:
     return [render.psnr(image, target), render.psnr(image, target, mask), render.ssim(image, target)]
 
 
+def _components(t: Arguments) -> Any:
+    p = t.rand(6, 7, batch=True)
+    means = [*render.component_means(p, keep=1), *render.component_means(p, background="components")]
+    return [*means, render.connected_components(t(torch.rand(6, 7) > 0.5), min_area=2)]
+
+
 def _edges(t: Arguments) -> Any:
     clip, faces, layout = t.clip()
     with torch.no_grad():
@@ -119,6 +125,7 @@ CASES: dict[str, Case] = {
 CASES["ops.count_pairs"] = _counts
 CASES["render.edge_gradient render.antialias"] = _edges
 CASES["render.psnr render.ssim"] = _metrics
+CASES["render.component_means render.connected_components"] = _components
 CASES[
     "reference.near_clip reference.signed_distance Polygons.select reference.contour_distance reference.edge_cycles"
     " reference.basis_matrix reference.find_span reference.pair_cost"

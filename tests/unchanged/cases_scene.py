@@ -214,7 +214,20 @@ def _hull(t: Arguments) -> Any:
     return tasks.visual_hull(t(alpha.expand(4, 8, 8), array=True, gradient=False), t.hold(camera)).vertices
 
 
+def _face_components(t: Arguments) -> Any:
+    return scene.face_components(t.mesh(), t(torch.arange(20) % 3 > 0), keep=1)
+
+
+def _geodesic(t: Arguments) -> Any:
+    edges = t(torch.tensor([[0, 1], [1, 2], [2, 0]]))
+    lengths = t.rand(3, batch=True)
+    away = [scene.graph_distance(edges, lengths, 0, 3), scene.graph_distance(edges, lengths, 0, 3, beta=3.0)]
+    return [scene.geodesic(t.mesh(), t(torch.tensor([0, 4]))), *away]
+
+
 CASES: dict[str, Case] = {
+    "scene.face_components": _face_components,
+    "scene.geodesic scene.graph_distance": _geodesic,
     "scene.Mesh Mesh.triangulated": _mesh,
     "scene.MeshBatch scene.Topology Topology.to Topology.layout"
     + _methods("Mesh", "clone detach flipped from_trimesh laplacian layout_for load normalized rotated save scaled to")

@@ -118,6 +118,14 @@ def _shapes(t: Arguments) -> Any:
     return [*out, splines.torus(r, s, at), splines.cone(r, center=at), splines.cylinder(r, center=at)]
 
 
+def _pieces(t: Arguments) -> Any:
+    x, weights = t.rand(12, 2, array=True), t.rand(12, array=True) + 0.5
+    at = t(torch.linspace(0, 1, 12, dtype=torch.float64), gradient=False, array=True)
+    fit = splines.fit_pieces(x, 2, 1, weights=weights, parameters=at)
+    other = splines.fit_pieces(t.rand(12, 2, array=True, batch=True), degree=1, penalty=0.1)
+    return [fit.values, fit.sse, fit.curve(1).control_points, other.values]
+
+
 def _fits(t: Arguments) -> Any:
     u = torch.linspace(0, 1, 14, dtype=torch.float64)
     line = torch.stack([u, u.sin(), u**2], -1)
@@ -167,5 +175,6 @@ CASES: dict[str, Case] = {
         "circle ellipse hyperbola parabola line polyline conic plane box disk sphere torus cone cylinder"
     ): _shapes,
     "splines.fit_curve splines.fit_surface splines.fit_cloud": _fits,
+    "splines.fit_pieces splines.PieceFit PieceFit.curve": _pieces,
     "splines.save_splines splines.load_splines": _files,
 }

@@ -92,6 +92,8 @@ def _implicit(t: Arguments) -> Any:
     solution = t.hold((x.detach() ** 2).clone())
     last = implicit.last_derivative(t.rand(3, gradient=False), t.rand(3))
     rest = [implicit.minimum(y.detach().clone(), lambda y, x: ((y - x) ** 2).sum(-1), x)]
+    on_line = {"equality": lambda y, x: (y - x).sum(-1, keepdim=True)}
+    rest += [implicit.minimum(y.detach().clone(), lambda y, x: ((y - x) ** 2).sum(-1), x, **on_line)]
     scale = t(torch.ones(3), gradient=False)
     return [implicit.root(solution, lambda y, x: y - x**2, x, scale=scale), *rest, last.detach()]
 

@@ -48,6 +48,7 @@ from geodiff.tasks.mesh.start import (
 from geodiff.tasks.mesh.stopping import Patience
 from geodiff.tasks.overlap import hard_iou
 from geodiff.tasks.progress import Callback, Progress, as_callback
+from geodiff.tasks.specks import without_specks
 from geodiff.tasks.turns import summed_by_turns, turns
 from geodiff.validation import fail
 
@@ -126,7 +127,8 @@ def fit_mesh(
         RuntimeError: a device that is not there.
 
     Warns:
-        UserWarning: as `visual_hull` does, of views that contradict each other and of what stays unknown.
+        UserWarning: as `visual_hull` does, of views that contradict each other and of what stays unknown; of what
+            ``keep_components`` took out.
 
     Example:
         >>> import torch, geodiff as gd
@@ -140,6 +142,8 @@ def fit_mesh(
     placed = job_device(_WHERE, device, data_device(images))
     settings = refine.chosen(settings, isinstance(template, str) and template == "sphere")
     posed = posed_images(images, cameras, background=background)
+    if settings.keep_components:
+        posed = posed._with(without_specks(_WHERE, posed.alpha, settings.keep_components), posed.cameras)
     train, held_out = split(len(posed), settings.hold_out)
     if not bool((posed.alpha[train] >= 0.5).any()):
         raise fail(

@@ -90,6 +90,8 @@ class FitMeshSettings(DescentSettings):
         flatness_decay: what is left of that weight at the last step, in (0, 1], geometric in between.
         views_per_step: how many views each step looks at, drawn at random by ``seed``; None: all of them.
         resolution: of the template ``"hull"``, cells along its longest side; None: five for three pixels, at most 112.
+        keep_components: how many connected parts of each silhouette are kept, the largest first; 0: all. Drops the
+            specks in masks of photographs, and says how many pixels; not for objects that views show in parts.
         hold_out: every n-th view is kept out of the fit and used to measure it; 0: none.
         evaluate_every: steps between measurements of the hard IoU; the best mesh so measured is the result.
         patience: steps without a better mesh, after which the fit ends before all steps are taken, ≥ 1; None: never.
@@ -148,6 +150,7 @@ class FitMeshSettings(DescentSettings):
     flatness_decay: float = 0.1
     views_per_step: int | None = None
     resolution: int | None = None
+    keep_components: int = 0
     hold_out: int = 6
     evaluate_every: int = 5
     patience: int | None = None
@@ -171,6 +174,7 @@ class FitMeshSettings(DescentSettings):
             ("steps", 1, MOST_STEPS),
             ("samples", 1, _SAMPLES),
             ("evaluate_every", 1, None),
+            ("keep_components", 0, None),
             ("hold_out", 0, None),
             ("subdivisions", 0, _SUBDIVISIONS),
             ("texture_size", 16, 8192),

@@ -18,6 +18,7 @@ from geodiff.settings import LARGEST
 from geodiff.tasks.device import brought_home
 from geodiff.tasks.pose.settings import FitPoseSettings
 from geodiff.tasks.pose.target import PoseTargets
+from geodiff.tasks.specks import without_specks
 from geodiff.validation import as_tensor, check_finite, fail, floating, number
 
 _WHERE = "fit_pose"
@@ -56,6 +57,7 @@ def read_targets(image: Any, mask: Any, depth: Any, settings: FitPoseSettings, d
             "an empty one",
             "Is it inverted, or black?",
         )
+    alpha = without_specks(_WHERE, alpha, settings.keep_components)
     if settings.loss == ("silhouette",) and bool((alpha >= 0.5).all()):
         raise fail(_WHERE, "image", "of an outline", "one covered all over", "Is its alpha channel missing?")
     if "color" in settings.loss:

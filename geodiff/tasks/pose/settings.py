@@ -62,6 +62,8 @@ class FitPoseSettings(DescentSettings):
             of `geodiff.soft`.
         search_size: pixels of the shorter side for the candidates and until ``prune_at``; larger images are averaged.
         size: pixels of the shorter side afterwards, at most.
+        keep_components: how many connected parts of each silhouette are kept, the largest first; 0: all. Drops the
+            specks in masks of photographs, and says how many pixels; not for objects that views show in parts.
         checkpoint_seconds: seconds between checkpoints, where there is an output folder; 0: after each step; None:
             never.
         seed: of the candidates.
@@ -97,6 +99,7 @@ class FitPoseSettings(DescentSettings):
     tconorm: "soft.TConorm | str | Callable[..., Any]" = "probabilistic"
     search_size: int = 32
     size: int = 64
+    keep_components: int = 0
     checkpoint_seconds: float | None = 20.0
     seed: int = 0
 
@@ -109,6 +112,7 @@ class FitPoseSettings(DescentSettings):
             ("search_size", 8, None),
             ("size", 8, None),
             ("polish", 0, 10**6),
+            ("keep_components", 0, None),
         ):
             if name not in BLANK or getattr(self, name) is not None:
                 integer(_WHERE, name, getattr(self, name), low, high)
