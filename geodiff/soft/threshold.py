@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Relaxed quantiles and selections by one threshold: in n numbers' memory, whatever the order of the inputs."""
+
+from typing import Any
+
+import torch
+
+from geodiff.modes import outside_autocast
+from geodiff.soft import special
+from geodiff.soft.distribution_base import Distribution
+from geodiff.soft.order import Law, check_temperature, symmetric
+from geodiff.validation import fail, floating, number
+
+__all__ = ["quantile", "selection"]
+
+Tensor = torch.Tensor
+_ROUNDS = 100  # halvings, in float64
+
+
+@outside_autocast
+def quantile(x: Tensor, q: float, distribution: "Law" = "logistic", *, temperature: float | Tensor) -> Tensor:
+    """Return the relaxed quantile: the t with `mean F((t − x_i)/τ) = q`. With q = ½ it is a smooth median.
+
+    Every value has a share in its gradient, `F'((t − x_i)/τ)` over the sum of these: those near t nearly all of it,
+    those far off none, so an outlier cannot move it, however far it lies. It rises with every value, whatever F, and
+    the shares add up to 1. The order of the inputs does not matter. As τ → 0 it becomes the quantile; the median of an
+    even count, the middle of the two in the middle.
+
+    Args:
+        x: `(..., n)`, n ≥ 1, float32 or float64.
+        q: between 0 and 1, exclusive.
+        distribution: F, symmetric. With the logistic one, at q = ½, it is the least point of `Σ log cosh((t − x_i)/2τ)`.
+        temperature: τ > 0, in the units of x; a number, or a tensor without axes.
+
+    Returns:
+        `(...)`.
+
+    Gradients: in x and τ, through the condition, not by unrolling; first order only. Where F' is 0 at all values, as a
+    finite F is amid a gap, none. O(n) memory.
+
+    Raises:
+        TypeError: x that is no floating tensor.
+        ValueError: no values, NaN, q outside (0, 1), τ ≤ 0, a distribution that is not symmetric.
+
+    Example:
+        >>> quantile(torch.tensor([1.0, 2.0, 3.0, 4.0, 1000.0]), 0.5, temperature=0.1)
+        tensor(3.)
+    """
+    where = "quantile"
+    law = _checked(where, x, distribution, temperature)
+    q = number(where, "q", q, 0.0, 1.0, "0.5 is the median.")
+    if not 0 < q < 1:
+        raise fail(where, "q", "between 0 and 1, exclusive", str(q), "Take x.min() or x.max().")
+    return _threshold(x, q * x.shape[-1], law, temperature)
+
+
+@outside_autocast
+def selection(
+    x: Tensor, k: float, distribution: "Law" = "logistic", *, temperature: float | Tensor, largest: bool = False
+) -> Tensor:
+    """Return how much each value belongs to the k smallest: `F((t − x_i)/τ)`, with the t of which they add up to k.
+
+    With the logistic distribution it is entropic transport to two bins, "in" and "out" (Y. Xie et al., "Differentiable
+    top-k with optimal transport", 2020). As τ → 0 it becomes 1 for the k smallest and 0 for the others; values tied at
+    the border share. The order of the inputs does not matter.
+
+    Args:
+        x: `(..., n)`, n ≥ 1, float32 or float64.
+        k: how many, above 0, at most n; not always whole.
+        distribution: F, symmetric.
+        temperature: τ > 0, in the units of x; a number, or a tensor without axes.
+        largest: the k largest instead.
+
+    Returns:
+        `(..., n)` in [0, 1], with the sum k.
+
+    Gradients: as for `quantile`; their sum over x is 0. O(n) memory.
+
+    Raises:
+        TypeError, ValueError: as `quantile`; k ≤ 0 or above n.
+
+    Example:
+        >>> selection(torch.tensor([3.0, 1.0, 2.0, 9.0]), 2, temperature=0.2).round(decimals=2)
+        tensor([0.0700, 1.0000, 0.9300, 0.0000])
+    """
+    where = "selection"
+    law = _checked(where, x, distribution, temperature)
+    k = number(where, "k", k, 0.0, float(x.shape[-1]), "There are no more values.")
+    if k == 0:
+        raise fail(where, "k", "above 0", "0")
+    if k == x.shape[-1]:
+        return torch.ones_like(x)
+    key = -x if largest else x
+    return law.cdf((_threshold(key, k, law, temperature)[..., None] - key) / temperature)
+
+
+def _checked(where: str, x: Any, distribution: Any, temperature: Any) -> Distribution:
+    floating(where, "x", x, ("...", "n"), "Values lie along the last axis.")
+    if x.shape[-1] == 0:
+        raise fail(where, "x", "of one value or more along the last axis", x)
+    check_temperature(where, temperature, x)
+    return symmetric(where, distribution)
+
+
+def _threshold(x: Tensor, count: float, law: Distribution, temperature: float | Tensor) -> Tensor:
+    """Return the t with `Σ F((t − x_i)/τ) = count`."""
+    with torch.no_grad():
+        values = x.detach().double()
+        scale = temperature.detach().double() if isinstance(temperature, Tensor) else temperature
+        share = torch.tensor(count / x.shape[-1], dtype=torch.float64, device=x.device)
+        reach = law.quantile(share) * scale
+        low, high = values.amin(-1) + reach, values.amax(-1) + reach
+        # Halved from both sides: where a whole stretch fits, amid a gap, its middle.
+        ends = []
+        for upper in (False, True):
+            below, above = low, high
+            for _ in range(_ROUNDS):
+                middle = below + (above - below) / 2
+                total = law.cdf((middle[..., None] - values) / scale).sum(-1)
+                left = total <= count + _EDGE * count if upper else total < count - _EDGE * count
+                below, above = torch.where(left, middle, below), torch.where(left, above, middle)
+            ends.append(below + (above - below) / 2)
+        start = ((ends[0] + ends[1]) / 2).to(x.dtype)
+    # One Newton step carries the gradient.
+    offset = (start[..., None] - x) / temperature
+    slope = (law.pdf(offset.detach()) / temperature).sum(-1).detach()
+    usable = slope > 0
+    step = (count - law.cdf(offset).sum(-1)) / torch.where(usable, slope, 1.0)
+    return special.once(torch.where(usable, start + step - step.detach(), start))
+
+
+_EDGE = 1e-13  # of the count, within which sums of F are equal
