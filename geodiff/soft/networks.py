@@ -76,23 +76,42 @@ def _layer(pairs: list[tuple[int, int]]) -> Layer:
     return tuple(low for low, _ in pairs), tuple(high for _, high in pairs)
 
 
-@functools.lru_cache(maxsize=_KEPT)
-def network(kind: str, n: int, rows: tuple[int, ...] | None) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Return the layers of a network as pairs of lanes; with `rows`, without what these lanes do not depend on."""
+def pruned(kind: str, n: int, rows: tuple[int, ...] | None) -> list[Layer]:
+    """Return the layers of a network; with `rows`, without what these lanes do not depend on."""
     if kind == "splitter":
         assert rows is not None
         layers = splitter(n, max(rows) + 1)
     else:
-        layers = {"odd_even": odd_even, "bitonic": bitonic}[kind](n)
+        layers = odd_even(n) if kind == "odd_even" else bitonic(n)
     needed = set(range(n) if rows is None else rows)
     kept: list[Layer] = []
     for low, high in reversed(layers):
-        pairs = [pair for pair in zip(low, high, strict=True) if needed.intersection(pair)]
-        needed.update(*pairs)
+        pairs = [pair for pair in zip(low, high, strict=True) if pair[0] in needed or pair[1] in needed]
+        for pair in pairs:
+            needed.update(pair)
         if pairs:
             kept.append(_layer(pairs))
+    return kept[::-1]
+
+
+Lanes = tuple[tuple[Tensor, Tensor], ...]
+"""The layers as tensors, on the CPU."""
+
+
+def network(kind: str, n: int, rows: tuple[int, ...] | None) -> Lanes:
+    """Return `pruned` as tensors, made once."""
+    return _lanes(kind, n, rows) if torch.compiler.is_compiling() else _kept_lanes(kind, n, rows)
+
+
+def _lanes(kind: str, n: int, rows: tuple[int, ...] | None) -> Lanes:
+    layers = pruned(kind, n, rows)
+    return tuple((torch.tensor(low, device="cpu"), torch.tensor(high, device="cpu")) for low, high in layers)
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _kept_lanes(kind: str, n: int, rows: tuple[int, ...] | None) -> Lanes:
     with lasting():
-        return tuple((torch.tensor(low, device="cpu"), torch.tensor(high, device="cpu")) for low, high in kept[::-1])
+        return _lanes(kind, n, rows)
 
 
 Shares = list[tuple[Tensor, Tensor, Tensor]]
@@ -100,7 +119,7 @@ Shares = list[tuple[Tensor, Tensor, Tensor]]
 
 
 def run(
-    layers: tuple[tuple[Tensor, Tensor], ...], x: Tensor, distribution: Distribution, temperature: float | Tensor
+    layers: Lanes, x: Tensor, distribution: Distribution, temperature: float | Tensor
 ) -> tuple[Tensor, Shares]:
     """Run a network on `x (..., n)`; return what its lanes hold at the end, and the shares of its comparators."""
     shares = []

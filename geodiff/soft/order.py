@@ -250,8 +250,7 @@ def _sorted_matrix(
     if method == "splitter" and ranks is None:
         raise fail(where, "rows", "given with method='splitter'", "None", "It brings out the first ranks only.")
     places = tuple(range(x.shape[-1])) if ranks is None else ranks
-    with torch.inference_mode(False):
-        index = on_device(torch.tensor(places, device="cpu"), x.device)
+    index = on_device(torch.tensor(places, device="cpu"), x.device)
     key = -x if descending else x
     if law is not None:
         _, shares = run(network(method, x.shape[-1], ranks), key, law, temperature)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Relaxed quantiles and selections by one threshold: in n numbers' memory, whatever the order of the inputs."""
 
+import math
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from geodiff.validation import fail, floating, number
 __all__ = ["quantile", "selection"]
 
 Tensor = torch.Tensor
-_ROUNDS = 100  # halvings, in float64
+_ROUNDS = 80  # halvings of a bracket, in float64
 
 
 @outside_autocast
@@ -23,8 +24,8 @@ def quantile(x: Tensor, q: float, distribution: "Law" = "logistic", *, temperatu
 
     Every value has a share in its gradient, `F'((t − x_i)/τ)` over the sum of these: those near t nearly all of it,
     those far off none, so an outlier cannot move it, however far it lies. It rises with every value, whatever F, and
-    the shares add up to 1. The order of the inputs does not matter. As τ → 0 it becomes the quantile; the median of an
-    even count, the middle of the two in the middle.
+    the shares add up to 1. The order of the inputs does not matter. As τ → 0 it becomes the quantile: the x_i of rank ⌈q n⌉;
+    where q n is whole, a point between that and the next, their middle for laws whose tails are not polynomial.
 
     Args:
         x: `(..., n)`, n ≥ 1, float32 or float64.
@@ -107,20 +108,22 @@ def _threshold(x: Tensor, count: float, law: Distribution, temperature: float | 
     with torch.no_grad():
         values = x.detach().double()
         scale = temperature.detach().double() if isinstance(temperature, Tensor) else temperature
-        share = torch.tensor(count / x.shape[-1], dtype=torch.float64, device=x.device)
-        reach = law.quantile(share) * scale
-        low, high = values.amin(-1) + reach, values.amax(-1) + reach
-        # Halved from both sides: where a whole stretch fits, amid a gap, its middle.
-        ends = []
-        for upper in (False, True):
-            below, above = low, high
-            for _ in range(_ROUNDS):
-                middle = below + (above - below) / 2
-                total = law.cdf((middle[..., None] - values) / scale).sum(-1)
-                left = total <= count + _EDGE * count if upper else total < count - _EDGE * count
-                below, above = torch.where(left, middle, below), torch.where(left, above, middle)
-            ends.append(below + (above - below) / 2)
-        start = ((ends[0] + ends[1]) / 2).to(x.dtype)
+        # With m > count, the m smallest alone have Σ F ≥ count where m F((t − x_m)/τ) = count. With m − 1 < count, all
+        # have Σ F ≤ count where F((t − x_m)/τ) of x_m and those above makes up for what m − 1 ones leave.
+        n, ordered = x.shape[-1], values.sort(-1).values
+        least, most = max(math.ceil(count), 1), min(math.floor(count) + 1, n)
+        shares = [(count - least + 1) / (n - least + 1), count / most]
+        below, above = law.quantile(torch.tensor(shares, dtype=torch.float64, device=x.device)) * scale
+        # Halved for both ends of what fits at once: amid a gap it is a whole stretch, of which the middle is taken.
+        side = torch.tensor([-_EDGE, _EDGE], dtype=torch.float64, device=x.device) * count
+        side = side.reshape(2, *[1] * (x.dim() - 1))
+        low = (ordered[..., least - 1] + below).expand(2, *x.shape[:-1])
+        high = (ordered[..., most - 1] + above).expand(2, *x.shape[:-1])
+        for _ in range(_ROUNDS):
+            middle = low + (high - low) / 2
+            few = law.cdf((middle[..., None] - values) / scale).sum(-1) < count + side
+            low, high = torch.where(few, middle, low), torch.where(few, high, middle)
+        start = (low + (high - low) / 2).mean(0).to(x.dtype)
     # One Newton step carries the gradient.
     offset = (start[..., None] - x) / temperature
     slope = (law.pdf(offset.detach()) / temperature).sum(-1).detach()
