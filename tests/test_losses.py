@@ -421,3 +421,50 @@ def test_bad_arguments():
         losses.edge_length(mesh, "long")
     with pytest.raises(ValueError, match=r"`target` must be of shape \(\); got float32 of shape \(2,\)"):
         losses.edge_length(mesh, torch.ones(2))
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_trimmed_is_the_mean_of_the_smallest_with_their_weights_for_a_gradient(count):
+    draw = torch.Generator().manual_seed(count)
+    r = torch.rand(3, count, generator=draw, dtype=torch.float64, requires_grad=True)
+    for keep in (0.5, 0.7, 1.0):
+        k = keep * count
+        whole, part = int(k), k - int(k)
+        ranked = r.detach().sort(-1).values
+        last = part * ranked[:, min(whole, count - 1)]
+        expected = (ranked[:, :whole].sum(-1) + last) / k
+        close = losses.trimmed(r, keep, temperature=1e-9, reduction="none")
+        torch.testing.assert_close(close, expected, rtol=0, atol=1e-7)
+        soft = losses.trimmed(r, keep, temperature=0.1, reduction="none")
+        assert (soft <= expected + EXACT).all() and (soft >= expected - 0.1 * count * math.log(2) / k - EXACT).all()
+        (slope,) = torch.autograd.grad(soft.sum(), r)
+        assert (slope >= 0).all()
+        torch.testing.assert_close(slope.sum(-1), torch.ones(3, dtype=torch.float64))
+        t = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(lambda r, t, keep=keep: losses.trimmed(r, keep, temperature=t), (r, t))
+
+
+def test_trimmed_does_not_see_outliers():
+    r = torch.cat([torch.rand(90, generator=torch.Generator().manual_seed(0)), torch.full((10,), 1e30)]).requires_grad_()
+    loss = losses.trimmed(r, 0.8, temperature=1e-2)
+    loss.backward()
+    assert 0.3 < loss.item() < 0.6 and r.grad[90:].eq(0).all()
+    with pytest.raises(RuntimeError, match="not twice differentiable"):
+        (slope,) = torch.autograd.grad(losses.trimmed(r, 0.8, temperature=1e-2), r, create_graph=True)
+        slope.sum().backward()
+
+
+def test_bad_trims():
+    r = torch.rand(5)
+    with pytest.raises(ValueError, match="`keep` must be above 0; got 0"):
+        losses.trimmed(r, 0, temperature=0.1)
+    with pytest.raises(ValueError, match="`keep` must be at most 1; got 1.5"):
+        losses.trimmed(r, 1.5, temperature=0.1)
+    with pytest.raises(ValueError, match="`temperature` must be positive"):
+        losses.trimmed(r, temperature=0.0)
+    with pytest.raises(TypeError, match="losses.trimmed: `residuals` must be a floating"):
+        losses.trimmed(torch.arange(4), temperature=0.1)
+    with pytest.raises(ValueError, match="losses.trimmed: `residuals` must be finite"):
+        losses.trimmed(r * math.nan, temperature=0.1)
+    with pytest.raises(ValueError, match="one of mean, sum, none"):
+        losses.trimmed(r, temperature=0.1, reduction="max")
