@@ -445,7 +445,9 @@ def test_trimmed_is_the_mean_of_the_smallest_with_their_weights_for_a_gradient(c
 
 
 def test_trimmed_does_not_see_outliers():
-    r = torch.cat([torch.rand(90, generator=torch.Generator().manual_seed(0)), torch.full((10,), 1e30)]).requires_grad_()
+    r = torch.cat(
+        [torch.rand(90, generator=torch.Generator().manual_seed(0)), torch.full((10,), 1e30)]
+    ).requires_grad_()
     loss = losses.trimmed(r, 0.8, temperature=1e-2)
     loss.backward()
     assert 0.3 < loss.item() < 0.6 and r.grad[90:].eq(0).all()
@@ -458,13 +460,13 @@ def test_bad_trims():
     r = torch.rand(5)
     with pytest.raises(ValueError, match="`keep` must be above 0; got 0"):
         losses.trimmed(r, 0, temperature=0.1)
-    with pytest.raises(ValueError, match="`keep` must be at most 1; got 1.5"):
+    with pytest.raises(ValueError, match=r"`keep` must be at most 1; got 1.5"):
         losses.trimmed(r, 1.5, temperature=0.1)
     with pytest.raises(ValueError, match="`temperature` must be positive"):
         losses.trimmed(r, temperature=0.0)
-    with pytest.raises(TypeError, match="losses.trimmed: `residuals` must be a floating"):
+    with pytest.raises(TypeError, match=r"losses.trimmed: `residuals` must be a floating"):
         losses.trimmed(torch.arange(4), temperature=0.1)
-    with pytest.raises(ValueError, match="losses.trimmed: `residuals` must be finite"):
+    with pytest.raises(ValueError, match=r"losses.trimmed: `residuals` must be finite"):
         losses.trimmed(r * math.nan, temperature=0.1)
-    with pytest.raises(ValueError, match="one of mean, sum, none"):
+    with pytest.raises(ValueError, match=r"one of mean, sum, none"):
         losses.trimmed(r, temperature=0.1, reduction="max")

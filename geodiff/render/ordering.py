@@ -25,11 +25,11 @@ _LEAST_LIGHT = 1e-30
 def front_to_back(opacity: torch.Tensor, depth: torch.Tensor, *, temperature: float | torch.Tensor) -> torch.Tensor:
     """Return how much each of a pixel's fragments is seen, through those in front of it, in a relaxed order of depth.
 
-    With the hard order, fragment i has the weight `a_i Π_{j before i} (1 − a_j)`. It jumps where two fragments swap, and
-    no gradient says so. Here ranks are blends of fragments, by the matrix P of SoftSort (`gd.soft.sort_matrix`): rank r
-    has the optical thickness `σ̂_r = Σ_j P_rj σ_j` with `σ = −log(1 − a)`, lets `exp(−σ̂_r)` through, and what it stops
-    goes to its fragments in the ratio of `P_rj a_j`. As the temperature → 0 it is the hard order; fragments of one depth
-    share, whatever their order in the list.
+    With the hard order, fragment i has the weight `a_i Π_{j before i} (1 − a_j)`. It jumps where two fragments swap,
+    and no gradient says so. Here ranks are blends of fragments, by the matrix P of SoftSort (`gd.soft.sort_matrix`):
+    rank r has the optical thickness `σ̂_r = Σ_j P_rj σ_j` with `σ = −log(1 − a)`, lets `exp(−σ̂_r)` through, and what it
+    stops goes to its fragments in the ratio of `P_rj a_j`. As the temperature → 0 it is the hard order; fragments of
+    one depth share, whatever their order in the list.
 
     `rgb = Σ_i w_i c_i + (1 − Σ_i w_i)·background`.
 
@@ -55,7 +55,7 @@ def front_to_back(opacity: torch.Tensor, depth: torch.Tensor, *, temperature: fl
         >>> front_to_back(opacity, torch.tensor([1.0, 2.0]), temperature=0.1)
         tensor([0.5000, 0.2500])
         >>> front_to_back(opacity, torch.tensor([1.99, 2.0]), temperature=0.1)
-        tensor([0.3813, 0.3687])
+        tensor([0.3812, 0.3688])
     """
     where = "front_to_back"
     floating(where, "opacity", opacity, ("...", "k"))

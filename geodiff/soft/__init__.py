@@ -9,11 +9,11 @@ from geodiff.soft.family import Member, family, member
 from geodiff.soft.names import DISTRIBUTIONS, TCONORMS, as_distribution, as_tconorm, from_kernel, tconorm_from_kernel
 from geodiff.soft.order import TopK, relaxed_max, relaxed_min, sort, sort_matrix, topk
 from geodiff.soft.ranking import permutation_loss, rank_loss
-from geodiff.soft.threshold import quantile, selection
 from geodiff.soft.skewed import *  # noqa: F403
 from geodiff.soft.tconorm_base import TConorm, TNorm
 from geodiff.soft.tconorm_powers import *  # noqa: F403
 from geodiff.soft.tconorms import *  # noqa: F403
+from geodiff.soft.threshold import quantile, selection
 
 __all__ = [
     "DISTRIBUTIONS",

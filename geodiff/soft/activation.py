@@ -34,6 +34,7 @@ class Activated(Frozen, Distribution):
         ValueError: a distribution that is not symmetric, a strength outside [0, 1).
 
     Example:
+        >>> import torch
         >>> Activated("logistic", 0.5).cdf(torch.tensor([0.01, 100.0]))
         tensor([0.5250, 1.0000])
     """

@@ -2,8 +2,9 @@
 """The symmetric distributions of the renderer family, and the hard step; the others are in `geodiff.soft.skewed`.
 
 Formulas: F. Petersen, "Learning with differentiable algorithms", 2022, appendix A, and equation 3.24 for the optimal
-one; the algebraic one is none of the source's. Each class states values for the lower tail in closed form, so that F, 1 - F and their logarithms keep
-relative accuracy on both sides, and gives slopes analytically, so that gradients survive where F rounds to 0 or 1.
+one; the algebraic one is none of the source's. Each class states values for the lower tail in closed form, so that F,
+1 - F and their logarithms keep relative accuracy on both sides, and gives slopes analytically, so that gradients
+survive where F rounds to 0 or 1.
 """
 
 import math

@@ -118,9 +118,7 @@ Shares = list[tuple[Tensor, Tensor, Tensor]]
 """For each layer the two lanes of its comparators, and α `(..., comparators)`."""
 
 
-def run(
-    layers: Lanes, x: Tensor, distribution: Distribution, temperature: float | Tensor
-) -> tuple[Tensor, Shares]:
+def run(layers: Lanes, x: Tensor, distribution: Distribution, temperature: float | Tensor) -> tuple[Tensor, Shares]:
     """Run a network on `x (..., n)`; return what its lanes hold at the end, and the shares of its comparators."""
     shares = []
     for low, high in layers:

@@ -113,9 +113,9 @@ def sort_matrix(
 
     - ``"softsort"``: softmax of `−|sort(x)_i − x_j|/τ` over j;
     - ``"neuralsort"``: softmax of `((n + 1 − 2i) x_j − Σ_m |x_j − x_m|)/τ`, i from 1, for descending order;
-    - ``"odd_even"`` and ``"bitonic"``: sorting networks, whose comparators swap by the share `F((b − a)/τ)`, of n and of
-      k (k + 1)/2 layers, k = ⌈log₂ n⌉. P is doubly stochastic, and `P @ x` off by at most the error of one comparator
-      times the layers;
+    - ``"odd_even"`` and ``"bitonic"``: sorting networks, whose comparators swap by the share `F((b − a)/τ)`, of n and
+      of k (k + 1)/2 layers, k = ⌈log₂ n⌉. P is doubly stochastic, and `P @ x` off by at most the error of one
+      comparator times the layers;
     - ``"splitter"``: a network that brings out the first ranks only, in fewer layers (22 in place of 55 for 5 of 1024);
     - ``"sinkhorn"``: entropic transport to the ranks 0 … n − 1, with squared costs and ε = τ, by `gd.sinkhorn`. Doubly
       stochastic to its tolerance.

@@ -24,13 +24,13 @@ def quantile(x: Tensor, q: float, distribution: "Law" = "logistic", *, temperatu
 
     Every value has a share in its gradient, `F'((t − x_i)/τ)` over the sum of these: those near t nearly all of it,
     those far off none, so an outlier cannot move it, however far it lies. It rises with every value, whatever F, and
-    the shares add up to 1. The order of the inputs does not matter. As τ → 0 it becomes the quantile: the x_i of rank ⌈q n⌉;
-    where q n is whole, a point between that and the next, their middle for laws whose tails are not polynomial.
+    the shares add up to 1. The order of the inputs does not matter. As τ → 0 it becomes the quantile: the x_i of rank
+    ⌈q n⌉; where q n is whole, a point between that and the next, their middle for laws whose tails are not polynomial.
 
     Args:
         x: `(..., n)`, n ≥ 1, float32 or float64.
         q: between 0 and 1, exclusive.
-        distribution: F, symmetric. With the logistic one, at q = ½, it is the least point of `Σ log cosh((t − x_i)/2τ)`.
+        distribution: F, symmetric. With the logistic one, at q = ½, t minimises `Σ log cosh((t − x_i)/2τ)`.
         temperature: τ > 0, in the units of x; a number, or a tensor without axes.
 
     Returns:
@@ -82,7 +82,7 @@ def selection(
 
     Example:
         >>> selection(torch.tensor([3.0, 1.0, 2.0, 9.0]), 2, temperature=0.2).round(decimals=2)
-        tensor([0.0700, 1.0000, 0.9300, 0.0000])
+        tensor([0.0800, 1.0000, 0.9200, 0.0000])
     """
     where = "selection"
     law = _checked(where, x, distribution, temperature)

@@ -29,6 +29,7 @@ class SoftNeighbours(NamedTuple):
     weight: torch.Tensor
     index: torch.Tensor
 
+    @outside_autocast
     def gather(self, values: torch.Tensor) -> torch.Tensor:
         """Blend what the points of y have, such as positions, normals or labels: `(..., M, C)` to `(..., N, k, C)`."""
         return self.weight @ _picked(values, self.index)
@@ -47,8 +48,8 @@ def soft_nearest(
     """Find the k nearest points of y to each of x, in a relaxed order of distance (`gd.soft.sort_matrix`).
 
     Which point is the nearest is piecewise constant: what is read off the neighbours, a label for instance, jumps where
-    they change, and has no gradient in the metric that chose them. Here every rank is a blend of the candidates about as
-    near, and has one. As the temperature → 0 it is the exact k nearest.
+    they change, and has no gradient in the metric that chose them. Here every rank is a blend of the candidates about
+    as near, and has one. As the temperature → 0 it is the exact k nearest.
 
     Args:
         x: `(..., N, D)`.
@@ -62,7 +63,8 @@ def soft_nearest(
     Returns:
         `SoftNeighbours`.
 
-    Gradients: in x, y and τ, at fixed candidates; where points coincide, that of their distance is 0. Memory: N m (k + D).
+    Gradients: in x, y and τ, at fixed candidates; where points coincide, that of their distance is 0. Memory:
+        N m (k + D).
 
     Raises:
         TypeError: clouds that are not floating.
@@ -73,8 +75,8 @@ def soft_nearest(
         >>> x, y = torch.zeros(1, 2), torch.tensor([[3.0, 0.0], [0.0, 1.0], [2.0, 0.0]])
         >>> near = gd.transport.soft_nearest(x, y, 2, temperature=0.1)
         >>> near.distance, near.gather(y)[0].round(decimals=2)
-        (tensor([[1.0000, 2.0000]]), tensor([[[0., 1.],
-                [2., 0.]]]))
+        (tensor([[1.0000, 2.0000]]), tensor([[0., 1.],
+                [2., 0.]]))
     """
     where = "soft_nearest"
     x, y = clouds(where, x, y)

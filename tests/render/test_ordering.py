@@ -34,7 +34,9 @@ def test_limit_is_the_exact_order() -> None:
     depth[:, 4:] = torch.inf
     for there in (DEPTH, depth):
         exact = exactly(OPACITY, there)
-        errors = [float((front_to_back(OPACITY, there, temperature=t) - exact).abs().mean()) for t in (5e-2, 5e-3, 1e-6)]
+        errors = [
+            float((front_to_back(OPACITY, there, temperature=t) - exact).abs().mean()) for t in (5e-2, 5e-3, 1e-6)
+        ]
         assert errors[0] > 3 * errors[1] and errors[2] < 1e-12 and errors[0] < 0.05
 
 
@@ -145,7 +147,9 @@ def test_renderer_has_gradients_through_the_order() -> None:
 
     shift = (0.05 * torch.randn(12, 3, generator=DRAW, dtype=D)).requires_grad_()
     assert gradcheck(rendered, (shift, gamma, scale), fast_mode=True, atol=1e-4, eps=1e-7)
-    none = gd.Renderer(4, depth="sort", outputs=("rgb",))(mesh, gd.Camera.look_at((0.0, 0, 9), (9.0, 0, 9), fov_deg=9).to(D))
+    none = gd.Renderer(4, depth="sort", outputs=("rgb",))(
+        mesh, gd.Camera.look_at((0.0, 0, 9), (9.0, 0, 9), fov_deg=9).to(D)
+    )
     assert none.rgb.abs().max() < 1e-6
 
 
@@ -170,5 +174,5 @@ def test_bad_renderers() -> None:
         gd.Renderer(8, coverage="hard", depth="sort")
     with pytest.raises(ValueError, match="`depth` must be one of hard, softmax, sort"):
         gd.Renderer(8, depth="sorted")
-    with pytest.raises(ValueError, match="`background_depth` must be in .* only with depth='softmax'"):
+    with pytest.raises(ValueError, match=r"`background_depth` must be in .* only with depth='softmax'"):
         gd.Renderer(8, depth="sort", background_depth=0.0)

@@ -122,7 +122,9 @@ def by_formula(x: torch.Tensor, method: str, temperature: float) -> torch.Tensor
         if method == "softsort":
             logits = torch.stack([-(ordered[i] - x[j]).abs() for j in range(n)])
         else:
-            logits = torch.stack([(n - 1 - 2 * i) * x[j] - sum((x[j] - x[m]).abs() for m in range(n)) for j in range(n)])
+            logits = torch.stack(
+                [(n - 1 - 2 * i) * x[j] - sum((x[j] - x[m]).abs() for m in range(n)) for j in range(n)]
+            )
         rows.append((logits / temperature).softmax(0))
     return torch.stack(rows)
 
@@ -156,7 +158,9 @@ def test_properties_of_the_matrix(method: str, n: int) -> None:
         torch.testing.assert_close(matrix.sum(-2), torch.ones(3, n, dtype=D), rtol=0, atol=bound)
     elif n > 2:
         assert (matrix.sum(-2) - 1).abs().max() > 1e-3  # SoftSort and NeuralSort are not
-    torch.testing.assert_close(soft.sort(x, method, temperature=0.3), (matrix @ x[..., None])[..., 0], atol=bound, rtol=0)
+    torch.testing.assert_close(
+        soft.sort(x, method, temperature=0.3), (matrix @ x[..., None])[..., 0], atol=bound, rtol=0
+    )
     # Any rows, and the order turned round.
     rows = [0] if n == 1 else [n - 1, 0, -2]
     some = soft.sort_matrix(x, method, temperature=0.3, rows=rows)
@@ -193,7 +197,9 @@ def test_methods_that_do_not_care_for_the_order_of_inputs(method: str) -> None:
 
 def test_networks_care_a_little() -> None:
     x, way = values(8), torch.randperm(8, generator=DRAW)
-    apart = soft.sort_matrix(x, "bitonic", temperature=0.5)[:, way] - soft.sort_matrix(x[way], "bitonic", temperature=0.5)
+    apart = soft.sort_matrix(x, "bitonic", temperature=0.5)[:, way] - soft.sort_matrix(
+        x[way], "bitonic", temperature=0.5
+    )
     assert 1e-3 < float(apart.abs().max()) < 0.5
 
 
@@ -309,7 +315,9 @@ def test_against_diffsort() -> None:
         for name, ours in (("cauchy", "cauchy"), ("optimal", "optimal"), ("logistic", "logistic")):
             x = values(3, n)
             theirs = diffsort.DiffSortNet(kind, n, steepness=10.0, distribution=name)(x)
-            torch.testing.assert_close(soft.sort(x, kind, temperature=0.1, distribution=ours), theirs[0], atol=1e-6, rtol=0)
+            torch.testing.assert_close(
+                soft.sort(x, kind, temperature=0.1, distribution=ours), theirs[0], atol=1e-6, rtol=0
+            )
             matrix = soft.sort_matrix(x, kind, temperature=0.1, distribution=ours)
             torch.testing.assert_close(matrix, theirs[1].mT, rtol=0, atol=1e-6)
 

@@ -24,7 +24,9 @@ def test_the_condition_holds(law: str) -> None:
         t = soft.quantile(X, q, law, temperature=0.4)
         share = soft.as_distribution(law).cdf((t[:, None] - X) / 0.4).mean(-1)
         torch.testing.assert_close(share, torch.full((3,), q, dtype=D))
-        torch.testing.assert_close(soft.selection(X, 9 * q, law, temperature=0.4).sum(-1), torch.full((3,), 9 * q, dtype=D))
+        torch.testing.assert_close(
+            soft.selection(X, 9 * q, law, temperature=0.4).sum(-1), torch.full((3,), 9 * q, dtype=D)
+        )
         few = soft.selection(X, 9 * q, law, temperature=0.4, largest=True)
         torch.testing.assert_close(few, soft.selection(-X, 9 * q, law, temperature=0.4))
 
@@ -42,9 +44,16 @@ def test_limits(law: str) -> None:
     torch.testing.assert_close(tied, torch.tensor([1.0, 0.5, 0.5, 0.0]), rtol=0, atol=1e-3)
     # The order of the inputs, one value, and float32.
     way = torch.randperm(9, generator=DRAW)
-    torch.testing.assert_close(soft.selection(X[:, way], 4, law, temperature=0.1), soft.selection(X, 4, law, temperature=0.1)[:, way])
+    torch.testing.assert_close(
+        soft.selection(X[:, way], 4, law, temperature=0.1), soft.selection(X, 4, law, temperature=0.1)[:, way]
+    )
     torch.testing.assert_close(soft.quantile(X[:, :1], 0.5, law, temperature=0.1), X[:, 0])
-    torch.testing.assert_close(soft.quantile(X.float(), 0.4, law, temperature=0.1).double(), soft.quantile(X, 0.4, law, temperature=0.1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        soft.quantile(X.float(), 0.4, law, temperature=0.1).double(),
+        soft.quantile(X, 0.4, law, temperature=0.1),
+        atol=1e-5,
+        rtol=0,
+    )
 
 
 def test_selection_is_transport_to_two_bins() -> None:
