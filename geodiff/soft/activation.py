@@ -39,6 +39,8 @@ class Activated(Frozen, Distribution):
         tensor([0.5250, 1.0000])
     """
 
+    source: Distribution
+    strength: Parameter
     symmetric = True
     name = "activated"
 

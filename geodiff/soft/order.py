@@ -91,7 +91,8 @@ class TopK(NamedTuple):
         matrix: `(..., k, n)`, row i the shares of the inputs in rank i, with the sum 1.
     """
 
-    __repr__ = shapes_repr
+    def __repr__(self) -> str:
+        return shapes_repr(self)
 
     values: Tensor
     matrix: Tensor

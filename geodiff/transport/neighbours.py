@@ -20,19 +20,20 @@ class SoftNeighbours(NamedTuple):
     Attributes:
         distance: `(..., N, k)`, rising with the rank.
         weight: `(..., N, k, m)`, the shares of the candidates in each rank; their sum is 1.
-        index: `(..., N, m)` int64: which points of y the candidates are, the nearest first.
+        candidates: `(..., N, m)` int64: which points of y they are, the nearest first.
     """
 
-    __repr__ = shapes_repr
+    def __repr__(self) -> str:
+        return shapes_repr(self)
 
     distance: torch.Tensor
     weight: torch.Tensor
-    index: torch.Tensor
+    candidates: torch.Tensor
 
     @outside_autocast
     def gather(self, values: torch.Tensor) -> torch.Tensor:
         """Blend what the points of y have, such as positions, normals or labels: `(..., M, C)` to `(..., N, k, C)`."""
-        return self.weight @ _picked(values, self.index)
+        return self.weight @ _picked(values, self.candidates)
 
 
 @outside_autocast

@@ -21,13 +21,13 @@ def test_limit_is_the_nearest(k: int, dimension: int) -> None:
     distance, index = torch.cdist(x, y).topk(k, largest=False)
     found = gd.transport.soft_nearest(x, y, k, temperature=1e-7)
     torch.testing.assert_close(found.distance, distance)
-    assert torch.equal(found.index[..., :k], index)
+    assert torch.equal(found.candidates[..., :k], index)
     torch.testing.assert_close(found.gather(y), torch.stack([b[i] for b, i in zip(y, index, strict=True)]))
 
 
 def test_shares_and_candidates() -> None:
     found = gd.transport.soft_nearest(X, Y[0], 3, temperature=0.05)
-    assert found.weight.shape == (2, 5, 3, 12) and found.index.shape == (2, 5, 12)
+    assert found.weight.shape == (2, 5, 3, 12) and found.candidates.shape == (2, 5, 12)
     torch.testing.assert_close(found.weight.sum(-1), torch.ones(2, 5, 3, dtype=D))
     assert (found.distance.diff(dim=-1) > 0).all()
     wide = gd.transport.soft_nearest(X, Y[0], 3, temperature=0.005, candidates=20)
