@@ -106,7 +106,9 @@ def _overlap(
         raise fail(where, "target", expected, target, _SAME_SIZE[len(axes)])
     if target.device != own.device:
         message = f"on {own.device}, where {name} is"
-        raise fail(where, "target", message, str(target.device), f"Move it with target.to({name}.device).", RuntimeError)
+        raise fail(
+            where, "target", message, str(target.device), f"Move it with target.to({name}.device).", RuntimeError
+        )
     for label, values in ((name, own), ("target", target)):
         if values.device.type == "cpu" and values.numel() and looks_at_values(values):
             low, high = (float(bound) for bound in torch.aminmax(values.detach()))

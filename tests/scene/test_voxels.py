@@ -57,7 +57,9 @@ def test_centres_straight_below_edges_and_corners_count_once(cells: int) -> None
     # All edges of an octahedron on the grid's centre lines, and a box whose diagonals go through the centres.
     tips = torch.tensor([[1.0, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]])
     around = [0, 2, 1, 3]
-    faces = [(around[k], around[(k + 1) % 4], 4) for k in range(4)] + [(around[(k + 1) % 4], around[k], 5) for k in range(4)]
+    faces = [(around[k], around[(k + 1) % 4], 4) for k in range(4)] + [
+        (around[(k + 1) % 4], around[k], 5) for k in range(4)
+    ]
     inside = gd.Mesh(tips, torch.tensor(faces)).voxelized(cells + 1)
     point = centres(cells + 1).abs().sum(-1)
     clear = (point - 1).abs() > 1e-9
