@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One picture in, one mesh out: a network that has seen silhouettes only, as in sections 2.5 and 5.4.3 of Petersen (2022).
+"""One picture in, one mesh out: a network that saw silhouettes only (Petersen, 2022, sections 2.5 and 5.4.3).
 
     python demos/single_view.py                      # four classes × 300 shapes at 32², about 20 minutes on two cores
     python demos/single_view.py --quick              # half a minute, whose figures mean nothing
@@ -9,7 +9,8 @@
 
 A picture goes through three convolutions and three layers to 512 numbers, and on to the places of the 642 vertices of a
 ball. Each step takes two views of each shape, makes a mesh of each, and draws both meshes from both views; the loss is
-the intersection over union with the four silhouettes, the Laplacian and the flatness of the meshes. No step sees a shape.
+the intersection over union with the four silhouettes, the Laplacian and the flatness of the meshes. No step sees a
+shape.
 
 ShapeNet is not ours to give, so the shapes are random airplanes, chairs, pots and lamps from assets/families.py: its
 figures compare with each other only. The table has the IoU of 32³ voxels of held-out shapes, seen from views spread
@@ -49,7 +50,7 @@ def cameras(views: torch.Tensor) -> gd.Camera:
 
 
 class Shapes:
-    """Pictures (K, 24, S, S, 4) of 8 bits, voxels (K, 32, 32, 32) and classes (K,) of shapes; the last fifth is held out."""
+    """Pictures (K, 24, S, S, 4) of 8 bits, voxels (K, 32, 32, 32) and classes (K,); the last fifth is held out."""
 
     def __init__(self, images: torch.Tensor, voxels: torch.Tensor, kinds: torch.Tensor, names: list[str]) -> None:
         self.images, self.voxels, self.kinds, self.names = images, voxels, kinds, names
@@ -61,8 +62,8 @@ class Shapes:
         return self.images[shapes, views].permute(0, 3, 1, 2).float() / 255
 
 
-def make_shapes(count: int, size: int) -> Shapes:
-    """Draw so many members of each class of assets/families.py."""
+def make_shapes(count: int, size: int, nodes: int) -> Shapes:
+    """Draw so many members of each class of assets/families.py, from grids of so many nodes along each side."""
     sys.path.insert(0, str(ROOT / "assets"))
     import families
 
@@ -70,11 +71,11 @@ def make_shapes(count: int, size: int) -> Shapes:
         size, coverage="hard", shading="lambert", normals="flat", outputs=("rgb", "alpha"), supersample=2
     )
     images, voxels, names = [], [], list(families.CLASSES)
-    axis = torch.linspace(-0.85, 0.85, 64, dtype=torch.float64)
+    axis = torch.linspace(-0.85, 0.85, nodes, dtype=torch.float64)
     points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3).numpy()
     for name in names:
         for number in range(count):
-            values = torch.from_numpy(families.member(name, number)(points)).reshape([64] * 3)
+            values = torch.from_numpy(families.member(name, number)(points)).reshape([nodes] * 3)
             mesh = gd.isosurface(values.float(), bounds=[[-0.85] * 3, [0.85] * 3]).normalized()
             out = render(mesh, cameras(torch.arange(VIEWS)), LIGHTS)
             image = torch.cat([out.rgb, out.alpha[..., None]], -1).clamp(0, 1)
@@ -83,10 +84,10 @@ def make_shapes(count: int, size: int) -> Shapes:
     return Shapes(torch.stack(images), torch.stack(voxels), torch.arange(len(names)).repeat_interleave(count), names)
 
 
-def kept_shapes(path: pathlib.Path, count: int, size: int, team: "Team") -> Shapes:
+def kept_shapes(path: pathlib.Path, count: int, size: int, nodes: int, team: "Team") -> Shapes:
     """Read the shapes of an earlier run, or make them and keep them for the next one."""
     if team.rank == 0 and not path.is_file():
-        made = make_shapes(count, size)
+        made = make_shapes(count, size, nodes)
         torch.save([made.images, made.voxels, made.kinds, made.names], path.with_suffix(".tmp"))
         path.with_suffix(".tmp").replace(path)
     team.wait()
@@ -189,7 +190,7 @@ def train(shapes: Shapes, member: str, options: argparse.Namespace, team: Team, 
     torch.manual_seed(options.seed)
     network = Network(options.size)
     optimizer = torch.optim.Adam(network.parameters(), options.rate, fused=True)
-    random, step, start = torch.Generator().manual_seed(options.seed), 0, time.perf_counter()
+    random, done, start = torch.Generator().manual_seed(options.seed), 0, time.perf_counter()
     saved = output / f"{member.replace(' ', '_')}.pt"
     same = {name: value for name, value in vars(options).items() if name in ("size", "batch", "steps", "rate", "seed")}
     if saved.is_file():
@@ -198,11 +199,11 @@ def train(shapes: Shapes, member: str, options: argparse.Namespace, team: Team, 
             network.load_state_dict(state["network"])
             optimizer.load_state_dict(state["optimizer"])
             random.set_state(state["random"])
-            step = state["step"]
+            done = state["step"]
     law, scale, power = MEMBERS[member]
     scale *= (64 / options.size) ** power
     numbers = [p.numel() for p in network.parameters()]
-    for step in range(step, options.steps):
+    for step in range(done, options.steps):
         late = step >= 0.6 * options.steps
         render = gd.Renderer(options.size, law, scale * (0.3 if late else 1.0))
         for group in optimizer.param_groups:
@@ -302,12 +303,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few shapes, few steps: for tests")
     options = parser.parse_args()
     if options.quick:
-        options.shapes, options.steps, options.batch, options.views = 10, 40, 4, 2
+        options.shapes, options.steps, options.batch, options.views = 5, 12, 2, 2
     options.output.mkdir(parents=True, exist_ok=True)
     team = Team(options.parts)
     kept = options.output / f"shapes_{options.shapes}_{options.size}.pt"
     shapes = (
-        read_shapenet(options.shapenet) if options.shapenet else kept_shapes(kept, options.shapes, options.size, team)
+        read_shapenet(options.shapenet)
+        if options.shapenet
+        else kept_shapes(kept, options.shapes, options.size, 40 if options.quick else 64, team)
     )
     if shapes.images.shape[2] != options.size:
         raise SystemExit(f"single_view: --size must be the {shapes.images.shape[2]} of the images; got {options.size}.")

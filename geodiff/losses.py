@@ -64,7 +64,7 @@ def iou(alpha: torch.Tensor, target: torch.Tensor, *, reduction: str = "mean") -
 
 @outside_autocast
 def voxel_iou(occupancy: torch.Tensor, target: torch.Tensor, *, reduction: str = "mean") -> torch.Tensor:
-    """Compare solids on a grid by the intersection over union, as `iou` does images: 0 where they agree, 1 where disjoint.
+    """Compare solids on a grid by the intersection over union, as `iou` does images: 0 if they agree, 1 if disjoint.
 
     The measure of single-view reconstruction is 1 less this, of grids of 32³ cells (`Mesh.voxelized`).
 

@@ -20,7 +20,7 @@ def voxelized(mesh: Mesh, resolution: int = 32, *, bounds: Any = None) -> torch.
     """Return which cells of a grid have their centre inside a closed mesh.
 
     A centre is inside where its winding number is not 0: parts that overlap are united, and a part turned inside out
-    within another is a cavity. Exact up to rounding: a centre that an edge or a corner is straight above of counts once.
+    within another is a cavity. Exact up to rounding: a centre straight below an edge or a corner counts once.
 
     Args:
         mesh: closed, consistently oriented, (..., V, 3).
