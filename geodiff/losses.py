@@ -27,9 +27,7 @@ from geodiff.scene.anchor import anchor
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.mesh_batch import MeshBatch
 from geodiff.scene.topology import Topology
-from geodiff.soft import selection
-from geodiff.soft.special import once
-from geodiff.validation import choice, fail, floating, looks_at_values, number
+from geodiff.validation import choice, fail, floating, looks_at_values
 
 # A face's unit normal is n / sqrt(|n|² + SLIVER·S²), S the sum of its squared edges: the exact one for any sound face
 # (6e-8 off for an equilateral one), but with a bounded gradient where |n|/S, 0.29 at best, falls to 1e-4.
@@ -264,50 +262,6 @@ def edge_length(mesh: Mesh | MeshBatch, target: float | torch.Tensor = 0.0, *, r
         return _terms((torch.linalg.vector_norm(end - start, dim=-1) - target).square())
 
     return _each(where, mesh, reduction, value)
-
-
-@outside_autocast
-def trimmed(
-    residuals: torch.Tensor, keep: float = 0.8, *, temperature: float | torch.Tensor, reduction: str = "mean"
-) -> torch.Tensor:
-    """Average the smallest residuals and leave the others out, smoothly: for fits to data of which some is wrong.
-
-    The k = ``keep``·n smallest of n count: ``min_w (Σ w r + τ Σ w log w + (1 − w) log(1 − w)) / k`` over weights w in
-    [0, 1] with the sum k. The weight of a residual is that of `gd.soft.selection`, ``σ((t − r)/τ)`` with the t of which
-    they add up to k; as τ → 0, 1 for the k smallest and 0 for the others.
-
-    Args:
-        residuals: (..., n), distances or squared ones, for instance of `gd.point_mesh_distance`; floating.
-        keep: the share of the residuals that counts, in (0, 1]; 1 is the mean.
-        temperature: τ > 0, in the units of the residuals: those within about τ of the border count in part.
-        reduction: ``"mean"`` over the batch, ``"sum"``, or ``"none"`` for a value each.
-
-    Returns:
-        A scalar, or (...) for ``"none"``: at most the mean of the k smallest, below it by τ n log 2 / k at most.
-
-    Gradients: exact, and never negative: that in a residual is its weight over k, so an outlier has none, however far
-    off. In τ as well. First order only.
-
-    Raises:
-        TypeError, ValueError: for other types, shapes, NaN, a share outside (0, 1], τ ≤ 0, an unknown reduction.
-
-    Example:
-        >>> import torch
-        >>> trimmed(torch.tensor([1.0, 2.0, 3.0, 1000.0]), 0.75, temperature=0.01)
-        tensor(2.)
-    """
-    where = "losses.trimmed"
-    choice(where, "reduction", reduction, REDUCTIONS)
-    floating(where, "residuals", residuals, ("...", "n"))
-    keep = number(where, "keep", keep, 0.0, 1.0, "It is a share.")
-    if keep == 0:
-        raise fail(where, "keep", "above 0", "0")
-    count = keep * residuals.shape[-1]
-    with torch.no_grad():
-        weight = selection(residuals, count, temperature=temperature)
-        entropy = (torch.special.entr(weight) + torch.special.entr(1 - weight)).sum(-1)
-    # At the minimum, weights may be held constant for a first derivative.
-    return _reduce(once(((weight * residuals).sum(-1) - temperature * entropy) / count), reduction)
 
 
 def _reduce(values: torch.Tensor, reduction: str) -> torch.Tensor:

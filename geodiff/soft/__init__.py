@@ -13,7 +13,7 @@ from geodiff.soft.skewed import *  # noqa: F403
 from geodiff.soft.tconorm_base import TConorm, TNorm
 from geodiff.soft.tconorm_powers import *  # noqa: F403
 from geodiff.soft.tconorms import *  # noqa: F403
-from geodiff.soft.threshold import quantile, selection
+from geodiff.soft.threshold import quantile, selection, trimmed_mean
 
 __all__ = [
     "DISTRIBUTIONS",
@@ -39,6 +39,7 @@ __all__ = [
     "sort_matrix",
     "tconorm_from_kernel",
     "topk",
+    "trimmed_mean",
 ]
 __all__ += distributions.__all__
 __all__ += skewed.__all__

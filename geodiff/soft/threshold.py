@@ -12,7 +12,7 @@ from geodiff.soft.distribution_base import Distribution
 from geodiff.soft.order import Law, check_temperature, symmetric
 from geodiff.validation import fail, floating, number
 
-__all__ = ["quantile", "selection"]
+__all__ = ["quantile", "selection", "trimmed_mean"]
 
 Tensor = torch.Tensor
 _ROUNDS = 80  # halvings of a bracket, in float64
@@ -89,16 +89,58 @@ def selection(
     k = number(where, "k", k, 0.0, float(x.shape[-1]), "There are no more values.")
     if k == 0:
         raise fail(where, "k", "above 0", "0")
-    if k == x.shape[-1]:
+    return _weights(-x if largest else x, k, law, temperature)
+
+
+@outside_autocast
+def trimmed_mean(residuals: Tensor, keep: float = 0.8, *, temperature: float | Tensor) -> Tensor:
+    """Average the smallest residuals and leave the others out, smoothly: a loss for data of which some is wrong.
+
+    The k = ``keep``·n smallest of n count: ``min_w (Σ w r + τ Σ w log w + (1 − w) log(1 − w)) / k`` over weights w in
+    [0, 1] with the sum k. The weight of a residual is that of `selection`, ``σ((t − r)/τ)`` with the t of which they
+    add up to k; as τ → 0, 1 for the k smallest and 0 for the others.
+
+    Args:
+        residuals: `(..., n)`, distances or squared ones, for instance of `gd.point_mesh_distance`.
+        keep: the share of the residuals that counts, in (0, 1]; 1 is the mean.
+        temperature: τ > 0, in the units of the residuals: those within about τ of the border count in part.
+
+    Returns:
+        `(...)`: at most the mean of the k smallest, below it by τ n log 2 / k at most.
+
+    Gradients: exact, and never negative: that in a residual is its weight over k, so an outlier has none, however far
+    off. In τ as well. First order only. O(n) memory.
+
+    Raises:
+        TypeError, ValueError: for other types, shapes, no residuals, NaN, a share outside (0, 1], τ ≤ 0.
+
+    Example:
+        >>> trimmed_mean(torch.tensor([1.0, 2.0, 3.0, 1000.0]), 0.75, temperature=0.01)
+        tensor(2.)
+    """
+    where = "trimmed_mean"
+    law = _checked(where, residuals, "logistic", temperature, "residuals")
+    keep = number(where, "keep", keep, 0.0, 1.0, "It is a share.")
+    if keep == 0:
+        raise fail(where, "keep", "above 0", "0")
+    count = keep * residuals.shape[-1]
+    with torch.no_grad():
+        weight = _weights(residuals, count, law, temperature)
+        entropy = (torch.special.entr(weight) + torch.special.entr(1 - weight)).sum(-1)
+    # At the minimum, weights may be held constant for a first derivative.
+    return special.once(((weight * residuals).sum(-1) - temperature * entropy) / count)
+
+
+def _weights(x: Tensor, count: float, law: Distribution, temperature: float | Tensor) -> Tensor:
+    if count == x.shape[-1]:
         return torch.ones_like(x)
-    key = -x if largest else x
-    return law.cdf((_threshold(key, k, law, temperature)[..., None] - key) / temperature)
+    return law.cdf((_threshold(x, count, law, temperature)[..., None] - x) / temperature)
 
 
-def _checked(where: str, x: Any, distribution: Any, temperature: Any) -> Distribution:
-    floating(where, "x", x, ("...", "n"), "Values lie along the last axis.")
+def _checked(where: str, x: Any, distribution: Any, temperature: Any, name: str = "x") -> Distribution:
+    floating(where, name, x, ("...", "n"), "Values lie along the last axis.")
     if x.shape[-1] == 0:
-        raise fail(where, "x", "of one value or more along the last axis", x)
+        raise fail(where, name, "of one value or more along the last axis", x)
     check_temperature(where, temperature, x)
     return symmetric(where, distribution)
 

@@ -106,7 +106,7 @@ def digits(steps: int, seeds: int, n: int) -> None:
 
 
 def topk(steps: int, seeds: int) -> None:
-    """Tables 4.1 and 4.3: digits classified by the loss of P_K; per cent right among the first, two first, three first."""
+    """Tables 4.1 and 4.3: digits classified by the loss of P_K; per cent right in the first, first 2, first 3."""
     images, labels, split = halves()
     images = images.flatten(1)
     losses = {"softmax cross-entropy": None, "[1]": [1.0], "[0, 0, 1]": [0.0, 0.0, 1.0], "[.5, 0, .5]": [0.5, 0.0, 0.5],
@@ -207,8 +207,8 @@ def robust(seeds: int) -> None:
         "mean": lambda r: r.mean(),
         "Huber, 0.05": lambda r: torch.nn.functional.huber_loss(r, torch.zeros_like(r), delta=0.05),
         "soft median": lambda r: soft.quantile(r, 0.5, temperature=0.01),
-        "trimmed, keep 0.5": lambda r: gd.losses.trimmed(r, 0.5, temperature=0.01),
-        "trimmed, keep 0.65": lambda r: gd.losses.trimmed(r, 0.65, temperature=0.01),
+        "trimmed, keep 0.5": lambda r: soft.trimmed_mean(r, 0.5, temperature=0.01),
+        "trimmed, keep 0.65": lambda r: soft.trimmed_mean(r, 0.65, temperature=0.01),
     }
     print("outliers (one side)  loss  median over seeds of the largest error of a point, in mesh units")
     for share in (0.0, 0.3):

@@ -116,3 +116,50 @@ def test_bad_shares() -> None:
         soft.selection(X, 10, temperature=0.1)
     with pytest.raises(ValueError, match="`k` must be above 0; got 0"):
         soft.selection(X, 0, temperature=0.1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_trimmed_is_the_mean_of_the_smallest_with_their_weights_for_a_gradient(count: int) -> None:
+    draw = torch.Generator().manual_seed(count)
+    r = torch.rand(3, count, generator=draw, dtype=torch.float64, requires_grad=True)
+    for keep in (0.5, 0.7, 1.0):
+        k = keep * count
+        whole, part = int(k), k - int(k)
+        ranked = r.detach().sort(-1).values
+        last = part * ranked[:, min(whole, count - 1)]
+        expected = (ranked[:, :whole].sum(-1) + last) / k
+        close = soft.trimmed_mean(r, keep, temperature=1e-9)
+        torch.testing.assert_close(close, expected, rtol=0, atol=1e-7)
+        eased = soft.trimmed_mean(r, keep, temperature=0.1)
+        assert (eased <= expected + 1e-12).all() and (eased >= expected - 0.1 * count * math.log(2) / k - 1e-12).all()
+        (slope,) = torch.autograd.grad(eased.sum(), r)
+        assert (slope >= 0).all()
+        torch.testing.assert_close(slope.sum(-1), torch.ones(3, dtype=torch.float64))
+        t = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(lambda r, t, keep=keep: soft.trimmed_mean(r, keep, temperature=t), (r, t))
+
+
+def test_trimmed_does_not_see_outliers() -> None:
+    r = torch.cat(
+        [torch.rand(90, generator=torch.Generator().manual_seed(0)), torch.full((10,), 1e30)]
+    ).requires_grad_()
+    loss = soft.trimmed_mean(r, 0.8, temperature=1e-2)
+    (slope,) = torch.autograd.grad(loss, r)
+    assert 0.3 < loss.item() < 0.6 and slope[90:].eq(0).all()
+    with pytest.raises(RuntimeError, match="not twice differentiable"):
+        (slope,) = torch.autograd.grad(soft.trimmed_mean(r, 0.8, temperature=1e-2), r, create_graph=True)
+        slope.sum().backward()
+
+
+def test_bad_trims() -> None:
+    r = torch.rand(5)
+    with pytest.raises(ValueError, match="`keep` must be above 0; got 0"):
+        soft.trimmed_mean(r, 0, temperature=0.1)
+    with pytest.raises(ValueError, match=r"`keep` must be at most 1; got 1.5"):
+        soft.trimmed_mean(r, 1.5, temperature=0.1)
+    with pytest.raises(ValueError, match="`temperature` must be positive"):
+        soft.trimmed_mean(r, temperature=0.0)
+    with pytest.raises(TypeError, match=r"trimmed_mean: `residuals` must be a floating"):
+        soft.trimmed_mean(torch.arange(4), temperature=0.1)
+    with pytest.raises(ValueError, match=r"trimmed_mean: `residuals` must be finite"):
+        soft.trimmed_mean(r * math.nan, temperature=0.1)

@@ -169,7 +169,7 @@ def _orders(t: Arguments) -> Any:
     out += [best, soft.rank_loss(best.matrix, target, [0.5, 0.5], scores=x)]
     order = t(torch.arange(2).expand(best.matrix.shape[:-1]).contiguous())
     out += [soft.permutation_loss(best.matrix, order), soft.quantile(x, 0.4, temperature=tau)]
-    return [out, soft.selection(x, 2.5, temperature=tau), losses.trimmed(x.abs(), 0.6, temperature=tau)]
+    return [out, soft.selection(x, 2.5, temperature=tau), soft.trimmed_mean(x.abs(), 0.6, temperature=tau)]
 
 
 def _soft_nearest(t: Arguments) -> Any:
@@ -252,7 +252,7 @@ CASES: dict[str, Case] = {
     "transport.chamfer": _chamfer,
     "transport.soft_nearest SoftNeighbours.gather": _soft_nearest,
     "soft.Activated soft.relaxed_min soft.relaxed_max soft.sort soft.sort_matrix soft.topk soft.rank_loss "
-    "soft.permutation_loss soft.quantile soft.selection losses.trimmed": _orders,
+    "soft.permutation_loss soft.quantile soft.selection soft.trimmed_mean": _orders,
     "transport.nearest": lambda t: transport.nearest(*_clouds(t)[:2], t(torch.arange(4) > 1, array=True)),
     "transport.hausdorff": lambda t: transport.hausdorff(*_clouds(t)[:2]),
     "transport.f_score": lambda t: transport.f_score(*_clouds(t)[:2], 0.3),
