@@ -74,7 +74,7 @@ def main() -> None:
         for column, method in enumerate(METHODS):
             panel = figure.add_subplot(grid[row, 3 * column : 3 * column + 3])
             matrix = soft.sort_matrix(x, method, temperature=temperature)
-            panel.imshow(matrix, cmap="gray_r", vmin=0, vmax=1)
+            panel.imshow(matrix.numpy(), cmap="gray_r", vmin=0, vmax=1)
             panel.set(title=f"{method.replace('_', '–')}, τ = {temperature:g}", xticks=(), yticks=())
             if column == 0:
                 panel.set(ylabel="rank", xlabel="input")
