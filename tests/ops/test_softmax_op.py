@@ -279,10 +279,10 @@ def test_lists_that_are_none_are_refused():
     none = torch.zeros(0, dtype=torch.int32)
     given = (rows, rows[:, 0], rows[:, 1], torch.tensor([0, 3]), none, torch.rand(1, 2), one, False, 0.0)
     with pytest.raises(ValueError, match="mix_backward: `rest` must be of 1 entries"):
-        torch.ops.geodiff.mix_backward(torch.rand(2, 2), None, *given, rows[:, 0], torch.rand(2))
+        torch.ops.geodiff.mix_backward(torch.rand(2, 2), None, *given, rows[:, 0], torch.rand(2), [True] * 5)
     with pytest.raises(ValueError, match="mix_backward: `row` must be of 1 entries, or none"):
         own = (*given[:4], torch.zeros(2, dtype=torch.int32), *given[5:])
-        torch.ops.geodiff.mix_backward(torch.rand(1, 2), None, *own, rows[:, 0], torch.rand(1))
+        torch.ops.geodiff.mix_backward(torch.rand(1, 2), None, *own, rows[:, 0], torch.rand(1), [True] * 5)
 
 
 @pytest.mark.usefixtures("backend")
