@@ -93,15 +93,15 @@ class Layers(NamedTuple):
         largest = weight.new_zeros(len(self.place)).scatter_reduce(0, group, weight, "amax")
         last = len(weight)
         best = torch.where(weight >= largest[group], torch.arange(last, device=weight.device), last)
-        return best.new_full((len(self.place),), last).scatter_reduce(0, group, best, "amin")
+        found = best.new_full((len(self.place),), last).scatter_reduce(0, group, best, "amin")
+        return found.clamp(max=last - 1) if is_replaying() else found  # of pixels that there are too many
 
     def _group(self) -> torch.Tensor:
         """Which of the Q pixels each fragment is in; in a replay, the last one for those that are in none."""
-        group = torch.repeat_interleave(self.start[1:] - self.start[:-1]) if self.face.is_cpu else None
-        if group is None:
-            group = torch.searchsorted(self.start[1:], torch.arange(len(self.face), device=self.face.device), right=True)
-            group = group.clamp(max=len(self.place) - 1)
-        return group
+        if self.face.is_cpu:
+            return torch.repeat_interleave(self.start[1:] - self.start[:-1])
+        own = torch.arange(len(self.face), device=self.face.device)
+        return torch.searchsorted(self.start[1:], own, right=True).clamp(max=len(self.place) - 1)
 
 
 def find(view: View, *, blur: float = 0.0) -> FragmentList:

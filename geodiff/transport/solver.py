@@ -406,7 +406,7 @@ def solution(state: Iteration, error: torch.Tensor) -> Solution:
 
 def scaled(kernel: torch.Tensor | None, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor | None:
     """`u_i K_ij v_j`."""
-    if kernel is None or look(((u == 1).all() & (v == 1).all())):
+    if kernel is None or look((u == 1).all() & (v == 1).all()):
         return kernel
     return kernel * u[..., None] * v[:, None]
 

@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -136,6 +137,58 @@ def compiled() -> None:
         torch.testing.assert_close(*found, rtol=0, atol=1e-7)
 
 
+def replayed() -> None:
+    """A step without a look at a scene that has moved: the same numbers; NaN of one that has outgrown its room."""
+    mesh = gd.icosphere(1).with_attributes(vertex_colors=torch.rand(42, 3)).to("pretend")
+    eyes = gd.Camera.orbit(torch.tensor([2.0, 2.5]), 30, 20, fov_deg=60).to("pretend")
+    rgb, both = {"outputs": "rgb"}, gd.MeshBatch([mesh, mesh.scaled(0.9)])
+    kinds: dict[str, Any] = {
+        "contour": {"coverage": "contour"}, "colours": rgb, "maps": {"outputs": ("rgb", "depth", "normal")},
+        "hard": {**rgb, "coverage": "hard"}, "softmax": {**rgb, "depth": "softmax"}, "meshes": rgb,
+        "soft maps": {"outputs": ("depth", "face_id", "rgb"), "depth": "softmax", "max_fragments": None},
+    }  # fmt: skip
+    for name, options in kinds.items():
+        render, shape = gd.Renderer((7, 9), scale=0.02, **options), both if name == "meshes" else mesh
+
+        def gradient(size: float) -> torch.Tensor:
+            vertices = (size * shape.vertices).requires_grad_()  # noqa: B023
+            out = render(shape.with_vertices(vertices), eyes)  # noqa: B023
+            values = [getattr(out, name) for name in render.outputs if name != "face_id"]  # noqa: B023
+            values = [torch.where(torch.isinf(value), 0.0, value) for value in values]
+            sum((value.square().sum() for value in values), torch.zeros((), device="pretend")).backward()
+            assert vertices.grad is not None
+            return device.host(vertices.grad)
+
+        recording = gd.Recording()
+        with recording.record():
+            gradient(0.5)
+        assert len(recording) > 0
+        for size in (0.3, 0.55):
+            with recording.replay():
+                found = gradient(size)
+            torch.testing.assert_close(found, gradient(size), rtol=1e-5, atol=1e-6, msg=lambda text: f"{name}: {text}")  # noqa: B023
+        recording = gd.Recording(room=0)
+        with mock.patch("geodiff.recording._SPARE", 0):
+            with recording.record():
+                gradient(0.3)
+            with recording.replay():
+                assert gradient(1.2).isnan().any(), name
+    with recording.record():
+        gradient(0.3)
+
+    def too_few() -> None:
+        with recording.replay():
+            pass
+
+    def another() -> None:
+        with recording.replay():
+            gradient(0.3)
+            gradient(0.3)
+
+    refused(RuntimeError, "not the step that was recorded .0 reads where", too_few)
+    refused(RuntimeError, "not the step that was recorded .another read", another)
+
+
 def default() -> None:
     """Under a default device that is not the data's, nothing is made there: the same numbers."""
     mesh, camera = gd.icosphere(1), gd.Camera.orbit(3.0, 20, torch.tensor([0.0, 50.0]))
@@ -190,7 +243,7 @@ def refusals() -> None:
 
 def main() -> None:
     device.register()
-    for case in (fit_mesh, fit_pose, looks, fit_atlas, fit_nurbs, sweep, compiled, default, refusals):
+    for case in (fit_mesh, fit_pose, looks, fit_atlas, fit_nurbs, sweep, compiled, default, replayed, refusals):
         case()
         print(case.__name__, flush=True)
     print("all")

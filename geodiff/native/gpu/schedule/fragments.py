@@ -30,10 +30,10 @@ def fragments_forward(
     """Fill `face`, `distance`, `barycentric` and `depth`, see `geodiff.ops.fragments`."""
     if face.numel() == 0:
         return
-    for own, rows in groups(layout, height, width):
+    for own, images in groups(layout, height, width):
         sharp = sharpness[own] if len(sharpness) else sharpness
         outputs = [part[own] for part in (face, distance, barycentric, depth)]
-        _forward((clip, faces, rows, height, width, near), order, blur, table, table_unit, sharp, *outputs)
+        _forward((clip, faces, images, height, width, near), order, blur, table, table_unit, sharp, *outputs)
 
 
 def _forward(
@@ -89,7 +89,8 @@ def visible_forward(
         ids = rows(ids, place, -1)
         barycentric = clip.new_empty((size, 3))
         write(scene, hard, ids, 1, place, None, None, barycentric, None)
-        parts.append((place + own.start * pixels, (ids >> 1).long(), (ids & 1) > 0, or_nan(barycentric, before[-1], size)))
+        barycentric = or_nan(barycentric, before[-1], size)
+        parts.append((place + own.start * pixels, (ids >> 1).long(), (ids & 1) > 0, barycentric))
     found = [torch.cat(parts) for parts in zip(*parts, strict=True)]
     if is_replaying() and len(parts) > 2:
         raise RuntimeError("Recording.replay: images that go in groups cannot be replayed. Render fewer at once.")
