@@ -189,6 +189,33 @@ def replayed() -> None:
     refused(RuntimeError, "not the step that was recorded .another read", another)
 
 
+def splines() -> None:
+    """Points are sorted once, as long as they and the knots are the same and as they were."""
+    net = torch.rand(5, 6, 3).to("pretend").requires_grad_()
+    surface, (u, v) = gd.NURBSSurface(net, degree=(3, 2)), (torch.rand(9).to("pretend") for _ in range(2))
+    sorts: list[int] = []
+    sort = torch.sort
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        sorts.append(1)
+        return sort(*arguments, **named)
+
+    def gradient() -> torch.Tensor:
+        net.grad = None
+        surface(u, v).square().sum().backward()
+        assert net.grad is not None
+        return device.host(net.grad)
+
+    with mock.patch("torch.sort", counted):
+        first = gradient()
+        assert torch.equal(gradient(), first) and len(sorts) == 1
+        u.copy_(u.flip(0))
+        moved = gradient()
+        assert len(sorts) == 2 and not torch.equal(moved, first)
+        u = u.clone()
+        assert torch.equal(gradient(), moved) and len(sorts) == 3
+
+
 def default() -> None:
     """Under a default device that is not the data's, nothing is made there: the same numbers."""
     mesh, camera = gd.icosphere(1), gd.Camera.orbit(3.0, 20, torch.tensor([0.0, 50.0]))
@@ -243,7 +270,19 @@ def refusals() -> None:
 
 def main() -> None:
     device.register()
-    for case in (fit_mesh, fit_pose, looks, fit_atlas, fit_nurbs, sweep, compiled, default, replayed, refusals):
+    for case in (
+        fit_mesh,
+        fit_pose,
+        looks,
+        fit_atlas,
+        fit_nurbs,
+        sweep,
+        compiled,
+        default,
+        replayed,
+        splines,
+        refusals,
+    ):
         case()
         print(case.__name__, flush=True)
     print("all")

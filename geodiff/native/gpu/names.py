@@ -43,7 +43,9 @@ def instance(
     )
 
 
-def renderer(distribution: int, is_reversed: bool, is_squared: bool, tconorm: int, p: float) -> Iterator[tuple[str, str]]:
+def renderer(
+    distribution: int, is_reversed: bool, is_squared: bool, tconorm: int, p: float
+) -> Iterator[tuple[str, str]]:
     """Yield (header, name) of what one member of the family of renderers has to itself, in float.
 
     For both coverages, and for gradients of all its numbers and of none.
