@@ -142,12 +142,12 @@ def replayed() -> None:
     eyes = gd.Camera.orbit(torch.tensor([2.0, 2.5]), 30, 20, fov_deg=60).to("pretend")
     rgb, both = {"outputs": "rgb"}, gd.MeshBatch([mesh, mesh.scaled(0.9)])
     kinds: dict[str, Any] = {
-        "contour": {"coverage": "contour"}, "colours": rgb, "maps": {"outputs": ("rgb", "depth", "normal")},
+        "contour": {"coverage": "contour"}, "maps": {"outputs": ("rgb", "depth", "normal")},
         "hard": {**rgb, "coverage": "hard"}, "softmax": {**rgb, "depth": "softmax"}, "meshes": rgb,
         "soft maps": {"outputs": ("depth", "face_id", "rgb"), "depth": "softmax", "max_fragments": None},
     }  # fmt: skip
     for name, options in kinds.items():
-        render, shape = gd.Renderer((7, 9), scale=0.02, **options), both if name == "meshes" else mesh
+        render, shape = gd.Renderer((6, 7), scale=0.02, **options), both if name == "meshes" else mesh
 
         def gradient(size: float) -> torch.Tensor:
             vertices = (size * shape.vertices).requires_grad_()  # noqa: B023
@@ -162,10 +162,9 @@ def replayed() -> None:
         with recording.record():
             gradient(0.5)
         assert len(recording) > 0
-        for size in (0.3, 0.55):
-            with recording.replay():
-                found = gradient(size)
-            torch.testing.assert_close(found, gradient(size), rtol=1e-5, atol=1e-6, msg=lambda text: f"{name}: {text}")  # noqa: B023
+        with recording.replay():
+            found = gradient(0.55)
+        torch.testing.assert_close(found, gradient(0.55), rtol=1e-5, atol=1e-6, msg=lambda text: f"{name}: {text}")  # noqa: B023
         recording = gd.Recording(room=0)
         with mock.patch("geodiff.recording._SPARE", 0):
             with recording.record():
