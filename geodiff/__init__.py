@@ -13,6 +13,7 @@ __version__ = "0.1.0.dev0"
 
 _EXPORTS = {
     "checks": "geodiff.validation",
+    "Recording": "geodiff.recording",
     "Mesh": "geodiff.scene.mesh",
     "MeshBatch": "geodiff.scene.mesh_batch",
     "Camera": "geodiff.scene.camera",
@@ -73,6 +74,7 @@ __all__ = [*_EXPORTS, "__version__", "atlas", "fem", "losses", "scene", "soft", 
 if TYPE_CHECKING:
     from geodiff import atlas, fem, losses, scene, soft, splines, tasks
     from geodiff.atlas.atlas import Atlas
+    from geodiff.recording import Recording
     from geodiff.render import presets
     from geodiff.render.fragments import fragments
     from geodiff.render.renderer import Renderer, RenderOutput, rasterize

@@ -10,7 +10,7 @@ import pathlib
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import click
@@ -111,8 +111,11 @@ def _found(module: str) -> bool:
 @main.command("compile")
 @click.option("--arch", "archs", multiple=True, required=True, metavar="ARCH", help="As sm_90; may be repeated.")
 @click.option("--full", is_flag=True, help="Every renderer in every form: thousands of kernels, hours.")
+@click.option(
+    "--family", multiple=True, metavar="NAME", help="In float32 alone, and of renderers those named, as for sweep."
+)
 @clean
-def compile_kernels(archs: tuple[str, ...], full: bool) -> None:
+def compile_kernels(archs: tuple[str, ...], full: bool, family: tuple[str, ...]) -> None:
     """Compile the GPU's kernels ahead of their first use, into the cache that `geodiff info` names. Needs no GPU."""
     from tqdm import tqdm
 
@@ -122,13 +125,31 @@ def compile_kernels(archs: tuple[str, ...], full: bool) -> None:
     for arch in archs:
         if not re.fullmatch(r"sm_\d+", arch):
             raise fail("compile", "--arch", "sm_ and a number, as sm_90", repr(arch))
-    wanted = list(names.kernel_names(full))
+    wanted = list(_kernels(family) if family else names.kernel_names(full))
     for arch in archs:
         for header, name in tqdm(wanted, desc=arch, unit="kernel"):
             compiler.kernel(header, name, arch)
     if cache.is_in_memory():
         raise fail("compile", "GEODIFF_CACHE", "a folder that can be written", cache.place(), error=RuntimeError)
     click.echo(f"{len(wanted)} kernels for {', '.join(archs)} in {cache.folder()}")
+
+
+def _kernels(family: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield the kernels of float32 that all renderers share, and those of members of the family."""
+    from geodiff.native.gpu import names
+    from geodiff.tasks.sweep.kinds import select_family
+
+    yield from names.shared("float")
+    for write in ("false", "true"):
+        yield "raster/contour_kernels.h", f"gd::contour_cut<{write}>"
+    found: dict[tuple[str, str], None] = {}
+    for member in select_family(family):
+        law, join = member.distribution, member.tconorm
+        if law.kernel_id is not None and join.kernel_id is not None:
+            p = 0.0 if join.p is None else float(join.p)
+            own = names.renderer(law.kernel_id, law.is_reversed, law.is_squared, join.kernel_id, p)
+            found |= dict.fromkeys(own)
+    yield from found
 
 
 _PATH = click.Path(path_type=pathlib.Path)

@@ -100,7 +100,7 @@ def bases(dtype: torch.dtype) -> dict[str, list[Any]]:
         rows = [some(7, 3), some(7), some(7), start, which, some(2, 2), some(1), background, 0.1]
         sound[f"mix#{background}"] = rows
         out, *more = ops.mix(*rows)
-        sound[f"mix_backward#{background}"] = [some(*out.shape), some(*more[1].shape), *rows, *more]
+        sound[f"mix_backward#{background}"] = [some(*out.shape), some(*more[1].shape), *rows, *more, [True] * 5]
     face_id = ops.rasterize(*sound["rasterize"])[0]
     sound["jumps"] = [*packed, edges, face_id, 0.01, True]
     for terms in (3, 4):

@@ -29,6 +29,7 @@ WITHOUT = {
         ["geodiff.checks", "scene.box", "scene.cylinder", "scene.icosphere", "scene.plane"], "takes numbers"
     ),
     "scene.torus": "takes numbers",
+    **dict.fromkeys(["geodiff.Recording", "Recording.record", "Recording.replay"], "takes numbers"),
     **dict.fromkeys(["splines.NURBS", "tasks.Display", "transport.LazyPlan"], "made by others, not by users"),
     "transport.SinkhornResult": "made by sinkhorn",
     **dict.fromkeys((f"DescentSettings.{m}" for m in ("lr_at", "scale_at")), "takes numbers"),

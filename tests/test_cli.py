@@ -377,3 +377,35 @@ def test_ctrl_c_ends_a_sweep_and_its_workers_at_once(tmp_path: pathlib.Path) -> 
 def test_compile_for_what_is_no_architecture(arch: str) -> None:
     result = call("compile", "--arch", "sm_80", "--arch", arch)
     assert result.exit_code == 2 and f"`--arch` must be sm_ and a number, as sm_90; got '{arch}'" in result.output
+
+
+def test_compile_for_a_family_has_all_that_its_renderers_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels that do nothing stand in for the device's: their names count."""
+    compiled, launched = set(), set()
+    compiler, launcher = (importlib.import_module(f"geodiff.native.gpu.{name}") for name in ("compiler", "launcher"))
+    monkeypatch.setattr(compiler, "kernel", lambda header, name, arch: compiled.add((header, name)))
+
+    class Idle:
+        sizes = None
+
+        def launch(self, *_: object) -> None:
+            pass
+
+    def build(header: str, name: str, device: torch.device) -> Idle:
+        launched.add((header, name))
+        return Idle()
+
+    monkeypatch.setattr(launcher, "_build", build)
+    monkeypatch.setattr(launcher, "_built", {})
+    family = "gamma(2).reversed+yager(8)"
+    assert call("compile", "--arch", "sm_90", "--family", family).exit_code == 0
+    member = gd.soft.member(family)
+    for coverage in ("faces", "edges"):
+        for scale in (0.1, torch.tensor(0.1, requires_grad=True)):
+            vertices = gd.box().vertices.requires_grad_()
+            options = {"scale": scale, "coverage": coverage}
+            with gd.native.gpu.emulated():
+                render = gd.Renderer(4, member.distribution, tconorm=member.tconorm, **options)
+                render(gd.box().with_vertices(vertices), gd.Camera.orbit(3.0, fov_deg=60)).alpha.sum().backward()
+    assert len(launched) > 10 and launched <= compiled, launched - compiled
+    assert call("compile", "--arch", "sm_90", "--family", "gama+yager").exit_code == 2

@@ -20,7 +20,7 @@ CHECKOUT = pathlib.Path(__file__).parents[1]
 FLOORS = (
     {"constants"},
     {"validation", "saving"},
-    {"guard", "modes", "adam", "members", "settings"},
+    {"guard", "modes", "adam", "members", "settings", "recording"},
     {"arrays", "readers", "sparse"},
     {"soft", "native"},
     {"reference"},  # the twins; an op hands user-defined members down to its own

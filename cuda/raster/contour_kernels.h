@@ -10,8 +10,9 @@
 //   contour_visible   a block eight pieces and a slice of the faces: marks those that a face covers just outside of
 //   contour_pack      a thread a piece: the others, without gaps
 //
-// How many segments and pieces there are stays on the device; the host reads two totals, to make room. What most pairs
-// need is a comparison of boxes in float, rounded outwards; double decides about the others.
+// How many segments and pieces there are stays on the device; the host reads two totals, to make room, or guesses them:
+// each kernel takes both, and leaves out what has no room. What most pairs need is a comparison of boxes in float, rounded
+// outwards; double decides about the others.
 #pragma once
 #include "../kernel.h"
 #include "contour.h"
@@ -136,7 +137,8 @@ GEODIFF_HD bool is_candidate(const ContourScene<T>& a, i64 image, int face, int 
 
 // First `keep` (4 a face) marks the segments; then, with the number of those before each, they are written to their places.
 template <class T, bool Write>
-__global__ void contour_segments(ContourScene<T> a, unsigned char* keep, const i64* place, Segment* segments, OuterBox* boxes) {
+__global__ void contour_segments(ContourScene<T> a, unsigned char* keep, const i64* place, i64 room, Segment* segments,
+                                 OuterBox* boxes) {
     const i64 at = i64(blockIdx.x) * blockDim.x + threadIdx.x;
     if (at >= i64(a.images) * a.most_faces) return;
     const i64 image = at / a.most_faces;
@@ -149,7 +151,7 @@ __global__ void contour_segments(ContourScene<T> a, unsigned char* keep, const i
     for (int k = 0; k < 4; ++k) {
         Segment s;
         if constexpr (Write) {
-            if (!keep[4 * at + k]) continue;
+            if (!keep[4 * at + k] || place[4 * at + k] >= room) continue;
         } else {
             keep[4 * at + k] = 0;
             if (k >= v.n || (v.side[k] >= 0 && !is_candidate(a, image, face, v.side[k], v.orientation))) continue;
@@ -174,13 +176,13 @@ struct CutAt {
 GEODIFF_HD bool cut_before(const CutAt& a, const CutAt& b) { return a.t < b.t || (a.t == b.t && a.rank < b.rank); }
 
 // A warp a segment; blocks of 128. first (B + 1): where each image's segments begin. Counts, or, with the number of cuts
-// before each segment's, writes them.
+// before each segment's, writes them. counts: 0 on entry.
 template <bool Write>
-__global__ void contour_cut(const Segment* segments, const OuterBox* boxes, const i64* first, i64 count, int* counts,
-                            const i64* start, CutAt* cuts) {
+__global__ void contour_cut(const Segment* segments, const OuterBox* boxes, const i64* first, i64 count, const i64* there,
+                            int* counts, const i64* start, i64 room, CutAt* cuts) {
     const i64 i = i64(blockIdx.x) * 4 + threadIdx.x / 32;
     const int lane = threadIdx.x & 31;
-    if (i >= count) return;  // of all its lanes
+    if (i >= min(count, *there)) return;  // of all its lanes
     const Segment e = segments[i];
     const OuterBox mine = outer_box(e.ax + e.low * e.ex, e.ax + e.high * e.ex, e.ay + e.low * e.ey, e.ay + e.high * e.ey, 4 * e.step);
     const i64 end = first[e.image + 1];
@@ -210,7 +212,7 @@ __global__ void contour_cut(const Segment* segments, const OuterBox* boxes, cons
             i64 to = start[i] + found + up_to - own;
 #pragma unroll
             for (int k = 0; k < 3; ++k)
-                if (at[k]) cuts[to++] = {t[k], k == 0 ? int(j) : int(kFree), int(j - first[e.image]) * 3 + k};
+                if (at[k] && to < room) cuts[to++] = {t[k], k == 0 ? int(j) : int(kFree), int(j - first[e.image]) * 3 + k};
         }
         found += __shfl_sync(0xFFFFFFFFu, up_to, 31);
     }
@@ -218,6 +220,7 @@ __global__ void contour_cut(const Segment* segments, const OuterBox* boxes, cons
     if constexpr (Write) {
         __syncwarp();
         CutAt* own = cuts + start[i];
+        found = int(min(i64(found), room - start[i]));
         for (int k = 1; lane == 0 && k < found; ++k) {
             const CutAt cut = own[k];
             int place = k;
@@ -229,13 +232,14 @@ __global__ void contour_cut(const Segment* segments, const OuterBox* boxes, cons
 
 // Segment i has one piece more than cuts, from start[i] + i on; those without length are no outline.
 template <class T>
-__global__ void contour_pieces(const Segment* segments, i64 count, const CutAt* cuts, const i64* start, Piece* pieces) {
+__global__ void contour_pieces(const Segment* segments, i64 count, const i64* there, const CutAt* cuts, const i64* start,
+                               i64 room, Piece* pieces) {
     const i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (i >= count) return;
+    if (i >= min(count, *there)) return;
     const Segment s = segments[i];
     double low = s.low;
     int first = kFree;
-    for (i64 c = start[i]; c <= start[i + 1]; ++c) {
+    for (i64 c = start[i]; c <= start[i + 1] && c + i < room; ++c) {
         const bool last = c == start[i + 1];
         const double high = last ? s.high : cuts[c].t;
         const int second = last ? int(kFree) : cuts[c].partner;
@@ -245,7 +249,8 @@ __global__ void contour_pieces(const Segment* segments, i64 count, const CutAt* 
     }
 }
 
-// Block: 128 threads. Grid: ⌈pieces / 8⌉ × slices. hidden (pieces) is zero on entry; those who meet write the same.
+// Block: 128 threads. Grid: ⌈pieces / 8⌉ × slices. hidden (pieces) is zero on entry, but for those that there are too many;
+// those who meet write the same.
 template <class T>
 __global__ void contour_visible(ContourScene<T> a, const Segment* segments, const Piece* pieces, i64 count, int slices,
                                 unsigned char* hidden) {
@@ -255,7 +260,7 @@ __global__ void contour_visible(ContourScene<T> a, const Segment* segments, cons
     const i64 base = blockIdx.x / slices * kTestPoints;
     if (thread < kTestPoints) {
         images[thread] = -1;
-        if (base + thread < count) {
+        if (base + thread < count && !hidden[base + thread]) {
             const Piece p = pieces[base + thread];
             const Segment s = segments[p.segment];
             const double t = 0.5 * (p.low + p.high);

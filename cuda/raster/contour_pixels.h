@@ -31,7 +31,7 @@ GEODIFF_HD void distance_bounds(const Piece& p, double x, double y, float& low, 
 
 // Grid: tiles · images. first (B + 1): where each image's pieces begin.
 template <class T>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
     contour_nearest(ContourScene<T> a, const Segment* segments, const Piece* pieces, const i64* first,
                     const unsigned char* mask, T* distance, T* along, int* nearest) {
     GEODIFF_SHARED(some, Piece[kContourThreads]);

@@ -72,11 +72,11 @@ __global__ void jumps_sides(JumpScene<T> a, int* levels) {
     levels[at] = is_side ? side.levels() : 0;
 }
 
-// start: (B, most_faces, 3) and one more. Two places a level.
+// start: (B, most_faces, 3) and one more. Two places a level, `room` levels.
 template <class T>
-__global__ void jumps_crossings(JumpScene<T> a, const i64* start, JumpEdges out) {
+__global__ void jumps_crossings(JumpScene<T> a, const i64* start, i64 room, JumpEdges out) {
     const i64 at = i64(blockIdx.x) * blockDim.x + threadIdx.x, sides = i64(a.images) * a.most_faces * 3;
-    if (at >= start[sides]) return;
+    if (at >= min(start[sides], room)) return;
     const i64 own = face_of_unit(start, sides, at), image = own / 3 / a.most_faces;
     const int face = int(own / 3 % a.most_faces), k = int(own % 3);
     const JumpSearch<T> search = jump_search(a, image);
@@ -87,11 +87,14 @@ __global__ void jumps_crossings(JumpScene<T> a, const i64* start, JumpEdges out)
 }
 
 // A pair is 2 · pixel, among those of all images, and 1 more for the one below instead of the one to the right. Its faces
-// differ. A place a pair; corners: (pairs, 6). Creases are looked for if there is room for them.
+// differ. A place a pair; corners: (pairs, 6). Creases are looked for if there is room for them. `end` stands for no pair.
 template <class T>
-__global__ void jumps_pairs(JumpScene<T> a, const i64* pairs, i64 count, JumpEdges creases, i64* corners, bool* keep) {
+__global__ void jumps_pairs(JumpScene<T> a, const i64* pairs, i64 end, i64 count, JumpEdges creases, i64* corners,
+                            bool* keep) {
     const i64 at = i64(blockIdx.x) * blockDim.x + threadIdx.x, pixels = i64(a.height) * a.width;
     if (at >= count) return;
+    keep[at] = false;
+    if (pairs[at] >= end) return;
     const i64 place = pairs[at] / 2, p = place % pixels, q = pairs[at] % 2 ? p + a.width : p + 1;
     const JumpSearch<T> search = jump_search(a, place / pixels);
     JumpEdge edge;

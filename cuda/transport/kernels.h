@@ -212,7 +212,7 @@ __global__ void transport_lse_add(TransportJob<T> job, TransportSlices cut) {
 // The columns of v from chunk · kWide (with Gradient: the one of this chunk), and of each D coordinates; for D = 0 with
 // Gradient, chunks are of kWide coordinates, those of one column of v after those of another.
 template <class T, int D, int P, bool Gradient>
-__global__ void __launch_bounds__(128) transport_apply(TransportJob<T> job, TransportSlices cut) {
+__global__ void __launch_bounds__(128, Gradient && D == 0 ? 4 : 0) transport_apply(TransportJob<T> job, TransportSlices cut) {
     constexpr int R = Gradient && D == 0 ? 1 : 2, parts = Gradient && D > 0 ? D : kWide;
     constexpr int widths = Gradient ? 1 : kWide;  // columns of v in shared memory
     using Tile = PairTile<T, D, R>;

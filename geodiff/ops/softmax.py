@@ -2,6 +2,7 @@
 """Faces with a share in a softmax over depth, and their mixture: argument checks, kernels, autograd, torch.compile."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -32,8 +33,8 @@ _op.library.define(
 )
 _op.library.define(
     "mix_backward(Tensor? up_out, Tensor? up_rest, Tensor values, Tensor log_weight, Tensor depth, Tensor start, "
-    "Tensor row, Tensor ends, Tensor sharpness, bool has_background, float background, Tensor weight, Tensor rest) "
-    "-> (Tensor values, Tensor log_weight, Tensor depth, Tensor ends, Tensor sharpness)"
+    "Tensor row, Tensor ends, Tensor sharpness, bool has_background, float background, Tensor weight, Tensor rest, "
+    "bool[] wants) -> (Tensor values, Tensor log_weight, Tensor depth, Tensor ends, Tensor sharpness)"
 )
 
 
@@ -244,14 +245,16 @@ def _mix(
 def _mix_backward(
     up_out: torch.Tensor | None, up_rest: torch.Tensor | None, values: torch.Tensor, log_weight: torch.Tensor,
     depth: torch.Tensor, start: torch.Tensor, row: torch.Tensor, ends: torch.Tensor, sharpness: torch.Tensor,
-    has_background: bool, background: float, weight: torch.Tensor, rest: torch.Tensor,
+    has_background: bool, background: float, weight: torch.Tensor, rest: torch.Tensor, wants: Sequence[bool],
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
     _check_groups("mix_backward", values, start, row, ends)
     if len(rest) != len(start) - 1:
         raise fail("mix_backward", "rest", f"of {len(start) - 1} entries", rest)
     found = torch.empty_like(values), torch.empty_like(log_weight), torch.empty_like(depth)
     grad_ends = ends.new_zeros(ends.shape, dtype=torch.float64)
-    grad_sharpness = sharpness.new_zeros(1, dtype=torch.float64)
+    # Of a number on the host, a device's gradient is read: only where it is wanted.
+    wanted = values.is_cpu or wants[4]
+    grad_sharpness = sharpness.new_zeros(int(wanted), dtype=torch.float64)
     upstream = values.new_zeros(len(rest), values.shape[1]) if up_out is None else up_out
     _op.call(
         _op.kernels.mix_backward, values=values, log_weight=log_weight, depth=depth, start=start, row=row, ends=ends,

@@ -213,8 +213,9 @@ class _Sheet:
 
 def lines(corners: torch.Tensor) -> torch.Tensor:
     """Return the line opposite each corner, `(..., 3, 3)`, of triangles in clip coordinates `(..., 3, 4)`."""
-    v = corners[..., [0, 1, 3]]
-    return torch.linalg.cross(v[..., [1, 2, 0], :], v[..., [2, 0, 1], :], dim=-1)
+    v = torch.cat([corners[..., :2], corners[..., 3:]], dim=-1)  # lists as indices would be sent to a device
+    after, before = (torch.cat([v[..., k:, :], v[..., :k, :]], dim=-2) for k in (1, 2))
+    return torch.linalg.cross(after, before, dim=-1)
 
 
 def nearness(corners: torch.Tensor) -> torch.Tensor:
@@ -223,7 +224,8 @@ def nearness(corners: torch.Tensor) -> torch.Tensor:
     It is 1/depth in perspective, where w is the depth, and else −depth.
     """
     line = lines(corners)
-    determinant = (line[..., 0, :] * corners[..., 0, [0, 1, 3]]).sum(-1, keepdim=True)
+    first = torch.cat([corners[..., 0, :2], corners[..., 0, 3:]], dim=-1)
+    determinant = (line[..., 0, :] * first).sum(-1, keepdim=True)
     perspective = (corners[..., 2] == corners[..., 3]).all(dim=-1)[..., None]
     factor = torch.where(perspective, 1.0, -corners[..., 2])[..., None]
     sound = determinant != 0

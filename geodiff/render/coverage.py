@@ -11,6 +11,7 @@ import torch
 from geodiff import soft
 from geodiff.modes import is_transformed
 from geodiff.ops.culling import contour_reach, radius_of
+from geodiff.recording import spread
 from geodiff.reference.jumps import Jumps
 from geodiff.render.fragment_list import FragmentList, find_visible
 from geodiff.render.view import View
@@ -171,7 +172,7 @@ class Hard(Coverage):
     def alpha(self, view: View, softness: Softness) -> torch.Tensor:
         """Return 1 where a face covers the pixel centre, 0 elsewhere, `(B, H, W)`: a constant before `finish`."""
         found = self._found(view)
-        covered = view.clip.new_zeros(found.shape.numel()).index_fill(0, found.place, 1.0)
+        covered = spread(view.clip.new_ones(len(found.place)), found.place, found.shape.numel())
         return covered.reshape(found.shape[:-1])
 
     def reach(self, view: View, softness: Softness) -> float | None:
@@ -191,7 +192,7 @@ class Hard(Coverage):
         if not view.images:
             return images
         found, result = self._found(view), dict(images)
-        flat = found.face.new_full((found.shape.numel(),), -1).index_copy(0, found.place, found.face)
+        flat = spread(found.face, found.place, found.shape.numel(), -1)
         packed = view.clip.detach(), view.faces, view.layout, flat.reshape(found.shape[:-1])
 
         def search(creases: bool) -> Jumps:
@@ -200,6 +201,8 @@ class Hard(Coverage):
 
         def inside(jumps: Jumps) -> Jumps:
             both = (flat[jumps.pixels] >= 0).all(dim=1)
+            if not both.is_cpu:  # how many there are would have to be read
+                return jumps._replace(share=jumps.share * both)
             return Jumps(jumps.pixels[both], jumps.ends[both], jumps.share[both], *jumps[3:])
 
         plain = search(False)

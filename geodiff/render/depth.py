@@ -8,6 +8,7 @@ import torch
 
 from geodiff import soft
 from geodiff.modes import constant_in_graphs
+from geodiff.recording import look
 from geodiff.reference.fragments import Ranking
 from geodiff.reference.softmax import NEVER, Mixture
 from geodiff.render.coverage import Coverage, Softness, reach_of
@@ -41,7 +42,7 @@ class HardDepth:
         blur = self.softness.reach(view)
         found = find(view, blur=blur)
         reached, height, width = alpha > self.softness.max_error, *view.image_size
-        while math.isfinite(blur) and bool((reached & (found.dense_maps.face_id[..., 0] < 0)).any()):
+        while math.isfinite(blur) and look((reached & (found.dense_maps.face_id[..., 0] < 0)).any()):
             blur = 2 * blur if 0 < blur < 2 * max(height, width) / min(height, width) else math.inf
             found = find(view, blur=blur)
         return found

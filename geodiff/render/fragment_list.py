@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from geodiff.recording import is_replaying, or_nan, places, rows, spread
 from geodiff.reference.fragments import FragmentMaps, Ranking
 from geodiff.render.view import View
 
@@ -41,8 +42,7 @@ class FragmentList(NamedTuple):
 
     def dense(self, values: torch.Tensor, fill: float = 0.0) -> torch.Tensor:
         """Return values (P, C) or (P,) as (B, H, W, k[, C]), `fill` where there is no fragment."""
-        full = values.new_full((self.shape.numel(), *values.shape[1:]), fill)
-        return full.index_copy(0, self.place, values).reshape(*self.shape, *values.shape[1:])
+        return spread(values, self.place, self.shape.numel(), fill).reshape(*self.shape, *values.shape[1:])
 
     @property
     def there(self) -> torch.Tensor:
@@ -85,44 +85,75 @@ class Layers(NamedTuple):
 
     def dense(self, values: torch.Tensor, fill: float = 0.0) -> torch.Tensor:
         """Return values (Q, C) or (Q,) as (B, H, W[, C]), `fill` where there is no fragment."""
-        full = values.new_full((self.shape.numel(), *values.shape[1:]), fill)
-        return full.index_copy(0, self.place, values).reshape(*self.shape, *values.shape[1:])
+        return spread(values, self.place, self.shape.numel(), fill).reshape(*self.shape, *values.shape[1:])
 
     def heaviest(self, weight: torch.Tensor) -> torch.Tensor:
         """Return which fragment of each pixel has the largest weight, of equal ones the first, (Q,)."""
-        group = torch.repeat_interleave(self.start[1:] - self.start[:-1])
+        group = self._group()
         largest = weight.new_zeros(len(self.place)).scatter_reduce(0, group, weight, "amax")
-        best = (weight >= largest[group]).nonzero()[:, 0]
-        none = best.new_full((len(self.place),), len(weight))
-        return none.scatter_reduce(0, group[best], best, "amin")
+        last = len(weight)
+        best = torch.where(weight >= largest[group], torch.arange(last, device=weight.device), last)
+        found = best.new_full((len(self.place),), last).scatter_reduce(0, group, best, "amin")
+        return found.clamp(max=last - 1) if is_replaying() else found  # of pixels that there are too many
+
+    def _group(self) -> torch.Tensor:
+        """Which of the Q pixels each fragment is in; in a replay, the last one for those that are in none."""
+        if self.face.is_cpu:
+            return torch.repeat_interleave(self.start[1:] - self.start[:-1])
+        own = torch.arange(len(self.face), device=self.face.device)
+        return torch.searchsorted(self.start[1:], own, right=True).clamp(max=len(self.place) - 1)
 
 
 def find(view: View, *, blur: float = 0.0) -> FragmentList:
     """Find the visible face of each pixel."""
     found = view.ops.fragments(*view.packed, **view.frame, blur=blur, order="visible")
     face, shape = found.face_id.reshape(-1), found.face_id.shape
-    place = (face >= 0).nonzero()[:, 0]
-    barycentric = found.barycentric.reshape(-1, 3).index_select(0, place)
-    return FragmentList(shape, place, _images(place, shape), face.index_select(0, place), barycentric, found)
+    place = places(face >= 0)
+    barycentric = rows(found.barycentric.reshape(-1, 3), place, 0.0)
+    if is_replaying():
+        barycentric = or_nan(barycentric, (face >= 0).sum(), len(place))
+    return _listed(view, shape, place, rows(face, place, -1), barycentric, found)
 
 
 def find_heaviest(view: View, ranking: Ranking, **options: Any) -> Layers:
     """Find the faces of each pixel that have a share in a softmax; options of `ops.heaviest`."""
     found = view.ops.heaviest(*view.packed, **view.frame, ranking=ranking, **options)
     shape = torch.Size((view.images, *view.image_size))
-    if view.images > 1:
-        image = torch.repeat_interleave(found.place // shape[1:].numel(), found.start[1:] - found.start[:-1])
-    else:
-        image = _images(found.face_id, shape)
-    return Layers(shape, found.place, found.start, image, found.face_id, found.distance, found.barycentric, found.depth)
+    face, barycentric, place = found.face_id, found.barycentric, found.place
+    if is_replaying() and not place.is_cpu:
+        face, barycentric = _spared(view, face, barycentric)
+    layers = Layers(shape, place, found.start, face, face, found.distance, barycentric, found.depth)
+    image = _images(place, shape)
+    return layers._replace(image=image[layers._group()] if view.images > 1 else _images(face, shape))
 
 
 def find_visible(view: View, blur: float) -> FragmentList:
     """Find the visible face of each pixel, as `find` does, but without the maps of distance and depth."""
     found = view.ops.visible(*view.packed, **view.frame, blur=blur)
     shape = torch.Size((view.images, *view.image_size, 1))
-    return FragmentList(shape, found.place, _images(found.place, shape), found.face_id, found.barycentric, None)
+    return _listed(view, shape, found.place, found.face_id, found.barycentric, None)
+
+
+def _listed(
+    view: View, shape: torch.Size, place: torch.Tensor, face: torch.Tensor, barycentric: torch.Tensor, maps: Any
+) -> FragmentList:
+    """Put a list together."""
+    if is_replaying() and not place.is_cpu:
+        face, barycentric = _spared(view, face, barycentric)
+    return FragmentList(shape, place, _images(place, shape), face, barycentric, maps)
+
+
+def _spared(view: View, face: torch.Tensor, barycentric: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Make middles of faces of the last image, seen nowhere, of what a list has too many."""
+    there, faces = face >= 0, int(view.layout[-1, 2])
+    if faces == 0:
+        raise RuntimeError("Recording.replay: the last mesh has no faces, which cannot be replayed. Leave it out.")
+    face = torch.where(there, face, torch.arange(len(face), device=face.device) % faces)  # no face has them all
+    return face, torch.where(there[:, None], barycentric, 1 / 3)
 
 
 def _images(place: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    return place // shape[1:].numel() if shape[0] > 1 else place.new_zeros(1).expand(len(place))
+    if shape[0] <= 1:
+        return place.new_zeros(1).expand(len(place))
+    image = place // shape[1:].numel()
+    return image.clamp(max=shape[0] - 1) if is_replaying() else image

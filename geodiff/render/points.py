@@ -38,6 +38,7 @@ class SurfacePoints:
         image: which image of the batch each point is in, `(P,)` int64, ascending.
         face: `(P,)` int64.
         barycentric: `(P, 3)`, perspective-correct; the gradient in positions and camera comes through them.
+        at: where in a list of the points of several meshes they are, `(P,)`; None where parts follow each other.
         ops: who computes: `geodiff.ops`, or `geodiff.reference` with ``backend="reference"``.
 
     Gradients: of all that is gathered, in the mesh's attributes and, through the barycentrics, in vertices and camera.
@@ -57,6 +58,7 @@ class SurfacePoints:
         ops: ModuleType,
         normals: str = "smooth",
         maps: tuple[str, ...] = (),
+        at: torch.Tensor | None = None,
     ) -> None:
         self.mesh, self.camera, self.lights, self.batch, self.ops = mesh, camera, lights, batch, ops
         self.image, self.face, self.barycentric = image, face, barycentric
@@ -64,6 +66,7 @@ class SurfacePoints:
         self._footprint = footprint
         self.is_smooth = normals == "smooth"
         self._maps = maps  # "normal" and "uv", where they are outputs: gathered with the first that a shader asks for
+        self.at = at  # where they are in a list of those of several meshes; None where one mesh follows another
         self.images = math.prod(batch)
         self._ones = barycentric.new_ones(len(face), 1)
         self._gathered: dict[str, torch.Tensor] = {}

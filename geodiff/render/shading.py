@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from geodiff.modes import outside_autocast
+from geodiff.recording import spread
 from geodiff.render.points import SurfacePoints
 from geodiff.render.view import View
 from geodiff.scene.light import Light, PointLight
@@ -135,7 +136,7 @@ def shade(
         wanted: of ``"rgb"``, ``"normal"`` and ``"uv"``.
     """
     maps = tuple(name for name in ("normal", "uv") if name in wanted)
-    parts = []
+    parts, at = [], []
     for points in view.surface_points(image, face, barycentric, lights, normals=normals, maps=maps):
         color = None
         if "rgb" in wanted:
@@ -143,13 +144,17 @@ def shade(
             color = _checked(shader(points), points)
         normal = points.normal if "normal" in wanted else None
         parts.append(SurfaceColors(color, normal, points.uv if "uv" in wanted else None))
+        at.append(points.at)
     if len(parts) == 1:
         return parts[0]
     joined = (
         None if any(v is None for v in values) else torch.cat([v for v in values if v is not None])
         for values in zip(*parts, strict=True)
     )
-    return SurfaceColors(*joined)
+    places = [place for place in at if place is not None]
+    if not places:
+        return SurfaceColors(*joined)
+    return SurfaceColors(*(None if v is None else spread(v, torch.cat(places), len(face)) for v in joined))
 
 
 def _checked(color: Any, points: SurfacePoints) -> torch.Tensor:

@@ -2,6 +2,7 @@
 """What is seen, as one object: a mesh and a camera, packed as the kernels take them, and who computes."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
@@ -12,6 +13,7 @@ import torch
 from geodiff import ops, reference
 from geodiff.constants import on_device
 from geodiff.modes import outside_autocast
+from geodiff.recording import is_replaying, or_nan, sizes
 from geodiff.render.points import SurfacePoints
 from geodiff.scene.camera import Camera
 from geodiff.scene.light import Light
@@ -164,16 +166,32 @@ class _BatchView(View):
     def surface_points(
         self, image: torch.Tensor, face: torch.Tensor, barycentric: torch.Tensor, lights: list[Light], **options: Any
     ) -> list[SurfacePoints]:
-        places = torch.arange(self.images + 1, device=image.device)
-        ends = torch.searchsorted(image, places).diff().tolist()
+        parts = self._split(image, face, barycentric)
         points = []
-        parts = zip(self.mesh, *(part.split(ends) for part in (image, face, barycentric)), strict=True)
-        for i, (mesh, own_image, *own) in enumerate(parts):
+        for i, (mesh, (own_image, *own, at)) in enumerate(zip(self.mesh, parts, strict=True)):
             eye = self.camera[i if len(self.camera) > 1 else 0] if self.camera.batch_shape else self.camera
             own_lights = [light.select(self.batch, i) for light in lights]
             seen = torch.zeros_like(own_image), *own, partial(self.footprint, own_image, *own)
-            points.append(SurfacePoints(mesh, eye, own_lights, (), *seen, ops=self.ops, **options))
+            points.append(SurfacePoints(mesh, eye, own_lights, (), *seen, ops=self.ops, at=at, **options))
         return points
+
+    def _split(self, image: torch.Tensor, face: torch.Tensor, barycentric: torch.Tensor) -> Iterator[tuple[Any, ...]]:
+        """Yield each image's part of a list, and where in it that is; None where parts follow each other."""
+        first = torch.searchsorted(image, torch.arange(self.images + 1, device=image.device))
+        counts = first.diff()
+        ends = sizes(*counts) if not image.is_cpu else counts.tolist()
+        if image.is_cpu or not is_replaying():
+            parts = (part.split(ends) for part in (image, face, barycentric))
+            yield from ((*part, None) for part in zip(*parts, strict=True))
+            return
+        ends[-1] = len(image)  # it has what the list has too many, too
+        for i, (size, faces) in enumerate(zip(ends, self.layout[:, 2].tolist(), strict=True)):
+            own = torch.arange(size if faces else 0, device=image.device)
+            there, at = own < counts[i], first[i] + own
+            index = at.clamp(max=len(image) - 1)
+            own_face = torch.where(there, face[index], own % max(faces, 1))
+            mixed = torch.where(there[:, None], or_nan(barycentric[index], counts[i], size), 1 / 3)
+            yield torch.full_like(own, i), own_face, mixed, torch.where(there, at, len(image))
 
 
 def pack(where: str, mesh: Any, camera: Any, image_size: tuple[int, int], backend: str = "kernel") -> View:

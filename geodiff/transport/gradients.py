@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from geodiff.recording import look
 from geodiff.soft.special import last_derivative
 from geodiff.transport.costs import DIRECT, Stored
 from geodiff.transport.settle import shares as both_shares
@@ -188,7 +189,7 @@ def out_of_scale(p: Solution, by_f: torch.Tensor, by_g: torch.Tensor) -> bool:
     for cotangent, mass in ((by_f, p.times(torch.ones_like(p.b))), (by_g, p.transposed(torch.ones_like(p.a)))):
         asked = cotangent.abs() / cotangent.abs().amax(-1, keepdim=True)  # NaN, so False below, where none is asked
         bare = (asked > 1e-20) & (mass < torch.finfo(mass.dtype).tiny)
-        if bool((bare | (asked * mass.amax(-1, keepdim=True) * SCALE > mass)).any()):
+        if look((bare | (asked * mass.amax(-1, keepdim=True) * SCALE > mass)).any()):
             return True
     return False
 

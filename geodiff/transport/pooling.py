@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from geodiff.modes import outside_autocast, refuse_transforms
+from geodiff.recording import look
 from geodiff.soft.special import last_derivative
 from geodiff.transport.robust_mean import Penalty, descend, vector_jacobian, weighted_median
 from geodiff.validation import check_finite, fail, floating, looks_at_values, nearest, positive, promote, warn
@@ -285,7 +286,7 @@ def _solve(
         other, lower, slow = descend(x, alpha, mass, weighted_median(x, mass, weighted), penalty, limit)
         better = lower < value
         y, late = torch.where(better[:, None], other, y), torch.where(better, slow, late)
-    if bool(late.any()):
+    if look(late.any()):
         warn(
             f"robust_pool: {int(late.sum())} of {len(late)} items did not converge in {limit} iterations; "
             "raise max_iterations, or alpha.",

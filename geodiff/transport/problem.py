@@ -9,6 +9,7 @@ import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import maximum_flow
 
+from geodiff.recording import look
 from geodiff.validation import as_tensor, common_batch, fail, floating, looks_at_values, positive, promote, warn
 
 SMALL_EPSILON = 1e-7
@@ -260,7 +261,7 @@ def diameter(problem: Problem) -> tuple[float, torch.Tensor]:
         used = (problem.a > 0)[..., None] & (problem.b > 0)[:, None] & torch.isfinite(problem.matrix)
         high = torch.where(used, problem.matrix, -torch.inf).amax((-1, -2))
         low = torch.where(used, problem.matrix, torch.inf).amin((-1, -2))
-        return float((high - low).amax()), low
+        return look((high - low).amax()), low
     assert problem.x is not None and problem.y is not None
     highs, lows = [], []
     for points, weight in ((problem.x, problem.a), (problem.y, problem.b)):
@@ -268,7 +269,7 @@ def diameter(problem: Problem) -> tuple[float, torch.Tensor]:
         highs.append(torch.where(used, points, -torch.inf).amax(1))
         lows.append(torch.where(used, points, torch.inf).amin(1))
     size = torch.linalg.vector_norm(torch.maximum(*highs) - torch.minimum(*lows), dim=-1) ** problem.p
-    return float(size.amax()), torch.zeros_like(size)
+    return look(size.amax()), torch.zeros_like(size)
 
 
 def _check_epsilon(where: str, problem: Problem) -> None:

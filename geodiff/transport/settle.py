@@ -8,6 +8,7 @@ alone: `W_ij`, the terms of that sum as shares of it, and `V_ji`, those of the o
 
 import torch
 
+from geodiff.recording import look
 from geodiff.transport.costs import DIRECT, Kernel, Stored
 from geodiff.transport.solver import CHECK, Iteration, finish, levels
 
@@ -20,13 +21,13 @@ PLAIN = 4
 def settle(state: Iteration, tolerance: float, limit: int, diameter: float) -> torch.Tensor:
     """Bring the plan that is handed out within the tolerance, as far as `limit` goes; return its error (B,)."""
     error, gap = measured(state), torch.zeros((), dtype=torch.float64, device="cpu")
-    if state.faint() or (state.rho is not None and float(error.amax()) > tolerance and state.count < limit):
+    if state.faint() or (state.rho is not None and look(error.amax()) > tolerance and state.count < limit):
         limit = max(limit, state.count + PLAIN)
         gap = _fixed_point(state, tolerance, limit, diameter)
         error = measured(state)
     for part in (0.5, 0.1):
         # What the working precision summed up is not quite what there is.
-        if state.count >= limit or float(error.amax()) <= tolerance:
+        if state.count >= limit or look(error.amax()) <= tolerance:
             break
         if isinstance(state.kernel, Stored):
             _rescale(state, min(limit, state.count + 2 * CHECK))
@@ -97,7 +98,7 @@ def _fixed_point(state: Iteration, tolerance: float, limit: int, diameter: float
     """
     state.kernel.widen()
     f, target = state.potential(), state.epsilon
-    sound = bool(torch.isfinite(f).all())
+    sound = look(torch.isfinite(f).all())
     f = torch.where(torch.isfinite(f) & state.on_a, f, 0.0)
     before = target
     for epsilon in [target] if sound else levels(target, diameter):
@@ -117,7 +118,7 @@ def _iterate(sums: _Sums, f: torch.Tensor, tolerance: float, limit: int) -> tupl
         gap = (after - f).abs().amax(-1).nan_to_num(nan=torch.inf)
         # Potentials resolve no more than their own rounding.
         goal = (8 * torch.finfo(torch.float64).eps * f.abs().amax(-1)).clamp(min=0.1 * tolerance)
-        if bool((gap <= goal).all()) or state.count >= limit:
+        if look((gap <= goal).all()) or state.count >= limit:
             return after, torch.where(gap > goal, gap, 0.0)
         count += 1
         if small and count % PLAIN == 0:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from geodiff.modes import outside_autocast, refuse_transforms
+from geodiff.recording import look
 from geodiff.transport import gradients
 from geodiff.transport.costs import Kernel, Stored, Streamed
 from geodiff.transport.plan import LazyPlan
@@ -248,7 +249,7 @@ def sinkhorn(
             f"{reach}, with mass that grows beyond all numbers of {str(result.cost.dtype)[6:]} where costs are negative"
         )
         raise fail(where, "reach", "of the size of negative costs or above", text)
-    if not bool(result.converged.all()):
+    if not look(result.converged.all()):
         _complain(where, result, stop, strict)
     return result
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 
+from geodiff.recording import look
 from geodiff.transport.costs import Kernel, Stored, multiply
 
 ANNEAL = 4.0
@@ -149,7 +150,7 @@ class Iteration:
             return False
         least = FAINT * self.rho / self.epsilon
         sides = ((self.potential(), self.on_a), (self.other(), self.on_b))
-        return any(bool((on & ~(potential < least)).any()) for potential, on in sides)
+        return any(look((on & ~(potential < least)).any()) for potential, on in sides)
 
     def dual(self) -> torch.Tensor:
         """The dual (B,) of problems whose marginals are kept, in units of ε and up to a constant; else none."""
@@ -166,23 +167,33 @@ class Iteration:
         """Potentials of the columns in units of ε."""
         return self.g + self.v.double().log().where(self.on_b, 0.0)
 
-    def _look(self) -> tuple[bool, bool]:
-        """Whether all scalings are far from under- and overflow, and whether some have grown: one look at a device."""
+    def _look(self, *more: torch.Tensor) -> list[float]:
+        """Whether all scalings are far from under- and overflow, whether some have grown, and more: one look."""
         low, high = (1e-20, 1e20) if self.a.dtype == torch.float32 else (1e-100, 1e100)
         fine = torch.isfinite(self.sums).all()
         for scaling, on in ((self.u, self.on_a), (self.v, self.on_b)):
             fine &= ~(on & ~((scaling > low) & (scaling < high))).any()
         grown = ((self.potential() - self.f).abs().max() > SAFE) | ((self.other() - self.g).abs().max() > SAFE)
-        healthy, has_grown = torch.stack((fine, grown)).tolist()
-        return healthy, has_grown
+        found: list[float] = look(torch.stack((fine, grown, *more)))
+        return found
 
     def keep_safe(self) -> None:
         """Absorb scalings that have grown; after underflow go back and take a step with logarithms instead."""
-        healthy, has_grown = self._look()
+        self._mend(*self._look())
+
+    def safe(self, numbers: Callable[[], list[torch.Tensor]]) -> list[float]:
+        """Do that, and return what numbers of the state are after it: mostly at one look."""
+        healthy, has_grown, *found = self._look(*numbers())
+        if self._mend(healthy, has_grown):
+            found = look(torch.stack(numbers()))
+        return found
+
+    def _mend(self, healthy: float, has_grown: float) -> bool:
         if not healthy:
             self.rescue()
         elif has_grown:
             self.absorb_again()
+        return not healthy or bool(has_grown)
 
     def absorb_again(self, fresh: bool = True) -> None:
         """Absorb the potentials: those of the scalings too, unless `fresh` is False and they are given."""
@@ -253,13 +264,13 @@ def solve(
     if start is not None:
         state.begin(*start, epsilon, True)
         state.rescue()
-        if float(state.error().amax()) > 0.5 * float(a.sum(-1).amax()):
+        if look(state.error().amax()) > 0.5 * look(a.sum(-1).amax()):
             start = None  # worse than none
     if start is not None:
         kernel.release()
         finish(state, tolerance, limit)
         return state
-    lightest = float(a.sum(-1).amin())
+    lightest = look(a.sum(-1).amin())
     for rough in ROUGH:
         f = (offset[:, None] * (0.5 if symmetric else 1)).double().expand(a.shape)
         g = f if symmetric else torch.zeros_like(b, dtype=torch.float64)
@@ -269,17 +280,16 @@ def solve(
                 break
             for _ in range(min(ROUNDS, limit - state.count)):
                 state.step()
-            state.keep_safe()
             # Mass between far parts must be settled here: at a smaller ε they hardly see each other any more.
-            finish(state, rough * lightest, min(limit, state.count + 300))
+            finish(state, rough * lightest, min(limit, state.count + 300), safe=False)
             f, g = level * state.potential(), level * state.other()
         if rough != ROUGH[-1]:
             finish(state, tolerance, min(limit, state.count + PATIENCE))
-            if state.count < limit and float(state.error().amax()) > max(tolerance, STUCK * rough):
+            if state.count < limit and look(state.error().amax()) > max(tolerance, STUCK * rough):
                 continue
         kernel.release()
         finish(state, tolerance, limit)
-        if state.count >= limit and float(state.error().amax()) > float(a.sum(-1).amax()):
+        if state.count >= limit and look(state.error().amax()) > look(a.sum(-1).amax()):
             state.rescue()  # no iteration was left for the last level
         break
     return state
@@ -291,20 +301,22 @@ def levels(epsilon: float, diameter: float) -> list[float]:
     return [epsilon * ANNEAL**i for i in range(count, 0, -1)] + [epsilon]
 
 
-def finish(state: Iteration, tolerance: float, limit: int) -> None:
+def finish(state: Iteration, tolerance: float, limit: int, safe: bool = True) -> None:
     """Iterate at the state's ε until the error is below the tolerance; where that is slow, by Newton's method."""
-    before = state.error()
-    if float(before.amax()) <= tolerance:
+    if (look(state.error().amax()) if safe else state.safe(lambda: [state.error().amax()])[0]) <= tolerance:
         return
-    before = torch.full_like(before, torch.inf)
+    errors = [torch.full_like(state.log_a[:, 0], torch.inf)] * 2  # before, and now
+
+    def progress() -> list[torch.Tensor]:
+        errors[1] = error = state.error()
+        ratio = torch.where(error > tolerance, (error / errors[0]).clamp(1e-30, 1 - 1e-12), 0.0)
+        return [error.amax(), ratio.amax()]
+
     patience, wait, best, stale, factored, failed = CHECK, 0, torch.inf, 0, False, 0
     while state.count < limit:
         for _ in range(min(patience, limit - state.count)):
             state.step()
-        state.keep_safe()
-        error = state.error()
-        ratio = torch.where(error > tolerance, (error / before).clamp(1e-30, 1 - 1e-12), 0.0)
-        worst, slowest = torch.stack((error.amax(), ratio.amax())).tolist()
+        worst, slowest = state.safe(progress)
         if worst <= tolerance:
             return
         stale = 0 if worst < 0.9 * best else stale + 1
@@ -312,7 +324,7 @@ def finish(state: Iteration, tolerance: float, limit: int) -> None:
         if stale > 200 or failed > 4:
             return  # as far as rounding lets it
         rate = slowest ** (1 / patience)
-        before = error
+        errors[0] = errors[1]
         left = math.log(worst / tolerance) / -math.log(rate) if rate > 0 else 0.0
         wait -= 1
         if left > 4 * CHECK and wait < 0 and not state.symmetric and state.count < limit:
@@ -322,15 +334,15 @@ def finish(state: Iteration, tolerance: float, limit: int) -> None:
                 factored = True  # from here on, where plans are small enough
             else:
                 failed = 0
-            before = state.error()
-            if float(before.amax()) <= tolerance:
+            errors[0] = state.error()
+            if look(errors[0].amax()) <= tolerance:
                 return
 
 
 def _newton(state: Iteration, tolerance: float, limit: int, factored: bool) -> bool:
     """One step of Newton's method on the potentials of the rows, for all problems that it helps; whether it did."""
     error = state.error()
-    worst = float(error.amax())
+    worst = look(error.amax())
     target = state.target()
     sums = state.u * state.sums
     columns = state.v * state.kernel.columns(state.u)
@@ -366,13 +378,13 @@ def _newton(state: Iteration, tolerance: float, limit: int, factored: bool) -> b
             for new, kept in ((state.u, best_u), (state.v, best_v), (state.sums, best_sums))
         )
         helped |= better
-        if bool((helped | (error <= tolerance)).all()):
+        if look((helped | (error <= tolerance)).all()):
             break
     state.u, state.v, state.sums = best_u, best_v, best_sums
     state.keep_safe()
-    return bool(
-        (helped & ((state.error() < 0.5 * error) | (state.dual() > height + 0.1 * climb)))[error > tolerance].all()
-    )
+    helped &= (state.error() < 0.5 * error) | (state.dual() > height + 0.1 * climb)
+    all_helped: bool = look((helped | ~(error > tolerance)).all())
+    return all_helped
 
 
 def solution(state: Iteration, error: torch.Tensor) -> Solution:
@@ -380,9 +392,9 @@ def solution(state: Iteration, error: torch.Tensor) -> Solution:
     kernel, epsilon = state.kernel, state.epsilon
     f, g = state.potential(), state.other()
     damp = 1.0 if state.rho is None else state.rho / (state.rho + epsilon)
-    if not bool(state.on_a.all()):
+    if not look(state.on_a.all()):
         f = torch.where(state.on_a, f, -damp * kernel.lse_rows(g + state.log_b, epsilon))
-    if not bool(state.on_b.all()):
+    if not look(state.on_b.all()):
         g = torch.where(state.on_b, g, -damp * kernel.lse_columns(f + state.log_a, epsilon))
     f, g = (torch.where(torch.isfinite(t), t, 0.0) for t in (f, g))  # nowhere to go from a point of weight 0
     u, v = state.u, state.v
@@ -394,7 +406,7 @@ def solution(state: Iteration, error: torch.Tensor) -> Solution:
 
 def scaled(kernel: torch.Tensor | None, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor | None:
     """`u_i K_ij v_j`."""
-    if kernel is None or bool((u == 1).all() and (v == 1).all()):
+    if kernel is None or look((u == 1).all() & (v == 1).all()):
         return kernel
     return kernel * u[..., None] * v[:, None]
 
@@ -458,12 +470,12 @@ class System:
             fresh = (residual * z).sum(-1)
             better = fresh < best
             best, best_s = torch.where(better, fresh, best), torch.where(better[:, None], s, best_s)
-            if not bool((active & (fresh > goal) & (fresh < 1e4 * best + goal)).any()):
+            if not look((active & (fresh > goal) & (fresh < 1e4 * best + goal)).any()):
                 break
             ratio = torch.where(active, fresh / torch.where(energy > 0, energy, 1), 0)
             direction = z + ratio[:, None] * direction
             energy = fresh
-        if bool((best > 4 * goal).any()):
+        if look((best > 4 * goal).any()):
             direct = self.direct(right)
             if direct is not None:
                 return direct, steps
@@ -496,7 +508,7 @@ class System:
             # Parts that exchange less than rounding leave no positive pivot; a trace on the diagonal does.
             schur.diagonal(dim1=-2, dim2=-1).add_(more * torch.finfo(schur.dtype).eps)
             factor, info = torch.linalg.cholesky_ex(schur)
-            if not bool((info != 0).any()):
+            if not look((info != 0).any()):
                 break
         else:
             return None

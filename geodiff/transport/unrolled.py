@@ -3,6 +3,7 @@
 
 import torch
 
+from geodiff.recording import look
 from geodiff.reference.transport import pair_cost
 from geodiff.transport.problem import Problem
 
@@ -37,7 +38,7 @@ class Unrolled:
                 target = a if rho is None else a * torch.exp(-f / rho)
                 sums = a * torch.exp(f / epsilon + log_sum(scaled + (self.log_b + g / epsilon)[:, None], -1))
                 self.error = (sums - target).abs().sum(-1, dtype=torch.float64)
-                if float(self.error.amax()) <= tolerance:
+                if look(self.error.amax()) <= tolerance:
                     break
         self.f, self.g = f, g
         with torch.no_grad():  # of the plan that is handed out, columns too

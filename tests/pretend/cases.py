@@ -5,6 +5,7 @@
 often it sent something there in a step that is not the first, and how far gradients are from the host's.
 """
 
+import contextlib
 import json
 import sys
 import traceback
@@ -146,23 +147,27 @@ NEED = {"hard, with its visibility gradient": "jumps", "softmax over depth": "he
 
 
 def measure(make: Callable[[str], Step]) -> dict[str, Any]:
-    """Take two steps on either device."""
-    found = {}
+    """Take three steps on either device, the last one without a look."""
+    found, watched = {}, []
     for place in ("cpu", "pretend"):
         leaves, loss = make(place)
         optimizer = torch.optim.Adam(leaves, 1e-2)
-        for _ in range(2):
-            with device.watched() as crossings:
+        recording = gd.Recording()
+        for mode in (contextlib.nullcontext, recording.record, recording.replay):
+            with mode(), device.watched() as crossings:
                 optimizer.zero_grad()
                 loss().backward()
                 gradients = [leaf.grad.clone() for leaf in leaves if leaf.grad is not None]
                 optimizer.step()
+            watched.append(crossings)
         found[place] = [device.host(gradient) for gradient in gradients]
     off = max(
         float((a - b).abs().max() / b.abs().max().clamp(min=1e-6))
         for a, b in zip(found["pretend"], found["cpu"], strict=True)
     )
-    return {"off": off, "reads": crossings.reads, "uploads": crossings.uploads, "where": dict(crossings)}
+    first, again = watched[-2:]
+    counts = {"reads": first.reads, "uploads": first.uploads, "replayed": again.reads + again.uploads}
+    return {"off": off, **counts, "where": dict(first), "again": dict(again)}
 
 
 def main() -> None:

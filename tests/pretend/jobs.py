@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -117,23 +118,100 @@ def sweep() -> None:
 
 def compiled() -> None:
     """One graph, of fake tensors of the device, also ahead of time: the same numbers."""
-    for options in ({}, {"outputs": ("alpha", "rgb"), "background": (0.1, 0.2, 0.3)}):
-        mesh = gd.icosphere(0).with_attributes(vertex_colors=torch.rand(12, 3)).to("pretend")
-        camera = gd.Camera.orbit(2.5, 30, 20, fov_deg=60).to("pretend")
-        render = gd.Renderer((8, 8), scale=0.05, **options)
+    mesh = gd.icosphere(0).with_attributes(vertex_colors=torch.rand(12, 3)).to("pretend")
+    camera = gd.Camera.orbit(2.5, 30, 20, fov_deg=60).to("pretend")
+    render = gd.Renderer((8, 8), scale=0.05, outputs=("alpha", "rgb"), background=(0.1, 0.2, 0.3))
 
-        def loss(vertices: torch.Tensor) -> torch.Tensor:
-            out = render(mesh.with_vertices(vertices), camera)  # noqa: B023
-            value = out.alpha.square().mean() if "rgb" not in render.outputs else out.rgb.square().mean()  # noqa: B023
-            return value + gd.losses.laplacian(mesh.with_vertices(vertices))  # noqa: B023
+    def loss(vertices: torch.Tensor) -> torch.Tensor:
+        out = render(mesh.with_vertices(vertices), camera)
+        value = out.alpha.square().mean() + out.rgb.square().mean()
+        return value + gd.losses.laplacian(mesh.with_vertices(vertices))
 
-        found = []
-        for step in (loss, torch.compile(loss, fullgraph=True, backend="aot_eager")):
-            vertices = mesh.vertices.clone().requires_grad_()
-            step(vertices).backward()
+    found = []
+    for step in (loss, torch.compile(loss, fullgraph=True, backend="aot_eager")):
+        vertices = mesh.vertices.clone().requires_grad_()
+        step(vertices).backward()
+        assert vertices.grad is not None
+        found.append(device.host(vertices.grad))
+    torch.testing.assert_close(*found, rtol=0, atol=1e-7)
+
+
+def replayed() -> None:
+    """A step without a look at a scene that has moved: the same numbers; NaN of one that has outgrown its room."""
+    mesh = gd.icosphere(1).with_attributes(vertex_colors=torch.rand(42, 3)).to("pretend")
+    eyes = gd.Camera.orbit(torch.tensor([2.0, 2.5]), 30, 20, fov_deg=60).to("pretend")
+    rgb, both = {"outputs": "rgb"}, gd.MeshBatch([mesh, mesh.scaled(0.9)])
+    kinds: dict[str, Any] = {
+        "contour": {"coverage": "contour"}, "maps": {"outputs": ("rgb", "depth", "normal")},
+        "hard": {**rgb, "coverage": "hard"}, "softmax": {**rgb, "depth": "softmax"}, "meshes": rgb,
+        "soft maps": {"outputs": ("depth", "face_id", "rgb"), "depth": "softmax", "max_fragments": None},
+    }  # fmt: skip
+    for name, options in kinds.items():
+        render, shape = gd.Renderer((6, 7), scale=0.02, **options), both if name == "meshes" else mesh
+
+        def gradient(size: float) -> torch.Tensor:
+            vertices = (size * shape.vertices).requires_grad_()  # noqa: B023
+            out = render(shape.with_vertices(vertices), eyes)  # noqa: B023
+            values = [getattr(out, name) for name in render.outputs if name != "face_id"]  # noqa: B023
+            values = [torch.where(torch.isinf(value), 0.0, value) for value in values]
+            sum((value.square().sum() for value in values), torch.zeros((), device="pretend")).backward()
             assert vertices.grad is not None
-            found.append(device.host(vertices.grad))
-        torch.testing.assert_close(*found, rtol=0, atol=1e-7)
+            return device.host(vertices.grad)
+
+        recording = gd.Recording()
+        with recording.record():
+            gradient(0.5)
+        assert len(recording) > 0
+        with recording.replay():
+            found = gradient(0.55)
+        torch.testing.assert_close(found, gradient(0.55), rtol=1e-5, atol=1e-6, msg=lambda text: f"{name}: {text}")  # noqa: B023
+        recording = gd.Recording(room=0)
+        with mock.patch("geodiff.recording._SPARE", 0):
+            with recording.record():
+                gradient(0.3)
+            with recording.replay():
+                assert gradient(1.2).isnan().any(), name
+    with recording.record():
+        gradient(0.3)
+
+    def too_few() -> None:
+        with recording.replay():
+            pass
+
+    def another() -> None:
+        with recording.replay():
+            gradient(0.3)
+            gradient(0.3)
+
+    refused(RuntimeError, "not the step that was recorded .0 reads where", too_few)
+    refused(RuntimeError, "not the step that was recorded .another read", another)
+
+
+def splines() -> None:
+    """Points are sorted once, as long as they and the knots are the same and as they were."""
+    net = torch.rand(5, 6, 3).to("pretend").requires_grad_()
+    surface, (u, v) = gd.NURBSSurface(net, degree=(3, 2)), (torch.rand(9).to("pretend") for _ in range(2))
+    sorts: list[int] = []
+    sort = torch.sort
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        sorts.append(1)
+        return sort(*arguments, **named)
+
+    def gradient() -> torch.Tensor:
+        net.grad = None
+        surface(u, v).square().sum().backward()
+        assert net.grad is not None
+        return device.host(net.grad)
+
+    with mock.patch("torch.sort", counted):
+        first = gradient()
+        assert torch.equal(gradient(), first) and len(sorts) == 1
+        u.copy_(u.flip(0))
+        moved = gradient()
+        assert len(sorts) == 2 and not torch.equal(moved, first)
+        u = u.clone()
+        assert torch.equal(gradient(), moved) and len(sorts) == 3
 
 
 def default() -> None:
@@ -190,7 +268,8 @@ def refusals() -> None:
 
 def main() -> None:
     device.register()
-    for case in (fit_mesh, fit_pose, looks, fit_atlas, fit_nurbs, sweep, compiled, default, refusals):
+    tasks = (fit_mesh, fit_pose, looks, fit_atlas, fit_nurbs, sweep)
+    for case in (*tasks, compiled, default, replayed, splines, refusals):
         case()
         print(case.__name__, flush=True)
     print("all")

@@ -29,6 +29,36 @@ _EVERYTHING = {0: ("Logistic", 0), 1: ("Logistic", 1), 3: ("Gamma", 3), 5: ("Log
 """What may be wanted of parameters' gradients, by the bits of gd::Wanted, and a law that has it."""
 
 
+def instance(
+    distribution: int, is_reversed: bool, is_squared: bool, coverage: str, tconorm: int, p: float
+) -> tuple[str, str, str, str]:
+    """Return what a renderer's kernels are templates of: law, T-conorm, whether squared, coverage."""
+    law, join = members.distribution(distribution), members.tconorm(tconorm)
+    beyond = join.kind == "levels" and not 0.25 <= abs(p) <= 4
+    return (
+        f"gd::Law<gd::{law.struct}, {str(is_reversed and law.kind != 'symmetric').lower()}>",
+        f"gd::{join.struct}{'Levels' if beyond else ''}",
+        str(is_squared).lower(),
+        "gd::EdgeCoverage" if coverage == "edges" else "gd::FaceCoverage",
+    )
+
+
+def renderer(
+    distribution: int, is_reversed: bool, is_squared: bool, tconorm: int, p: float
+) -> Iterator[tuple[str, str]]:
+    """Yield (header, name) of what one member of the family of renderers has to itself, in float.
+
+    For both coverages, and for gradients of all its numbers and of none.
+    """
+    every = 1 + 2 * members.distribution(distribution).parametric + 4 * members.tconorm(tconorm).parametric
+    for coverage in ("faces", "edges"):
+        law, join, squared, kind = instance(distribution, is_reversed, is_squared, coverage, tconorm, p)
+        own = f"float, {law}, {join}, {squared}, {kind}"
+        yield "raster/silhouette.h", f"gd::silhouette_forward<{own}>"
+        for wanted in (0, every):
+            yield "raster/silhouette.h", f"gd::silhouette_backward<{own}, {wanted}>"
+
+
 def silhouette(
     distribution: str,
     tconorm: str,
@@ -160,7 +190,11 @@ def _common() -> Iterator[tuple[str, str]]:
         "raster/fragments_kernels.h": tuple(f"fragments_{n}" for n in ("prepare", "rim", "write", "backward", "faces")),
         "raster/contour_kernels.h": tuple(f"contour_{n}" for n in ("views", "mask", "visible")),
         "raster/contour_pixels.h": tuple(f"contour_{n}" for n in ("nearest", "shares", "chunks", "faces")),
+        "raster/heaviest_kernels.h": tuple(f"heaviest_{n}" for n in ("bounds", "limits", "list", "needed")),
+        "raster/jumps_kernels.h": tuple(f"jumps_{n}" for n in ("prepare", "sides", "crossings", "pairs")),
+        "shading/mix_kernels.h": tuple(f"mix_{n}" for n in ("forward", "backward", "sums", "add")),
         "shading/kernels.h": _SHADING,
+        "transport/matrix.h": tuple(f"matrix_{n}" for n in ("times", "back", "add")),
         "spline/sum_kernels.h": ("spline_control", "spline_knots", "spline_gaussian"),
         "spline/grid_kernels.h": ("spline_band", "spline_band_back", "spline_band_dots"),
     }

@@ -28,6 +28,7 @@ _MOST = 112  # cells along the longest side, unless told
 _UNKNOWN = 64  # the same where the views leave open how far the object goes: what ends there is no detail
 _LARGEST = 1024
 _PIXELS = 3  # of large images, averaged, a cell: outlines are told to a tenth of one
+_OFF = 0.1  # of the area of silhouettes, in images that are averaged, at most
 _PARTS = 64  # the largest, that are looked at
 _NEEDED = 0.02  # of a part's pixels in all views, that no other part covers
 _ROUNDS = 2  # of putting back what is thinner than a pixel
@@ -126,15 +127,40 @@ def hull_of(posed: PosedImages, resolution: int | None, slack: float | None, whe
 
 
 def _averaged(posed: PosedImages, cells: int) -> tuple[PosedImages, int]:
-    """Return masks of images that are much finer than the grid's cells as the means of k × k pixels, and k."""
-    size = posed.image_size
-    times = int(2 * _half(posed.alpha) / (_PIXELS * cells))
-    while times > 1 and (size[0] % times or size[1] % times):
+    """Return masks of images that are much finer than the grid's cells as the means of k × k pixels, and k.
+
+    At the right and the lower end it may be fewer, of images that then reach beyond those given: cameras are told. k is
+    such that what is thin is not lost.
+    """
+    times = 1 + int(2 * _half(posed.alpha) / (_PIXELS * cells))
+    before, alpha = _area(posed.alpha), posed.alpha
+    while times > 1:
         times -= 1
-    if times <= 1:
+        pool = torch.nn.AvgPool2d(times, ceil_mode=True)  # of what is there
+        alpha = torch.stack([pool(image[None, None])[0, 0] for image in posed.alpha]).clamp(0, 1)
+        if times == 1 or bool(((times**2 * _area(alpha) - before).abs() <= _OFF * before).all()):
+            break
+    if times == 1:
         return posed, 1
-    alpha = torch.stack([torch.nn.functional.avg_pool2d(image[None, None], times)[0, 0] for image in posed.alpha])
-    return PosedImages(None, alpha.clamp(0, 1), posed.cameras, posed.names), times
+    cameras = _placed_in(posed.cameras, posed.image_size, (times * alpha.shape[1], times * alpha.shape[2]))
+    return PosedImages(None, alpha, cameras, posed.names), times
+
+
+def _area(alpha: torch.Tensor) -> torch.Tensor:
+    """Of each silhouette, in its pixels."""
+    return torch.stack([(image > 0.5).sum() for image in alpha]).double()
+
+
+def _placed_in(cameras: Camera, size: tuple[int, int], larger: tuple[int, int]) -> Camera:
+    """Return the cameras for images with more rows below and more columns on the right."""
+    if size == larger:
+        return cameras
+    scale, to = min(size) / min(larger), 1 / min(larger)
+    moved = cameras.principal.new_tensor([(size[1] - larger[1]) * to, (larger[0] - size[0]) * to])
+    return Camera(
+        cameras.rotation, cameras.translation, cameras.focal * scale, cameras.principal * scale + moved,
+        orthographic=cameras.is_orthographic, near=cameras.near,
+    )  # fmt: skip
 
 
 class _Grid:

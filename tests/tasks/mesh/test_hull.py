@@ -12,7 +12,7 @@ import geodiff as gd
 from geodiff.scene.files import PosedImages
 from geodiff.tasks import fit_mesh, render_views, visual_hull
 from geodiff.tasks.mesh.carving import Carver
-from geodiff.tasks.mesh.hull import _averaged, parts
+from geodiff.tasks.mesh.hull import _averaged, _half, parts
 from geodiff.tasks.mesh.outlines import FAR, outline_distance
 from geodiff.tasks.overlap import hard_iou
 from geodiff.tasks.progress import Progress
@@ -341,14 +341,12 @@ def test_a_hull_of_much_slack_is_that_much_wider() -> None:
 @pytest.mark.parametrize("hard", [False, True])
 def test_images_much_finer_than_the_grid_are_averaged(hard: bool) -> None:
     """The hull of a coarse grid is that of the images as they are, to a part of a cell; slack is in their pixels."""
-    fine = views(gd.torus(0.4, 0.15), size=128)
+    fine = views(gd.torus(0.4, 0.15), size=80)
     fine = PosedImages(None, (fine.alpha >= 0.5).float(), fine.cameras) if hard else fine
     small, times = _averaged(fine, 10)
-    assert times == 2 and small.image_size == (64, 64) and small.names == fine.names
+    assert times == 2 and small.image_size == (40, 40) and small.names == fine.names
     torch.testing.assert_close(small.alpha[3, 20, 30], fine.alpha[3, 40:42, 60:62].mean())
     assert _averaged(fine, 100)[1] == 1  # cells are as fine as the pixels
-    odd = PosedImages(None, fine.alpha[:, :127, :127], fine.cameras)
-    assert _averaged(odd, 10)[0] is odd  # of no whole number of larger pixels
     for slack in (0.0, 4.0):
         hull = visual_hull(fine, resolution=10, slack=slack)
         with pytest.MonkeyPatch.context() as patch:
@@ -359,3 +357,30 @@ def test_images_much_finer_than_the_grid_are_averaged(hard: bool) -> None:
         gap = plain.closest_point(hull.vertices).distance
         assert float(gap.mean()) < 0.2 * cell and float(gap.max()) < cell  # where the nodes lie says that much
         assert float(hull.face_areas.sum()) == pytest.approx(float(plain.face_areas.sum()), rel=0.05)
+
+
+@pytest.mark.parametrize("size", [(127, 127), (96, 131), (131, 97)])
+def test_images_of_any_size_are_averaged(size: tuple[int, int]) -> None:
+    """The last row and column of larger pixels have what is left, and cameras know that images reach farther."""
+    body, cameras = gd.torus(0.4, 0.15), views(gd.torus(0.4, 0.15), size=4).cameras
+    fine = PosedImages(None, gd.rasterize(body, cameras, size).mask.float(), cameras)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("geodiff.tasks.mesh.hull._PIXELS", 2.5)
+        small, times = _averaged(fine, 10)
+    height, width = -(-size[0] // times), -(-size[1] // times)
+    assert times >= 3 and small.image_size == (height, width) and (size[0] % times or size[1] % times)
+    rest = fine.alpha[3, (height - 1) * times :, (width - 1) * times :]
+    torch.testing.assert_close(small.alpha[3, -1, -1], rest.mean())
+    torch.testing.assert_close(small.alpha[3, 5, 6], fine.alpha[3, 5 * times :, 6 * times :][:times, :times].mean())
+    # Points are where they were: in pixels from the upper left corner, and so are the silhouettes.
+    before, after = (
+        c.project(body.vertices, s)[..., :2] for c, s in ((cameras, size), (small.cameras, (height, width)))
+    )
+    torch.testing.assert_close(times * after, before, rtol=0, atol=1e-3)
+    again = gd.rasterize(body, small.cameras, (height, width)).mask.float()
+    assert float((again - small.alpha).abs().mean()) < 0.08
+    plain = gd.rasterize(body, cameras, (height, width)).mask.float()  # by cameras that were not told
+    assert float((again - small.alpha).abs().mean()) < float((plain - small.alpha).abs().mean())
+    # What is thinner than larger pixels is not averaged away.
+    thin = gd.rasterize(gd.torus(0.4, 0.02), cameras, size).mask.float()
+    assert _averaged(PosedImages(None, thin, cameras), 4)[1] < int(_half(thin) / 6)

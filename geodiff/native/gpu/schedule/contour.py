@@ -8,6 +8,7 @@ import torch
 from geodiff.native.gpu import structs
 from geodiff.native.gpu.launcher import launch
 from geodiff.native.gpu.schedule.corners import scatter
+from geodiff.recording import is_replaying, or_nan, sizes
 
 OUTLINE, PIXELS = "raster/contour_kernels.h", "raster/contour_pixels.h"
 _PUSH = {"float": 4e-6, "double": 1e-10}
@@ -30,6 +31,7 @@ class _Scene:
         width: int, near: float, outside: float, inside: float,
     ) -> None:  # fmt: skip
         self.real, self.clip, self.images = structs.REALS[clip.dtype], clip, len(layout)
+        self.totals: list[tuple[torch.Tensor, int]] = []  # of segments and pieces, and for how many there is room
         self.most_faces = max((row[2] for row in layout.tolist()), default=0)
         self.count, self.pixels = self.images * self.most_faces, height * width
         self.height, self.width = height, width
@@ -57,33 +59,38 @@ class _Scene:
         return found
 
     def segments(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
-        """Edges that may be outline, their boxes, where each image's begin, and how many there are, which is read."""
+        """Edges that may be outline, their boxes, where each image's begin, and for how many there is room."""
         keep = torch.empty(4 * self.count, dtype=torch.uint8, device=self.clip.device)
-        self.launch(OUTLINE, "segments", self.count, 128, keep, None, None, None, more=", false")
+        self.launch(OUTLINE, "segments", self.count, 128, keep, None, structs.Long(0), None, None, more=", false")
         place = _before(keep)
-        count = int(place[-1])
+        (count,) = sizes(place[-1])
+        self.totals.append((place[-1], count))
         found, boxes = (structs.scratch(self.clip, name, count) for name in ("Segment", "OuterBox"))
-        self.launch(OUTLINE, "segments", self.count, 128, keep, place, found, boxes, more=", true")
-        return found, boxes, place[:: 4 * self.most_faces].contiguous(), count
+        given = (keep, place, structs.Long(count), found, boxes)
+        self.launch(OUTLINE, "segments", self.count, 128, *given, more=", true")
+        return found, boxes, place[:: 4 * self.most_faces].clamp(max=count), count
 
     def outline(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The segments, the pieces of them that border on background, and where each image's begin."""
         device = self.clip.device
         segments, boxes, first, count = self.segments()
         given: tuple[Any, ...]
-        counts = torch.empty(count, dtype=torch.int32, device=device)
-        given = (segments, boxes, first, structs.Long(count), counts)
+        counts = torch.zeros(count, dtype=torch.int32, device=device)
+        there = self.totals[0][0]
+        given = (segments, boxes, first, structs.Long(count), there, counts)
         grid = (-(-count // 4),)
-        launch(OUTLINE, "gd::contour_cut<false>", grid, 128, *given, None, None, device=device)
+        launch(OUTLINE, "gd::contour_cut<false>", grid, 128, *given, None, structs.Long(0), None, device=device)
         start = _before(counts)
-        total = int(start[-1]) + count
-        cuts = structs.scratch(self.clip, "CutAt", total)
-        launch(OUTLINE, "gd::contour_cut<true>", grid, 128, *given, start, cuts, device=device)
+        every = start[-1] + there
+        (total,) = sizes(every)
+        self.totals.append((every, total))
+        cuts, room = structs.scratch(self.clip, "CutAt", total), structs.Long(total)
+        launch(OUTLINE, "gd::contour_cut<true>", grid, 128, *given, start, room, cuts, device=device)
         pieces, packed = (structs.scratch(self.clip, "Piece", total) for _ in range(2))
         name = f"gd::contour_pieces<{self.real}>"
-        given = (segments, structs.Long(count), cuts, start, pieces)
+        given = (segments, structs.Long(count), there, cuts, start, room, pieces)
         launch(OUTLINE, name, (-(-count // 128),), 128, *given, device=device)
-        hidden = torch.zeros(total, dtype=torch.uint8, device=device)
+        hidden = (torch.arange(total, device=device) >= every).to(torch.uint8)
         blocks = -(-total // _POINTS)
         slices = max(1, min(_BLOCKS // max(blocks, 1), self.most_faces // 1024))
         given = (segments, pieces, structs.Long(total), structs.Int(slices), hidden)
@@ -92,7 +99,7 @@ class _Scene:
         name = f"gd::contour_pack<{self.real}>"
         given = (pieces, hidden, place, structs.Long(total), packed)
         launch(OUTLINE, name, (-(-total // 128),), 128, *given, device=device)
-        return segments, packed, place[start[first] + first]
+        return segments, packed, place[(start[first] + first).clamp(max=total)]
 
 
 def contour_forward(
@@ -113,6 +120,9 @@ def contour_forward(
     tiles = -(-height // _TILE) * -(-width // _TILE) * scene.images
     given = (segments, pieces, first, scene.mask(), distance, along, nearest)
     scene.launch(PIXELS, "nearest", 256 * tiles, 256, *given)
+    if is_replaying():
+        for total, room in scene.totals:
+            distance.copy_(or_nan(distance, total, room))
 
 
 def contour_backward(

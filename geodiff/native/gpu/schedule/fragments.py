@@ -10,6 +10,7 @@ from geodiff.native.gpu.launcher import launch
 from geodiff.native.gpu.schedule.corners import scatter
 from geodiff.native.gpu.schedule.rasterize import rasterize
 from geodiff.native.gpu.schedule.silhouette import Scene, groups, set_up
+from geodiff.recording import is_replaying, or_nan, packed, rows, sizes
 
 HEADER = "raster/fragments_kernels.h"
 _BY_DEPTH, _VISIBLE, _BY_WEIGHT = range(3)
@@ -29,10 +30,10 @@ def fragments_forward(
     """Fill `face`, `distance`, `barycentric` and `depth`, see `geodiff.ops.fragments`."""
     if face.numel() == 0:
         return
-    for own, rows in groups(layout, height, width):
+    for own, images in groups(layout, height, width):
         sharp = sharpness[own] if len(sharpness) else sharpness
         outputs = [part[own] for part in (face, distance, barycentric, depth)]
-        _forward((clip, faces, rows, height, width, near), order, blur, table, table_unit, sharp, *outputs)
+        _forward((clip, faces, images, height, width, near), order, blur, table, table_unit, sharp, *outputs)
 
 
 def _forward(
@@ -77,16 +78,23 @@ def visible_forward(
     """Return `place`, `face`, `inside` and `barycentric`, see `geodiff.ops.visible`; reads how many from the device."""
     place = layout.new_empty(0)
     parts = [(place, place.clone(), layout.new_empty(0, dtype=torch.bool), clip.new_empty((0, 3)))]
-    for own, rows in groups(layout, height, width) if len(faces) and height * width else ():
-        packed = (clip, faces, rows, height, width, near)
-        scene, hard = scene_of(*packed, blur)
-        ids = _seen(scene, *packed, blur).reshape(-1)
-        place = (ids >= 0).nonzero()[:, 0]
-        ids = ids[place]
-        barycentric = clip.new_empty((len(place), 3))
+    pixels = height * width
+    for own, images in groups(layout, height, width) if len(faces) and pixels else ():
+        given = (clip, faces, images, height, width, near)
+        scene, hard = scene_of(*given, blur)
+        ids = _seen(scene, *given, blur).reshape(-1)
+        before = (ids >= 0).cumsum(0)
+        (size,) = sizes(before[-1])
+        place = packed(before, size)
+        ids = rows(ids, place, -1)
+        barycentric = clip.new_empty((size, 3))
         write(scene, hard, ids, 1, place, None, None, barycentric, None)
-        parts.append((place + own.start * height * width, (ids >> 1).long(), (ids & 1) > 0, barycentric))
-    return tuple(map(torch.cat, zip(*parts, strict=True)))
+        barycentric = or_nan(barycentric, before[-1], size)
+        parts.append((place + own.start * pixels, (ids >> 1).long(), (ids & 1) > 0, barycentric))
+    found = [torch.cat(parts) for parts in zip(*parts, strict=True)]
+    if is_replaying() and len(parts) > 2:
+        raise RuntimeError("Recording.replay: images that go in groups cannot be replayed. Render fewer at once.")
+    return tuple(found)
 
 
 def visible_backward(
@@ -99,6 +107,8 @@ def visible_backward(
     scene = set_up_plain(clip, faces, layout, height, width, near, 0.0, marks=False)
     ids = (2 * face + inside).to(torch.int32)
     key = face + torch.div(place, height * width, rounding_mode="floor") * scene.most_faces
+    if is_replaying():
+        key = torch.where(face >= 0, key, scene.images * scene.most_faces)
     back(scene, ids, 1, place, key, (None, upstream, None), faces, layout, grad_clip)
 
 

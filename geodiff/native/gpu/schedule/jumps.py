@@ -8,6 +8,7 @@ import torch
 from geodiff.native.gpu import structs
 from geodiff.native.gpu.launcher import launch
 from geodiff.native.gpu.schedule.silhouette import most_faces_of
+from geodiff.recording import or_nan, packed, rows, sizes
 
 HEADER = "raster/jumps_kernels.h"
 _THREADS = 128
@@ -40,32 +41,41 @@ def jumps(
     run("sides", 3 * count, levels)
     start = torch.zeros(3 * count + 1, dtype=torch.int64, device=device)
     torch.cumsum(levels, 0, out=start[1:])
-    total = int(start[-1]) if face_id.numel() else 0
-    sides = _Edges(2 * total, device)
-    run("crossings", total, start, sides.struct)
-    pairs = _pairs(face_id)
-    found = _Edges(len(pairs) if creases else 0, device)
-    corners = torch.empty((len(pairs), 2, 3), dtype=torch.int64, device=device)
-    keep = torch.empty(len(pairs), dtype=torch.bool, device=device)
-    run("pairs", len(pairs), pairs, structs.Long(len(pairs)), found.struct, corners, keep)
-    listed = [torch.cat(parts) for parts in zip(sides.kept(), found.kept(), strict=True)]
+    differ = _differ(face_id).cumsum(0)
+    lines = start[-1:] if face_id.numel() else differ[:0]
+    total, most = sizes(lines.sum(), differ[-1:].sum())
+    edges_found = _Edges(2 * total + (most if creases else 0), device)
+    run("crossings", total, start, structs.Long(total), edges_found.struct)
+    pairs = packed(differ, most)
+    corners = torch.empty((most, 2, 3), dtype=torch.int64, device=device)
+    keep = torch.empty(most, dtype=torch.bool, device=device)
+    given = (structs.Long(differ.numel()), structs.Long(most), edges_found.after(2 * total if creases else None))
+    run("pairs", most, pairs, *given, corners, keep)
+    kept, met = edges_found.keep.cumsum(0), keep.cumsum(0)
+    edge_count, meet_count = sizes(kept[-1:].sum(), met[-1:].sum())
+    place = packed(kept, edge_count)
     if creases and images > 1:  # image by image
-        image = torch.div(listed[0][:, 0], height * width, rounding_mode="floor")
-        order = torch.argsort(image, stable=True)
-        listed = [part[order] for part in listed]
-    pairs = pairs[keep]
-    first = pairs >> 1
-    second = first + torch.where((pairs & 1) > 0, width, 1)
-    return *listed, torch.stack([first, second], dim=1), corners[keep]
+        image = torch.div(rows(edges_found.pixels[:, 0], place, face_id.numel()), height * width, rounding_mode="floor")
+        place = place[torch.argsort(image, stable=True)]
+    listed = [rows(part, place, 0) for part in (edges_found.pixels, edges_found.ends, edges_found.share)]
+    for all_of, room in ((lines.sum(), total), (differ[-1:].sum(), most), (kept[-1:].sum(), edge_count)):
+        listed[2] = or_nan(listed[2], all_of, room)
+    listed[2] = or_nan(listed[2], met[-1:].sum(), meet_count)
+    place = packed(met, meet_count)
+    pair = rows(pairs, place, -1)
+    first = pair >> 1
+    second = first + torch.where((pair & 1) > 0, width, 1)
+    both = torch.stack([first, second], dim=1)
+    return *listed, torch.where(pair[:, None] >= 0, both, 0), rows(corners, place, 0)
 
 
-def _pairs(face_id: torch.Tensor) -> torch.Tensor:
-    """Pixels that see different faces: 2 · the first one, and 1 more where the second is below it."""
+def _differ(face_id: torch.Tensor) -> torch.Tensor:
+    """Which pixels see different faces: at 2 · the first one, and 1 more where the second is below it."""
     differ = torch.zeros((*face_id.shape, 2), dtype=torch.bool, device=face_id.device)
     seen = face_id >= 0
     differ[:, :, :-1, 0] = (face_id[:, :, 1:] != face_id[:, :, :-1]) & seen[:, :, 1:] & seen[:, :, :-1]
     differ[:, :-1, :, 1] = (face_id[:, 1:] != face_id[:, :-1]) & seen[:, 1:] & seen[:, :-1]
-    return differ.reshape(-1).nonzero()[:, 0]
+    return differ.reshape(-1)
 
 
 class _Edges:
@@ -75,9 +85,11 @@ class _Edges:
         self.pixels, self.ends = (torch.empty((count, 2), dtype=torch.int64, device=device) for _ in range(2))
         self.share = torch.empty(count, dtype=torch.float64, device=device)
         self.keep = torch.zeros(count, dtype=torch.bool, device=device)
-        self.struct = structs.make(
-            structs.jump_edges(), pixels=self.pixels, ends=self.ends, share=self.share, keep=self.keep
-        )
+        self.struct = self.after(0)
 
-    def kept(self) -> tuple[torch.Tensor, ...]:
-        return self.pixels[self.keep], self.ends[self.keep], self.share[self.keep]
+    def after(self, start: int | None) -> Any:
+        """The room from there on; none for None."""
+        if start is None:
+            return structs.make(structs.jump_edges(), pixels=None, ends=None, share=None, keep=None)
+        parts = {"pixels": self.pixels, "ends": self.ends, "share": self.share, "keep": self.keep}
+        return structs.make(structs.jump_edges(), **{name: part[start:] for name, part in parts.items()})

@@ -7,6 +7,7 @@ import torch
 
 from geodiff.native.gpu import structs
 from geodiff.native.gpu.launcher import launch
+from geodiff.recording import is_replaying
 
 HEADER = "shading/kernels.h"
 _THREADS = 128
@@ -117,6 +118,8 @@ def composite_backward(
     """Fill `grad_alpha` and `grad_color`."""
     if len(alpha) and color.shape[1]:
         job = _composite(alpha, color, place, background, None, upstream, grad_alpha, grad_color)
+        if is_replaying():  # colours that are in no pixel
+            grad_color.zero_()
         _launch("composite_pixels", alpha, len(alpha), job)
     else:
         grad_alpha.zero_()

@@ -10,6 +10,7 @@ import torch
 from geodiff import members
 from geodiff.native.gpu import structs
 from geodiff.native.gpu.launcher import launch
+from geodiff.native.gpu.names import instance
 from geodiff.native.gpu.schedule.corners import scatter
 
 HEADER = "raster/silhouette.h"
@@ -82,13 +83,8 @@ def set_up(
     law = members.distribution(fields["distribution"])
     mirrored = fields["is_reversed"] and law.kind == "symmetric"
     join = members.tconorm(fields["tconorm"])
-    beyond = join.kind == "levels" and not 0.25 <= abs(fields["p"]) <= 4
-    names = (
-        f"gd::Law<gd::{law.struct}, {str(fields['is_reversed'] and not mirrored).lower()}>",
-        f"gd::{join.struct}{'Levels' if beyond else ''}",
-        str(fields["is_squared"]).lower(),
-        "gd::EdgeCoverage" if fields["coverage"] == "edges" else "gd::FaceCoverage",
-    )
+    form = ("distribution", "is_reversed", "is_squared", "coverage", "tconorm", "p")
+    names = instance(**{name: fields[name] for name in form})
     across, down, words = -(-width // _TILE), -(-height // _TILE), -(-most_faces // 32)
     tiles = across * down
     slices = max(1, min(_BLOCKS // max(tiles * images, 1), -(-words // 2)))

@@ -12,6 +12,7 @@ from geodiff.native.gpu import structs
 from geodiff.native.gpu.launcher import launch
 from geodiff.native.gpu.schedule import fragments
 from geodiff.native.gpu.schedule.silhouette import Scene, groups
+from geodiff.recording import is_replaying, or_nan, packed, rows, sizes
 
 _FACES, _ROWS = "raster/heaviest_kernels.h", "shading/mix_kernels.h"
 _BLOCKS = 2048
@@ -29,33 +30,36 @@ def heaviest(
     none = clip.new_empty(0)
     parts: list[Any] = [(none, clip.new_empty((0, 3)), none, layout.new_empty(0), layout.new_empty(0))]
     counts = [layout.new_empty(0)]
-    for own, rows in groups(layout, height, width) if len(faces) and height * width else ():
-        packed = (clip, faces, rows, height, width, near)
-        search = _Search(packed, blur, table, table_unit, sharpness[own], base[own], k, spread, 0.49 * max_error)
+    for own, images in groups(layout, height, width) if len(faces) and height * width else ():
+        scene = (clip, faces, images, height, width, near)
+        search = _Search(scene, blur, table, table_unit, sharpness[own], base[own], k, spread, 0.49 * max_error)
         limits = search.limits(floor[own] if len(floor) else None, within[own] if len(within) else None, rim)
-        ids, count = search.found(limits)
-        place = (count > 0).nonzero()[:, 0]
-        counts.append(count[place])
-        pixel = torch.repeat_interleave(place, counts[-1], output_size=len(ids))
+        ids, pixel, count, place = search.found(limits)
+        counts.append(rows(count, place, 0))
         face = layout.new_empty(len(ids))
         values = [clip.new_empty((len(ids), 3) if i == 1 else (len(ids),)) for i in range(3)]
         fragments.write(search.scene, search.hard, ids, 1, pixel, face, *values)
+        if is_replaying():  # finite where there is nothing
+            values[0], values[2] = (torch.where(ids >= 0, value, 0.0) for value in (values[0], values[2]))
+            values[0] = search.or_nan(values[0])
         parts.append((*values, place + own.start * height * width, face))
     distance, barycentric, depth, place, face = map(torch.cat, zip(*parts, strict=True))
+    if is_replaying() and len(parts) > 2:
+        raise RuntimeError("Recording.replay: images that go in groups cannot be replayed. Render fewer at once.")
     start = layout.new_zeros(len(place) + 1)
     torch.cumsum(torch.cat(counts), 0, out=start[1:])
-    return distance, barycentric, depth, place, start, face
+    return distance, barycentric, depth, place, start.clamp(max=len(face)), face
 
 
 class _Search:
     """The images of one of `groups`, set up."""
 
     def __init__(
-        self, packed: fragments.Packed, blur: float, table: torch.Tensor, unit: float, sharpness: torch.Tensor,
+        self, seen: fragments.Packed, blur: float, table: torch.Tensor, unit: float, sharpness: torch.Tensor,
         base: torch.Tensor, k: int, spread: float, error: float,
     ) -> None:  # fmt: skip
-        self.scene = fragments.set_up_plain(*packed, blur)
-        self.clip, self.blur, self.spread, self.k = packed[0], blur, spread, k
+        self.scene = fragments.set_up_plain(*seen, blur)
+        self.clip, self.blur, self.spread, self.k = seen[0], blur, spread, k
         count = self.scene.images * self.scene.most_faces
         self.ranking = structs.make(
             structs.heaviest_ranking(self.scene.real), table=table, unit=unit, size=len(table), k=k,
@@ -87,20 +91,28 @@ class _Search:
             self._launch("limits", fragments.tiles(scene), 256, *given)
         return limits
 
-    def found(self, limits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ids pixel by pixel, the heaviest first, and how many each pixel has."""
+    def or_nan(self, values: torch.Tensor) -> torch.Tensor:
+        """Return them; NaN where `found` had no room for all."""
+        for total, size in self.totals:
+            values = or_nan(values, total, size)
+        return values
+
+    def found(self, limits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return ids pixel by pixel, the heaviest first, and their pixels; how many each has; those that have some."""
         device, pixels = self.clip.device, limits.numel()
         count = torch.empty(pixels, dtype=torch.int32, device=device)
         start = torch.zeros(pixels + 1, dtype=torch.int64, device=device)
         given = (self.ranking, self.hard, self.bounds, structs.Double(self.blur), limits, count)
         self._launch("list", fragments.tiles(self.scene), 256, *given, None, None, None)
         torch.cumsum(count, 0, out=start[1:])
-        total = int(start[-1])
-        ids, keys = torch.empty(total, dtype=torch.int32, device=device), self.clip.new_empty(total)
-        if total == 0:
-            return ids, count
+        (total,) = sizes(start[-1])
+        self.totals = [(start[-1], total)]
+        start = start.clamp(max=total)
+        ids = torch.full((total,), -1, dtype=torch.int32, device=device)
+        keys = self.clip.new_full((total,), torch.finfo(self.clip.dtype).max)
         self._launch("list", fragments.tiles(self.scene), 256, *given, start, ids, keys)
-        pixel = torch.repeat_interleave(torch.arange(pixels, device=device), count, output_size=total)
+        own = torch.arange(total, device=device)
+        pixel = torch.searchsorted(start[1:], own, right=True)  # `pixels` for what is too many
         if self.k == 0:
             order = torch.argsort(keys, stable=True)
             order = order[torch.argsort(pixel[order], stable=True)]
@@ -109,8 +121,12 @@ class _Search:
         name, error = f"gd::heaviest_needed<{self.scene.real}>", structs.Double(self.error)
         given_keys = (keys, start, structs.Long(pixels), error, needed)
         launch(_FACES, name, (-(-pixels // 128),), 128, *given_keys, device=device)
-        keep = torch.arange(total, device=device) - start[pixel] < needed[pixel]
-        return ids[keep], needed
+        kept = (own - start[pixel] < rows(needed, pixel, 0)).cumsum(0)
+        some = (needed > 0).cumsum(0)
+        many, groups = sizes(kept[-1:].sum(), some[-1])
+        self.totals += [(kept[-1:].sum(), many), (some[-1], groups)]
+        keep, place = packed(kept, many), packed(some, groups)
+        return rows(ids, keep, -1), rows(pixel, keep, pixels), needed, place
 
 
 def heaviest_backward(
@@ -124,8 +140,10 @@ def heaviest_backward(
         return
     scene: Scene = fragments.set_up_plain(clip, faces, layout, height, width, near, 0.0, marks=False)
     ids = (2 * face + (distance >= 0)).to(torch.int32)
-    pixel = torch.repeat_interleave(place, start.diff(), output_size=len(face))
+    pixel = rows(place, torch.searchsorted(start[1:], torch.arange(len(face), device=face.device), right=True), 0)
     key = face + torch.div(pixel, height * width, rounding_mode="floor") * scene.most_faces
+    if is_replaying():
+        key = torch.where(face >= 0, key, scene.images * scene.most_faces)
     ups = (up_distance, up_barycentric, up_depth)
     fragments.back(scene, ids, 1, pixel, key, ups, faces, layout, grad_clip)
 
@@ -137,6 +155,8 @@ def mix_forward(
 ) -> None:  # fmt: skip
     """Fill `out`, `weight` and `rest`, see `geodiff.ops.mix`."""
     given = (values, log_weight, depth, start, row, ends, sharpness, has_floor, floor)
+    if is_replaying():  # rows of no group
+        weight.zero_()
     job = _mix(*given, out=out, weight=weight, rest=rest)
     _rows("forward", values, -(-len(rest) // 128), job)
 
@@ -148,7 +168,10 @@ def mix_backward(
     grad_depth: torch.Tensor, grad_ends: torch.Tensor, grad_sharpness: torch.Tensor,
 ) -> None:  # fmt: skip
     """Fill the gradients."""
-    device, count, rows = values.device, len(rest), len(ends)
+    device, count, images = values.device, len(rest), len(ends)
+    if is_replaying():  # rows of no group
+        for gradient in (grad_values, grad_log_weight, grad_depth):
+            gradient.zero_()
     by_group = torch.empty((count, 3), dtype=torch.float64, device=device)
     given = (values, log_weight, depth, start, row, ends, sharpness, has_floor, floor)
     job = _mix(
@@ -158,17 +181,16 @@ def mix_backward(
     _rows("backward", values, -(-count // 128), job, by_group)
     own = row.long() if len(row) else start.new_zeros(count)
     order = torch.argsort(own, stable=True)
-    begin = torch.searchsorted(own[order], torch.arange(rows + 1, device=device))
-    slices = max(1, min(_BLOCKS // max(rows, 1), -(-count // 1024)))
-    partial = by_group.new_empty((rows, slices, 3))
+    begin = torch.searchsorted(own[order], torch.arange(images + 1, device=device))
+    slices = max(1, min(_BLOCKS // max(images, 1), -(-count // 1024)))
+    partial = by_group.new_empty((images, slices, 3))
     cut = structs.Int(slices)
-    _rows("sums", values, rows * slices, by_group, order, begin, cut, partial)
-    gradients = (grad_ends, grad_sharpness)  # whose numbers may be the host's; zeros so far
-    sums = [to if to.device == device else to.new_zeros(to.shape, device=device) for to in gradients]
-    _rows("add", values, 1, partial, structs.Long(rows), cut, *sums)
-    for to, found in zip(gradients, sums, strict=True):
-        if to is not found and to.numel():
-            to.copy_(found)
+    _rows("sums", values, images * slices, by_group, order, begin, cut, partial)
+    # Zeros so far. Those of the sharpness may be on the host, and of no length where they are not wanted.
+    sums = grad_sharpness.new_zeros(1, device=device)
+    _rows("add", values, 1, partial, structs.Long(images), cut, grad_ends, sums)
+    if grad_sharpness.numel():
+        grad_sharpness.copy_(sums)
 
 
 def _rows(step: str, like: torch.Tensor, grid: int, *arguments: Any) -> None:

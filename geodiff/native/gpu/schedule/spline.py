@@ -89,7 +89,8 @@ def spline_basis_backward(
         structs.basis_job(real), axis=axis, batch=batch, span=None, values=None, upstream=upstream, threads=0
     )
     job = job_of(real, [axis], batch)
-    rows = _Rows(knots, job, functions=[1, 1, 1], net=0, values=0, windows=[grad_knots.numel() > 0])
+    rows = _Rows(knots, job, functions=[1, 1, 1], net=0, values=0, windows=[grad_knots.numel() > 0],
+                 given=[knots, parameters])  # fmt: skip
     name = f"gd::basis_backward<{real}, {_own([degree])[0]}>"
     ranges = ranges_of(real, job, device)
     launch(POINTS, name, blocks(batch * points), THREADS, basis, ranges, rows.struct, device=device)
@@ -136,7 +137,7 @@ def backward(
     functions = [p + 1 for p in degree] + [1] * (3 - len(degree))
     net = math.prod(functions) * control.shape[-1] if grad_control.numel() else 0
     windows = [gradient.numel() > 0 for gradient in grad_knots]
-    rows = _Rows(control, job, functions, net, sum(functions[: len(degree)]), windows)
+    rows = _Rows(control, job, functions, net, sum(functions[: len(degree)]), windows, [*knots, *parameters])
     name = f"gd::spline_backward_points<{real}, {_instance(degree, order, control)}>"
     ranges = ranges_of(real, job, control.device)
     launch(POINTS, name, blocks(batch * count), THREADS, job, ranges, rows.struct, device=control.device)
@@ -163,6 +164,44 @@ def _aligned(control: torch.Tensor) -> torch.Tensor:
     return control if control.data_ptr() % 16 == 0 else control.clone()
 
 
+class _Sorted:
+    """Points in the order of their cells: the last ones', kept while their knots and parameters are the same tensors.
+
+    Those are held, so that no others come to be where they were. What is written through `.data` is not noticed, as
+    everywhere on a device. A CUDA graph sorts for itself: it outlives what is kept here.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[Any, ...] = ((), (), ())
+
+    def of(
+        self, cell: torch.Tensor, batch: int, spans: Sequence[int], given: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, ...]:
+        """Return the order, where each cell's points begin, and where its chunks do."""
+        cells, keeps = batch * math.prod(spans), not cell.is_cpu
+        key: tuple[Any, ...] = ()
+        if cell.is_cuda:
+            keeps = not torch.cuda.is_current_stream_capturing()
+        if keeps and not any(x.is_inference() for x in given):
+            stream = torch.cuda.current_stream(cell.device).cuda_stream if cell.is_cuda else 0
+            state = ((x.data_ptr(), x._version, x.shape, x.dtype) for x in given)
+            key = (stream, cell.device, len(cell), batch, *spans, *state)
+        last, _, found = self._last
+        if key and last == key:
+            return tuple(found)
+        keys, order = torch.sort(cell, stable=True)
+        start = torch.searchsorted(keys, torch.arange(cells + 1, dtype=torch.int32, device=cell.device))
+        chunks = torch.zeros(cells + 1, dtype=torch.int64, device=cell.device)
+        torch.cumsum((start.diff() + _CHUNK - 1).div(_CHUNK, rounding_mode="floor"), 0, out=chunks[1:])
+        if key:
+            held = [x.detach() for x in given]
+            self._last = key, held, (order, start, chunks)
+        return order, start, chunks
+
+
+_sorted = _Sorted()
+
+
 @dataclasses.dataclass
 class _Rows:
     """What the pass over points leaves, and the sums of it."""
@@ -173,6 +212,7 @@ class _Rows:
     net: int
     values: int
     windows: list[bool]
+    given: Sequence[torch.Tensor]  # knots and parameters: what the cells follow from
 
     def __post_init__(self) -> None:
         job, device = self.job, self.like.device
@@ -200,10 +240,7 @@ class _Rows:
         cells, device = self.job.batch * math.prod(self.spans), self.like.device
         if cells > _MOST_CELLS:
             raise RuntimeError(f"spline: {cells} combinations of spans are too many for a GPU. Use .cpu().")
-        keys, order = torch.sort(self.cell, stable=True)
-        start = torch.searchsorted(keys, torch.arange(cells + 1, dtype=torch.int32, device=device))
-        chunks = torch.zeros(cells + 1, dtype=torch.int64, device=device)
-        torch.cumsum((start.diff() + _CHUNK - 1).div(_CHUNK, rounding_mode="floor"), 0, out=chunks[1:])
+        order, start, chunks = _sorted.of(self.cell, self.job.batch, self.spans, self.given)
         room = min(cells, self.total) + self.total // _CHUNK
         partial = torch.empty((room, self.numbers), dtype=torch.float64, device=device)
         self.kept = (order, start, chunks, partial)
