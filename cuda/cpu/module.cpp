@@ -53,7 +53,8 @@ std::vector<std::string> kernels() {
     return {
 #define KERNEL(name, Job) #name,
 #include "kernels.def"
-        "jumps", "matrix_times", "nearest_triangle", "remesh", "self_intersections",  // compiled once, for all levels
+        // Compiled once, for all levels.
+        "jumps", "matrix_times", "nearest_triangle", "net_sum", "remesh", "self_intersections", "surface_net",
     };
 }
 
@@ -92,5 +93,6 @@ NB_MODULE(_cpu, m) {
     bind_raster(m);
     bind_shading(m);
     bind_splines_and_transport(m);
+    bind_surface_net(m);
     bind_winding(m);
 }

@@ -45,6 +45,8 @@ _FILES = {
     "nearest_triangle": "host",
     "self_intersections": "host",
     "remesh": "host",
+    "surface_net": "host",
+    "net_sum": "host",
     "winding_sum": "host",
 }
 """Kernels, and the file that has each."""
