@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    size, nodes, steps = (32, 12, 40) if options.quick else (64, 24, 120)
+    size, nodes, steps, rate = (24, 10, 20, 0.6) if options.quick else (64, 14, 80, 0.35)
 
     cameras = gd.Camera.orbit(4.0, 20, torch.arange(6) * 30.0, fov_deg=40)
     wanted = gd.isosurface(lambda p: (p[:, None] - CENTRES).norm(dim=-1).amin(-1) - 0.35, bounds=BOX, resolution=48)
@@ -49,7 +49,7 @@ def main() -> None:
     at = torch.linspace(-1.3, 1.3, nodes)
     values = torch.stack(torch.meshgrid(at, at, at, indexing="ij"), -1).norm(dim=-1) - 0.9
     values.requires_grad_()
-    optimizer = torch.optim.Adam([values], lr=1.2 / nodes, betas=(0.8, 0.95))
+    optimizer = torch.optim.Adam([values], lr=rate / nodes, betas=(0.8, 0.95))
     kept, history = {}, []
     for step in range(steps + 1):
         mesh = gd.isosurface(values, bounds=BOX)
