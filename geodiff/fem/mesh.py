@@ -66,7 +66,9 @@ def mesh_space(mesh: Mesh, *, plane: bool = False) -> Space:
     dual_two = (first[:, None] * two - mixed[:, None] * one) * inverse
     gradients = torch.stack([-dual_one - dual_two, dual_one, dual_two], 1)
     values = _MIDDLES.to(vertices)
-    middles = torch.stack([corners[:, 0] + corners[:, 1], corners[:, 1] + corners[:, 2], corners[:, 0] + corners[:, 2]], 1)
+    middles = torch.stack(
+        [corners[:, 0] + corners[:, 1], corners[:, 1] + corners[:, 2], corners[:, 0] + corners[:, 2]], 1
+    )
     weights = (square.sqrt() / 6)[:, None].expand(-1, 3)
     elements = Elements(faces, values[None], gradients[:, None], weights, middles / 2)
 

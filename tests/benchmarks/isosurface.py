@@ -4,7 +4,8 @@
     python tests/benchmarks/isosurface.py [--size 256] [--threads 1]
 
 The derivative is that of the mesh (``gradient="edges"``) against 4πr², as a share, over radii: how the surface lies to
-the grid decides, so the worst and the root mean square count. Marching cubes has no gradient: its differences are shown.
+the grid decides, so the worst and the root mean square count. Marching cubes has no gradient: differences are
+shown.
 
 Times are the least on the clock and of the processor of the turns, both libraries in turn: a ball, a gyroid, whose
 surface is eight times as large, and noise, which has all cases. scikit-image (pip install scikit-image) is left out
