@@ -56,6 +56,7 @@ nb::ndarray<nb::numpy, V> handed(std::vector<V>&& values, std::initializer_list<
 void bind_checks(nb::module_& m);
 void bind_matrix(nb::module_& m);
 void bind_nearest(nb::module_& m);
+void bind_pieces(nb::module_& m);
 void bind_remesh(nb::module_& m);
 void bind_raster(nb::module_& m);
 void bind_visibility(nb::module_& m);

@@ -54,7 +54,8 @@ std::vector<std::string> kernels() {
 #define KERNEL(name, Job) #name,
 #include "kernels.def"
         // Compiled once, for all levels.
-        "jumps", "matrix_times", "nearest_triangle", "net_sum", "remesh", "self_intersections", "surface_net",
+        "jumps", "matrix_times", "nearest_triangle", "net_sum", "pieces_take", "remesh", "self_intersections",
+        "surface_net",
     };
 }
 
@@ -87,6 +88,7 @@ NB_MODULE(_cpu, m) {
     bind_checks(m);
     bind_matrix(m);
     bind_nearest(m);
+    bind_pieces(m);
     bind_remesh(m);
     bind_visibility(m);
     bind_softmax(m);

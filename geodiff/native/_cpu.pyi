@@ -29,6 +29,20 @@ def faces_fit(*, faces: Array, layout: Array, vertices: int) -> bool: ...
 def list_fits(*, place: Array, face: Array, layout: Array, pixels: int) -> bool: ...
 def matrix_times(*, matrix: Array, v: Array, transposed: bool, out: Array, threads: int = 1) -> None: ...
 def nearest_triangle(*, corners: Array, points: Array, face: Array, threads: int = 1) -> None: ...
+def pieces_take(
+    *,
+    state: Array,
+    cost: Array,
+    starts: Array,
+    at: Array,
+    x: Array,
+    first: int,
+    last: int,
+    point: int,
+    root: float,
+    unit: float,
+    threads: int = 1,
+) -> None: ...
 def self_intersections(*, points: Array, faces: Array, threads: int = 1) -> tuple: ...
 def remesh(
     *,

@@ -45,6 +45,7 @@ _FILES = {
     "nearest_triangle": "host",
     "self_intersections": "host",
     "remesh": "host",
+    "pieces_take": "host",
     "surface_net": "host",
     "net_sum": "host",
     "winding_sum": "host",
