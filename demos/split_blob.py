@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    size, nodes, steps, rate = (24, 10, 20, 0.6) if options.quick else (64, 14, 80, 0.35)
+    size, nodes, steps, rate = (32, 12, 40, 1.2) if options.quick else (64, 14, 80, 0.35)
 
     cameras = gd.Camera.orbit(4.0, 20, torch.arange(6) * 30.0, fov_deg=40)
     wanted = gd.isosurface(lambda p: (p[:, None] - CENTRES).norm(dim=-1).amin(-1) - 0.35, bounds=BOX, resolution=48)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from geodiff.splines import fit_pieces
 from geodiff.ops import _op
 from geodiff.reference.pieces import pieces_take as reference_take
+from geodiff.splines import fit_pieces
 from geodiff.splines.pieces_search import Costs, WeightedCosts
 
 ROUNDING = 1e-12  # some thousand roundings of sums of squares of size 1
@@ -236,6 +236,6 @@ def test_taking_a_point_is_its_twin(degree: int, channels: int, count: int) -> N
 def test_weights_of_any_size(size: float) -> None:
     x = torch.sin(torch.linspace(0, 9, 80, dtype=torch.float64)).abs()
     weights = torch.linspace(1, 2, 80, dtype=torch.float64)
-    expected, found = (gd.splines.fit_pieces(x, 3, 2, weights=w) for w in (weights, weights * size))
+    expected, found = (fit_pieces(x, 3, 2, weights=w) for w in (weights, weights * size))
     assert torch.equal(found.cuts, expected.cuts)
     assert float(found.sse) == pytest.approx(float(expected.sse) * size, rel=1e-9)
