@@ -155,6 +155,8 @@ def _heat(vertices: torch.Tensor, faces: torch.Tensor, sources: torch.Tensor, al
     row = torch.full((len(vertices),), -1).index_copy(0, there, torch.arange(len(there)))
     corners = vertices[there][faces]
     lengths = torch.linalg.vector_norm(corners[:, [1, 2, 0]] - corners[:, [2, 0, 1]], dim=-1)
+    if len(there) and not bool(lengths.detach().mean() > 0):
+        raise fail("geodesic", "mesh", "one whose edges have a length", "one whose vertices are all in one place")
     inner = row[sources][row[sources] >= 0]
     found = (
         heat_distances(lengths, faces, inner, len(there), along[there].amax()) if len(there) else lengths.new_zeros(0)

@@ -44,6 +44,7 @@ def isosurface(
     resolution: int | tuple[int, int, int] | None = None,
     inside: str = "below",
     gradient: str = "edges",
+    empty: str = "mesh",
 ) -> Mesh:
     """Return the mesh on which a grid of values, or a function of space, equals ``level``.
 
@@ -61,6 +62,7 @@ def isosurface(
             it is exact for any values. ``"normal"``, for a function alone: its vertices are moved onto the level, and
             by the implicit function theorem ``−n (∂f/∂θ) / |∇f|`` is the derivative of each (Guillard et al.,
             "DeepMesh", 2021), the part along the surface left out. It needs f with a gradient of its own.
+        empty: where nothing is inside: ``"mesh"`` without faces, or ``"error"``, which names the range of the values.
 
     Returns:
         A closed, consistently oriented manifold `Mesh` with normals outwards, in the values' dtype. Where the solid
@@ -71,7 +73,8 @@ def isosurface(
     the mean difference. NaN counts as outside, and what borders on it or on infinity does not move.
 
     Raises:
-        TypeError, ValueError: for other types, shapes, a level that is not finite, and bounds that are no box.
+        TypeError, ValueError: for other types, shapes, a level that is not finite, bounds that are no box, a grid
+            without a single number, and with ``empty="error"`` a level outside of the values.
         RuntimeError: values on a GPU.
 
     Example:
@@ -86,6 +89,7 @@ def isosurface(
     """
     choice(_WHERE, "inside", inside, ("below", "above"))
     choice(_WHERE, "gradient", gradient, ("edges", "normal"))
+    choice(_WHERE, "empty", empty, ("mesh", "error"))
     level = number(_WHERE, "level", level, -1e30, 1e30)
     sign = 1.0 if inside == "below" else -1.0
     if callable(values):
@@ -100,6 +104,8 @@ def isosurface(
         low, spacing, shape = _grid(bounds, tuple(grid.shape))
     net = Net(grid.detach() < level if inside == "below" else grid.detach() > level)
     a, b = net.inner, net.outer
+    if not len(a):
+        _check_empty(grid.detach(), level, inside, empty)
     if callable(values) and gradient == "edges" and torch.is_grad_enabled() and len(a):
         # With a graph at the ends of crossed edges alone.
         nodes, row = torch.unique(torch.cat((a, b[b >= 0])), return_inverse=True)
@@ -141,6 +147,16 @@ def _check_values(grid: torch.Tensor, resolution: Any, gradient: str) -> None:
         raise fail(
             _WHERE, "values", "a function for gradient='normal'", grid, "Of a grid, ∇f is too rough: use 'edges'."
         )
+
+
+def _check_empty(grid: torch.Tensor, level: float, inside: str, empty: str) -> None:
+    """Look why nothing is inside."""
+    numbers = grid[~grid.isnan()]
+    if not len(numbers):
+        raise fail(_WHERE, "values", "numbers", "NaN everywhere", "Find where it arose.")
+    if empty == "error":
+        got = f"{level:g}, and values from {float(numbers.min()):g} to {float(numbers.max()):g}"
+        raise fail(_WHERE, "level", f"one that some values are {inside}", got, "Is `inside` the right way round?")
 
 
 def _grid(bounds: Any, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, tuple[int, ...]]:

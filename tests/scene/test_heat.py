@@ -103,6 +103,8 @@ def test_method_and_threads() -> None:
     ball = gd.icosphere(2, dtype=F64)
     with pytest.raises(ValueError, match="geodesic: `method` must be one of edges, heat; got 'exact'"):
         geodesic(ball, 0, method="exact")
+    with pytest.raises(ValueError, match="geodesic: `mesh` must be one whose edges have a length"):
+        geodesic(ball.with_vertices(torch.zeros_like(ball.vertices)), 0, method="heat")
     found, threads = [], torch.get_num_threads()
     try:
         for count in (1, 3):
