@@ -26,6 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # What each extra of pyproject.toml brings, and of which major version where that matters.
 _EXTRAS = {
     "cad": ("rhino3dm", "OCP"),
+    "cholmod": ("cvxopt",),
     "cuda": ("cuda.bindings 13",),
     "cuda12": ("cuda.bindings 12",),
     "docs": ("mkdocs",),

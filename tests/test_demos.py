@@ -115,6 +115,13 @@ def test_a_bracket_becomes_stiffer(tmp_path: pathlib.Path, monkeypatch: pytest.M
     assert page.width > 1000 and picture.std(axis=(0, 1)).min() > 20
 
 
+def test_one_blob_becomes_two(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = run("split_blob", tmp_path, monkeypatch)
+    rows = [line.split() for line in (tmp_path / "table.txt").read_text().splitlines()[1:]]
+    assert rows[0][2:] == ["1", "2"] and rows[-1][2:] == ["2", "4"]
+    assert float(rows[-1][1]) > 0.8 and page.width > 800
+
+
 def test_hidden_edges(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = run("hidden_edges", tmp_path, monkeypatch, "--starts", "1")
     rows = [line.split() for line in (tmp_path / "table.txt").read_text().splitlines()[1:]]

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sparse systems: against dense solves, finite differences, and what a singular one says."""
 
+import sys
+
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
@@ -62,8 +64,10 @@ def test_gradients_of_first_and_second_order_by_finite_differences() -> None:
     assert gradgradcheck(solved, (values, rhs))
 
 
-@pytest.mark.parametrize("method", ["lu", "cg"])
-def test_positive_matrices_by_both_methods(method: str) -> None:
+@pytest.mark.parametrize("method", ["lu", "cholmod", "cg"])
+def test_positive_matrices_by_all_methods(method: str) -> None:
+    if method == "cholmod":
+        pytest.importorskip("cvxopt")
     matrix = path(40, 1.0)
     rhs = torch.rand(3, 40, generator=DRAW, dtype=F64)
     got = implicit.linear(matrix, rhs, method=method)
@@ -83,6 +87,35 @@ def test_the_factor_serves_later_solves_and_backward(monkeypatch: pytest.MonkeyP
     matrix.values.mul_(2)  # no longer the same matrix
     torch.testing.assert_close(matrix.multiply(implicit.linear(matrix, rhs)), rhs, **ROUNDING)
     assert len(made) == 2
+
+
+def test_cholmod_has_the_same_gradients_and_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """First and second order, several right sides; what it reads is the lower half, in any order of entries."""
+    cholmod = pytest.importorskip("cvxopt.cholmod")
+    made, numeric = [], cholmod.numeric
+    monkeypatch.setattr(cholmod, "numeric", lambda *given: (made.append(1), numeric(*given))[0])
+    rhs = torch.rand(3, 40, generator=DRAW, dtype=F64, requires_grad=True)
+    found, base = [], path(40, 1.0)
+    for method in ("lu", "cholmod"):
+        values = base.values.detach().clone().requires_grad_()
+        matrix = implicit.SparseMatrix(base.rows.flip(0), base.columns.flip(0), values.flip(0), (40, 40), positive=True)
+        first = torch.autograd.grad(
+            implicit.linear(matrix, rhs, method=method).square().sum(), (values, rhs), create_graph=True
+        )
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), (values, rhs))
+        found.append((*first, *second))
+    assert len(made) == 1  # one factorisation for all of it
+    for own, other in zip(*found, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-8, atol=1e-8 * float(other.detach().abs().max()))
+    for n in (3, 3000):
+        with pytest.raises(ValueError, match=r"`matrix` must be regular.*; got .*dirichlet="):
+            implicit.linear(path(n), torch.ones(n, dtype=F64), method="cholmod")
+    one = torch.ones(1, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"must be symmetric and positive for method='cholmod'"):
+        implicit.linear(implicit.SparseMatrix(one, one, torch.ones(1), (2, 2)), torch.ones(2), method="cholmod")
+    monkeypatch.setitem(sys.modules, "cvxopt", None)
+    with pytest.raises(ModuleNotFoundError, match=r"method='cholmod' needs CVXOPT .*pip install geodiff\[cholmod\]"):
+        implicit.linear(path(9, 1.0), torch.ones(9, dtype=F64), method="cholmod")
 
 
 def test_float32_is_solved_in_float64() -> None:
@@ -127,7 +160,7 @@ def test_errors() -> None:
         implicit.linear(path(9, 1.0), torch.ones(8, dtype=F64))
     with pytest.raises(ValueError, match=r"`rhs` must be finite"):
         implicit.linear(path(9, 1.0), torch.full((9,), torch.nan, dtype=F64))
-    with pytest.raises(ValueError, match=r"`method` must be one of lu, cg; got 'LU'"):
+    with pytest.raises(ValueError, match=r"`method` must be one of lu, cholmod, cg; got 'LU'"):
         implicit.linear(path(9, 1.0), torch.ones(9), method="LU")
     with pytest.raises(TypeError, match=r"from_torch: `matrix` must be a sparse tensor, COO or CSR; got float32"):
         implicit.linear(torch.eye(3), torch.ones(3))

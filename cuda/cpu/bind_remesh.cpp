@@ -12,13 +12,6 @@ namespace {
 using Points = Array<const double, 2>;
 using Triangles = Array<const int64_t, 2>;
 
-template <class V>
-nb::ndarray<nb::numpy, V> handed(std::vector<V>&& values, std::initializer_list<size_t> shape) {
-    auto* kept = new std::vector<V>(std::move(values));
-    nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<V>*>(p); });
-    return nb::ndarray<nb::numpy, V>(kept->data(), shape, owner);
-}
-
 std::vector<Vec> read_points(const Points& points) {
     std::vector<Vec> at(points.shape(0));
     for (size_t v = 0; v < at.size(); ++v)

@@ -7,6 +7,8 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/vector.h>
 
+#include <vector>
+
 #include "jobs.h"
 
 namespace geodiff {
@@ -43,15 +45,25 @@ void run(const Kernel<Job>& kernel, const Job<T>& job) {
     }
 }
 
+// Gives an array to Python, which frees it.
+template <class V>
+nb::ndarray<nb::numpy, V> handed(std::vector<V>&& values, std::initializer_list<size_t> shape) {
+    auto* kept = new std::vector<V>(std::move(values));
+    nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<V>*>(p); });
+    return nb::ndarray<nb::numpy, V>(kept->data(), shape, owner);
+}
+
 void bind_checks(nb::module_& m);
 void bind_matrix(nb::module_& m);
 void bind_nearest(nb::module_& m);
+void bind_pieces(nb::module_& m);
 void bind_remesh(nb::module_& m);
 void bind_raster(nb::module_& m);
 void bind_visibility(nb::module_& m);
 void bind_softmax(nb::module_& m);
 void bind_shading(nb::module_& m);
 void bind_splines_and_transport(nb::module_& m);
+void bind_surface_net(nb::module_& m);
 void bind_winding(nb::module_& m);
 
 }  // namespace geodiff

@@ -53,7 +53,9 @@ std::vector<std::string> kernels() {
     return {
 #define KERNEL(name, Job) #name,
 #include "kernels.def"
-        "jumps", "matrix_times", "nearest_triangle", "remesh", "self_intersections",  // compiled once, for all levels
+        // Compiled once, for all levels.
+        "jumps", "matrix_times", "nearest_triangle", "net_sum", "pieces_take", "remesh", "self_intersections",
+        "surface_net",
     };
 }
 
@@ -86,11 +88,13 @@ NB_MODULE(_cpu, m) {
     bind_checks(m);
     bind_matrix(m);
     bind_nearest(m);
+    bind_pieces(m);
     bind_remesh(m);
     bind_visibility(m);
     bind_softmax(m);
     bind_raster(m);
     bind_shading(m);
     bind_splines_and_transport(m);
+    bind_surface_net(m);
     bind_winding(m);
 }

@@ -49,7 +49,7 @@ def mesh_space(mesh: Mesh, *, plane: bool = False) -> Space:
     corners = vertices[faces]
     sides = corners[:, 1:] - corners[:, :1]  # (F, 2, D)
     one, two = sides.unbind(1)
-    first, mixed, second = (one * one).sum(-1), (one * two).sum(-1), (two * two).sum(-1)
+    first, mixed, second = _dot(one, one), _dot(one, two), _dot(two, two)
     square = first * second - mixed**2
     longest = torch.maximum(first, second).detach()
     flat = square.detach() <= (8 * torch.finfo(vertices.dtype).eps * longest) ** 2
@@ -66,8 +66,11 @@ def mesh_space(mesh: Mesh, *, plane: bool = False) -> Space:
     dual_two = (first[:, None] * two - mixed[:, None] * one) * inverse
     gradients = torch.stack([-dual_one - dual_two, dual_one, dual_two], 1)
     values = _MIDDLES.to(vertices)
+    middles = torch.stack(
+        [corners[:, 0] + corners[:, 1], corners[:, 1] + corners[:, 2], corners[:, 0] + corners[:, 2]], 1
+    )
     weights = (square.sqrt() / 6)[:, None].expand(-1, 3)
-    elements = Elements(faces, values[None], gradients[:, None], weights, values @ corners)
+    elements = Elements(faces, values[None], gradients[:, None], weights, middles / 2)
 
     def rim() -> list[Elements]:
         edges = mesh.boundary_edges
@@ -80,3 +83,11 @@ def mesh_space(mesh: Mesh, *, plane: bool = False) -> Space:
         return [Elements(edges, at[None], slope, (square.sqrt() / 2).expand(-1, 2), at @ ends)]
 
     return Space(mesh.num_vertices, [elements], vertices, True, {"rim": rim}, 2)
+
+
+def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return products of short vectors (F, D), a column at a time."""
+    total = a[:, 0] * b[:, 0]
+    for k in range(1, a.shape[1]):
+        total = total + a[:, k] * b[:, k]
+    return total

@@ -9,7 +9,7 @@ import torch
 from geodiff.fem.space import Coefficient, Space, Where
 from geodiff.modes import outside_autocast
 from geodiff.sparse import SparseMatrix, linear
-from geodiff.validation import choice, fail, floating, integer, number, positive
+from geodiff.validation import check_finite, choice, fail, floating, integer, number, positive
 
 Boundary = Mapping[Where, Any] | Sequence[tuple[Where, Any]] | None
 """What holds where: a mapping, or pairs of which later ones win where they meet."""
@@ -35,11 +35,14 @@ def boundary_values(where: str, space: Space, at: Where, value: Any) -> tuple[to
     dtype = space.dtype
     if not callable(value):
         value = torch.as_tensor(value, dtype=None if isinstance(value, torch.Tensor) else dtype).to(dtype)
+        check_finite(where, "dirichlet", value)
         if value.dim() and value.shape[-1] != len(held):
             raise fail(where, "dirichlet", f"a number, (..., {len(held)}), or a callable", value)
         return held, value.expand(*value.shape[:-1], len(held))
     if space.nodal:
-        return held, value(space.positions[held])
+        found = value(space.positions[held])
+        check_finite(where, "dirichlet", found)
+        return held, found
     if isinstance(at, torch.Tensor):
         fix = "Name a side, or give numbers (..., H)."
         raise fail(where, "dirichlet", "numbers where unknowns are named and are not values", "a callable", fix)

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 
 from geodiff.modes import outside_autocast
+from geodiff.ops import _op
+from geodiff.reference.surface_net import SHEETS
 from geodiff.scene.mesh import Mesh
 from geodiff.validation import as_tensor, choice, fail, floating, integer, number
 
@@ -29,6 +31,8 @@ _SLIVER = 1e-3  # of the mean difference along crossed edges: below it, the grad
 _SHARPENING = 0.5  # how far vertices go towards where the middles of their quads would be on the surface
 _NEWTON = 3  # steps onto the level
 _MOST = 2**31  # nodes
+_SHEETS = torch.from_numpy(SHEETS)
+_WAYS = torch.tensor([[-1, 0, 0], [1, 0, 0], [0, -1, 0], [0, 1, 0], [0, 0, -1], [0, 0, 1]])
 
 
 @outside_autocast
@@ -40,6 +44,7 @@ def isosurface(
     resolution: int | tuple[int, int, int] | None = None,
     inside: str = "below",
     gradient: str = "edges",
+    empty: str = "mesh",
 ) -> Mesh:
     """Return the mesh on which a grid of values, or a function of space, equals ``level``.
 
@@ -57,6 +62,7 @@ def isosurface(
             it is exact for any values. ``"normal"``, for a function alone: its vertices are moved onto the level, and
             by the implicit function theorem ``−n (∂f/∂θ) / |∇f|`` is the derivative of each (Guillard et al.,
             "DeepMesh", 2021), the part along the surface left out. It needs f with a gradient of its own.
+        empty: where nothing is inside: ``"mesh"`` without faces, or ``"error"``, which names the range of the values.
 
     Returns:
         A closed, consistently oriented manifold `Mesh` with normals outwards, in the values' dtype. Where the solid
@@ -67,7 +73,8 @@ def isosurface(
     the mean difference. NaN counts as outside, and what borders on it or on infinity does not move.
 
     Raises:
-        TypeError, ValueError: for other types, shapes, a level that is not finite, and bounds that are no box.
+        TypeError, ValueError: for other types, shapes, a level that is not finite, bounds that are no box, a grid
+            without a single number, and with ``empty="error"`` a level outside of the values.
         RuntimeError: values on a GPU.
 
     Example:
@@ -82,6 +89,7 @@ def isosurface(
     """
     choice(_WHERE, "inside", inside, ("below", "above"))
     choice(_WHERE, "gradient", gradient, ("edges", "normal"))
+    choice(_WHERE, "empty", empty, ("mesh", "error"))
     level = number(_WHERE, "level", level, -1e30, 1e30)
     sign = 1.0 if inside == "below" else -1.0
     if callable(values):
@@ -94,9 +102,10 @@ def isosurface(
             raise fail(_WHERE, "values", "floating-point", grid, "Use .float().", TypeError)
         _check_values(grid, resolution, gradient)
         low, spacing, shape = _grid(bounds, tuple(grid.shape))
-    step = max(1, _CHUNK * shape[0] // max(1, grid.numel()))  # layers at a time, for the memory
-    net = Net(torch.cat([sign * (layers - level) < 0 for layers in grid.detach().split(step)]).numpy())
-    a, b = net.ends(shape)
+    net = Net(grid.detach() < level if inside == "below" else grid.detach() > level)
+    a, b = net.inner, net.outer
+    if not len(a):
+        _check_empty(grid.detach(), level, inside, empty)
     if callable(values) and gradient == "edges" and torch.is_grad_enabled() and len(a):
         # With a graph at the ends of crossed edges alone.
         nodes, row = torch.unique(torch.cat((a, b[b >= 0])), return_inverse=True)
@@ -138,6 +147,16 @@ def _check_values(grid: torch.Tensor, resolution: Any, gradient: str) -> None:
         raise fail(
             _WHERE, "values", "a function for gradient='normal'", grid, "Of a grid, ∇f is too rough: use 'edges'."
         )
+
+
+def _check_empty(grid: torch.Tensor, level: float, inside: str, empty: str) -> None:
+    """Look why nothing is inside."""
+    numbers = grid[~grid.isnan()]
+    if not len(numbers):
+        raise fail(_WHERE, "values", "numbers", "NaN everywhere", "Find where it arose.")
+    if empty == "error":
+        got = f"{level:g}, and values from {float(numbers.min()):g} to {float(numbers.max()):g}"
+        raise fail(_WHERE, "level", f"one that some values are {inside}", got, "Is `inside` the right way round?")
 
 
 def _grid(bounds: Any, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, tuple[int, ...]]:
@@ -227,99 +246,58 @@ class Net:
         inside: booleans (X, Y, Z).
     """
 
-    def __init__(self, inside: np.ndarray) -> None:
-        # A ring of what is outside around it, so that each crossed edge has four cells.
-        solid = np.pad(inside, 1)
-        shape = solid.shape
-        stride = np.array([shape[1] * shape[2], shape[2], 1])
-        corners = (np.arange(8)[:, None] >> np.array([2, 1, 0]) & 1) @ stride
-        flat = solid.reshape(-1)
-        starts, around, facing = [], [], []
-        for axis in range(3):
-            changes = np.moveaxis(solid, axis, 0)
-            place = np.nonzero(np.moveaxis(changes[:-1] != changes[1:], 0, axis))
-            start = np.ravel_multi_index(place, shape)
-            u, v = stride[(axis + 1) % 3], stride[(axis + 2) % 3]
-            cells = np.stack([start - u - v, start - v, start, start - u], 1)
-            starts.append(np.stack([start, np.full_like(start, axis)], 1))
-            around.append(np.concatenate([cells, np.tile(4 * axis + np.array([3, 1, 0, 2]), (len(start), 1))], 1))
-            facing.append(flat[start])
-        self._shape, self._edges = shape, np.concatenate(starts)
-        both, out = np.concatenate(around), np.concatenate(facing)
-        cells, sides = both[:, :4], both[:, 4:]
-        cell, row = np.unique(cells, return_inverse=True)
-        pattern = np.packbits(flat[cell[:, None] + corners], axis=1, bitorder="little")[:, 0]
-        sheet = _SHEETS[pattern[row.reshape(-1)], sides.reshape(-1)]
-        vertex, row = np.unique(4 * cells.reshape(-1) + sheet, return_inverse=True)
-        self.num_vertices = len(vertex)
-        #: the vertices around each crossed edge, counter-clockwise seen from where it goes, and so a quad
-        self._incident = row.reshape(-1, 4)
-        self._quads = np.where(out[:, None], self._incident, self._incident[:, ::-1])
-        # The end of each edge that is inside, and the step to the other.
-        step = stride[self._edges[:, 1]]
-        self._inner = self._edges[:, 0] + np.where(out, 0, step)
-        self._outer = self._edges[:, 0] + np.where(out, step, 0)
-
-    def ends(self, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the nodes of the grid (X, Y, Z) at the inner and the outer end of each crossed edge; −1: beyond it."""
-        numbers = []
-        for node in (self._inner, self._outer):
-            at = np.stack(np.unravel_index(node, self._shape), 1) - 1
-            beyond = ((at < 0) | (at >= np.array(shape))).any(1)
-            number = (at[:, 0] * shape[1] + at[:, 1]) * shape[2] + at[:, 2]
-            numbers.append(torch.from_numpy(np.where(beyond, -1, number)))
-        return numbers[0], numbers[1]
+    def __init__(self, inside: torch.Tensor) -> None:
+        self._shape = inside.shape
+        found = _op.call(_op.kernels.surface_net, inside=inside.contiguous(), sheets=_SHEETS)
+        #: the nodes of the grid at the inner and the outer end of each crossed edge; −1: beyond it
+        self.inner, self.outer, self._at, self._way, self._around, self._quads, self._doubtful, count = found
+        self.num_vertices = int(count)
 
     def mesh(self, share: torch.Tensor, low: torch.Tensor, spacing: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return vertices and faces, given how far along each crossed edge, from its inner end, the surface is."""
-        inner, outer = (
-            np.stack(np.unravel_index(node, self._shape), 1).astype(np.float64) - 1
-            for node in (self._inner, self._outer)
-        )
         # Steps of the grid first, small whole numbers; the unit and place of the world last.
-        points = torch.from_numpy(inner).to(share.dtype)
-        points = points + share[:, None] * torch.from_numpy(outer - inner).to(share.dtype)
-        around = torch.from_numpy(self._incident)
-        vertices = self._mean(points, around)
+        points = self._at.to(share.dtype) + share[:, None] * _WAYS.to(share.dtype).index_select(0, self._way)
+        vertices = self._mean(points)
         # Means of what lies on a curved surface lie on its inner side; so do the quads' middles, by twice as much.
-        vertices = vertices + _SHARPENING * self._mean(points - _gathered(vertices, around).mean(1), around)
-        high = torch.tensor(self._shape) - 3
-        vertices = torch.minimum(vertices.clamp_min(0), high)
+        middles = _Sums.apply(vertices, self._around, True, len(share)) / 4
+        vertices = vertices + _SHARPENING * self._mean(points - middles)
+        vertices = torch.minimum(vertices.clamp_min(0), torch.tensor(self._shape) - 1)
         crowded = self._crowded()
         if crowded is not None:
             vertices = torch.cat((vertices, points[crowded[1]].mean(1)))
         place = vertices * spacing.to(vertices.dtype) + low.to(vertices.dtype)
-        return place, torch.from_numpy(self._triangles(vertices.detach().double().numpy(), crowded))
+        return place, self._triangles(vertices.detach().double(), crowded)
 
-    def _mean(self, points: torch.Tensor, around: torch.Tensor) -> torch.Tensor:
+    def _mean(self, points: torch.Tensor) -> torch.Tensor:
         """Return for each vertex the mean over the crossings (E, 3) that it was made of."""
-        count = torch.bincount(around.reshape(-1), minlength=self.num_vertices)
-        total = points.new_zeros(self.num_vertices, 3)
-        total = total.index_add(0, around.reshape(-1), points[:, None].expand(-1, 4, 3).reshape(-1, 3))
+        count = torch.bincount(self._around.reshape(-1), minlength=self.num_vertices)
+        total: torch.Tensor = _Sums.apply(points, self._around, False, self.num_vertices)
         return total / count[:, None]
 
-    def _crowded(self) -> tuple[np.ndarray, torch.Tensor] | None:
+    def _crowded(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Return what else than the vertices of its cells a side of a quad has: a new vertex's number (E, 4), or −1.
 
         A sheet that meets a face of the grid in two curves would join the same two vertices twice, and give that edge
         four faces. Each curve gets a vertex then, between its two crossings, whose numbers come second, (N, 2).
         """
-        quads = self._quads
-        key = np.sort(np.stack([quads, np.roll(quads, -1, 1)], -1), -1) @ np.array([self.num_vertices, 1])
-        key = key.reshape(-1)
-        _, row, count = np.unique(key, return_inverse=True, return_counts=True)
-        often = np.nonzero(count[row] > 2)[0]
+        doubtful, quads = self._doubtful.numpy(), self._quads.numpy()
+        row, side = doubtful // 4, doubtful % 4
+        ends = np.sort(np.stack([quads[row, side], quads[row, (side + 1) % 4]], 1), 1)
+        key = ends @ np.array([self.num_vertices, 1])
+        _, rank, count = np.unique(key, return_inverse=True, return_counts=True)
+        often = np.flatnonzero(count[rank] > 2)
         if not len(often):
             return None
         # A curve on a face with four crossings goes around the corner that is inside.
-        curve = np.stack([row[often], self._inner[often // 4]], 1)
+        curve = np.concatenate([rank[often, None], self._at.numpy()[row[often]]], 1)
         curves, number = np.unique(curve, axis=0, return_inverse=True)
-        more = np.full(len(key), -1)
-        more[often] = self.num_vertices + number.reshape(-1)
+        more = np.full(quads.size, -1)
+        more[doubtful[often]] = self.num_vertices + number.reshape(-1)
         order = np.argsort(number.reshape(-1), kind="stable")
-        return more.reshape(-1, 4), torch.from_numpy((often // 4)[order].reshape(len(curves), 2))
+        crossings = row[often][order].reshape(len(curves), 2)
+        return torch.from_numpy(more.reshape(-1, 4)), torch.from_numpy(crossings)
 
-    def _triangles(self, vertices: np.ndarray, crowded: tuple[np.ndarray, torch.Tensor] | None) -> np.ndarray:
+    def _triangles(self, vertices: torch.Tensor, crowded: tuple[torch.Tensor, torch.Tensor] | None) -> torch.Tensor:
         """Cut the quads, those with more than four corners into a fan around the first one that is new."""
         if crowded is None:
             return split_quads(vertices, self._quads)
@@ -329,54 +307,41 @@ class Net:
             polygon = [corner for pair in zip(quad, more, strict=True) for corner in pair if corner >= 0]
             first = polygon.index(max(polygon))
             ring = polygon[first + 1 :] + polygon[:first]
-            faces.append(np.array([[polygon[first], *pair] for pair in itertools.pairwise(ring)]))
-        return np.concatenate(faces)
+            faces.append(torch.tensor([[polygon[first], *pair] for pair in itertools.pairwise(ring)]))
+        return torch.cat(faces)
 
 
-def _gathered(vertices: torch.Tensor, around: torch.Tensor) -> torch.Tensor:
-    return vertices.index_select(0, around.reshape(-1)).reshape(-1, 4, 3)
+class _Sums(torch.autograd.Function):
+    """Points of edges added up at the vertices around them, or with `gather` the transpose; of all orders."""
+
+    @staticmethod
+    def forward(points: torch.Tensor, around: torch.Tensor, gather: bool, count: int) -> torch.Tensor:
+        out = points.new_zeros(count, 3)
+        _op.call(_op.kernels.net_sum, points=points.detach().contiguous(), around=around, gather=gather, out=out)
+        return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        ctx.around, ctx.gather, ctx.counts = inputs[1], inputs[2], (len(inputs[0]), len(output))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return _Sums.apply(gradient, ctx.around, not ctx.gather, ctx.counts[0]), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: torch.Tensor, *_: Any) -> torch.Tensor:
+        result: torch.Tensor = _Sums.apply(tangent, ctx.around, ctx.gather, ctx.counts[1])
+        return result
 
 
-def split_quads(vertices: np.ndarray, quads: np.ndarray) -> np.ndarray:
+def split_quads(vertices: torch.Tensor, quads: torch.Tensor) -> torch.Tensor:
     """Cut each quad (Q, 4) into two triangles along its shorter diagonal."""
-    a, b, c, d = quads.T
-    first, second = (np.linalg.norm(vertices[p] - vertices[q], axis=1) for p, q in ((a, c), (b, d)))
-    other = second < (1 - 1e-6) * first  # rounding must not decide where both are the same
-    one = np.where(other[:, None], np.stack([a, b, d], 1), np.stack([a, b, c], 1))
-    two = np.where(other[:, None], np.stack([b, c, d], 1), np.stack([a, c, d], 1))
-    return np.concatenate([one, two])
-
-
-def _sheets() -> np.ndarray:
-    """Number the sheets that pass through a cell: (256, 12), by pattern of inside corners and by edge.
-
-    Corner 4x + 2y + z, edge 4·axis + 2·(place along the next axis) + (along the one after). Crossed edges belong
-    together if a curve on a face of the cell joins them; a face with four crossings keeps its inside corners apart.
-    """
-
-    def edge(a: int, b: int) -> int:
-        axis = {4: 0, 2: 1, 1: 2}[a ^ b]
-        bits = [a >> 2 & 1, a >> 1 & 1, a & 1]
-        return 4 * axis + 2 * bits[(axis + 1) % 3] + bits[(axis + 2) % 3]
-
-    faces = [[low, low + p, low + p + q, low + q] for n, p, q in ((4, 2, 1), (2, 1, 4), (1, 4, 2)) for low in (0, n)]
-    table = np.zeros((256, 12), dtype=np.int64)
-    for pattern in range(256):
-        group, crossed = list(range(12)), set()
-        for cycle in faces:
-            sides = [edge(cycle[k - 1], cycle[k]) for k in range(4)]
-            inside = [pattern >> corner & 1 for corner in cycle]
-            cut = [side for k, side in enumerate(sides) if inside[k - 1] != inside[k]]
-            crossed.update(cut)
-            joints = [cut] if len(cut) == 2 else []
-            if len(cut) == 4:
-                joints = [[sides[k], sides[(k + 1) % 4]] for k in range(4) if inside[k]]
-            for one, other in joints:
-                group = [group[one] if label == group[other] else label for label in group]
-        names = sorted({group[k] for k in crossed})
-        for k in crossed:
-            table[pattern, k] = names.index(group[k])
-    return table
-
-
-_SHEETS = _sheets()
+    a, b, c, d = quads.unbind(1)
+    first, second = (
+        torch.linalg.vector_norm(vertices.index_select(0, p) - vertices.index_select(0, q), dim=1)
+        for p, q in ((a, c), (b, d))
+    )
+    other = (second < (1 - 1e-6) * first)[:, None]  # rounding must not decide where both are the same
+    one = torch.where(other, quads[:, [0, 1, 3]], quads[:, :3])
+    two = torch.where(other, quads[:, 1:], quads[:, [0, 2, 3]])
+    return torch.cat([one, two])

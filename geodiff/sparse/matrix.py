@@ -27,13 +27,21 @@ class Pattern:
     @classmethod
     def of(cls, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> tuple["Pattern", torch.Tensor]:
         """Make one of places in any order, repeated or not; return also the entry that each of them falls on."""
-        order = _sorted(columns, shape[1])
-        order = order[_sorted(rows[order], shape[0])]
-        rows, columns = rows[order], columns[order]
+        import scipy.sparse
+
+        order = _sorted(rows, shape[0])
+        starts = np.zeros(shape[0] + 1, dtype=order.dtype)
+        np.cumsum(np.bincount(rows, minlength=shape[0]), out=starts[1:])
+        # SciPy puts each row in order, and takes along where its entries come from.
+        matrix = scipy.sparse.csr_matrix((order, columns[order], starts), shape=shape)
+        matrix.has_sorted_indices = False
+        matrix.sort_indices()
+        columns = matrix.indices
+        rows = np.repeat(np.arange(shape[0], dtype=columns.dtype), np.diff(starts))
         new = np.ones(len(rows), dtype=bool)
         new[1:] = (rows[1:] != rows[:-1]) | (columns[1:] != columns[:-1])
         entry = np.empty(len(rows), dtype=np.int64)
-        entry[order] = np.cumsum(new) - 1
+        entry[matrix.data] = np.cumsum(new) - 1
         return cls(rows[new].astype(np.int64), columns[new].astype(np.int64), shape), torch.from_numpy(entry)
 
     def csc(self, values: torch.Tensor) -> Any:

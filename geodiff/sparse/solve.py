@@ -5,6 +5,7 @@
 factorisation of the forward solve serves the backward one.
 """
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,18 @@ from geodiff.validation import check_finite, choice, fail, floating
 
 # A scaled condition above which ten digits of float64's sixteen would be gone, and a singular matrix always is.
 MOST_CONDITION = 1e13
-METHODS = ("lu", "cg")
+METHODS = ("lu", "cholmod", "cg")
 _REGULAR = "regular"
 _FIX = (
     "Hold an unknown of each piece, e.g. dirichlet={'all': 0.0}; where only a constant is undetermined, "
     'fem.solve_poisson has gauge="mean".'
 )
+
+
+def _positive(where: str, method: str, positive: bool) -> None:
+    if not positive:
+        fix = 'Say positive=True if it is, or use method="lu".'
+        raise fail(where, "matrix", f"symmetric and positive for method='{method}'", "one not said to be", fix)
 
 
 class Factor:
@@ -70,13 +77,41 @@ class Factor:
             raise fail(where, "matrix", _REGULAR, got, _FIX)
 
 
+class Cholesky(Factor):
+    """Solves with a positive matrix by CHOLMOD's supernodal factorisation, which is CVXOPT's."""
+
+    def __init__(self, where: str, pattern: Pattern, values: torch.Tensor, positive: bool) -> None:
+        _positive(where, "cholmod", positive)
+        try:
+            self._cvxopt = importlib.import_module("cvxopt")
+            self._cholmod = importlib.import_module("cvxopt.cholmod")
+        except ImportError as error:
+            message = f"{where}: method='cholmod' needs CVXOPT ({error}). Use `pip install geodiff[cholmod]`, or 'lu'."
+            raise ModuleNotFoundError(message) from error
+        matrix = pattern.csc(values)
+        lower = (pattern.rows >= pattern.columns).numpy()
+        parts = (x.numpy()[lower] for x in (values.detach().to("cpu", torch.float64), pattern.rows, pattern.columns))
+        own = self._cvxopt.spmatrix(*parts, matrix.shape)
+        try:
+            self._factor = self._cholmod.symbolic(own, uplo="L")
+            self._cholmod.numeric(own, self._factor)
+        except ArithmeticError as error:
+            got = f"one whose pivot {error} is not positive"
+            raise fail(where, "matrix", f"{_REGULAR} and positive", got, _FIX) from None
+        self._check(where, matrix)
+
+    def solve(self, b: np.ndarray, transposed: bool = False) -> np.ndarray:
+        """Solve for columns (N, K) or one vector."""
+        columns = self._cvxopt.matrix(np.asfortranarray(b))
+        self._cholmod.solve(self._factor, columns)
+        return np.array(columns).reshape(b.shape)
+
+
 class Iterated:
     """Solves with a positive matrix by conjugate gradients, preconditioned by its diagonal."""
 
     def __init__(self, where: str, pattern: Pattern, values: torch.Tensor, positive: bool) -> None:
-        if not positive:
-            fix = 'Say positive=True if it is, or use method="lu".'
-            raise fail(where, "matrix", "symmetric and positive for method='cg'", "one not said to be", fix)
+        _positive(where, "cg", positive)
         self._where, self._matrix = where, pattern.csc(values).tocsr()
         diagonal = self._matrix.diagonal()
         if not (diagonal > 0).all():
@@ -138,8 +173,9 @@ def linear(matrix: SparseMatrix | torch.Tensor, rhs: torch.Tensor, *, method: st
         matrix: A, (N, N): a `SparseMatrix`, or a sparse tensor of torch, which keeps nothing. Positive definite ones
             (`positive=True`) are factorised without pivoting.
         rhs: b, `(..., N)`: right sides along the last axis, float32 or float64.
-        method: "lu", SuperLU's factorisation; "cg", conjugate gradients to 1e-13 for positive matrices too large for
-            it (solids).
+        method: "lu", SuperLU's factorisation; "cholmod", CHOLMOD's for positive matrices, two to three times as fast
+            (``pip install geodiff[cholmod]``); "cg", conjugate gradients to 1e-13 for positive ones too large for
+            either (solids).
 
     Returns:
         x, `(..., N)`, computed on the CPU in float64, of the dtype and device of `rhs`.
@@ -149,7 +185,8 @@ def linear(matrix: SparseMatrix | torch.Tensor, rhs: torch.Tensor, *, method: st
     Raises:
         TypeError: a matrix that is not sparse, a right side that is not floating.
         ValueError: a matrix that is not square, singular (of a condition above 1e13 when its rows and columns are
-            scaled), or not positive for "cg"; a right side of another length, NaN.
+            scaled), or not positive for "cholmod" and "cg"; a right side of another length, NaN.
+        ModuleNotFoundError: "cholmod" without CVXOPT.
 
     Example:
         >>> import torch
@@ -177,7 +214,7 @@ def linear(matrix: SparseMatrix | torch.Tensor, rhs: torch.Tensor, *, method: st
     version, factor = matrix.factors.get(method, (-1, None))
     if factor is None or version != now:
         check_finite(where, "matrix", matrix.values.detach().cpu())
-        kind = Factor if method == "lu" else Iterated
+        kind = {"lu": Factor, "cholmod": Cholesky, "cg": Iterated}[method]
         factor = kind(where, matrix.pattern, matrix.values, matrix.positive)
         matrix.factors[method] = now, factor
     solved: torch.Tensor = _Solve.apply(matrix.values, rhs, matrix.pattern, factor, False)

@@ -88,7 +88,7 @@ def fit_pieces(
         values is, almost everywhere, block diagonal: `V (Vᵀ Ω V)⁻¹ Vᵀ Ω`, the projection on the polynomials of each
         piece; a vector takes O(N d). None of the cuts, nor in weights and parameters.
 
-    Time grows with N² k, at most (N = 10⁴, k = 20, d = 3: about 1 s, up to five times that with weights or
+    Time grows with N² k, at most (N = 10⁴, k = 20, d = 3: about 1 s, up to twice that with weights or
     parameters); with a penalty, with N where pieces stay short. Computed on the CPU in float64.
 
     Raises:

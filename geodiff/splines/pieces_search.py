@@ -8,6 +8,9 @@ counterexample: w(0, 2) + w(1, 3) = 100, w(0, 3) + w(1, 2) = 66.7).
 import math
 
 import numpy as np
+import torch
+
+from geodiff.ops import _op
 
 SPACE = 32  # how often the starts that cannot win any more are taken out
 
@@ -94,27 +97,19 @@ class WeightedCosts(Costs):
         self.cost = np.zeros(n)
         self.state = np.zeros((degree + 1, degree + 1 + channels, n))
         self.at = (parameters - parameters[0]) * ((n - 1) / (parameters[-1] - parameters[0]))
-        self.roots = np.sqrt(weights)
+        # Of weights of any size, squares of their roots are neither 0 nor infinite.
+        roots = np.sqrt(weights)
+        self.unit = float(roots.max())
+        self.roots = roots / self.unit
+        given = (self.state, self.cost, self.starts, self.at, self.x)
+        self._tensors = [torch.from_numpy(array) for array in given]
 
     def _take(self, window: slice, m: int) -> None:
-        starts, state = self.starts[window], self.state[..., window]
-        count = self.degree + 1
-        step = self.at[m] - self.at[starts]
-        row = np.empty(state.shape[1:])
-        row[0] = self.roots[m]
-        for r in range(1, count):
-            np.multiply(row[r - 1], step, out=row[r])
-        np.multiply(self.x[:, m, None] - self.x[:, starts], self.roots[m], out=row[count:])
-        for r in range(count):
-            old = state[r, r]
-            length = np.hypot(old, row[r])
-            safe = np.where(length > 0, length, 1.0)
-            c, s = np.where(length > 0, old / safe, 1.0), row[r] / safe
-            above, below = state[r, r:], row[r:]
-            turned = c * above + s * below
-            row[r:] = c * below - s * above
-            state[r, r:] = turned
-        self.cost[window] += np.square(row[count:]).sum(0)
+        state, cost, starts, at, x = self._tensors
+        _op.call(
+            _op.kernels.pieces_take, state=state, cost=cost, starts=starts, at=at, x=x, first=window.start,
+            last=window.stop, point=m, root=float(self.roots[m]), unit=self.unit**2,
+        )  # fmt: skip
 
 
 def gains(n: int, degree: int) -> np.ndarray:

@@ -8,7 +8,8 @@ Table 5: the norm of nodal errors over n of the exact minimiser, for the rows th
 multiple of d, so that 128 and 256 nodes of degree 2 and 128 of degree 3 cannot be; 129, 257 and 127 stand for them.
 
 Speed: seconds of one thread, assembly and solve apart, both libraries in turn, the least of three; both solve by the
-same SuperLU, so that the solve differs only in the order of elimination.
+same SuperLU, so that the solve differs only in the order of elimination. A third row solves by CHOLMOD, where it is
+installed (pip install geodiff[cholmod]).
 
 Figure 3 (``--network``): a small convolutional network is trained on the energy alone to predict the solution from the
 diffusivity of equation (14), and compared with plain solves on fields that it has not seen. The paper leaves the source
@@ -16,6 +17,8 @@ open; with f = 0 and u = 0 all around there is nothing to learn, so f = 1.
 """
 
 import argparse
+import functools
+import importlib.util
 import json
 import math
 import time
@@ -58,7 +61,7 @@ def least(call: Callable[[], tuple[float, float]], best: tuple[float, float] | N
     return now if best is None else (min(now[0], best[0]), min(now[1], best[1]))
 
 
-def ours(spans: int, degree: int) -> tuple[float, float]:
+def ours(spans: int, degree: int, method: str = "lu") -> tuple[float, float]:
     """Seconds of assembly and of the solve."""
     start = time.process_time()
     space = fem.grid_space((spans * degree + 1,) * 2, degree)
@@ -76,7 +79,7 @@ def ours(spans: int, degree: int) -> tuple[float, float]:
     from geodiff.fem.solve import eliminated
 
     held = space.held("all")
-    eliminated("benchmark", matrix, load, [(held, torch.zeros(len(held), dtype=F64))])
+    eliminated("benchmark", matrix, load, [(held, torch.zeros(len(held), dtype=F64))], method)
     return middle - start, time.process_time() - middle
 
 
@@ -99,9 +102,12 @@ def speed(unknowns: int, rounds: int) -> list[dict[str, Any]]:
     rows = []
     for name, degree in (("P1", 1), ("biquadratic", 2)):
         spans = round(math.sqrt(unknowns)) // degree
-        best: dict[str, tuple[float, float] | None] = {"geodiff": None, "scikit-fem": None}
+        calls = {"geodiff": ours, "scikit-fem": theirs}
+        if importlib.util.find_spec("cvxopt"):
+            calls["geodiff, CHOLMOD"] = functools.partial(ours, method="cholmod")
+        best: dict[str, tuple[float, float] | None] = dict.fromkeys(calls)
         for _ in range(rounds):
-            for library, call in (("geodiff", ours), ("scikit-fem", theirs)):
+            for library, call in calls.items():
                 best[library] = least(lambda call=call, spans=spans, degree=degree: call(spans, degree), best[library])
         rows.append({"elements": name, "unknowns": (spans * degree + 1) ** 2, **best})
     return rows

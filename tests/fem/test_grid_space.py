@@ -209,3 +209,9 @@ def test_errors() -> None:
         fem.solve_heat(space, start, 1.0, 3, theta=0.0)
     with pytest.raises(ValueError, match=r"solve_heat: `initial` must be of shape \(..., 9\)"):
         fem.solve_heat(space, start[:3], 1.0, 3)
+
+
+@pytest.mark.parametrize("value", [float("nan"), lambda x: x[..., 0] / 0])
+def test_boundary_values_that_are_none_are_named(value: object) -> None:
+    with pytest.raises(ValueError, match="solve_poisson: `dirichlet` must be finite; got"):
+        fem.solve_poisson(fem.grid_space((4, 4)), 1.0, dirichlet={"all": value})

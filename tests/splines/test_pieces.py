@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from geodiff.ops import _op
+from geodiff.reference.pieces import pieces_take as reference_take
 from geodiff.splines import fit_pieces
 from geodiff.splines.pieces_search import Costs, WeightedCosts
 
@@ -209,3 +211,31 @@ def test_the_order_of_size_does_not_matter() -> None:
 def test_bad_arguments(x: torch.Tensor, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match="fit_pieces: .*" + message):
         fit_pieces(x, **options)
+
+
+@pytest.mark.parametrize(("degree", "channels", "count"), [(0, 1, 5), (1, 2, 70), (3, 1, 130), (9, 3, 64)])
+def test_taking_a_point_is_its_twin(degree: int, channels: int, count: int) -> None:
+    """Point after point, with starts dropped and some more than one block of lanes."""
+    draw = torch.Generator().manual_seed(degree)
+    x = torch.randn(channels, count, generator=draw, dtype=torch.float64)
+    at = torch.rand(count, generator=draw, dtype=torch.float64).cumsum(0)
+    roots = torch.rand(count, generator=draw, dtype=torch.float64) + 0.1
+    shape = (degree + 1, degree + 1 + channels, count)
+    own, twin = ([torch.zeros(shape, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)] for _ in range(2))
+    starts = torch.arange(count)
+    for m in range(count):
+        given = {"starts": starts, "at": at, "x": x, "first": m // 3, "last": m + 1, "point": m}
+        given |= {"root": float(roots[m]), "unit": 2.5}
+        _op.call(_op.kernels.pieces_take, state=own[0], cost=own[1], **given)
+        reference_take(*twin, **given)
+    for a, b in zip(own, twin, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9 * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-9, 1e200])
+def test_weights_of_any_size(size: float) -> None:
+    x = torch.sin(torch.linspace(0, 9, 80, dtype=torch.float64)).abs()
+    weights = torch.linspace(1, 2, 80, dtype=torch.float64)
+    expected, found = (fit_pieces(x, 3, 2, weights=w) for w in (weights, weights * size))
+    assert torch.equal(found.cuts, expected.cuts)
+    assert float(found.sse) == pytest.approx(float(expected.sse) * size, rel=1e-9)

@@ -45,6 +45,9 @@ _FILES = {
     "nearest_triangle": "host",
     "self_intersections": "host",
     "remesh": "host",
+    "pieces_take": "host",
+    "surface_net": "host",
+    "net_sum": "host",
     "winding_sum": "host",
 }
 """Kernels, and the file that has each."""
