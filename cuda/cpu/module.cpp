@@ -93,4 +93,5 @@ NB_MODULE(_cpu, m) {
     bind_shading(m);
     bind_splines_and_transport(m);
     bind_winding(m);
+    bind_charts(m);
 }

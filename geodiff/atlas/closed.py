@@ -2,6 +2,7 @@
 """A watertight mesh through oriented points: made, mended, checked, and made in another way where the check fails."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -19,6 +20,9 @@ from geodiff.validation import fail, integer, promote
 _PART = 0.01  # of the points: what fewer lie on is no part of the surface
 _INVENTED = 0.05  # share of the area without points from which on it is said
 _AGAINST = -0.5  # cosine below which a face turns its back to the points next to it
+_COARSEST, _FINEST = 5, 8  # depths that are chosen
+_CELL = 0.75  # of the spacing of the points
+_SOME, _NEAREST = 2000, 8  # points asked for their spacing, and neighbours
 _SMALL_HOLE = 8  # edges around a hole that is filled with open boundaries, too
 _WHERE = "closed_mesh"
 
@@ -143,6 +147,20 @@ def begin_closing(
         return Closed(mesh, depth, way, found.faults, *counted, notes)
 
     return made
+
+
+def depth_for(points: torch.Tensor, seed: int = 0) -> int:
+    """Return the depth whose cells are as fine as points (N, 3) can show where they are dense; at most 8.
+
+    Cells are at most three quarters of the spacing there, √(area a point): the tenth of the points that are closest.
+    """
+    places = points.detach().cpu().double().numpy()
+    extent = float(np.ptp(places, axis=0).max())
+    some = np.random.default_rng(seed).permutation(len(places))[:_SOME]
+    k = min(_NEAREST, len(places) - 1)
+    gap = cKDTree(places).query(places[some], k=[k + 1], workers=-1)[0][:, 0] * np.sqrt(np.pi / max(k, 1))
+    cell = _CELL * max(float(np.quantile(gap, 0.1)), 1e-9 * extent)
+    return min(max(math.ceil(math.log2(max(1.1 * extent / max(cell, 1e-300), 1.0))), _COARSEST), _FINEST)
 
 
 @dataclasses.dataclass

@@ -13,7 +13,7 @@ import torch
 
 from geodiff.atlas.atlas import Atlas
 from geodiff.atlas.beside import Beside
-from geodiff.atlas.closed import Closed, begin_closing
+from geodiff.atlas.closed import Closed, begin_closing, depth_for
 from geodiff.atlas.metrics import surface_metrics
 from geodiff.atlas.sample import Samples
 from geodiff.scene.atomic import replacing
@@ -89,7 +89,8 @@ def finish(
     closing = None
     if folder is not None and wanted.watertight:
         facing = samples.normals.norm(dim=1) > 0.5
-        closing = begin_closing(samples.points[facing], samples.normals[facing], depth=wanted.depth, beside=beside,
+        depth = wanted.depth or depth_for(atlas.fitted_points()[~atlas.outlier], atlas.seed)
+        closing = begin_closing(samples.points[facing], samples.normals[facing], depth=depth, beside=beside,
                                 open_boundaries=wanted.open_boundaries,
                                 keep_components=wanted.keep_components)  # fmt: skip
     stages.begin("mesh")

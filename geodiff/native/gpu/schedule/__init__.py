@@ -46,6 +46,8 @@ _FILES = {
     "self_intersections": "host",
     "remesh": "host",
     "winding_sum": "host",
+    "train_charts": "host",
+    "places_of_charts": "host",
 }
 """Kernels, and the file that has each."""
 
