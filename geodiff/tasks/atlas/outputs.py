@@ -139,7 +139,8 @@ def _draw(atlas: Atlas, mesh: Mesh, metrics: dict[str, Any], up: str | None, asi
     if importlib.util.find_spec("matplotlib") is None:
         return _Drawn(overview, None)
     # Numbers alone, none of torch's modes in another thread.
-    return _Drawn(overview, aside.submit(pictures.errors, pictures.signed_distances(atlas), dict(metrics)))
+    off = pictures.signed_distances(atlas)
+    return _Drawn(overview, aside.submit(pictures.errors, pictures.blank(), off, dict(metrics)))
 
 
 def missed_checks(result: FitAtlasResult) -> list[str]:

@@ -148,23 +148,28 @@ def signed_distances(atlas: Atlas) -> np.ndarray:
     return np.asarray((rest * point_normals(atlas)[good].double()).sum(1))
 
 
-def errors(off: np.ndarray, metrics: dict[str, Any]) -> bytes:
+def blank() -> Any:
+    """Return a figure for `errors`; in the main thread, since it looks for IPython, which Open3D may be importing."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(10.5, 4.0))
+
+
+def errors(figure: Any, off: np.ndarray, metrics: dict[str, Any]) -> bytes:
     """Draw a histogram of the points' distances from the surface, and which share lies within which; by Matplotlib.
 
     Args:
+        figure: `blank`.
         off: `signed_distances`.
         metrics: of `fit_atlas`, with what is known of the truth.
 
     Returns:
         A PNG.
     """
-    from matplotlib.figure import Figure
-
     diagonal = metrics["diagonal"]
     off = 1e3 * off / diagonal
     noise = 1e3 * metrics["noise_over_diagonal"]
     bound = max(4 * noise, float(np.quantile(np.abs(off), 0.995)), 1e-9)
-    figure = Figure(figsize=(10.5, 4.0))
     left, right = figure.subplots(1, 2)
     figure.subplots_adjust(
         left=0.02, right=0.99, bottom=0.13, top=0.92, wspace=0.1
