@@ -179,7 +179,7 @@ def errors(figure: Any, off: np.ndarray, metrics: dict[str, Any]) -> bytes:
         x = np.linspace(-bound, bound, 201)
         normal = np.exp(-0.5 * (x / noise) ** 2) / (noise * np.sqrt(2 * np.pi))
         left.plot(x, normal, color="#b3261e", label=f"noise as estimated, σ = {noise:.2g}")
-        left.legend(frameon=False, fontsize=8)
+        left.legend(frameon=False, fontsize=8, loc="upper right")
     left.set(xlabel="from the surface to the points, outwards, ‰ of the diagonal", yticks=[], xlim=(-bound, bound))
     left.set_title(f"{len(off)} points, rms {np.sqrt((off**2).mean()):.2g} ‰", fontsize=10)
     share = 100 * (np.arange(len(off)) + 1) / len(off)
