@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 
 from geodiff.atlas.beside import Beside
 from geodiff.atlas.closing import Faults, components, faults, filled, mended, untangled, written
+from geodiff.atlas.nearest import nearest
 from geodiff.atlas.solid import solid_mesh
 from geodiff.atlas.watertight import near, poisson_faces, trimmed
 from geodiff.modes import outside_autocast
@@ -219,7 +220,7 @@ def _finished(
     part = components(faces)
     owner = np.empty(len(vertices), np.int64)
     owner[faces] = part[:, None]
-    votes = np.bincount(owner[cKDTree(vertices).query(places, workers=-1)[1]], minlength=int(part.max()) + 1)
+    votes = np.bincount(owner[nearest(cKDTree(vertices), places)[1]], minlength=int(part.max()) + 1)
     ranked = np.argsort(-votes, kind="stable")
     parts = max(int((votes >= _PART * len(places)).sum()), 1)
     chosen = ranked[: min(keep, int((votes > 0).sum())) if keep else parts]
@@ -239,8 +240,8 @@ def _facing(
 ) -> np.ndarray:
     """Return the faces of the chosen components, each of these turned to where the points on it face."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
-    nearest = cKDTree(places).query((a + b + c) / 3, workers=-1)[1]
-    along = np.bincount(part, (np.cross(b - a, c - a) * axes[nearest]).sum(1))
+    own = nearest(cKDTree(places), (a + b + c) / 3)[1]
+    along = np.bincount(part, (np.cross(b - a, c - a) * axes[own]).sum(1))
     kept = np.isin(part, chosen)
     return np.where((along[part] < 0)[:, None], faces[:, ::-1], faces)[kept]
 
@@ -253,9 +254,9 @@ def _supported(
     normal, middle = np.cross(b - a, c - a) / 2, (a + b + c) / 3
     area = np.linalg.norm(normal, axis=1)
     tree = cKDTree(places)
-    gap, nearest = tree.query(middle, workers=-1)
-    facing = (normal * axes[nearest]).sum(1) > least * area
-    return facing & near(tree, gap, nearest, trim, depth), area
+    gap, own = nearest(tree, middle)
+    facing = (normal * axes[own]).sum(1) > least * area
+    return facing & near(tree, gap, own, trim, depth), area
 
 
 def _told(found: _Found, open_boundaries: bool) -> list[str]:
