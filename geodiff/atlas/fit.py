@@ -215,11 +215,11 @@ class Fitter:
         """Charts in training; `weight` is 1 if left out, and 0 where masked."""
         weight = mask.to(target) if weight is None else weight * mask
         parts = self.charts.with_parameters(self.parameters).subset(index).to(self.device)
-        own, *rest = (value.to(self.device) for value in (index, uv, target, weight))
-        how = {"move_uv": self.settings.move_uv and move_uv, "residual": self.settings.residual}
-        if served(parts.activation, parts.parameters(), *rest) and not rematched:
-            return HostBatch(own, parts, *rest, rows=mask.sum(1), **how)
-        return Batch(own, parts, *rest, **how)
+        index, uv, target, weight = (value.to(self.device) for value in (index, uv, target, weight))
+        move, residual = self.settings.move_uv and move_uv, self.settings.residual
+        if served(parts.activation, parts.parameters(), uv, target, weight) and not rematched:
+            return HostBatch(index, parts, uv, target, weight, rows=mask.sum(1), move_uv=move, residual=residual)
+        return Batch(index, parts, uv, target, weight, move_uv=move, residual=residual)
 
     def _store(self, batch: Batch, some: torch.Tensor | slice = slice(None)) -> None:
         index = batch.index[some].cpu()
