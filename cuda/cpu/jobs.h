@@ -151,6 +151,48 @@ struct WindingJob {
     T* out;             // (N, 1) or (N, 3)
 };
 
+// Networks of an atlas (geodiff/atlas/charts.py), Q of them alike: a plane and on top of it a perceptron with relu.
+template <class T>
+struct NetworksJob {
+    T* const* parameters;  // (2·layers + 2) weights (Q, I, O) and biases (Q, O) of the layers, plane (Q, 2, 3), offset
+    const int* widths;     // (layers + 1) of what goes in and comes out, 2 and 3 at the ends
+    int layers;            // ≥ 2
+    int threads;
+};
+
+constexpr double kBetas[2] = {0.9, 0.999};  // of Adam
+constexpr double kEpsilon = 1e-8;
+
+// Steps of Adam, each chart on its own.
+template <class T>
+struct TrainJob : NetworksJob<T> {
+    T* const* moments[2];       // as parameters
+    T* uv;                      // (Q, S, 2)
+    T* uv_moments[2];           // (Q, S, 2)
+    const T* target;            // (Q, S, 3)
+    const T* weight;            // (Q, S)
+    const long long* rows;      // (Q) of S, those that count
+    const bool* active;         // (Q) the charts that move
+    long long charts, width;    // Q, S
+    const double* rates;        // (steps, 2) length of the step over 1 − β₁ᵗ, and √(1 − β₂ᵗ)
+    long long steps;            // 0: only find where the places are
+    double uv_rate;             // share of the step that places take; 0: they stay
+    bool plane;                 // whether the plane moves
+    T* out;                     // (Q, S, 3) where the places were before the last step
+    T* loss;                    // (Q) mean square before the last step
+};
+
+// Where places are, and the derivatives there.
+template <class T>
+struct PlacesJob : NetworksJob<T> {
+    const T* uv;             // (M, 2)
+    const long long* chart;  // (K) the chart of each run of places
+    const long long* edges;  // (K + 1) where they begin
+    long long runs;
+    T* out;                  // (M, 3)
+    T* slope;                // (M, 3, 2), or null
+};
+
 // One kernel, for both real types.
 template <template <class> class Job>
 struct Kernel {

@@ -4,7 +4,8 @@
 from geodiff.atlas.atlas import Atlas
 from geodiff.atlas.charts import PAPER_WIDTHS, WIDTHS, Charts
 from geodiff.atlas.cover import Cover, cover
-from geodiff.atlas.fit import FittedCharts, fit_charts
+from geodiff.atlas.fit import fit_charts
+from geodiff.atlas.fitted import FittedCharts
 from geodiff.atlas.metrics import SurfaceMetrics, surface_metrics
 from geodiff.atlas.orient import Oriented, orient
 from geodiff.atlas.sample import Samples

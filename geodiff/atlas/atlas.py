@@ -16,7 +16,7 @@ from geodiff.atlas.chart_mesh import atlas_mesh, chart_meshes
 from geodiff.atlas.charts import Charts
 from geodiff.atlas.closed import closed_mesh
 from geodiff.atlas.confidence import confidence
-from geodiff.atlas.fit import FittedCharts
+from geodiff.atlas.fitted import FittedCharts
 from geodiff.atlas.members import Members
 from geodiff.atlas.sample import Samples, sample
 from geodiff.atlas.sides import chart_sides

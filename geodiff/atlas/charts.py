@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
+from geodiff.atlas.places import places, served
 from geodiff.atlas.ragged import Ragged
 from geodiff.modes import outside_autocast
 from geodiff.validation import choice, fail, floating, shapes_repr
@@ -310,18 +311,26 @@ class Charts:
             TypeError: `uv` that is not floating.
             ValueError: other shapes, charts that are not sorted or do not exist.
         """
-        layout = self._layout("Charts.flat", uv, chart, layout)
-        if not layout.blocks:
+        self._check_flat("Charts.flat", uv, chart, layout)
+        if not len(chart):
             return self.center.new_empty(0, 3)
+        if served(self.activation, self.parameters(), place := uv.to(self.linear.dtype)):
+            return self._into_space(places(self.parameters(), place, chart, False)[0], chart)
+        layout = layout or Ragged(chart, len(self))
         return layout.join([self.subset(b.charts)(uv[b.slots]) for b in layout.blocks])
 
     def flat_jacobian(
         self, uv: torch.Tensor, chart: torch.Tensor, layout: Ragged | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Points (M, 3) and derivatives (M, 3, 2) at `uv` (M, 2); arguments and errors as in `flat`."""
-        layout = self._layout("Charts.flat_jacobian", uv, chart, layout)
-        if not layout.blocks:
+        self._check_flat("Charts.flat_jacobian", uv, chart, layout)
+        if not len(chart):
             return self.center.new_empty(0, 3), self.center.new_empty(0, 3, 2)
+        if served(self.activation, self.parameters(), place := uv.to(self.linear.dtype)):
+            local, slope = places(self.parameters(), place, chart, True)
+            turned = self.rotation[chart][..., None] * (self.scale[chart, None, None] * slope)[:, :, None]
+            return self._into_space(local, chart), turned.sum(1)
+        layout = layout or Ragged(chart, len(self))
         pairs = [self.subset(b.charts).jacobian(uv[b.slots]) for b in layout.blocks]
         return layout.join([p for p, _ in pairs]), layout.join([j for _, j in pairs])
 
@@ -333,15 +342,19 @@ class Charts:
     def _check(self, where: str, uv: Any, shape: Sequence[int | str]) -> None:
         floating(where, "uv", uv, shape, "One row of places a chart; `flat` takes places of any number a chart.")
 
-    def _layout(self, where: str, uv: torch.Tensor, chart: torch.Tensor, layout: Ragged | None) -> Ragged:
+    def _check_flat(self, where: str, uv: torch.Tensor, chart: torch.Tensor, layout: Ragged | None) -> None:
         floating(where, "uv", uv, ("M", 2))
         if layout is not None:
-            return layout
+            return
         if chart.dtype != torch.int64 or chart.shape != uv.shape[:1]:
             raise fail(where, "chart", f"int64 of shape ({len(uv)},), the chart of each place", chart)
         if len(chart) and (bool((chart[1:] < chart[:-1]).any()) or int(chart[0]) < 0 or int(chart[-1]) >= len(self)):
             raise fail(where, "chart", f"sorted and in 0 … {len(self) - 1}", "others", "Sort uv by chart first.")
-        return Ragged(chart, len(self))
+
+    def _into_space(self, local: torch.Tensor, chart: torch.Tensor) -> torch.Tensor:
+        """Points (M, 3) in space of local ones, each in its own chart (M,)."""
+        turned = (self.rotation[chart] * (self.scale[chart, None] * local)[..., None]).sum(1)
+        return self.center[chart] + turned
 
     def _activate(self, z: torch.Tensor) -> torch.Tensor:
         if self.activation == "relu":

@@ -2,6 +2,7 @@
 """A watertight mesh through oriented points: made, mended, checked, and made in another way where the check fails."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy.spatial import cKDTree
 
 from geodiff.atlas.beside import Beside
 from geodiff.atlas.closing import Faults, components, faults, filled, mended, untangled, written
+from geodiff.atlas.nearest import nearest
 from geodiff.atlas.solid import solid_mesh
 from geodiff.atlas.watertight import near, poisson_faces, trimmed
 from geodiff.modes import outside_autocast
@@ -19,6 +21,9 @@ from geodiff.validation import fail, integer, promote
 _PART = 0.01  # of the points: what fewer lie on is no part of the surface
 _INVENTED = 0.05  # share of the area without points from which on it is said
 _AGAINST = -0.5  # cosine below which a face turns its back to the points next to it
+_COARSEST, _FINEST = 5, 8  # depths that are chosen
+_CELL = 0.75  # of the spacing of the points
+_SOME, _NEAREST = 2000, 8  # points asked for their spacing, and neighbours
 _SMALL_HOLE = 8  # edges around a hole that is filled with open boundaries, too
 _WHERE = "closed_mesh"
 
@@ -145,6 +150,20 @@ def begin_closing(
     return made
 
 
+def depth_for(points: torch.Tensor, seed: int = 0) -> int:
+    """Return the depth whose cells are as fine as points (N, 3) can show where they are dense; at most 8.
+
+    Cells are at most three quarters of the spacing there, √(area a point): the tenth of the points that are closest.
+    """
+    places = points.detach().cpu().double().numpy()
+    extent = float(np.ptp(places, axis=0).max())
+    some = np.random.default_rng(seed).permutation(len(places))[:_SOME]
+    k = min(_NEAREST, len(places) - 1)
+    gap = cKDTree(places).query(places[some], k=[k + 1], workers=-1)[0][:, 0] * np.sqrt(np.pi / max(k, 1))
+    cell = _CELL * max(float(np.quantile(gap, 0.1)), 1e-9 * extent)
+    return min(max(math.ceil(math.log2(max(1.1 * extent / max(cell, 1e-300), 1.0))), _COARSEST), _FINEST)
+
+
 @dataclasses.dataclass
 class _Found:
     vertices: np.ndarray
@@ -201,7 +220,7 @@ def _finished(
     part = components(faces)
     owner = np.empty(len(vertices), np.int64)
     owner[faces] = part[:, None]
-    votes = np.bincount(owner[cKDTree(vertices).query(places, workers=-1)[1]], minlength=int(part.max()) + 1)
+    votes = np.bincount(owner[nearest(cKDTree(vertices), places)[1]], minlength=int(part.max()) + 1)
     ranked = np.argsort(-votes, kind="stable")
     parts = max(int((votes >= _PART * len(places)).sum()), 1)
     chosen = ranked[: min(keep, int((votes > 0).sum())) if keep else parts]
@@ -221,8 +240,8 @@ def _facing(
 ) -> np.ndarray:
     """Return the faces of the chosen components, each of these turned to where the points on it face."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
-    nearest = cKDTree(places).query((a + b + c) / 3, workers=-1)[1]
-    along = np.bincount(part, (np.cross(b - a, c - a) * axes[nearest]).sum(1))
+    own = nearest(cKDTree(places), (a + b + c) / 3)[1]
+    along = np.bincount(part, (np.cross(b - a, c - a) * axes[own]).sum(1))
     kept = np.isin(part, chosen)
     return np.where((along[part] < 0)[:, None], faces[:, ::-1], faces)[kept]
 
@@ -235,9 +254,9 @@ def _supported(
     normal, middle = np.cross(b - a, c - a) / 2, (a + b + c) / 3
     area = np.linalg.norm(normal, axis=1)
     tree = cKDTree(places)
-    gap, nearest = tree.query(middle, workers=-1)
-    facing = (normal * axes[nearest]).sum(1) > least * area
-    return facing & near(tree, gap, nearest, trim, depth), area
+    gap, own = nearest(tree, middle)
+    facing = (normal * axes[own]).sum(1) > least * area
+    return facing & near(tree, gap, own, trim, depth), area
 
 
 def _told(found: _Found, open_boundaries: bool) -> list[str]:

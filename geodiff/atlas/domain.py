@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scipy.spatial import Delaunay, QhullError, cKDTree
 
+from geodiff.atlas.nearest import nearest
 from geodiff.modes import cached
 from geodiff.validation import shapes_repr
 
@@ -105,7 +106,7 @@ def trim(
     if len(triangles):
         corner = torch.from_numpy(triangles).to(chart.device)
         middle = surface(chart[corner[:, 0]], uv.detach()[corner].mean(1)).detach().cpu().double().numpy()
-        near = trusted[cKDTree(x[trusted]).query(middle, k=range(1, min(3, len(trusted)) + 1), workers=-1)[1]]
+        near = trusted[nearest(cKDTree(x[trusted]), middle, range(1, min(3, len(trusted)) + 1))[1]]
         n = normals.detach().cpu().double().numpy()
         pairs = zip(_parts(middle), _parts(near), strict=True)
         off = np.concatenate([np.abs(((m[:, None] - x[k]) * n[k]).sum(-1)).min(axis=1) for m, k in pairs])
@@ -164,7 +165,7 @@ def local_spacing(x: np.ndarray, i: np.ndarray, points: int) -> np.ndarray:
     here = np.flatnonzero(count)
     k = min(_NEIGHBOURS, len(here) - 1)
     if k >= 1:
-        gap, near = cKDTree(mean[here]).query(mean[here], k=range(1, k + 2), workers=-1)
+        gap, near = nearest(cKDTree(mean[here]), mean[here], range(1, k + 2))
         spacing = gap[:, -1] * np.sqrt(np.pi / k)
         # At borders half of the disc is empty: the neighbours further in know better.
         result[here] = np.quantile(spacing[near], 0.25, axis=1)

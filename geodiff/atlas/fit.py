@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fit the charts of an atlas: a start by matching, local fits that stop at the noise, then agreement."""
 
-import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -11,14 +11,17 @@ import torch
 from geodiff.atlas import consensus, matching
 from geodiff.atlas.charts import Charts, Placement
 from geodiff.atlas.cloud import Cloud, read_cloud
-from geodiff.atlas.cover import Cover, cover
+from geodiff.atlas.cover import cover
+from geodiff.atlas.fitted import FittedCharts, mean_of_charts
+from geodiff.atlas.host_batch import HostBatch
 from geodiff.atlas.noise import without_edges
+from geodiff.atlas.places import served
 from geodiff.atlas.ragged import Ragged
 from geodiff.atlas.rematch import Rematch
 from geodiff.atlas.settings import Settings
 from geodiff.atlas.training import Batch
 from geodiff.modes import outside_autocast
-from geodiff.validation import fail, shapes_repr
+from geodiff.validation import fail
 
 CHECK = 5  # steps between looks at the residuals
 LEAST_STEPS = 20
@@ -45,75 +48,11 @@ class Team(Protocol):
         """Return what all know together."""
 
 
-@outside_autocast
-@dataclasses.dataclass(frozen=True)
-class FittedCharts:
-    """Charts fitted to a cover.
-
-    Attributes:
-        charts: all Q.
-        cover: the patches; N points, M memberships.
-        uv: (M, 2) float32, where each member lies in its chart.
-        predicted: (M, 3), the chart there, world units.
-        weight: (M,) > 0: how far to trust the chart there: `(1 − (d/r)²)²`, d the distance from the centre, over the
-            fourth power of the chart's residual. Relative: only ratios mean something.
-        rms: (Q,) root mean square distance of a chart from its points, world units.
-        steps: (Q,) int64 in the local fit.
-        converged: (Q,) bool: it reached the noise.
-        noise: σ, world units.
-        local_noise: (N,) float64, σ about each point.
-        unfitted: how many points that are no outliers lie farther than 4 σ (or usual residuals) from all their charts.
-        folded: how many patches fold over their plane.
-        notes: what a user should be told.
-    """
-
-    __repr__ = shapes_repr
-
-    charts: Charts
-    cover: Cover
-    uv: torch.Tensor
-    predicted: torch.Tensor
-    weight: torch.Tensor
-    rms: torch.Tensor
-    steps: torch.Tensor
-    converged: torch.Tensor
-    noise: float
-    local_noise: torch.Tensor
-    unfitted: int
-    folded: int
-    notes: tuple[str, ...]
-
-    def fitted_points(self) -> torch.Tensor:
-        """Where the charts of each point, weighted by trust, put it: (N, 3); outliers stay where they are."""
-        return mean_of_charts(self.predicted, self.weight, self.cover)
-
-    def pair_loss(self) -> torch.Tensor:
-        """Return the published disagreement of the charts, `Σ_{q<q'} Σ_i |φ_q − φ_q'|²` over shared points i."""
-        return consensus.pair_loss(self.predicted.double(), self.cover.point, len(self.cover.points))
-
-    def spread(self) -> torch.Tensor:
-        """Root mean square distance (N,) of the charts of a point from their mean; 0 for outliers."""
-        mean = self.fitted_points()[self.cover.point]
-        square = (self.predicted - mean).square().sum(1).to(self.weight)
-        zeros = square.new_zeros(len(self.cover.points))
-        total = zeros.index_add(0, self.cover.point, self.weight)
-        return (zeros.index_add(0, self.cover.point, square * self.weight) / total.clamp(min=1e-300)).sqrt()
-
-
 def _noise(cloud: Cloud, known: float | None) -> tuple[float, torch.Tensor]:
     """Return σ on the whole and at each point (N,): as known, or as estimated."""
     if known is not None:
         return known, torch.full((len(cloud.points),), float(known), dtype=torch.float64)
     return cloud.noise.sigma, without_edges(cloud.points, cloud.noise)
-
-
-def mean_of_charts(predicted: torch.Tensor, weight: torch.Tensor, patches: Cover) -> torch.Tensor:
-    """Weighted mean (N, 3) of what charts predict for each point; points without charts stay."""
-    x = patches.points
-    zeros = weight.new_zeros(len(x))
-    total = zeros.index_add(0, patches.point, weight)
-    sums = weight.new_zeros(len(x), 3).index_add(0, patches.point, predicted.to(weight) * weight[:, None])
-    return torch.where(total[:, None] > 0, (sums / total.clamp(min=1e-300)[:, None]).to(x.dtype), x)
 
 
 def _starts(charts: int, chunk: int) -> list[int]:
@@ -262,12 +201,25 @@ class Fitter:
         names = ("uv", "predicted", "target", "weight", "stage", "loss", "steps", "converged", "done")
         return {name: getattr(self, name) for name in names}
 
-    def _batch(self, index: torch.Tensor, uv: torch.Tensor, target: torch.Tensor, weight: torch.Tensor,
-               move_uv: bool | None = None) -> Batch:  # fmt: skip
+    def _batch(
+        self,
+        index: torch.Tensor,
+        uv: torch.Tensor,
+        target: torch.Tensor,
+        mask: torch.Tensor,
+        weight: torch.Tensor | None = None,
+        *,
+        move_uv: bool = True,
+        rematched: bool = False,
+    ) -> Batch:
+        """Charts in training; `weight` is 1 if left out, and 0 where masked."""
+        weight = mask.to(target) if weight is None else weight * mask
         parts = self.charts.with_parameters(self.parameters).subset(index).to(self.device)
         index, uv, target, weight = (value.to(self.device) for value in (index, uv, target, weight))
-        move = self.settings.move_uv if move_uv is None else move_uv
-        return Batch(index, parts, uv, target, weight, move_uv=move, residual=self.settings.residual)
+        move, residual = self.settings.move_uv and move_uv, self.settings.residual
+        if served(parts.activation, parts.parameters(), uv, target, weight) and not rematched:
+            return HostBatch(index, parts, uv, target, weight, rows=mask.sum(1), move_uv=move, residual=residual)
+        return Batch(index, parts, uv, target, weight, move_uv=move, residual=residual)
 
     def _store(self, batch: Batch, some: torch.Tensor | slice = slice(None)) -> None:
         index = batch.index[some].cpu()
@@ -300,9 +252,8 @@ class Fitter:
             for i, block in enumerate(layout.blocks):
                 place = found.uv[block.slots] if found.soft is None else spread[i]
                 goal = x[block.slots] if found.soft is None else found.soft[i]
-                batch = self._batch(index[block.charts], place, goal, block.mask.to(x), False)
-                for _ in range(MATCH_STEPS):
-                    batch.step(self.settings.lr)
+                batch = self._batch(index[block.charts], place, goal, block.mask, move_uv=False)
+                batch.steps([self.settings.lr] * MATCH_STEPS)
                 self._store(batch)
         if found is not None:
             self.uv[rows] = found.uv
@@ -319,7 +270,7 @@ class Fitter:
             rows, layout = self._layout(index)
             for block, place in zip(layout.blocks, matching.places(layout), strict=True):
                 slots, mask = rows[block.slots], block.mask
-                batch = self._batch(index[block.charts], place, self.local[slots], mask.to(self.local))
+                batch = self._batch(index[block.charts], place, self.local[slots], mask, rematched=True)
                 x, known = self.local[slots].to(self.device), mask.to(self.device)
                 self._train(batch, slots, mask, Rematch(x, known, method, self.settings.epsilon))
             rest = rest[~torch.isin(rest, index)]
@@ -327,7 +278,7 @@ class Fitter:
             rows, layout = self._layout(rest)
             for block in layout.blocks:
                 slots, mask = rows[block.slots], block.mask
-                batch = self._batch(rest[block.charts], self.uv[slots], self.local[slots], mask.to(self.local))
+                batch = self._batch(rest[block.charts], self.uv[slots], self.local[slots], mask)
                 self._train(batch, slots, mask)
 
     def _train(self, batch: Batch, slots: torch.Tensor, mask: torch.Tensor, plans: Rematch | None = None) -> None:
@@ -336,26 +287,27 @@ class Fitter:
         goal = (s.stop * self._noise_of(batch)).float().square()
         mask = mask.to(self.device)
         here = torch.ones(len(batch), dtype=torch.bool, device=self.device)
-        for k in range(s.steps):
-            again = plans if plans is not None and k % s.rematch == 0 else None
-            loss = batch.step(s.lr * 0.5 * (1 + math.cos(math.pi * k / s.steps)), again)
-            ends = k + 1 == s.steps
-            if not ends and ((k + 1) % CHECK or k + 1 < LEAST_STEPS):
-                continue
-            # A chart is kept as it is when it arrives, whoever else is in the batch; when many have, it shrinks.
-            if plans is not None:
+        looks = [0, *range(LEAST_STEPS, s.steps, CHECK), s.steps]
+        for before, now in itertools.pairwise(looks):
+            rates = [s.lr * 0.5 * (1 + math.cos(math.pi * k / s.steps)) for k in range(before, now)]
+            if plans is None:
+                loss = batch.steps(rates, here)
+            else:
+                for k, rate in enumerate(rates, before):
+                    batch.step(rate, None if k % s.rematch else plans)
                 loss = plans.across(batch)
+            # A chart is kept as it is when it arrives, whoever else is in the batch; when many have, it shrinks.
             arrived = loss <= goal
-            leave = here & (arrived | ends)
+            leave = here & arrived if now < s.steps else here
             if bool(leave.any()):
                 uv = batch.uv if plans is None else plans.uv
-                out = batch.forward()[0] if plans is None else batch.charts().local(uv)
+                out = batch.image() if plans is None else batch.charts().local(uv)
                 self._store(batch, leave)
                 kept = mask[leave]
                 rows = slots[leave.cpu()][kept.cpu()]
                 self.predicted[rows], self.uv[rows] = out[leave][kept].cpu(), uv[leave][kept].cpu()
                 gone = batch.index[leave].cpu()
-                self.loss[gone], self.steps[gone] = loss[leave].cpu(), k + 1
+                self.loss[gone], self.steps[gone] = loss[leave].cpu(), now
                 self.converged[gone] = arrived[leave].cpu()
                 here = here & ~leave
             if not bool(here.any()):
@@ -418,10 +370,9 @@ class Fitter:
         layout = Ragged(self.cover.chart[base : self.edges[last]] - first, last - first)
         for block in layout.blocks:
             slots = block.slots + base
-            batch = self._batch(block.charts + first, self.uv[slots], target[slots], weight[slots] * block.mask)
-            for k in range(ROUND_STEPS):
-                batch.step(self.settings.lr * 0.2 * (1 - k / ROUND_STEPS))
-            out = batch.forward()[0].cpu()
+            batch = self._batch(block.charts + first, self.uv[slots], target[slots], block.mask, weight[slots])
+            batch.steps([self.settings.lr * 0.2 * (1 - k / ROUND_STEPS) for k in range(ROUND_STEPS)])
+            out = batch.image().cpu()
             self._store(batch)
             rows = slots[block.mask]
             self.predicted[rows], self.uv[rows] = out[block.mask], batch.uv.cpu()[block.mask]

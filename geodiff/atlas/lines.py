@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree
 
+from geodiff.atlas.nearest import nearest
 from geodiff.validation import shapes_repr
 
 NEIGHBOURS = 10  # of a look at one scale
@@ -148,7 +149,7 @@ def neighbours(x: np.ndarray, count: int, anchor: np.ndarray | None) -> tuple[np
     """
     members = np.arange(len(x)) if anchor is None else np.flatnonzero(anchor)
     count = min(count, len(members) - 1)
-    far, near = cKDTree(x[members]).query(x, k=count + 1, workers=-1)
+    far, near = nearest(cKDTree(x[members]), x, count + 1)
     if anchor is None:  # the point itself is the first
         return far[:, 1:], near[:, 1:]
     near = members[near]

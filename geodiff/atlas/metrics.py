@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from geodiff.atlas.nearest import nearest
 from geodiff.atlas.proximity import check_mesh, closest_on_mesh, sample_mesh
 from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh
@@ -231,11 +232,11 @@ def closest_of(points: torch.Tensor, cloud: torch.Tensor) -> ClosestPoints:
         cloud: (T, 3), T ≥ 1.
     """
     tree = cKDTree(cloud.detach().cpu().double().numpy())
-    distance, index = tree.query(points.detach().cpu().double().numpy(), workers=-1)
-    index = torch.from_numpy(index)
+    gap, own = nearest(tree, points.detach().cpu().double().numpy())
+    index = torch.from_numpy(own)
     corner = points.new_tensor([1.0, 0.0, 0.0]).expand(len(index), 3)  # a point is a face of three such corners
-    nearest = cloud.detach()[index.to(cloud.device)]
-    return ClosestPoints(nearest, index, corner, torch.from_numpy(distance).to(points))
+    found = cloud.detach()[index.to(cloud.device)]
+    return ClosestPoints(found, index, corner, torch.from_numpy(gap).to(points))
 
 
 def _points(

@@ -10,6 +10,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from geodiff.atlas.lines import neighbours, scan_lines
+from geodiff.atlas.nearest import nearest
 from geodiff.atlas.noise import estimate_noise
 from geodiff.atlas.planes import FLAT, plane, planes
 from geodiff.atlas.regions import Links, facing_regions, outvoted, turned_regions
@@ -202,7 +203,7 @@ def _with_copies(
 
 def _areas(x: torch.Tensor, tree: cKDTree) -> torch.Tensor:
     """Return the area (N,) about each point: π r² / 8 for the distance r to its eighth neighbour."""
-    far = torch.from_numpy(tree.query(x.numpy(), k=[9], workers=-1)[0][:, 0]).float()
+    far = torch.from_numpy(nearest(tree, x.numpy(), [9])[0][:, 0]).float()
     area = torch.pi / 8 * far.square()
     return area.clamp(min=1e-6 * float(area.mean()))
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from geodiff.atlas.nearest import nearest
 from geodiff.atlas.noise import TWO, own_sheet
 
 FLAT = 0.1  # variance across over variance along, up to which points around one make a plane
@@ -46,7 +47,7 @@ def planes(x: torch.Tensor, pull: torch.Tensor, k: int, *, gaps: bool = True) ->
     opposite sides may be two, if they are farther apart than each is thick.
     """
     k = min(k, len(x) - 1)
-    neighbours = cKDTree(x.numpy()).query(x.numpy(), k=k + 1, workers=-1)[1]
+    neighbours = nearest(cKDTree(x.numpy()), x.numpy(), k + 1)[1]
     parts = [_fit(x[rows].double(), pull[rows], gaps) for rows in torch.from_numpy(neighbours).split(1 << 14)]
     middle, axis, flat, own = (torch.cat(part) for part in zip(*parts, strict=True))
     near, same = neighbours[:, 1:], own[:, 1:].numpy()

@@ -7,6 +7,7 @@ Nothing of geodiff is imported here, so that the process is there at once.
 import io
 import os
 import sys
+import types
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -42,8 +43,22 @@ def unpacked(data: bytes, count: int) -> list[np.ndarray]:
     return [np.load(stream, allow_pickle=False) for _ in range(count)]
 
 
+def _without_viewers() -> None:
+    """Keep Open3D from importing what draws in a browser: most of what its import takes, and nothing of it is used."""
+    for name in ("dash", "plotly", "plotly.graph_objects"):
+        sys.modules[name] = _Nothing(name)
+
+
+class _Nothing(types.ModuleType):
+    """A package in which whatever is asked for is None."""
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
 def _answer(asked: BinaryIO) -> bytes:
     """Answer one question: places, normals, (depth, threads)."""
+    _without_viewers()
     import open3d
 
     places, normals, numbers = unpacked(asked.read(), 3)

@@ -9,6 +9,7 @@ from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 from scipy.spatial import cKDTree
 
+from geodiff.atlas.nearest import nearest
 from geodiff.validation import fail
 
 _SWEEPS = 20  # of flipping single charts that disagree with most of their neighbours
@@ -203,4 +204,4 @@ def _areas(x: np.ndarray) -> np.ndarray:
     k = min(8, len(x) - 1)
     if k < 1:
         return np.ones(len(x))
-    return np.maximum(np.pi * cKDTree(x).query(x, k=[k + 1], workers=-1)[0][:, 0] ** 2 / k, 1e-300)
+    return np.maximum(np.pi * nearest(cKDTree(x), x, [k + 1])[0][:, 0] ** 2 / k, 1e-300)

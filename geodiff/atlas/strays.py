@@ -5,6 +5,8 @@ import numpy as np
 from scipy.sparse import coo_matrix, csgraph
 from scipy.spatial import cKDTree
 
+from geodiff.atlas.nearest import nearest
+
 _NEAR = 8  # neighbours whose distance tells of the density
 _PLANE = 16  # neighbours that a plane is put through
 _THICK = 0.1  # of the largest variance, from which the least shows points that fill space
@@ -61,7 +63,7 @@ class _Around:
     """
 
     def __init__(self, x: np.ndarray) -> None:
-        distances, self.near = cKDTree(x).query(x, k=min(_PLANE, len(x) - 1) + 1, workers=-1)
+        distances, self.near = nearest(cKDTree(x), x, min(_PLANE, len(x) - 1) + 1)
         self.distances, self.neighbours = distances[:, 1 : _NEAR + 1], self.near[:, 1 : _NEAR + 1]
         self.reach = self.distances.mean(1)
         self.spread, self.axes = _planes(x, self.near)

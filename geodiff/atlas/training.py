@@ -8,6 +8,8 @@ import torch
 from geodiff.adam import Adam
 from geodiff.atlas.charts import SHARPNESS, Charts
 
+UV_SHARE = 0.6  # of the step, for the places
+
 Rematching = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -42,10 +44,13 @@ class Batch:
         self.parameters = [p.clone() for p in charts.parameters()]
         self.uv = uv.clone()
         self.out = target
-        groups = [{"params": self.parameters, "relative": 1.0}]
-        if move_uv:
-            groups.append({"params": [self.uv], "relative": 0.6})
         self.move_uv = move_uv
+        self._begin()
+
+    def _begin(self) -> None:
+        groups = [{"params": self.parameters, "relative": 1.0}]
+        if self.move_uv:
+            groups.append({"params": [self.uv], "relative": UV_SHARE})
         self.optimizer = Adam(groups, lr=1e-3, fused=True)
 
     def __len__(self) -> int:
@@ -116,6 +121,19 @@ class Batch:
         if self.move_uv:
             self.uv.clamp_(0, 1)
         return (rest.square().sum(2) * share).sum(1)
+
+    def steps(self, rates: Sequence[float], active: torch.Tensor | None = None) -> torch.Tensor:
+        """Take steps of these lengths and return each chart's loss (G,) before the last.
+
+        Args:
+            rates: one or more.
+            active: (G,) bool, the charts whose steps count; of the others anything may be left.
+        """
+        return [self.step(rate) for rate in rates][-1]
+
+    def image(self) -> torch.Tensor:
+        """Return where the places are now (G, S, 3)."""
+        return self.forward()[0]
 
     def charts(self) -> Charts:
         """Return the charts as they are now."""

@@ -10,6 +10,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from geodiff.atlas.closing import filled, mended
+from geodiff.atlas.nearest import nearest
 from geodiff.atlas.poisson_worker import reconstruct
 from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh
@@ -137,16 +138,16 @@ def trimmed(places: np.ndarray, vertices: np.ndarray, faces: np.ndarray, trim: f
 def near_points(places: np.ndarray, queries: np.ndarray, trim: float, depth: int) -> np.ndarray:
     """Return whether queries (Q, 3) are within `trim` times the spacing of the nearest place, or of a quarter cell."""
     tree = cKDTree(places)
-    gap, nearest = tree.query(queries, workers=-1)
-    return near(tree, gap, nearest, trim, depth)
+    gap, own = nearest(tree, queries)
+    return near(tree, gap, own, trim, depth)
 
 
-def near(tree: cKDTree, gap: np.ndarray, nearest: np.ndarray, trim: float, depth: int) -> np.ndarray:
+def near(tree: cKDTree, gap: np.ndarray, own: np.ndarray, trim: float, depth: int) -> np.ndarray:
     """Return `near_points` for what a tree of the places has told of the queries: how far (Q,) which (Q,) is."""
-    return np.asarray(gap <= trim * np.maximum(_spacing(tree)[nearest], 0.25 * 1.1 / 2**depth))
+    return np.asarray(gap <= trim * np.maximum(_spacing(tree)[own], 0.25 * 1.1 / 2**depth))
 
 
 def _spacing(tree: cKDTree) -> np.ndarray:
     """Return the distance to the sixth neighbour over √6, an estimate of √(area a point) that suits random samples."""
     k = min(7, tree.n)
-    return np.asarray(tree.query(tree.data, k=[k], workers=-1)[0][:, 0] / np.sqrt(max(k - 1, 1)))
+    return np.asarray(nearest(tree, np.asarray(tree.data), [k])[0][:, 0] / np.sqrt(max(k - 1, 1)))

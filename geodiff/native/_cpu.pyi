@@ -481,3 +481,25 @@ def winding_sum(
     out: Array,
     threads: int = 1,
 ) -> None: ...
+def train_charts(
+    *,
+    uv: Array,
+    parameters: Sequence[Array],
+    first: Sequence[Array],
+    second: Sequence[Array],
+    uv_first: Array,
+    uv_second: Array,
+    target: Array,
+    weight: Array,
+    rows: Array,
+    active: Array,
+    rates: Array,
+    uv_rate: float,
+    plane: bool,
+    out: Array,
+    loss: Array,
+    threads: int = 1,
+) -> None: ...
+def places_of_charts(
+    *, uv: Array, parameters: Sequence[Array], chart: Array, edges: Array, out: Array, slope: Array, threads: int = 1
+) -> None: ...

@@ -18,7 +18,8 @@ from geodiff.atlas.atlas import Atlas
 from geodiff.atlas.beside import Beside
 from geodiff.atlas.cloud import Cloud, read_cloud
 from geodiff.atlas.confidence import WITHIN
-from geodiff.atlas.fit import FAR, FittedCharts, Fitter
+from geodiff.atlas.fit import FAR, Fitter
+from geodiff.atlas.fitted import FittedCharts
 from geodiff.atlas.settings import Settings
 from geodiff.modes import outside_autocast
 from geodiff.scene.mesh import Mesh

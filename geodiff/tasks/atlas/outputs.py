@@ -3,17 +3,17 @@
 
 import dataclasses
 import importlib.util
-import io
 import json
 import pathlib
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
 
 from geodiff.atlas.atlas import Atlas
 from geodiff.atlas.beside import Beside
-from geodiff.atlas.closed import Closed, begin_closing
+from geodiff.atlas.closed import Closed, begin_closing, depth_for
 from geodiff.atlas.metrics import surface_metrics
 from geodiff.atlas.sample import Samples
 from geodiff.scene.atomic import replacing
@@ -57,10 +57,10 @@ class _Surface:
 
 @dataclasses.dataclass(frozen=True)
 class _Drawn:
-    """What is drawn while the watertight mesh is made: all but that; and a PNG of errors, if Matplotlib is there."""
+    """What is drawn beside the watertight mesh: all but that; and a PNG of errors to come, if Matplotlib is there."""
 
     overview: pictures.Overview
-    errors: bytes | None
+    errors: Future[bytes] | None
 
 
 def finish(
@@ -83,13 +83,28 @@ def finish(
         seconds: how long the job has taken so far.
         beside: a process that solves Poisson's equation while this one measures and draws.
     """
+    with ThreadPoolExecutor(1) as aside:
+        return _finish(result, wanted, truth, folder, stages, seconds, beside, aside)
+
+
+def _finish(
+    result: FitAtlasResult,
+    wanted: FitAtlasSettings,
+    truth: Mesh | torch.Tensor | None,
+    folder: pathlib.Path | None,
+    stages: Stages,
+    seconds: Callable[[], float],
+    beside: Beside,
+    aside: ThreadPoolExecutor,
+) -> FitAtlasResult:
     atlas = result.atlas
     stages.begin("samples")
     samples = atlas.sample(wanted.samples, seed=atlas.seed)
     closing = None
     if folder is not None and wanted.watertight:
         facing = samples.normals.norm(dim=1) > 0.5
-        closing = begin_closing(samples.points[facing], samples.normals[facing], depth=wanted.depth, beside=beside,
+        depth = wanted.depth or depth_for(atlas.fitted_points()[~atlas.outlier], atlas.seed)
+        closing = begin_closing(samples.points[facing], samples.normals[facing], depth=depth, beside=beside,
                                 open_boundaries=wanted.open_boundaries,
                                 keep_components=wanted.keep_components)  # fmt: skip
     stages.begin("mesh")
@@ -100,7 +115,7 @@ def finish(
         metrics["truth"] = _against(truth, atlas, found, wanted)
     if folder is not None:
         stages.begin("pictures")
-        drawn = _draw(atlas, found.mesh, metrics, result.settings.up)
+        drawn = _draw(atlas, found.mesh, metrics, result.settings.up, aside)
     if closing is not None:
         stages.begin("watertight")
         found.closed = closing()
@@ -118,14 +133,14 @@ def finish(
     return _write(result, found, drawn, folder, stages, seconds)
 
 
-def _draw(atlas: Atlas, mesh: Mesh, metrics: dict[str, Any], up: str | None) -> _Drawn:
+def _draw(atlas: Atlas, mesh: Mesh, metrics: dict[str, Any], up: str | None, aside: ThreadPoolExecutor) -> _Drawn:
     terrain = pathlib.Path(metrics["source"] or "").suffix.lower() in (".las", ".laz")
     overview = pictures.Overview(atlas, mesh, up=up or ("z" if terrain else "y"))
     if importlib.util.find_spec("matplotlib") is None:
         return _Drawn(overview, None)
-    errors = io.BytesIO()
-    pictures.errors(errors, atlas, metrics)
-    return _Drawn(overview, errors.getvalue())
+    # Numbers alone, none of torch's modes in another thread.
+    off = pictures.signed_distances(atlas)
+    return _Drawn(overview, aside.submit(pictures.errors, pictures.blank(), off, dict(metrics)))
 
 
 def missed_checks(result: FitAtlasResult) -> list[str]:
@@ -236,9 +251,9 @@ def _write(
         _moved(found.mesh, shift).save(there["glb"])
         if found.watertight is not None:
             _moved(found.watertight, shift).save(there["watertight"])
-        drawn.overview.page(found.watertight).save(there["pictures"], format="PNG")
+        drawn.overview.page(found.watertight).save(there["pictures"], format="PNG", compress_level=3)
         if drawn.errors is not None:
-            there["errors"].write_bytes(drawn.errors)
+            there["errors"].write_bytes(drawn.errors.result())
         stages.end()
         metrics["speed"] = {**metrics["speed"], "stages": stages.rounded()}
         metrics |= {"seconds": round(seconds(), 3), "notes": notes, "history": result.history}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of an atlas: the points, the surface, its charts and how sure it is; and how far the points lie from it."""
 
-import os
-from typing import Any, BinaryIO
+import io
+from typing import Any
 
 import numpy as np
 import torch
@@ -148,28 +148,38 @@ def signed_distances(atlas: Atlas) -> np.ndarray:
     return np.asarray((rest * point_normals(atlas)[good].double()).sum(1))
 
 
-def errors(file: str | os.PathLike[str] | BinaryIO, atlas: Atlas, metrics: dict[str, Any]) -> None:
-    """Write a histogram of the points' distances from the surface, and which share lies within which; by Matplotlib.
-
-    Args:
-        file: a PNG to write.
-        atlas: fitted.
-        metrics: of `fit_atlas`, with what is known of the truth.
-    """
+def blank() -> Any:
+    """Return a figure for `errors`; in the main thread, since it looks for IPython, which Open3D may be importing."""
     from matplotlib.figure import Figure
 
+    return Figure(figsize=(10.5, 4.0))
+
+
+def errors(figure: Any, off: np.ndarray, metrics: dict[str, Any]) -> bytes:
+    """Draw a histogram of the points' distances from the surface, and which share lies within which; by Matplotlib.
+
+    Args:
+        figure: `blank`.
+        off: `signed_distances`.
+        metrics: of `fit_atlas`, with what is known of the truth.
+
+    Returns:
+        A PNG.
+    """
     diagonal = metrics["diagonal"]
-    off = 1e3 * signed_distances(atlas) / diagonal
-    noise = 1e3 * atlas.noise / diagonal
+    off = 1e3 * off / diagonal
+    noise = 1e3 * metrics["noise_over_diagonal"]
     bound = max(4 * noise, float(np.quantile(np.abs(off), 0.995)), 1e-9)
-    figure = Figure(figsize=(10.5, 4.0), layout="constrained")
     left, right = figure.subplots(1, 2)
+    figure.subplots_adjust(
+        left=0.02, right=0.99, bottom=0.13, top=0.92, wspace=0.1
+    )  # a layout of its own takes as long
     left.hist(np.clip(off, -bound, bound), bins=81, range=(-bound, bound), density=True, color="#7a8ca5")
     if noise > 0:
         x = np.linspace(-bound, bound, 201)
         normal = np.exp(-0.5 * (x / noise) ** 2) / (noise * np.sqrt(2 * np.pi))
         left.plot(x, normal, color="#b3261e", label=f"noise as estimated, σ = {noise:.2g}")
-        left.legend(frameon=False, fontsize=8)
+        left.legend(frameon=False, fontsize=8, loc="upper right")
     left.set(xlabel="from the surface to the points, outwards, ‰ of the diagonal", yticks=[], xlim=(-bound, bound))
     left.set_title(f"{len(off)} points, rms {np.sqrt((off**2).mean()):.2g} ‰", fontsize=10)
     share = 100 * (np.arange(len(off)) + 1) / len(off)
@@ -186,7 +196,9 @@ def errors(file: str | os.PathLike[str] | BinaryIO, atlas: Atlas, metrics: dict[
     right.grid(alpha=0.3)
     right.legend(frameon=False, fontsize=8, loc="lower right")
     right.set_title("share that lies within a distance", fontsize=10)
+    file = io.BytesIO()
     figure.savefig(file, dpi=110, format="png")
+    return file.getvalue()
 
 
 def _staged(mesh: Mesh, middle: torch.Tensor) -> Mesh:

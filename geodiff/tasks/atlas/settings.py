@@ -18,8 +18,8 @@ class FitAtlasSettings(Settings):
         samples: how many points to draw of the surface, for samples.ply, ≥ 100.
         refine: times to cut the triangles of charts.obj into four.
         watertight: make watertight.ply, by Open3D if it is installed, else by the winding number.
-        depth: of the octree of watertight.ply; 8 resolves 1/256 of the extent. Less where cells would be smaller than
-            the noise.
+        depth: of the octree of watertight.ply, whose cells are 2^-depth of the extent; None: 8, less where the points
+            are too far apart to show that.
         open_boundaries: leave holes and borders of watertight.ply open.
         keep_components: how many connected parts watertight.ply keeps, those with the most points first; 0: all that a
             hundredth of the points lie on. None: 1, with open boundaries 0.
@@ -52,7 +52,7 @@ class FitAtlasSettings(Settings):
     samples: int = 200_000
     refine: int = 0
     watertight: bool = True
-    depth: int = 8
+    depth: int | None = None
     open_boundaries: bool = False
     keep_components: int | None = None
     preview: bool = False
@@ -61,8 +61,10 @@ class FitAtlasSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, low, high in (("samples", 100, 10**8), ("refine", 0, 4), ("depth", 1, 14)):
+        for name, low, high in (("samples", 100, 10**8), ("refine", 0, 4)):
             integer(self._where, name, getattr(self, name), low, high)
+        if self.depth is not None:
+            integer(self._where, "depth", self.depth, 1, 14)
         for name in ("watertight", "open_boundaries", "preview"):
             if not isinstance(getattr(self, name), bool):
                 raise fail(self._where, name, "True or False", getattr(self, name), error=TypeError)

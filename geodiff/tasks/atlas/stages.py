@@ -11,6 +11,7 @@ from geodiff.tasks.atlas.settings import FitAtlasSettings
 # Seconds for 100 000 points, 200 000 samples and depth 8: only their ratios matter, what is said of the time left is
 # scaled by the stages that are done.
 _STEPS, _NETWORK = 60, 64 * (2 + 64 + 64 + 3)
+_DENSE = 10_000  # points from which on the depth is likely 8
 
 
 class Stages:
@@ -96,7 +97,8 @@ def expected(points: int, settings: FitAtlasSettings, files: bool, truth: bool) 
     if files or truth:
         stages |= {"samples": 2.5 * drawn, "mesh": n}
     if files and settings.watertight:
-        stages |= {"watertight": 4 * 4.0 ** (settings.depth - 8) + 3 * drawn}
+        depth = settings.depth or (8 if points > _DENSE else 7)
+        stages |= {"watertight": 4 * 4.0 ** (depth - 8) + 3 * drawn}
     if truth:
         stages |= {"truth": 1 + 3 * drawn}
     if files:

@@ -49,6 +49,8 @@ _FILES = {
     "surface_net": "host",
     "net_sum": "host",
     "winding_sum": "host",
+    "train_charts": "host",
+    "places_of_charts": "host",
 }
 """Kernels, and the file that has each."""
 
