@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Relaxed primitives: distributions that soften a step, T-conorms that soften an "or", and the family they span."""
 
-from geodiff.soft import distributions, program, skewed, tconorm_powers, tconorms
+from geodiff.soft import distributions, gates, program, skewed, tconorm_powers, tconorms
 from geodiff.soft.distribution_base import Distribution
 from geodiff.soft.distributions import *  # noqa: F403
 from geodiff.soft.family import Member, family, member
+from geodiff.soft.gates import *  # noqa: F403
 from geodiff.soft.names import DISTRIBUTIONS, TCONORMS, as_distribution, as_tconorm, from_kernel, tconorm_from_kernel
 from geodiff.soft.program import *  # noqa: F403
 from geodiff.soft.skewed import *  # noqa: F403
@@ -27,6 +28,7 @@ __all__ = [
     "tconorm_from_kernel",
 ]
 __all__ += distributions.__all__
+__all__ += gates.__all__
 __all__ += program.__all__
 __all__ += skewed.__all__
 __all__ += tconorms.__all__

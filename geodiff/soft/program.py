@@ -273,7 +273,7 @@ def soft_argmax(x: Any, beta: Any = 1.0, dim: int = -1) -> torch.Tensor:
 
     Args:
         x: numbers.
-        beta: β > 0, a number or a tensor that broadcasts with x; negative numbers for the smallest: ``soft_argmax(-x)``.
+        beta: β > 0, a number or a tensor that broadcasts with x. For the smallest entry: ``soft_argmax(-x)``.
         dim: the axis.
 
     Returns:

@@ -18,7 +18,7 @@ ROUNDING = 1e-12
 EYE = gd.Camera.orbit(distance=2.7, elevation_deg=20.0, azimuth_deg=30.0, fov_deg=60.0)
 
 
-# Comparisons -----------------------------------------------------------------------------------------------------------
+# Comparisons ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["logistic", "cauchy", "uniform", "gaussian"])
@@ -60,7 +60,7 @@ def test_dtypes_follow_tensors() -> None:
     assert soft.lt(torch.arange(3), 1).dtype == torch.float32
 
 
-# Branches --------------------------------------------------------------------------------------------------------------
+# Branches -------------------------------------------------------------------------------------------------------------
 
 
 def test_choose_mixes_nested_states() -> None:
@@ -97,7 +97,7 @@ def test_silhouette_by_a_program_over_three_edges() -> None:
     assert torch.allclose(made(mesh, EYE).alpha.reshape(-1), image, atol=1e-9)
 
 
-# Loops -----------------------------------------------------------------------------------------------------------------
+# Loops ----------------------------------------------------------------------------------------------------------------
 
 
 def bubble_sort(x: torch.Tensor, beta: float, distribution: str = "logistic") -> dict[str, torch.Tensor]:
@@ -177,7 +177,7 @@ def test_scale_of_a_program_is_its_beta() -> None:
         assert torch.allclose(scaled / factor, bubble_sort(x, 5.0)["x"], atol=1e-9)
 
 
-# Lookups ---------------------------------------------------------------------------------------------------------------
+# Lookups --------------------------------------------------------------------------------------------------------------
 
 
 def test_index_between_entries() -> None:
@@ -207,7 +207,7 @@ def test_soft_argmax_is_exact_in_the_limit() -> None:
     assert torch.allclose(soft.soft_argmax(x, dim=0).sum(0), torch.ones(3))
 
 
-# Modes -----------------------------------------------------------------------------------------------------------------
+# Modes ----------------------------------------------------------------------------------------------------------------
 
 
 def halved(x: torch.Tensor, beta: torch.Tensor | float = 4.0, **options: Any) -> torch.Tensor:
@@ -251,7 +251,7 @@ def test_compiled() -> None:
     assert torch.allclose(compiled(x), halved(x, max_steps=4, epsilon=None))
 
 
-# Bad input -------------------------------------------------------------------------------------------------------------
+# Bad input ------------------------------------------------------------------------------------------------------------
 
 ONE = torch.ones(3)
 BAD: dict[str, tuple[Any, type[Exception], str]] = {
@@ -282,7 +282,7 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "grows": (
         lambda: soft.while_loop(lambda s: ONE, lambda s: torch.cat([s, s]), ONE),
         ValueError,
-        r"while_loop: `body` must be to keep shape \(3,\) and dtype torch.float32 of state; got float32 of shape \(6,\)",
+        r"while_loop: `body` must be to keep shape \(3,\) and dtype torch.float32 of state; got float32 of shape",
     ),
     "widens": (lambda: soft.while_loop(lambda s: ONE, lambda s: s.double(), ONE), ValueError, "`body` must be to keep"),
     "forgets": (
