@@ -66,6 +66,8 @@ def gate_values(a: torch.Tensor, b: torch.Tensor, tconorm: Conorm = "probabilist
     else:
         both, one, other = (rule.dual().combine(x, y) for x, y in ((a, b), (a, 1 - b), (1 - a, b)))
         low = torch.stack([0 * a, both, one, a, other, b, rule.combine(one, other), rule.combine(a, b)], dim=-1)
+        certain = (((a == 0) | (a == 1)) & ((b == 0) | (b == 1)))[..., None]
+        low = low + torch.where(certain, low.round() - low, 0.0).detach()  # what a parametric rule rounds to
     return torch.cat([low, 1 - low.flip(-1)], dim=-1)
 
 
