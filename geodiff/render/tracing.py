@@ -73,7 +73,7 @@ def sphere_trace(
         >>> radius = torch.tensor(1.0, requires_grad=True)
         >>> depth = gd.render.sphere_trace(lambda p: p.norm(dim=-1) - radius, camera, 9).depth
         >>> depth[4, 4].backward()
-        >>> float(depth[4, 4]), float(radius.grad)
+        >>> depth[4, 4].item(), radius.grad.item()
         (2.0, -1.0)
     """
     size = pixel_size(_WHERE, image_size)

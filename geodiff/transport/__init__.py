@@ -8,6 +8,7 @@ from geodiff.transport.divergence import SinkhornLoss, sinkhorn_divergence
 from geodiff.transport.plan import LazyPlan
 from geodiff.transport.pooling import RobustPool2d, robust_pool
 from geodiff.transport.sinkhorn import SinkhornResult, sinkhorn
+from geodiff.transport.warping import Warping, soft_dtw
 
 __all__ = [
     "Assignment",
@@ -15,6 +16,7 @@ __all__ = [
     "RobustPool2d",
     "SinkhornLoss",
     "SinkhornResult",
+    "Warping",
     "assign",
     "assignment",
     "chamfer",
@@ -25,4 +27,5 @@ __all__ = [
     "robust_pool",
     "sinkhorn",
     "sinkhorn_divergence",
+    "soft_dtw",
 ]
