@@ -15,6 +15,7 @@ from geodiff.render.maps import pooled, pooled_maps
 from geodiff.render.outputs import OUTPUTS, HardOutput, RenderOutput
 from geodiff.render.shading import LIT, Shader, as_shader, shade, unlit
 from geodiff.render.view import BACKENDS, View, pack, warn_if_biased
+from geodiff.render.zbuffer import ZBuffer
 from geodiff.scene.camera import Camera
 from geodiff.scene.light import Light, as_lights
 from geodiff.scene.mesh import Mesh
@@ -35,7 +36,10 @@ class Renderer:
     - ``depth="hard"``: w = 1 for the nearest face that covers the pixel centre; where none does (the soft rim), for the
       face nearest in the image;
     - ``depth="softmax"``: `w_k ∝ F(d_k/τ)·exp(z_k/γ)`, z the depth, scaled so that the scene's nearest vertex is at 1
-      and its farthest at 0 (Liu et al., "Soft rasterizer", 2019). γ → 0 is the nearest of the faces with any coverage.
+      and its farthest at 0 (Liu et al., "Soft rasterizer", 2019). γ → 0 is the nearest of the faces with any coverage;
+    - ``depth="zbuffer"``: a z-buffer run as a relaxed program: face by face, in the order of their indices, what is in
+      the pixel is replaced with the probability that the face covers it and is nearer than what is there. Where a face
+      covers half, what is behind it remains as the other half. The image depends on the order of the faces.
 
     Args:
         image_size: `H` for a square image, or `(H, W)`.
@@ -56,8 +60,8 @@ class Renderer:
             Phong, but lit at the vertices). Left out: Phong where the call gets lights, else unlit. Or a callable from
             points seen on a surface, see `geodiff.render.SurfacePoints`, to their colours `(P, 3)`.
         normals: `"smooth"` (of the vertices, interpolated) or `"flat"` (of the faces).
-        depth: `"hard"` or `"softmax"`.
-        gamma: γ > 0, for softmax: a fraction of the depth range; a float or a tensor without axes.
+        depth: `"hard"`, `"softmax"` or `"zbuffer"`.
+        gamma: γ > 0, for softmax and z-buffer: a fraction of the depth range; a float or a tensor without axes.
         depth_range: `(near, far)` depths for z instead of those of the scene.
         background: `(r, g, b)`, an image `(H, W, 3)`, or one for each image of the batch `(..., H, W, 3)`.
         background_depth: if given, with softmax, the background takes part as one more face of F = 1 and this z, and
@@ -66,7 +70,7 @@ class Renderer:
         supersample: s: render s·s pixels for each, and average (depth and normal over those covered; face_id and uv are
             those of the nearest).
         max_fragments: how many faces a pixel mixes with softmax; those of largest weight are taken, however far from
-            the pixel. None: as many as it takes to leave out no more than `max_error` of the weights of any pixel.
+            the pixel (with a z-buffer, the nearest of those within reach). None: as many as it takes to leave out no more than `max_error` of the weights of any pixel.
         scale_px: τ in pixels instead of `scale` (for a squared distribution, its root).
         max_error: faces far from a pixel are left out as long as alpha changes by no more than this, and the colour,
             too, with softmax (but for what `max_fragments` leaves out).
@@ -141,9 +145,9 @@ class Renderer:
         made = as_shader("Renderer", "unlit" if shading is None else shading)
         self.shading = made if isinstance(shading, type) else shading
         self.normals = choice("Renderer", "normals", normals, ("smooth", "flat"))
-        self.depth = choice("Renderer", "depth", depth, ("hard", "softmax"))
-        if self.depth == "softmax" and isinstance(as_coverage("Renderer", coverage), Hard):
-            raise fail("Renderer", "depth", f"'hard' with coverage={coverage!r}", "softmax", "Or take a soft coverage.")
+        self.depth = choice("Renderer", "depth", depth, ("hard", "softmax", "zbuffer"))
+        if self.depth != "hard" and isinstance(as_coverage("Renderer", coverage), Hard):
+            raise fail("Renderer", "depth", f"'hard' with coverage={coverage!r}", self.depth, "Or take a soft coverage.")
         self.gamma = gamma
         _number("gamma", gamma, "It is a fraction of the depth range: the smaller, the harder.")
         self.depth_range = _checked_range(depth_range)
@@ -209,9 +213,11 @@ class Renderer:
         wanted = tuple(name for name in self.outputs if name != "alpha")
         if not wanted:
             return RenderOutput(alpha=pooled(coverage.finish(view, {"alpha": alpha}, set())["alpha"], s))
-        depth: HardDepth | SoftmaxDepth
+        depth: HardDepth | SoftmaxDepth | ZBuffer
         if self.depth == "hard":
             depth = HardDepth(view, coverage, softness)
+        elif self.depth == "zbuffer":
+            depth = ZBuffer(view, coverage, softness, self.gamma, self.depth_range, self.max_fragments)
         else:
             weighing = self.gamma, self.depth_range, self.background_depth, self.max_fragments
             depth = SoftmaxDepth(view, coverage, softness, *weighing)
