@@ -10,7 +10,8 @@ from geodiff.modes import outside_autocast
 from geodiff.reference.arguments import pixel_centres
 from geodiff.scene.camera import Camera
 from geodiff.scene.pose import pixel_size
-from geodiff.soft import lt, while_loop
+from geodiff.soft import lt
+from geodiff.soft.program import loop
 from geodiff.validation import fail, integer, number
 
 Field = Callable[[torch.Tensor], torch.Tensor]
@@ -111,7 +112,7 @@ def sphere_trace(
 
     z = torch.full_like(length, near)
     with torch.set_grad_enabled(torch.is_grad_enabled() and beta is not None):
-        end = while_loop(on, step, {"z": z, "f": measured(z)}, max_steps=max_steps, epsilon=1e-5)
+        end, _ = loop(on, step, {"z": z, "f": measured(z)}, max_steps, 1e-5)
     z, arrived = end["z"], tolerance if beta is None else tolerance + 5 / beta
     mask = (end["f"].detach() <= arrived) & (z.detach() < far)
     if beta is None and torch.is_grad_enabled():

@@ -174,6 +174,21 @@ def while_loop(
     max_steps = integer("while_loop", "max_steps", max_steps, 1)
     if epsilon is not None:
         epsilon = number("while_loop", "epsilon", epsilon, 0.0, 0.5)
+    mean, left = loop(condition, body, state, max_steps, epsilon)
+    if epsilon is not None and not torch.compiler.is_compiling() and bool((left > 0.5).any()):
+        count = int((left > 0.5).sum())
+        warn(f"while_loop: after max_steps={max_steps}, {count} of {left.numel()} loops would rather go on than end.")
+    return mean
+
+
+def loop(
+    condition: Callable[[State], torch.Tensor],
+    body: Callable[[State], State],
+    state: State,
+    max_steps: int,
+    epsilon: float | None,
+) -> tuple[State, torch.Tensor]:
+    """Return what `while_loop` returns, and with which probabilities the loop would go on after that."""
     state = _mapped("while_loop", lambda path, value: value, ("state",), state)
     reached: torch.Tensor | None = None
     mean: State = None
@@ -197,12 +212,7 @@ def while_loop(
             break
         state = _next(state, body(state), alive)
     assert reached is not None
-    if epsilon is not None and not torch.compiler.is_compiling() and bool((reached > 0.5).any()):
-        count = int((reached > 0.5).sum())
-        warn(
-            f"while_loop: after max_steps={max_steps}, {count} of {reached.numel()} loops would rather go on than end."
-        )
-    return add(reached)
+    return add(reached), reached
 
 
 def _next(state: State, following: State, alive: torch.Tensor | None) -> State:
