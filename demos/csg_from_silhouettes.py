@@ -45,10 +45,12 @@ class Parts:
         self.sizes = (exact + 0.06 * torch.randn(7, generator=draw)).requires_grad_()
 
     def gate(self) -> csg.Gate:
+        """Return the solid as it is now."""
         box, ball = csg.Box(self.sizes[:3]), csg.Sphere(self.sizes[6], self.sizes[3:6])
         return csg.Gate(box, ball, self.logits)
 
     def error(self) -> float:
+        """Return how far the seven sizes are off, on average."""
         return float((self.sizes.detach() - torch.tensor([*SIZE, *CENTER, RADIUS])).abs().mean())
 
 
@@ -89,13 +91,14 @@ def refine(parts: Parts, targets: torch.Tensor, steps: int, resolution: int) -> 
         optimizer.step()
 
 
-def picture(solid: csg.Solid, size: int) -> torch.Tensor:
-    """Render a solid in colour: its box-like and its ball-like parts by the direction of the normal."""
-    mesh = gd.isosurface(solid, bounds=BOUNDS, resolution=64)
+def picture(solid: csg.Solid, size: int, resolution: int) -> torch.Tensor:
+    """Render a solid."""
+    mesh = gd.isosurface(solid, bounds=BOUNDS, resolution=resolution)
     if mesh.num_faces == 0:
         return torch.ones(size, size, 3)
     camera = gd.Camera.orbit(4.0, 35.0, 45.0, fov_deg=38)
-    lights = [gd.AmbientLight(0.35), gd.DirectionalLight((0.2, 1.0, 0.6), 0.6), gd.DirectionalLight((1.0, 0.2, 0.1), 0.25)]
+    lights = [gd.AmbientLight(0.35), gd.DirectionalLight((0.2, 1.0, 0.6), 0.6)]
+    lights += [gd.DirectionalLight((1.0, 0.2, 0.1), 0.25)]
     colors = torch.tensor([0.93, 0.72, 0.42]).expand(mesh.num_vertices, 3)
     render = gd.Renderer(
         size, coverage="antialiased", outputs="rgb", background=(1.0, 1.0, 1.0), shading="lambert", supersample=2
@@ -116,7 +119,7 @@ def main() -> None:
     fine, more, resolution = (32, 4, 24) if options.quick else (64, 60, 40)
 
     truth = csg.Box(SIZE) - csg.Sphere(RADIUS, CENTER)
-    solid = gd.isosurface(truth, bounds=BOUNDS, resolution=64)
+    solid = gd.isosurface(truth, bounds=BOUNDS, resolution=40 if options.quick else 64)
     coarse, sharp = (gd.Renderer(n, coverage="antialiased")(solid, EYES).alpha for n in (size, fine))
 
     rows, shares, stages = ["start  gate      share   sizes off by  after stage 1  after stage 2"], [], []
@@ -141,10 +144,11 @@ def main() -> None:
     (options.output / "table.txt").write_text("\n".join(rows) + "\n")
     print("\n".join(rows))
 
-    pictures = [("target", truth), *zip(("a start, its best gate", "gate learned", "sizes refined"), stages[0], strict=True)]
+    titles = "target", "a start, its best gate", "gate learned", "sizes refined"
+    pictures = zip(titles, [truth, *stages[0]], strict=True)
     figure, axes = plt.subplots(1, 5, figsize=(15, 3.4), layout="constrained", width_ratios=(1, 1, 1, 1, 1.3))
     for axis, (title, shape) in zip(axes, pictures, strict=False):
-        axis.imshow(picture(shape, 120 if options.quick else 240).detach().numpy())
+        axis.imshow(picture(shape, *(120, 32) if options.quick else (240, 64)).detach().numpy())
         axis.set_title(title)
         axis.axis("off")
     axes[4].imshow(torch.stack(shares).numpy(), vmin=0, vmax=1, cmap="Blues", aspect="auto")

@@ -41,9 +41,7 @@ class Solid:
         """Return the signed distance of points (..., 3), (...,)."""
         return self._distance(floating(type(self).__name__, "points", points, ("...", 3), finite=False))
 
-    def relaxed(
-        self, scale: Any, tconorm: Any = "probabilistic", distribution: Any = "logistic"
-    ) -> "RelaxedSolid":
+    def relaxed(self, scale: Any, tconorm: Any = "probabilistic", distribution: Any = "logistic") -> "RelaxedSolid":
         """Return the same solid with soft operations.
 
         Args:

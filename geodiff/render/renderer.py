@@ -70,7 +70,8 @@ class Renderer:
         supersample: s: render s·s pixels for each, and average (depth and normal over those covered; face_id and uv are
             those of the nearest).
         max_fragments: how many faces a pixel mixes with softmax; those of largest weight are taken, however far from
-            the pixel (with a z-buffer, the nearest of those within reach). None: as many as it takes to leave out no more than `max_error` of the weights of any pixel.
+            the pixel; with a z-buffer, the nearest within reach. None: as many as it takes to leave out no more than
+            `max_error` of the weights of any pixel, with a z-buffer all.
         scale_px: τ in pixels instead of `scale` (for a squared distribution, its root).
         max_error: faces far from a pixel are left out as long as alpha changes by no more than this, and the colour,
             too, with softmax (but for what `max_fragments` leaves out).
@@ -147,7 +148,9 @@ class Renderer:
         self.normals = choice("Renderer", "normals", normals, ("smooth", "flat"))
         self.depth = choice("Renderer", "depth", depth, ("hard", "softmax", "zbuffer"))
         if self.depth != "hard" and isinstance(as_coverage("Renderer", coverage), Hard):
-            raise fail("Renderer", "depth", f"'hard' with coverage={coverage!r}", self.depth, "Or take a soft coverage.")
+            raise fail(
+                "Renderer", "depth", f"'hard' with coverage={coverage!r}", self.depth, "Or take a soft coverage."
+            )
         self.gamma = gamma
         _number("gamma", gamma, "It is a fraction of the depth range: the smaller, the harder.")
         self.depth_range = _checked_range(depth_range)

@@ -12,7 +12,7 @@ from geodiff.scene.camera import Camera
 from geodiff.scene.pose import pixel_size
 from geodiff.soft import lt
 from geodiff.soft.program import loop
-from geodiff.validation import fail, integer, number
+from geodiff.validation import fail, integer, number, shapes_repr
 
 Field = Callable[[torch.Tensor], torch.Tensor]
 _WHERE = "sphere_trace"
@@ -28,6 +28,9 @@ class TraceOutput(NamedTuple):
 
     depth: torch.Tensor
     mask: torch.Tensor
+
+    def __repr__(self) -> str:
+        return shapes_repr(self)
 
 
 @outside_autocast

@@ -28,7 +28,8 @@ class Warping(NamedTuple):
     value: torch.Tensor
     weights: torch.Tensor
 
-    __repr__ = shapes_repr
+    def __repr__(self) -> str:
+        return shapes_repr(self)
 
 
 @outside_autocast

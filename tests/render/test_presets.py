@@ -123,7 +123,9 @@ def test_a_soft_zbuffer_keeps_what_is_behind_a_rim():
             assert torch.allclose(rgb[4, 4], torch.tensor([0.5, 0.5, 0.0]).double(), atol=1e-2)
         assert torch.allclose(rgb[4, 8], torch.tensor([0.0, 1.0, 0.0]).double(), atol=1e-2)
     vertices = mesh.vertices.clone().requires_grad_()
-    gd.Renderer(9, scale=0.05, depth="zbuffer", outputs="rgb")(mesh.with_vertices(vertices), camera).rgb.sum().backward()
+    gd.Renderer(9, scale=0.05, depth="zbuffer", outputs="rgb")(
+        mesh.with_vertices(vertices), camera
+    ).rgb.sum().backward()
     assert bool(vertices.grad.isfinite().all()) and float(vertices.grad.abs().sum()) > 0
 
 

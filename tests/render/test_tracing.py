@@ -32,7 +32,12 @@ def analytic(center: torch.Tensor, radius: torch.Tensor, camera: gd.Camera = EYE
 def test_beside_the_analytic_sphere(beta: float | None) -> None:
     center = torch.tensor([0.1, -0.2, 0.05], dtype=F64, requires_grad=True)
     radius = torch.tensor(0.8, dtype=F64, requires_grad=True)
-    options: dict[str, Any] = {"far": 10.0, "tolerance": 1e-9 if beta is None else 1e-4, "max_steps": 300 if beta is None else 60, "beta": beta}
+    options: dict[str, Any] = {
+        "far": 10.0,
+        "tolerance": 1e-9 if beta is None else 1e-4,
+        "max_steps": 300 if beta is None else 60,
+        "beta": beta,
+    }
     found = sphere_trace(csg.Sphere(radius, center), EYE, SIZE, **options)
     exact = analytic(center, radius)
     assert int((found.mask != exact.isfinite()).sum()) <= (beta is not None) and int(found.mask.sum()) > 20

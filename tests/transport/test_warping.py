@@ -112,7 +112,11 @@ def test_a_spline_that_crosses_itself_is_aligned_in_its_order() -> None:
 BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "empty": (lambda: soft_dtw(torch.zeros(0, 2), torch.zeros(3, 2)), ValueError, "soft_dtw: `x` must be of one point"),
     "nan": (lambda: soft_dtw(torch.zeros(2, 2), torch.zeros(3, 2) / 0), ValueError, "soft_dtw: `y` must be finite"),
-    "gamma": (lambda: soft_dtw(torch.zeros(2, 2), torch.zeros(3, 2), -1.0), ValueError, "`gamma` must be finite and ≥ 0"),
+    "gamma": (
+        lambda: soft_dtw(torch.zeros(2, 2), torch.zeros(3, 2), -1.0),
+        ValueError,
+        "`gamma` must be finite and ≥ 0",
+    ),
     "axes": (lambda: soft_dtw(torch.zeros(2, 2), torch.zeros(3, 3)), ValueError, "soft_dtw: "),
     "half": (lambda: soft_dtw(torch.zeros(2, 2).half(), torch.zeros(3, 2)), TypeError, "soft_dtw: "),
 }
