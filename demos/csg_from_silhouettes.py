@@ -3,14 +3,14 @@
 
     python demos/csg_from_silhouettes.py -o out [--quick] [--starts 8]
 
-The target is a box without a ball at one of its corners; given are eight masks, and that the solid is made of one box
-and one ball. A `csg.Gate` is the mean of eight operations (nothing, and, a − b, a, b − a, b, exclusive or, or) by the
+The target is a box without a ball at one of its corners; given are eight masks, and that it is made of one box and one
+ball. A `csg.Gate` is the mean of eight operations (nothing, and, a − b, a, b − a, b, exclusive or, or) by the
 softmax of eight logits, which start at random; sizes and places start off by 0.06, a twentieth of the box.
 
 Two stages. First the gate with the sizes: a silhouette is the largest occupancy along the ray of a pixel. It knows of
 a whole region that fades in or out, which the outline of a mesh does not: that jumps when a weight passes ½. Then the
 gate of largest logit, exact corners (the T-conorm "maximum"), and the silhouette of its `gd.isosurface`, which is
-differentiable where the first one is coarse: to a fraction of a pixel.
+finer than samples along rays.
 
 table.txt has the gates, how far the sizes are off after each stage, and the share of starts that end in `a - b`; the
 picture shows the target, how a start develops, and the logits of all starts.
@@ -116,7 +116,7 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     count = options.starts or (1 if options.quick else 8)
     size, samples, steps = (16, 14, 40) if options.quick else (24, 20, 80)
-    fine, more, resolution = (32, 4, 24) if options.quick else (64, 60, 40)
+    fine, more, resolution = (32, 4, 24) if options.quick else (48, 40, 40)
 
     truth = csg.Box(SIZE) - csg.Sphere(RADIUS, CENTER)
     solid = gd.isosurface(truth, bounds=BOUNDS, resolution=40 if options.quick else 64)
