@@ -122,6 +122,7 @@ def main() -> None:
     solid = gd.isosurface(truth, bounds=BOUNDS, resolution=40 if options.quick else 64)
     coarse, sharp = (gd.Renderer(n, coverage="antialiased")(solid, EYES).alpha for n in (size, fine))
 
+    first = Parts(0).gate().name  # nothing to be seen, where that is "false"
     rows, shares, stages = ["start  gate      share   sizes off by  after stage 1  after stage 2"], [], []
     for seed in range(count):
         parts = Parts(seed)
@@ -144,7 +145,7 @@ def main() -> None:
     (options.output / "table.txt").write_text("\n".join(rows) + "\n")
     print("\n".join(rows))
 
-    titles = "target", "a start, its best gate", "gate learned", "sizes refined"
+    titles = "target", f"start: '{first}'", "gate learned", "sizes refined"
     pictures = zip(titles, [truth, *stages[0]], strict=True)
     figure, axes = plt.subplots(1, 5, figsize=(15, 3.4), layout="constrained", width_ratios=(1, 1, 1, 1, 1.3))
     for axis, (title, shape) in zip(axes, pictures, strict=False):
