@@ -67,6 +67,7 @@ WORKS: dict[str, Case] = {
     "to_clip": (EYE.to_clip, V),
     "orbit": (lambda d: gd.Camera.orbit(d, 10.0, 20.0, fov_deg=40.0).to_clip(V), torch.tensor(3.0, dtype=D)),
     "look_at": (lambda e: gd.Camera.look_at(e, (0, 0, 0), fov_deg=40.0).to_clip(V), some(3) + 1),
+    "voxel_iou": (lambda a: gd.losses.voxel_iou(a, torch.ones(4, 4, 4, dtype=D)), some(4, 4, 4)),
     "iou": (lambda a: gd.losses.iou(a, torch.ones(8, 8, dtype=D)), some(8, 8)),
     "laplacian": (lambda x: gd.losses.laplacian(MESH.with_vertices(x)), V),
     "cotangents": (lambda x: gd.losses.laplacian(MESH.with_vertices(x), kind="cotangent"), V),
@@ -85,6 +86,17 @@ WORKS: dict[str, Case] = {
     "soft_dtw": (lambda x: gd.transport.soft_dtw(x, OTHER, 0.1).value, CLOUD),
     "mixed_gate": (lambda x: gd.soft.mixed_gate(x[0], x[1], x[2:].T), some(10, 4)),
     "softmax": (rendered("rgb", depth="softmax", backend="reference"), V),
+    "sort": (rendered("rgb", depth="sort", backend="reference"), V),
+    "front_to_back": (lambda z: gd.render.front_to_back(WEIGHTS.abs(), z, temperature=0.2), UP),
+    "relaxed_min": (lambda x: gd.soft.relaxed_min(x, OTHER[:6], temperature=0.2), CLOUD),
+    "quantile": (lambda x: gd.soft.quantile(x, 0.4, temperature=0.2), CLOUD),
+    "selection": (lambda x: gd.soft.selection(x, 1.5, temperature=0.2), CLOUD),
+    "trimmed": (lambda x: gd.soft.trimmed_mean(x, 0.5, temperature=0.2), CLOUD),
+    "soft_nearest": (lambda x: gd.transport.soft_nearest(x, OTHER, 2, temperature=0.2).distance, CLOUD),
+    **{
+        f"sort_matrix {name}": (lambda x, name=name: gd.soft.sort_matrix(x, name, temperature=0.2, rows=2), CLOUD)
+        for name in ("softsort", "neuralsort", "odd_even", "splitter")
+    },
     "reference.rasterize": (
         lambda c: reference.rasterize(c, MESH.faces, LAYOUT, image_size=(8, 8)).depth.nan_to_num(posinf=0),
         CLIP,

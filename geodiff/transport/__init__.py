@@ -5,6 +5,7 @@ from geodiff.transport.assignment import Assignment, assign, assignment, emd
 from geodiff.transport.chamfer import chamfer, nearest
 from geodiff.transport.distances import f_score, hausdorff
 from geodiff.transport.divergence import SinkhornLoss, sinkhorn_divergence
+from geodiff.transport.neighbours import SoftNeighbours, soft_nearest
 from geodiff.transport.plan import LazyPlan
 from geodiff.transport.pooling import RobustPool2d, robust_pool
 from geodiff.transport.sinkhorn import SinkhornResult, sinkhorn
@@ -16,6 +17,7 @@ __all__ = [
     "RobustPool2d",
     "SinkhornLoss",
     "SinkhornResult",
+    "SoftNeighbours",
     "Warping",
     "assign",
     "assignment",
@@ -28,4 +30,5 @@ __all__ = [
     "sinkhorn",
     "sinkhorn_divergence",
     "soft_dtw",
+    "soft_nearest",
 ]

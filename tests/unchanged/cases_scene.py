@@ -149,6 +149,10 @@ def _renders(t: Arguments) -> Any:
         out.append(preset(t.mesh(), t.camera()))
     found = t.hold(gd.fragments(t.coloured(), t.camera(), IMAGE, k=2, blur=0.02))
     more = [found.interpolate(t.rand(12, 3), t(gd.icosphere(0).faces)), found.depth]
+    sorting = gd.Renderer(IMAGE, scale=t(0.02), gamma=t(0.1), depth="sort", outputs=everything)
+    sorting.warn_of_bias = False
+    more.append(sorting(t.coloured(), t.camera()))
+    more.append(render.front_to_back(t.rand(4, 3), t.rand(4, 3), temperature=t(0.1)))
     return [out, more, gd.rasterize(t.mesh(), t.camera(), IMAGE)]
 
 
@@ -225,7 +229,14 @@ def _geodesic(t: Arguments) -> Any:
     return [scene.geodesic(t.mesh(), t(torch.tensor([0, 4]))), *away]
 
 
+def _voxels(t: Arguments) -> Any:
+    bounds = t(torch.tensor([[-1.0] * 3, [1.5] * 3]), array=True, gradient=False)
+    mesh = t.mesh()
+    return [scene.voxelized(mesh, 4, bounds=bounds), mesh.voxelized(3)]
+
+
 CASES: dict[str, Case] = {
+    "scene.voxelized Mesh.voxelized": _voxels,
     "scene.face_components": _face_components,
     "scene.geodesic scene.graph_distance": _geodesic,
     "scene.Mesh Mesh.triangulated": _mesh,
@@ -243,7 +254,7 @@ CASES: dict[str, Case] = {
     + " Material.map Material.select Light.select Light.to": _parts,
     "geodiff.PosedImages"
     + _methods("PosedImages", "hold_out load photograph save split to without_background"): _posed,
-    "render.Renderer render.fragments Fragments.interpolate render.rasterize presets": _renders,
+    "render.Renderer render.front_to_back render.fragments Fragments.interpolate render.rasterize presets": _renders,
     "render.Hard render.SurfacePoints render.unlit render.lambert render.gouraud render.phong Softness.reach"
     " Texture.sample_by"
     + _methods("Coverage", "alpha reach finish looking_at")

@@ -111,6 +111,7 @@ def _losses(t: Arguments) -> Any:
     mesh = t.mesh()
     batch = t.hold(gd.MeshBatch([mesh, t.mesh()]))
     out = [losses.iou(t.rand(2, 5, 5), t.rand(2, 5, 5, gradient=False))]
+    out += [losses.voxel_iou(t.rand(2, 4, 4, 4), t.rand(4, 4, 4, gradient=False))]
     for m in (mesh, batch):
         out += [losses.laplacian(m), losses.laplacian(m, kind="cotangent"), losses.flatness(m)]
         out += [losses.normal_consistency(m), losses.edge_length(m, t(0.3))]
@@ -152,6 +153,30 @@ def _rules(t: Arguments) -> Any:
         assert soft.as_tconorm(rule) is rule and (mean or isinstance(rule.dual().dual(), soft.TConorm))
     kernel = soft.tconorm_from_kernel(soft.Yager(2.0).kernel_id, t(1.5))
     return out, kernel.combine(b, c), soft.TNorm(soft.Einstein()).combine(b, c)
+
+
+def _orders(t: Arguments) -> Any:
+    x, tau, law = (
+        t.randn(2, 6, batch=True),
+        t(torch.tensor(0.3)),
+        t.hold(soft.Activated("logistic", t(torch.tensor(0.2)))),
+    )
+    out = [soft.relaxed_min(x, t.rand(6), temperature=tau), soft.relaxed_max(x, t.rand(6), law, temperature=0.1)]
+    out += [soft.sort(x, temperature=tau), soft.sort(x, "bitonic", temperature=tau, distribution=law)]
+    out += [soft.sort_matrix(x, name, temperature=tau) for name in ("neuralsort", "odd_even", "sinkhorn")]
+    best = soft.topk(x, 2, "splitter", temperature=tau)
+    target = t(torch.zeros(best.matrix.shape[:-2], dtype=torch.int64))
+    out += [best, soft.rank_loss(best.matrix, target, [0.5, 0.5], scores=x)]
+    order = t(torch.arange(2).expand(best.matrix.shape[:-1]).contiguous())
+    out += [soft.permutation_loss(best.matrix, order), soft.quantile(x, 0.4, temperature=tau)]
+    return [out, soft.selection(x, 2.5, temperature=tau), soft.trimmed_mean(x.abs(), 0.6, temperature=tau)]
+
+
+def _soft_nearest(t: Arguments) -> Any:
+    near = transport.soft_nearest(
+        t.rand(5, 3, batch=True), t.rand(9, 3, batch=True), 2, temperature=t(torch.tensor(0.1))
+    )
+    return near, near.gather(t.rand(9, 4))
 
 
 def _cloud(t: Arguments, **options: Any) -> Any:
@@ -225,6 +250,9 @@ CASES: dict[str, Case] = {
     "transport.sinkhorn_divergence": lambda t: gd.sinkhorn_divergence(*_clouds(t), epsilon=0.5, reach=1.0),
     "transport.SinkhornLoss SinkhornLoss.forward SinkhornLoss.extra_repr SinkhornLoss.reset": _loss,
     "transport.chamfer": _chamfer,
+    "transport.soft_nearest SoftNeighbours.gather": _soft_nearest,
+    "soft.Activated soft.relaxed_min soft.relaxed_max soft.sort soft.sort_matrix soft.topk soft.rank_loss "
+    "soft.permutation_loss soft.quantile soft.selection soft.trimmed_mean": _orders,
     "transport.nearest": lambda t: transport.nearest(*_clouds(t)[:2], t(torch.arange(4) > 1, array=True)),
     "transport.hausdorff": lambda t: transport.hausdorff(*_clouds(t)[:2]),
     "transport.f_score": lambda t: transport.f_score(*_clouds(t)[:2], 0.3),
@@ -236,7 +264,7 @@ CASES: dict[str, Case] = {
     "implicit.root implicit.minimum implicit.last_derivative": _implicit,
     "sparse.linear sparse.SparseMatrix SparseMatrix.from_torch SparseMatrix.to_torch SparseMatrix.multiply"
     " SparseMatrix.diagonal SparseMatrix.part": _sparse,
-    "losses.iou losses.laplacian losses.flatness losses.normal_consistency losses.edge_length": _losses,
+    "losses.iou losses.voxel_iou losses.laplacian losses.flatness losses.normal_consistency losses.edge_length": _losses,
     " ".join(f"soft.{cls.__name__}" for cls in LAWS)
     + " soft.as_distribution soft.from_kernel soft.family soft.member"
     + "".join(f" Distribution.{m}" for m in "cdf survival log_cdf log_survival pdf quantile upper_quantile".split())
