@@ -55,6 +55,7 @@ _ROOMS = (
     "soft",
     "sparse",
     "implicit",
+    "csg",
     "scene",
     "transport",
     "splines",
@@ -69,10 +70,10 @@ _ROOMS = (
     "interop",
 )
 
-__all__ = [*_EXPORTS, "__version__", "atlas", "fem", "losses", "scene", "soft", "splines", "tasks"]
+__all__ = [*_EXPORTS, "__version__", "atlas", "csg", "fem", "losses", "scene", "soft", "splines", "tasks"]
 
 if TYPE_CHECKING:
-    from geodiff import atlas, fem, losses, scene, soft, splines, tasks
+    from geodiff import atlas, csg, fem, losses, scene, soft, splines, tasks
     from geodiff.atlas.atlas import Atlas
     from geodiff.recording import Recording
     from geodiff.render import presets

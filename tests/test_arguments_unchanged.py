@@ -12,13 +12,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import geodiff
-from tests.unchanged import cases_fem, cases_ops, cases_scene, cases_splines, cases_transport
+from tests.unchanged import cases_fem, cases_ops, cases_programs, cases_scene, cases_splines, cases_transport
 from tests.unchanged.arguments import Case, check, same
 
 CASES: dict[str, Case] = {
     **cases_transport.CASES,
     **cases_scene.CASES,
     **cases_ops.CASES,
+    **cases_programs.CASES,
     **cases_splines.CASES,
     **cases_fem.CASES,
 }
@@ -65,6 +66,7 @@ ROOMS = (
     "sparse",
     "implicit",
     "soft",
+    "csg",
     "atlas",
     "fem",
     "interop",

@@ -136,6 +136,8 @@ CALLS: dict[str, Callable[[], Any]] = {
     "pool": lambda: trained(lambda x: gd.robust_pool(x, "pseudo_huber", alpha=0.3).sum(), X.T[None].clone()),
     "ops": lambda: [ops.apply(X, Y, Y[:, 0], X[:, 0], Y, 0.5), reference.apply(X, Y, Y[:, 0], X[:, 0], Y, 0.5)],
     "linear": lambda: [gd.implicit.linear((torch.eye(3) * X[0, 0]).to_sparse(), X)],
+    "warping": lambda: trained(lambda x: gd.transport.soft_dtw(x, Y, 0.1).value, X),
+    "zbuffer": lambda: rendered(depth="zbuffer"),
     "poisson": lambda: [gd.fem.solve_poisson(gd.fem.mesh_space(MESH), 1.0, gauge="mean")],
     "root": lambda: [gd.implicit.root(X.sqrt(), lambda y, x: y**2 - x, X)],
     "atlas": charts,
@@ -183,6 +185,7 @@ def public() -> Iterator[tuple[str, Any]]:
         "implicit",
         "sparse",
         "fem",
+        "csg",
         "losses",
         "tasks",
     )

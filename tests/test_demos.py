@@ -136,6 +136,13 @@ def test_pictures_of_distributions_and_tconorms(tmp_path: pathlib.Path, monkeypa
     assert {path.name for path in tmp_path.iterdir()} == {"distributions.png", "tconorms.png"}
 
 
+def test_a_gate_of_solids_is_learned(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = run("csg_from_silhouettes", tmp_path, monkeypatch)
+    rows = [line.split() for line in (tmp_path / "table.txt").read_text().splitlines()]
+    assert rows[1][1] == "a_not_b" and float(rows[1][2]) > 0.6 and rows[2][0] == "1"
+    assert page.width > 1000 and np.asarray(page.crop((0, 0, 200, 250)), dtype=float).std(axis=(0, 1)).min() > 20
+
+
 def test_picture_of_orders(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("order_gallery", tmp_path, monkeypatch).width > 900
 

@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 ROOMS = (
     "atlas",
+    "csg",
     "fem",
     "implicit",
     "interop",

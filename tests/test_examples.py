@@ -120,6 +120,25 @@ def test_fields() -> None:
         assert name in gd.fem.__all__, name
 
 
+def test_programs_and_solids() -> None:
+    for name, count in (("programs", 2), ("csg", 1)):
+        page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+        names: dict = {}
+        blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+        assert len(blocks) == count
+        for block in blocks:
+            exec(block, names)
+        for call in re.findall(r"`soft\.(\w+)", page):
+            assert call in gd.soft.__all__, call
+        for call in re.findall(r"`csg\.(\w+)", page):
+            assert call in gd.csg.__all__, call
+        if name == "programs":
+            assert float((names["out"]["x"].detach() - torch.tensor([1.0, 2, 3])).abs().max()) < 0.01
+            assert bool(names["control"].grad.isfinite().all())
+        else:
+            assert names["mesh"].is_closed and names["mesh"].vertices.requires_grad
+
+
 def test_transport() -> None:
     page = (ROOT / "docs" / "transport.md").read_text(encoding="utf-8")
     names: dict = {}

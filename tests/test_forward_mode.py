@@ -52,6 +52,11 @@ def root(x: torch.Tensor) -> torch.Tensor:
     return gd.implicit.root(x.detach().sqrt()[:, None], lambda y, x: y**2 - x[:, None], x)
 
 
+def traced(radius: torch.Tensor) -> torch.Tensor:
+    depth: torch.Tensor = gd.render.sphere_trace(gd.csg.Sphere(radius), EYE, 5, tolerance=1e-10).depth
+    return depth.nan_to_num(posinf=0.0)
+
+
 Case = tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]
 V = MESH.vertices
 INDEX = torch.tensor([[0, 1, 2], [5, 4, 3]])
@@ -76,6 +81,10 @@ WORKS: dict[str, Case] = {
         for name in ("alpha", "rgb", "depth")
         for coverage in ("faces", "contour")
     },
+    "zbuffer": (rendered("rgb", depth="zbuffer", coverage="edges", backend="reference"), V),
+    "sphere_trace": (traced, torch.tensor(0.9, dtype=D)),
+    "soft_dtw": (lambda x: gd.transport.soft_dtw(x, OTHER, 0.1).value, CLOUD),
+    "mixed_gate": (lambda x: gd.soft.mixed_gate(x[0], x[1], x[2:].T), some(10, 4)),
     "softmax": (rendered("rgb", depth="softmax", backend="reference"), V),
     "sort": (rendered("rgb", depth="sort", backend="reference"), V),
     "front_to_back": (lambda z: gd.render.front_to_back(WEIGHTS.abs(), z, temperature=0.2), UP),
@@ -205,7 +214,7 @@ def test_roots_have_tangents() -> None:
         torch.func.jvp(root, (x,), (t,))
 
 
-@pytest.mark.parametrize("name", ["chamfer", "hausdorff", "emd", "point_mesh_distance"])
+@pytest.mark.parametrize("name", ["chamfer", "hausdorff", "emd", "point_mesh_distance", "soft_dtw"])
 def test_searches_refuse_torch_func(name: str) -> None:
     function, x = WORKS[name]
     with pytest.raises(RuntimeError, match=r"does not take part in torch\.func"):

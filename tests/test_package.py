@@ -26,7 +26,7 @@ FLOORS = (
     {"reference"},  # the twins; an op hands user-defined members down to its own
     {"ops", "implicit"},
     {"scene"},
-    {"transport"},
+    {"transport", "csg"},
     {"splines"},
     {"render", "losses", "fem"},
     {"atlas", "interop"},

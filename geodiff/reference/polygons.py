@@ -224,6 +224,11 @@ def line_distances(points: torch.Tensor, polygons: Polygons) -> tuple[torch.Tens
         >>> line_distances(torch.tensor([[0.25, -0.125]]), near_clip(triangle, near=0.01))[0][0, 0, [0, 3]]
         tensor([-0.1250,  0.2500])
     """
+    return paired_line_distances(points[:, None], polygons)
+
+
+def paired_line_distances(points: torch.Tensor, polygons: Polygons) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return `line_distances` of points `(..., P, 2)`, each to the polygon of its own number, `(..., P, 4)`."""
     a = polygons.points
     first, second, ahead = _in_order(a, a.roll(-1, dims=1))
     along = second - first
@@ -231,7 +236,7 @@ def line_distances(points: torch.Tensor, polygons: Polygons) -> tuple[torch.Tens
     has_line = ~only_rounding(a, a.roll(-1, dims=1), polygons.counts[:, None]) & (length2 > 0)  # it may underflow
     length = torch.where(has_line, length2, 1.0).sqrt()
     winding = doubled_area(a.detach()).sign()[:, None] * ahead
-    return winding * cross(along, points[:, None, None] - first) / length, has_line
+    return winding * cross(along, points[..., None, :] - first) / length, has_line
 
 
 def _signed_distance(points: torch.Tensor, vertices: torch.Tensor, squared: bool) -> torch.Tensor:

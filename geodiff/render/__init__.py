@@ -10,6 +10,7 @@ from geodiff.render.ordering import front_to_back
 from geodiff.render.points import SurfacePoints
 from geodiff.render.renderer import HardOutput, Renderer, RenderOutput, rasterize
 from geodiff.render.shading import gouraud, lambert, phong, unlit
+from geodiff.render.tracing import TraceOutput, sphere_trace
 from geodiff.render.view import View
 from geodiff.render.visibility import antialias, edge_gradient
 
@@ -26,6 +27,7 @@ __all__ = [
     "Renderer",
     "Softness",
     "SurfacePoints",
+    "TraceOutput",
     "View",
     "antialias",
     "component_means",
@@ -39,6 +41,7 @@ __all__ = [
     "presets",
     "psnr",
     "rasterize",
+    "sphere_trace",
     "ssim",
     "unlit",
 ]

@@ -153,18 +153,21 @@ def pix2vex(image_size: int | tuple[int, int], scale: float = 1e-2, **options: A
     Exactly its coverage, `coverage="edges"`: a face covers a pixel by the product, over its three edges, of the sigmoid
     of the signed distance to the edge's line over τ; faces are joined by the probabilistic sum.
 
-    Approximately its colour: Pix2Vex orders faces by a soft z-buffer, a product of sigmoids of differences in depth;
-    here it is the softmax.
+    Its colour is that of its relaxed program: a running soft z-buffer, which replaces what is in a pixel with the
+    probability that the face covers it, by its three edges, and is nearer than what is there, the sigmoid of the
+    difference in depth over γ (``depth="zbuffer"``). The image depends on the order of the faces, as that of a relaxed
+    loop does. The thesis (2022, section 5.2.3) names Pix2Vex among the renderers with a softmin over depth:
+    ``depth="softmax"``, weighted by the distance to the face.
 
     Args:
         image_size: `H` or `(H, W)`.
         scale: τ, NDC.
-        options: other arguments of `Renderer`.
+        options: other arguments of `Renderer`; at most `max_fragments=32` faces a pixel unless that is among them.
 
     Example:
         >>> import geodiff as gd
         >>> gd.presets.pix2vex(64).distribution
         Logistic()
     """
-    kind = {"depth": "softmax", "coverage": "edges"}
+    kind: dict[str, Any] = {"depth": "zbuffer", "coverage": "edges", "max_fragments": 32}
     return Renderer(image_size, soft.Logistic(), scale, tconorm=soft.Probabilistic(), **{**kind, **options})

@@ -16,6 +16,7 @@ from geodiff.render.ordering import SortDepth
 from geodiff.render.outputs import OUTPUTS, HardOutput, RenderOutput
 from geodiff.render.shading import LIT, Shader, as_shader, shade, unlit
 from geodiff.render.view import BACKENDS, View, pack, warn_if_biased
+from geodiff.render.zbuffer import ZBuffer
 from geodiff.scene.camera import Camera
 from geodiff.scene.light import Light, as_lights
 from geodiff.scene.mesh import Mesh
@@ -37,6 +38,9 @@ class Renderer:
       face nearest in the image;
     - ``depth="softmax"``: `w_k ∝ F(d_k/τ)·exp(z_k/γ)`, z the depth, scaled so that the scene's nearest vertex is at 1
       and its farthest at 0 (Liu et al., "Soft rasterizer", 2019). γ → 0 is the nearest of the faces with any coverage;
+    - ``depth="zbuffer"``: a z-buffer run as a relaxed program: face by face, in the order of their indices, what is in
+      the pixel is replaced with the probability that the face covers it and is nearer than what is there. Where a face
+      covers half, what is behind it remains as the other half. The image depends on the order of the faces;
     - ``"sort"``: from front to back, `w_k ∝ F(d_k/τ) Π_{j before k} (1 − F(d_j/τ))`, in a relaxed order of depth at the
       temperature γ, see `geodiff.render.front_to_back`. γ → 0 is the exact order. A soft rim lets through what is
       behind it, and so does an edge between two faces, where F = ½ twice: by a quarter.
@@ -60,8 +64,8 @@ class Renderer:
             Phong, but lit at the vertices). Left out: Phong where the call gets lights, else unlit. Or a callable from
             points seen on a surface, see `geodiff.render.SurfacePoints`, to their colours `(P, 3)`.
         normals: `"smooth"` (of the vertices, interpolated) or `"flat"` (of the faces).
-        depth: `"hard"`, `"softmax"` or `"sort"`.
-        gamma: γ > 0, for softmax and sort: a fraction of the depth range; a float or a tensor without axes.
+        depth: `"hard"`, `"softmax"`, `"sort"` or `"zbuffer"`.
+        gamma: γ > 0, for all but hard depth: a fraction of the depth range; a float or a tensor without axes.
         depth_range: `(near, far)` depths for z instead of those of the scene.
         background: `(r, g, b)`, an image `(H, W, 3)`, or one for each image of the batch `(..., H, W, 3)`.
         background_depth: if given, with softmax, the background takes part as one more face of F = 1 and this z, and
@@ -71,7 +75,7 @@ class Renderer:
             those of the nearest).
         max_fragments: how many faces a pixel mixes with softmax or sort (whose memory is its square a pixel); those of
             largest weight are taken, however far from the pixel. None: as many as it takes to leave out no more than
-            `max_error` of the weights of any pixel.
+            `max_error` of the weights of any pixel; with a z-buffer the nearest within reach, None: all.
         scale_px: τ in pixels instead of `scale` (for a squared distribution, its root).
         max_error: faces far from a pixel are left out as long as alpha changes by no more than this, and the colour,
             too, with softmax (but for what `max_fragments` leaves out).
@@ -146,7 +150,7 @@ class Renderer:
         made = as_shader("Renderer", "unlit" if shading is None else shading)
         self.shading = made if isinstance(shading, type) else shading
         self.normals = choice("Renderer", "normals", normals, ("smooth", "flat"))
-        self.depth = choice("Renderer", "depth", depth, ("hard", "softmax", "sort"))
+        self.depth = choice("Renderer", "depth", depth, ("hard", "softmax", "sort", "zbuffer"))
         if self.depth != "hard" and isinstance(as_coverage("Renderer", coverage), Hard):
             expected = f"'hard' with coverage={coverage!r}"
             raise fail("Renderer", "depth", expected, self.depth, "Or take a soft coverage.")
@@ -215,9 +219,11 @@ class Renderer:
         wanted = tuple(name for name in self.outputs if name != "alpha")
         if not wanted:
             return RenderOutput(alpha=pooled(coverage.finish(view, {"alpha": alpha}, set())["alpha"], s))
-        depth: HardDepth | SoftmaxDepth
+        depth: HardDepth | SoftmaxDepth | SortDepth | ZBuffer
         if self.depth == "hard":
             depth = HardDepth(view, coverage, softness)
+        elif self.depth == "zbuffer":
+            depth = ZBuffer(view, coverage, softness, self.gamma, self.depth_range, self.max_fragments)
         elif self.depth == "sort":
             depth = SortDepth(view, coverage, softness, self.gamma, self.depth_range, self.max_fragments)
         else:

@@ -9,6 +9,7 @@ from geodiff.transport.neighbours import SoftNeighbours, soft_nearest
 from geodiff.transport.plan import LazyPlan
 from geodiff.transport.pooling import RobustPool2d, robust_pool
 from geodiff.transport.sinkhorn import SinkhornResult, sinkhorn
+from geodiff.transport.warping import Warping, soft_dtw
 
 __all__ = [
     "Assignment",
@@ -17,6 +18,7 @@ __all__ = [
     "SinkhornLoss",
     "SinkhornResult",
     "SoftNeighbours",
+    "Warping",
     "assign",
     "assignment",
     "chamfer",
@@ -27,5 +29,6 @@ __all__ = [
     "robust_pool",
     "sinkhorn",
     "sinkhorn_divergence",
+    "soft_dtw",
     "soft_nearest",
 ]
