@@ -9,6 +9,7 @@ from geodiff.render.image_metrics import psnr, ssim
 from geodiff.render.points import SurfacePoints
 from geodiff.render.renderer import HardOutput, Renderer, RenderOutput, rasterize
 from geodiff.render.shading import gouraud, lambert, phong, unlit
+from geodiff.render.splats import TriangleSplats
 from geodiff.render.view import View
 from geodiff.render.visibility import antialias, edge_gradient
 
@@ -25,6 +26,7 @@ __all__ = [
     "Renderer",
     "Softness",
     "SurfacePoints",
+    "TriangleSplats",
     "View",
     "antialias",
     "component_means",

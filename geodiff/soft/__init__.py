@@ -7,7 +7,7 @@ from geodiff.soft.distributions import *  # noqa: F403
 from geodiff.soft.family import Member, family, member
 from geodiff.soft.names import DISTRIBUTIONS, TCONORMS, as_distribution, as_tconorm, from_kernel, tconorm_from_kernel
 from geodiff.soft.skewed import *  # noqa: F403
-from geodiff.soft.tconorm_base import TConorm, TNorm
+from geodiff.soft.tconorm_base import TConorm, TConormProperties, TNorm
 from geodiff.soft.tconorm_powers import *  # noqa: F403
 from geodiff.soft.tconorms import *  # noqa: F403
 
@@ -17,6 +17,7 @@ __all__ = [
     "Distribution",
     "Member",
     "TConorm",
+    "TConormProperties",
     "TNorm",
     "as_distribution",
     "as_tconorm",
