@@ -54,6 +54,7 @@ _ROOMS = (
     "soft",
     "sparse",
     "implicit",
+    "optim",
     "scene",
     "transport",
     "splines",

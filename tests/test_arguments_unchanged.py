@@ -63,6 +63,7 @@ ROOMS = (
     "losses",
     "sparse",
     "implicit",
+    "optim",
     "soft",
     "atlas",
     "fem",

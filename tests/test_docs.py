@@ -17,6 +17,7 @@ ROOMS = (
     "interop",
     "losses",
     "ops",
+    "optim",
     "render",
     "scene",
     "soft",
