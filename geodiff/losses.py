@@ -33,6 +33,7 @@ from geodiff.validation import choice, fail, floating, looks_at_values
 # (6e-8 off for an equilateral one), but with a bounded gradient where |n|/S, 0.29 at best, falls to 1e-4.
 SLIVER = 1e-8
 REDUCTIONS = ("mean", "sum", "none")
+_SAME_SIZE = {2: "Render and target must have the same size and views.", 3: "Both must be of the same grid."}
 
 
 @outside_autocast
@@ -58,27 +59,67 @@ def iou(alpha: torch.Tensor, target: torch.Tensor, *, reduction: str = "mean") -
         >>> iou(torch.full((8, 8), 0.5), torch.ones(8, 8))
         tensor(0.5000)
     """
-    where = "losses.iou"
+    return _overlap("losses.iou", ("alpha", alpha), target, ("H", "W"), reduction)
+
+
+@outside_autocast
+def voxel_iou(occupancy: torch.Tensor, target: torch.Tensor, *, reduction: str = "mean") -> torch.Tensor:
+    """Compare solids on a grid by the intersection over union, as `iou` does images: 0 if they agree, 1 if disjoint.
+
+    The measure of single-view reconstruction is 1 less this, of grids of 32³ cells (`Mesh.voxelized`).
+
+    Args:
+        occupancy: (..., X, Y, Z), boolean, or in [0, 1] as a network predicts it.
+        target: of the same shape, or (X, Y, Z) shared by all; floating, boolean or integer 0 and 1.
+        reduction: ``"mean"`` over the grids, ``"sum"``, or ``"none"`` for a value each.
+
+    Returns:
+        A scalar, or (...) for ``"none"``. The gradient of a pair of empty grids is 0.
+
+    Raises:
+        TypeError, ValueError: for other types, shapes, values outside [0, 1] (1e-3 of slack is allowed for rounding).
+
+    Example:
+        >>> import geodiff as gd
+        >>> voxel_iou(gd.box(1.0).voxelized(8), gd.box(0.5).voxelized(8))  # an eighth of the cells
+        tensor(0.8750)
+    """
+    where = "losses.voxel_iou"
+    if isinstance(occupancy, torch.Tensor) and not occupancy.is_floating_point():
+        occupancy = occupancy.to(torch.get_default_dtype())
+    return _overlap(where, ("occupancy", occupancy), target, ("X", "Y", "Z"), reduction)
+
+
+def _overlap(
+    where: str, given: tuple[str, torch.Tensor], target: torch.Tensor, axes: tuple[str, ...], reduction: str
+) -> torch.Tensor:
+    """Return 1 less the intersection over union, over the last axes."""
+    name, own = given
     choice(where, "reduction", reduction, REDUCTIONS)
-    floating(where, "alpha", alpha, ("...", "H", "W"))
+    floating(where, name, own, ("...", *axes))
     if isinstance(target, torch.Tensor) and not target.is_floating_point():
-        target = target.to(alpha.dtype)
-    floating(where, "target", target, ("...", "H", "W"))
-    if target.shape != alpha.shape and target.shape != alpha.shape[-2:]:
-        expected = f"of alpha's shape {tuple(alpha.shape)} or {tuple(alpha.shape[-2:])}"
-        raise fail(where, "target", expected, target, "Render and target must have the same size and views.")
-    if target.device != alpha.device:
-        message = f"on {alpha.device}, where alpha is"
-        raise fail(where, "target", message, str(target.device), "Move it with target.to(alpha.device).", RuntimeError)
-    for name, image in (("alpha", alpha), ("target", target)):
-        if image.device.type == "cpu" and image.numel() and looks_at_values(image):
-            low, high = (float(bound) for bound in torch.aminmax(image.detach()))
+        target = target.to(own.dtype)
+    floating(where, "target", target, ("...", *axes))
+    last = own.shape[-len(axes) :]
+    if target.shape != own.shape and target.shape != last:
+        expected = f"of {name}'s shape {tuple(own.shape)} or {tuple(last)}"
+        raise fail(where, "target", expected, target, _SAME_SIZE[len(axes)])
+    if target.device != own.device:
+        message = f"on {own.device}, where {name} is"
+        raise fail(
+            where, "target", message, str(target.device), f"Move it with target.to({name}.device).", RuntimeError
+        )
+    for label, values in ((name, own), ("target", target)):
+        if values.device.type == "cpu" and values.numel() and looks_at_values(values):
+            low, high = (float(bound) for bound in torch.aminmax(values.detach()))
             if low < -1e-3 or high > 1 + 1e-3:
-                raise fail(where, name, "in [0, 1]", f"values in [{low:g}, {high:g}]", "Divide 8-bit images by 255.")
-    common = torch.promote_types(alpha.dtype, target.dtype)
-    p, q = alpha.to(common), target.to(common)
-    intersection = (p * q).sum((-2, -1))
-    union = p.sum((-2, -1)) + q.sum((-2, -1)) - intersection
+                fix = "Divide 8-bit images by 255." if len(axes) == 2 else ""
+                raise fail(where, label, "in [0, 1]", f"values in [{low:g}, {high:g}]", fix)
+    common = torch.promote_types(own.dtype, target.dtype)
+    p, q = own.to(common), target.to(common)
+    over = tuple(range(-len(axes), 0))
+    intersection = (p * q).sum(over)
+    union = p.sum(over) + q.sum(over) - intersection
     some = union > 0
     return _reduce(torch.where(some, 1 - intersection / torch.where(some, union, 1), 0), reduction)
 

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demos run, in their small version, and make the picture that they announce."""
 
+import os
 import pathlib
 import runpy
+import shutil
+import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -133,3 +137,42 @@ def test_a_hat_from_its_cloud(tmp_path: pathlib.Path, monkeypatch: pytest.Monkey
     complete = {row[0]: float(row[4]) for row in rows}
     assert complete["samples"] < 0.6 * complete["input"]
     assert page.width > 1000
+
+
+def single_view(output: pathlib.Path, *arguments: str, processes: int = 1) -> str:
+    """Run the demo in processes of their own; return its table."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")} | {"OMP_NUM_THREADS": "1"}
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(torchrun if processes > 1 else []), str(ROOT / "demos" / "single_view.py")]
+    subprocess.run([*command, "--quick", "-o", str(output), *arguments], env=environment, cwd=ROOT, check=True)
+    return (output / "table.txt").read_text()
+
+
+@pytest.mark.slow
+def test_single_view_is_the_same_by_two_processes(tmp_path: pathlib.Path) -> None:
+    alone = single_view(tmp_path / "1")
+    (tmp_path / "2").mkdir()
+    shutil.copy(tmp_path / "1" / "shapes_5_32.pt", tmp_path / "2")
+    together = single_view(tmp_path / "2", processes=2)
+    rows = [line.split() for line in alone.splitlines()]
+    assert alone == together and rows[0][-5:] == ["airplane", "chair", "pot", "lamp", "mean"]
+    scores = {" ".join(row[:-5]): float(row[-1]) for row in rows[1:]}
+    assert 0 < scores["most similar picture"] <= scores["best shape"] < 1
+    states = [torch.load(tmp_path / name / "uniform.pt", weights_only=True) for name in "12"]
+    assert states[0]["step"] == 12 and all(
+        torch.equal(a, b) for a, b in zip(*(s["network"].values() for s in states), strict=True)
+    )
+    with Image.open(tmp_path / "1" / "single_view.png") as page:
+        assert page.width == 4 * 160
+
+
+@pytest.mark.slow
+def test_single_view_reads_the_layout_of_shapenet(tmp_path: pathlib.Path) -> None:
+    random = np.random.default_rng(0)
+    for name in ("02691156", "03001627"):
+        for part, count in (("train", 4), ("test", 2)):
+            images = random.integers(0, 255, (count, 24, 4, 32, 32), dtype=np.uint8)
+            np.savez(tmp_path / f"{name}_{part}_images.npz", images)
+            np.savez(tmp_path / f"{name}_{part}_voxels.npz", random.random((count, 32, 32, 32)) < 0.5)
+    table = single_view(tmp_path / "out", "--shapenet", str(tmp_path))
+    assert table.splitlines()[0].split()[-3:] == ["02691156", "03001627", "mean"]

@@ -64,9 +64,10 @@ def test_render() -> None:
     page = (ROOT / "docs" / "render.md").read_text(encoding="utf-8")
     names: dict = {"gd": gd}
     blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    assert len(blocks) >= 3
+    assert len(blocks) == 4
     for block in blocks:
         exec(block, names)
+    assert int(names["clean"].sum()) == 2 and (names["p"].grad == 0).nonzero().tolist() == [[9, 9]]
     # The shader's picture has its four levels of grey, mixed with the background along the outline alone.
     picture, alpha = names["picture"], gd.Renderer(128, scale_px=0.5, coverage="contour")(gd.icosphere(3), EYE).alpha
     inside = picture[alpha > 0.9999]
@@ -74,6 +75,15 @@ def test_render() -> None:
     parts = [gd.Renderer(128, scale=3e-3, coverage=name)(gd.icosphere(3), EYE).alpha for name in ("faces", "contour")]
     torch.testing.assert_close(names["image"], (parts[0] + parts[1]) / 2)
     assert 0.3 < float(names["smooth"].amax(-1).gt(0).float().mean()) < 0.7
+
+
+def test_optim() -> None:
+    page = (ROOT / "docs" / "optim.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) >= 2
+    names: dict = {}
+    for block in blocks:
+        exec(block, names)
 
 
 def test_splines() -> None:

@@ -62,6 +62,7 @@ WORKS: dict[str, Case] = {
     "to_clip": (EYE.to_clip, V),
     "orbit": (lambda d: gd.Camera.orbit(d, 10.0, 20.0, fov_deg=40.0).to_clip(V), torch.tensor(3.0, dtype=D)),
     "look_at": (lambda e: gd.Camera.look_at(e, (0, 0, 0), fov_deg=40.0).to_clip(V), some(3) + 1),
+    "voxel_iou": (lambda a: gd.losses.voxel_iou(a, torch.ones(4, 4, 4, dtype=D)), some(4, 4, 4)),
     "iou": (lambda a: gd.losses.iou(a, torch.ones(8, 8, dtype=D)), some(8, 8)),
     "laplacian": (lambda x: gd.losses.laplacian(MESH.with_vertices(x)), V),
     "cotangents": (lambda x: gd.losses.laplacian(MESH.with_vertices(x), kind="cotangent"), V),

@@ -17,7 +17,7 @@ from geodiff.settings import Settings
 from geodiff.tasks.progress import Progress
 from geodiff.tasks.sweep.kinds import JOBS, Job
 
-ALL: list[type[Settings]] = [value for name, value in vars(gd.tasks).items() if name.endswith("Settings")]
+ALL: list[type[Settings]] = [getattr(gd.tasks, name) for name in dir(gd.tasks) if name.endswith("Settings")]
 OLD = [(kind, old) for kind in [*ALL, ChartSettings] for old in kind._renamed]
 # What an old name was given, and what the new field has then.
 VALUES: dict[str, list[tuple[Any, Any]]] = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is: meshes, textures, materials, lights, primitives, iso-surfaces, cameras and posed images."""
+"""What there is: meshes, textures, materials, lights, primitives, iso-surfaces, voxels, cameras and posed images."""
 
 from geodiff.scene.camera import Camera
 from geodiff.scene.components import face_components
@@ -14,6 +14,7 @@ from geodiff.scene.proximity import ClosestPoints, closest_point, point_mesh_dis
 from geodiff.scene.sampling import SurfaceSamples
 from geodiff.scene.texture import Texture
 from geodiff.scene.topology import Topology
+from geodiff.scene.voxels import voxelized
 
 __all__ = [
     "AmbientLight",
@@ -38,4 +39,5 @@ __all__ = [
     "plane",
     "point_mesh_distance",
     "torus",
+    "voxelized",
 ]

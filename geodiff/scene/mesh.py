@@ -397,6 +397,12 @@ class Mesh(Saved):
 
         return closest_point(points, self)
 
+    def voxelized(self, resolution: int = 32, *, bounds: Any = None) -> torch.Tensor:
+        """Return which centres of a grid's cells are inside, (..., N, N, N); see ``scene.voxelized``."""
+        from geodiff.scene.voxels import voxelized
+
+        return voxelized(self, resolution, bounds=bounds)
+
     # --- quantities -------------------------------------------------------------------------------------------------
 
     def _quantity(self, name: str, compute: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:

@@ -227,7 +227,14 @@ def _geodesic(t: Arguments) -> Any:
     return [scene.geodesic(t.mesh(), t(torch.tensor([0, 4]))), *away]
 
 
+def _voxels(t: Arguments) -> Any:
+    bounds = t(torch.tensor([[-1.0] * 3, [1.5] * 3]), array=True, gradient=False)
+    mesh = t.mesh()
+    return [scene.voxelized(mesh, 4, bounds=bounds), mesh.voxelized(3)]
+
+
 CASES: dict[str, Case] = {
+    "scene.voxelized Mesh.voxelized": _voxels,
     "scene.face_components": _face_components,
     "scene.geodesic scene.graph_distance": _geodesic,
     "scene.Mesh Mesh.triangulated": _mesh,

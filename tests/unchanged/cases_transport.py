@@ -130,6 +130,7 @@ def _losses(t: Arguments) -> Any:
     mesh = t.mesh()
     batch = t.hold(gd.MeshBatch([mesh, t.mesh()]))
     out = [losses.iou(t.rand(2, 5, 5), t.rand(2, 5, 5, gradient=False))]
+    out += [losses.voxel_iou(t.rand(2, 4, 4, 4), t.rand(4, 4, 4, gradient=False))]
     for m in (mesh, batch):
         out += [losses.laplacian(m), losses.laplacian(m, kind="cotangent"), losses.flatness(m)]
         out += [losses.normal_consistency(m), losses.edge_length(m, t(0.3))]
@@ -257,7 +258,7 @@ CASES: dict[str, Case] = {
     "implicit.root implicit.minimum implicit.last_derivative": _implicit,
     "sparse.linear sparse.SparseMatrix SparseMatrix.from_torch SparseMatrix.to_torch SparseMatrix.multiply"
     " SparseMatrix.diagonal SparseMatrix.part": _sparse,
-    "losses.iou losses.laplacian losses.flatness losses.normal_consistency losses.edge_length": _losses,
+    "losses.iou losses.voxel_iou losses.laplacian losses.flatness losses.normal_consistency losses.edge_length": _losses,
     " ".join(f"soft.{cls.__name__}" for cls in LAWS)
     + " soft.as_distribution soft.from_kernel soft.family soft.member"
     + "".join(f" Distribution.{m}" for m in "cdf survival log_cdf log_survival pdf quantile upper_quantile".split())

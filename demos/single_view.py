@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One picture in, one mesh out: a network that saw silhouettes only (Petersen, 2022, sections 2.5 and 5.4.3).
+
+    python demos/single_view.py                      # four classes × 300 shapes at 32², about 20 minutes on two cores
+    python demos/single_view.py --quick              # half a minute, whose figures mean nothing
+    python demos/single_view.py --size 64 --batch 64 --steps 250000 --rate 1e-4 --members all    # the published size
+    torchrun --nproc-per-node 2 demos/single_view.py # two processes with half of each batch: the same bits
+    python demos/single_view.py --shapenet FOLDER    # the images and voxels that NMR and SoftRas were trained on
+
+A picture goes through three convolutions and three layers to 512 numbers, and on to the places of the 642 vertices of a
+ball. Each step takes two views of each shape, makes a mesh of each, and draws both meshes from both views; the loss is
+the intersection over union with the four silhouettes, the Laplacian and the flatness of the meshes. No step sees a
+shape.
+
+ShapeNet is not ours to give, so the shapes are random airplanes, chairs, pots and lamps from assets/families.py: its
+figures compare with each other only. The table has the IoU of 32³ voxels of held-out shapes, seen from views spread
+around, beside three answers that need no network: the mean of the class's training shapes; the training shape whose
+picture, from whatever view, is most like this one; and the training shape that is best of all, which takes the truth to
+find.
+"""
+
+import argparse
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+import torch
+
+import geodiff as gd
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+VIEWS, DISTANCE, ELEVATION, FOV = 24, 2.732, 30.0, 30.0
+VOXELS, BOX = 32, [[-0.5] * 3, [0.5] * 3]
+LIGHTS = [gd.AmbientLight(0.35), gd.DirectionalLight([0.3, 0.8, 0.5], 0.65)]
+# Distribution, and τ at 64² pixels for a length, or for a length squared.
+MEMBERS: dict[str, tuple[Any, float, int]] = {
+    "uniform": (gd.soft.Uniform(), 3e-2, 1),
+    "logistic squared": (gd.soft.Logistic().squared(), 1e-4, 2),
+    "gamma reversed": (gd.soft.Gamma(0.5).reversed(), 3e-3, 1),
+}
+
+
+def cameras(views: torch.Tensor) -> gd.Camera:
+    """Return cameras of view numbers (N,) around the shape, every 15°."""
+    return gd.Camera.orbit(DISTANCE, ELEVATION, views * (360.0 / VIEWS), fov_deg=FOV)
+
+
+class Shapes:
+    """Pictures (K, 24, S, S, 4) of 8 bits, voxels (K, 32, 32, 32) and classes (K,); the last fifth is held out."""
+
+    def __init__(self, images: torch.Tensor, voxels: torch.Tensor, kinds: torch.Tensor, names: list[str]) -> None:
+        self.images, self.voxels, self.kinds, self.names = images, voxels, kinds, names
+        place = torch.cat([torch.arange(int((kinds == k).sum())) / (kinds == k).sum() for k in range(len(names))])
+        self.train, self.test = (place < 0.8).nonzero()[:, 0], (place >= 0.8).nonzero()[:, 0]
+
+    def pictures(self, shapes: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
+        """Return (N, 4, S, S) in [0, 1]."""
+        return self.images[shapes, views].permute(0, 3, 1, 2).float() / 255
+
+
+def make_shapes(count: int, size: int, nodes: int) -> Shapes:
+    """Draw so many members of each class of assets/families.py, from grids of so many nodes along each side."""
+    sys.path.insert(0, str(ROOT / "assets"))
+    import families
+
+    render = gd.Renderer(
+        size, coverage="hard", shading="lambert", normals="flat", outputs=("rgb", "alpha"), supersample=2
+    )
+    images, voxels, names = [], [], list(families.CLASSES)
+    axis = torch.linspace(-0.85, 0.85, nodes, dtype=torch.float64)
+    points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3).numpy()
+    for name in names:
+        for number in range(count):
+            values = torch.from_numpy(families.member(name, number)(points)).reshape([nodes] * 3)
+            mesh = gd.isosurface(values.float(), bounds=[[-0.85] * 3, [0.85] * 3]).normalized()
+            out = render(mesh, cameras(torch.arange(VIEWS)), LIGHTS)
+            image = torch.cat([out.rgb, out.alpha[..., None]], -1).clamp(0, 1)
+            images.append((image * 255).round().byte())
+            voxels.append(mesh.voxelized(VOXELS, bounds=BOX))
+    return Shapes(torch.stack(images), torch.stack(voxels), torch.arange(len(names)).repeat_interleave(count), names)
+
+
+def kept_shapes(path: pathlib.Path, count: int, size: int, nodes: int, team: "Team") -> Shapes:
+    """Read the shapes of an earlier run, or make them and keep them for the next one."""
+    if team.rank == 0 and not path.is_file():
+        made = make_shapes(count, size, nodes)
+        torch.save([made.images, made.voxels, made.kinds, made.names], path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
+    team.wait()
+    return Shapes(*torch.load(path, weights_only=True))
+
+
+def read_shapenet(folder: pathlib.Path) -> Shapes:
+    """Read `<class>_<set>_images.npz` (N, 24, 4, S, S) and `<class>_<set>_voxels.npz` (N, 32, 32, 32) of all classes.
+
+    Written for the layout that is described, and tried on files of our own making in it, not on ShapeNet's.
+    """
+    names = sorted({path.name.split("_")[0] for path in folder.glob("*_train_images.npz")})
+    if not names:
+        raise SystemExit(f"single_view: --shapenet must be a folder of *_train_images.npz; got {folder} with none.")
+    images, voxels, kinds = [], [], []
+    for kind, name in enumerate(names):
+        for part in ("train", "test"):
+            image, voxel = (np.load(folder / f"{name}_{part}_{what}.npz") for what in ("images", "voxels"))
+            images.append(torch.from_numpy(image[image.files[0]]).permute(0, 1, 3, 4, 2))
+            voxels.append(torch.from_numpy(voxel[voxel.files[0]]) > 0)
+            kinds.append(torch.full((len(images[-1]),), kind))
+    shapes = Shapes(torch.cat(images), torch.cat(voxels), torch.cat(kinds), names)
+    # Their own split, in place of the last fifth.
+    marks = torch.cat([torch.full((len(k),), i % 2) for i, k in enumerate(kinds)])
+    shapes.train, shapes.test = (marks == 0).nonzero()[:, 0], (marks == 1).nonzero()[:, 0]
+    return shapes
+
+
+class Network(torch.nn.Module):
+    """Pictures (N, 4, S, S) to vertices (N, 642, 3) in the cube [−½, ½]³."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        linear, relu = torch.nn.Linear, torch.nn.ReLU
+        layers: list[torch.nn.Module] = []
+        for inside, outside in ((4, 64), (64, 128), (128, 256)):
+            layers += [torch.nn.Conv2d(inside, outside, 5, stride=2, padding=2), relu()]
+        self.encode = torch.nn.Sequential(
+            *layers,
+            torch.nn.Flatten(),
+            *(linear(256 * (-(-size // 8)) ** 2, 1024), relu(), linear(1024, 1024), relu(), linear(1024, 512), relu()),
+        )
+        self.decode = torch.nn.Sequential(linear(512, 1024), relu(), linear(1024, 1024), relu())
+        self.offset, self.centre = linear(1024, 642 * 3), linear(1024, 3)
+        # Turned, so that no vertex lies on a plane between two signs, which it could not leave.
+        turn = torch.linalg.matrix_exp(torch.tensor([[0.0, -0.3, 0.2], [0.3, 0, -0.4], [-0.2, 0.4, 0]]))
+        ball = gd.icosphere(3, 0.5)
+        self.register_buffer("ball", ball.vertices @ turn.mT)
+        self.mesh = ball
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Move the ball's vertices: in logit space within their octants, then all of them with a centre."""
+        code = self.decode(self.encode(images))
+        sign, size = self.ball.sign(), self.ball.abs().clamp(1e-3)
+        places = sign * torch.sigmoid(torch.logit(size) + self.offset(code).unflatten(-1, (642, 3)))
+        centre = torch.tanh(0.1 * self.centre(code))[:, None]
+        return 0.5 * (places + centre * (1 - places.abs()))
+
+
+def loss_of(network: Network, render: gd.Renderer, images: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
+    """Draw the meshes of pictures (2, B, 4, S, S) from both views (2, B); one number."""
+    vertices = network(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+    both = network.mesh.with_vertices(torch.cat([vertices, vertices]).flatten(0, 1))
+    at = torch.cat([views, views.flip(0)]).flatten()
+    alpha = render(both, cameras(at)).alpha
+    target = images[:, :, 3]
+    overlap = gd.losses.iou(alpha, torch.cat([target, target.flip(0)]).flatten(0, 1))
+    made = network.mesh.with_vertices(vertices.flatten(0, 1))
+    smooth = 5e-3 * gd.losses.laplacian(made, reduction="sum") + 5e-4 * gd.losses.flatness(made, reduction="sum")
+    return overlap + smooth / len(vertices.flatten(0, 1))
+
+
+class Team:
+    """The processes of torchrun, or one alone: each takes some parts of a batch, and gradients add up part by part."""
+
+    def __init__(self, parts: int) -> None:
+        self.rank, self.world, self.parts = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)), parts
+        if parts % self.world:
+            raise SystemExit(f"single_view: --parts must be a multiple of the {self.world} processes; got {parts}.")
+        if self.world > 1:
+            torch.distributed.init_process_group("gloo")
+
+    def wait(self) -> None:
+        """Wait until all processes have come here."""
+        if self.world > 1:
+            torch.distributed.barrier()
+
+    def sum(self, own: list[torch.Tensor]) -> torch.Tensor:
+        """Add the vectors of all parts, in the order of the parts, whoever made them."""
+        if self.world > 1:
+            stacked = torch.stack(own)
+            found = [torch.empty_like(stacked) for _ in range(self.world)]
+            torch.distributed.all_gather(found, stacked)
+            own = [vector for several in found for vector in several]
+        return torch.stack(own).sum(0)
+
+
+def train(shapes: Shapes, member: str, options: argparse.Namespace, team: Team, output: pathlib.Path) -> Network:
+    """Fit a network; go on from a checkpoint of the same run if there is one."""
+    torch.manual_seed(options.seed)
+    network = Network(options.size)
+    optimizer = torch.optim.Adam(network.parameters(), options.rate, fused=True)
+    random, done, start = torch.Generator().manual_seed(options.seed), 0, time.perf_counter()
+    saved = output / f"{member.replace(' ', '_')}.pt"
+    same = {name: value for name, value in vars(options).items() if name in ("size", "batch", "steps", "rate", "seed")}
+    if saved.is_file():
+        state = torch.load(saved, weights_only=True)
+        if state["options"] == same:
+            network.load_state_dict(state["network"])
+            optimizer.load_state_dict(state["optimizer"])
+            random.set_state(state["random"])
+            done = state["step"]
+    law, scale, power = MEMBERS[member]
+    scale *= (64 / options.size) ** power
+    numbers = [p.numel() for p in network.parameters()]
+    for step in range(done, options.steps):
+        late = step >= 0.6 * options.steps
+        render = gd.Renderer(options.size, law, scale * (0.3 if late else 1.0))
+        for group in optimizer.param_groups:
+            group["lr"] = options.rate * (0.3 if late else 1.0)
+        chosen = shapes.train[torch.randint(len(shapes.train), (options.batch,), generator=random)]
+        views = torch.randint(VIEWS, (2, options.batch), generator=random)
+        gradients, losses = [], []
+        for part in range(team.rank * team.parts // team.world, (team.rank + 1) * team.parts // team.world):
+            rows = slice(part, None, team.parts)
+            images = torch.stack([shapes.pictures(chosen[rows], v[rows]) for v in views])
+            loss = loss_of(network, render, images, views[:, rows])
+            gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))]))
+            losses.append(loss.detach())
+        whole = team.sum(gradients) / team.parts
+        for p, g in zip(network.parameters(), whole.split(numbers), strict=True):
+            p.grad = g.view_as(p)
+        optimizer.step()
+        last = step + 1 == options.steps
+        if team.rank == 0 and ((step + 1) % 500 == 0 or last):
+            mean = float(torch.stack(losses).mean())
+            print(f"{member}: step {step + 1} of {options.steps}, loss {mean:.4f}, {time.perf_counter() - start:.0f} s")
+            state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "random": random.get_state()}
+            torch.save({**state, "step": step + 1, "options": same}, saved.with_suffix(".tmp"))
+            saved.with_suffix(".tmp").replace(saved)
+    return network
+
+
+def views_of(shapes: Shapes, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return held-out shapes and views (N,): `count` of each shape, spread around and shifted from shape to shape."""
+    rows = shapes.test.repeat_interleave(count)
+    shift = torch.arange(len(shapes.test)).repeat_interleave(count)
+    return rows, (torch.arange(count).repeat(len(shapes.test)) * (VIEWS // count) + shift) % VIEWS
+
+
+@torch.no_grad()
+def solids(network: Network, images: torch.Tensor) -> torch.Tensor:
+    """Return the voxels of the meshes that a network makes of pictures (N, 4, S, S)."""
+    made = [network.mesh.with_vertices(network(few)).voxelized(VOXELS, bounds=BOX) for few in images.split(64)]
+    return torch.cat(made)
+
+
+def overlap(voxels: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Return the IoU of each pair (N,)."""
+    return 1 - gd.losses.voxel_iou(voxels, truth, reduction="none")
+
+
+def without_network(shapes: Shapes, rows: torch.Tensor, views: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the IoU (N,) of the mean shape, the shape of the most similar picture, and the best shape."""
+    truth, known = shapes.voxels[rows], shapes.voxels[shapes.train]
+    kinds = shapes.kinds[shapes.train]
+    means = torch.stack([known[kinds == k].float().mean(0) > 0.5 for k in range(len(shapes.names))])
+    table = shapes.images[shapes.train].flatten(0, 1).flatten(1).float()
+    nearest = []
+    for image in shapes.images[rows, views].flatten(1).float().split(32):
+        squares = table.square().sum(1) - 2 * image @ table.mT
+        nearest.append(squares.argmin(1) // VIEWS)
+    flat = known.flatten(1).float()
+    both = truth.flatten(1).float() @ flat.mT
+    union = truth.flatten(1).float().sum(1, keepdim=True) + flat.sum(1) - both
+    return {
+        "mean shape": overlap(means[shapes.kinds[rows]], truth),
+        "most similar picture": overlap(known[torch.cat(nearest)], truth),
+        "best shape": (both / union).amax(1),
+    }
+
+
+def picture(shapes: Shapes, network: Network, path: pathlib.Path) -> None:
+    """Draw inputs, and the meshes from the same view and from the other side, two of each class."""
+    render = gd.Renderer(160, coverage="antialiased", shading="lambert", outputs=("rgb",), background=(1.0, 1.0, 1.0))
+    columns = []
+    for kind in range(len(shapes.names)):
+        for shape in shapes.test[shapes.kinds[shapes.test] == kind][:2]:
+            view = torch.tensor([(5 * int(shape)) % VIEWS])
+            image = shapes.pictures(shape[None], view)
+            with torch.no_grad():
+                mesh = network.mesh.with_vertices(network(image)[0])
+                drawn = render(mesh, cameras(torch.cat([view, view + 9])), LIGHTS).rgb
+            seen = torch.nn.functional.interpolate(image[:, :3] * image[:, 3:] + 1 - image[:, 3:], size=160)
+            columns.append(torch.cat([seen[0].permute(1, 2, 0), *drawn]))
+    iio.imwrite(path, (torch.cat(columns, 1).clamp(0, 1) * 255).byte().numpy())
+
+
+def main() -> None:
+    """Train, measure, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=pathlib.Path, default=pathlib.Path("out/single_view"))
+    parser.add_argument("--shapes", type=int, default=300, help="of each class")
+    parser.add_argument("--size", type=int, default=32, help="pixels of a side")
+    parser.add_argument("--batch", type=int, default=8, help="shapes a step, each seen from two views")
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--rate", type=float, default=2e-4, help="of Adam; a third in the last four tenths, like τ")
+    parser.add_argument("--members", nargs="+", default=["uniform"], choices=[*MEMBERS, "all"])
+    parser.add_argument("--views", type=int, default=4, help="of each held-out shape that are measured")
+    parser.add_argument("--parts", type=int, default=2, help="of a batch, that processes can share")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--shapenet", type=pathlib.Path, help="folder of the files of NMR and SoftRas")
+    parser.add_argument("--quick", action="store_true", help="few shapes, few steps: for tests")
+    options = parser.parse_args()
+    if options.quick:
+        options.shapes, options.steps, options.batch, options.views = 5, 12, 2, 2
+    options.output.mkdir(parents=True, exist_ok=True)
+    team = Team(options.parts)
+    kept = options.output / f"shapes_{options.shapes}_{options.size}.pt"
+    shapes = (
+        read_shapenet(options.shapenet)
+        if options.shapenet
+        else kept_shapes(kept, options.shapes, options.size, 40 if options.quick else 64, team)
+    )
+    if shapes.images.shape[2] != options.size:
+        raise SystemExit(f"single_view: --size must be the {shapes.images.shape[2]} of the images; got {options.size}.")
+    rows, views = views_of(shapes, options.views)
+    members = list(MEMBERS) if "all" in options.members else options.members
+    networks = {member: train(shapes, member, options, team, options.output) for member in members}
+    if team.rank:
+        return
+    scores = {
+        member: overlap(solids(network, shapes.pictures(rows, views)), shapes.voxels[rows])
+        for member, network in networks.items()
+    }
+    scores |= without_network(shapes, rows, views)
+    lines = [f"{'IoU of held-out shapes':24}" + "".join(f"{name:>10}" for name in [*shapes.names, "mean"])]
+    for name, score in scores.items():
+        means = torch.stack([score[shapes.kinds[rows] == k].mean() for k in range(len(shapes.names))])
+        lines.append(f"{name:24}" + "".join(f"{float(x):10.3f}" for x in [*means, means.mean()]))
+    (options.output / "table.txt").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+    picture(shapes, networks[members[0]], options.output / "single_view.png")
+
+
+if __name__ == "__main__":
+    main()
