@@ -32,7 +32,9 @@ class Sampling(Followed):
         if at == settings.prune_step:
             self.keep(settings.finalists)
             self.add_twins()
-        poses, targets = self.poses, (self.coarse if at < settings.prune_step else self.fine)[self.image]
+        # In full size from the start, and as hard as what it is held against: coarse masks tell hardly any turns apart.
+        poses, wanted = self.poses, self.fine[self.image].alpha
+        targets = PoseTargets((wanted >= 0.5).to(wanted.dtype))
         columns = [*_TURN, _LENS] if settings.focal else _TURN
         count, tried = len(poses), settings.samples + 1
         index = torch.arange(count).repeat(tried)

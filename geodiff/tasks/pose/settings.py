@@ -71,7 +71,8 @@ class FitPoseSettings(DescentSettings):
             faces smaller than τ, which the others are, so wide edges do not pull at distance and focal length.
         tconorm: how faces are joined, such as probabilistic or 'yager(2)'; the contour needs none. An object or a name
             of `geodiff.soft`.
-        search_size: pixels of the shorter side for the candidates and until ``prune_at``; larger images are averaged.
+        search_size: pixels of the shorter side for the candidates and (but for sampling) until ``prune_at``; larger
+            images are averaged.
         size: pixels of the shorter side afterwards, at most.
         keep_components: how many connected parts of each silhouette are kept, the largest first; 0: all. Drops the
             specks in masks of photographs, and says how many pixels; not for objects that views show in parts.
