@@ -258,7 +258,8 @@ CASES: dict[str, Case] = {
     "implicit.root implicit.minimum implicit.last_derivative": _implicit,
     "sparse.linear sparse.SparseMatrix SparseMatrix.from_torch SparseMatrix.to_torch SparseMatrix.multiply"
     " SparseMatrix.diagonal SparseMatrix.part": _sparse,
-    "losses.iou losses.voxel_iou losses.laplacian losses.flatness losses.normal_consistency losses.edge_length": _losses,
+    "losses.iou losses.voxel_iou losses.laplacian losses.flatness losses.normal_consistency"
+    " losses.edge_length": _losses,
     " ".join(f"soft.{cls.__name__}" for cls in LAWS)
     + " soft.as_distribution soft.from_kernel soft.family soft.member"
     + "".join(f" Distribution.{m}" for m in "cdf survival log_cdf log_survival pdf quantile upper_quantile".split())
