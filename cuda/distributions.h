@@ -240,6 +240,17 @@ struct Algebraic {
     }
 };
 
+struct Optimal {
+    // The sigmoid of slope 1 whose relaxed minimum is monotone and least off: q = ½ − t up to t = ¼, then 1/(16 t).
+    template <class T>
+    GEODIFF_HD static Cdf<T> at(T x) {
+        const T t = abs(x), u = T(1) / max(t, T(0.25));
+        const bool far = t > T(0.25);
+        const T q = far ? T(0.0625) * u : T(0.5) - min(t, T(0.25));
+        return detail::from_tail(x, q, log(q), far ? u : T(1) / q);
+    }
+};
+
 struct GumbelMax {
     // F = exp(−e), e = e⁻ˣ
     template <class T>

@@ -127,6 +127,12 @@ CALLS: dict[str, Callable[[], Any]] = {
     "divergence": lambda: trained(lambda x: gd.sinkhorn_divergence(x, Y, epsilon=0.05), X),
     "chamfer": lambda: trained(lambda x: gd.chamfer(x, Y), X),
     "emd": lambda: [gd.transport.emd(X, Y[:40]), gd.transport.hausdorff(X, Y), gd.transport.f_score(X, Y, 0.1)],
+    "orders": lambda: [
+        gd.soft.sort(X[:, 0], temperature=0.1),
+        gd.soft.topk(X[:, 0], 3, "splitter", temperature=0.1).values,
+        gd.transport.soft_nearest(X, Y, 2, temperature=0.1).gather(Y),
+        gd.render.front_to_back(X, X.flip(0), temperature=0.1),
+    ],
     "pool": lambda: trained(lambda x: gd.robust_pool(x, "pseudo_huber", alpha=0.3).sum(), X.T[None].clone()),
     "ops": lambda: [ops.apply(X, Y, Y[:, 0], X[:, 0], Y, 0.5), reference.apply(X, Y, Y[:, 0], X[:, 0], Y, 0.5)],
     "linear": lambda: [gd.implicit.linear((torch.eye(3) * X[0, 0]).to_sparse(), X)],

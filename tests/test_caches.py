@@ -177,6 +177,7 @@ KNOWN: dict[str, tuple[Any, ...]] = {
     "extension": (),
     "_copy": ((1.0, 2.0), (2,), torch.float32, "cpu"),
     "_plain": ("cpu",),
+    "_kept_lanes": ("bitonic", 8, (0, 1)),
 }
 
 

@@ -129,6 +129,10 @@ def test_pictures_of_distributions_and_tconorms(tmp_path: pathlib.Path, monkeypa
     assert {path.name for path in tmp_path.iterdir()} == {"distributions.png", "tconorms.png"}
 
 
+def test_picture_of_orders(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("order_gallery", tmp_path, monkeypatch).width > 900
+
+
 def test_a_hat_from_its_cloud(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = run("fit_atlas", tmp_path, monkeypatch, "--points", "1500")
     rows = [line.split() for line in (tmp_path / "table.txt").read_text().splitlines()[2:6]]

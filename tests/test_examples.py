@@ -60,6 +60,15 @@ def test_soft() -> None:
     assert gd.soft.member("levy.reversed.squared+frank(0.3)").name == "levy.reversed.squared+frank(0.3)"
 
 
+def test_order() -> None:
+    page, names = (ROOT / "docs" / "order.md").read_text(encoding="utf-8"), {}
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(block, names)
+    assert 0.2 < float(names["alpha"].max()) <= 0.5101  # two panes of 0.3 at most, but for edges
+
+
 def test_render() -> None:
     page = (ROOT / "docs" / "render.md").read_text(encoding="utf-8")
     names: dict = {"gd": gd}

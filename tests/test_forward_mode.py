@@ -77,6 +77,17 @@ WORKS: dict[str, Case] = {
         for coverage in ("faces", "contour")
     },
     "softmax": (rendered("rgb", depth="softmax", backend="reference"), V),
+    "sort": (rendered("rgb", depth="sort", backend="reference"), V),
+    "front_to_back": (lambda z: gd.render.front_to_back(WEIGHTS.abs(), z, temperature=0.2), UP),
+    "relaxed_min": (lambda x: gd.soft.relaxed_min(x, OTHER[:6], temperature=0.2), CLOUD),
+    "quantile": (lambda x: gd.soft.quantile(x, 0.4, temperature=0.2), CLOUD),
+    "selection": (lambda x: gd.soft.selection(x, 1.5, temperature=0.2), CLOUD),
+    "trimmed": (lambda x: gd.soft.trimmed_mean(x, 0.5, temperature=0.2), CLOUD),
+    "soft_nearest": (lambda x: gd.transport.soft_nearest(x, OTHER, 2, temperature=0.2).distance, CLOUD),
+    **{
+        f"sort_matrix {name}": (lambda x, name=name: gd.soft.sort_matrix(x, name, temperature=0.2, rows=2), CLOUD)
+        for name in ("softsort", "neuralsort", "odd_even", "splitter")
+    },
     "reference.rasterize": (
         lambda c: reference.rasterize(c, MESH.faces, LAYOUT, image_size=(8, 8)).depth.nan_to_num(posinf=0),
         CLIP,

@@ -6,6 +6,7 @@ from geodiff.render.components import component_means, connected_components
 from geodiff.render.coverage import Antialiased, Contour, Coverage, Edges, Faces, Hard, Softness
 from geodiff.render.fragments import Fragments, fragments
 from geodiff.render.image_metrics import psnr, ssim
+from geodiff.render.ordering import front_to_back
 from geodiff.render.points import SurfacePoints
 from geodiff.render.renderer import HardOutput, Renderer, RenderOutput, rasterize
 from geodiff.render.shading import gouraud, lambert, phong, unlit
@@ -33,6 +34,7 @@ __all__ = [
     "connected_components",
     "edge_gradient",
     "fragments",
+    "front_to_back",
     "gouraud",
     "lambert",
     "phong",

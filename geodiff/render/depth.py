@@ -17,7 +17,7 @@ from geodiff.render.view import View
 
 _TABLE = 4097  # entries of the table of log F, by which fragments are ranked
 # Finer differences of depth than this cannot be told from rounding, in either dtype.
-_LEAST_GAMMA = 1e-15
+LEAST_GAMMA = 1e-15
 
 Maps = dict[str, torch.Tensor]
 
@@ -164,7 +164,7 @@ class SoftmaxDepth:
             return Ranking(table, unit, sharpness)
 
     def _gamma(self) -> float:
-        return max(_number(self.gamma), _LEAST_GAMMA)
+        return max(_number(self.gamma), LEAST_GAMMA)
 
     def _blur(self, ranking: Ranking) -> float:
         """Return how far outside a face its weight still counts, NDC; infinite if there is no end.
@@ -216,7 +216,7 @@ class SoftmaxDepth:
         # A number stays on the host: the kernel takes it as one.
         gamma, dtype = self.gamma, values.dtype
         gamma = gamma.to(dtype) if isinstance(gamma, torch.Tensor) else torch.tensor(gamma, dtype=dtype, device="cpu")
-        steps = 1 / gamma.clamp(min=_LEAST_GAMMA)
+        steps = 1 / gamma.clamp(min=LEAST_GAMMA)
         mixture: Mixture = self.view.ops.mix(
             values, log_weight, found.depth, found.start, self.ends.to(values.dtype), steps.reshape(1), row=found.row,
             background=background,

@@ -12,6 +12,7 @@ from geodiff.ops.culling import MAX_ERROR
 from geodiff.render.coverage import Coverage, Hard, Softness, alpha_of, as_coverage
 from geodiff.render.depth import HardDepth, SoftmaxDepth
 from geodiff.render.maps import pooled, pooled_maps
+from geodiff.render.ordering import SortDepth
 from geodiff.render.outputs import OUTPUTS, HardOutput, RenderOutput
 from geodiff.render.shading import LIT, Shader, as_shader, shade, unlit
 from geodiff.render.view import BACKENDS, View, pack, warn_if_biased
@@ -35,7 +36,10 @@ class Renderer:
     - ``depth="hard"``: w = 1 for the nearest face that covers the pixel centre; where none does (the soft rim), for the
       face nearest in the image;
     - ``depth="softmax"``: `w_k ∝ F(d_k/τ)·exp(z_k/γ)`, z the depth, scaled so that the scene's nearest vertex is at 1
-      and its farthest at 0 (Liu et al., "Soft rasterizer", 2019). γ → 0 is the nearest of the faces with any coverage.
+      and its farthest at 0 (Liu et al., "Soft rasterizer", 2019). γ → 0 is the nearest of the faces with any coverage;
+    - ``"sort"``: from front to back, `w_k ∝ F(d_k/τ) Π_{j before k} (1 − F(d_j/τ))`, in a relaxed order of depth at the
+      temperature γ, see `geodiff.render.front_to_back`. γ → 0 is the exact order. A soft rim lets through what is
+      behind it, and so does an edge between two faces, where F = ½ twice: by a quarter.
 
     Args:
         image_size: `H` for a square image, or `(H, W)`.
@@ -56,8 +60,8 @@ class Renderer:
             Phong, but lit at the vertices). Left out: Phong where the call gets lights, else unlit. Or a callable from
             points seen on a surface, see `geodiff.render.SurfacePoints`, to their colours `(P, 3)`.
         normals: `"smooth"` (of the vertices, interpolated) or `"flat"` (of the faces).
-        depth: `"hard"` or `"softmax"`.
-        gamma: γ > 0, for softmax: a fraction of the depth range; a float or a tensor without axes.
+        depth: `"hard"`, `"softmax"` or `"sort"`.
+        gamma: γ > 0, for softmax and sort: a fraction of the depth range; a float or a tensor without axes.
         depth_range: `(near, far)` depths for z instead of those of the scene.
         background: `(r, g, b)`, an image `(H, W, 3)`, or one for each image of the batch `(..., H, W, 3)`.
         background_depth: if given, with softmax, the background takes part as one more face of F = 1 and this z, and
@@ -65,8 +69,9 @@ class Renderer:
         outputs: of `"rgb"`, `"depth"`, `"normal"`, `"face_id"`, `"uv"`; alpha always comes.
         supersample: s: render s·s pixels for each, and average (depth and normal over those covered; face_id and uv are
             those of the nearest).
-        max_fragments: how many faces a pixel mixes with softmax; those of largest weight are taken, however far from
-            the pixel. None: as many as it takes to leave out no more than `max_error` of the weights of any pixel.
+        max_fragments: how many faces a pixel mixes with softmax or sort (whose memory is its square a pixel); those of
+            largest weight are taken, however far from the pixel. None: as many as it takes to leave out no more than
+            `max_error` of the weights of any pixel.
         scale_px: τ in pixels instead of `scale` (for a squared distribution, its root).
         max_error: faces far from a pixel are left out as long as alpha changes by no more than this, and the colour,
             too, with softmax (but for what `max_fragments` leaves out).
@@ -80,7 +85,7 @@ class Renderer:
     Gradients: of alpha, rgb, depth, normal and uv, in vertices, every parameter of the camera, colours, textures and
     their coordinates, lights, materials, background, `scale`, `gamma`, and the parameters of distribution and T-conorm.
     With hard depth, which face is seen is piecewise constant: where one face hides another the image jumps, and no
-    gradient knows of it; softmax depth does, and a `coverage` that is hard. Finite everywhere.
+    gradient knows of it; softmax and sort do, and a `coverage` that is hard. Finite everywhere.
 
     Raises:
         TypeError, ValueError: as each argument's check says.
@@ -141,9 +146,10 @@ class Renderer:
         made = as_shader("Renderer", "unlit" if shading is None else shading)
         self.shading = made if isinstance(shading, type) else shading
         self.normals = choice("Renderer", "normals", normals, ("smooth", "flat"))
-        self.depth = choice("Renderer", "depth", depth, ("hard", "softmax"))
-        if self.depth == "softmax" and isinstance(as_coverage("Renderer", coverage), Hard):
-            raise fail("Renderer", "depth", f"'hard' with coverage={coverage!r}", "softmax", "Or take a soft coverage.")
+        self.depth = choice("Renderer", "depth", depth, ("hard", "softmax", "sort"))
+        if self.depth != "hard" and isinstance(as_coverage("Renderer", coverage), Hard):
+            expected = f"'hard' with coverage={coverage!r}"
+            raise fail("Renderer", "depth", expected, self.depth, "Or take a soft coverage.")
         self.gamma = gamma
         _number("gamma", gamma, "It is a fraction of the depth range: the smaller, the harder.")
         self.depth_range = _checked_range(depth_range)
@@ -212,6 +218,8 @@ class Renderer:
         depth: HardDepth | SoftmaxDepth
         if self.depth == "hard":
             depth = HardDepth(view, coverage, softness)
+        elif self.depth == "sort":
+            depth = SortDepth(view, coverage, softness, self.gamma, self.depth_range, self.max_fragments)
         else:
             weighing = self.gamma, self.depth_range, self.background_depth, self.max_fragments
             depth = SoftmaxDepth(view, coverage, softness, *weighing)

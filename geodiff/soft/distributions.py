@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The symmetric distributions of the renderer family, and the hard step; the others are in `geodiff.soft.skewed`.
 
-Formulas: F. Petersen, "Learning with differentiable algorithms", 2022, appendix A; the algebraic one is none of the
-source's. Each class states values for the lower tail in closed form, so that F, 1 - F and their logarithms keep
-relative accuracy on both sides, and gives slopes analytically, so that gradients survive where F rounds to 0 or 1.
+Formulas: F. Petersen, "Learning with differentiable algorithms", 2022, appendix A, and equation 3.24 for the optimal
+one; the algebraic one is none of the source's. Each class states values for the lower tail in closed form, so that F,
+1 - F and their logarithms keep relative accuracy on both sides, and gives slopes analytically, so that gradients
+survive where F rounds to 0 or 1.
 """
 
 import math
@@ -23,6 +24,7 @@ __all__ = [
     "HyperbolicSecant",
     "Laplace",
     "Logistic",
+    "Optimal",
     "Reciprocal",
     "Uniform",
     "WignerSemicircle",
@@ -310,3 +312,20 @@ class Algebraic(Symmetric, kernel=True):
 
     def _quantile_low(self, q: Tensor) -> Tensor:
         return (q - 0.5) / (q * (1 - q)).sqrt()
+
+
+class Optimal(Symmetric, kernel=True):
+    """The sigmoid of slope 1 whose relaxed minimum is monotone and least off: 1/16 at most. F(x) = x + 1/2 near 0."""
+
+    name = "optimal"
+    formula = "x + 1/2 for |x| <= 1/4, -1 / (16x) for x < -1/4, 1 - 1 / (16x) for x > 1/4"
+    tail = ("polynomial", "polynomial")
+
+    def _low(self, z: Tensor) -> Tensor:
+        return torch.where(z < -0.25, -0.0625 / z.clamp(max=-0.25), 0.5 + z.clamp(min=-0.25))
+
+    def _pdf(self, z: Tensor) -> Tensor:
+        return 0.0625 / z.abs().clamp(min=0.25) ** 2
+
+    def _quantile_low(self, q: Tensor) -> Tensor:
+        return torch.where(q < 0.25, -0.0625 / q.clamp(max=0.25), q - 0.5)

@@ -5,6 +5,7 @@ from geodiff.transport.assignment import Assignment, assign, assignment, emd
 from geodiff.transport.chamfer import chamfer, nearest
 from geodiff.transport.distances import f_score, hausdorff
 from geodiff.transport.divergence import SinkhornLoss, sinkhorn_divergence
+from geodiff.transport.neighbours import SoftNeighbours, soft_nearest
 from geodiff.transport.plan import LazyPlan
 from geodiff.transport.pooling import RobustPool2d, robust_pool
 from geodiff.transport.sinkhorn import SinkhornResult, sinkhorn
@@ -15,6 +16,7 @@ __all__ = [
     "RobustPool2d",
     "SinkhornLoss",
     "SinkhornResult",
+    "SoftNeighbours",
     "assign",
     "assignment",
     "chamfer",
@@ -25,4 +27,5 @@ __all__ = [
     "robust_pool",
     "sinkhorn",
     "sinkhorn_divergence",
+    "soft_nearest",
 ]

@@ -51,6 +51,7 @@ LAWS = [
     "cauchy",
     "reciprocal",
     "algebraic",
+    "optimal",
     "gumbel_max",
     "gumbel_min",
     "exponential",

@@ -103,6 +103,8 @@ def exact_cdf(name: str, x: mpmath.mpf) -> mpmath.mpf:
         return m.mpf(1) / 2 + x / (2 + 2 * abs(x))
     if name == "algebraic":
         return m.mpf(1) / 2 + x / (2 * m.sqrt(1 + x * x))
+    if name == "optimal":
+        return x + m.mpf(1) / 2 if abs(x) <= 0.25 else (x > 0) - 1 / (16 * x)
     if name == "gumbel_max":
         return m.exp(-m.exp(-x))
     if name == "gumbel_min":
@@ -176,7 +178,8 @@ def test_gradients_pass_gradcheck(name, form):
 
 
 @pytest.mark.parametrize(
-    "name", ["gaussian", "laplace", "logistic", "cauchy", "reciprocal", "algebraic", "gumbel_min", "exponential"]
+    "name",
+    ["gaussian", "laplace", "logistic", "cauchy", "reciprocal", "algebraic", "optimal", "gumbel_min", "exponential"],
 )
 def test_closed_forms_are_twice_differentiable(name):
     distribution = soft.as_distribution(name)

@@ -151,6 +151,10 @@ def _renders(t: Arguments) -> Any:
         out.append(preset(t.mesh(), t.camera()))
     found = t.hold(gd.fragments(t.coloured(), t.camera(), IMAGE, k=2, blur=0.02))
     more = [found.interpolate(t.rand(12, 3), t(gd.icosphere(0).faces)), found.depth]
+    sorting = gd.Renderer(IMAGE, scale=t(0.02), gamma=t(0.1), depth="sort", outputs=everything)
+    sorting.warn_of_bias = False
+    more.append(sorting(t.coloured(), t.camera()))
+    more.append(render.front_to_back(t.rand(4, 3), t.rand(4, 3), temperature=t(0.1)))
     return [out, more, gd.rasterize(t.mesh(), t.camera(), IMAGE)]
 
 
@@ -252,7 +256,8 @@ CASES: dict[str, Case] = {
     + " Material.map Material.select Light.select Light.to": _parts,
     "geodiff.PosedImages"
     + _methods("PosedImages", "hold_out load photograph save split to without_background"): _posed,
-    "render.Renderer render.TriangleSplats render.fragments Fragments.interpolate render.rasterize presets": _renders,
+    "render.Renderer render.TriangleSplats render.front_to_back render.fragments Fragments.interpolate"
+    " render.rasterize presets": _renders,
     "render.Hard render.SurfacePoints render.unlit render.lambert render.gouraud render.phong Softness.reach"
     " Texture.sample_by"
     + _methods("Coverage", "alpha reach finish looking_at")

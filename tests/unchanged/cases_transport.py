@@ -174,6 +174,30 @@ def _rules(t: Arguments) -> Any:
     return out, kernel.combine(b, c), soft.TNorm(soft.Einstein()).combine(b, c)
 
 
+def _orders(t: Arguments) -> Any:
+    x, tau, law = (
+        t.randn(2, 6, batch=True),
+        t(torch.tensor(0.3)),
+        t.hold(soft.Activated("logistic", t(torch.tensor(0.2)))),
+    )
+    out = [soft.relaxed_min(x, t.rand(6), temperature=tau), soft.relaxed_max(x, t.rand(6), law, temperature=0.1)]
+    out += [soft.sort(x, temperature=tau), soft.sort(x, "bitonic", temperature=tau, distribution=law)]
+    out += [soft.sort_matrix(x, name, temperature=tau) for name in ("neuralsort", "odd_even", "sinkhorn")]
+    best = soft.topk(x, 2, "splitter", temperature=tau)
+    target = t(torch.zeros(best.matrix.shape[:-2], dtype=torch.int64))
+    out += [best, soft.rank_loss(best.matrix, target, [0.5, 0.5], scores=x)]
+    order = t(torch.arange(2).expand(best.matrix.shape[:-1]).contiguous())
+    out += [soft.permutation_loss(best.matrix, order), soft.quantile(x, 0.4, temperature=tau)]
+    return [out, soft.selection(x, 2.5, temperature=tau), soft.trimmed_mean(x.abs(), 0.6, temperature=tau)]
+
+
+def _soft_nearest(t: Arguments) -> Any:
+    near = transport.soft_nearest(
+        t.rand(5, 3, batch=True), t.rand(9, 3, batch=True), 2, temperature=t(torch.tensor(0.1))
+    )
+    return near, near.gather(t.rand(9, 4))
+
+
 def _cloud(t: Arguments, **options: Any) -> Any:
     return t(plane(150), array=True, **options)
 
@@ -245,6 +269,9 @@ CASES: dict[str, Case] = {
     "transport.sinkhorn_divergence": lambda t: gd.sinkhorn_divergence(*_clouds(t), epsilon=0.5, reach=1.0),
     "transport.SinkhornLoss SinkhornLoss.forward SinkhornLoss.extra_repr SinkhornLoss.reset": _loss,
     "transport.chamfer": _chamfer,
+    "transport.soft_nearest SoftNeighbours.gather": _soft_nearest,
+    "soft.Activated soft.relaxed_min soft.relaxed_max soft.sort soft.sort_matrix soft.topk soft.rank_loss "
+    "soft.permutation_loss soft.quantile soft.selection soft.trimmed_mean": _orders,
     "transport.nearest": lambda t: transport.nearest(*_clouds(t)[:2], t(torch.arange(4) > 1, array=True)),
     "transport.hausdorff": lambda t: transport.hausdorff(*_clouds(t)[:2]),
     "transport.f_score": lambda t: transport.f_score(*_clouds(t)[:2], 0.3),
