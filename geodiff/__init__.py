@@ -56,6 +56,7 @@ _ROOMS = (
     "sparse",
     "implicit",
     "csg",
+    "optim",
     "scene",
     "transport",
     "splines",

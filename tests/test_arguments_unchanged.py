@@ -65,6 +65,7 @@ ROOMS = (
     "losses",
     "sparse",
     "implicit",
+    "optim",
     "soft",
     "csg",
     "atlas",

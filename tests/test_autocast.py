@@ -140,6 +140,12 @@ CALLS: dict[str, Callable[[], Any]] = {
     "zbuffer": lambda: rendered(depth="zbuffer"),
     "poisson": lambda: [gd.fem.solve_poisson(gd.fem.mesh_space(MESH), 1.0, gauge="mean")],
     "root": lambda: [gd.implicit.root(X.sqrt(), lambda y, x: y**2 - x, X)],
+    "optim": lambda: [
+        gd.optim.smoothed(lambda z: (z @ Y.T).round(), X, 0.3, 4, generator=torch.Generator().manual_seed(0)),
+        gd.optim.newton_target(lambda z: (z @ Y[:3].T).square().sum(-1), X),
+        gd.optim.blackbox(lambda z: (z @ Y[:3].T).sign(), X, 1.0),
+    ],
+    "splats": lambda: [gd.render.TriangleSplats(8, 0.7)(MESH, gd.Camera.orbit(3.0)).alpha],
     "atlas": charts,
     "trimesh": lambda: [gd.Mesh.from_trimesh(MESH.to_trimesh()).vertices],
     **{name: (lambda name=name: distribution(name)) for name in ("gaussian", "gamma(2)", "levy.squared")},
@@ -183,6 +189,7 @@ def public() -> Iterator[tuple[str, Any]]:
         "atlas",
         "interop",
         "implicit",
+        "optim",
         "sparse",
         "fem",
         "csg",
@@ -216,6 +223,7 @@ PLAIN = {
     "Antialiased",
     "Progress",
     "SurfacePoints",
+    "split_step",  # runs the user's model
 }
 
 

@@ -18,6 +18,7 @@ ROOMS = (
     "interop",
     "losses",
     "ops",
+    "optim",
     "render",
     "scene",
     "soft",

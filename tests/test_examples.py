@@ -86,6 +86,15 @@ def test_render() -> None:
     assert 0.3 < float(names["smooth"].amax(-1).gt(0).float().mean()) < 0.7
 
 
+def test_optim() -> None:
+    page = (ROOT / "docs" / "optim.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) >= 2
+    names: dict = {}
+    for block in blocks:
+        exec(block, names)
+
+
 def test_splines() -> None:
     page = (ROOT / "docs" / "splines.md").read_text(encoding="utf-8")
     names: dict = {}

@@ -24,7 +24,7 @@ FLOORS = (
     {"arrays", "readers", "sparse"},
     {"soft", "native"},
     {"reference"},  # the twins; an op hands user-defined members down to its own
-    {"ops", "implicit"},
+    {"ops", "implicit", "optim"},
     {"scene"},
     {"transport", "csg"},
     {"splines"},

@@ -11,6 +11,7 @@ from geodiff.render.points import SurfacePoints
 from geodiff.render.renderer import HardOutput, Renderer, RenderOutput, rasterize
 from geodiff.render.shading import gouraud, lambert, phong, unlit
 from geodiff.render.tracing import TraceOutput, sphere_trace
+from geodiff.render.splats import TriangleSplats
 from geodiff.render.view import View
 from geodiff.render.visibility import antialias, edge_gradient
 
@@ -28,6 +29,7 @@ __all__ = [
     "Softness",
     "SurfacePoints",
     "TraceOutput",
+    "TriangleSplats",
     "View",
     "antialias",
     "component_means",

@@ -10,8 +10,21 @@ from typing import Any
 
 from geodiff import soft
 from geodiff.render.renderer import Renderer
+from geodiff.render.splats import TriangleSplats
+from geodiff.scene.light import AmbientLight, DirectionalLight, Light
+from geodiff.validation import choice, fail, positive
 
-__all__ = ["dibr", "n3mr", "opendr", "pix2vex", "rhodin", "softras"]
+__all__ = [
+    "dibr",
+    "lights",
+    "logistic_relaxation",
+    "n3mr",
+    "opendr",
+    "pix2vex",
+    "rhodin",
+    "softras",
+    "triangle_splats",
+]
 
 
 def softras(
@@ -52,43 +65,57 @@ def softras(
     """
     kind: dict[str, Any] = {"depth": "softmax", "depth_range": (near, far), "background_depth": eps, "gamma": gamma}
     kind["max_fragments"] = None
-    return Renderer(image_size, soft.Logistic().squared(), sigma, soft.Probabilistic(), **{**kind, **options})
+    return Renderer(image_size, soft.Logistic().squared(), sigma, **{**kind, **_rule(options)})
 
 
-def dibr(image_size: int | tuple[int, int], delta: float = 1e-4, **options: Any) -> Renderer:
+def dibr(
+    image_size: int | tuple[int, int], delta: float | None = None, *, squared: bool = True, **options: Any
+) -> Renderer:
     """Return DIB-R: exponential, reversed and squared, probabilistic sum, hard depth.
 
     Chen et al., "Learning to predict 3D objects with an interpolation-based differentiable renderer", 2019. Exactly:
     alpha, which is 1 where a face covers the pixel and `1 − Π(1 − exp(−d²/δ))` elsewhere (the exponential
     distribution, reversed and squared, with the probabilistic sum), and the colour of covered pixels, that of the
-    nearest face.
+    nearest face. With ``squared=False`` it is as F. Petersen's thesis (2022, table 5.4, "exponential (R)") has it:
+    `exp(−d/δ)`.
 
     Approximately: DIB-R leaves uncovered pixels without colour; here the soft rim has that of the nearest face. Its
     code looks for faces in a window around the pixel only.
 
     Args:
         image_size: `H` or `(H, W)`.
-        delta: δ, NDC².
+        delta: δ, NDC² (NDC if not squared); left out: 1e-4 (1e-2).
+        squared: whether the distance is squared.
         options: other arguments of `Renderer`.
+
+    Raises:
+        TypeError: ``squared`` is neither True nor False.
 
     Example:
         >>> import geodiff as gd
         >>> gd.presets.dibr(64)
         Renderer(64×64, Exponential().reversed().squared(), scale=0.0001, Probabilistic(), coverage='faces')
+        >>> gd.presets.dibr(64, squared=False)
+        Renderer(64×64, Exponential().reversed(), scale=0.01, Probabilistic(), coverage='faces')
     """
-    law = soft.Exponential().reversed().squared()
-    return Renderer(image_size, law, delta, soft.Probabilistic(), **options)
+    if not isinstance(squared, bool):
+        raise fail("dibr", "squared", "True or False", squared, "True is the paper's.", TypeError)
+    law = soft.Exponential().reversed()
+    if delta is None:
+        delta = 1e-4 if squared else 1e-2
+    return Renderer(image_size, law.squared() if squared else law, delta, **_rule(options))
 
 
 def n3mr(image_size: int | tuple[int, int], scale: float = 1e-2, **options: Any) -> Renderer:
-    """Return a soft counterpart of the Neural 3D Mesh Renderer (Kato, Ushiku and Harada, 2018): uniform, maximum.
+    """Return a soft counterpart of the Neural 3D Mesh Renderer (Kato, Ushiku and Harada, 2018): uniform, probabilistic.
 
-    Exactly: nothing of its image, which is a hard one. With τ → 0 the images agree.
+    It is what F. Petersen's thesis (2022, table 5.4) has in its place. Exactly: nothing of N3MR's image, which is a
+    hard one; with τ → 0 the images agree.
 
     Approximately its gradient: N3MR replaces the step of a pixel's colour, while a vertex moves across it, by a
     straight ramp. A ramp is the CDF of the uniform distribution; here it is in the image, too, is measured at right
-    angles to the edge rather than along the axes, and has the width 2τ wherever the edge is. The maximum takes each
-    pixel from one face, as a z-buffer does.
+    angles to the edge rather than along the axes, and has the width 2τ wherever the edge is. ``tconorm="maximum"``
+    takes each pixel from one face, as a z-buffer does.
 
     Args:
         image_size: `H` or `(H, W)`.
@@ -98,15 +125,16 @@ def n3mr(image_size: int | tuple[int, int], scale: float = 1e-2, **options: Any)
     Example:
         >>> import geodiff as gd
         >>> gd.presets.n3mr(64)
-        Renderer(64×64, Uniform(), scale=0.01, Maximum(), coverage='faces')
+        Renderer(64×64, Uniform(), scale=0.01, Probabilistic(), coverage='faces')
     """
-    return Renderer(image_size, soft.Uniform(), scale, soft.Maximum(), **options)
+    return Renderer(image_size, soft.Uniform(), scale, **_rule(options))
 
 
 def opendr(image_size: int | tuple[int, int], **options: Any) -> Renderer:
-    """Return a soft counterpart of OpenDR (Loper and Black, 2014): uniform over about one pixel, maximum.
+    """Return a soft counterpart of OpenDR (Loper and Black, 2014): uniform over about one pixel, probabilistic sum.
 
-    Exactly: nothing of its image, which is a hard one.
+    It is what F. Petersen's thesis (2022, table 5.4) has in its place. Exactly: nothing of OpenDR's image, which is a
+    hard one.
 
     Approximately its gradient: OpenDR takes differences of neighbouring pixels (a Sobel filter across outlines), the
     derivative of an image whose edges are ramps of about two pixels' width: the uniform distribution at τ = 1 pixel.
@@ -119,10 +147,10 @@ def opendr(image_size: int | tuple[int, int], **options: Any) -> Renderer:
     Example:
         >>> import geodiff as gd
         >>> gd.presets.opendr(64)
-        Renderer(64×64, Uniform(), scale=0.03125, Maximum(), coverage='faces')
+        Renderer(64×64, Uniform(), scale=0.03125, Probabilistic(), coverage='faces')
     """
     width = {} if {"scale", "scale_px"} & set(options) else {"scale_px": 1.0}
-    return Renderer(image_size, soft.Uniform(), tconorm=soft.Maximum(), **{**width, **options})
+    return Renderer(image_size, soft.Uniform(), **{**width, **_rule(options)})
 
 
 def rhodin(image_size: int | tuple[int, int], scale: float = 1e-2, **options: Any) -> Renderer:
@@ -144,7 +172,77 @@ def rhodin(image_size: int | tuple[int, int], scale: float = 1e-2, **options: An
         >>> gd.presets.rhodin(64)
         Renderer(64×64, Gaussian(), scale=0.01, Probabilistic(), coverage='faces')
     """
-    return Renderer(image_size, soft.Gaussian(), scale, soft.Probabilistic(), **options)
+    return Renderer(image_size, soft.Gaussian(), scale, **_rule(options))
+
+
+def logistic_relaxation(image_size: int | tuple[int, int], beta: float = 2000.0, **options: Any) -> Renderer:
+    """Return the relaxed silhouettes of F. Petersen's thesis (2022, section 2.5): logistic, probabilistic sum.
+
+    Exactly its alpha by the directed Euclidean distance, `1 − Π(1 − sigmoid(β·d))`, at the β of its experiment; "Log.
+    Relax" in its table 5.3. The other algorithm there, by three nested conditions, is `pix2vex`. It has no colour.
+
+    Args:
+        image_size: `H` or `(H, W)`.
+        beta: β = 1/τ > 0, per NDC.
+        options: other arguments of `Renderer`.
+
+    Raises:
+        ValueError: β is not positive.
+
+    Example:
+        >>> import geodiff as gd
+        >>> gd.presets.logistic_relaxation(64)
+        Renderer(64×64, Logistic(), scale=0.0005, Probabilistic(), coverage='faces')
+    """
+    positive("logistic_relaxation", "beta", beta, "It is 1/τ: the larger, the harder.")
+    return Renderer(image_size, soft.Logistic(), 1 / beta, **_rule(options))
+
+
+def triangle_splats(
+    image_size: int | tuple[int, int], sigma: float = 1.0, opacity: float = 1.0, **options: Any
+) -> TriangleSplats:
+    """Return triangle splatting: each face a window of its own size, laid over one another from front to back.
+
+    Held et al., "Triangle splatting for real-time radiance field rendering", 2025. Exactly its window,
+    `ReLU(φ(q)/φ(incentre))^σ` with φ the signed distance to the nearest side, and its alpha, `1 − Π(1 − oI)`.
+
+    Approximately its order: there triangles are sorted by their middles, here each pixel has the order of its own.
+    Its colours are spherical harmonics; here a face has what a mesh may have.
+
+    Args:
+        image_size: `H` or `(H, W)`.
+        sigma: σ > 0, for all faces or each.
+        opacity: o in [0, 1], likewise.
+        options: other arguments of `TriangleSplats`.
+
+    Example:
+        >>> import geodiff as gd
+        >>> gd.presets.triangle_splats(64)
+        TriangleSplats(64×64, sigma=1, opacity=1)
+    """
+    return TriangleSplats(image_size, sigma, opacity, **options)
+
+
+def lights(name: str) -> list[Light]:
+    """Return the lights that a system's released code has by default, for a call of its preset.
+
+    Those of N3MR and SoftRas are the same: ½ from everywhere and ½ from above, matt, by the normals of the faces. The
+    others have none of their own.
+
+    Args:
+        name: ``"n3mr"`` or ``"softras"``.
+
+    Raises:
+        ValueError: another name.
+
+    Example:
+        >>> import geodiff as gd
+        >>> render = gd.presets.softras(16, shading="lambert", normals="flat", outputs="rgb")
+        >>> render(gd.icosphere(1), gd.Camera.orbit(2.7), gd.presets.lights("softras")).rgb.shape
+        torch.Size([16, 16, 3])
+    """
+    choice("presets.lights", "name", name, ("n3mr", "softras"))
+    return [AmbientLight(0.5), DirectionalLight((0.0, 1.0, 0.0), 0.5)]
 
 
 def pix2vex(image_size: int | tuple[int, int], scale: float = 1e-2, **options: Any) -> Renderer:
@@ -170,4 +268,9 @@ def pix2vex(image_size: int | tuple[int, int], scale: float = 1e-2, **options: A
         Logistic()
     """
     kind: dict[str, Any] = {"depth": "zbuffer", "coverage": "edges", "max_fragments": 32}
-    return Renderer(image_size, soft.Logistic(), scale, tconorm=soft.Probabilistic(), **{**kind, **options})
+    return Renderer(image_size, soft.Logistic(), scale, **{**kind, **_rule(options)})
+
+
+def _rule(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with the probabilistic sum, unless they name another T-conorm."""
+    return {"tconorm": soft.Probabilistic(), **options}

@@ -12,7 +12,7 @@ from geodiff.soft.order import TopK, relaxed_max, relaxed_min, sort, sort_matrix
 from geodiff.soft.program import *  # noqa: F403
 from geodiff.soft.ranking import permutation_loss, rank_loss
 from geodiff.soft.skewed import *  # noqa: F403
-from geodiff.soft.tconorm_base import TConorm, TNorm
+from geodiff.soft.tconorm_base import TConorm, TConormProperties, TNorm
 from geodiff.soft.tconorm_powers import *  # noqa: F403
 from geodiff.soft.tconorms import *  # noqa: F403
 from geodiff.soft.threshold import quantile, selection, trimmed_mean
@@ -24,6 +24,7 @@ __all__ = [
     "Distribution",
     "Member",
     "TConorm",
+    "TConormProperties",
     "TNorm",
     "TopK",
     "as_distribution",

@@ -21,6 +21,34 @@ class Reduced(NamedTuple):
     log_complement: Tensor
 
 
+class TConormProperties(NamedTuple):
+    """What is known of a T-conorm ⊥ or of a family (F. Petersen, "Learning with differentiable algorithms", 2022).
+
+    The columns of its table 5.2, but for the last: the arrows printed there are those of the T-norms, whose order in p
+    is the opposite.
+
+    Attributes:
+        continuous: on [0, 1]².
+        continuously_differentiable: in (0, 1)².
+        strict: continuous, and strictly rising in both arguments on [0, 1)².
+        idempotent: ⊥(a, a) = a.
+        nilpotent: continuous, and finitely many values a < 1 come to 1, whatever a > 0.
+        archimedean: of a, however small, finitely many come to more than any b < 1.
+        in_p: ``"rises"`` or ``"falls"``: how ⊥(a, b) goes as p grows; None without a parameter.
+    """
+
+    continuous: bool
+    continuously_differentiable: bool
+    strict: bool
+    idempotent: bool
+    nilpotent: bool
+    archimedean: bool
+    in_p: str | None = None
+
+
+STRICT = TConormProperties(True, True, True, False, False, True)
+NILPOTENT = TConormProperties(True, False, False, False, True, True)
+
 _OF_COMBINE = ("aggregate", "aggregate_log", "aggregate_log_pair", "generator", "inverse_generator")
 
 
@@ -40,6 +68,7 @@ class TConorm:
         parametric: whether the constructor takes a parameter p.
         samples: parameters that the family lists and tests take; () where there is none.
         p: the parameter, or None.
+        properties: what is known of it, `TConormProperties`; None of one's own, and of the average, which is none.
 
     Example:
         >>> class Nilpotent(TConorm):
@@ -56,6 +85,7 @@ class TConorm:
     parametric: bool = False
     samples: tuple[float, ...] = ()
     p: Parameter | None = None
+    properties: TConormProperties | None = None
 
     # With `kernel`, as for each class of the table members.def: what is written there.
     def __init_subclass__(cls, kernel: bool = False, **options: Any) -> None:
@@ -63,7 +93,8 @@ class TConorm:
         if kernel:
             built_in(cls, members.TCONORMS)
             return
-        keep_consistent(cls, TConorm, "combine", (*_OF_COMBINE, "_reduce", "_cull_threshold", "formula"), _OF_COMBINE)
+        followers = (*_OF_COMBINE, "_reduce", "_cull_threshold", "formula", "properties")
+        keep_consistent(cls, TConorm, "combine", followers, _OF_COMBINE)
 
     def combine(self, a: Tensor, b: Tensor) -> Tensor:
         """⊥(a, b) for probabilities of broadcastable shapes."""

@@ -13,7 +13,7 @@ import torch
 from geodiff.modes import is_transformed
 from geodiff.soft import special
 from geodiff.soft.parameters import Parameter, Tensor
-from geodiff.soft.tconorm_base import Reduced
+from geodiff.soft.tconorm_base import NILPOTENT, STRICT, Reduced
 from geodiff.soft.tconorms import Additive, from_log_odds
 
 __all__ = [
@@ -65,6 +65,7 @@ class Yager(Power, kernel=True):
     name = "yager"
     samples = (0.5, 1.0, 2.0, 4.0, 8.0)
     formula = "min(1, (a^p + b^p)^(1/p))"
+    properties = NILPOTENT._replace(in_p="falls")
 
     def generator(self, a: Tensor) -> Tensor:
         """a^p."""
@@ -106,6 +107,7 @@ class AczelAlsina(Power, kernel=True):
     name = "aczel_alsina"
     samples = (0.5, 1.0, 2.0, 4.0, 8.0)
     formula = "1 - exp(-(L(a)^p + L(b)^p)^(1/p)), L(a) = -log(1 - a)"
+    properties = STRICT._replace(in_p="falls")
 
     def generator(self, a: Tensor) -> Tensor:
         """(-log(1 - a))^p."""
@@ -153,6 +155,7 @@ class Dombi(Power, kernel=True):
     name = "dombi"
     samples = (0.5, 1.0, 2.0, 4.0, 8.0)
     formula = "1 / (1 + ((a/(1-a))^p + (b/(1-b))^p)^(-1/p))"
+    properties = STRICT._replace(in_p="falls")
 
     def generator(self, a: Tensor) -> Tensor:
         """(a/(1 - a))^p."""
@@ -192,6 +195,7 @@ class SchweizerSklar(Additive, kernel=True):
     name = "schweizer_sklar"
     samples = (-0.5, -1.0, -2.0, -4.0, -8.0)
     formula = "1 - ((1 - a)^p + (1 - b)^p - 1)^(1/p)"
+    properties = STRICT._replace(in_p="rises")
     _range = ("negative and finite", lambda p: p < 0)
     _kept = (-1e30, -1e-30)
 

@@ -15,7 +15,14 @@ import torch
 
 from geodiff.soft import special
 from geodiff.soft.parameters import Parameter, Tensor, parameter
-from geodiff.soft.tconorm_base import LogSpaceTConorm, Reduced, probabilities_of
+from geodiff.soft.tconorm_base import (
+    NILPOTENT,
+    STRICT,
+    LogSpaceTConorm,
+    Reduced,
+    TConormProperties,
+    probabilities_of,
+)
 from geodiff.validation import fail
 
 __all__ = [
@@ -36,6 +43,7 @@ class Maximum(LogSpaceTConorm, kernel=True):
 
     name = "maximum"
     formula = "max(a, b)"
+    properties = TConormProperties(True, False, False, True, False, False)
 
     def _combine(self, a: Tensor, b: Tensor) -> Tensor:
         return torch.where(b > a, b, a)
@@ -132,6 +140,7 @@ class Probabilistic(Additive, kernel=True):
 
     name = "probabilistic"
     formula = "a + b - ab"
+    properties = STRICT
 
     def __init__(self) -> None:
         pass
@@ -157,6 +166,7 @@ class Einstein(Additive, kernel=True):
 
     name = "einstein"
     formula = "(a + b) / (1 + ab)"
+    properties = STRICT
 
     def __init__(self) -> None:
         pass
@@ -193,6 +203,7 @@ class Hamacher(Additive, kernel=True):
     name = "hamacher"
     samples = (0.5, 1.0, 2.0, 4.0, 0.0, 8.0)
     formula = "(a + b + (p - 2)ab) / (1 + (p - 1)ab)"
+    properties = STRICT._replace(in_p="rises")
     _range = ("from 0 to 1e30", lambda p: (p >= 0) & (p <= _MOST))
     _kept = (0.0, 1e30)
 
@@ -239,6 +250,7 @@ class Frank(Additive, kernel=True):
     name = "frank"
     samples = (0.5, 1.0, 2.0, 4.0, 0.1, 1 + 1e-7, 10.0)
     formula = "1 - log_p(1 + (p^(1-a) - 1)(p^(1-b) - 1)/(p - 1))"
+    properties = STRICT._replace(in_p="rises")
     _range = ("from 1e-30 to 1e30", lambda p: (p >= 1e-30) & (p <= _MOST))
 
     def __init__(self, p: Parameter = 2.0) -> None:
@@ -291,6 +303,7 @@ class SugenoWeber(Additive, kernel=True):
     name = "sugeno_weber"
     samples = (-0.99, -0.5, 0.0, 1.0, 8.0)
     formula = "min(1, a + b + p·ab)"
+    properties = NILPOTENT._replace(in_p="rises")
     _range = ("above -1 and up to 1e30", lambda p: (p > -1) & (p <= _MOST))
     _kept = (math.nextafter(-1, 0), 1e30)
 

@@ -143,7 +143,9 @@ def _renders(t: Arguments) -> Any:
         made.warn_of_bias = False
         for mesh in (t.coloured(), t.textured(), t.hold(gd.MeshBatch([t.coloured(), t.coloured()]))):
             out.append(made(mesh, t.camera(), lights))
-    for name in ("softras", "dibr", "n3mr", "opendr", "rhodin", "pix2vex"):
+    splats = gd.render.TriangleSplats(IMAGE, t.rand(20) + 0.1, t.rand(20), background=t.rand(3), outputs="rgb")
+    out.append(splats(t.coloured(), t.camera(), lights))
+    for name in ("softras", "dibr", "n3mr", "opendr", "rhodin", "pix2vex", "logistic_relaxation"):
         preset = getattr(gd.presets, name)(IMAGE)
         preset.warn_of_bias = False
         out.append(preset(t.mesh(), t.camera()))
@@ -254,7 +256,8 @@ CASES: dict[str, Case] = {
     + " Material.map Material.select Light.select Light.to": _parts,
     "geodiff.PosedImages"
     + _methods("PosedImages", "hold_out load photograph save split to without_background"): _posed,
-    "render.Renderer render.front_to_back render.fragments Fragments.interpolate render.rasterize presets": _renders,
+    "render.Renderer render.TriangleSplats render.front_to_back render.fragments Fragments.interpolate"
+    " render.rasterize presets": _renders,
     "render.Hard render.SurfacePoints render.unlit render.lambert render.gouraud render.phong Softness.reach"
     " Texture.sample_by"
     + _methods("Coverage", "alpha reach finish looking_at")

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls of what is in geodiff.transport, geodiff.losses, geodiff.implicit, geodiff.soft and geodiff.atlas."""
+"""Calls of what is in geodiff.transport, losses, implicit, optim, soft and atlas."""
 
 from typing import Any
 
 import torch
 
 import geodiff as gd
-from geodiff import atlas, implicit, losses, soft, transport
+from geodiff import atlas, implicit, losses, optim, soft, transport
 from tests.atlas.shapes import flat_atlas, plane
 from tests.unchanged.arguments import Arguments, Case
 
@@ -85,6 +85,25 @@ def _pool2d(t: Arguments) -> Any:
     layer = transport.RobustPool2d("huber")
     layer.extra_repr()
     return layer.to(t.dtype).forward(t.rand(2, 3, 4, 4))
+
+
+def _optim(t: Arguments) -> Any:
+    def loss(z: torch.Tensor) -> torch.Tensor:
+        return z.detach().round().square().sum(-1)
+
+    def smooth(z: torch.Tensor) -> torch.Tensor:
+        return z.square().sum(-1)
+
+    noise = torch.Generator().manual_seed(0)
+    y, sigma = t.rand(4, 3), t.rand(3, gradient=False) + 0.1
+    out = [optim.smoothed(loss, y, sigma, 6, batch_dims=1, generator=noise)]
+    out += [optim.fenchel_young(torch.sign, y, t.rand(4, 3, gradient=False), sigma, 6, generator=noise)]
+    out += [*optim.smoothed_gradient(loss, y, sigma, 6, generator=noise), optim.blackbox(torch.sign, y, 1.0)]
+    out += [optim.gradient_target(smooth, y), optim.newton_target(smooth, y), optim.split_loss(y, y.detach() + 1)]
+    out += [optim.resgro_target(loss, y, 5, sigma, generator=noise)]
+    parameter = torch.ones(3, requires_grad=True)
+    descent = torch.optim.SGD([parameter], lr=0.1)
+    return [*out, optim.split_step(descent, lambda: parameter * 1, lambda y: y - 1)]
 
 
 def _implicit(t: Arguments) -> Any:
@@ -261,10 +280,13 @@ CASES: dict[str, Case] = {
     "transport.emd": lambda t: transport.emd(*_clouds(t)),
     "transport.robust_pool": _pool,
     "transport.RobustPool2d RobustPool2d.forward RobustPool2d.extra_repr": _pool2d,
+    "optim.smoothed optim.smoothed_gradient optim.fenchel_young optim.blackbox optim.gradient_target"
+    " optim.newton_target optim.resgro_target optim.split_loss optim.split_step": _optim,
     "implicit.root implicit.minimum implicit.last_derivative": _implicit,
     "sparse.linear sparse.SparseMatrix SparseMatrix.from_torch SparseMatrix.to_torch SparseMatrix.multiply"
     " SparseMatrix.diagonal SparseMatrix.part": _sparse,
-    "losses.iou losses.voxel_iou losses.laplacian losses.flatness losses.normal_consistency losses.edge_length": _losses,
+    "losses.iou losses.voxel_iou losses.laplacian losses.flatness losses.normal_consistency"
+    " losses.edge_length": _losses,
     " ".join(f"soft.{cls.__name__}" for cls in LAWS)
     + " soft.as_distribution soft.from_kernel soft.family soft.member"
     + "".join(f" Distribution.{m}" for m in "cdf survival log_cdf log_survival pdf quantile upper_quantile".split())

@@ -40,6 +40,7 @@ from geodiff.tasks.pose.modes import pose_modes, ranked
 from geodiff.tasks.pose.newton import Newton
 from geodiff.tasks.pose.poses import Poses, rotation_angle_deg
 from geodiff.tasks.pose.result import FitPoseResult
+from geodiff.tasks.pose.sampling import Sampling
 from geodiff.tasks.pose.search import half_turns, screen
 from geodiff.tasks.pose.settings import BLANK, FitPoseSettings
 from geodiff.tasks.pose.target import PoseLoss, PoseTargets
@@ -78,9 +79,10 @@ def fit_pose(
     Many rotations are screened, from around a guess or from everywhere; the best that are well apart are followed
     through the soft renderer, all at once, while τ falls; the best of them at the end is the result, and others that
     explain the image, too, are its ``modes``. Silhouettes are followed by second-order steps (Levenberg–Marquardt),
-    colours and depth by gradient descent. Rotations move in the tangent space of SO(3), ``R ← exp([δ]×) R`` about the
-    axes of the camera, the mesh's middle by its place in the image and its size f/d. From a silhouette alone, a mesh
-    with a plane of symmetry looks much the same from two sides; only perspective tells them apart.
+    colours and depth by gradient descent; ``method="sampling"`` takes the best of random turns, by hard masks, instead.
+    Rotations move in the tangent space of SO(3), ``R ← exp([δ]×) R`` about the axes of the camera, the mesh's middle by
+    its place in the image and its size f/d. From a silhouette alone, a mesh with a plane of symmetry looks much the
+    same from two sides; only perspective tells them apart.
 
     Args:
         mesh: one mesh (V, 3), or its file.
@@ -143,7 +145,8 @@ def fit_pose(
     spread = settings.spread
     if spread is None:
         spread = 180.0 if start is None else _SPREAD
-    again = start is not None and settings.is_contour and all(getattr(settings, name) is None for name in BLANK)
+    again = start is not None and settings.is_contour and settings.method == "gradient"
+    again = again and all(getattr(settings, name) is None for name in BLANK)
     settings = settings.completed(spread)
     if start is None:
         start = view_of_all(lens, centre, radius, mesh.dtype)
@@ -212,7 +215,9 @@ class _Job:
 
     def _descent(self, poses: Poses) -> Followed:
         image = torch.zeros(len(poses), dtype=torch.long)
-        kind = Newton if self.settings.is_contour else Descent
+        kind: type[Followed] = Newton if self.settings.is_contour else Descent
+        if self.settings.method == "sampling":
+            kind = Sampling
         return kind(poses, image, self.targets, self.settings, self.loss, self.twins)
 
     def run(self, callback: Callback | None, show: bool) -> None:

@@ -64,7 +64,7 @@ def screen(
     poses = start[every]
     poses.rotation = rotation
     if settings.translation != "fixed":
-        poses = _aligned(mesh, poses, target, settings)
+        poses = aligned(mesh, poses, target, settings)
     values = []
     with torch.no_grad():
         for i in range(0, count, _CHUNK):
@@ -101,7 +101,7 @@ def _spread_out(rotations: torch.Tensor, count: int, apart_deg: float) -> torch.
     return torch.tensor(chosen, dtype=torch.long)
 
 
-def _aligned(mesh: Mesh, poses: Poses, target: PoseTargets, settings: FitPoseSettings) -> Poses:
+def aligned(mesh: Mesh, poses: Poses, target: PoseTargets, settings: FitPoseSettings) -> Poses:
     """Move poses so that areas and, where they are free to, centroids of masks and target agree."""
     lens, height, width = poses.lens, *target.image_size
     # From where all of the mesh is seen, whatever the guess was.

@@ -15,10 +15,17 @@ from geodiff.validation import choice, fail, integer, number, positive, seed_num
 LOSSES = ("silhouette", "color", "depth")
 COVERAGES = ("contour", "faces", "edges")
 TRANSLATIONS = ("free", "distance", "fixed")
+METHODS = ("gradient", "sampling")
 _WHERE = "fit_pose"
 BLANK = ("steps", "candidates", "starts", "finalists")
-# Of second-order steps from everywhere and around a guess, and of gradient descent.
-_DEFAULTS = {"everywhere": (24, 400, 24, 8), "near": (6, 400, 6, 3), "descent": (60, 1000, 24, 6)}
+# Of second-order steps from everywhere and around a guess, of gradient descent, and of sampling, both ways.
+_DEFAULTS = {
+    "everywhere": (24, 400, 24, 8),
+    "near": (6, 400, 6, 3),
+    "descent": (60, 1000, 24, 6),
+    "sampling": (24, 400, 24, 8),
+    "sampling near": (24, 400, 6, 3),
+}
 
 
 @dataclass(frozen=True)
@@ -29,8 +36,11 @@ class FitPoseSettings(DescentSettings):
     all else by gradient descent; fields that are None are filled in as fits.
 
     Attributes:
+        method: ``"gradient"``, of soft renders, as above; or ``"sampling"``: each step goes to the best of some random
+            turns around, by the overlap of hard masks, for silhouettes alone. A baseline that needs no gradient.
+        samples: of sampling: how many turns are tried at each step of each pose, ≥ 1.
         steps: of each start that is followed to the end, ≥ 1; None: 24 of second order (6 around a guess, and 24 again
-            where that ends badly), or 60 of gradient descent.
+            where that ends badly), 60 of gradient descent, or 24 of sampling.
         polish: after gradient descent, Gauss–Newton steps at each of four τ, ≥ 0. Their Jacobian, of up to seven
             numbers, is by central differences of renders.
         loss: what is compared, ``"silhouette"``, ``"color"`` or ``"depth"``; several are added. Squared
@@ -51,8 +61,9 @@ class FitPoseSettings(DescentSettings):
             else 180, which is all rotations. 0 follows the start alone.
         scale: τ at the first and at the last step, geometric in between. Wide edges first, which see far, and narrow
             ones last, which are exact. In NDC (NDC² for a squared distribution).
-        lr: of gradient descent, as are lr_decay, betas and polish: step length at the first step, in radians, > 0.
-            Half of it in NDC for the image position, and relative for distance and focal length.
+        lr: of gradient descent, as are lr_decay, betas and polish: step length at the first step, in radians, > 0; of
+            sampling the standard deviation. Half of it in NDC for the image position, and relative for distance and
+            focal length.
         lr_decay: what is left of the step length at the last step, in (0, 1], geometric in between.
         betas: decay of the first and second moments of the gradient, each in [0, 1).
         distribution: the soft edge, such as logistic or 'gamma(0.5).reversed'. An object or a name of `geodiff.soft`.
@@ -60,7 +71,8 @@ class FitPoseSettings(DescentSettings):
             faces smaller than τ, which the others are, so wide edges do not pull at distance and focal length.
         tconorm: how faces are joined, such as probabilistic or 'yager(2)'; the contour needs none. An object or a name
             of `geodiff.soft`.
-        search_size: pixels of the shorter side for the candidates and until ``prune_at``; larger images are averaged.
+        search_size: pixels of the shorter side for the candidates and (but for sampling) until ``prune_at``; larger
+            images are averaged.
         size: pixels of the shorter side afterwards, at most.
         keep_components: how many connected parts of each silhouette are kept, the largest first; 0: all. Drops the
             specks in masks of photographs, and says how many pixels; not for objects that views show in parts.
@@ -80,6 +92,8 @@ class FitPoseSettings(DescentSettings):
     _blank: ClassVar[tuple[str, ...]] = BLANK
 
     # Those that are None here are numbers once `completed`, which is how the job has them.
+    method: str = "gradient"
+    samples: int = 20
     steps: int = None  # type: ignore[assignment]
     polish: int = 6
     loss: str | Sequence[str] = ("silhouette",)
@@ -112,6 +126,7 @@ class FitPoseSettings(DescentSettings):
             ("search_size", 8, None),
             ("size", 8, None),
             ("polish", 0, 10**6),
+            ("samples", 1, 10**5),
             ("keep_components", 0, None),
         ):
             if name not in BLANK or getattr(self, name) is not None:
@@ -123,6 +138,10 @@ class FitPoseSettings(DescentSettings):
         if not losses or len(set(losses)) < len(losses):
             raise fail(_WHERE, "loss", "one or several different terms", repr(self.loss), f"Of {', '.join(LOSSES)}.")
         object.__setattr__(self, "loss", losses)
+        choice(_WHERE, "method", self.method, METHODS)
+        if self.method == "sampling" and losses != ("silhouette",):
+            fix = "Colours and depth go by gradients."
+            raise fail(_WHERE, "method", "'gradient' with colour or depth", f"'sampling' with loss={losses}", fix)
         choice(_WHERE, "translation", self.translation, TRANSLATIONS)
         choice(_WHERE, "coverage", self.coverage, COVERAGES)
         if not isinstance(self.focal, bool):
@@ -143,9 +162,10 @@ class FitPoseSettings(DescentSettings):
     def completed(self, spread_deg: float) -> "FitPoseSettings":
         """Return these settings for a search within an angle, with numbers where they are None."""
         near = spread_deg <= 90
-        steps, candidates, starts, finalists = _DEFAULTS[
-            "descent" if not self.is_contour else "near" if near else "everywhere"
-        ]
+        kind = "descent" if not self.is_contour else "near" if near else "everywhere"
+        if self.method == "sampling":
+            kind = "sampling near" if near else "sampling"
+        steps, candidates, starts, finalists = _DEFAULTS[kind]
         if self.loss == ("silhouette",):
             cap = 0.5 * (1 - math.cos(math.radians(spread_deg)))
             candidates = max(math.ceil(_DEFAULTS["everywhere"][1] * cap), 16)

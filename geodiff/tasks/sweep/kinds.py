@@ -15,10 +15,38 @@ from geodiff.tasks.mesh.settings import FitMeshSettings
 from geodiff.tasks.render.views import render_views
 from geodiff.validation import choice, fail, nearest, number, positive
 
-_SPANNING = tuple(
-    f"{distribution}+{tconorm}"
-    for distribution in ("logistic", "gaussian", "laplace", "gumbel_min", "exponential.reversed", "gamma(0.5).reversed")
-    for tconorm in ("probabilistic", "yager(2)", "yager(0.5)", "dombi(0.5)")
+# Tails of all sorts (none, light, heavy, one-sided), plain and squared, with one rule; then one law with all rules.
+_LAWS = (
+    *(
+        "uniform",
+        "cubic_hermite",
+        "gaussian",
+        "laplace",
+        "logistic",
+        "cauchy",
+        "reciprocal",
+        "gumbel_max",
+        "gumbel_min",
+    ),
+    *("exponential.reversed", "gamma(0.5).reversed", "levy.reversed"),
+)
+_RULES = (
+    *(
+        "average",
+        "maximum",
+        "einstein",
+        "hamacher(0.5)",
+        "hamacher(4)",
+        "frank(4)",
+        "yager(0.5)",
+        "yager(2)",
+        "yager(4)",
+    ),
+    *("aczel_alsina(0.5)", "dombi(0.5)", "schweizer_sklar(-1)"),
+)
+_SPANNING = (
+    *(f"{law}{form}+probabilistic" for law in _LAWS for form in ("", ".squared")),
+    *(f"logistic+{rule}" for rule in _RULES),
 )
 
 
@@ -86,8 +114,9 @@ def select_family(names: str | Iterable[str]) -> tuple[Member, ...]:
     """Return members of the family by name.
 
     Args:
-        names: ``"thesis"`` (1 242 members), ``"all"``, ``"spanning"`` (24 of all sorts), the name of a member, a
-            pattern with ``*`` or ``?`` over the names of all, or several of these, in a list or with commas between.
+        names: ``"thesis"`` (1 242 members), ``"all"``, ``"spanning"`` (36: laws with each sort of tail, plain and
+            squared, with one rule, and one law with each rule), the name of a member, a pattern with ``*`` or ``?``
+            over the names of all, or several of these, in a list or with commas between.
 
     Returns:
         The members, each once, in the order of ``names``.

@@ -206,7 +206,8 @@ def write_heatmaps(folder: pathlib.Path, job: Job, rows: Sequence[dict[str, Any]
     count = len(plain)
     panels = [(plain, tconorms, pairs[:count]), (squared, tconorms, pairs[count:])]
     files["heatmap_png"] = folder / "heatmap.png"
-    _draw(files["heatmap_png"], job, [panel for panel in panels if panel[0]], "T-conorm", "best over τ and rate")
+    shown = [panel for panel in panels if panel[0]]
+    _draw(files["heatmap_png"], job, shown, "T-conorm", "best over τ and rate", margins=True)
     top = np.where(np.isnan(along), -np.inf, along if job.highest else -along).max(1)
     best = sorted(np.argsort(-top, kind="stable")[:_MEMBERS])
     files["scales_png"] = folder / "scales.png"
@@ -228,6 +229,19 @@ def best_of(
     return table
 
 
+def participation(table: np.ndarray, highest: bool, share: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many of the best cells of a table (R, C) are in each row (R,) and in each column (C,).
+
+    The best are a share of those that are known, rounded, and one at least; of equal ones the first.
+    """
+    scores = np.where(np.isnan(table), -np.inf, table if highest else -table).reshape(-1)
+    known = int((scores > -np.inf).sum())
+    best = np.zeros(len(scores), dtype=np.int64)
+    best[np.argsort(-scores, kind="stable")[: min(max(round(share * known), 1), known)]] = 1
+    cells = best.reshape(table.shape)
+    return cells.sum(1), cells.sum(0)
+
+
 def _labelled(labels: Sequence[str], table: np.ndarray) -> list[list[Any]]:
     return [
         [label, *(None if np.isnan(x) else float(x) for x in values)]
@@ -241,13 +255,21 @@ def _write_csv(path: pathlib.Path, header: Sequence[str], lines: Sequence[Sequen
 
 
 def _draw(
-    path: pathlib.Path, job: Job, panels: Sequence[tuple[list[str], list[str], np.ndarray]], across: str, what: str
+    path: pathlib.Path,
+    job: Job,
+    panels: Sequence[tuple[list[str], list[str], np.ndarray]],
+    across: str,
+    what: str,
+    margins: bool = False,
 ) -> None:
-    """Draw tables side by side in one range of colours."""
+    """Draw tables side by side in one range of colours; in the margins how often rows and columns are among the best.
+
+    Those are the best tenth of each table by itself.
+    """
     from matplotlib.figure import Figure
 
     tall, wide = max(len(p[0]) for p in panels), max(len(p[1]) for p in panels)
-    size = (2.2 + len(panels) * (1.9 + 0.34 * wide), 1.9 + 0.27 * tall)
+    size = (2.2 + len(panels) * (1.9 + 0.34 * wide) + 0.4, 2.3 + 0.27 * tall)
     figure = Figure(figsize=size, layout="constrained")
     known = np.concatenate([table[~np.isnan(table)] for _, _, table in panels])
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
@@ -264,6 +286,15 @@ def _draw(
                 color = "black" if bright[i, j] else "white"
                 text = f"{table[i, j]:.2f}".removeprefix("0")
                 axes.text(j, i, text, ha="center", va="center", fontsize=6, color=color)
+        if margins and min(table.shape) > 1:
+            beside, above = participation(table, job.highest)
+            top = axes.inset_axes((0, 1.01, 1, min(0.6 / (0.27 * tall), 0.15)), sharex=axes)
+            side = axes.inset_axes((1.01, 0, min(0.5 / (0.34 * wide), 0.15), 1), sharey=axes)
+            top.bar(range(len(above)), above, color="0.35")
+            side.barh(range(len(beside)), beside, color="0.35")
+            for bars in (top, side):
+                bars.axis("off")
+            top.set_title("best tenth", fontsize=7, loc="left", pad=2)
     bar = figure.colorbar(drawn, shrink=0.9, aspect=30)
     bar.set_label(f"{job.score}, {what}", fontsize=8)
     bar.ax.tick_params(labelsize=7)

@@ -18,7 +18,7 @@ from geodiff.tasks import Progress
 from geodiff.tasks.sweep import kinds
 from geodiff.tasks.sweep.job import sweep
 from geodiff.tasks.sweep.kinds import JOBS, SHAPE, Case, Job, register_job, select_family
-from geodiff.tasks.sweep.outputs import best_of, write_heatmaps
+from geodiff.tasks.sweep.outputs import best_of, participation, write_heatmaps
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 QUICK = {"views": 4, "size": 16, "steps": 3, "subdivisions": 1, "hold_out": 2}
@@ -152,7 +152,7 @@ def test_two_processes_of_torchrun_make_the_same_table(tmp_path: pathlib.Path, t
 def test_a_process_group_of_the_caller_serves(tmp_path: pathlib.Path, known: Job) -> None:
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     try:
-        assert sweep("known", box(), output=tmp_path, progress=False).run == 48
+        assert sweep("known", box(), output=tmp_path, progress=False).run == 72  # 36 members at two τ
         assert torch.distributed.is_initialized()
     finally:
         torch.distributed.destroy_process_group()
@@ -200,6 +200,13 @@ def test_heat_maps(tmp_path: pathlib.Path, known: Job) -> None:
     ]
     for name in ("heatmap_png", "scales_png"):
         assert np.asarray(Image.open(files[name]).convert("L")).std() > 10
+    # Of ten numbers the best one, of a hundred the best ten; and nothing where nothing is known.
+    table = np.array([[1.0, 5.0, np.nan], [4.0, 2.0, 3.0], [0.0, 0.1, np.nan]])
+    assert [list(part) for part in participation(table, True)] == [[1, 0, 0], [0, 1, 0]]
+    assert [list(part) for part in participation(table, False, 0.3)] == [[0, 0, 2], [1, 1, 0]]
+    assert [part.sum() for part in participation(np.full((2, 3), np.nan), True)] == [0, 0]
+    many = np.arange(100.0).reshape(10, 10)
+    assert [list(part) for part in participation(many, True)] == [[0] * 9 + [10], [1] * 10]
     highest = best_of(SHAPE, ["a", "a"], ["b", "b"], [1, 2], ["a"], ["b"])
     assert highest.tolist() == [[2]]
     assert "heatmap" in write_heatmaps(tmp_path, known, rows[3:4])
@@ -211,7 +218,12 @@ def test_heat_maps_without_matplotlib(tmp_path: pathlib.Path, known: Job, monkey
 
 
 def test_families() -> None:
-    assert len(select_family("thesis")) == 1242 and len(select_family("spanning")) == 24
+    assert len(select_family("thesis")) == 1242 and len(select_family("spanning")) == 36
+    chosen, rules = select_family("spanning"), {type(m.tconorm) for m in select_family("thesis")}
+    assert all(m.in_thesis for m in chosen) and {type(m.tconorm) for m in chosen} == rules
+    laws = {m.distribution.unsquared() if m.distribution.is_squared else m.distribution for m in chosen}
+    assert {law.tail[0] for law in laws} == {"finite", "exponential", "super-exponential", "polynomial"}
+    assert sum(m.distribution.is_squared for m in chosen) == 12
     assert len(select_family("all")) == len(gd.soft.family())
     assert [m.name for m in select_family(["levy+frank(3)", "levy+frank(3), cauchy+average"])] == [
         "levy+frank(3)",
