@@ -104,9 +104,10 @@ class Atlas(Members):
         sides = chart_sides(chart, point, draft.predictions, draft._plain_normals, len(charts), given=normals)
         sign = sides.sign.to(points)
         sigma = points.new_full((len(points),), float(noise)) if local_noise is None else local_noise
-        sure = confidence(points, draft.fitted_points(), draft._normals_turned(sign), covered & ~outlier, sigma)
+        anchor = None if draft._lines is None else draft._lines.anchor
+        sure = confidence(points, draft.fitted_points(), draft._normals_turned(sign), covered & ~outlier, sigma, anchor)
         atlas = dataclasses.replace(draft, sign=sign, confidence=sure.probability, tolerance=sure.tolerance)
-        hand_on(draft, atlas, "_at_members", "trust", "_say", "_consensus")  # on which sides have no bearing
+        hand_on(draft, atlas, "_at_members", "_lines", "trust", "_say", "_consensus")  # on which sides have no bearing
         return atlas
 
     @classmethod

@@ -8,6 +8,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from geodiff.atlas.domain import local_spacing
+from geodiff.atlas.lines import neighbours
 from geodiff.validation import shapes_repr
 
 WITHIN = 2.0  # σ of the tolerance
@@ -58,13 +59,19 @@ class Evidence(NamedTuple):
 
 
 def confidence(
-    points: torch.Tensor, fitted: torch.Tensor, normals: torch.Tensor, covered: torch.Tensor, noise: torch.Tensor
+    points: torch.Tensor,
+    fitted: torch.Tensor,
+    normals: torch.Tensor,
+    covered: torch.Tensor,
+    noise: torch.Tensor,
+    anchor: np.ndarray | None = None,
 ) -> Confidence:
     """Judge a fitted surface at each point: the probability that the true one is within two σ of it.
 
     σ is the noise about the point, but not more than the residuals show: two sheets that the estimate took for noise
     are told by residuals with a gap in the middle. It is at least a twentieth of the spacing of the points, which is
-    how well a scan without noise can say where the surface is between them.
+    how well a scan without noise can say where the surface is between them. Of a cloud of lines, the spacing and how
+    far the surface turns are those from line to line: along a line neither is seen.
 
     Args:
         points: (N, 3).
@@ -72,6 +79,7 @@ def confidence(
         normals: (N, 3), of the surface there, of either side.
         covered: (N,) bool, points in a chart.
         noise: (N,) ≥ 0, estimated standard deviations about the points.
+        anchor: (N,) bool, of a cloud of lines, the points that are left if these are thinned: `ScanLines.anchor`.
 
     Gradients: none.
     """
@@ -80,24 +88,33 @@ def confidence(
     tolerance = torch.zeros(len(points), dtype=torch.float64)
     if len(good):
         x, f, n, sigma = (value.detach().cpu()[good].double().numpy() for value in (points, fitted, normals, noise))
-        found = evidence(x, f, n, sigma)
+        left = None if anchor is None else anchor[good.numpy()]
+        found = evidence(x, f, n, sigma, left if left is not None and left.sum() > _BESIDE else None)
         odds = ODDS[0] + found.terms @ np.array(ODDS[1:])
         probability[good] = torch.from_numpy(odds).sigmoid()
         tolerance[good] = torch.from_numpy(WITHIN * found.sigma)
     return Confidence(probability.to(points), tolerance.to(points))
 
 
-def evidence(x: np.ndarray, fitted: np.ndarray, normals: np.ndarray, noise: np.ndarray) -> Evidence:
+def evidence(
+    x: np.ndarray, fitted: np.ndarray, normals: np.ndarray, noise: np.ndarray, anchor: np.ndarray | None = None
+) -> Evidence:
     """Return what tells of the surface at each of P points, P ≥ 1; arguments as in `confidence`, all in charts."""
-    spacing = local_spacing(fitted, np.arange(len(x)), len(x))
     near = cKDTree(fitted).query(fitted, k=range(1, min(_NEIGHBOURS, len(x)) + 1), workers=-1)[1]
+    if anchor is None:
+        spacing, across = local_spacing(fitted, np.arange(len(x)), len(x)), near[:, 1 : 1 + _BESIDE]
+    else:
+        left = fitted[anchor]
+        spacing = local_spacing(left, np.arange(len(left)), len(left))
+        spacing, across = spacing[cKDTree(left).query(fitted)[1]], neighbours(fitted, _BESIDE, anchor)[1]
     off = x - fitted
     height = (off * normals).sum(1)
     square, fourth, middle, turn, beside = np.empty((5, len(x)))
     parts = np.array_split(np.arange(len(x)), -(-len(x) // (1 << 15)))
     for rows in parts:
         cosine = np.einsum("pkd,pd->pk", normals[near[rows]], normals[rows])
-        turn[rows] = np.sqrt(np.clip(1 - cosine[:, 1 : 1 + _BESIDE] ** 2, 0, 1)).mean(1) if near.shape[1] > 1 else 0
+        turned = np.einsum("pkd,pd->pk", normals[across[rows]], normals[rows])
+        turn[rows] = np.sqrt(np.clip(1 - turned**2, 0, 1)).mean(1) if across.shape[1] else 0
         same = np.abs(cosine) > _ALIKE
         same[:, 0] = True
         moments = np.where(same, height[near[rows]], 0) ** 2

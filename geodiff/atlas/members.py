@@ -8,7 +8,7 @@ import torch
 from geodiff.atlas import consensus
 from geodiff.atlas.charts import Charts
 from geodiff.atlas.domain import Domain, trim
-from geodiff.atlas.lines import scan_lines
+from geodiff.atlas.lines import ScanLines, scan_lines
 from geodiff.modes import cached, outside_autocast
 from geodiff.validation import fail, floating, integers
 
@@ -58,7 +58,7 @@ class Members:
     def domain(self) -> Domain:
         """Where the charts are trusted; computed on first use."""
         center, scale = self.charts.center, self.charts.scale
-        lines = scan_lines(self.points.detach().cpu().double().numpy(), self.seed)
+        lines = self._lines
         deep = consensus.depth(self.predictions, self.chart, center, scale).clamp(min=1e-3)
         if lines is None:
             deep = deep * self.trust[self.chart] * (1 + 3 * self.inside.to(center))
@@ -67,6 +67,10 @@ class Members:
             lambda chart, uv: evaluate(self, chart, uv), self._same_side(),
             gap=None if lines is None else lines.gap,
         )  # fmt: skip
+
+    @cached
+    def _lines(self) -> ScanLines | None:
+        return scan_lines(self.points.detach().cpu().double().numpy(), self.seed)
 
     def _same_side(self) -> torch.Tensor:
         """Which members (M,) their charts see as the others do: not so where a patch has points of a sheet behind."""

@@ -12,6 +12,7 @@ from geodiff.validation import shapes_repr
 
 NEIGHBOURS = 16  # of a quadric
 _COEFFICIENTS = 6  # of a quadric height function
+_LEVEL = 1e-9  # of coefficients that points do not tell, such as those of points on a line
 _LEAST = 10  # points that must be left of the neighbours
 _SITES = 12_000
 _GROUPS = 8  # of the thinned cloud that are looked at
@@ -24,11 +25,13 @@ TWO = 0.12  # share of the variance that is left within two sheets
 _FAR = 3.0  # σ from which a point does not count
 # What the median residual of 16 points of a plane with Gaussian noise is, in σ, when their radius is so many median
 # residuals. Found by simulation: in a ball that is little wider than the noise, the noise does not show.
-_RADII = np.array([3.00, 3.12, 3.26, 3.39, 3.54, 3.72, 3.91, 4.25, 4.63, 5.48, 6.85, 9.25, 14.2, 1e9])
-_SEEN = np.array([0.443, 0.546, 0.632, 0.686, 0.733, 0.769, 0.801, 0.842, 0.871, 0.903, 0.923, 0.935, 0.942, 0.946])
+_RADII = np.array([3.54, 3.72, 3.89, 4.01, 4.18, 4.34, 4.64, 4.90, 5.27, 5.85, 6.76, 8.7, 10.6, 15.4, 1e9])
+_SEEN = np.array(
+    [0.443, 0.551, 0.613, 0.659, 0.697, 0.730, 0.765, 0.797, 0.826, 0.853, 0.878, 0.900, 0.917, 0.930, 0.938]
+)
 # Radii in median residuals from which the table is trusted, and those from which it is at once: else the next scale's
 # residuals count, since those that pass by chance are small by chance.
-ENOUGH, AMPLE = 3.54, 6.0
+ENOUGH, AMPLE = 4.01, 6.3
 # Two sheets that the noise hides from 16 points are told from one by the distribution of more residuals.
 _MANY = 64
 _EVERY = 4  # sites of one that is asked
@@ -36,14 +39,16 @@ _TOGETHER = 48  # of these that are judged as one
 _MIDDLE = 0.35  # standard deviations, within which 27 % of normal residuals are, 20 % of evenly spread ones
 _GAP, _FLAT_TOPPED = 0.19, 2.25  # share of them, and kurtosis, that residuals of two sheets some 3 σ apart stay below
 _WELL_APART = 0.15  # σ over the standard deviation of all, below which moments do not tell it
-_LOW, _LOW_SEEN = 0.1, 0.668  # a quantile of the estimates of sites over those in a ring, and what it is on a plane
+_LOW, _LOW_SEEN = 0.1, 0.6  # a quantile of the estimates of sites over those in a ring; more, on surfaces of one sheet
+_SUMMED, _FACES = 1500, 1000  # sites of which the median is taken, and of the neighbourhood that may have several faces
+_LESS = 0.965  # that median on a plane, in σ: half of its sites have more than is usual there
 
 
 class Noise(NamedTuple):
     """What the noise of a cloud is.
 
     Attributes:
-        sigma: standard deviation across the surface: the median over the points, in their unit.
+        sigma: standard deviation across the surface, in the unit of the points: the median over places, edges apart.
         local: the same about each point, (N,) float64.
         thinning: of how many points one was used for it, (N,) int64; 1 where the noise is less than some spacings.
     """
@@ -64,9 +69,11 @@ def estimate_noise(points: torch.Tensor, seed: int = 0) -> Noise:
     the noise that says how large neighbourhoods are, and not how dense the points are. Where the 16 points lie on two
     sheets, those of the place's own count; points farther off than 3 σ do not.
 
-    The value of a point is the median over 32 places about it. Edges and folds, which quadrics do not fit, make it
-    larger there; how much so on the whole is told by the lower end of all values, and taken off. Where the residuals of
-    64 points have a gap in the middle, they are of two sheets closer than some six σ, and their kurtosis tells σ.
+    Residuals are distances from the quadric along its normals: heights over a plane are larger where it is steep, as on
+    both sides of an edge. The value of a point is the median over 32 places about it. Edges and folds, which quadrics
+    do not fit, make it larger there; on the whole, what most places of a wide neighbourhood have counts. Where 16
+    points are now of one sheet, now of two, the lower end of all values tells it. Where the residuals of 64 points have
+    a gap in the middle, they are of two sheets closer than some six σ, and their kurtosis tells σ.
 
     Args:
         points: (N, 3), distinct; outliers left out as far as they are known.
@@ -113,7 +120,7 @@ def estimate_noise(points: torch.Tensor, seed: int = 0) -> Noise:
     back = np.empty(count, dtype=np.int64)
     back[order] = nearest
     local = about[back]
-    return Noise(float(np.median(local)), torch.from_numpy(local), torch.from_numpy(used[back]))
+    return Noise(_usual(about, x[sites]), torch.from_numpy(local), torch.from_numpy(used[back]))
 
 
 def without_edges(points: torch.Tensor, noise: Noise, seed: int = 0) -> torch.Tensor:
@@ -130,6 +137,20 @@ def without_edges(points: torch.Tensor, noise: Noise, seed: int = 0) -> torch.Te
     usual = np.quantile(noise.local.numpy()[sites][near], _QUIET, axis=1)
     bound = torch.from_numpy(usual[tree.query(x, workers=-1)[1]]).clamp(min=noise.sigma)
     return torch.where(noise.thinning > 1, noise.local, torch.minimum(noise.local, bound))
+
+
+def _usual(sigma: np.ndarray, x: np.ndarray) -> float:
+    """Return the median of the noise (S,) at sites x (S, 3), of which each is at most what is usual in the wide around.
+
+    That is the middle of the shortest interval with half of the values: that of faces, where edges are many.
+    """
+    some = np.arange(0, len(x), max(len(x) // _SUMMED, 1))
+    values = np.sort(sigma[cKDTree(x).query(x[some], k=range(1, min(_FACES, len(x)) + 1), workers=-1)[1]], axis=1)
+    half = (values.shape[1] + 1) // 2
+    first = (values[:, half - 1 :] - values[:, : values.shape[1] - half + 1]).argmin(1)
+    rows = np.arange(len(some))
+    usual = (values[rows, first] + values[rows, first + half - 1]) / 2
+    return float(np.median(np.minimum(sigma[some], usual)) / _LESS)
 
 
 def _of_one_sheet(
@@ -209,11 +230,16 @@ def _residual(around: torch.Tensor) -> torch.Tensor:
     offset = offset / scale[:, None, None]
     height, u, v = (offset @ torch.linalg.eigh(offset.mT @ offset)[1]).unbind(2)
     terms = torch.stack([torch.ones_like(u), u, v, u * u, u * v, v * v], 2)
+    least = _LEVEL * torch.eye(_COEFFICIENTS, dtype=u.dtype).expand(len(u), -1, -1)
 
     def rest(weight: torch.Tensor) -> torch.Tensor:
-        basis = torch.linalg.qr(terms * weight[:, :, None])[0]
-        wanted = (height * weight)[:, :, None]
-        return (wanted - basis @ (basis.mT @ wanted))[:, :, 0]
+        """Distances along the normals of the quadric of what counts: heights over slopes are larger."""
+        basis, upper = torch.linalg.qr(torch.cat([terms * weight[:, :, None], least], 1))
+        wanted = basis[:, : height.shape[1]].mT @ (height * weight)[:, :, None]
+        part = torch.linalg.solve_triangular(upper, wanted, upper=True)
+        _, b, c, d, e, f = part[:, :, 0, None].unbind(1)
+        steep = (b + 2 * d * u + e * v).square() + (c + e * u + 2 * f * v).square()
+        return (height - (terms @ part)[:, :, 0]) / (1 + steep).sqrt() * weight
 
     weight = own_sheet(height)
     weight = weight * own_sheet(rest(weight), weight)

@@ -13,9 +13,9 @@ from tests.atlas.clouds import plane, sheets, sphere, torus
 
 # σ of one draw of some hundred neighbourhoods, and what is left of curvature in them.
 ERROR = 0.06
-EDGES = 0.15  # the same where half of all neighbourhoods are over an edge
+EDGES = 0.13  # the same where half of all neighbourhoods are over an edge
 QUIET = 0.2  # what a low quantile is below the middle
-SHARP = 0.22  # and where σ is a twentieth of a side, so that nearly all are
+SHARP = 0.13  # and where σ is a twentieth of a side, so that nearly all are
 
 
 def cube(count: int) -> torch.Tensor:
