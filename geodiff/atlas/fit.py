@@ -12,10 +12,12 @@ from geodiff.atlas import consensus, matching
 from geodiff.atlas.charts import Charts, Placement
 from geodiff.atlas.cloud import Cloud, read_cloud
 from geodiff.atlas.cover import Cover, cover
+from geodiff.atlas.facing import in_noise
 from geodiff.atlas.noise import without_edges
 from geodiff.atlas.ragged import Ragged
 from geodiff.atlas.rematch import Rematch
 from geodiff.atlas.settings import Settings
+from geodiff.atlas.smoothing import smoothed
 from geodiff.atlas.training import Batch
 from geodiff.modes import outside_autocast
 from geodiff.validation import fail, shapes_repr
@@ -30,6 +32,7 @@ ROUND_STEPS = 10  # between exchanges of what charts predict
 LEAVE = 0.25  # share of a batch that must have converged before it is made smaller
 TRUST = 4  # how fast trust in a chart falls with its residual
 THICK = 0.12  # noise, in radii, from which patches are made larger
+WIDE = 0.005  # noise, in diagonals, from which such patches are as large as a shape's parts, and need sides
 FAR = 4.0  # residuals, in units of the usual one, from which a point counts less than exp(−1)
 
 Progress = Callable[[str, int, int, int, float], None]
@@ -147,11 +150,14 @@ class Fitter:
             got = f"{settings.noise:g} in a cloud whose diagonal is {cloud.diagonal:g}"
             raise fail("fit_atlas", "noise", "less than the cloud is wide", got, "It is in the unit of the points.")
         self.noise, self.local_noise = _noise(cloud, settings.noise)
-        target = settings.target
+        target, sideless = settings.target, not cloud.given and self.noise > WIDE * cloud.diagonal
         while True:
             patches = cover(cloud, radius=settings.radius, target=target, spacing=settings.spacing, seed=settings.seed)
             # A ball little wider than the noise is thick hides how thick that is, and shows no surface.
             thick = self.noise > THICK * float(patches.radius.median())
+            if thick and sideless:
+                cloud, sideless = in_noise(cloud, self.noise, settings.seed), False
+                continue
             if settings.radius is not None or not thick or 2 * target > len(cloud.points) // 4:
                 break
             target *= 2
@@ -397,7 +403,11 @@ class Fitter:
         """Targets (M, 3) between the points and what their charts say, and their weights (M,)."""
         s = self.settings
         world, point = self._world(), self.cover.point
-        mean = mean_of_charts(world, self._trust(), self.cover)
+        trust = self._trust()
+        mean = mean_of_charts(world, trust, self.cover)
+        if s.agreement == "mean" and self.noise > 0:
+            charts = self.charts.with_parameters(self.parameters)
+            mean = smoothed(mean, charts, self.uv, trust, self.cover, self.local_noise)
         own = torch.ones(len(self.local))
         if s.robust and self.noise > 0:
             off = (self.cover.points - mean).norm(dim=1)
