@@ -184,6 +184,7 @@ class Fitter:
         self.parameters = [p.contiguous() for p in charts.parameters()]
         self.uv = matching.project(self.local)
         self.predicted = torch.zeros_like(self.local)
+        self.facing = torch.zeros_like(self.local)  # unit normals of the charts at their members
         self.target = torch.zeros_like(self.local)  # of the stage of agreement, and its weight
         self.weight = torch.zeros(len(self.local))
         self.stage = torch.zeros((), dtype=torch.int64)
@@ -241,6 +242,8 @@ class Fitter:
                         self._agree(chunk, self.target, self.weight)
                     else:
                         self._fit(chunk)
+                    if stage < self.settings.rounds and self._smooths():
+                        self._face(chunk)
                     self.done[stage, chunk] = True
                     if checkpoint is not None:
                         checkpoint(self)
@@ -265,7 +268,7 @@ class Fitter:
         return self.starts[chunk], [*self.starts[1:], len(self.cover)][chunk]
 
     def _fields(self) -> dict[str, torch.Tensor]:
-        names = ("uv", "predicted", "target", "weight", "stage", "loss", "steps", "converged", "done")
+        names = ("uv", "predicted", "facing", "target", "weight", "stage", "loss", "steps", "converged", "done")
         return {name: getattr(self, name) for name in names}
 
     def _batch(self, index: torch.Tensor, uv: torch.Tensor, target: torch.Tensor, weight: torch.Tensor,
@@ -405,9 +408,8 @@ class Fitter:
         world, point = self._world(), self.cover.point
         trust = self._trust()
         mean = mean_of_charts(world, trust, self.cover)
-        if s.agreement == "mean" and self.noise > 0:
-            charts = self.charts.with_parameters(self.parameters)
-            mean = smoothed(mean, charts, self.uv, trust, self.cover, self.local_noise)
+        if self._smooths():
+            mean = smoothed(mean, self.facing, trust, self.cover, self.local_noise)
         own = torch.ones(len(self.local))
         if s.robust and self.noise > 0:
             off = (self.cover.points - mean).norm(dim=1)
@@ -420,6 +422,16 @@ class Fitter:
         total = own + say
         between = own[:, None] * self.local + say.unsqueeze(-1) * self.placement.into(common, self.cover.chart)
         return between / total[:, None].clamp(min=1e-30), total
+
+    def _smooths(self) -> bool:
+        return self.settings.agreement == "mean" and self.noise > 0
+
+    def _face(self, chunk: int) -> None:
+        """Keep the normals of a chunk's charts, which only the process that has them knows."""
+        first, last = self._range(chunk)
+        rows, index = slice(self.edges[first], self.edges[last]), torch.arange(first, last)
+        charts = self.charts.with_parameters(self.parameters).subset(index)
+        self.facing[rows] = charts.flat_normals(self.uv[rows], self.cover.chart[rows] - first).to(self.facing)
 
     def _agree(self, chunk: int, target: torch.Tensor, weight: torch.Tensor) -> None:
         """Move a chunk's charts some steps towards the targets."""
@@ -450,12 +462,12 @@ class Fitter:
             rows, charts = slice(self.edges[first], self.edges[last]), slice(first, last)
             mine[chunk] = (
                 bool(self.done[stage, chunk]),
-                [t[rows].clone() for t in (self.predicted, self.uv)],
+                [t[rows].clone() for t in (self.predicted, self.uv, self.facing)],
                 [t[charts].clone() for t in known],
             )
         for chunk, (done, by_row, by_chart) in team.union(mine).items():
             first, last = self._range(chunk)
-            for own, new in zip((self.predicted, self.uv), by_row, strict=True):
+            for own, new in zip((self.predicted, self.uv, self.facing), by_row, strict=True):
                 own[self.edges[first] : self.edges[last]] = new
             for own, new in zip(known, by_chart, strict=True):
                 own[first:last] = new

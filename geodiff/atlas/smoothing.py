@@ -1,51 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """Noise that charts have left in their points, taken out along the normals and not across edges."""
 
-import itertools
-
 import torch
 from scipy.spatial import cKDTree
 
-from geodiff.atlas.charts import Charts
 from geodiff.atlas.cover import Cover
 
 TURN = 0.07  # difference of unit normals up to which points are on one smooth piece
 NEIGHBOURS = 64
 ROUNDS = 3
 _FEWEST = 3
-_CHARTS = 256  # of which the normals are found at once
 _SPREAD = 2.0  # of the squared distance over that of the farthest neighbour, in the exponent
 _BLOCK = 1 << 13
 
 
 def smoothed(
-    mean: torch.Tensor, charts: Charts, uv: torch.Tensor, trust: torch.Tensor, cover: Cover, sigma: torch.Tensor
+    mean: torch.Tensor, facing: torch.Tensor, trust: torch.Tensor, cover: Cover, sigma: torch.Tensor
 ) -> torch.Tensor:
     """Return the mean of the charts (N, 3) at each point of a cover, smoothed along the charts' normals.
 
     Args:
         mean: (N, 3).
-        charts: Q.
-        uv: (M, 2), places of the members.
+        facing: (M, 3), unit normals of the charts at their members, of either side.
         trust: (M,) > 0, the say of charts.
         cover: the patches.
         sigma: (N,), noise about each point.
     """
-    parts = []
-    for rows in _runs(cover.chart):
-        slope = charts.flat_jacobian(uv[rows], cover.chart[rows])[1]
-        axis = torch.linalg.cross(slope[..., 0], slope[..., 1])
-        n = torch.nn.functional.normalize(axis, dim=-1, eps=1e-30).double()
-        away = (n * cover.normals[cover.point[rows]].double()).sum(1, keepdim=True) < 0
-        parts.append(torch.where(away, -n, n) * trust[rows, None])
-    normals = torch.zeros(len(mean), 3, dtype=torch.float64).index_add(0, cover.point, torch.cat(parts))
+    n = facing.double()
+    away = (n * cover.normals[cover.point].double()).sum(1, keepdim=True) < 0
+    n = torch.where(away, -n, n) * trust[:, None]
+    normals = torch.zeros(len(mean), 3, dtype=torch.float64).index_add(0, cover.point, n)
     return along_normals(mean, torch.nn.functional.normalize(normals, dim=1, eps=1e-30), sigma)
-
-
-def _runs(chart: torch.Tensor) -> list[slice]:
-    """Cut members (M,), sorted by chart, into parts of whole charts."""
-    cuts = torch.searchsorted(chart, torch.arange(0, int(chart[-1]) + 1, _CHARTS)).tolist()
-    return [slice(a, b) for a, b in itertools.pairwise([*cuts, len(chart)])]
 
 
 def along_normals(points: torch.Tensor, normals: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
