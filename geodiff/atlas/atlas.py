@@ -116,10 +116,11 @@ class Atlas(Members):
 
         Args:
             fit: fitted charts.
-            normals: (N, 3), oriented normals of the cover's points, if they were given.
+            normals: (N, 3), oriented normals of the cover's points; None: the cover's own, if these face one side.
             seed: of the fit, to be kept.
         """
         cover = fit.cover
+        normals = cover.normals if normals is None and cover.sided else normals
         return cls.of(fit.charts, cover.points, cover.chart, cover.point, fit.uv, inside=cover.inside,
                       outlier=cover.outlier, normals=normals, noise=float(fit.noise), seed=seed,
                       local_noise=fit.local_noise)  # fmt: skip

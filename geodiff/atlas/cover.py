@@ -40,7 +40,8 @@ class Cover:
         point: (M,) int64: `point[m]` is a member of patch `chart[m]`.
         inside: (M,) bool: well inside, within 3/4 of the radius and on the same sheet.
         outlier: (N,) bool: isolated points, in no patch.
-        normals: (N, 3) unit, either side unless given.
+        normals: (N, 3) unit, either side unless `sided`.
+        sided: whether the normals all face one side of the surface: they were given, or found so.
     """
 
     __repr__ = shapes_repr
@@ -53,6 +54,7 @@ class Cover:
     inside: torch.Tensor
     outlier: torch.Tensor
     normals: torch.Tensor
+    sided: bool = False
 
     def __post_init__(self) -> None:
         covered = torch.zeros(len(self.points), dtype=torch.bool)
@@ -202,6 +204,7 @@ class _Builder:
             inside=torch.from_numpy(np.concatenate(insides)),
             outlier=self.cloud.outlier,
             normals=self.cloud.normals,
+            sided=self.cloud.given,
         )
 
     def _disk(self, covered: np.ndarray) -> np.ndarray:

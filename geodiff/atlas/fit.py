@@ -11,14 +11,16 @@ import torch
 from geodiff.atlas import consensus, matching
 from geodiff.atlas.charts import Charts, Placement
 from geodiff.atlas.cloud import Cloud, read_cloud
-from geodiff.atlas.cover import cover
+from geodiff.atlas.cover import Cover, cover
 from geodiff.atlas.fitted import FittedCharts, mean_of_charts
 from geodiff.atlas.host_batch import HostBatch
+from geodiff.atlas.facing import in_noise
 from geodiff.atlas.noise import without_edges
 from geodiff.atlas.places import served
 from geodiff.atlas.ragged import Ragged
 from geodiff.atlas.rematch import Rematch
 from geodiff.atlas.settings import Settings
+from geodiff.atlas.smoothing import smoothed
 from geodiff.atlas.training import Batch
 from geodiff.modes import outside_autocast
 from geodiff.validation import fail
@@ -33,6 +35,7 @@ ROUND_STEPS = 10  # between exchanges of what charts predict
 LEAVE = 0.25  # share of a batch that must have converged before it is made smaller
 TRUST = 4  # how fast trust in a chart falls with its residual
 THICK = 0.12  # noise, in radii, from which patches are made larger
+WIDE = 0.005  # noise, in diagonals, from which such patches are as large as a shape's parts, and need sides
 FAR = 4.0  # residuals, in units of the usual one, from which a point counts less than exp(−1)
 
 Progress = Callable[[str, int, int, int, float], None]
@@ -86,11 +89,14 @@ class Fitter:
             got = f"{settings.noise:g} in a cloud whose diagonal is {cloud.diagonal:g}"
             raise fail("fit_atlas", "noise", "less than the cloud is wide", got, "It is in the unit of the points.")
         self.noise, self.local_noise = _noise(cloud, settings.noise)
-        target = settings.target
+        target, sideless = settings.target, not cloud.given and self.noise > WIDE * cloud.diagonal
         while True:
             patches = cover(cloud, radius=settings.radius, target=target, spacing=settings.spacing, seed=settings.seed)
             # A ball little wider than the noise is thick hides how thick that is, and shows no surface.
             thick = self.noise > THICK * float(patches.radius.median())
+            if thick and sideless:
+                cloud, sideless = in_noise(cloud, self.noise, settings.seed), False
+                continue
             if settings.radius is not None or not thick or 2 * target > len(cloud.points) // 4:
                 break
             target *= 2
@@ -117,6 +123,7 @@ class Fitter:
         self.parameters = [p.contiguous() for p in charts.parameters()]
         self.uv = matching.project(self.local)
         self.predicted = torch.zeros_like(self.local)
+        self.facing = torch.zeros_like(self.local)  # unit normals of the charts at their members
         self.target = torch.zeros_like(self.local)  # of the stage of agreement, and its weight
         self.weight = torch.zeros(len(self.local))
         self.stage = torch.zeros((), dtype=torch.int64)
@@ -174,6 +181,8 @@ class Fitter:
                         self._agree(chunk, self.target, self.weight)
                     else:
                         self._fit(chunk)
+                    if stage < self.settings.rounds and self._smooths():
+                        self._face(chunk)
                     self.done[stage, chunk] = True
                     if checkpoint is not None:
                         checkpoint(self)
@@ -198,7 +207,7 @@ class Fitter:
         return self.starts[chunk], [*self.starts[1:], len(self.cover)][chunk]
 
     def _fields(self) -> dict[str, torch.Tensor]:
-        names = ("uv", "predicted", "target", "weight", "stage", "loss", "steps", "converged", "done")
+        names = ("uv", "predicted", "facing", "target", "weight", "stage", "loss", "steps", "converged", "done")
         return {name: getattr(self, name) for name in names}
 
     def _batch(
@@ -349,7 +358,10 @@ class Fitter:
         """Targets (M, 3) between the points and what their charts say, and their weights (M,)."""
         s = self.settings
         world, point = self._world(), self.cover.point
-        mean = mean_of_charts(world, self._trust(), self.cover)
+        trust = self._trust()
+        mean = mean_of_charts(world, trust, self.cover)
+        if self._smooths():
+            mean = smoothed(mean, self.facing, trust, self.cover, self.local_noise)
         own = torch.ones(len(self.local))
         if s.robust and self.noise > 0:
             off = (self.cover.points - mean).norm(dim=1)
@@ -362,6 +374,16 @@ class Fitter:
         total = own + say
         between = own[:, None] * self.local + say.unsqueeze(-1) * self.placement.into(common, self.cover.chart)
         return between / total[:, None].clamp(min=1e-30), total
+
+    def _smooths(self) -> bool:
+        return self.settings.agreement == "mean" and self.noise > 0
+
+    def _face(self, chunk: int) -> None:
+        """Keep the normals of a chunk's charts, which only the process that has them knows."""
+        first, last = self._range(chunk)
+        rows, index = slice(self.edges[first], self.edges[last]), torch.arange(first, last)
+        charts = self.charts.with_parameters(self.parameters).subset(index)
+        self.facing[rows] = charts.flat_normals(self.uv[rows], self.cover.chart[rows] - first).to(self.facing)
 
     def _agree(self, chunk: int, target: torch.Tensor, weight: torch.Tensor) -> None:
         """Move a chunk's charts some steps towards the targets."""
@@ -391,12 +413,12 @@ class Fitter:
             rows, charts = slice(self.edges[first], self.edges[last]), slice(first, last)
             mine[chunk] = (
                 bool(self.done[stage, chunk]),
-                [t[rows].clone() for t in (self.predicted, self.uv)],
+                [t[rows].clone() for t in (self.predicted, self.uv, self.facing)],
                 [t[charts].clone() for t in known],
             )
         for chunk, (done, by_row, by_chart) in team.union(mine).items():
             first, last = self._range(chunk)
-            for own, new in zip((self.predicted, self.uv), by_row, strict=True):
+            for own, new in zip((self.predicted, self.uv, self.facing), by_row, strict=True):
                 own[self.edges[first] : self.edges[last]] = new
             for own, new in zip(known, by_chart, strict=True):
                 own[first:last] = new

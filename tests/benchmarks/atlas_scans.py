@@ -61,9 +61,9 @@ def row(name: str, atlas: Atlas) -> list:  # type: ignore[type-arg]
     mesh, closed = (gd.Mesh((m.vertices - middle.to(m.vertices)).float(), m.faces) for m in (mesh, closed))
     return [
         atlas_pictures.draw_points(atlas, points, mesh, camera, SIZE),
-        atlas_pictures.draw(mesh, camera, SIZE),
-        atlas_pictures.draw(closed, camera, SIZE),
-        atlas_pictures.draw(mesh, camera, SIZE, atlas_pictures.confidence_colors(sure)),
+        *atlas_pictures.draw(mesh, camera, SIZE, None),
+        *atlas_pictures.draw(closed, camera, SIZE, None),
+        *atlas_pictures.draw(mesh, camera, SIZE, atlas_pictures.confidence_colors(sure)),
     ]
 
 
