@@ -11,10 +11,10 @@ import torch
 from geodiff.atlas import consensus, matching
 from geodiff.atlas.charts import Charts, Placement
 from geodiff.atlas.cloud import Cloud, read_cloud
-from geodiff.atlas.cover import Cover, cover
+from geodiff.atlas.cover import cover
+from geodiff.atlas.facing import in_noise
 from geodiff.atlas.fitted import FittedCharts, mean_of_charts
 from geodiff.atlas.host_batch import HostBatch
-from geodiff.atlas.facing import in_noise
 from geodiff.atlas.noise import without_edges
 from geodiff.atlas.places import served
 from geodiff.atlas.ragged import Ragged

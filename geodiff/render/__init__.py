@@ -10,8 +10,8 @@ from geodiff.render.ordering import front_to_back
 from geodiff.render.points import SurfacePoints
 from geodiff.render.renderer import HardOutput, Renderer, RenderOutput, rasterize
 from geodiff.render.shading import gouraud, lambert, phong, unlit
-from geodiff.render.tracing import TraceOutput, sphere_trace
 from geodiff.render.splats import TriangleSplats
+from geodiff.render.tracing import TraceOutput, sphere_trace
 from geodiff.render.view import View
 from geodiff.render.visibility import antialias, edge_gradient
 
