@@ -109,7 +109,7 @@ def read_cloud(
     _check_spread(where, x)
 
     places = x.double().numpy()
-    lines = scan_lines(places, seed)
+    lines = scan_lines(places, seed, notes)
     anchor = None if lines is None else lines.anchor
     distances, near = neighbours(places, SCALES[-1], anchor)
     own = estimate_normals(x, near)

@@ -10,7 +10,7 @@ from scipy.sparse import coo_matrix, csgraph, csr_matrix
 from scipy.spatial import cKDTree
 
 from geodiff.atlas.cloud import Cloud, read_cloud
-from geodiff.atlas.lines import poisson_disk
+from geodiff.atlas.lines import BRIDGE, poisson_disk
 from geodiff.modes import outside_autocast
 from geodiff.validation import fail, integer, positive, seed_number, shapes_repr
 
@@ -24,8 +24,7 @@ TURN = -0.1  # least product of normals of a member and the centre: 95 degrees
 ROUNDS = 50
 PART = 1 << 20  # steps between neighbours that are looked at at once
 WALKED = 1 << 16  # memberships in which ways are sought at once: their heap stays in the caches
-BRIDGE = 3.0  # radius of patches of a cloud of lines, at least, in distances of the lines; and the spacing, at most,
-CLOSER = 0.5  # so that the lines beside each point are in the patch in which it lies deepest
+CLOSER = 0.5  # spacing of a cloud of lines, at most, in their distances: those beside a point are in its deepest patch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,16 @@ _AROUND, _WIDE, _ROUNDS = 3.0, 0.8, 3  # gaps about a place of which this quanti
 _PART = 128  # places whose neighbours are in memory at once
 _BESIDE = 2.0  # gaps to a place that tells for another
 _THINNED = 0.5  # least distance of the points that are left, in gaps
+BRIDGE = 3.0  # radius of patches that reach from line to line, in gaps
+_LOOKS = 400  # places where such a patch is looked at
+_BENT = 0.4  # gaps off a quadric, from which it is not one sheet
+_NEAR = 5.0  # gaps in spacings along the lines, up to which patches of the usual size have several lines in them
+
+
+_UNBRIDGED = (
+    "The points lie in lines, {:.3g} apart (the median), and the shape is finer than patches that reach over several "
+    "of them: what lies between lines may be missing."
+)
 
 
 class ScanLines(NamedTuple):
@@ -43,7 +53,7 @@ class ScanLines(NamedTuple):
     alone: float
 
 
-def scan_lines(points: np.ndarray, seed: int = 0) -> ScanLines | None:
+def scan_lines(points: np.ndarray, seed: int = 0, notes: list[str] | None = None) -> ScanLines | None:
     """Tell whether points lie along lines, as those of a spinning scanner do, and how far these are apart.
 
     The points about a place are looked at from near to far: the 6 and 10 nearest of the cloud, and 10 of clouds thinned
@@ -54,9 +64,11 @@ def scan_lines(points: np.ndarray, seed: int = 0) -> ScanLines | None:
     Args:
         points: (N, 3) float64, distinct.
         seed: of the places and of the thinning.
+        notes: where to say that there are lines which are not bridged.
 
     Returns:
-        None unless a quarter of the points lie on lines with others beside them.
+        None unless a quarter of the points lie on lines with others beside them; nor where the shape is finer than
+        patches that reach over its lines, while these are so near to each other that smaller patches do, too.
     """
     count = len(points)
     if count < _FEWEST:
@@ -94,10 +106,30 @@ def scan_lines(points: np.ndarray, seed: int = 0) -> ScanLines | None:
     anchor[poisson_disk(x, np.argsort(shuffled), (_THINNED * gap[nearest]).item)] = True
     back = np.empty(count, dtype=np.int64)
     back[order] = np.arange(count)
+    if _needless(x, sites, gap):
+        if notes is not None:
+            notes.append(_UNBRIDGED.format(np.median(gap[gap > 0])))
+        return None
     wide = gap.copy()
     wide[gap > 0] = _widest(x[sites[gap > 0]], gap[gap > 0])
     wide = _spread(x[sites], wide, gap == 0)  # evenly sampled strips between lines, too
     return ScanLines(wide[nearest][back], anchor[back], float(alone[nearest].mean()))
+
+
+def _needless(x: np.ndarray, sites: np.ndarray, gap: np.ndarray) -> bool:
+    """Whether patches that reach over lines are of several sheets, and smaller ones have some lines in them as well."""
+    some = np.flatnonzero(gap > 0)
+    some = some[:: max(1, len(some) // _LOOKS)]
+    tree, bent, count = cKDTree(x), [], []
+    for i in some:
+        near = tree.query_ball_point(x[sites[i]], BRIDGE * gap[i])
+        offset = x[near] - x[near].mean(0)
+        h, v, u = (offset @ np.linalg.eigh(offset.T @ offset)[1]).T
+        quadric = np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], 1)
+        rest = h - quadric @ np.linalg.lstsq(quadric, h, rcond=None)[0]
+        bent.append(np.sqrt(np.square(rest).mean()) / gap[i])
+        count.append(len(tree.query_ball_point(x[sites[i]], gap[i])))
+    return bool(np.median(bent) > _BENT and np.median(count) / np.pi < _NEAR)
 
 
 def _spread(x: np.ndarray, gap: np.ndarray, some: np.ndarray) -> np.ndarray:

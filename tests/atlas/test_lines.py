@@ -2,6 +2,7 @@
 """Clouds in lines, such as spinning scanners make: noticed, bridged from line to line, and told."""
 
 import math
+import pathlib
 import tracemalloc
 
 import numpy as np
@@ -14,6 +15,7 @@ from geodiff.atlas.cover import cover
 from geodiff.atlas.lines import ScanLines, _widest, neighbours, scan_lines
 from tests.atlas.clouds import plane, sheets, sphere, torus
 
+CHAIR = pathlib.Path(__file__).parents[2] / "assets" / "chair.obj"
 RINGS = 16
 APART = math.pi / RINGS
 
@@ -140,3 +142,24 @@ def test_rings_are_oriented(given: bool) -> None:
     if given:
         assert abs(found.turned - 0.5) < 0.05
         torch.testing.assert_close((found.normals * normals).sum(1).abs(), torch.ones(len(points), dtype=torch.float64))
+
+
+def sliced(mesh: gd.Mesh, count: int, number: int, seed: int) -> torch.Tensor:
+    """Points of a mesh on parallel planes only, across its longest axis."""
+    low, high = mesh.bounds
+    axis = int((high - low).argmax())
+    points = mesh.sample(60 * count, generator=torch.Generator().manual_seed(seed)).points.detach()
+    place = (points[:, axis] - low[axis]) / (high[axis] - low[axis]) * number
+    return points[(place - place.floor() - 0.5).abs() < 0.01][:count].double()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_lines_around_what_is_thin_are_not_bridged(seed: int) -> None:
+    """Patches over three lines would join the legs of a chair: samples were ten times as far off."""
+    points = sliced(gd.Mesh.load(CHAIR), 4000, 40, seed)
+    for scale in (1.0, 1e-3):
+        cloud = read_cloud(scale * points)
+        assert cloud.lines is None
+        assert any("the shape is finer than patches that reach over several" in note for note in cloud.notes)
+    ball = sliced(gd.icosphere(4), 4000, 40, seed)
+    assert read_cloud(ball).lines is not None

@@ -50,7 +50,7 @@ def torus(lines: int, count: int, random: np.random.Generator) -> tuple[np.ndarr
     a = 2 * np.pi * (np.repeat(np.arange(lines), count) + random.random()) / lines
     b = 2 * np.pi * (np.tile(np.arange(count), lines) + np.repeat(random.random(lines), count)) / count
     wide = 1 + 0.4 * np.cos(b)
-    return np.stack([wide * np.cos(a), wide * np.sin(a), 0.4 * np.sin(b)], 1), gd.torus(1.0, 0.4, 192, 96, dtype=D)
+    return np.stack([wide * np.cos(a), 0.4 * np.sin(b), wide * np.sin(a)], 1), gd.torus(1.0, 0.4, 192, 96, dtype=D)
 
 
 def height(x: np.ndarray, y: np.ndarray) -> np.ndarray:
