@@ -210,12 +210,11 @@ def linear(matrix: SparseMatrix | torch.Tensor, rhs: torch.Tensor, *, method: st
     refuse_transforms(where, "Take gradients with torch.autograd.grad or .backward().", matrix.values, rhs)
     if not rhs.numel():
         return rhs.clone()
-    now = 0 if matrix.values.is_inference() else matrix.values._version
-    version, factor = matrix.factors.get(method, (-1, None))
-    if factor is None or version != now:
+    kept, factor = matrix.factors.get(method, (None, None))
+    if factor is None or kept is None or not torch.equal(kept, matrix.values.detach()):
         check_finite(where, "matrix", matrix.values.detach().cpu())
         kind = {"lu": Factor, "cholmod": Cholesky, "cg": Iterated}[method]
         factor = kind(where, matrix.pattern, matrix.values, matrix.positive)
-        matrix.factors[method] = now, factor
+        matrix.factors[method] = matrix.values.detach().clone(), factor
     solved: torch.Tensor = _Solve.apply(matrix.values, rhs, matrix.pattern, factor, False)
     return solved
