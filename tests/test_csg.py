@@ -263,6 +263,19 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
 }
 
 
+def test_second_derivatives_on_surfaces_and_axes_are_numbers() -> None:
+    at = torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 1], [0, 1.5, 0], [0.1, 0.2, 0.3], [2, 0, 0]], dtype=F64)
+    for solid in (csg.Box(2.0), csg.Sphere(1.0), csg.Cylinder(1.0, 2.0), csg.Box(2.0) - csg.Sphere(1.0)):
+        for field in (solid, solid.relaxed(0.1)):
+            p = at.clone().requires_grad_()
+            (slope,) = torch.autograd.grad(field(p).sum(), p, create_graph=True)
+            # As an eikonal loss asks for them.
+            (second,) = torch.autograd.grad((slope.square().sum(-1) - 1).square().sum() + slope.sum(), p)
+            assert slope.isfinite().all() and second.isfinite().all()
+    p = torch.tensor([[0.0, 2.0, 1.5]], dtype=F64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(csg.Box(2.0), (p,)) and torch.autograd.gradgradcheck(csg.Sphere(1.0), (p,))
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input(name: str) -> None:
     call, error, message = BAD[name]
