@@ -41,8 +41,13 @@ def boundary_values(where: str, space: Space, at: Where, value: Any) -> tuple[to
         return held, value.expand(*value.shape[:-1], len(held))
     if space.nodal:
         found = value(space.positions[held])
+        if isinstance(found, int | float):
+            found = torch.as_tensor(float(found), dtype=dtype)
+        if not isinstance(found, torch.Tensor) or (found.dim() and found.shape[-1] != len(held)):
+            expected = f"a callable that returns (..., {len(held)}) for positions ({len(held)}, {space.dim})"
+            raise fail(where, "dirichlet", expected, found)
         check_finite(where, "dirichlet", found)
-        return held, found
+        return held, found.to(dtype).expand(*found.shape[:-1], len(held))
     if isinstance(at, torch.Tensor):
         fix = "Name a side, or give numbers (..., H)."
         raise fail(where, "dirichlet", "numbers where unknowns are named and are not values", "a callable", fix)
@@ -195,7 +200,8 @@ def solve_heat(
     mass, stiffness = space.mass(capacity), space.stiffness(diffusivity)
     load = step * (space.load(f) + surface_load(space, neumann, where))
     held = [boundary_values(where, space, at, value) for at, value in pairs(where, "dirichlet", dirichlet)]
-    c = initial.to(load.dtype).expand(*torch.broadcast_shapes(initial.shape, load.shape))
+    batch = torch.broadcast_shapes(initial.shape[:-1], load.shape[:-1], *(value.shape[:-1] for _, value in held))
+    c = initial.to(load.dtype).expand(*batch, space.size)
     for unknowns, value in held:
         c = c.index_copy(-1, unknowns, value.expand(*c.shape[:-1], len(unknowns)))
     free = torch.ones(space.size, dtype=torch.bool)

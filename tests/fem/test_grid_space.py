@@ -211,6 +211,26 @@ def test_errors() -> None:
         fem.solve_heat(space, start[:3], 1.0, 3)
 
 
+def test_boundary_values_of_a_batch_and_of_other_dtypes() -> None:
+    space = fem.grid_space(5)
+    ends = torch.tensor([[1.0], [2.0], [3.0]])
+    steps = fem.solve_heat(space, torch.zeros(5), 0.1, 2, dirichlet={"left": ends})
+    for item, value in zip(steps, ends, strict=True):
+        alone = fem.solve_heat(space, torch.zeros(5), 0.1, 2, dirichlet={"left": lambda x, v=value: v.expand(len(x))})
+        torch.testing.assert_close(item, alone)
+    held = fem.solve_poisson(space, 1.0, dirichlet={"left": lambda x: 2.0})
+    torch.testing.assert_close(held, fem.solve_poisson(space, 1.0, dirichlet={"left": 2.0}))
+    with pytest.raises(ValueError, match=r"`dirichlet` must be a callable that returns \(\.\.\., 3\) for positions"):
+        fem.solve_poisson(fem.grid_space((3, 3)), 1.0, dirichlet={"left": lambda x: x[..., :1]})
+
+
+def test_splines_held_where_a_callable_says() -> None:
+    space = fem.grid_space((5, 5), 2, family="bspline")
+    left = fem.solve_poisson(space, 1.0, dirichlet={"left": lambda x: x[..., 1]})
+    chosen = fem.solve_poisson(space, 1.0, dirichlet=[(lambda x: x[:, 0] < 1e-9, lambda x: x[..., 1])])
+    torch.testing.assert_close(chosen, left)
+
+
 @pytest.mark.parametrize("value", [float("nan"), lambda x: x[..., 0] / 0])
 def test_boundary_values_that_are_none_are_named(value: object) -> None:
     with pytest.raises(ValueError, match="solve_poisson: `dirichlet` must be finite; got"):
