@@ -61,6 +61,7 @@ def eliminated(
     load: torch.Tensor,
     held: Sequence[tuple[torch.Tensor, torch.Tensor]],
     method: str = "lu",
+    argument: str = "dirichlet",
 ) -> torch.Tensor:
     """Solve with some unknowns held; pairs of unknowns (H,) and values (..., H), later ones win."""
     count = matrix.shape[0]
@@ -74,11 +75,11 @@ def eliminated(
     if not len(inner):
         return given
     outer = (~free).nonzero()[:, 0]
-    rhs = load[..., inner]
-    if len(outer):
-        rhs = rhs - matrix.part(inner, outer).multiply(given[..., outer])
-    own = matrix.part(inner, inner) if len(outer) else matrix
-    solved = linear(own, rhs.expand(*shape, len(inner)), method=method)
+    if not len(outer):  # a constant is undetermined; in float32, rounding would hide it
+        fix = 'Hold an unknown of each piece, such as "all"; fem.solve_poisson has gauge="mean", too.'
+        raise fail(where, argument, "given where unknowns are held, or the system is singular", "nothing held", fix)
+    rhs = load[..., inner] - matrix.part(inner, outer).multiply(given[..., outer])
+    solved = linear(matrix.part(inner, inner), rhs.expand(*shape, len(inner)), method=method)
     return given.index_copy(-1, inner, solved)
 
 

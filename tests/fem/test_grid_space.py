@@ -115,6 +115,16 @@ def test_periodic_ones(family: str, degree: int) -> None:
     assert l2_error(strip, c, lambda x: x[..., 1]) < 1e-12
 
 
+@pytest.mark.parametrize(("family", "degree"), [("lagrange", 1), ("lagrange", 2), ("bspline", 3)])
+def test_periodic_ones_are_evaluated_beyond_their_period(family: str, degree: int) -> None:
+    space = fem.grid_space(8, degree, family=family, bounds=(-1, 3), periodic=True)
+    c = torch.rand(8, dtype=F64, generator=torch.Generator().manual_seed(0))
+    u = torch.linspace(-1, 3, 23, dtype=F64)
+    for turns in (-2, -1, 1, 3):
+        torch.testing.assert_close(space.evaluate(c, u + 4 * turns), space.evaluate(c, u))
+    torch.testing.assert_close(space.evaluate(c, u + 4, grid=True), space.evaluate(c, u))
+
+
 def test_heat_decays_as_it_should() -> None:
     space = fem.grid_space((13, 13), 3)
     start = sine(space.positions)
