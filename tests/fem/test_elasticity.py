@@ -175,6 +175,10 @@ def test_errors() -> None:
         fem.solve_elasticity(space)
     with pytest.raises(ValueError, match=r"`matrix` must be regular; got a direction that it maps to nothing"):
         fem.solve_elasticity(space, dirichlet={"left": (0.0, None)})  # can still slide
+    for n in (3, 9, 17):
+        with pytest.raises(ValueError, match=r"got a direction that it maps to nothing.*A fine one needs float64"):
+            rounded = fem.grid_space((n, n), dtype=torch.float32)
+            fem.solve_elasticity(rounded, dirichlet={"left": (0.0, None)})
     with pytest.raises(ValueError, match=r"elastic_energy: `displacement` must be of shape \(..., 9, 2\)"):
         fem.elastic_energy(space, torch.zeros(9))
     with pytest.raises(ValueError, match=r"bending: `space` must be of functions with continuous first derivatives"):
