@@ -194,8 +194,8 @@ def linear(matrix: SparseMatrix | torch.Tensor, rhs: torch.Tensor, *, method: st
     Raises:
         TypeError: a matrix that is not sparse, a right side that is not floating.
         ValueError: a matrix that is not square, singular (of a condition above 1e13 when its rows and columns are
-            scaled, or 4e6 of values in float32), or not positive for "cholmod" and "cg"; a right side of another length,
-            NaN.
+            scaled, or 4e6 of values in float32), or not positive for "cholmod" and "cg"; a right side of another
+            length, NaN.
         ModuleNotFoundError: "cholmod" without CVXOPT.
 
     Example:
