@@ -276,6 +276,20 @@ def test_second_derivatives_on_surfaces_and_axes_are_numbers() -> None:
     assert torch.autograd.gradgradcheck(csg.Box(2.0), (p,)) and torch.autograd.gradgradcheck(csg.Sphere(1.0), (p,))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_einsteins_sum_is_hamachers_of_2_far_off_too(dtype: torch.dtype) -> None:
+    at = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0.9, 0.9, 0.9], [0.3, 0.1, 0], [1.6, 0.2, 0], [5, 5, 5]], dtype=dtype)
+    for solid in (csg.Box(2.0) & BALL, csg.Box(2.0) | BALL, csg.Box(2.0) - BALL, csg.Box(2.0) ^ BALL):
+        found = []
+        for rule in ("einstein", "hamacher(2)"):
+            p = at.clone().requires_grad_()
+            value = solid.relaxed(0.02, rule)(p)
+            found.append((value, *torch.autograd.grad(value.sum(), p)))
+        assert found[0][1].isfinite().all()
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input(name: str) -> None:
     call, error, message = BAD[name]
