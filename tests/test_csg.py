@@ -263,6 +263,33 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
 }
 
 
+def test_second_derivatives_on_surfaces_and_axes_are_numbers() -> None:
+    at = torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 1], [0, 1.5, 0], [0.1, 0.2, 0.3], [2, 0, 0]], dtype=F64)
+    for solid in (csg.Box(2.0), csg.Sphere(1.0), csg.Cylinder(1.0, 2.0), csg.Box(2.0) - csg.Sphere(1.0)):
+        for field in (solid, solid.relaxed(0.1)):
+            p = at.clone().requires_grad_()
+            (slope,) = torch.autograd.grad(field(p).sum(), p, create_graph=True)
+            # As an eikonal loss asks for them.
+            (second,) = torch.autograd.grad((slope.square().sum(-1) - 1).square().sum() + slope.sum(), p)
+            assert slope.isfinite().all() and second.isfinite().all()
+    p = torch.tensor([[0.0, 2.0, 1.5]], dtype=F64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(csg.Box(2.0), (p,)) and torch.autograd.gradgradcheck(csg.Sphere(1.0), (p,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_einsteins_sum_is_hamachers_of_2_far_off_too(dtype: torch.dtype) -> None:
+    at = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0.9, 0.9, 0.9], [0.3, 0.1, 0], [1.6, 0.2, 0], [5, 5, 5]], dtype=dtype)
+    for solid in (csg.Box(2.0) & BALL, csg.Box(2.0) | BALL, csg.Box(2.0) - BALL, csg.Box(2.0) ^ BALL):
+        found = []
+        for rule in ("einstein", "hamacher(2)"):
+            p = at.clone().requires_grad_()
+            value = solid.relaxed(0.02, rule)(p)
+            found.append((value, *torch.autograd.grad(value.sum(), p)))
+        assert found[0][1].isfinite().all()
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input(name: str) -> None:
     call, error, message = BAD[name]

@@ -89,6 +89,19 @@ def test_the_factor_serves_later_solves_and_backward(monkeypatch: pytest.MonkeyP
     assert len(made) == 2
 
 
+@pytest.mark.parametrize("inference", [False, True])
+def test_a_factor_of_other_values_is_not_used(inference: bool) -> None:
+    rhs = torch.ones(9, dtype=F64)
+    with torch.inference_mode(inference), torch.no_grad():
+        matrix = path(9, 1.0)
+        first = implicit.linear(matrix, rhs)
+        matrix.values.mul_(2)
+        assert torch.equal(implicit.linear(matrix, rhs), first / 2)
+        matrix.values = matrix.values * 2  # a new tensor, which has a version of its own
+        assert torch.equal(implicit.linear(matrix, rhs), first / 4)
+        assert torch.equal(implicit.linear(matrix, 4 * rhs), first)
+
+
 def test_cholmod_has_the_same_gradients_and_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     """First and second order, several right sides; what it reads is the lower half, in any order of entries."""
     cholmod = pytest.importorskip("cvxopt.cholmod")
@@ -179,6 +192,8 @@ def test_errors() -> None:
         implicit.SparseMatrix([0], one, torch.ones(1), (1, 2))
     with pytest.raises(ValueError, match=r"part: `rows` must be in \[0, 9\); got indices from 1 to 9"):
         path(9).part(torch.tensor([1, 9]), one)
+    with pytest.raises(ValueError, match=r"part: `columns` must be of indices that are each named once; got 2 more"):
+        path(9).part(one, torch.tensor([0, 2, 2]))
     with pytest.raises(ValueError, match=r"`other` must be of shape \(9, 9\); got \(8, 8\)"):
         path(9) + path(8)
     with pytest.raises(TypeError):

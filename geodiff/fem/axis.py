@@ -62,6 +62,8 @@ class Axis:
             dofs = span[:, None] + torch.arange(-self.degree, 1)
             return (dofs % self.count if self.periodic else dofs), values
         width = self.breaks[1] - self.breaks[0]
+        if self.periodic:
+            u = self.breaks[0] + (u - self.breaks[0]) % (self.breaks[-1] - self.breaks[0])
         span = torch.searchsorted(self.breaks, u.detach(), right=True).sub(1).clamp(0, len(self.dofs) - 1)
         return self.dofs[span], lagrange((u - self.breaks[span]) / width, self.degree, 0)
 

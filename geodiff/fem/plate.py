@@ -93,4 +93,5 @@ def solve_plate(
     if any(isinstance(names, str) for names in sides):
         raise fail(where, "supported", "a sequence of names, as clamped", repr(supported), error=TypeError)
     held = [space.held(name) for name in (*supported, *clamped)] + [space.second_row(name) for name in clamped]
-    return eliminated(where, matrix, load, [(unknowns, load.new_zeros(len(unknowns))) for unknowns in held])
+    zeros = [(unknowns, load.new_zeros(len(unknowns))) for unknowns in held]
+    return eliminated(where, matrix, load, zeros, argument="supported")

@@ -41,8 +41,13 @@ def boundary_values(where: str, space: Space, at: Where, value: Any) -> tuple[to
         return held, value.expand(*value.shape[:-1], len(held))
     if space.nodal:
         found = value(space.positions[held])
+        if isinstance(found, int | float):
+            found = torch.as_tensor(float(found), dtype=dtype)
+        if not isinstance(found, torch.Tensor) or (found.dim() and found.shape[-1] != len(held)):
+            expected = f"a callable that returns (..., {len(held)}) for positions ({len(held)}, {space.dim})"
+            raise fail(where, "dirichlet", expected, found)
         check_finite(where, "dirichlet", found)
-        return held, found
+        return held, found.to(dtype).expand(*found.shape[:-1], len(held))
     if isinstance(at, torch.Tensor):
         fix = "Name a side, or give numbers (..., H)."
         raise fail(where, "dirichlet", "numbers where unknowns are named and are not values", "a callable", fix)
@@ -56,6 +61,7 @@ def eliminated(
     load: torch.Tensor,
     held: Sequence[tuple[torch.Tensor, torch.Tensor]],
     method: str = "lu",
+    argument: str = "dirichlet",
 ) -> torch.Tensor:
     """Solve with some unknowns held; pairs of unknowns (H,) and values (..., H), later ones win."""
     count = matrix.shape[0]
@@ -69,11 +75,11 @@ def eliminated(
     if not len(inner):
         return given
     outer = (~free).nonzero()[:, 0]
-    rhs = load[..., inner]
-    if len(outer):
-        rhs = rhs - matrix.part(inner, outer).multiply(given[..., outer])
-    own = matrix.part(inner, inner) if len(outer) else matrix
-    solved = linear(own, rhs.expand(*shape, len(inner)), method=method)
+    if not len(outer):  # a constant is undetermined; in float32, rounding would hide it
+        fix = 'Hold an unknown of each piece, such as "all"; fem.solve_poisson has gauge="mean", too.'
+        raise fail(where, argument, "given where unknowns are held, or the system is singular", "nothing held", fix)
+    rhs = load[..., inner] - matrix.part(inner, outer).multiply(given[..., outer])
+    solved = linear(matrix.part(inner, inner), rhs.expand(*shape, len(inner)), method=method)
     return given.index_copy(-1, inner, solved)
 
 
@@ -195,7 +201,8 @@ def solve_heat(
     mass, stiffness = space.mass(capacity), space.stiffness(diffusivity)
     load = step * (space.load(f) + surface_load(space, neumann, where))
     held = [boundary_values(where, space, at, value) for at, value in pairs(where, "dirichlet", dirichlet)]
-    c = initial.to(load.dtype).expand(*torch.broadcast_shapes(initial.shape, load.shape))
+    batch = torch.broadcast_shapes(initial.shape[:-1], load.shape[:-1], *(value.shape[:-1] for _, value in held))
+    c = initial.to(load.dtype).expand(*batch, space.size)
     for unknowns, value in held:
         c = c.index_copy(-1, unknowns, value.expand(*c.shape[:-1], len(unknowns)))
     free = torch.ones(space.size, dtype=torch.bool)

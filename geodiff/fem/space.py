@@ -129,7 +129,8 @@ class Space:
                 if not isinstance(keep, torch.Tensor) or keep.dtype != torch.bool or keep.shape != group.dofs.shape[:1]:
                     expected = f"a callable that returns ({len(group.dofs)},) booleans"
                     raise fail("Space.side", "where", expected, keep, error=TypeError)
-                groups.append(group._chosen(keep))
+                if bool(keep.any()):
+                    groups.append(group._chosen(keep))
         elif where == "all":
             groups = [group for make in self._sides.values() for group in make()]
         elif where in self._sides:

@@ -78,7 +78,7 @@ class _Smoothed(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         y, differences, scores = ctx.saved_tensors
         own = y.shape[: ctx.batch]
-        pulled = ordered_sum((gradient * differences).reshape(len(scores), *own, -1), -1)
+        pulled = ordered_sum((gradient * differences)[..., None].flatten(1 + len(own)), -1)
         weighted = pulled.reshape(len(scores), *own, *[1] * (y.dim() - len(own))) * scores
         return last_derivative(ordered_sum(weighted) / len(scores), gradient, y, message=_ONCE), None, None
 

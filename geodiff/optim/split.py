@@ -146,7 +146,7 @@ def newton_target(
     if max_step is not None:
         positive(where, "max_step", max_step, "It is a length in the units of y; None for any.")
     size = y.shape[-1]
-    slope, held = _gradient(where, loss, y, graph=kind != "fisher")
+    slope, held = _gradient(where, loss, y, graph=kind != "fisher", one_for_all=False)
     with torch.no_grad():
         g = slope.detach().double().reshape(-1, size)
     if kind == "fisher":
@@ -237,13 +237,15 @@ def resgro_target(
     return ordered_sum(ranked * shares.reshape(-1, *[1] * y.dim())).to(y.dtype)
 
 
-def _gradient(where: str, loss: Loss, y: torch.Tensor, graph: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def _gradient(
+    where: str, loss: Loss, y: torch.Tensor, graph: bool, one_for_all: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return ∇ℓ at y, and the leaf that it is a function of; each row's own."""
     refuse_torch_func(where, y)
     with torch.enable_grad():
         held = y.detach().clone().requires_grad_()
         values = loss(held)
-        if not isinstance(values, torch.Tensor) or values.shape not in (y.shape[:-1], ()):
+        if not isinstance(values, torch.Tensor) or values.shape not in (y.shape[:-1], *[()] * one_for_all):
             kind = ValueError if isinstance(values, torch.Tensor) else TypeError
             expected = f"a function that returns a loss for each row, {tuple(y.shape[:-1])}"
             raise fail(where, "loss", expected, describe(values), error=kind)

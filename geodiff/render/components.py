@@ -107,7 +107,7 @@ def component_means(
     _check(where, connectivity)
     keep, least = read_limits(where, keep, min_area)
     own = p.to("cpu", torch.float64)
-    above = own.detach().numpy() > threshold
+    above = (p.detach() > threshold).cpu().numpy()  # as torch compares in the dtype of p
     labels = _labels(above, connectivity, keep, least)
     if background == "components":
         labels -= _labels(labels == 0, 12 - connectivity, None, 0)

@@ -87,7 +87,8 @@ def _weights(
     parts = matrix * opacity[..., None, :]
     total = parts.sum(-1)
     some = total > 0
-    ratio = torch.where(some, seen, 0) / torch.where(some, total, 1)
+    # What stops nothing yet would stop its share of the light that comes through: that is its derivative.
+    ratio = torch.where(some, seen, torch.exp(-before)) / torch.where(some, total, 1)
     return (ratio[..., None, :] @ parts)[..., 0, :]
 
 

@@ -129,7 +129,10 @@ def _on_surface(measured: Field, z: torch.Tensor, mask: torch.Tensor) -> torch.T
     with torch.enable_grad():
         at = z.detach().requires_grad_()
         value = measured(at)
-        (slope,) = torch.autograd.grad(value.sum(), at, retain_graph=True)
+        if not value.requires_grad:  # the same everywhere
+            return z
+        (slope,) = torch.autograd.grad(value.sum(), at, retain_graph=True, allow_unused=True)
+        slope = torch.zeros_like(z) if slope is None else slope
     still = measured(z)
     steep = mask & (slope.abs() > 1e-12)
     rate = torch.where(steep, -1 / torch.where(steep, slope, 1.0), 0.0)

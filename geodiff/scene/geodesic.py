@@ -10,7 +10,7 @@ from geodiff.modes import outside_autocast, refuse_torch_func
 from geodiff.scene.heat import heat_distances
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.relaxed_paths import OPERATORS, relaxed
-from geodiff.validation import choice, describe, fail, floating, integers, positive
+from geodiff.validation import choice, describe, fail, floating, integer, integers, positive
 
 METHODS = ("edges", "heat")
 
@@ -69,12 +69,16 @@ def graph_distance(
     if not isinstance(edges, torch.Tensor):
         raise fail(where, "edges", "an integer tensor of shape (E, 2)", describe(edges), error=TypeError)
     edges = integers(where, "edges", edges.detach(), ("E", 2)).cpu()
+    count = integer(where, "count", count, 1)
     _in_range(where, "edges", edges, count)
     floating(where, "lengths", lengths, ("...", len(edges)), "One length an edge.")
     if bool((lengths < 0).any()):
         raise fail(where, "lengths", "0 or more", f"{float(lengths.min()):g}")
     choice(where, "operator", operator, OPERATORS)
     nodes = _nodes(where, sources, count)
+    batch = lengths.shape[:-1]
+    if not batch.numel():
+        return lengths.new_zeros(*batch, count)
     if beta is None:
         return _distances(where, edges, lengths, nodes, count, unreached)
     positive(where, "beta", beta)
@@ -82,7 +86,7 @@ def graph_distance(
     reached = exact.isfinite()
     held = ~reached
     held[..., nodes] = True
-    own, rows = lengths.to("cpu", torch.float64).reshape(-1, len(edges)), []
+    own, rows = lengths.to("cpu", torch.float64).reshape(batch.numel(), len(edges)), []
     for row, start, still in zip(own, exact.reshape(-1, count), held.reshape(-1, count), strict=True):
         there = start.isfinite()[edges[:, 0]]
         rows.append(relaxed(where, edges[there], row[there], start, still, float(beta), operator))
@@ -134,6 +138,8 @@ def geodesic(mesh: Mesh, sources: Any, *, method: str = "edges", unreached: str 
     ends = mesh.vertices[..., mesh.edges, :]
     lengths = torch.linalg.vector_norm(ends[..., 0, :] - ends[..., 1, :], dim=-1)
     choice(where, "method", method, METHODS)
+    if not lengths.shape[:-1].numel():
+        return lengths.new_zeros(*lengths.shape[:-1], mesh.num_vertices)
     along = _distances(where, mesh.edges.cpu(), lengths, nodes, mesh.num_vertices, unreached)
     if method == "edges":
         return along
@@ -185,7 +191,7 @@ def _distances(
 ) -> torch.Tensor:
     choice(where, "unreached", unreached, ("error", "inf"))
     own = lengths.to("cpu", torch.float64)
-    rows = own.reshape(-1, len(edges)) if len(edges) else own.new_zeros((own[..., :1].numel() or 1, 0))
+    rows = own.reshape(lengths.shape[:-1].numel(), len(edges))
     ends = np.sort(edges.numpy(), 1)
     found = [_tree(ends, row.detach().numpy(), sources, count) for row in rows]
     batch = np.arange(len(found))[:, None]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Distances in graphs by relaxed Bellman–Ford iterations: the minimum over neighbours is a soft one."""
 
+import math
 from typing import Any
 
 import torch
@@ -58,7 +59,8 @@ class _Limit(torch.autograd.Function):
             moved = gradient.detach() + back
             change = float((moved - adjoint).abs().max())
             adjoint = moved
-            if change <= TOLERANCE * float(adjoint.abs().max()):
+            # No number becomes one in further steps.
+            if change <= TOLERANCE * float(adjoint.abs().max()) or not math.isfinite(change):
                 break
         return None, last_derivative(adjoint, stepped, gradient, message=_ONCE), None, None
 

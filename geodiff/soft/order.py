@@ -270,8 +270,8 @@ def _sorted_matrix(
 def _by_transport(key: Tensor, temperature: Any) -> Tensor:
     """Entropic transport of the values to their ranks; of `(x − rank)²` only the product matters."""
     n = key.shape[-1]
-    if n == 1:
-        return torch.ones_like(key)[..., None]
+    if n == 1 or key.numel() == 0:
+        return torch.ones_like(key)[..., None].expand(*key.shape, n)
     rank = torch.arange(n, dtype=key.dtype, device=key.device) - (n - 1) / 2
     costs = -2 * rank[:, None] * (key - key.mean(-1, keepdim=True))[..., None, :]
     # Of the floor above; the package hands its names out to all floors.

@@ -84,7 +84,7 @@ def eq(a: Any, b: Any, beta: Any = 1.0, distribution: Law = "logistic") -> torch
     Gradients: in a, b and β.
 
     Raises:
-        TypeError, ValueError: as `lt`.
+        TypeError, ValueError: as `lt`; a distribution without a density at 0, such as an `Activated` one.
 
     Example:
         >>> eq(torch.tensor([1.0, 1.5, 4.0]), 1.0, beta=2.0)
@@ -94,7 +94,11 @@ def eq(a: Any, b: Any, beta: Any = 1.0, distribution: Law = "logistic") -> torch
     x = _difference("eq", a, b, beta)
     if isinstance(law, Heaviside):
         return (x == 0).to(x.dtype)
-    return law.pdf(x) / law.pdf(torch.zeros_like(x[..., :1] if x.dim() else x))
+    most = law.pdf(torch.zeros_like(x[..., :1] if x.dim() else x))
+    if looks_at_values(most) and not _is_mapped(most) and not bool(((most > 0) & most.isfinite()).all()):
+        fix = "Nothing is as likely as to be equal; take the distribution that it is made of."
+        raise fail("eq", "distribution", "of a density that is positive and finite at 0", repr(law), fix)
+    return law.pdf(x) / most
 
 
 @outside_autocast

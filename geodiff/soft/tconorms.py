@@ -187,7 +187,8 @@ class Einstein(Additive, kernel=True):
         e = torch.exp(total)
         log_one = torch.log1p(e)
         value = -special.expm1(total) / (1 + e)
-        log_rest = torch.where(total > -1, torch.log1p(-value), total - log_one + math.log(2))
+        small = total > -1
+        log_rest = torch.where(small, torch.log1p(-value.where(small, 0.0)), total - log_one + math.log(2))
         return Reduced(value, special.log1mexp(-total) - log_one, log_rest)
 
 

@@ -52,7 +52,7 @@ def quantile(x: Tensor, q: float, distribution: "Law" = "logistic", *, temperatu
     q = number(where, "q", q, 0.0, 1.0, "0.5 is the median.")
     if not 0 < q < 1:
         raise fail(where, "q", "between 0 and 1, exclusive", str(q), "Take x.min() or x.max().")
-    return _threshold(x, q * x.shape[-1], law, temperature)
+    return _threshold(x.double(), q * x.shape[-1], law, _wide(temperature)).to(x.dtype)
 
 
 @outside_autocast
@@ -134,7 +134,13 @@ def trimmed_mean(residuals: Tensor, keep: float = 0.8, *, temperature: float | T
 def _weights(x: Tensor, count: float, law: Distribution, temperature: float | Tensor) -> Tensor:
     if count == x.shape[-1]:
         return torch.ones_like(x)
-    return law.cdf((_threshold(x, count, law, temperature)[..., None] - x) / temperature)
+    # In float64: values within a few τ of the border may be less than a rounding of float32 apart from it.
+    wide, scale = x.double(), _wide(temperature)
+    return law.cdf((_threshold(wide, count, law, scale)[..., None] - wide) / scale).to(x.dtype)
+
+
+def _wide(temperature: float | Tensor) -> float | Tensor:
+    return temperature.double() if isinstance(temperature, Tensor) else temperature
 
 
 def _checked(where: str, x: Any, distribution: Any, temperature: Any, name: str = "x") -> Distribution:
@@ -146,10 +152,10 @@ def _checked(where: str, x: Any, distribution: Any, temperature: Any, name: str 
 
 
 def _threshold(x: Tensor, count: float, law: Distribution, temperature: float | Tensor) -> Tensor:
-    """Return the t with `Σ F((t − x_i)/τ) = count`."""
+    """Return the t with `Σ F((t − x_i)/τ) = count`, of numbers in float64."""
     with torch.no_grad():
-        values = x.detach().double()
-        scale = temperature.detach().double() if isinstance(temperature, Tensor) else temperature
+        values = x.detach()
+        scale = temperature.detach() if isinstance(temperature, Tensor) else temperature
         # With m > count, the m smallest alone have Σ F ≥ count where m F((t − x_m)/τ) = count. With m − 1 < count, all
         # have Σ F ≤ count where F((t − x_m)/τ) of x_m and those above makes up for what m − 1 ones leave.
         n, ordered = x.shape[-1], values.sort(-1).values
@@ -165,7 +171,7 @@ def _threshold(x: Tensor, count: float, law: Distribution, temperature: float | 
             middle = low + (high - low) / 2
             few = law.cdf((middle[..., None] - values) / scale).sum(-1) < count + side
             low, high = torch.where(few, middle, low), torch.where(few, high, middle)
-        start = (low + (high - low) / 2).mean(0).to(x.dtype)
+        start = (low + (high - low) / 2).mean(0)
     # One Newton step carries the gradient.
     offset = (start[..., None] - x) / temperature
     slope = (law.pdf(offset.detach()) / temperature).sum(-1).detach()

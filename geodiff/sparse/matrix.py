@@ -121,7 +121,7 @@ class SparseMatrix:
 
     def _set(self, pattern: Pattern, values: torch.Tensor, positive: bool) -> None:
         self.pattern, self.values, self.positive = pattern, values, positive
-        self.factors: dict[str, tuple[int, Any]] = {}  # of `implicit.linear`, with the version of the values
+        self.factors: dict[str, tuple[torch.Tensor, Any]] = {}  # of `implicit.linear`, each with the values it is of
 
     @classmethod
     def _on(cls, pattern: Pattern, values: torch.Tensor, positive: bool) -> "SparseMatrix":
@@ -189,6 +189,9 @@ class SparseMatrix:
                 got = f"indices from {int(index.min())} to {int(index.max())}"
                 raise fail("SparseMatrix.part", name, f"in [0, {size})", got)
             place[index] = torch.arange(len(index))
+            if int((place >= 0).sum()) < len(index):
+                number = int(index.bincount().argmax())
+                raise fail("SparseMatrix.part", name, "of indices that are each named once", f"{number} more than once")
             keep &= place[own] >= 0
             found.append(place[own])
         own_rows, own_columns = found[0][keep], found[1][keep]

@@ -17,6 +17,8 @@ from geodiff.validation import check_finite, choice, fail, floating
 
 # A scaled condition above which ten digits of float64's sixteen would be gone, and a singular matrix always is.
 MOST_CONDITION = 1e13
+# Of values rounded to float32, no digit would be left; singular ones seem to have 1e7 and more.
+MOST_OF_FLOAT32 = 4e6
 METHODS = ("lu", "cholmod", "cg")
 _REGULAR = "regular"
 _FIX = (
@@ -31,6 +33,10 @@ def _positive(where: str, method: str, positive: bool) -> None:
         raise fail(where, "matrix", f"symmetric and positive for method='{method}'", "one not said to be", fix)
 
 
+def _most(values: torch.Tensor) -> float:
+    return MOST_OF_FLOAT32 if values.dtype == torch.float32 else MOST_CONDITION
+
+
 class Factor:
     """Solves with a matrix of SciPy by its LU factorisation."""
 
@@ -39,6 +45,7 @@ class Factor:
 
         matrix = pattern.csc(values)
         self._symmetric = positive
+        self._most = _most(values)
         # No pivoting and a symmetric order where the matrix is positive.
         how: dict[str, Any] = {"permc_spec": "COLAMD"}
         if positive:
@@ -67,14 +74,15 @@ class Factor:
             first = columns * self.solve(rows * start)
             length = np.linalg.norm(first)
             # The direction sought is at least about 1/√n of the start; if even so it grows too little, all is well.
-            if length <= MOST_CONDITION / len(rows):
+            if length <= self._most / len(rows):
                 return
             second = rows * self.solve(columns * (first / length), transposed=True)
             condition = np.linalg.norm(second)
-        if not condition <= MOST_CONDITION:
+        if not condition <= self._most:
             worst = int(np.nanargmax(np.abs(first))) if np.isfinite(length) else 0
             got = f"a direction that it maps to nothing, largest at unknown {worst} (condition {condition:.0e})"
-            raise fail(where, "matrix", _REGULAR, got, _FIX)
+            fix = _FIX if self._most == MOST_CONDITION else f"{_FIX} A fine one needs float64."
+            raise fail(where, "matrix", _REGULAR, got, fix)
 
 
 class Cholesky(Factor):
@@ -89,6 +97,7 @@ class Cholesky(Factor):
             message = f"{where}: method='cholmod' needs CVXOPT ({error}). Use `pip install geodiff[cholmod]`, or 'lu'."
             raise ModuleNotFoundError(message) from error
         matrix = pattern.csc(values)
+        self._most = _most(values)
         lower = (pattern.rows >= pattern.columns).numpy()
         parts = (x.numpy()[lower] for x in (values.detach().to("cpu", torch.float64), pattern.rows, pattern.columns))
         own = self._cvxopt.spmatrix(*parts, matrix.shape)
@@ -185,7 +194,8 @@ def linear(matrix: SparseMatrix | torch.Tensor, rhs: torch.Tensor, *, method: st
     Raises:
         TypeError: a matrix that is not sparse, a right side that is not floating.
         ValueError: a matrix that is not square, singular (of a condition above 1e13 when its rows and columns are
-            scaled), or not positive for "cholmod" and "cg"; a right side of another length, NaN.
+            scaled, or 4e6 of values in float32), or not positive for "cholmod" and "cg"; a right side of another
+            length, NaN.
         ModuleNotFoundError: "cholmod" without CVXOPT.
 
     Example:
@@ -210,12 +220,11 @@ def linear(matrix: SparseMatrix | torch.Tensor, rhs: torch.Tensor, *, method: st
     refuse_transforms(where, "Take gradients with torch.autograd.grad or .backward().", matrix.values, rhs)
     if not rhs.numel():
         return rhs.clone()
-    now = 0 if matrix.values.is_inference() else matrix.values._version
-    version, factor = matrix.factors.get(method, (-1, None))
-    if factor is None or version != now:
+    kept, factor = matrix.factors.get(method, (None, None))
+    if factor is None or kept is None or not torch.equal(kept, matrix.values.detach()):
         check_finite(where, "matrix", matrix.values.detach().cpu())
         kind = {"lu": Factor, "cholmod": Cholesky, "cg": Iterated}[method]
         factor = kind(where, matrix.pattern, matrix.values, matrix.positive)
-        matrix.factors[method] = now, factor
+        matrix.factors[method] = matrix.values.detach().clone(), factor
     solved: torch.Tensor = _Solve.apply(matrix.values, rhs, matrix.pattern, factor, False)
     return solved

@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 from geodiff.modes import outside_autocast, refuse_torch_func
 from geodiff.soft.order import sort_matrix
 from geodiff.transport.chamfer import CHUNK, TREE_DIMENSION, clouds
-from geodiff.validation import fail, integer, shapes_repr
+from geodiff.validation import fail, floating, integer, shapes_repr
 
 __all__ = ["SoftNeighbours", "soft_nearest"]
 
@@ -32,7 +32,18 @@ class SoftNeighbours(NamedTuple):
 
     @outside_autocast
     def gather(self, values: torch.Tensor) -> torch.Tensor:
-        """Blend what the points of y have, such as positions, normals or labels: `(..., M, C)` to `(..., N, k, C)`."""
+        """Blend what the points of y have, such as positions, normals or labels: `(..., M, C)` to `(..., N, k, C)`.
+
+        Raises:
+            TypeError: values that are not floating; one-hot labels are, as `.to(weight)`.
+            ValueError: another shape, fewer rows than y has points.
+        """
+        where, least = "SoftNeighbours.gather", int(self.candidates.max()) + 1 if self.candidates.numel() else 0
+        floating(where, "values", values, ("...", "M", "C"), "A row for each point of y.", finite=False)
+        if values.shape[-2] < least:
+            raise fail(where, "values", f"of shape (..., M, C) with M ≥ {least}", values, "A row for each point of y.")
+        if values.dtype != self.weight.dtype:
+            raise fail(where, "values", f"{self.weight.dtype} like the weights", values, "Convert it.", TypeError)
         return self.weight @ _picked(values, self.candidates)
 
 

@@ -7,6 +7,7 @@ Pairs of a true pose and a start: the same camera farther away by a tenth, and t
 axis; nothing else is told. Images are hard masks of 64². Each row follows the one start that it is given, but for the
 last two, which have `fit_pose`'s screening and its several starts. Errors are geodesic angles of rotation. The teapot
 looks alike from many sides when its handle is hidden: a mask that is right to the pixel may be off by ten degrees.
+The solver by sampling was designed on the first 8 pairs of seed 5; those of other seeds were not looked at before.
 """
 
 import argparse
@@ -34,9 +35,9 @@ SETTINGS = FitPoseSettings().completed(60.0)
 UNITS = torch.tensor([1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.0])
 
 
-def make_pairs(count: int, degrees: float) -> list[tuple[gd.Camera, gd.Camera]]:
+def make_pairs(count: int, degrees: float, seed: int) -> list[tuple[gd.Camera, gd.Camera]]:
     """True cameras and starts."""
-    g = torch.Generator().manual_seed(5)
+    g = torch.Generator().manual_seed(seed)
     pairs = []
     for _ in range(count):
         elevation, azimuth = (40 * torch.randn(2, generator=g)).tolist()
@@ -128,6 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=12, help="for each angle")
     parser.add_argument("--degrees", type=float, nargs="+", default=[15.0, 35.0], help="between start and truth")
+    parser.add_argument("--seed", type=int, default=5, help="of the pairs")
     parser.add_argument("-o", "--output", type=pathlib.Path, default=pathlib.Path("out/pose_sampling.json"))
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # of images that no pose explains
@@ -135,7 +137,7 @@ def main() -> None:
     mesh = gd.Mesh.load(ROOT / "assets" / "teapot.obj")
     rows = []
     for degrees in options.degrees:
-        pairs = make_pairs(options.pairs, degrees)
+        pairs = make_pairs(options.pairs, degrees, options.seed)
         for name, method in METHODS.items():
             angles, overlaps, used = [], [], time.process_time()
             for number, (truth, start) in enumerate(pairs):
@@ -151,7 +153,12 @@ def main() -> None:
             text = f"| {degrees:g}° | {name} | {float(angle.median()):.2f} | {int((angle < 3).sum())}/{len(pairs)} |"
             print(f"{text} {float(overlap.median()):.3f} | {used:.2f} |", flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    about = {"torch": torch.__version__, "machine": platform.processor() or platform.machine(), "size": SIZE}
+    about = {
+        "torch": torch.__version__,
+        "machine": platform.processor() or platform.machine(),
+        "size": SIZE,
+        "seed": options.seed,
+    }
     options.output.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
 
 

@@ -171,8 +171,14 @@ def test_errors() -> None:
         fem.elasticity(space, 1.0, 0.5, plane="strain")
     with pytest.raises(ValueError, match=r"`force` must be 2 components, a tensor \(..., 2\), or a callable"):
         fem.solve_elasticity(space, (1.0, 2.0, 3.0))
+    with pytest.raises(ValueError, match=r"solve_elasticity: `dirichlet` must be given where unknowns are held"):
+        fem.solve_elasticity(space)
     with pytest.raises(ValueError, match=r"`matrix` must be regular; got a direction that it maps to nothing"):
         fem.solve_elasticity(space, dirichlet={"left": (0.0, None)})  # can still slide
+    for n in (3, 9, 17):
+        with pytest.raises(ValueError, match=r"got a direction that it maps to nothing.*A fine one needs float64"):
+            rounded = fem.grid_space((n, n), dtype=torch.float32)
+            fem.solve_elasticity(rounded, dirichlet={"left": (0.0, None)})
     with pytest.raises(ValueError, match=r"elastic_energy: `displacement` must be of shape \(..., 9, 2\)"):
         fem.elastic_energy(space, torch.zeros(9))
     with pytest.raises(ValueError, match=r"bending: `space` must be of functions with continuous first derivatives"):
@@ -188,5 +194,7 @@ def test_errors() -> None:
         fem.solve_plate(smooth, 1.0, clamped=("all",))
     with pytest.raises(TypeError, match=r"solve_plate: `supported` must be a sequence of names"):
         fem.solve_plate(smooth, 1.0, supported="left")
+    with pytest.raises(ValueError, match=r"solve_plate: `supported` must be given where unknowns are held"):
+        fem.solve_plate(smooth, 1.0)
     with pytest.raises(ValueError, match=r"`matrix` must be regular"):
         fem.solve_plate(smooth, 1.0, supported=("left",))  # a hinge

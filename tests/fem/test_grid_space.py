@@ -115,6 +115,16 @@ def test_periodic_ones(family: str, degree: int) -> None:
     assert l2_error(strip, c, lambda x: x[..., 1]) < 1e-12
 
 
+@pytest.mark.parametrize(("family", "degree"), [("lagrange", 1), ("lagrange", 2), ("bspline", 3)])
+def test_periodic_ones_are_evaluated_beyond_their_period(family: str, degree: int) -> None:
+    space = fem.grid_space(8, degree, family=family, bounds=(-1, 3), periodic=True)
+    c = torch.rand(8, dtype=F64, generator=torch.Generator().manual_seed(0))
+    u = torch.linspace(-1, 3, 23, dtype=F64)
+    for turns in (-2, -1, 1, 3):
+        torch.testing.assert_close(space.evaluate(c, u + 4 * turns), space.evaluate(c, u))
+    torch.testing.assert_close(space.evaluate(c, u + 4, grid=True), space.evaluate(c, u))
+
+
 def test_heat_decays_as_it_should() -> None:
     space = fem.grid_space((13, 13), 3)
     start = sine(space.positions)
@@ -209,6 +219,26 @@ def test_errors() -> None:
         fem.solve_heat(space, start, 1.0, 3, theta=0.0)
     with pytest.raises(ValueError, match=r"solve_heat: `initial` must be of shape \(..., 9\)"):
         fem.solve_heat(space, start[:3], 1.0, 3)
+
+
+def test_boundary_values_of_a_batch_and_of_other_dtypes() -> None:
+    space = fem.grid_space(5)
+    ends = torch.tensor([[1.0], [2.0], [3.0]])
+    steps = fem.solve_heat(space, torch.zeros(5), 0.1, 2, dirichlet={"left": ends})
+    for item, value in zip(steps, ends, strict=True):
+        alone = fem.solve_heat(space, torch.zeros(5), 0.1, 2, dirichlet={"left": lambda x, v=value: v.expand(len(x))})
+        torch.testing.assert_close(item, alone)
+    held = fem.solve_poisson(space, 1.0, dirichlet={"left": lambda x: 2.0})
+    torch.testing.assert_close(held, fem.solve_poisson(space, 1.0, dirichlet={"left": 2.0}))
+    with pytest.raises(ValueError, match=r"`dirichlet` must be a callable that returns \(\.\.\., 3\) for positions"):
+        fem.solve_poisson(fem.grid_space((3, 3)), 1.0, dirichlet={"left": lambda x: x[..., :1]})
+
+
+def test_splines_held_where_a_callable_says() -> None:
+    space = fem.grid_space((5, 5), 2, family="bspline")
+    left = fem.solve_poisson(space, 1.0, dirichlet={"left": lambda x: x[..., 1]})
+    chosen = fem.solve_poisson(space, 1.0, dirichlet=[(lambda x: x[:, 0] < 1e-9, lambda x: x[..., 1])])
+    torch.testing.assert_close(chosen, left)
 
 
 @pytest.mark.parametrize("value", [float("nan"), lambda x: x[..., 0] / 0])

@@ -259,6 +259,15 @@ def test_second_derivatives_and_torch_func_are_refused():
             torch.func.grad(call)(torch.zeros(2))
 
 
+def test_of_an_empty_batch_the_gradient_is_empty():
+    y = torch.zeros(0, 3, requires_grad=True)
+    found = optim.smoothed(step, y, 1.0, 4, batch_dims=1)
+    found.sum().backward()
+    assert found.shape == (0,) and y.grad.shape == (0, 3)
+    pixels = optim.smoothed(lambda z: z[..., None, :0], torch.zeros(2, 3, requires_grad=True), 1.0, 4, batch_dims=1)
+    assert torch.autograd.grad(pixels.sum(), pixels.grad_fn.next_functions[0][0].variable)[0].eq(0).all()
+
+
 def test_bad_arguments():
     y = torch.zeros(2)
     call = optim.smoothed

@@ -217,6 +217,7 @@ def test_bad_arguments():
         (ValueError, "`max_step` must be positive", lambda: newton(loss, y, max_step=0.0)),
         (ValueError, r"`loss` must be a function that returns a loss for each row, \(2,\)", lambda: newton(abs, y)),
         (TypeError, "`loss` must be a function that returns a loss", lambda: newton(lambda y: 0.0, y)),
+        (ValueError, r"a loss for each row, \(2,\)", lambda: newton(lambda y: loss(y).mean(), y, kind="fisher")),
         (ValueError, "`loss` must be a function with a finite gradient", lambda: newton(lambda y: y.sqrt().sum(-1), y)),
         (RuntimeError, "does not take part in torch.func", lambda: torch.func.grad(lambda y: newton(loss, y).sum())(y)),
         (ValueError, "gradient_target: `step` must be positive", lambda: optim.gradient_target(loss, y, 0.0)),

@@ -59,6 +59,12 @@ def test_keep_and_least_area() -> None:
     assert labels.unique().tolist() == [-1, 1]
 
 
+def test_the_threshold_is_compared_in_the_dtype_of_the_image() -> None:
+    p = torch.tensor([[0.1, 0.7, 0.2]])  # in float32, 0.1 and 0.7 are no float64 numbers of that name
+    for threshold in (0.1, 0.7, 0.2):
+        assert torch.equal(component_means(p, threshold)[1], connected_components(p > threshold))
+
+
 @pytest.mark.parametrize("background", ["keep", "components"])
 def test_means(background: str) -> None:
     p = random(2, 3, 9, 11)

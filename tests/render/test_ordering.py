@@ -153,6 +153,23 @@ def test_renderer_has_gradients_through_the_order() -> None:
     assert none.rgb.abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 0.3])
+def test_what_is_transparent_can_gain(temperature: float) -> None:
+    opacity = torch.tensor([0.0, 0.5, 0.0, 0.0], dtype=D, requires_grad=True)
+    depth = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=D)
+    total = front_to_back(opacity, depth, temperature=temperature).sum()
+    (slope,) = torch.autograd.grad(total, opacity)
+    step, ahead = 1e-6, []  # into the range, one side only: an error of the order of the step
+    for i in range(4):
+        moved = opacity.detach() + step * torch.eye(4, dtype=D)[i]
+        ahead.append((front_to_back(moved, depth, temperature=temperature).sum() - total.detach()) / step)
+    torch.testing.assert_close(slope, torch.stack(ahead), rtol=1e-4, atol=1e-4)
+    none = torch.zeros(3, dtype=D, requires_grad=True)
+    (slope,) = torch.autograd.grad(front_to_back(none, depth[:3], temperature=temperature).sum(), none)
+    # What is nearly transparent hides nothing: all ranks count in full.
+    torch.testing.assert_close(slope, gd.soft.sort_matrix(depth[:3], temperature=temperature).sum(0))
+
+
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"opacity": [0.5]}, TypeError, "`opacity` must be a tensor"),
     ({"opacity": OPACITY + 1}, ValueError, r"`opacity` must be in \[0, 1\]"),

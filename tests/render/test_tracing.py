@@ -96,6 +96,14 @@ def test_batches_dtypes_and_modes() -> None:
     assert float(sphere_trace(solid, flat, 7).depth[3, 3]) == pytest.approx(2.5, abs=1e-3)
 
 
+def test_fields_that_are_the_same_everywhere() -> None:
+    nothing = csg.Gate(csg.Sphere(1.0), csg.Sphere(0.5), torch.eye(8)[0])
+    assert nothing.name == "false" and not sphere_trace(nothing, EYE, 3).mask.any()
+    depth = torch.tensor(1.0, requires_grad=True)
+    assert not sphere_trace(lambda p: depth.expand(len(p)), EYE, 3).mask.any()  # a gradient, but none in the points
+    assert sphere_trace(lambda p: torch.full((len(p),), -1.0), EYE, 3).mask.all()
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

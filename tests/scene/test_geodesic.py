@@ -11,7 +11,7 @@ import torch
 from scipy.sparse.csgraph import dijkstra
 
 import geodiff as gd
-from geodiff.scene import geodesic, graph_distance
+from geodiff.scene import geodesic, graph_distance, relaxed_paths
 
 ROUNDING = 1e-13  # sums of some hundred lengths below 1
 SQUARE = torch.tensor([[0, 1], [1, 2], [2, 3], [3, 0]])
@@ -156,6 +156,27 @@ def away_from(edges: Any, lengths: Any, sources: Any = 0, count: int = 4, **opti
     return graph_distance(edges, lengths, sources, count, **options)
 
 
+def test_gradients_that_are_no_numbers_do_not_go_on_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+    grad = torch.autograd.grad
+    monkeypatch.setattr(relaxed_paths.torch.autograd, "grad", lambda *a, **k: (steps.append(0), grad(*a, **k))[1])
+    for upstream in (math.nan, math.inf):
+        lengths = torch.ones(4, requires_grad=True)
+        away = graph_distance(SQUARE, lengths, 0, 4, beta=2.0)
+        away.backward(torch.full((4,), upstream))
+        assert len(steps) < 10 and not lengths.grad.isfinite().all()
+        steps.clear()
+
+
+def test_empty_batches_and_graphs_without_edges() -> None:
+    for beta in (None, 3.0):
+        assert graph_distance(SQUARE, torch.ones(0, 4), 0, 4, beta=beta).shape == (0, 4)
+        none = gd.Mesh(torch.zeros(0, 12, 3), gd.icosphere(0).faces)
+        assert geodesic(none, 0, method="edges" if beta is None else "heat").shape == (0, 12)
+        assert graph_distance(SQUARE[:0], torch.ones(0), 0, 1, beta=beta).tolist() == [0.0]
+        assert graph_distance(SQUARE[:0], torch.ones(2, 0), 0, 1, beta=beta).tolist() == [[0.0], [0.0]]
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -171,6 +192,7 @@ def away_from(edges: Any, lengths: Any, sources: Any = 0, count: int = 4, **opti
             ValueError,
             r"`edges` must be in \[0, 3\), of 3 nodes; got 0 to",
         ),
+        (lambda: away_from(SQUARE, torch.ones(4), 0, -4), ValueError, r"`count` must be an integer ≥ 1; got -4"),
         (lambda: away_from(SQUARE, torch.ones(3)), ValueError, r"`lengths` must be of shape \(\.\.\., 4\)"),
         (lambda: away_from(SQUARE, -torch.ones(4)), ValueError, r"`lengths` must be 0 or more; got -1"),
         (lambda: away_from(SQUARE, torch.ones(4) * torch.nan), ValueError, r"`lengths` must be finite"),

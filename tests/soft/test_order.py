@@ -378,3 +378,10 @@ def test_bad_ranks() -> None:
 def test_a_function_of_ones_own_may_swap() -> None:
     ours = soft.sort_matrix(X, "bitonic", temperature=0.5, distribution=torch.sigmoid)
     torch.testing.assert_close(ours, soft.sort_matrix(X, "bitonic", temperature=0.5, distribution="logistic"))
+
+
+@pytest.mark.parametrize("method", ["softsort", "neuralsort", "odd_even", "bitonic", "sinkhorn"])
+def test_an_empty_batch_is_sorted_into_one(method: str) -> None:
+    assert soft.sort_matrix(torch.zeros(0, 4), method, temperature=0.1).shape == (0, 4, 4)
+    assert soft.sort(torch.zeros(2, 0, 4), method, temperature=0.1).shape == (2, 0, 4)
+    assert soft.topk(torch.zeros(0, 4), 2, method, temperature=0.1).matrix.shape == (0, 2, 4)

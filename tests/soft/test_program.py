@@ -295,6 +295,11 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
         ValueError,
         "lt: `a` must be free of NaN",
     ),
+    "no density": (
+        lambda: soft.eq(ONE, ONE, 1.0, soft.Activated("logistic", 0.25)),
+        ValueError,
+        "eq: `distribution` must be of a density that is positive and finite at 0; got Activated",
+    ),
     "empty": (lambda: soft.index(torch.ones(0), 1.0), ValueError, "index: `values` must be of 1 axes or more"),
     "places": (lambda: soft.index(torch.ones(2, 2), ONE, axes=2), ValueError, "index: `places` must be of shape"),
     "argmax": (lambda: soft.soft_argmax(torch.ones(2, 0)), ValueError, "soft_argmax: `x` must be with entries"),

@@ -139,6 +139,16 @@ def test_trimmed_is_the_mean_of_the_smallest_with_their_weights_for_a_gradient(c
         assert torch.autograd.gradcheck(lambda r, t, keep=keep: soft.trimmed_mean(r, keep, temperature=t), (r, t))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, D])
+def test_values_closer_than_a_rounding_share_alike(dtype: torch.dtype) -> None:
+    x = torch.full((4,), 1000.0, dtype=dtype)  # float32 has no number between these and a threshold a few τ away
+    for tau in (1e-2, 1e-5, 1e-7):
+        torch.testing.assert_close(soft.selection(x, 1, temperature=tau), torch.full_like(x, 0.25), rtol=1e-4, atol=0)
+        at = soft.trimmed_mean(x, 0.25, temperature=tau)
+        torch.testing.assert_close(at, torch.tensor(1000.0, dtype=dtype), rtol=1e-4, atol=0)
+    assert soft.quantile(x, 0.5, temperature=1e-9).dtype == dtype
+
+
 def test_trimmed_does_not_see_outliers() -> None:
     r = torch.cat(
         [torch.rand(90, generator=torch.Generator().manual_seed(0)), torch.full((10,), 1e30)]

@@ -68,3 +68,15 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
 def test_bad_arguments(change: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         gd.transport.soft_nearest(**{"x": X, "y": Y, "k": 2, "temperature": 0.1, **change})
+
+
+def test_bad_values_to_gather() -> None:
+    near = gd.transport.soft_nearest(torch.zeros(1, 3), torch.eye(3), 1, temperature=0.1)
+    for values, error, message in (
+        (torch.ones(3), ValueError, r"`values` must be of shape \(\.\.\., M, C\); got"),
+        (torch.ones(2, 3), ValueError, r"`values` must be of shape \(\.\.\., M, C\) with M ≥ 3; got"),
+        (torch.ones(3, 1).double(), TypeError, r"`values` must be torch\.float32 like the weights"),
+        (torch.ones(3, 1).long(), TypeError, "`values` must be a floating tensor"),
+    ):
+        with pytest.raises(error, match=r"SoftNeighbours\.gather: " + message):
+            near.gather(values)

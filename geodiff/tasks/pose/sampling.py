@@ -34,7 +34,9 @@ class Sampling(Followed):
             self.add_twins()
         # In full size from the start, and as hard as what it is held against: coarse masks tell hardly any turns apart.
         poses, wanted = self.poses, self.fine[self.image].alpha
-        targets = PoseTargets((wanted >= 0.5).to(wanted.dtype))
+        hard = wanted >= 0.5
+        thin = ~hard.any(-1).any(-1)[:, None, None]  # covers half of no pixel: nothing of it would be left
+        targets = PoseTargets(torch.where(thin, wanted, hard.to(wanted.dtype)))
         columns = [*_TURN, _LENS] if settings.focal else _TURN
         count, tried = len(poses), settings.samples + 1
         index = torch.arange(count).repeat(tried)

@@ -81,3 +81,15 @@ def test_colour_and_wrong_words_are_refused():
         fit_pose(wedge(), IMAGE, method="sampling", loss="color")
     with pytest.raises(ValueError, match="fit_pose: `samples` must be an integer ≥ 1"):
         fit_pose(wedge(), IMAGE, method="sampling", samples=0)
+
+
+@pytest.mark.filterwarnings("ignore:fit_pose. the mesh does not explain")  # so thin, a pixel is much of it
+def test_what_covers_half_of_no_pixel_is_followed_too():
+    ribbon = gd.box((1.6, 0.012, 0.004))
+    image = gd.rasterize(ribbon, TRUTH, 384).mask.float()
+    start = gd.Camera(TRUTH.rotation, TRUTH.translation * 1.05, TRUTH.focal)
+    few = {**QUICK, "size": 48, "steps": 4, "samples": 8}
+    assert not bool((torch.nn.functional.avg_pool2d(image[None], 8) >= 0.5).any()) and image.any()
+    fit = fit_pose(ribbon, image, start=start, **few)
+    # With nothing left of the image, the overlap would be 0 or none at all at every step.
+    assert all(0 < record["loss"] < 0.95 for record in fit.history[:4])
