@@ -63,8 +63,8 @@ class Recording:
     @contextlib.contextmanager
     def record(self) -> Iterator["Recording"]:
         """Note what is read until the end, instead of what was noted before."""
-        self._numbers, self._is_recorded = [], False
         with self._active("record"):
+            self._numbers, self._is_recorded = [], False
             yield self
         self._is_recorded = True
 
@@ -73,8 +73,8 @@ class Recording:
         """Take what was noted for what would be read."""
         if not self._is_recorded:
             raise RuntimeError("Recording.replay: nothing is recorded yet. Take a step within record() before.")
-        self._next = 0
         with self._active("replay"):
+            self._next = 0
             yield self
         if self._next != len(self._numbers):
             raise RuntimeError(self._other(f"{self._next} reads where {len(self._numbers)} are recorded"))

@@ -28,6 +28,20 @@ def test_what_is_refused() -> None:
     assert repr(own) == "Recording(room=0.25, 0 reads)"
 
 
+def test_a_refused_recording_leaves_the_one_at_work_as_it_is() -> None:
+    flags, own = torch.rand(50) < 0.5, one()
+    with own.record():
+        recording.sizes(flags.sum())
+        with pytest.raises(RuntimeError, match="another recording is at work"), own.record():
+            pass
+    with own.replay():
+        recording.sizes(flags.sum())
+        for again in (own.record, own.replay):
+            with pytest.raises(RuntimeError, match="another recording is at work"), again():
+                pass
+    assert len(own) == 1
+
+
 def one() -> gd.Recording:
     return gd.Recording()
 

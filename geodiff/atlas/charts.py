@@ -311,7 +311,7 @@ class Charts:
             TypeError: `uv` that is not floating.
             ValueError: other shapes, charts that are not sorted or do not exist.
         """
-        self._check_flat("Charts.flat", uv, chart, layout)
+        self._check_flat("Charts.flat", uv, chart)
         if not len(chart):
             return self.center.new_empty(0, 3)
         if served(self.activation, self.parameters(), place := uv.to(self.linear.dtype)):
@@ -323,11 +323,11 @@ class Charts:
         self, uv: torch.Tensor, chart: torch.Tensor, layout: Ragged | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Points (M, 3) and derivatives (M, 3, 2) at `uv` (M, 2); arguments and errors as in `flat`."""
-        self._check_flat("Charts.flat_jacobian", uv, chart, layout)
+        self._check_flat("Charts.flat_jacobian", uv, chart)
         if not len(chart):
             return self.center.new_empty(0, 3), self.center.new_empty(0, 3, 2)
         if served(self.activation, self.parameters(), place := uv.to(self.linear.dtype)):
-            local, slope = places(self.parameters(), place, chart, True)
+            local, slope = (part.to(self.center.dtype) for part in places(self.parameters(), place, chart, True))
             turned = self.rotation[chart][..., None] * (self.scale[chart, None, None] * slope)[:, :, None]
             return self._into_space(local, chart), turned.sum(1)
         layout = layout or Ragged(chart, len(self))
@@ -342,10 +342,8 @@ class Charts:
     def _check(self, where: str, uv: Any, shape: Sequence[int | str]) -> None:
         floating(where, "uv", uv, shape, "One row of places a chart; `flat` takes places of any number a chart.")
 
-    def _check_flat(self, where: str, uv: torch.Tensor, chart: torch.Tensor, layout: Ragged | None) -> None:
+    def _check_flat(self, where: str, uv: torch.Tensor, chart: torch.Tensor) -> None:
         floating(where, "uv", uv, ("M", 2))
-        if layout is not None:
-            return
         if chart.dtype != torch.int64 or chart.shape != uv.shape[:1]:
             raise fail(where, "chart", f"int64 of shape ({len(uv)},), the chart of each place", chart)
         if len(chart) and (bool((chart[1:] < chart[:-1]).any()) or int(chart[0]) < 0 or int(chart[-1]) >= len(self)):
@@ -353,7 +351,7 @@ class Charts:
 
     def _into_space(self, local: torch.Tensor, chart: torch.Tensor) -> torch.Tensor:
         """Points (M, 3) in space of local ones, each in its own chart (M,)."""
-        turned = (self.rotation[chart] * (self.scale[chart, None] * local)[..., None]).sum(1)
+        turned = (self.rotation[chart] * (self.scale[chart, None] * local.to(self.center.dtype))[..., None]).sum(1)
         return self.center[chart] + turned
 
     def _activate(self, z: torch.Tensor) -> torch.Tensor:

@@ -47,12 +47,13 @@ class HostBatch(Batch):
         for rate in rates:
             self._taken += 1
             table += [rate / (1 - _BETAS[0] ** self._taken), math.sqrt(1 - _BETAS[1] ** self._taken)]
-        return self._run(table, active)
+        return self._run(table, active, self.out)
 
     def image(self) -> torch.Tensor:
-        """Return where the places are now (G, S, 3), of the rows that count."""
-        self._run([], None)
-        return self.out
+        """Return where the places are now (G, S, 3), of the rows that count; `out` stays."""
+        out = torch.zeros_like(self.out)
+        self._run([], None, out)
+        return out
 
     def keep(self, stay: torch.Tensor) -> None:
         """Go on with some of the charts only, (G,) bool."""
@@ -64,7 +65,7 @@ class HostBatch(Batch):
             [t[stay] for t in some] for some in (self.parameters, self._first, self._second)
         )
 
-    def _run(self, table: list[float], active: torch.Tensor | None) -> torch.Tensor:
+    def _run(self, table: list[float], active: torch.Tensor | None, out: torch.Tensor) -> torch.Tensor:
         loss = self.uv.new_zeros(len(self))
         active = torch.ones(len(self), dtype=torch.bool) if active is None else active
         _op.call(
@@ -72,6 +73,6 @@ class HostBatch(Batch):
             second=self._second[:-1], uv_first=self._first[-1], uv_second=self._second[-1],
             target=self.target.contiguous(), weight=self.weight.contiguous(), rows=self._rows, active=active,
             rates=torch.tensor(table, dtype=torch.float64).reshape(-1, 2), uv_rate=UV_SHARE * self.move_uv,
-            plane=self.residual, out=self.out, loss=loss,
+            plane=self.residual, out=out, loss=loss,
         )  # fmt: skip
         return loss

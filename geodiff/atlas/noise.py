@@ -82,7 +82,8 @@ def estimate_noise(points: torch.Tensor, seed: int = 0) -> Noise:
     count = len(points)
     x = points.detach().double().numpy()
     order = np.lexsort(x.T)  # the same for any order of the points
-    x = x[order] - x.mean(0)
+    x = x[order]
+    x = x - x.mean(0)
     shuffled = np.random.default_rng(seed).permutation(count)
     sites = np.sort(np.argsort(shuffled, kind="stable")[:_SITES])
     wider = cKDTree(x[sites]).query(x[sites], k=min(_WIDE, len(sites)), workers=-1)[1].reshape(len(sites), -1)

@@ -9,6 +9,7 @@ from geodiff.modes import is_plain
 from geodiff.ops import _op
 
 _MOST = 512  # places of a chart that a thread finds in one go
+_LAYERS = 16  # of a network at most, as the kernels have them: `kMostLayers`
 
 
 def served(activation: str, parameters: Sequence[torch.Tensor], *others: torch.Tensor) -> bool:
@@ -17,7 +18,7 @@ def served(activation: str, parameters: Sequence[torch.Tensor], *others: torch.T
     lead = parameters[0]
     return (
         activation == "relu"
-        and len(parameters) >= 6  # a hidden layer at least
+        and 2 <= len(parameters) // 2 - 1 <= _LAYERS  # a hidden layer at least
         and lead.dtype in (torch.float32, torch.float64)
         and all(value.is_cpu and value.dtype == lead.dtype for value in values)
         and is_plain(values)

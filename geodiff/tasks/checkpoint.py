@@ -297,7 +297,7 @@ def _compare(value: Any, like: Any, name: str, sizes: dict[str, int]) -> None:
     if isinstance(like, dict):
         if not isinstance(value, dict) or set(value) != set(like):
             has = sorted(set(like) ^ set(value)) if isinstance(value, dict) else [name]
-            raise _Damage(f"damaged: {name} lacks {', '.join(has)}, or has it in excess")
+            raise _Damage(f"of another version, or damaged: {name} lacks {', '.join(has)}, or has it in excess")
         for own, one in like.items():
             _compare(value[own], one, own, sizes)
     elif isinstance(like, Many):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Charts by the CPU's kernels, against the same in torch."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,8 +9,10 @@ import pytest
 import torch
 
 from geodiff.atlas.charts import Charts
+from geodiff.atlas.fit import fit_charts
 from geodiff.atlas.host_batch import HostBatch
 from geodiff.atlas.places import served
+from geodiff.atlas.ragged import Ragged
 from geodiff.atlas.training import Batch
 from geodiff.native import cpu
 
@@ -59,6 +62,7 @@ def test_steps_are_those_of_torch(widths: tuple[int, ...], how: dict[str, bool],
     for own, other in zip((*host.parameters, host.uv), (*plain.parameters, plain.uv), strict=True):
         assert torch.allclose(own, other, atol=ROUNDING)
     assert torch.allclose(plain.image()[mask], host.image()[mask], atol=ROUNDING)
+    assert torch.allclose(plain.out[mask], host.out[mask], atol=ROUNDING)  # from before the last step, still
     assert how.get("move_uv", True) != torch.equal(host.uv, training(widths)[1].uv)
 
 
@@ -87,6 +91,17 @@ def test_a_chart_goes_on_alone_as_in_company() -> None:
     assert torch.equal(host.image()[stay], other.image()) and torch.equal(host.uv[stay], other.uv)
 
 
+def test_a_chart_ends_as_it_does_in_other_company() -> None:
+    """Whichever others arrive before it: how far to trust its points does not depend on them."""
+    draw = torch.Generator().manual_seed(0)
+    ball = torch.nn.functional.normalize(torch.randn(1200, 3, generator=draw), dim=1)
+    cloud = ball + 0.02 * torch.randn(1200, 3, generator=draw)
+    one, other = (fit_charts(cloud, chunk=chunk, rounds=0) for chunk in (256, 5))
+    assert len(one.steps.unique()) > 1  # some arrived before others
+    assert torch.equal(one.steps, other.steps)
+    assert torch.allclose(one.predicted, other.predicted, atol=1e-6)
+
+
 def test_a_number_that_is_none_stays_one() -> None:
     """As in torch, where relu hands NaN on: what went wrong can be seen."""
     _, host, _ = training((8, 8))
@@ -112,6 +127,36 @@ def test_places_are_those_of_torch(widths: tuple[int, ...], level: str) -> None:
     assert torch.allclose(own.flat(uv.float(), chart), points, atol=1e-5)
     alone = torch.cat([own.flat(uv[[k]], chart[[k]]) for k in (0, 500, 1103, 1104)])
     assert torch.equal(alone, own.flat(uv, chart)[[0, 500, 1103, 1104]])
+
+
+def test_positions_have_the_dtype_of_the_centres() -> None:
+    own = charts((8, 8))
+    own = dataclasses.replace(own, center=own.center.float(), rotation=own.rotation.float(), scale=own.scale.float())
+    uv, chart = torch.rand(5, 2), torch.tensor([0, 0, 1, 3, 3])
+    points, slope = own.flat_jacobian(uv, chart)
+    by_torch = own.flat_jacobian(uv.requires_grad_(), chart)
+    assert points.dtype == slope.dtype == by_torch[0].dtype == torch.float32
+    assert own.flat(uv.detach(), chart).dtype == torch.float32
+    assert torch.allclose(points, by_torch[0], atol=1e-5) and torch.allclose(slope, by_torch[1], atol=1e-5)
+
+
+def test_charts_are_looked_at_beside_a_layout_too() -> None:
+    own, uv = charts((8,)), torch.rand(3, 2)
+    layout = Ragged(torch.tensor([0, 1, 2]), 4)
+    with pytest.raises(ValueError, match=r"Charts.flat: `chart` must be sorted and in 0 … 3"):
+        own.flat(uv, torch.tensor([0, 1, 4]), layout)
+    with pytest.raises(ValueError, match=r"`chart` must be int64 of shape \(3,\)"):
+        own.flat(uv, torch.tensor([0, 1]), layout)
+
+
+@pytest.mark.parametrize("hidden", [15, 16, 30])
+def test_networks_of_any_depth(hidden: int) -> None:
+    """Those that are deeper than the kernels' are torch's."""
+    own, uv, chart = charts((4,) * hidden), torch.rand(7, 2, dtype=torch.float64), torch.arange(7) // 2
+    assert served("relu", own.parameters(), uv) == (hidden < 16)
+    assert torch.allclose(own.flat(uv, chart), own.flat(uv.clone().requires_grad_(), chart), atol=ROUNDING)
+    cloud = torch.rand(40, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1.0, 0.01])
+    assert bool(fit_charts(cloud, widths=(4,) * hidden, steps=2, rounds=1).predicted.isfinite().all())
 
 
 def test_what_the_kernels_do_not_do() -> None:

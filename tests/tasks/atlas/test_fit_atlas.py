@@ -22,7 +22,7 @@ from geodiff.atlas import closed, watertight
 from geodiff.cli import main
 from geodiff.tasks.atlas import outputs
 from geodiff.tasks.atlas import pictures as atlas_pictures
-from geodiff.tasks.checkpoint import read_checkpoint
+from geodiff.tasks.checkpoint import read_checkpoint, save_checkpoint
 from geodiff.tasks.clouds import read_cloud_file
 
 ROOT = pathlib.Path(gd.__file__).parents[1]
@@ -366,6 +366,23 @@ def test_resumed_is_bitwise_the_same(after: int, tmp_path: pathlib.Path, whole: 
     timeless = [[{k: v for k, v in r.items() if k != "seconds"} for r in h] for h in (fit.history, whole.history)]
     assert timeless[0] == timeless[1]
     assert names(tmp_path) == FILES
+
+
+def test_a_checkpoint_of_another_version_is_refused(tmp_path: pathlib.Path) -> None:
+    """Of before the normals of charts were kept: it is said to be of another version, not only damaged."""
+    options = {**SMALL, "steps": 2, "rounds": 0, "watertight": False, "checkpoint_seconds": 0}
+
+    def stop(progress: gd.tasks.Progress) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        gd.fit_atlas(ball(), output=tmp_path, callback=stop, **options)
+    path = tmp_path / "checkpoint.pt"
+    content = read_checkpoint(path.read_bytes())
+    del content["state"]["fitter"]["facing"]
+    save_checkpoint(path, "fit_atlas", content["inputs"], content["state"])
+    with pytest.raises(ValueError, match=r"of another version, or damaged: fitter lacks facing.* Start afresh with"):
+        gd.fit_atlas(ball(), output=tmp_path, **options)
 
 
 def test_fresh_forgets_the_checkpoint(tmp_path: pathlib.Path) -> None:

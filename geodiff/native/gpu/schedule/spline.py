@@ -167,8 +167,8 @@ def _aligned(control: torch.Tensor) -> torch.Tensor:
 class _Sorted:
     """Points in the order of their cells: the last ones', kept while their knots and parameters are the same tensors.
 
-    Those are held, so that no others come to be where they were. What is written through `.data` is not noticed, as
-    everywhere on a device. A CUDA graph sorts for itself: it outlives what is kept here.
+    Those are held, so that no others come to be where they were. What is written through `.data` or by the replay of a
+    CUDA graph is not noticed, as everywhere on a device. A CUDA graph sorts for itself: it outlives what is kept here.
     """
 
     def __init__(self) -> None:
