@@ -174,7 +174,7 @@ class FitMeshSettings(DescentSettings):
             ("steps", 1, MOST_STEPS),
             ("samples", 1, _SAMPLES),
             ("evaluate_every", 1, None),
-            ("keep_components", 0, None),
+            ("keep_components", 0, 10**6),
             ("hold_out", 0, None),
             ("subdivisions", 0, _SUBDIVISIONS),
             ("texture_size", 16, 8192),

@@ -127,7 +127,7 @@ class FitPoseSettings(DescentSettings):
             ("size", 8, None),
             ("polish", 0, 10**6),
             ("samples", 1, 10**5),
-            ("keep_components", 0, None),
+            ("keep_components", 0, 10**6),
         ):
             if name not in BLANK or getattr(self, name) is not None:
                 integer(_WHERE, name, getattr(self, name), low, high)
