@@ -9,6 +9,7 @@ quarter turns around it, then the net with its first axis along and its second a
 from itertools import pairwise
 
 import numpy as np
+import torch
 
 from geodiff.scene.isosurface import split_quads
 
@@ -219,6 +220,7 @@ class Builder:
                 if not self.holes[i, j]:
                     quads.append((self.node(i, j), self.node(i, j + 1), self.node(i + 1, j + 1), self.node(i + 1, j)))
         points = np.array(self.points)
-        everything = np.concatenate([np.array(triangles), split_quads(points, np.array(quads))])
+        halves = split_quads(torch.from_numpy(points), torch.tensor(quads))
+        everything = np.concatenate([np.array(triangles), halves.numpy()])
         used, number = np.unique(everything, return_inverse=True)
         return points[used], number.reshape(-1, 3)

@@ -253,7 +253,7 @@ def _mix_backward(
     found = torch.empty_like(values), torch.empty_like(log_weight), torch.empty_like(depth)
     grad_ends = ends.new_zeros(ends.shape, dtype=torch.float64)
     # Of a number on the host, a device's gradient is read: only where it is wanted.
-    wanted = values.is_cpu or wants[4]
+    wanted = _op.on_host(values) or wants[4]
     grad_sharpness = sharpness.new_zeros(int(wanted), dtype=torch.float64)
     upstream = values.new_zeros(len(rest), values.shape[1]) if up_out is None else up_out
     _op.call(

@@ -93,7 +93,8 @@ def looks() -> None:
 
 def fit_atlas() -> None:
     cloud = torch.nn.functional.normalize(torch.randn(300, 3, generator=torch.Generator().manual_seed(0)), dim=1)
-    quick: dict[str, Any] = {"steps": 20, "rounds": 1, "widths": (16, 16), "progress": False}
+    # Few steps: the CPU has kernels of its own, and training makes more of their rounding.
+    quick: dict[str, Any] = {"steps": 4, "rounds": 1, "widths": (16, 16), "progress": False}
     host, other = (gd.fit_atlas(cloud, device=place, **quick) for place in ("cpu", "pretend"))
     assert other.metrics["speed"]["device"] == "pretend"
     assert (host.atlas.fitted_points() - other.atlas.fitted_points()).abs().max() < 1e-4

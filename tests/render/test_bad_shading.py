@@ -50,7 +50,11 @@ SUN = gd.DirectionalLight((0.0, 1.0, 1.0))
         ({"gamma": torch.ones(2)}, ValueError, "Renderer: `gamma` must be a number or a tensor with one element"),
         ({"shading": "blinn"}, ValueError, "Renderer: `shading` must be one of unlit, lambert, gouraud, phong"),
         ({"normals": "soft"}, ValueError, "Renderer: `normals` must be one of smooth, flat"),
-        ({"depth": "soft"}, ValueError, "Renderer: `depth` must be one of hard, softmax.*Did you mean 'softmax'"),
+        (
+            {"depth": "soft"},
+            ValueError,
+            "Renderer: `depth` must be one of hard, softmax, sort, zbuffer; got 'soft'. Did you mean 'sort'",
+        ),
         ({"depth_range": (2.0, 1.0)}, ValueError, r"Renderer: `depth_range` must be \(near, far\) with 0 < near < far"),
         ({"depth_range": 2.0}, ValueError, r"Renderer: `depth_range` must be \(near, far\)"),
         (

@@ -126,7 +126,7 @@ def test_candidates_are_as_large_as_the_image_shows_them(fov: int, distance: flo
     poses = Poses.of(gd.Camera.cat([lens]), lens, mesh.bounds.mean(0), 0.8)[torch.zeros(9, dtype=torch.long)]
     poses.rotation = rotations_near(truth.rotation, 9, 10.0)
     target = PoseTargets(picture(mesh, truth, 32)[None])
-    poses = search._aligned(mesh, poses, target, FitPoseSettings(translation="free"))
+    poses = search.aligned(mesh, poses, target, FitPoseSettings(translation="free"))
     area = gd.rasterize(mesh, poses.cameras(), 32).mask.float().sum((-2, -1))
     assert torch.allclose(area / target.alpha.sum(), torch.ones(9), atol=0.12)
 
