@@ -5,7 +5,7 @@ import pathlib
 import sys
 import zipfile
 
-LIMIT = 5_000_000  # bytes
+LIMIT = 6_000_000  # bytes; 5.1 MB with the kernels of charts at each SIMD level
 
 
 def problems(wheel: pathlib.Path, checkout: pathlib.Path) -> list[str]:
