@@ -8,6 +8,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from geodiff.atlas.cloud import Cloud
+from geodiff.atlas.nearest import nearest
 from geodiff.atlas.orient import orient
 
 _MOST = 20_000  # points that are oriented; the others face as the nearest of these
@@ -35,7 +36,7 @@ def in_noise(cloud: Cloud, noise: float, seed: int = 0) -> Cloud:
         return cloud
     x = cloud.points.double()
     found = orient(x[kept], noise=noise).normals
-    near = cKDTree(x[kept].numpy()).query(x.numpy(), k=_AROUND, workers=-1)[1]
+    near = nearest(cKDTree(x[kept].numpy()), x.numpy(), _AROUND)[1]
     about = found[near]
     # Of points that were not asked themselves, the mean; of those that were, their own.
     normals = torch.nn.functional.normalize(about.sum(1), dim=1)

@@ -5,6 +5,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from geodiff.atlas.cover import Cover
+from geodiff.atlas.nearest import nearest
 
 TURN = 0.07  # difference of unit normals up to which points are on one smooth piece
 NEIGHBOURS = 64
@@ -60,7 +61,7 @@ def along_normals(points: torch.Tensor, normals: torch.Tensor, sigma: torch.Tens
     k = min(NEIGHBOURS, len(x) - 1)
     if k < _FEWEST:
         return points
-    found = cKDTree(x.numpy()).query(x.numpy(), k=range(2, k + 2), workers=-1)
+    found = nearest(cKDTree(x.numpy()), x.numpy(), range(2, k + 2))
     near = torch.from_numpy(found[1].astype("int32"))
     reach = torch.from_numpy(found[0][:, -1:].copy())
     del found
