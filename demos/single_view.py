@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One picture in, one mesh out: a network that saw silhouettes only (Petersen, 2022, sections 2.5 and 5.4.3).
 
-    python demos/single_view.py                      # four classes × 300 shapes at 32², about 20 minutes on two cores
-    python demos/single_view.py --quick              # half a minute, whose figures mean nothing
+    python demos/single_view.py                      # four classes × 300 shapes at 32²
+    python demos/single_view.py --quick              # a few steps, whose figures mean nothing
     python demos/single_view.py --size 64 --batch 64 --steps 250000 --rate 1e-4 --members all    # the published size
     torchrun --nproc-per-node 2 demos/single_view.py # two processes with half of each batch: the same bits
     python demos/single_view.py --shapenet FOLDER    # the images and voxels that NMR and SoftRas were trained on
