@@ -99,7 +99,9 @@ GEODIFF_HD Edge<T> edge_of(const SoftFace<T>& f, int k) {
 
 // F of the signed distance to the face.
 struct FaceCoverage {
-    static constexpr int kBlocks = 0;  // of silhouette_backward, on a multiprocessor at least; 0: as the compiler likes
+    // Blocks of silhouette_backward on a multiprocessor, at least, and where all numbers' gradients are wanted; 0: as the
+    // compiler likes.
+    static constexpr int kBlocks = 0, kFewerBlocks = 0;
     template <class T>
     struct Pair {
         Nearest<T> near;
@@ -165,7 +167,7 @@ struct FaceCoverage {
 
 // ΠF over the lines of the face's edges: Σ log F takes the place of log F, and rates are in it.
 struct EdgeCoverage {
-    static constexpr int kBlocks = 5;  // with 6 it spills
+    static constexpr int kBlocks = 5, kFewerBlocks = 4;  // with 6 it spills
     template <class T>
     struct Pair {
         T x[4], along[4], by_d[4], rate[4];  // rate: f/F of each edge

@@ -220,7 +220,7 @@ enum Wanted { kNothing = 0, kScale = 1, kShape = 2, kPower = 4 };
 // Blocks of 128 threads; each warp takes every so many-th unit. start: (images · most_faces + 1), first unit of each face.
 // partial: (…, most_units, 8), parts: (…, most_units, 4) where numbers are wanted.
 template <class T, class L, class C, bool Squared, class Coverage, int Want>
-__global__ void __launch_bounds__(128, Coverage::kBlocks)
+__global__ void __launch_bounds__(128, Want == (kScale | kShape | kPower) ? Coverage::kFewerBlocks : Coverage::kBlocks)
     silhouette_backward(SilhouetteScene<T> a, const T* sum, const int* best, SilhouetteFactors<T> factors, const int* start,
                         T* partial, double* parts) {
     const SoftNumbers<T>& s = *a.numbers;
