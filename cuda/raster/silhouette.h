@@ -34,7 +34,7 @@ struct SilhouetteScene {
     int images, most_faces, height, width;
     int across, down;    // tiles
     int shift;           // 2^shift tiles a side have their bits in common
-    int words, slices;   // of these bits; words of a slice are ⌈words/slices⌉
+    int words, slices;   // of these bits; a slice has every so many-th word, since neighbours are faces near each other
     int most_units;      // of a face
     double near;
     const SoftNumbers<T>* numbers;
@@ -137,13 +137,12 @@ __global__ void __launch_bounds__(256, 4)
     const i64 image = blockIdx.x / tiles / a.slices;
     const TilePixel<T> pixel(tile, a.across, a.height, a.width);
     const u32* bits = tile_bits(a, image, tile);
-    const int many = (a.words + a.slices - 1) / a.slices, begin = slice * many, end = min(begin + many, a.words);
     const SoftFace<T>* all = a.prepared + image * a.most_faces;
     PixelState<T> state;
     Join<C>::start(state);
     i64 met = 0;
-    for (int w = begin; w < end; w += kWords) {
-        const int count = fill_list(list, bits, w, end);
+    for (int w = slice; w < a.words; w += kWords * a.slices) {
+        const int count = fill_list(list, bits, w, a.words, a.slices);
         for (int i = 0; i < count; i += kTogether) {
             fetch(some, all, list, i, count);
             __syncthreads();

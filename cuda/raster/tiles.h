@@ -17,10 +17,10 @@ struct TileList {
     int face[32 * kWords], sums[kWords];
 };
 
-// Fills the list from the words [w, w + kWords), as far as they go, and returns its length.
-GEODIFF_HD int fill_list(TileList& list, const u32* bits, int w, int end) {
-    const int t = threadIdx.x, lane = t & 31;
-    const u32 mine = t < kWords && w + t < end ? bits[w + t] : 0u;
+// Fills the list from kWords words, every so many-th from w on, as far as they go, and returns its length.
+GEODIFF_HD int fill_list(TileList& list, const u32* bits, int w, int end, int every = 1) {
+    const int t = threadIdx.x, lane = t & 31, word = w + t * every;
+    const u32 mine = t < kWords && word < end ? bits[word] : 0u;
     int n = __popc(mine);
     for (int d = 1; d < 32; d *= 2) {
         const int before = __shfl_up_sync(0xFFFFFFFFu, n, d);
@@ -31,7 +31,7 @@ GEODIFF_HD int fill_list(TileList& list, const u32* bits, int w, int end) {
     __syncthreads();
     if (t < kWords) {
         int to = n - __popc(mine) + (t >= 32 ? list.sums[31] : 0);
-        for (u32 m = mine; m; m &= m - 1) list.face[to++] = (w + t) * 32 + __ffs(int(m)) - 1;
+        for (u32 m = mine; m; m &= m - 1) list.face[to++] = word * 32 + __ffs(int(m)) - 1;
     }
     __syncthreads();
     return list.sums[31] + list.sums[kWords - 1];

@@ -22,13 +22,13 @@ def around(
     faces: torch.Tensor, layout: torch.Tensor, most_faces: int, vertices: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return where each vertex's corners begin (N + 1), and them, ascending: (image · most_faces + face) · 3 + k."""
-    none = torch.zeros(0, dtype=torch.int64, device=faces.device)
-    keys, places = [none], [none]
-    for image, (vertex_start, face_start, count) in enumerate(layout.tolist()):
-        keys.append(faces[face_start : face_start + count].reshape(-1).long() + vertex_start)
-        first = 3 * image * most_faces
-        places.append(torch.arange(first, first + 3 * count, device=faces.device))
-    key = torch.cat(keys)
-    order = torch.argsort(key, stable=True)
-    start = torch.searchsorted(key[order], torch.arange(vertices + 1, device=faces.device))
-    return start, torch.cat(places)[order]
+    device = faces.device
+    if most_faces == 0:
+        return faces.new_zeros(vertices + 1, dtype=torch.int64), faces.new_zeros(0, dtype=torch.int64)
+    own = torch.arange(most_faces, device=device)
+    vertex_start, face_start, count = layout[:, :, None].unbind(1)
+    key = faces[(face_start + own).clamp(max=len(faces) - 1)] + vertex_start[..., None]
+    key = torch.where((own < count)[..., None], key, vertices).reshape(-1)  # what is no face comes last
+    key = key.to(torch.int32 if vertices < 2**31 - 1 else torch.int64)  # sorted in half the time
+    key, order = torch.sort(key, stable=True)
+    return torch.searchsorted(key, torch.arange(vertices + 1, dtype=key.dtype, device=device)), order

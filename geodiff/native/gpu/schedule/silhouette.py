@@ -15,7 +15,8 @@ from geodiff.native.gpu.schedule.corners import scatter
 
 HEADER = "raster/silhouette.h"
 _TILE = 16
-_BLOCKS = 2048  # so many fill any card: with fewer, a tile's faces are cut into slices
+_BLOCKS = 8192  # more than fit on a card at once, since tiles differ: with fewer, a tile's faces are cut into slices
+_UNIT_BLOCKS = 8192  # of the way back, likewise
 _UNITS = 1 << 21  # of all faces: with many faces, each is cut into fewer
 _BITS = 1 << 29  # of a call: with more images they go in groups, with more faces tiles have theirs in common
 _LEAST_Q = {"SchweizerSklar": (1e-12, 1e-20)}
@@ -175,7 +176,7 @@ def silhouette_backward(
     partial = clip.new_empty((count, most_units, 8))
     parts = grad_params.new_empty((count, most_units, 4) if want else 0, device=device)
     instance = f"{real}, {law}, {join}, {squared}, {coverage}, {want}"
-    blocks = min(1024, -(-count * most_units // 4))
+    blocks = min(_UNIT_BLOCKS, -(-count * most_units // 4))
     scene.launch(f"silhouette_backward<{instance}>", blocks, 128, sum, best, factors, start, partial, parts)
     corners = structs.scratch(clip, "Clip", 3 * count)
     by_face = parts.new_empty((count, 4) if want else 0)

@@ -15,7 +15,7 @@ _ROWS = {
 }  # fmt: skip
 """Rows of a thread, for up to three coordinates or for more."""
 _BLOCKS = 2048  # so many fill any card: with fewer, columns are cut into slices
-_LEAST = 1024  # columns of a slice
+_LEAST = 512  # columns of a slice
 _SUMS = ("lse", "apply", "apply_gradient")
 
 
