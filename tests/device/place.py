@@ -17,6 +17,7 @@ from geodiff.ops import _op
 from tests.fuzz_ops import bases
 from tests.pretend import device as pretend
 
+_AT_MOST = 1.0  # seconds that repeats take, about: a dense twin takes one for a single call
 _REHEARSED = ("transport_lse", "vertex_normals", "vertex_normals_backward", "blend#3", "rasterize")
 Results = list[torch.Tensor]
 
@@ -92,8 +93,11 @@ class Place:
         repeats = 2 if self.rehearsed else repeats
         with self.on():
             for _ in range(1 if self.rehearsed else 3):
+                self.wait()
+                before = time.perf_counter()
                 call()
             self.wait()
+            repeats = min(repeats, 3 + int(_AT_MOST / (time.perf_counter() - before)))
             began = time.perf_counter()
             for _ in range(repeats):
                 call()
@@ -101,10 +105,10 @@ class Place:
             found = {"call": 1e3 * (time.perf_counter() - began) / repeats}
             if self.rehearsed:
                 return {"gpu": found["call"], **found}
-            gpu = []
+            gpu, behind = [], int(6e6 * min(max(1.0, found["call"]), 30.0))  # cycles: about three times as long as a call
             for _ in range(repeats):
                 start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-                torch.cuda._sleep(int(2e6 * max(1.0, found["call"])))  # cycles: about as long as a call
+                torch.cuda._sleep(behind)
                 start.record()
                 call()
                 end.record()

@@ -89,3 +89,22 @@ def test_ops_go_through_a_device_and_back(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setitem(_op._BACKENDS, "cpu", through(torch.device("cpu")))
         for own, other in zip(run(), expected, strict=True):
             assert torch.equal(own, other)
+
+
+def test_what_is_only_read_does_not_count_as_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or autograd would refuse what it has kept of it; NaN is no change, either."""
+    monkeypatch.setitem(_op._BACKENDS, "cpu", through(torch.device("cpu")))
+    x, h = torch.rand(5, 3, requires_grad=True), torch.tensor([0.0, torch.nan, -torch.inf, 1, 2])
+    before = x._version
+    with emulated():
+        total = ops.vertex_normals(x, torch.tensor([[0, 1, 2], [2, 3, 4]], dtype=torch.int32)).sum()
+        clip = torch.tensor([[-1.0, -1, 1, 1], [1, -1, 1, 1], [0, 1, 1, 1]], requires_grad=True)
+        faces, layout = torch.tensor([[0, 1, 2]], dtype=torch.int32), torch.tensor([[0, 0, 1]])
+        total = total + ops.contour(clip, faces, layout, scale=0.1, image_size=(4, 4)).sum()
+        versions = [value._version for value in (x, clip, faces, layout)]
+        total.backward()
+    assert x._version == before and not any(versions)
+    seen = {"h": h, "out": torch.zeros(5)}
+    monkeypatch.setattr("tests.device.through.schedule.of", lambda name: lambda h, out: out.fill_(1.0))
+    through(torch.device("cpu"))("any", seen)
+    assert h._version == 0 and seen["out"].tolist() == [1.0] * 5

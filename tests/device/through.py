@@ -9,6 +9,11 @@ import torch
 from geodiff.native.gpu import schedule
 
 
+def bits(value: torch.Tensor) -> torch.Tensor:
+    """Return the bytes of a tensor, in which NaN is itself."""
+    return value.flatten().view(torch.uint8)
+
+
 def through(device: torch.device) -> Callable[[str, dict[str, Any]], Any]:
     """Return what runs a kernel on a device: tensors are copied there, and back, since some of them are filled."""
 
@@ -19,7 +24,9 @@ def through(device: torch.device) -> Callable[[str, dict[str, Any]], Any]:
 
     def back(value: Any, moved: Any) -> None:
         if isinstance(value, torch.Tensor):
-            value.copy_(moved)
+            moved = moved.to(value.device)
+            if not torch.equal(bits(value), bits(moved)):  # what is only read must not count as changed
+                value.copy_(moved)
         elif isinstance(value, list):
             for part, other in zip(value, moved, strict=True):
                 back(part, other)
