@@ -142,7 +142,9 @@ WRAPS = ("repeat", "clamp", "mirror")
 def test_samples_are_the_twins(dtype: torch.dtype, wrap: str, images: int):
     image = torch.rand(images, 7, 5, 3, dtype=torch.float64)
     uv = 3 * torch.randn(5000, 2, dtype=torch.float64)
-    index = torch.randint(0, images, (5000,)) if images > 1 else torch.zeros(0, dtype=torch.int64)
+    texels = uv * torch.tensor([5.0, 7.0]) - 0.5
+    uv = uv[((texels - texels.round()).abs() > 1e-3).all(dim=1)]  # at a texel's centre rounding decides the slope
+    index = torch.randint(0, images, (len(uv),)) if images > 1 else torch.zeros(0, dtype=torch.int64)
     assert_same_vjp(
         lambda i, c: ops.sample(i, c, index, wrap=wrap),
         lambda i, c: reference.sample(i, c, index, wrap=wrap),

@@ -76,7 +76,10 @@ def test_the_kernel_is_its_twin(name: str, kind: str, dtype: torch.dtype):
         assert_close_relative(x, y, 1e5 * torch.finfo(dtype).eps, "the fragments of each place in the list")
     scale = torch.finfo(dtype).eps
     assert_close_relative(got[both], wanted[both], 1e5 * scale, "fragments")
-    cotangent = random_cotangent(wanted) * both[:, None]
+    # Where rounding decides whether a corner is nearest or an edge close by, the gradient is either's.
+    settled = ((got[:, 1:4].abs() > 1e-6) == (wanted[:, 1:4].abs() > 1e-6)).all(dim=1)
+    assert int((both & settled).sum()) >= 0.99 * int(both.sum())
+    cotangent = random_cotangent(wanted) * (both & settled)[:, None]
     first, second = (vjp(lambda x, m=m: dense(m, x)[1], [clip], cotangent)[0] for m in (ops, reference))
     assert_close_relative(first, second, 1e7 * scale if dtype == torch.float64 else 0.05, "gradient")
 
