@@ -68,7 +68,7 @@ def compared(op: str, found: Results, expected: Results, bound: float) -> dict[s
         if own.shape != other.shape or own.dtype != other.dtype:
             return {"verdict": f"FAILED: output {place} is {own.dtype} {tuple(own.shape)}"}
         if not own.is_floating_point():
-            # Of faces or edges that are equally far, rounding decides which is called the best; how far is compared, too.
+            # Rounding decides which of faces or edges that are equally far is the best; how far is compared, too.
             if not torch.equal(own, other) and op not in ("silhouette", "contour"):
                 return {"verdict": f"FAILED: output {place} differs in {int((own != other).sum())} of {own.numel()}"}
             continue

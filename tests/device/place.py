@@ -105,7 +105,8 @@ class Place:
             found = {"call": 1e3 * (time.perf_counter() - began) / repeats}
             if self.rehearsed:
                 return {"gpu": found["call"], **found}
-            gpu, behind = [], int(6e6 * min(max(1.0, found["call"]), 30.0))  # cycles: about three times as long as a call
+            gpu: list[float] = []
+            behind = int(6e6 * min(max(1.0, found["call"]), 30.0))  # cycles: about three times as long as a call
             for _ in range(repeats):
                 start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
                 torch.cuda._sleep(behind)

@@ -89,8 +89,8 @@ def tests(place: Any) -> int:
     workers = str(max(4, (os.cpu_count() or 4) - 2))  # compiling kernels is most of it
     many = ["-n", workers] if not place.rehearsed and importlib.util.find_spec("xdist") else []
     # Other packages of that Python may warn.
-    command = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-m", "cuda", "-p", "no:cacheprovider", *many, *some]
-    status = subprocess.run(command, cwd=ROOT, check=False).returncode
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-m", "cuda", "-p", "no:cacheprovider"]
+    status = subprocess.run([*command, *many, *some], cwd=ROOT, check=False).returncode
     return int(status != 0)
 
 

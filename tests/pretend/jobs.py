@@ -265,6 +265,8 @@ def refusals() -> None:
     with gd.checks(True):
         refused(ValueError, "`faces` must be indices from 0 to 11; got",
                 lambda: gd.ops.silhouette(clip.to("pretend"), wrong, layout, **render))  # fmt: skip
+    again = gd.ops.silhouette(clip.to("pretend"), faces.to("pretend"), layout, **render)
+    assert torch.equal(device.host(again), device.host(there))
     refused(RuntimeError, "expected all tensors|Expected all tensors", lambda: clip.to("pretend") + clip)
     refused(TypeError, "numpy", lambda: clip.to("pretend").numpy())
 
