@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from geodiff import icosphere, ops, soft
+from geodiff import MeshBatch, icosphere, ops, soft
 from geodiff.native.gpu import emulated
 from geodiff.native.gpu.schedule import silhouette
 from geodiff.reference import Ranking
@@ -85,3 +85,34 @@ def test_groups_know_their_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = [rows for _, rows in silhouette.groups(layout, 16, 16)]
     layout += 100  # of the device's copy alone
     assert [rows.tolist() for rows in parts] == [[[0, 0, 5]], [[9, 5, 7]]]
+
+
+@pytest.mark.parametrize("faces", [200, 1])
+def test_the_way_back_in_groups_has_the_same_bits(faces: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of meshes of several sizes: silhouettes, gradients of their numbers, fragments, visible faces, a softmax."""
+    views = Camera.orbit(2.6, 20.0, torch.tensor([0.0, 50.0, 100.0]), fov_deg=50)
+    meshes = MeshBatch([icosphere(1), icosphere(0), icosphere(1).scaled(0.7)])
+    clip, *rest = pack("test", meshes, views, SIZE).packed
+    ranking = Ranking(torch.linspace(-20.0, 0.0, 65), 0.1, torch.full((3,), 4.0))
+
+    def gradients() -> list[torch.Tensor]:
+        own, scale, p = clip.clone().requires_grad_(), *(torch.tensor(x, requires_grad=True) for x in (0.05, 3.0))
+        size, found = {"image_size": (12, 9)}, []
+        for rule, leaves in ((soft.Yager(p), [own, scale, p]), ("maximum", [own])):
+            alpha = ops.silhouette(own, *rest, tconorm=rule, scale=scale if len(leaves) > 1 else 0.05, **size)
+            found += torch.autograd.grad(alpha.square().sum(), leaves)
+        parts = ops.fragments(own, *rest, k=2, blur=0.1, **size)
+        barycentric = ops.visible(own, *rest, blur=0.2, **size).barycentric
+        shares = ops.heaviest(own, *rest, ranking=ranking, blur=0.3, **size)
+        for values in (parts.barycentric, barycentric, shares.barycentric):
+            found += torch.autograd.grad(values.square().sum(), own)
+        return found
+
+    with emulated():
+        expected = gradients()
+        monkeypatch.setattr(silhouette, "_FACES", faces)
+        groups = [len(rows) for _, rows in silhouette.back_groups(rest[1])]
+        found = gradients()
+    assert groups == {200: [2, 1], 1: [1, 1, 1]}[faces]
+    for own, other in zip(found, expected, strict=True):
+        assert torch.equal(own, other) and float(other.abs().max()) > 0

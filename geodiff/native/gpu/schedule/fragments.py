@@ -9,7 +9,7 @@ from geodiff.native.gpu import structs
 from geodiff.native.gpu.launcher import launch
 from geodiff.native.gpu.schedule.corners import scatter
 from geodiff.native.gpu.schedule.rasterize import rasterize
-from geodiff.native.gpu.schedule.silhouette import Scene, groups, set_up
+from geodiff.native.gpu.schedule.silhouette import Scene, back_groups, groups, most_faces_of, set_up
 from geodiff.recording import is_replaying, or_nan, packed, rows, sizes
 
 HEADER = "raster/fragments_kernels.h"
@@ -64,12 +64,11 @@ def fragments_backward(
     """Fill `grad_clip`."""
     if face.numel() == 0:
         return
-    scene = set_up_plain(clip, faces, layout, height, width, near, 0.0, marks=False)
-    ids = (2 * face + (distance >= 0)).to(torch.int32)
+    ids, most_faces = (2 * face + (distance >= 0)).to(torch.int32), most_faces_of(layout)
     image = torch.arange(len(layout), device=clip.device).reshape(-1, 1, 1, 1)
-    key = torch.where(face >= 0, face + image * scene.most_faces, scene.images * scene.most_faces)
+    key = torch.where(face >= 0, face + image * most_faces, len(layout) * most_faces)
     ups = (up_distance, up_barycentric, up_depth)
-    back(scene, ids, face.shape[-1], None, key.reshape(-1), ups, faces, layout, grad_clip)
+    back((clip, faces, layout, height, width, near), ids, face.shape[-1], None, key.reshape(-1), ups, grad_clip)
 
 
 def visible_forward(
@@ -104,20 +103,19 @@ def visible_backward(
     """Fill `grad_clip`."""
     if len(place) == 0:
         return
-    scene = set_up_plain(clip, faces, layout, height, width, near, 0.0, marks=False)
-    ids = (2 * face + inside).to(torch.int32)
-    key = face + torch.div(place, height * width, rounding_mode="floor") * scene.most_faces
+    ids, most_faces = (2 * face + inside).to(torch.int32), most_faces_of(layout)
+    key = face + torch.div(place, height * width, rounding_mode="floor") * most_faces
     if is_replaying():
-        key = torch.where(face >= 0, key, scene.images * scene.most_faces)
-    back(scene, ids, 1, place, key, (None, upstream, None), faces, layout, grad_clip)
+        key = torch.where(face >= 0, key, len(layout) * most_faces)
+    back((clip, faces, layout, height, width, near), ids, 1, place, key, (None, upstream, None), grad_clip)
 
 
 def set_up_plain(
     clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, blur: float,
-    marks: bool = True,
+    marks: bool = True, whole: torch.Tensor | None = None,
 ) -> Scene:  # fmt: skip
-    """Set up the images of one of `groups`, or of all without marks, with the blur for a radius."""
-    return set_up(clip, faces, layout, height, width, near, {**_ANY_LAW, "radius": blur}, marks)
+    """Set up the images of one of `groups`, or of `back_groups` without marks, with the blur for a radius."""
+    return set_up(clip, faces, layout, height, width, near, {**_ANY_LAW, "radius": blur}, marks, whole)
 
 
 def scene_of(
@@ -172,24 +170,29 @@ def write(scene: Scene, hard: torch.Tensor, ids: torch.Tensor, k: int, place: An
 
 
 def back(
-    scene: Scene, ids: torch.Tensor, k: int, place: torch.Tensor | None, key: torch.Tensor, ups: tuple[Any, Any, Any],
-    faces: torch.Tensor, layout: torch.Tensor, grad_clip: torch.Tensor,
+    packed: Packed, ids: torch.Tensor, k: int, place: torch.Tensor | None, key: torch.Tensor, ups: tuple[Any, Any, Any],
+    grad_clip: torch.Tensor,
 ) -> None:  # fmt: skip
-    """Go from fragments, of face `key` each, to vertices."""
-    count, device = scene.images * scene.most_faces, ids.device
+    """Go from fragments, of face `key` each (image · most faces + face), to vertices."""
+    clip, faces, layout, *view = packed
+    images, most_faces = len(layout), most_faces_of(layout)
+    count = images * most_faces
     if count == 0:
         return
     order = torch.argsort(key, stable=True)
-    start = torch.searchsorted(key[order], torch.arange(count + 1, device=device))
+    start = torch.searchsorted(key[order], torch.arange(count + 1, device=ids.device))
     parts = max(1, min(64, _PARTS // count))
-    given = structs.make(
-        structs.fragment_upstream(scene.real), order=order, start=start, distance=ups[0], barycentric=ups[1],
-        depth=ups[2], parts=parts,
-    )  # fmt: skip
-    partial = torch.empty((count, parts, 28), dtype=torch.float64, device=device)
-    items = _items(scene, ids, k, place)
-    _launch(scene, f"fragments_backward<{scene.real}>", -(-count * parts // 4), 128, items, given, partial)
-    corners = structs.scratch(grad_clip, "Clip", 3 * count)
-    name = f"fragments_faces<{scene.real}>"
-    _launch(scene, name, -(-count // 128), 128, partial, structs.Int(parts), corners)
-    scatter(corners, faces, layout, scene.most_faces, grad_clip)
+    corners = structs.scratch(grad_clip, "Clip", 3 * count).reshape(images, -1)
+    for own, images_of in back_groups(layout):
+        scene = set_up_plain(clip, faces, images_of, *view, 0.0, False, layout)
+        given = structs.make(
+            structs.fragment_upstream(scene.real), order=order, start=start[own.start * most_faces :], distance=ups[0],
+            barycentric=ups[1], depth=ups[2], parts=parts,
+        )  # fmt: skip
+        many = scene.images * most_faces
+        partial = torch.empty((many, parts, 28), dtype=torch.float64, device=ids.device)
+        items = _items(scene, ids, k, place)
+        _launch(scene, f"fragments_backward<{scene.real}>", -(-many * parts // 4), 128, items, given, partial)
+        name = f"fragments_faces<{scene.real}>"
+        _launch(scene, name, -(-many // 128), 128, partial, structs.Int(parts), corners[own])
+    scatter(corners, faces, layout, most_faces, grad_clip)

@@ -19,6 +19,7 @@ _BLOCKS = 8192  # more than fit on a card at once, since tiles differ: with fewe
 _UNIT_BLOCKS = 8192  # of the way back, likewise
 _UNITS = 1 << 21  # of all faces: with many faces, each is cut into fewer
 _BITS = 1 << 29  # of a call: with more images they go in groups, with more faces tiles have theirs in common
+_FACES = 1 << 19  # of a call's way back: more images go in groups, since each face has some 500 bytes there
 _LEAST_Q = {"SchweizerSklar": (1e-12, 1e-20)}
 
 
@@ -59,7 +60,16 @@ def _bits(most_faces: int, height: int, width: int, side: int = _TILE) -> int:
 
 def groups(layout: torch.Tensor, height: int, width: int) -> Iterator[tuple[slice, torch.Tensor]]:
     """Yield the images that go together, so that the bits of their tiles have room, and their rows of the layout."""
-    many = max(1, _BITS // max(1, _bits(most_faces_of(layout), height, width)))
+    yield from _in_groups(layout, _BITS // max(1, _bits(most_faces_of(layout), height, width)))
+
+
+def back_groups(layout: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Yield the images whose faces have room on the way back together, and their rows of the layout."""
+    yield from _in_groups(layout, _FACES // max(1, most_faces_of(layout)))
+
+
+def _in_groups(layout: torch.Tensor, many: int) -> Iterator[tuple[slice, torch.Tensor]]:
+    many = max(1, many)
     for first in range(0, len(layout), many):
         own = slice(first, min(first + many, len(layout)))
         rows = layout if len(layout) <= many else layout[own]
@@ -71,14 +81,16 @@ def groups(layout: torch.Tensor, height: int, width: int) -> Iterator[tuple[slic
 
 def set_up(
     clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, fields: Any,
-    marks: bool = True,
+    marks: bool = True, whole: torch.Tensor | None = None,
 ) -> Scene:  # fmt: skip
     """Project all faces and, with `marks`, note which tiles they reach.
 
-    `fields` are those of the extension's SilhouetteModel. Images with marks are those of one of `groups`.
+    `fields` are those of the extension's SilhouetteModel. Images with marks are those of one of `groups`; faces of one
+    of `back_groups` are cut as in the whole layout, so that sums are the same to the bit.
     """
+    whole = layout if whole is None else whole
     real, device, images = structs.REALS[clip.dtype], clip.device, len(layout)
-    most_faces, shift = most_faces_of(layout), 0
+    most_faces, shift = most_faces_of(whole), 0
     while images * _bits(most_faces, height, width, _TILE << shift) > _BITS and _TILE << shift < max(height, width):
         shift += 1
     law = members.distribution(fields["distribution"])
@@ -89,7 +101,7 @@ def set_up(
     across, down, words = -(-width // _TILE), -(-height // _TILE), -(-most_faces // 32)
     tiles = across * down
     slices = max(1, min(_BLOCKS // max(tiles * images, 1), -(-words // 2)))
-    most_units = max(1, min(16, _UNITS // max(images * most_faces, 1)))
+    most_units = max(1, min(16, _UNITS // max(len(whole) * most_faces, 1)))
     count = images * most_faces
     numbers = structs.scratch(clip, "SoftNumbers", 1)
     polygons, prepared = structs.scratch(clip, "Polygon", count), structs.scratch(clip, "SoftFace", count)
@@ -160,30 +172,44 @@ def silhouette_backward(
     """Fill `grad_clip` and `grad_params`, see `geodiff.ops.silhouette`."""
     if upstream.numel() == 0 or len(faces) == 0:
         return
-    scene = set_up(clip, faces, layout, height, width, near, model.fields, marks=False)
-    law, join, squared, coverage = scene.names
-    real, count, device = scene.real, scene.images * scene.most_faces, clip.device
     want = want_params + 2 * (want_params and want_shape) + 4 * (want_params and want_p)
-    weight, e = clip.new_empty(scene.pixels), clip.new_empty(scene.pixels)
-    slope, rest = (clip.new_empty(scene.pixels if want & 4 else 0) for _ in range(2))
-    apart = grad_params.new_empty(scene.pixels if want & 4 else 0, device=device)
+    images, most_faces = len(layout), most_faces_of(layout)
+    corners = structs.scratch(clip, "Clip", 3 * images * most_faces).reshape(images, -1)
+    by_face = torch.empty((images, most_faces, 4) if want else (images, 0), dtype=torch.float64, device=clip.device)
+    apart = by_face.new_empty((images, height, width) if want & 4 else (images, 0))
+    kept = sum.reshape(-1, *upstream.shape)
+    for own, rows in back_groups(layout):
+        scene = set_up(clip, faces, rows, height, width, near, model.fields, False, layout)
+        winners = best[own] if best.numel() else best
+        _backward(
+            scene, kept[:, own].contiguous(), winners, upstream[own], want, apart[own], corners[own], by_face[own]
+        )
+    if want:
+        every = type(scene.struct).from_buffer_copy(scene.struct)
+        every.images = images
+        gradient, is_reversed = by_face.new_empty(4), structs.Int(model.fields["is_reversed"])
+        name = f"gd::silhouette_numbers<{scene.real}>"
+        launch(HEADER, name, (1,), 256, every, by_face, apart, is_reversed, gradient, device=clip.device)
+        grad_params.copy_(gradient)
+    scatter(corners, faces, layout, most_faces, grad_clip)
+
+
+def _backward(
+    scene: Scene, sum: torch.Tensor, best: torch.Tensor, upstream: torch.Tensor, want: int, apart: torch.Tensor,
+    corners: torch.Tensor, by_face: torch.Tensor,
+) -> None:  # fmt: skip
+    """Fill `apart`, `corners` and `by_face`, what pixels and faces of some images give."""
+    law, join, squared, coverage = scene.names
+    real, count, most_units = scene.real, scene.images * scene.most_faces, scene.struct.most_units
+    weight, e = upstream.new_empty(scene.pixels), upstream.new_empty(scene.pixels)
+    slope, rest = (upstream.new_empty(scene.pixels if want & 4 else 0) for _ in range(2))
     factors = structs.make(structs.silhouette_factors(real), weight=weight, e=e, slope=slope, rest=rest, apart=apart)
-    pixel_grid = -(-scene.pixels // 256)
-    scene.launch(f"silhouette_factors<{real}, {join}>", pixel_grid, 256, sum, upstream, factors)
-    start = torch.zeros(count + 1, dtype=torch.int32, device=device)
+    scene.launch(f"silhouette_factors<{real}, {join}>", -(-scene.pixels // 256), 256, sum, upstream, factors)
+    start = torch.zeros(count + 1, dtype=torch.int32, device=upstream.device)
     torch.cumsum(scene.units, 0, dtype=torch.int32, out=start[1:])
-    most_units = scene.struct.most_units
-    partial = clip.new_empty((count, most_units, 8))
-    parts = grad_params.new_empty((count, most_units, 4) if want else 0, device=device)
+    partial = upstream.new_empty((count, most_units, 8))
+    parts = by_face.new_empty((count, most_units, 4) if want else 0)
     instance = f"{real}, {law}, {join}, {squared}, {coverage}, {want}"
     blocks = min(_UNIT_BLOCKS, -(-count * most_units // 4))
     scene.launch(f"silhouette_backward<{instance}>", blocks, 128, sum, best, factors, start, partial, parts)
-    corners = structs.scratch(clip, "Clip", 3 * count)
-    by_face = parts.new_empty((count, 4) if want else 0)
     scene.launch(f"silhouette_faces<{real}>", -(-count // 128), 128, partial, parts, corners, by_face)
-    if want:
-        is_reversed = structs.Int(model.fields["is_reversed"])
-        gradient = by_face.new_empty(4)
-        scene.launch(f"silhouette_numbers<{real}>", 1, 256, by_face, apart, is_reversed, gradient)
-        grad_params.copy_(gradient)
-    scatter(corners, faces, layout, scene.most_faces, grad_clip)

@@ -11,7 +11,7 @@ import torch
 from geodiff.native.gpu import structs
 from geodiff.native.gpu.launcher import launch
 from geodiff.native.gpu.schedule import fragments
-from geodiff.native.gpu.schedule.silhouette import Scene, groups
+from geodiff.native.gpu.schedule.silhouette import groups, most_faces_of
 from geodiff.recording import is_replaying, or_nan, packed, rows, sizes
 
 _FACES, _ROWS = "raster/heaviest_kernels.h", "shading/mix_kernels.h"
@@ -138,14 +138,13 @@ def heaviest_backward(
     """Fill `grad_clip`."""
     if len(face) == 0:
         return
-    scene: Scene = fragments.set_up_plain(clip, faces, layout, height, width, near, 0.0, marks=False)
-    ids = (2 * face + (distance >= 0)).to(torch.int32)
+    ids, most_faces = (2 * face + (distance >= 0)).to(torch.int32), most_faces_of(layout)
     pixel = rows(place, torch.searchsorted(start[1:], torch.arange(len(face), device=face.device), right=True), 0)
-    key = face + torch.div(pixel, height * width, rounding_mode="floor") * scene.most_faces
+    key = face + torch.div(pixel, height * width, rounding_mode="floor") * most_faces
     if is_replaying():
-        key = torch.where(face >= 0, key, scene.images * scene.most_faces)
+        key = torch.where(face >= 0, key, len(layout) * most_faces)
     ups = (up_distance, up_barycentric, up_depth)
-    fragments.back(scene, ids, 1, pixel, key, ups, faces, layout, grad_clip)
+    fragments.back((clip, faces, layout, height, width, near), ids, 1, pixel, key, ups, grad_clip)
 
 
 def mix_forward(
