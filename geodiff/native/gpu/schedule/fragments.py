@@ -174,7 +174,7 @@ def back(
     grad_clip: torch.Tensor,
 ) -> None:  # fmt: skip
     """Go from fragments, of face `key` each (image · most faces + face), to vertices."""
-    clip, faces, layout, *view = packed
+    clip, faces, layout, height, width, near = packed
     images, most_faces = len(layout), most_faces_of(layout)
     count = images * most_faces
     if count == 0:
@@ -184,7 +184,7 @@ def back(
     parts = max(1, min(64, _PARTS // count))
     corners = structs.scratch(grad_clip, "Clip", 3 * count).reshape(images, -1)
     for own, images_of in back_groups(layout):
-        scene = set_up_plain(clip, faces, images_of, *view, 0.0, False, layout)
+        scene = set_up_plain(clip, faces, images_of, height, width, near, 0.0, False, layout)
         given = structs.make(
             structs.fragment_upstream(scene.real), order=order, start=start[own.start * most_faces :], distance=ups[0],
             barycentric=ups[1], depth=ups[2], parts=parts,
