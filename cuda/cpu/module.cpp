@@ -54,8 +54,8 @@ std::vector<std::string> kernels() {
 #define KERNEL(name, Job) #name,
 #include "kernels.def"
         // Compiled once, for all levels.
-        "jumps", "matrix_times", "nearest_triangle", "net_sum", "pieces_take", "remesh", "self_intersections",
-        "surface_net",
+        "jumps", "matrix_times", "nearest_triangle", "neighbour_axes", "net_sum", "pieces_take", "remesh",
+        "self_intersections", "surface_net",
     };
 }
 

@@ -110,6 +110,7 @@ def evidence(
         left = fitted[anchor]
         spacing = local_spacing(left, np.arange(len(left)), len(left))
         spacing, across = spacing[cKDTree(left).query(fitted)[1]], neighbours(fitted, _BESIDE, anchor)[1]
+    del far  # a million points have enough in memory
     off = x - fitted
     height = (off * normals).sum(1)
     square, fourth, middle, turn, beside = np.empty((5, len(x)))
