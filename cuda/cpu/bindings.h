@@ -53,6 +53,7 @@ nb::ndarray<nb::numpy, V> handed(std::vector<V>&& values, std::initializer_list<
     return nb::ndarray<nb::numpy, V>(kept->data(), shape, owner);
 }
 
+void bind_axes(nb::module_& m);
 void bind_checks(nb::module_& m);
 void bind_matrix(nb::module_& m);
 void bind_nearest(nb::module_& m);

@@ -54,8 +54,8 @@ std::vector<std::string> kernels() {
 #define KERNEL(name, Job) #name,
 #include "kernels.def"
         // Compiled once, for all levels.
-        "jumps", "matrix_times", "nearest_triangle", "net_sum", "pieces_take", "remesh", "self_intersections",
-        "surface_net",
+        "jumps", "matrix_times", "nearest_triangle", "neighbour_axes", "net_sum", "pieces_take", "remesh",
+        "self_intersections", "surface_net",
     };
 }
 
@@ -85,6 +85,7 @@ NB_MODULE(_cpu, m) {
     m.def("simd_levels", &simd_levels, "Name those that this machine has, the widest last.");
     m.def("parallel_backend", &parallel_backend, "Name what runs the threads: 'openmp' or 'threads'.");
     m.def("set_simd_level", &set_simd_level, "Use another SIMD level that this machine has.");
+    bind_axes(m);
     bind_checks(m);
     bind_matrix(m);
     bind_nearest(m);

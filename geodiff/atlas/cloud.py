@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from geodiff.atlas.axes import neighbour_axes
 from geodiff.atlas.lines import ScanLines, neighbours, scan_lines
 from geodiff.atlas.noise import Noise, estimate_noise
 from geodiff.atlas.orient import orient
@@ -113,7 +114,7 @@ def read_cloud(
     anchor = None if lines is None else lines.anchor
     distances, near = neighbours(places, SCALES[-1], anchor)
     own = estimate_normals(x, near)
-    outlier = strays(places)
+    outlier = strays(places, (distances, near) if anchor is None else None)
     noise = _noise(x, ~outlier, anchor, seed)
     own = _normals_in_noise(x, own, noise, anchor, seed)
     if lines is not None:
@@ -202,25 +203,14 @@ def estimate_normals(points: torch.Tensor, neighbours: np.ndarray) -> torch.Tens
     Returns:
         unit normals (N, 3) of either side.
     """
-    normals = []
-    x = points.double()
-    for rows in torch.arange(len(x)).split(1 << 14):
-        around = torch.cat([x[rows, None], x[torch.from_numpy(neighbours[rows.numpy()])]], 1) - x[rows, None]
-        best = torch.full((len(rows),), torch.inf, dtype=torch.float64)
-        normal = torch.zeros(len(rows), 3, dtype=torch.float64)
-        for k in SCALES:
-            if k > neighbours.shape[1] and k > SCALES[0]:
-                break
-            some = around[:, : k + 1]
-            some = some - some.mean(1, keepdim=True)
-            spread, axes = torch.linalg.eigh(some.mT @ some / some.shape[1])
-            # Where no scale has any thickness, the smallest is kept.
-            ratio = (spread[:, 0].clamp(min=0) / spread[:, 1].clamp(min=1e-300)) * (1 + 4 / k) ** 2 + 1e-9 * k
-            better = ratio < best
-            best = torch.where(better, ratio, best)
-            normal = torch.where(better[:, None], axes[:, :, 0], normal)
-        normals.append(normal)
-    return torch.cat(normals).to(points)
+    near = np.asarray(neighbours, dtype=np.int64)
+    scales = [k for k in SCALES if k <= max(near.shape[1], SCALES[0])]
+    axis = neighbour_axes(
+        points.double().numpy(), near, sizes=[min(k, near.shape[1]) for k in scales], own=True,
+        # Where no scale has any thickness, the smallest is kept.
+        factors=[(1 + 4 / k) ** 2 for k in scales], terms=[1e-9 * k for k in scales],
+    )[1]  # fmt: skip
+    return torch.from_numpy(axis).to(points)
 
 
 def _noise(x: torch.Tensor, good: np.ndarray, anchor: np.ndarray | None, seed: int) -> Noise:

@@ -4,6 +4,7 @@
 import dataclasses
 import itertools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from geodiff.validation import shapes_repr
 _NEIGHBOURS = 8
 _OFF = 1 / 3
 _PART = 1 << 19  # triangles that are looked at at once
+_CHARTS = 32  # that a thread takes at once
 _BETWEEN = 0.6  # of the distance of lines, spacing that closes what is between them, and half as much again
 
 
@@ -90,7 +92,15 @@ def trim(
     starts = np.searchsorted(chart.cpu().numpy(), np.arange(int(chart[-1]) + 2 if len(chart) else 1))
     kept = np.flatnonzero(usable.cpu().numpy())
     starts = np.searchsorted(kept, starts)
-    found = [kept[_delaunay(u[kept[a:b]]) + a] for a, b in itertools.pairwise(starts) if b - a >= 3]
+    runs = [(a, b) for a, b in itertools.pairwise(starts) if b - a >= 3]
+    # Qhull lets other threads have the interpreter meanwhile.
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        parts = [runs[first : first + _CHARTS] for first in range(0, len(runs), _CHARTS)]
+        found = [
+            one
+            for part in pool.map(lambda some: [kept[_delaunay(u[kept[a:b]]) + a] for a, b in some], parts)
+            for one in part
+        ]
     triangles = np.concatenate(found) if found else np.zeros((0, 3), dtype=np.int64)
     spacing = local_spacing(x, i, points)
     if gap is not None:
@@ -163,13 +173,23 @@ def local_spacing(x: np.ndarray, i: np.ndarray, points: int) -> np.ndarray:
     mean = np.stack([np.bincount(i, x[:, d], points) for d in range(3)], 1) / np.maximum(count, 1)[:, None]
     result = np.zeros(points)
     here = np.flatnonzero(count)
-    k = min(_NEIGHBOURS, len(here) - 1)
-    if k >= 1:
-        gap, near = nearest(cKDTree(mean[here]), mean[here], range(1, k + 2))
-        spacing = gap[:, -1] * np.sqrt(np.pi / k)
-        # At borders half of the disc is empty: the neighbours further in know better.
-        result[here] = np.quantile(spacing[near], 0.25, axis=1)
+    if len(here) > 1:
+        k = min(_NEIGHBOURS, len(here) - 1)
+        result[here] = spacing_about(*nearest(cKDTree(mean[here]), mean[here], range(1, k + 2)))
     return result
+
+
+def spacing_about(far: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Return √(area a point) (N,) about N points of known neighbours, from the eighth: distances and indices (N, K).
+
+    The point itself is among its neighbours; a cloud of fewer than nine points has fewer.
+    """
+    k = min(_NEIGHBOURS, far.shape[1] - 1)
+    if k < 1:
+        return np.zeros(len(far))
+    spacing = far[:, k] * np.sqrt(np.pi / k)
+    # At borders half of the disc is empty: the neighbours further in know better.
+    return np.asarray(np.quantile(spacing[near[:, : k + 1]], 0.25, axis=1))
 
 
 def _delaunay(u: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import numpy as np
 from scipy.sparse import coo_matrix, csgraph
 from scipy.spatial import cKDTree
 
+from geodiff.atlas.axes import neighbour_axes
 from geodiff.atlas.nearest import nearest
 
 _NEAR = 8  # neighbours whose distance tells of the density
@@ -17,7 +18,7 @@ _PROBES = 2000  # places in the box at which the background is looked for
 _EMPTY = 0.8  # share of the places that are nearer to points than the one that is taken to be empty
 _MANY = 0.02  # of the points, from which on some of even density are more than the sparse corners of a surface
 _FLAT = 10.0  # usual distances of the eighth neighbour, which no side of the box is below
-_KEPT = 12  # of those, after the ones farthest from it are left out
+_KEPT = 12  # of those, once the ones farthest from it are left out
 _SUPPORT = 3  # neighbours on whose sheet a point of the surface lies
 _OFF = 6.0  # distance from a neighbour's plane, in the deviations there, up to which a point is on its sheet
 _STEP = 1.0  # the same, in the distance to its neighbours: what edges and tips of few points are off
@@ -25,7 +26,7 @@ _GROUP = 8  # points of the smallest group that may be a part of the surface
 _SPARED = 0.001  # share of points beside all sheets from which on the search goes on without them
 
 
-def strays(x: np.ndarray) -> np.ndarray:
+def strays(x: np.ndarray, known: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
     """Mark points (N, 3) that are not of the surface that the others are of: (N,) bool.
 
     A point is one if it is much farther from its neighbours than is usual around it; if the points around it fill space
@@ -35,8 +36,10 @@ def strays(x: np.ndarray) -> np.ndarray:
 
     Args:
         x: distinct points.
+        known: distances (N, K) and numbers (N, K) of the K ≥ 16 nearest of all, without the point itself, if they are
+            known; of a smaller cloud all.
     """
-    every = _Around(x)
+    every = _Around(x, known)
     marked = _spread_out(x, every)
     while True:  # what is off the surface hides others: of the neighbours, and in the planes
         few = marked.mean() <= _SPARED
@@ -54,19 +57,22 @@ class _Around:
     """What is around each of N points.
 
     Attributes:
-        near: (N, 17) neighbours, the point itself first; fewer in a small cloud.
+        near: (N, 16) neighbours; fewer in a small cloud.
         distances: (N, 8).
         neighbours: (N, 8).
         reach: (N,) mean distance.
-        spread: (N, 3) variances of the 17 along their axes, ascending.
-        axes: (N, 3) the first of the axes.
+        spread: (N, 3) variances of these and the point itself along their axes, ascending.
     """
 
-    def __init__(self, x: np.ndarray) -> None:
-        distances, self.near = nearest(cKDTree(x), x, min(_PLANE, len(x) - 1) + 1)
-        self.distances, self.neighbours = distances[:, 1 : _NEAR + 1], self.near[:, 1 : _NEAR + 1]
+    def __init__(self, x: np.ndarray, known: tuple[np.ndarray, np.ndarray] | None = None) -> None:
+        count = min(_PLANE, len(x) - 1)
+        if known is None:
+            far, near = nearest(cKDTree(x), x, count + 1)
+            known = far[:, 1:], near[:, 1:]
+        distances, self.near = known[0][:, :count], known[1][:, :count]
+        self.distances, self.neighbours = distances[:, :_NEAR], self.near[:, :_NEAR]
         self.reach = self.distances.mean(1)
-        self.spread, self.axes = _planes(x, self.near)
+        self.spread = neighbour_axes(x, self.near, own=True)[0]
 
 
 def _spread_out(x: np.ndarray, around: _Around) -> np.ndarray:
@@ -94,33 +100,15 @@ def _background(x: np.ndarray, usual: float) -> float:
 
 def _beside(x: np.ndarray, around: _Around) -> np.ndarray:
     """Mark points that lie on the sheet of hardly any of their neighbours."""
-    # Planes once more, without the points that are farthest from them.
-    kept = _KEPT * around.near.shape[1] // _PLANE
-    inner = np.empty((len(x), kept), dtype=np.int64)
-    for rows in _blocks(len(x)):
-        some = x[around.near[rows]]
-        off = np.abs(((some - some.mean(1, keepdims=True)) * around.axes[rows, None]).sum(2))
-        inner[rows] = np.take_along_axis(around.near[rows], np.argsort(off, axis=1)[:, :kept], 1)
-    spread, axes = _planes(x, inner)
+    kept = _KEPT * (around.near.shape[1] + 1) // _PLANE
+    spread, axes = neighbour_axes(x, around.near, own=True, keep=kept)
     within = np.maximum(_OFF * np.sqrt(spread[:, 0]), _STEP * around.reach)
-    off = np.abs(((x[:, None] - x[around.neighbours]) * axes[around.neighbours]).sum(2))
-    support = (off <= within[around.neighbours]).sum(1)
+    support = np.empty(len(x), dtype=np.int64)
+    for rows in np.array_split(np.arange(len(x)), max(len(x) >> 15, 1)):
+        near = around.neighbours[rows]
+        off = np.abs(np.einsum("nkd,nkd->nk", x[rows, None] - x[near], axes[near]))
+        support[rows] = (off <= within[near]).sum(1)
     return np.asarray(support < min(_SUPPORT, around.neighbours.shape[1]))
-
-
-def _planes(x: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return variances (N, 3), ascending, of the points that rows of members (N, K) name, and their normals (N, 3)."""
-    spread, axes = np.empty((len(members), 3)), np.empty((len(members), 3))
-    for rows in _blocks(len(members)):
-        some = x[members[rows]]
-        some = some - some.mean(1, keepdims=True)
-        value, vector = np.linalg.eigh(np.einsum("nki,nkj->nij", some, some) / some.shape[1])
-        spread[rows], axes[rows] = np.maximum(value, 0), vector[:, :, 0]
-    return spread, axes
-
-
-def _blocks(count: int) -> list[np.ndarray]:
-    return np.array_split(np.arange(count), max(count >> 15, 1))
 
 
 def _lone(around: _Around, marked: np.ndarray) -> np.ndarray:

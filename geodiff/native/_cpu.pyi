@@ -24,6 +24,19 @@ def parallel_backend() -> str:
 def set_simd_level(arg: str, /) -> None:
     """Use another SIMD level that this machine has."""
 
+def neighbour_axes(
+    *,
+    places: Array,
+    members: Array,
+    sizes: Sequence[int],
+    factors: Sequence[float],
+    terms: Sequence[float],
+    own: bool,
+    keep: int,
+    spread: Array,
+    axis: Array,
+    threads: int = 1,
+) -> None: ...
 def indices_fit(*, index: Array, least: int, count: int) -> bool: ...
 def faces_fit(*, faces: Array, layout: Array, vertices: int) -> bool: ...
 def list_fits(*, place: Array, face: Array, layout: Array, pixels: int) -> bool: ...

@@ -86,9 +86,22 @@ def selected(value: Any, axes: int, batch: torch.Size, index: Any) -> Any:
 
 def seams_split(faces: np.ndarray, uv_faces: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Make one vertex of each pair of a vertex and a texture coordinate in use: return both, and the faces of pairs."""
-    pairs = np.stack((faces, uv_faces.cpu().numpy()), axis=-1).reshape(-1, 2)
-    unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
-    return unique[:, 0], unique[:, 1], inverse.reshape(-1, 3)
+    vertex, corner = faces.reshape(-1), uv_faces.cpu().numpy().reshape(-1)
+    if not len(vertex):
+        return vertex, corner, faces
+    count = int(corner.max()) + 1
+    of = np.zeros(count, dtype=np.int64)
+    of[corner] = vertex
+    if (of[corner] == vertex).all():  # as a rule: then there are fewer coordinates to sort than corners
+        used = np.zeros(count, dtype=bool)
+        used[corner] = True
+        used_corner = np.flatnonzero(used)
+        order = used_corner[np.argsort(of[used_corner], kind="stable")]
+        rank = np.empty(count, dtype=np.int64)
+        rank[order] = np.arange(len(order))
+        return of[order], order, rank[corner].reshape(-1, 3)
+    unique, inverse = np.unique(vertex * count + corner, return_inverse=True)
+    return unique // count, unique % count, inverse.reshape(-1, 3)
 
 
 def same_device(name: str, value: Any, vertices: torch.Tensor) -> None:

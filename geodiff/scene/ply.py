@@ -459,3 +459,14 @@ def _picture(path: pathlib.Path, name: str, allow_outside: bool) -> Picture | No
         warn_lost(path, [f"the image {name[:200]!r} ({reason})"])
         return None
     return Picture(read_image(found, "Mesh.load"))
+
+
+def write_ply(mesh: Mesh, path: pathlib.Path) -> None:
+    """Write vertices and faces as binary PLY: positions in float32, indices in int32."""
+    vertices = mesh.vertices.detach().cpu().numpy().astype("<f4")
+    faces = np.empty(mesh.num_faces, dtype=[("count", "u1"), ("index", "<i4", (3,))])
+    faces["count"], faces["index"] = 3, mesh.faces.cpu().numpy()
+    heading = ["ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}"]
+    heading += [f"property float {axis}" for axis in "xyz"]
+    heading += [f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header\n"]
+    path.write_bytes("\n".join(heading).encode() + vertices.tobytes() + faces.tobytes())

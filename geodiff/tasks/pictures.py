@@ -49,7 +49,9 @@ def tinted(
     supersample: int = 2,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return what `shaded` does for one camera, for each of several colourings: the mesh is drawn and lit once."""
-    mesh, camera = mesh.detach(), camera.detach()
+    camera = camera.detach()
+    if mesh.vertices.requires_grad:  # else the mesh itself, which keeps its normals for the next view
+        mesh = mesh.detach()
     height, width = size
     fine = (height * supersample, width * supersample)
     hard = rasterize(mesh, camera, fine)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import pathlib
+import re
 import warnings
 
 import numpy as np
@@ -10,7 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import geodiff as gd
+from geodiff.scene import mesh_files
 from geodiff.scene.atomic import replacing
+from geodiff.scene.attributes import seams_split
 from geodiff.scene.images import read_image, write_image
 
 FORMATS = ("obj", "ply", "stl", "glb")
@@ -401,15 +404,35 @@ def test_a_failed_save_keeps_the_old_file(tmp_path: pathlib.Path, monkeypatch: p
     cube_corner().save(path)
     before = path.read_bytes()
 
-    def broken(self: trimesh.Trimesh, target: pathlib.Path, **_: str) -> None:
-        pathlib.Path(target).write_bytes(b"half")
+    def broken(_: gd.Mesh, target: pathlib.Path) -> None:
+        target.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trimesh.Trimesh, "export", broken)
+    monkeypatch.setattr(mesh_files, "write_ply", broken)
     with pytest.raises(KeyboardInterrupt):
         cube_corner().save(path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["mesh.ply"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_plain_ply_is_what_trimesh_writes(tmp_path: pathlib.Path, dtype: torch.dtype) -> None:
+    ball = gd.icosphere(2, dtype=dtype)
+    ball.save(tmp_path / "ours.ply")
+    ball.to_trimesh().export(tmp_path / "peer.ply", file_type="ply")
+    peer = (tmp_path / "peer.ply").read_bytes()
+    assert (tmp_path / "ours.ply").read_bytes() == re.sub(rb"comment [^\n]*\n", b"", peer, count=1)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_seams_are_split_in_the_order_of_vertices(shared: bool) -> None:
+    random = np.random.default_rng(0)
+    corner = random.integers(0, 40, (60, 3))
+    # A coordinate belongs to one vertex as a rule, but may belong to several.
+    faces = random.integers(0, 9, (60, 3)) if shared else random.integers(0, 9, 40)[corner]
+    vertex, uv, split = seams_split(faces, torch.from_numpy(corner))
+    pairs, inverse = np.unique(np.stack((faces, corner), -1).reshape(-1, 2), axis=0, return_inverse=True)
+    assert (np.stack((vertex, uv), 1) == pairs).all() and (split == inverse.reshape(-1, 3)).all()
 
 
 def test_replacing_moves_what_was_written(tmp_path: pathlib.Path) -> None:

@@ -109,28 +109,51 @@ def _finish(
                                 keep_components=wanted.keep_components)  # fmt: skip
     stages.begin("mesh")
     found = _Surface(samples, atlas.to_mesh(wanted.refine), None)
-    metrics, drawn = dict(result.metrics), None
+    metrics = dict(result.metrics)
     if truth is not None:
         stages.begin("truth")
         metrics["truth"] = _against(truth, atlas, found, wanted)
-    if folder is not None:
-        stages.begin("pictures")
-        drawn = _draw(atlas, found.mesh, metrics, result.settings.up, aside)
-    if closing is not None:
-        stages.begin("watertight")
-        found.closed = closing()
-        if truth is not None:
-            stages.begin("truth")
-            metrics["truth"]["watertight"] = _compared(found.closed.mesh, None, truth, atlas, wanted)
+    if folder is None:
+        return _judged(result, metrics, found, wanted)
+    stages.begin("pictures")
+    drawn = _draw(atlas, found.mesh, metrics, result.settings.up, aside)
+    files = _Files(folder, found, closing is not None, drawn)
+    # All that does not need the watertight mesh is written while that is made.
+    with replacing(files.paths["metrics"], _WHERE) as part:
+        stages.begin("files")
+        files.write_early(atlas, part.parent)
+        if closing is not None:
+            stages.begin("watertight")
+            found.closed = closing()
+            if truth is not None:
+                stages.begin("truth")
+                metrics["truth"]["watertight"] = _compared(found.closed.mesh, None, truth, atlas, wanted)
+        result = _judged(result, metrics, found, wanted)
+        stages.begin("files")
+        files.write_late(part.parent)
+        stages.end()
+        notes = [*result.notes, *files.notes]
+        metrics = dict(result.metrics)
+        metrics["speed"] = {**metrics["speed"], "stages": stages.rounded()}
+        metrics |= {"seconds": round(seconds(), 3), "notes": notes, "history": result.history}
+        part.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    for kind, name in NAMES.items():
+        if kind not in files.paths:
+            (folder / name).unlink(missing_ok=True)  # of an earlier fit: it would pass for this one's
+    return dataclasses.replace(result, metrics=metrics, notes=notes, files=files.paths)
+
+
+def _judged(
+    result: FitAtlasResult, metrics: dict[str, Any], found: _Surface, wanted: FitAtlasSettings
+) -> FitAtlasResult:
+    """Return the result with what was found, and what it misses."""
     missed = missed_checks(result)
     failed = [*missed, *failed_checks(found.closed, wanted)]
-    metrics |= {"surface": _facts(found), "failed_checks": failed}
     told = [f"Not to be relied on: {text}." for text in missed if text != CONTRADICTION]
     notes = [*result.notes, *told, *([] if found.closed is None else found.closed.notes)]
-    result = dataclasses.replace(result, metrics=metrics, notes=notes)
-    if folder is None or drawn is None:
-        return result
-    return _write(result, found, drawn, folder, stages, seconds)
+    return dataclasses.replace(
+        result, metrics={**metrics, "surface": _facts(found), "failed_checks": failed}, notes=notes
+    )
 
 
 def _draw(atlas: Atlas, mesh: Mesh, metrics: dict[str, Any], up: str | None, aside: ThreadPoolExecutor) -> _Drawn:
@@ -220,48 +243,46 @@ def _compared(
     return one if curve else {name: value for name, value in one.items() if name != "curve"}
 
 
-def _write(
-    result: FitAtlasResult,
-    found: _Surface,
-    drawn: _Drawn,
-    folder: pathlib.Path,
-    stages: Stages,
-    seconds: Callable[[], float],
-) -> FitAtlasResult:
-    """Write all files into a folder beside the others, then move them, metrics.json last; drop what is out of date."""
-    atlas, notes = result.atlas, list(result.notes)
-    files = {kind: folder / name for kind, name in NAMES.items()}
-    if found.watertight is None:
-        del files["watertight"]
-    if drawn.errors is None:
-        notes.append(f'{NAMES["errors"]} is left out: it needs Matplotlib, pip install "geodiff[plot]"')
-        del files["errors"]
-    shift, note = _shift(atlas)
-    if note:
-        notes.append(note)
-    metrics = dict(result.metrics)
-    with replacing(files["metrics"], _WHERE) as part:
-        stages.begin("files")
-        there = {kind: part.parent / path.name for kind, path in files.items()}
-        atlas.save(there["atlas"])
-        columns = [found.samples.points, found.samples.normals, found.samples.confidence[:, None]]
+class _Files:
+    """What is written to a folder beside the others before all are moved, metrics.json last.
+
+    Attributes:
+        paths: of the files in the end, by their kinds.
+        notes: what is to be said of them.
+    """
+
+    def __init__(self, folder: pathlib.Path, found: _Surface, closed: bool, drawn: _Drawn) -> None:
+        self._found, self._drawn = found, drawn
+        self.paths = {kind: folder / name for kind, name in NAMES.items()}
+        self.notes: list[str] = []
+        if not closed:
+            del self.paths["watertight"]
+        if drawn.errors is None:
+            self.notes.append(f'{NAMES["errors"]} is left out: it needs Matplotlib, pip install "geodiff[plot]"')
+            del self.paths["errors"]
+
+    def write_early(self, atlas: Atlas, folder: pathlib.Path) -> None:
+        """Write what the watertight mesh is not in."""
+        self._shift, note = _shift(atlas)
+        if note:
+            self.notes.append(note)
+        atlas.save(folder / NAMES["atlas"])
+        samples = self._found.samples
+        columns = [samples.points, samples.normals, samples.confidence[:, None]]
         names = ("x", "y", "z", "nx", "ny", "nz", "confidence")
-        write_ply(there["samples"], dict(zip(names, torch.cat(columns, 1).T, strict=True)), _WHERE)
-        found.mesh.save(there["obj"])
-        _moved(found.mesh, shift).save(there["glb"])
-        if found.watertight is not None:
-            _moved(found.watertight, shift).save(there["watertight"])
-        drawn.overview.page(found.watertight).save(there["pictures"], format="PNG", compress_level=3)
-        if drawn.errors is not None:
-            there["errors"].write_bytes(drawn.errors.result())
-        stages.end()
-        metrics["speed"] = {**metrics["speed"], "stages": stages.rounded()}
-        metrics |= {"seconds": round(seconds(), 3), "notes": notes, "history": result.history}
-        part.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-    for kind, name in NAMES.items():
-        if kind not in files:
-            (folder / name).unlink(missing_ok=True)  # of an earlier fit: it would pass for this one's
-    return dataclasses.replace(result, metrics=metrics, notes=notes, files=files)
+        write_ply(folder / NAMES["samples"], dict(zip(names, torch.cat(columns, 1).T, strict=True)), _WHERE)
+        self._found.mesh.save(folder / NAMES["obj"])
+        _moved(self._found.mesh, self._shift).save(folder / NAMES["glb"])
+
+    def write_late(self, folder: pathlib.Path) -> None:
+        """Write the watertight mesh, and the pictures."""
+        closed = self._found.watertight
+        if closed is not None:
+            _moved(closed, self._shift).save(folder / NAMES["watertight"])
+        page = self._drawn.overview.page(closed)
+        page.save(folder / NAMES["pictures"], format="PNG", compress_level=3)
+        if self._drawn.errors is not None:
+            (folder / NAMES["errors"]).write_bytes(self._drawn.errors.result())
 
 
 def _shift(atlas: Atlas) -> tuple[torch.Tensor, str]:

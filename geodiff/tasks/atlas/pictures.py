@@ -86,7 +86,10 @@ def draw_points(
     column, row = at[:, 0].long(), at[:, 1].long()
     seen = (column >= 0) & (column < width) & (row >= 0) & (row < height) & (at[:, 2] > 0)
     depth = rasterize(mesh, camera, (height, width)).depth
-    far = torch.nn.functional.max_pool2d(depth[None, None], 2 * _FINE + 1, 1, _FINE)[0, 0]
+    far = depth[None, None]
+    for side in ((2 * _FINE + 1, 1), (1, 2 * _FINE + 1)):  # the largest of a column, then of a row of these
+        far = torch.nn.functional.max_pool2d(far, side, 1, (side[0] // 2, side[1] // 2))
+    far = far[0, 0]
     slack = 0.015 * float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm())
     seen &= at[:, 2] <= far[row.clamp(0, height - 1), column.clamp(0, width - 1)] + slack
     keep = seen.nonzero()[:, 0]

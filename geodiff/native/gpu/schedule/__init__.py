@@ -43,6 +43,7 @@ _FILES = {
     "mix_forward": "softmax",
     "mix_backward": "softmax",
     "nearest_triangle": "host",
+    "neighbour_axes": "host",
     "self_intersections": "host",
     "remesh": "host",
     "pieces_take": "host",
