@@ -271,7 +271,7 @@ def _facing(
 
 
 def _near(tree: cKDTree, a: np.ndarray, b: np.ndarray, c: np.ndarray, before: _Near | None = None) -> _Near:
-    """Return what is nearest to faces with corners (F, 3); those that are where they were `before` are not asked for."""
+    """Return what is nearest to faces with corners (F, 3); those that are where they were `before` are known."""
     middle = ((a + c) + b) / 3  # the same to the bit for a face that was turned
     if before is None:
         return _Near(middle, *nearest(tree, middle))

@@ -109,13 +109,20 @@ def _blend(
     offset = torch.arange(len(sample), device=x.device) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
     member = rows[torch.repeat_interleave(starts, counts) + offset]
     other = atlas.chart[member]
+    some = other != chart[sample]
+    sample, member, other = sample[some], member[some], other[some]
     say = consensus.weights(consensus.depth(x[sample], other, charts.center, charts.scale)) * atlas.trust[other]
-    keep = (other != chart[sample]) & (say > _NEGLIGIBLE * own[sample])
+    keep = say > _NEGLIGIBLE * own[sample]
     sample, member, other, say = sample[keep], member[keep], other[keep], say[keep]
     if len(sample) == 0:
         return x, normal
     # One step of Gauss and Newton from the nearest member, whose place and tangents are known.
-    uv = atlas.uv[member] + _within(atlas.tangents[member], x[sample] - atlas.domain.places[member])
+    slope = atlas.tangents[member]
+    gap = (x[sample] - atlas.domain.places[member])[..., None]
+    gram = slope.mT @ slope
+    ridge = 1e-6 * gram.diagonal(dim1=-2, dim2=-1).sum(-1).clamp(min=1e-30)
+    gram = gram + ridge[:, None, None] * torch.eye(2, dtype=gram.dtype, device=gram.device)
+    uv = atlas.uv[member] + torch.linalg.solve(gram, slope.mT @ gap)[..., 0]
     order = torch.argsort(other, stable=True)
     sample, other, say, uv = sample[order], other[order], say[order], uv[order]
     theirs, turned = [], []
@@ -132,19 +139,6 @@ def _blend(
     moved = x + x.new_zeros(x.shape).index_add(0, sample, (say * lift)[:, None] * facing) / total[:, None]
     turned_to = (own[:, None] * normal).index_add(0, sample, say[:, None] * facing)
     return moved, F.normalize(turned_to, dim=-1, eps=1e-30)
-
-
-def _within(slope: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
-    """Return the coordinates (K, 2) of steps (K, 3) in tangents (K, 3, 2): least squares, by Cramer's rule.
-
-    With a millionth of the trace on the diagonal, so that tangents along one line are no division by zero.
-    """
-    a, b = slope.unbind(-1)
-    e, f, g = (a * a).sum(-1), (a * b).sum(-1), (b * b).sum(-1)
-    trace = (e + g).clamp(min=1e-30)
-    e, f, g = e / trace + 1e-6, f / trace, g / trace + 1e-6
-    p, q = (a * gap).sum(-1) / trace, (b * gap).sum(-1) / trace
-    return torch.stack((g * p - f * q, e * q - f * p), -1) / (e * g - f * f)[:, None]
 
 
 def _normal(slope: torch.Tensor) -> torch.Tensor:

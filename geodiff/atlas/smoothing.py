@@ -14,6 +14,7 @@ NEIGHBOURS = 64
 ROUNDS = 3
 _FEWEST = 3
 _SPREAD = 2.0  # of the squared distance over that of the farthest neighbour, in the exponent
+_LEAF = 32  # of a tree that is asked for many neighbours
 _BLOCK = 1 << 16
 _ROW = 8  # kSmoothRow of the kernel
 
@@ -86,7 +87,7 @@ def _neighbours(places: np.ndarray, k: int) -> tuple[torch.Tensor, torch.Tensor]
 
     A block at a time: what a tree returns takes four times as much as what is kept.
     """
-    tree = cKDTree(places)
+    tree = cKDTree(places, leafsize=_LEAF)
     near = np.empty((len(places), k), np.int32)
     reach = np.empty(len(places))
     for first in range(0, len(places), _BLOCK):
