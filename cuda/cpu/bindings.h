@@ -66,6 +66,7 @@ void bind_shading(nb::module_& m);
 void bind_splines_and_transport(nb::module_& m);
 void bind_surface_net(nb::module_& m);
 void bind_winding(nb::module_& m);
+void bind_smoothing(nb::module_& m);
 void bind_charts(nb::module_& m);
 
 }  // namespace geodiff

@@ -151,6 +151,22 @@ struct WindingJob {
     T* out;             // (N, 1) or (N, 3)
 };
 
+constexpr int kSmoothRow = 8;  // numbers of a point: its place, its unit normal, and two that fill the cache line
+
+// Points moved along their normals, once; see geodiff/atlas/smoothing.py.
+template <class T>
+struct SmoothJob {
+    const T* from;      // (N, kSmoothRow)
+    const int* near;    // (N, K) neighbours
+    const T* reach;     // (N) how far the last of them is
+    const T* width;     // (N) > 0, of the noise
+    long long count;    // N
+    int neighbours;     // K
+    T spread, turn;     // weights of the squared distance over reach², and of the squared difference of normals
+    int threads;
+    T* to;              // (N, kSmoothRow)
+};
+
 // Networks of an atlas (geodiff/atlas/charts.py), Q of them alike: a plane and on top of it a perceptron with relu.
 template <class T>
 struct NetworksJob {

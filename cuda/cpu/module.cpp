@@ -98,5 +98,6 @@ NB_MODULE(_cpu, m) {
     bind_splines_and_transport(m);
     bind_surface_net(m);
     bind_winding(m);
+    bind_smoothing(m);
     bind_charts(m);
 }

@@ -328,8 +328,8 @@ class Charts:
             return self.center.new_empty(0, 3), self.center.new_empty(0, 3, 2)
         if served(self.activation, self.parameters(), place := uv.to(self.linear.dtype)):
             local, slope = (part.to(self.center.dtype) for part in places(self.parameters(), place, chart, True))
-            turned = self.rotation[chart][..., None] * (self.scale[chart, None, None] * slope)[:, :, None]
-            return self._into_space(local, chart), turned.sum(1)
+            turned = self.rotation[chart].mT @ (self.scale[chart, None, None] * slope)
+            return self._into_space(local, chart), turned
         layout = layout or Ragged(chart, len(self))
         pairs = [self.subset(b.charts).jacobian(uv[b.slots]) for b in layout.blocks]
         return layout.join([p for p, _ in pairs]), layout.join([j for _, j in pairs])
@@ -351,8 +351,8 @@ class Charts:
 
     def _into_space(self, local: torch.Tensor, chart: torch.Tensor) -> torch.Tensor:
         """Points (M, 3) in space of local ones, each in its own chart (M,)."""
-        turned = (self.rotation[chart] * (self.scale[chart, None] * local.to(self.center.dtype))[..., None]).sum(1)
-        return self.center[chart] + turned
+        scaled = self.scale[chart, None] * local.to(self.center.dtype)
+        return self.center[chart] + (scaled[:, None] @ self.rotation[chart])[:, 0]
 
     def _activate(self, z: torch.Tensor) -> torch.Tensor:
         if self.activation == "relu":

@@ -140,8 +140,9 @@ def begin_closing(
         beside.ask(places, axes, depth, threads)
 
     def made() -> Closed:
+        tree = cKDTree(places)  # while the other process solves
         solved = None if beside is None else beside.result()
-        found, way, notes = _made(places, axes, solved, depth, threads, trim, keep, open_boundaries)
+        found, way, notes = _made(tree, axes, solved, depth, threads, trim, keep, open_boundaries)
         world = torch.from_numpy(found.vertices).to(x) * size + corner
         mesh = Mesh(world, torch.from_numpy(found.faces).to(x.device))
         counted = (found.crossings, found.parts, found.kept, found.share, found.invented)
@@ -176,15 +177,29 @@ class _Found:
     invented: float
 
 
+@dataclasses.dataclass
+class _Near:
+    """Middles (F, 3) of faces, and of each how far (F,) the nearest place is and which (F,) that is."""
+
+    middle: np.ndarray
+    gap: np.ndarray
+    own: np.ndarray
+
+    def of(self, rows: np.ndarray) -> "_Near":
+        """Return some of them."""
+        return _Near(self.middle[rows], self.gap[rows], self.own[rows])
+
+
 def _made(
-    places: np.ndarray, axes: np.ndarray, solved: tuple[np.ndarray, np.ndarray] | None, depth: int, threads: int,
+    tree: cKDTree, axes: np.ndarray, solved: tuple[np.ndarray, np.ndarray] | None, depth: int, threads: int,
     trim: float, keep: int, open_boundaries: bool,
 ) -> tuple[_Found, str, list[str]]:  # fmt: skip
     """Return a surface, how it was found, and notes; `solved` is that of Poisson's equation, if it is known."""
     notes, why, found = [], "", None
+    places = np.asarray(tree.data)
     try:
         vertices, faces = solved or poisson_faces("poisson_mesh", places, axes, depth, threads)
-        found = _finished(places, axes, vertices, faces, depth, trim, keep, open_boundaries, False)
+        found = _finished(tree, axes, vertices, faces, depth, trim, keep, open_boundaries, False)
         if found is None:
             why = "Poisson reconstruction found no surface"
         elif wrong := found.faults.told(open_boundaries):
@@ -194,7 +209,7 @@ def _made(
     way = "poisson"
     if why:
         other = _finished(
-            places, axes, *solid_mesh(places, axes, depth), depth, trim, keep, open_boundaries, True
+            tree, axes, *solid_mesh(places, axes, depth), depth, trim, keep, open_boundaries, True
         )  # fmt: skip
         if other is not None and (found is None or not other.faults.told(open_boundaries)):
             found, way = other, "winding"
@@ -205,58 +220,81 @@ def _made(
 
 
 def _finished(
-    places: np.ndarray, axes: np.ndarray, vertices: np.ndarray, faces: np.ndarray, depth: int, trim: float, keep: int,
+    tree: cKDTree, axes: np.ndarray, vertices: np.ndarray, faces: np.ndarray, depth: int, trim: float, keep: int,
     open_boundaries: bool, plates: bool,
 ) -> _Found | None:  # fmt: skip
     """Trim, mend, choose components, fill holes and check; None where no face is left."""
+    places = np.asarray(tree.data)
     vertices, faces = mended(vertices, faces)
     if open_boundaries and len(faces):
         faces = trimmed(places, vertices, faces, trim, depth)
         if plates:  # a sheet has a back that no point is on
-            faces = faces[_supported(places, axes, vertices, faces, depth, trim, _AGAINST)[0]]
+            faces = faces[_supported(tree, axes, vertices, faces, depth, trim, _AGAINST)[0]]
         vertices, faces = mended(vertices, faces)
     if not len(faces):
         return None
     part = components(faces)
-    owner = np.empty(len(vertices), np.int64)
-    owner[faces] = part[:, None]
-    votes = np.bincount(owner[nearest(cKDTree(vertices), places)[1]], minlength=int(part.max()) + 1)
+    votes = _votes(places, vertices, faces, part)
     ranked = np.argsort(-votes, kind="stable")
     parts = max(int((votes >= _PART * len(places)).sum()), 1)
     chosen = ranked[: min(keep, int((votes > 0).sum())) if keep else parts]
-    faces = _facing(places, axes, vertices, faces, part, chosen)
+    faces, asked = _facing(tree, axes, vertices, faces, part, chosen)
     used, faces = np.unique(faces, return_inverse=True)
     vertices, faces = vertices[used], faces.reshape(-1, 3)
     vertices, faces = filled(vertices, faces, _SMALL_HOLE) if open_boundaries else filled(vertices, faces)
     vertices, crossings = untangled(vertices, faces)
     share = float(votes[chosen].sum() / len(places))
-    known, area = _supported(places, axes, vertices, faces, depth, trim, 0.0)
+    known, area = _supported(tree, axes, vertices, faces, depth, trim, 0.0, asked)
     invented = float(area[~known].sum() / max(area.sum(), 1e-300))
     return _Found(vertices, faces, faults(written(vertices, faces)), crossings, parts, len(chosen), share, invented)
 
 
+def _votes(places: np.ndarray, vertices: np.ndarray, faces: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """Return how many of the places lie on each component, whose numbers are `part` (F,)."""
+    count = int(part.max()) + 1
+    if count == 1:
+        return np.array([len(places)])
+    owner = np.empty(len(vertices), np.int64)
+    owner[faces] = part[:, None]
+    return np.bincount(owner[nearest(cKDTree(vertices), places)[1]], minlength=count)
+
+
 def _facing(
-    places: np.ndarray, axes: np.ndarray, vertices: np.ndarray, faces: np.ndarray, part: np.ndarray, chosen: np.ndarray
-) -> np.ndarray:
-    """Return the faces of the chosen components, each of these turned to where the points on it face."""
+    tree: cKDTree, axes: np.ndarray, vertices: np.ndarray, faces: np.ndarray, part: np.ndarray, chosen: np.ndarray
+) -> tuple[np.ndarray, _Near]:
+    """Return the faces of the chosen components, each of these turned to where the points on it face, and these."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
-    own = nearest(cKDTree(places), (a + b + c) / 3)[1]
-    along = np.bincount(part, (np.cross(b - a, c - a) * axes[own]).sum(1))
+    asked = _near(tree, a, b, c)
+    along = np.bincount(part, (np.cross(b - a, c - a) * axes[asked.own]).sum(1))
     kept = np.isin(part, chosen)
-    return np.where((along[part] < 0)[:, None], faces[:, ::-1], faces)[kept]
+    return np.where((along[part] < 0)[:, None], faces[:, ::-1], faces)[kept], asked.of(kept)
+
+
+def _near(tree: cKDTree, a: np.ndarray, b: np.ndarray, c: np.ndarray, before: _Near | None = None) -> _Near:
+    """Return what is nearest to faces with corners (F, 3); those that are where they were `before` are known."""
+    middle = ((a + c) + b) / 3  # the same to the bit for a face that was turned
+    if before is None:
+        return _Near(middle, *nearest(tree, middle))
+    count = min(len(middle), len(before.middle))
+    moved = np.ones(len(middle), dtype=bool)
+    moved[:count] = (middle[:count] != before.middle[:count]).any(1)
+    gap, own = np.empty(len(middle)), np.empty(len(middle), np.int64)
+    gap[:count], own[:count] = before.gap[:count], before.own[:count]
+    gap[moved], own[moved] = nearest(tree, middle[moved])
+    return _Near(middle, gap, own)
 
 
 def _supported(
-    places: np.ndarray, axes: np.ndarray, vertices: np.ndarray, faces: np.ndarray, depth: int, trim: float, least: float
-) -> tuple[np.ndarray, np.ndarray]:
+    tree: cKDTree, axes: np.ndarray, vertices: np.ndarray, faces: np.ndarray, depth: int, trim: float, least: float,
+    before: _Near | None = None,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return which faces have points near them that face as they do, by a cosine of `least`, and all areas."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
-    normal, middle = np.cross(b - a, c - a) / 2, (a + b + c) / 3
+    normal = np.cross(b - a, c - a) / 2
     area = np.linalg.norm(normal, axis=1)
-    tree = cKDTree(places)
-    gap, own = nearest(tree, middle)
-    facing = (normal * axes[own]).sum(1) > least * area
-    return facing & near(tree, gap, own, trim, depth), area
+    found = _near(tree, a, b, c, before)
+    facing = (normal * axes[found.own]).sum(1) > least * area
+    return facing & near(tree, found.gap, found.own, trim, depth), area
 
 
 def _told(found: _Found, open_boundaries: bool) -> list[str]:

@@ -310,7 +310,7 @@ class Fitter:
             leave = here & arrived if now < s.steps else here
             if bool(leave.any()):
                 uv = batch.uv if plans is None else plans.uv
-                out = batch.image() if plans is None else batch.charts().local(uv)
+                out = batch.image(leave) if plans is None else batch.charts().local(uv)
                 self._store(batch, leave)
                 kept = mask[leave]
                 rows = slots[leave.cpu()][kept.cpu()]

@@ -49,10 +49,10 @@ class HostBatch(Batch):
             table += [rate / (1 - _BETAS[0] ** self._taken), math.sqrt(1 - _BETAS[1] ** self._taken)]
         return self._run(table, active, self.out)
 
-    def image(self) -> torch.Tensor:
+    def image(self, active: torch.Tensor | None = None) -> torch.Tensor:
         """Return where the places are now (G, S, 3), of the rows that count; `out` stays."""
         out = torch.zeros_like(self.out)
-        self._run([], None, out)
+        self._run([], active, out)
         return out
 
     def keep(self, stay: torch.Tensor) -> None:

@@ -19,6 +19,7 @@ Potentials = tuple[torch.Tensor, torch.Tensor]  # (f, g) of entropic transport
 MATCHINGS = ("hybrid", "projection", "exact", "sinkhorn")
 LLOYD_ROUNDS = 20
 LLOYD_SIDE = 64  # of the grid on which Lloyd's cells are measured
+FEW_SITES = 200  # of which all distances are found sooner than by a tree
 EPSILON = 2e-3  # of Sinkhorn, in squared patch radii
 MARGINALS = 1e-3  # its tolerance
 FOLDED = 0.1  # share of members whose normal turns away from the patch's
@@ -42,12 +43,20 @@ def lloyd(count: int) -> torch.Tensor:
     axis = (np.arange(LLOYD_SIDE) + 0.5) / LLOYD_SIDE
     grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
     for _ in range(LLOYD_ROUNDS):
-        cell = cKDTree(sites).query(grid)[1]
+        cell = _nearest_sites(sites, axis)
         size = np.bincount(cell, minlength=count)
         sums = np.stack([np.bincount(cell, grid[:, k], count) for k in range(2)], 1)
         sites = np.where(size[:, None] > 0, sums / np.maximum(size, 1)[:, None], sites)
     with lasting():
         return torch.from_numpy(sites).float()
+
+
+def _nearest_sites(sites: np.ndarray, axis: np.ndarray) -> np.ndarray:
+    """Return which of the sites (S, 2) is nearest to each place (A²,) of the grid with these coordinates (A,)."""
+    if len(sites) > FEW_SITES:
+        return np.asarray(cKDTree(sites).query(np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2))[1])
+    x, y = ((axis[:, None] - sites[:, k]) ** 2 for k in range(2))
+    return np.asarray((x[:, None] + y).argmin(2).reshape(-1))
 
 
 def folded(normals: torch.Tensor, chart: torch.Tensor, axis: torch.Tensor) -> torch.Tensor:

@@ -109,8 +109,10 @@ def _blend(
     offset = torch.arange(len(sample), device=x.device) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
     member = rows[torch.repeat_interleave(starts, counts) + offset]
     other = atlas.chart[member]
+    some = other != chart[sample]
+    sample, member, other = sample[some], member[some], other[some]
     say = consensus.weights(consensus.depth(x[sample], other, charts.center, charts.scale)) * atlas.trust[other]
-    keep = (other != chart[sample]) & (say > _NEGLIGIBLE * own[sample])
+    keep = say > _NEGLIGIBLE * own[sample]
     sample, member, other, say = sample[keep], member[keep], other[keep], say[keep]
     if len(sample) == 0:
         return x, normal

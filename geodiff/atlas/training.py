@@ -131,8 +131,8 @@ class Batch:
         """
         return [self.step(rate) for rate in rates][-1]
 
-    def image(self) -> torch.Tensor:
-        """Return where the places are now (G, S, 3)."""
+    def image(self, active: torch.Tensor | None = None) -> torch.Tensor:
+        """Return where the places are now (G, S, 3); of charts that are not active (G,) bool anything may be said."""
         return self.forward()[0]
 
     def charts(self) -> Charts:

@@ -144,10 +144,15 @@ def near_points(places: np.ndarray, queries: np.ndarray, trim: float, depth: int
 
 def near(tree: cKDTree, gap: np.ndarray, own: np.ndarray, trim: float, depth: int) -> np.ndarray:
     """Return `near_points` for what a tree of the places has told of the queries: how far (Q,) which (Q,) is."""
-    return np.asarray(gap <= trim * np.maximum(_spacing(tree)[own], 0.25 * 1.1 / 2**depth))
+    return np.asarray(gap <= trim * np.maximum(_spacing(tree, own), 0.25 * 1.1 / 2**depth))
 
 
-def _spacing(tree: cKDTree) -> np.ndarray:
-    """Return the distance to the sixth neighbour over √6, an estimate of √(area a point) that suits random samples."""
+def _spacing(tree: cKDTree, rows: np.ndarray) -> np.ndarray:
+    """Return the distance to the sixth neighbour over √6, an estimate of √(area a point) that suits random samples.
+
+    Of the tree's points with these numbers (Q,), each asked about once.
+    """
     k = min(7, tree.n)
-    return np.asarray(nearest(tree, np.asarray(tree.data), [k])[0][:, 0] / np.sqrt(max(k - 1, 1)))
+    some, back = np.unique(rows, return_inverse=True)
+    far = nearest(tree, np.asarray(tree.data)[some], [k])[0][:, 0]
+    return np.asarray((far / np.sqrt(max(k - 1, 1)))[back.reshape(-1)])

@@ -494,6 +494,17 @@ def winding_sum(
     out: Array,
     threads: int = 1,
 ) -> None: ...
+def smooth_along_normals(
+    *,
+    points: Array,
+    near: Array,
+    reach: Array,
+    width: Array,
+    spread: float,
+    turn: float,
+    out: Array,
+    threads: int = 1,
+) -> None: ...
 def train_charts(
     *,
     uv: Array,

@@ -179,3 +179,16 @@ def test_nothing_to_enclose(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(closed, "solid_mesh", lambda *_: nothing)
     with pytest.raises(ValueError, match="closed_mesh: `normals` must be consistent enough for a surface"):
         closed_mesh(*ball(100), depth=3)
+
+
+def test_faces_that_stay_are_not_asked_for_again() -> None:
+    random = np.random.default_rng(0)
+    tree, corners = closed.cKDTree(random.random((400, 3))), random.random((3, 50, 3))
+    before = closed._near(tree, *corners)
+    more = np.concatenate((corners[[2, 1, 0]], random.random((3, 7, 3))), 1)  # turned; then new ones
+    more[:, 3] = random.random((3, 3))
+    fresh, found = closed._near(tree, *more), closed._near(tree, *more, before)
+    assert all(np.array_equal(a, b) for a, b in zip(vars(found).values(), vars(fresh).values(), strict=True))
+    kept = np.arange(50) % 3 > 0
+    some, known = closed._near(tree, *corners[:, kept]), before.of(kept)
+    assert all(np.array_equal(a, b) for a, b in zip(vars(known).values(), vars(some).values(), strict=True))

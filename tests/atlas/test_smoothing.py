@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from geodiff.atlas import smoothing
-from geodiff.atlas.smoothing import along_normals
+from geodiff.atlas.smoothing import NEIGHBOURS, TURN, along_normals
+from geodiff.native import cpu
 
 
 def ball(count: int, noise: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -62,3 +63,47 @@ def test_edges_and_the_other_side_of_a_wall_are_left_alone() -> None:
 def test_few_points_stay() -> None:
     points = torch.eye(3)
     assert torch.equal(along_normals(points, points, torch.ones(3)), points)
+
+
+def written_out(points: torch.Tensor, normals: torch.Tensor, sigma: float) -> torch.Tensor:
+    """One round by the formula, with all distances."""
+    apart = (points[:, None] - points).norm(dim=2)
+    k = min(NEIGHBOURS, len(points) - 1)
+    distance, near = apart.sort(1)
+    near, reach = near[:, 1 : k + 1], distance[:, k]
+    step, own = points[near] - points[:, None], normals[:, None]
+    other = normals[near]
+    other = torch.where((own * other).sum(2, keepdim=True) < 0, -other, other)
+    height = (step * (own + other)).sum(2) / 2
+    bend = (own - other).square().sum(2) / (2 * TURN**2)
+    weight = torch.exp(-2 * (step.norm(dim=2) / reach[:, None]).square() - bend - (height / sigma).square())
+    return points + ((weight * height).sum(1) / (1 + weight.sum(1)))[:, None] * normals
+
+
+@pytest.mark.parametrize("count", [4, 7, 40, 700])
+@pytest.mark.parametrize("level", cpu.extension().simd_levels())
+def test_the_kernel_does_what_is_written(count: int, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    axis, rough = ball(count, 0.01)
+    axis[::3] *= -1
+    axis[1] = 0  # of a point in no chart: it stays, and counts for the others
+    monkeypatch.setattr(smoothing, "ROUNDS", 1)
+    monkeypatch.setattr(smoothing, "_BLOCK", 300)
+    best = cpu.simd_level()
+    try:
+        cpu.extension().set_simd_level(level)
+        found = along_normals(rough, axis, torch.full((count,), 2.0**-7))
+    finally:
+        cpu.extension().set_simd_level(best)
+    assert torch.allclose(found, written_out(rough, axis, 2.0**-7), rtol=0, atol=1e-13)
+    assert torch.equal(found[1], rough[1])
+    assert count < 700 or (found - rough).norm(dim=1).max() > 1e-3  # neighbours have a say
+
+
+def test_the_order_of_the_points_and_the_number_of_threads_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    axis, rough = ball(1500, 0.01)
+    sigma = torch.linspace(0.005, 0.02, 1500)
+    there = along_normals(rough, axis, sigma)
+    order = torch.randperm(1500, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(along_normals(rough[order], axis[order], sigma[order]), there[order])
+    monkeypatch.setattr(cpu, "threads", lambda: 3)
+    assert torch.equal(along_normals(rough, axis, sigma), there)

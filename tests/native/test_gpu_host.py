@@ -5,6 +5,7 @@ import torch
 
 from geodiff import icosphere
 from geodiff.atlas.host_batch import HostBatch
+from geodiff.atlas.smoothing import along_normals
 from geodiff.atlas.winding import WindingTree
 from geodiff.native.gpu import emulated
 from geodiff.scene.remesh import remesh
@@ -24,7 +25,9 @@ def results() -> list[torch.Tensor]:
     batch = HostBatch(torch.arange(4), start, uv, torch.ones(4, 9, 3).double(), torch.ones(4, 9).double(), rows=rows)
     trained = [batch.steps([0.01, 0.02]), batch.image(), batch.uv, *batch.parameters]
     placed = start.flat_jacobian(uv.flatten(0, 1), torch.arange(4).repeat_interleave(9))
-    return [near.face, near.point, made.vertices, made.faces, mesh.self_intersections(), *winding, *trained, *placed]
+    smooth = along_normals(points, torch.nn.functional.normalize(points, dim=1), torch.full((50,), 0.1))
+    found = [smooth, near.face, near.point, made.vertices, made.faces, mesh.self_intersections()]
+    return [*found, *winding, *trained, *placed]
 
 
 def test_they_are_the_processors():

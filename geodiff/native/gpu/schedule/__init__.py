@@ -50,6 +50,7 @@ _FILES = {
     "surface_net": "host",
     "net_sum": "host",
     "winding_sum": "host",
+    "smooth_along_normals": "host",
     "train_charts": "host",
     "places_of_charts": "host",
 }
