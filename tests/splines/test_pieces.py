@@ -219,13 +219,13 @@ def test_taking_a_point_is_its_twin(degree: int, channels: int, count: int) -> N
     draw = torch.Generator().manual_seed(degree)
     x = torch.randn(channels, count, generator=draw, dtype=torch.float64)
     at = torch.rand(count, generator=draw, dtype=torch.float64).cumsum(0)
-    roots = torch.rand(count, generator=draw, dtype=torch.float64) + 0.1
+    weights = torch.rand(count, generator=draw, dtype=torch.float64) + 0.1
     shape = (degree + 1, degree + 1 + channels, count)
     own, twin = ([torch.zeros(shape, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)] for _ in range(2))
     starts = torch.arange(count)
     for m in range(count):
         given = {"starts": starts, "at": at, "x": x, "first": m // 3, "last": m + 1, "point": m}
-        given |= {"root": float(roots[m]), "unit": 2.5}
+        given |= {"weight": float(weights[m]), "unit": 2.5}
         _op.call(_op.kernels.pieces_take, state=own[0], cost=own[1], **given)
         reference_take(*twin, **given)
     for a, b in zip(own, twin, strict=True):
