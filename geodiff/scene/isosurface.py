@@ -52,7 +52,8 @@ def isosurface(
 
     Args:
         values: (X, Y, Z), at the nodes of a grid, ``values[i, j, k]`` at the i-th x, j-th y and k-th z; or a function
-            that takes points (N, 3) and returns (N,).
+            that takes points (N, 3) and returns (N,). Of occupancies that go from 0 to 1 within a cell, their logits,
+            since crossings take values to be straight along an edge.
         level: what the values equal on the surface.
         bounds: the lowest and the highest corner of the grid, (2, 3); left out, the cube [−1, 1]³.
         resolution: for a function, the number of nodes: (X, Y, Z), or one for all three; each ≥ 2.
