@@ -239,3 +239,21 @@ def test_weights_of_any_size(size: float) -> None:
     expected, found = (fit_pieces(x, 3, 2, weights=w) for w in (weights, weights * size))
     assert torch.equal(found.cuts, expected.cuts)
     assert float(found.sse) == pytest.approx(float(expected.sse) * size, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"weights": torch.rand(3000, generator=torch.Generator().manual_seed(1)) + 0.1}]
+)
+def test_same_bits_on_any_number_of_threads(weighted: bool) -> None:
+    options = {"weights": 0.1 + random(3000, seed=1).square()} if weighted else {}
+    x, found, threads = random(3000, 2), [], torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            leaf = x.clone().requires_grad_()
+            fit = fit_pieces(leaf, 5, 2, **options)
+            (fit.values.square().sum() + fit.sse).backward()
+            found.append((fit.values.detach(), fit.cuts, leaf.grad))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
