@@ -241,9 +241,7 @@ def test_weights_of_any_size(size: float) -> None:
     assert float(found.sse) == pytest.approx(float(expected.sse) * size, rel=1e-9)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"weights": torch.rand(3000, generator=torch.Generator().manual_seed(1)) + 0.1}]
-)
+@pytest.mark.parametrize("weighted", [False, True])
 def test_same_bits_on_any_number_of_threads(weighted: bool) -> None:
     options = {"weights": 0.1 + random(3000, seed=1).square()} if weighted else {}
     x, found, threads = random(3000, 2), [], torch.get_num_threads()
