@@ -16,7 +16,9 @@ def pieces_take(
     weight: float,
     unit: float,
 ) -> None:
-    """Take one more point into the least-squares fits of pieces that start at different points, by rotations without roots (Gentleman 1973).
+    """Take one more point into the least-squares fits of pieces that start at different points.
+
+    By plane rotations without square roots (Gentleman 1973).
 
     Args:
         state: (d + 1, d + 1 + C, N), changed: triangular factors `Rᵀ D R`, a column a start: D on the diagonal, and R
