@@ -70,7 +70,7 @@ def grid_space(
         if family == "lagrange":
             if (count - (not wrap)) % degree:
                 kind = "a multiple of the degree" if wrap else "one more than a multiple of the degree"
-                nearby = count // degree * degree + (not wrap)
+                nearby = (count - (not wrap)) // degree * degree + (not wrap)
                 raise fail(where, "shape", f"{kind} {degree}", str(count), f"Take {nearby} or {nearby + degree}.")
             axes.append(lagrange_axis(count, degree, low, high, wrap, dtype))
             continue

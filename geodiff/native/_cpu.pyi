@@ -52,7 +52,7 @@ def pieces_take(
     first: int,
     last: int,
     point: int,
-    root: float,
+    weight: float,
     unit: float,
     threads: int = 1,
 ) -> None: ...

@@ -13,14 +13,17 @@ def pieces_take(
     first: int,
     last: int,
     point: int,
-    root: float,
+    weight: float,
     unit: float,
 ) -> None:
-    """Take one more point into the least-squares fits of pieces that start at different points, by Givens rotations.
+    """Take one more point into the least-squares fits of pieces that start at different points.
+
+    By plane rotations without square roots (Gentleman 1973).
 
     Args:
-        state: (d + 1, d + 1 + C, N), changed: triangular factors, a column a start; of the powers of the parameter
-            from the start on, then of the values less those of the first point.
+        state: (d + 1, d + 1 + C, N), changed: triangular factors `Rᵀ D R`, a column a start: D on the diagonal, and R
+            above it, whose own diagonal is 1; of the powers of the parameter from the start on, then of the values
+            less those of the first point.
         cost: (N,), changed: what is left of the values adds to it, squared.
         starts: (N,) int64, the first point of each piece.
         at: (N,) parameters.
@@ -28,23 +31,27 @@ def pieces_take(
         first: the pieces in hand are those from here …
         last: … to before there.
         point: which point.
-        root: the root of its weight.
+        weight: of it.
         unit: what a square counts.
     """
     window = slice(first, last)
     own, begin, count = state[..., window], starts[window], len(state)
     step = at[point] - at[begin]
-    row = [torch.full_like(step, root)]
+    row = [torch.ones_like(step)]
     for _ in range(count - 1):
         row.append(row[-1] * step)
-    row.extend((x[:, point, None] - x[:, begin]) * root)
+    row.extend(x[:, point, None] - x[:, begin])
+    left = torch.full_like(step, weight)  # of the weight, for what the rows so far do not explain
     for r in range(count):
         old = own[r, r].clone()
-        length = (old**2 + row[r] ** 2).sqrt()
-        safe = torch.where(length > 0, length, 1.0)
-        c, s = torch.where(length > 0, old / safe, 1.0), row[r] / safe
-        for k in range(r, len(row)):
+        heavy = left * row[r]
+        total = old + heavy * row[r]
+        safe = torch.where(total > 0, total, 1.0)
+        kept, gain = torch.where(total > 0, old / safe, 1.0), heavy / safe
+        left = left * kept
+        own[r, r] = total
+        for k in range(r + 1, len(row)):
             above = own[r, k].clone()
-            own[r, k] = c * above + s * row[k]
-            row[k] = c * row[k] - s * above
-    cost[window] += unit * sum(value**2 for value in row[count:])
+            own[r, k] = kept * above + gain * row[k]
+            row[k] = row[k] - row[r] * above
+    cost[window] += unit * left * sum(value**2 for value in row[count:])

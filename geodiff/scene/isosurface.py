@@ -9,7 +9,6 @@ exception: two vertices are joined by the curve in which a sheet meets a face of
 face in two curves, each of these gets a vertex of its own.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -53,7 +52,8 @@ def isosurface(
 
     Args:
         values: (X, Y, Z), at the nodes of a grid, ``values[i, j, k]`` at the i-th x, j-th y and k-th z; or a function
-            that takes points (N, 3) and returns (N,).
+            that takes points (N, 3) and returns (N,). Of occupancies that go from 0 to 1 within a cell, their logits,
+            since crossings take values to be straight along an edge.
         level: what the values equal on the surface.
         bounds: the lowest and the highest corner of the grid, (2, 3); left out, the cube [−1, 1]³.
         resolution: for a function, the number of nodes: (X, Y, Z), or one for all three; each ≥ 2.
@@ -252,6 +252,7 @@ class Net:
         #: the nodes of the grid at the inner and the outer end of each crossed edge; −1: beyond it
         self.inner, self.outer, self._at, self._way, self._around, self._quads, self._doubtful, count = found
         self.num_vertices = int(count)
+        self._crossings = torch.bincount(self._around.reshape(-1), minlength=self.num_vertices)
 
     def mesh(self, share: torch.Tensor, low: torch.Tensor, spacing: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return vertices and faces, given how far along each crossed edge, from its inner end, the surface is."""
@@ -270,9 +271,8 @@ class Net:
 
     def _mean(self, points: torch.Tensor) -> torch.Tensor:
         """Return for each vertex the mean over the crossings (E, 3) that it was made of."""
-        count = torch.bincount(self._around.reshape(-1), minlength=self.num_vertices)
         total: torch.Tensor = _Sums.apply(points, self._around, False, self.num_vertices)
-        return total / count[:, None]
+        return total / self._crossings[:, None]
 
     def _crowded(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Return what else than the vertices of its cells a side of a quad has: a new vertex's number (E, 4), or −1.
@@ -280,35 +280,33 @@ class Net:
         A sheet that meets a face of the grid in two curves would join the same two vertices twice, and give that edge
         four faces. Each curve gets a vertex then, between its two crossings, whose numbers come second, (N, 2).
         """
-        doubtful, quads = self._doubtful.numpy(), self._quads.numpy()
-        row, side = doubtful // 4, doubtful % 4
-        ends = np.sort(np.stack([quads[row, side], quads[row, (side + 1) % 4]], 1), 1)
-        key = ends @ np.array([self.num_vertices, 1])
-        _, rank, count = np.unique(key, return_inverse=True, return_counts=True)
-        often = np.flatnonzero(count[rank] > 2)
-        if not len(often):
+        corners = self._quads.reshape(-1)
+        one = corners.index_select(0, self._doubtful)
+        other = corners.index_select(0, (self._doubtful & ~3) + ((self._doubtful + 1) & 3))
+        key = (torch.minimum(one, other) * self.num_vertices + torch.maximum(one, other)).numpy()
+        order = np.argsort(key)
+        run = np.flatnonzero(np.diff(key[order], prepend=-1, append=-1))  # where each key starts, and the end
+        many = np.repeat(np.diff(run) > 2, np.diff(run))
+        if not many.any():
             return None
+        often = np.sort(order[many])
+        doubtful = self._doubtful.numpy()[often]
+        row = doubtful // 4
         # A curve on a face with four crossings goes around the corner that is inside.
-        curve = np.concatenate([rank[often, None], self._at.numpy()[row[often]]], 1)
+        curve = np.concatenate([key[often, None], self._at.numpy()[row]], 1)
         curves, number = np.unique(curve, axis=0, return_inverse=True)
-        more = np.full(quads.size, -1)
-        more[doubtful[often]] = self.num_vertices + number.reshape(-1)
+        more = torch.full((len(corners),), -1)
+        more[torch.from_numpy(doubtful)] = self.num_vertices + torch.from_numpy(number.reshape(-1))
         order = np.argsort(number.reshape(-1), kind="stable")
-        crossings = row[often][order].reshape(len(curves), 2)
-        return torch.from_numpy(more.reshape(-1, 4)), torch.from_numpy(crossings)
+        crossings = row[order].reshape(len(curves), 2)
+        return more.reshape(-1, 4), torch.from_numpy(crossings)
 
     def _triangles(self, vertices: torch.Tensor, crowded: tuple[torch.Tensor, torch.Tensor] | None) -> torch.Tensor:
         """Cut the quads, those with more than four corners into a fan around the first one that is new."""
         if crowded is None:
             return split_quads(vertices, self._quads)
         plain = (crowded[0] < 0).all(1)
-        faces = [split_quads(vertices, self._quads[plain])]
-        for quad, more in zip(self._quads[~plain].tolist(), crowded[0][~plain].tolist(), strict=True):
-            polygon = [corner for pair in zip(quad, more, strict=True) for corner in pair if corner >= 0]
-            first = polygon.index(max(polygon))
-            ring = polygon[first + 1 :] + polygon[:first]
-            faces.append(torch.tensor([[polygon[first], *pair] for pair in itertools.pairwise(ring)]))
-        return torch.cat(faces)
+        return torch.cat((split_quads(vertices, self._quads[plain]), fans(self._quads[~plain], crowded[0][~plain])))
 
 
 class _Sums(torch.autograd.Function):
@@ -341,7 +339,22 @@ def split_quads(vertices: torch.Tensor, quads: torch.Tensor) -> torch.Tensor:
         torch.linalg.vector_norm(vertices.index_select(0, p) - vertices.index_select(0, q), dim=1)
         for p, q in ((a, c), (b, d))
     )
-    other = (second < (1 - 1e-6) * first)[:, None]  # rounding must not decide where both are the same
-    one = torch.where(other, quads[:, [0, 1, 3]], quads[:, :3])
-    two = torch.where(other, quads[:, 1:], quads[:, [0, 2, 3]])
-    return torch.cat([one, two])
+    other = second < (1 - 1e-6) * first  # rounding must not decide where both are the same
+    faces = quads.new_empty(2, len(quads), 3)
+    faces[0, :, :2], faces[0, :, 2] = quads[:, :2], torch.where(other, d, c)
+    faces[1, :, 0], faces[1, :, 1:] = torch.where(other, b, a), quads[:, 2:]
+    return faces.reshape(-1, 3)
+
+
+def fans(quads: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
+    """Cut quads (Q, 4) with further corners in the middles of their sides, or −1, into fans around the highest one."""
+    corners = torch.stack((quads, more), 2).reshape(-1, 8)
+    there = corners >= 0
+    # Those that there are first, in their order, then around from the one after the highest.
+    corners = corners.gather(1, (~there).to(torch.uint8).argsort(dim=1, stable=True))
+    count = there.sum(1, keepdim=True)
+    first = corners.argmax(1, keepdim=True)
+    steps = torch.arange(1, 8)
+    ring = corners.gather(1, (first + steps) % count)
+    faces = torch.stack((corners.gather(1, first).expand(-1, 6), ring[:, :-1], ring[:, 1:]), 2)
+    return faces[steps[1:] < count]

@@ -83,7 +83,7 @@ class Costs:
 
 
 class WeightedCosts(Costs):
-    """The same for points at any parameters and of any weights: each start keeps a triangular factor (Givens).
+    """The same for points at any parameters and of any weights: each start keeps a triangular factor.
 
     Its columns are the powers of the parameter from the start on, then the points, less the first one.
     """
@@ -97,10 +97,9 @@ class WeightedCosts(Costs):
         self.cost = np.zeros(n)
         self.state = np.zeros((degree + 1, degree + 1 + channels, n))
         self.at = (parameters - parameters[0]) * ((n - 1) / (parameters[-1] - parameters[0]))
-        # Of weights of any size, squares of their roots are neither 0 nor infinite.
-        roots = np.sqrt(weights)
-        self.unit = float(roots.max())
-        self.roots = roots / self.unit
+        # Of weights of any size, products with squares are neither 0 nor infinite.
+        self.unit = float(weights.max())
+        self.weights = weights / self.unit
         given = (self.state, self.cost, self.starts, self.at, self.x)
         self._tensors = [torch.from_numpy(array) for array in given]
 
@@ -108,7 +107,7 @@ class WeightedCosts(Costs):
         state, cost, starts, at, x = self._tensors
         _op.call(
             _op.kernels.pieces_take, state=state, cost=cost, starts=starts, at=at, x=x, first=window.start,
-            last=window.stop, point=m, root=float(self.roots[m]), unit=self.unit**2,
+            last=window.stop, point=m, weight=float(self.weights[m]), unit=self.unit,
         )  # fmt: skip
 
 

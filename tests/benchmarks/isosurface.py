@@ -23,11 +23,12 @@ import torch
 import geodiff as gd
 
 BOX = [[-1.3] * 3, [1.3] * 3]
-RADII = [0.8123, *torch.linspace(0.7, 0.9, 8).tolist()]
+RADII = [0.8123, *torch.linspace(0.7, 0.9, 41).tolist()]
 FIELDS: dict[str, Callable[[torch.Tensor, Any], torch.Tensor]] = {
     "|x| - r": lambda p, r: p.norm(dim=-1) - r,
     "x² - r²": lambda p, r: p.square().sum(-1) - r**2,
     "occupancy": lambda p, r: 0.5 - torch.sigmoid(-40 * (p.norm(dim=-1) - r)),
+    "its logit": lambda p, r: -torch.logit(torch.sigmoid(-40 * (p.norm(dim=-1) - r)), 1e-6),
 }
 TURNS = 4
 

@@ -258,7 +258,7 @@ def transport(result: dict) -> str:
         for against, batch in (("size", 1), ("size", 8), ("iterations", 1), ("iterations", 8)):
             rows = [r for r in result["figure"] if r["against"] == against and r["batch"] == batch]
             values = sorted({r[against] for r in rows})
-            fixed = "50 iterations" if against == "size" else "N = 500"
+            fixed = "50 iterations" if against == "size" else f"N = {rows[0]['size']}"
             unit = "N = {}" if against == "size" else "{} iterations"
             text += f"Batch {batch}, {fixed}: forward + backward, ms (forward alone) and MB.\n\n"
             lines = []

@@ -23,7 +23,8 @@ which leave it far from converged.
 `large`: 10 000 × 10 000 points, gradient in both clouds, streamed, beside logarithms of rows of the matrix that are
 computed some rows at a time.
 
-Times are medians of turns that the contestants take, so that a busy machine slows all of them. Quote the ratios.
+Times are medians of turns that the contestants take, so that a busy machine slows all of them; in `figure`, which has
+one thread, of the processor. Quote the ratios.
 Memory is the peak of a fresh process (Linux) over what it held before the call: inputs are not part of it, the gradient
 is.
 """
@@ -274,20 +275,22 @@ def by_rows(x: torch.Tensor, y: torch.Tensor, epsilon: float, iterations: int, c
 # Measuring.
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    began = time.perf_counter()
+def seconds(call: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:
+    began = clock()
     call()
-    return time.perf_counter() - began
+    return clock() - began
 
 
-def take_turns(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+def take_turns(
+    calls: dict[str, Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """Median milliseconds; the calls take turns."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for i in range(-1, rounds):  # the first is a warm-up
         for name, call in calls.items():
             if times[name] and times[name][-1] > SLOW:
                 continue
-            took = seconds(call)
+            took = seconds(call, clock)
             if i >= 0 or took > SLOW:
                 times[name].append(took)
     return {name: 1e3 * statistics.median(t) for name, t in times.items()}
@@ -348,8 +351,8 @@ def figure(options: argparse.Namespace) -> list[dict]:
         key = (batch, size, iterations)
         names = [n for n in FIGURE if recorded_mb(n, *key) < MOST_MB]
         rounds = 3 if batch * size**2 > 10**6 else 7
-        forward = take_turns({n: figure_call(n, *key, False) for n in names}, rounds)
-        both = take_turns({n: figure_call(n, *key, True) for n in names}, rounds)
+        forward = take_turns({n: figure_call(n, *key, False) for n in names}, rounds, time.process_time)
+        both = take_turns({n: figure_call(n, *key, True) for n in names}, rounds, time.process_time)
         for name in names:
             row: dict[str, Any] = {"against": against, "batch": batch, "size": size, "iterations": iterations}
             row |= {"name": name, "threads": 1, "forward_ms": forward[name], "both_ms": both[name]}

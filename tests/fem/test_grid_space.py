@@ -194,6 +194,8 @@ def test_errors() -> None:
         fem.grid_space((3, 3, 3, 3))
     with pytest.raises(ValueError, match=r"grid_space: `shape` must be an integer ≥ 4; got 3"):
         fem.grid_space((9, 3), 3, family="bspline")
+    with pytest.raises(ValueError, match=r"one more than a multiple of the degree 2; got 6. Take 5 or 7"):
+        fem.grid_space((6, 6), 2)
     with pytest.raises(ValueError, match=r"`shape` must be a multiple of the degree 2; got 7. Take 6 or 8"):
         fem.grid_space(7, 2, periodic=True)
     with pytest.raises(ValueError, match=r"`bounds` must be \(low, high\), or 2 of them, low < high"):

@@ -131,3 +131,19 @@ P = random(3, 4)
 def test_bad_arguments(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_same_bits_on_any_number_of_threads() -> None:
+    """Sums of a component go in one order, also where they are long."""
+    p = random(3, 200, 300, seed=1)
+    found, threads = [], torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            leaf = p.clone().requires_grad_()
+            values, labels = component_means(leaf, 0.4, background="components")
+            values.square().sum().backward()
+            found.append((values.detach(), labels, leaf.grad))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))

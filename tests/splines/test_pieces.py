@@ -219,13 +219,13 @@ def test_taking_a_point_is_its_twin(degree: int, channels: int, count: int) -> N
     draw = torch.Generator().manual_seed(degree)
     x = torch.randn(channels, count, generator=draw, dtype=torch.float64)
     at = torch.rand(count, generator=draw, dtype=torch.float64).cumsum(0)
-    roots = torch.rand(count, generator=draw, dtype=torch.float64) + 0.1
+    weights = torch.rand(count, generator=draw, dtype=torch.float64) + 0.1
     shape = (degree + 1, degree + 1 + channels, count)
     own, twin = ([torch.zeros(shape, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)] for _ in range(2))
     starts = torch.arange(count)
     for m in range(count):
         given = {"starts": starts, "at": at, "x": x, "first": m // 3, "last": m + 1, "point": m}
-        given |= {"root": float(roots[m]), "unit": 2.5}
+        given |= {"weight": float(weights[m]), "unit": 2.5}
         _op.call(_op.kernels.pieces_take, state=own[0], cost=own[1], **given)
         reference_take(*twin, **given)
     for a, b in zip(own, twin, strict=True):
@@ -239,3 +239,19 @@ def test_weights_of_any_size(size: float) -> None:
     expected, found = (fit_pieces(x, 3, 2, weights=w) for w in (weights, weights * size))
     assert torch.equal(found.cuts, expected.cuts)
     assert float(found.sse) == pytest.approx(float(expected.sse) * size, rel=1e-9)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_same_bits_on_any_number_of_threads(weighted: bool) -> None:
+    options = {"weights": 0.1 + random(3000, seed=1).square()} if weighted else {}
+    x, found, threads = random(3000, 2), [], torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            leaf = x.clone().requires_grad_()
+            fit = fit_pieces(leaf, 5, 2, **options)
+            (fit.values.square().sum() + fit.sse).backward()
+            found.append((fit.values.detach(), fit.cuts, leaf.grad))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
