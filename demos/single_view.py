@@ -24,6 +24,7 @@ import os
 import pathlib
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import imageio.v3 as iio
@@ -71,17 +72,27 @@ def make_shapes(count: int, size: int, nodes: int) -> Shapes:
         size, coverage="hard", shading="lambert", normals="flat", outputs=("rgb", "alpha"), supersample=2
     )
     images, voxels, names = [], [], list(families.CLASSES)
-    axis = torch.linspace(-0.85, 0.85, nodes, dtype=torch.float64)
-    points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3).numpy()
     for name in names:
         for number in range(count):
-            values = torch.from_numpy(families.member(name, number)(points)).reshape([nodes] * 3)
+            values = sampled(families.member(name, number), nodes)
             mesh = gd.isosurface(values.float(), bounds=[[-0.85] * 3, [0.85] * 3]).normalized()
             out = render(mesh, cameras(torch.arange(VIEWS)), LIGHTS)
             image = torch.cat([out.rgb, out.alpha[..., None]], -1).clamp(0, 1)
             images.append((image * 255).round().byte())
             voxels.append(mesh.voxelized(VOXELS, bounds=BOX))
     return Shapes(torch.stack(images), torch.stack(voxels), torch.arange(len(names)).repeat_interleave(count), names)
+
+
+def sampled(solid: Callable[[np.ndarray], np.ndarray], nodes: int) -> torch.Tensor:
+    """Return a solid's distances on a grid of even size: each eighth node, and all that are near the surface."""
+    axis = np.linspace(-0.85, 0.85, nodes)
+    grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1)
+    coarse = solid(grid[::2, ::2, ::2].reshape(-1, 3)).reshape([nodes // 2] * 3)
+    values = coarse.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    # What a node has from its neighbour is at most √3 cells away, and no solid of these is steeper than 2.
+    near = np.abs(values) < 2 * 3**0.5 * (axis[1] - axis[0])
+    values[near] = solid(grid[near])
+    return torch.from_numpy(values)
 
 
 def kept_shapes(path: pathlib.Path, count: int, size: int, nodes: int, team: "Team") -> Shapes:
@@ -175,14 +186,20 @@ class Team:
         if self.world > 1:
             torch.distributed.barrier()
 
-    def sum(self, own: list[torch.Tensor]) -> torch.Tensor:
-        """Add the vectors of all parts, in the order of the parts, whoever made them."""
+    def sum(self, own: list[list[torch.Tensor]]) -> list[torch.Tensor]:
+        """Add the gradients of all parts, in the order of the parts, whoever made them."""
         if self.world > 1:
-            stacked = torch.stack(own)
+            stacked = torch.stack([torch.cat([g.flatten() for g in part]) for part in own])
             found = [torch.empty_like(stacked) for _ in range(self.world)]
             torch.distributed.all_gather(found, stacked)
-            own = [vector for several in found for vector in several]
-        return torch.stack(own).sum(0)
+            sizes = [g.numel() for g in own[0]]
+            vectors = [vector.split(sizes) for several in found for vector in several]
+            own = [[v.view_as(g) for v, g in zip(vector, own[0], strict=True)] for vector in vectors]
+        whole = own[0]
+        for part in own[1:]:
+            for total, one in zip(whole, part, strict=True):
+                total += one
+        return whole
 
 
 def train(shapes: Shapes, member: str, options: argparse.Namespace, team: Team, output: pathlib.Path) -> Network:
@@ -202,7 +219,6 @@ def train(shapes: Shapes, member: str, options: argparse.Namespace, team: Team, 
             done = state["step"]
     law, scale, power = MEMBERS[member]
     scale *= (64 / options.size) ** power
-    numbers = [p.numel() for p in network.parameters()]
     for step in range(done, options.steps):
         late = step >= 0.6 * options.steps
         render = gd.Renderer(options.size, law, scale * (0.3 if late else 1.0))
@@ -215,11 +231,10 @@ def train(shapes: Shapes, member: str, options: argparse.Namespace, team: Team, 
             rows = slice(part, None, team.parts)
             images = torch.stack([shapes.pictures(chosen[rows], v[rows]) for v in views])
             loss = loss_of(network, render, images, views[:, rows])
-            gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))]))
+            gradients.append(list(torch.autograd.grad(loss, list(network.parameters()))))
             losses.append(loss.detach())
-        whole = team.sum(gradients) / team.parts
-        for p, g in zip(network.parameters(), whole.split(numbers), strict=True):
-            p.grad = g.view_as(p)
+        for p, g in zip(network.parameters(), team.sum(gradients), strict=True):
+            p.grad = g.div_(team.parts)
         optimizer.step()
         last = step + 1 == options.steps
         if team.rank == 0 and ((step + 1) % 500 == 0 or last):
