@@ -36,8 +36,9 @@ from geodiff.tasks import pictures
 from geodiff.tasks.nurbs import pictures as nurbs_pictures
 from geodiff.transport import chamfer
 
-POINTS, NEIGHBOURS, SAMPLES, TRUE = 700, 10, 36, 6
-LOSSES = ("control points", "net as a cloud", "points", "points + weights", "Chamfer", "Chamfer + weights")
+POINTS, NEIGHBOURS, TRUE = 700, 10, 6
+LEARNED, MEASURED = 24, 36  # points along a side of a surface that Chamfer distances take
+LOSSES = ("control points", "net as a cloud", "points", "Chamfer", "Chamfer + weights")
 
 
 class EdgeConvolution(torch.nn.Module):
@@ -163,9 +164,9 @@ def misfit(
         return (net - label[rows]).square().sum(-1).flatten(1).mean(1)
     if kind == "net as a cloud":
         return chamfer(net.flatten(1, 2), points, reduction="none")
-    if kind.startswith("points"):
+    if kind == "points":
         return (surface(*clouds.parameters[rows].unbind(-1)) - points).square().sum(-1).mean(1)
-    return chamfer(surface.grid(SAMPLES, SAMPLES).flatten(1, 2), points, reduction="none")
+    return chamfer(surface.grid(LEARNED, LEARNED).flatten(1, 2), points, reduction="none")
 
 
 def minimise(parameters, loss, steps: int, lr: float) -> float:  # type: ignore[no-untyped-def]
@@ -203,7 +204,7 @@ def fit_directly(count: int, clouds: Clouds, arguments: argparse.Namespace) -> t
     free = flat_net(count).repeat(len(clouds.points), 1, 1, 1).requires_grad_()
 
     def loss() -> torch.Tensor:
-        points = gd.NURBSSurface(free).grid(SAMPLES, SAMPLES).flatten(1, 2)
+        points = gd.NURBSSurface(free).grid(LEARNED, LEARNED).flatten(1, 2)
         # A sum: the clouds do not touch one another.
         return (chamfer(points, clouds.points, reduction="none") + arguments.smoothness * bending(free)).sum()
 
@@ -235,7 +236,7 @@ def main() -> None:
     dense = gd.NURBSSurface(held_out.patches).grid(70, 70).flatten(1, 2)
 
     def measured(surface: gd.NURBSSurface) -> tuple[float, float]:
-        points = surface.grid(SAMPLES, SAMPLES).flatten(1, 2)
+        points = surface.grid(MEASURED, MEASURED).flatten(1, 2)
         return 100 * float(chamfer(points, held_out.points)), 100 * float(chamfer(points, dense))
 
     flat = flat_net(4).expand(arguments.held_out, 4, 4, 3)
