@@ -247,7 +247,8 @@ def train(shapes: Shapes, member: str, options: argparse.Namespace, team: Team, 
             images = torch.stack([shapes.pictures(chosen[rows], v[rows]) for v in views])
             vertices = network(images.flatten(0, 1)).unflatten(0, images.shape[:2])
             loss = loss_of(network.mesh, vertices, render, images[:, :, 3], views[:, rows])
-            gradients.append(list(torch.autograd.grad(loss, list(network.parameters()))))
+            # Those of convolutions come with channels last, which the fused step of Adam would read in a wrong order.
+            gradients.append([g.contiguous() for g in torch.autograd.grad(loss, list(network.parameters()))])
             losses.append(loss.detach())
         for p, g in zip(network.parameters(), team.sum(gradients), strict=True):
             p.grad = g.div_(team.parts)
