@@ -75,8 +75,8 @@ def estimate_noise(points: torch.Tensor, seed: int = 0) -> Noise:
     both sides of an edge. The value of a point is the median over 32 places about it. Edges and folds, which quadrics
     do not fit, make it larger there; on the whole, what most places of a wide neighbourhood have counts. Where 16
     points are now of one sheet, now of two, the lower end of all values tells it. Where the residuals of 64 points have
-    a gap in the middle, they are of two sheets closer than some six σ, and their kurtosis tells σ; of a dense cloud, those
-    of 64 points eight times as sparse are asked, too.
+    a gap in the middle, they are of two sheets closer than some six σ, and their kurtosis tells σ; of a dense cloud,
+    those of 64 points eight times as sparse are asked, too.
 
     Args:
         points: (N, 3), distinct; outliers left out as far as they are known.
@@ -162,28 +162,34 @@ def _of_one_sheet(
 ) -> np.ndarray:
     """Return the noise (S,) at sites without the distance of two sheets that 16 points have taken for noise."""
     for wider in (1, _WIDER):
-        reach = used * wider
-        able = used > 1 if wider == 1 else (used > 1) & (reach * _LOCAL * _MANY <= len(x))
-        asked = np.flatnonzero(able)[::_EVERY]
-        told = np.full((3, len(sites)), np.nan)  # variance, fourth moment, share in the middle
-        for thinning in np.unique(reach[asked]):
-            some = asked[reach[asked] == thinning]
-            for rows, _, around in _neighbourhoods(x, sites[some], shuffled, int(thinning), _MANY):
-                told[:, some[rows]] = _distribution(torch.from_numpy(around)).numpy()
-        asked = asked[~np.isnan(told[0, asked])]
-        if not len(asked):
-            continue
-        tree = cKDTree(x[sites[asked]])
-        together = tree.query(x[sites[asked]], k=range(1, min(_TOGETHER, len(asked)) + 1))[1]
-        square, fourth, middle = told[:, asked[together]].mean(2)
-        kurtosis = fourth / np.maximum(square**2, 1e-300)
-        # Of what two sheets at ±a with noise σ have, 3 − 2 (a²/(a² + σ²))², the quadric has taken a part.
-        share = np.sqrt(np.clip((3 - kurtosis) / 2, 0, 1)) / (1 - _COEFFICIENTS / _MANY)
-        single = np.sqrt(square * np.clip(1 - share, 0, 1) * _MANY / (_MANY - _COEFFICIENTS))
-        two = (middle < _GAP) & (kurtosis < _FLAT_TOPPED) & (single > _WELL_APART * np.sqrt(square))
-        near = tree.query(x[sites])[1]
-        sigma = np.where(two[near] & able, np.minimum(sigma, single[near]), sigma)
+        thinning = np.where(used > 1, used * wider, 0)
+        if wider > 1:
+            thinning[thinning * _LOCAL * _MANY > len(x)] = 0
+        sigma = np.fmin(sigma, _within_two_sheets(x, sites, thinning, shuffled))
     return sigma
+
+
+def _within_two_sheets(x: np.ndarray, sites: np.ndarray, thinning: np.ndarray, shuffled: np.ndarray) -> np.ndarray:
+    """Return the noise (S,) of either sheet at sites amid two, NaN elsewhere and where `thinning` (S,) is 0."""
+    asked = np.flatnonzero(thinning)[::_EVERY]
+    told = np.full((3, len(sites)), np.nan)  # variance, fourth moment, share in the middle
+    for one_in in np.unique(thinning[asked]):
+        some = asked[thinning[asked] == one_in]
+        for rows, _, around in _neighbourhoods(x, sites[some], shuffled, int(one_in), _MANY):
+            told[:, some[rows]] = _distribution(torch.from_numpy(around)).numpy()
+    asked = asked[~np.isnan(told[0, asked])]
+    if not len(asked):
+        return np.full(len(sites), np.nan)
+    tree = cKDTree(x[sites[asked]])
+    together = tree.query(x[sites[asked]], k=range(1, min(_TOGETHER, len(asked)) + 1))[1]
+    square, fourth, middle = told[:, asked[together]].mean(2)
+    kurtosis = fourth / np.maximum(square**2, 1e-300)
+    # Of what two sheets at ±a with noise σ have, 3 − 2 (a²/(a² + σ²))², the quadric has taken a part.
+    share = np.sqrt(np.clip((3 - kurtosis) / 2, 0, 1)) / (1 - _COEFFICIENTS / _MANY)
+    single = np.sqrt(square * np.clip(1 - share, 0, 1) * _MANY / (_MANY - _COEFFICIENTS))
+    two = (middle < _GAP) & (kurtosis < _FLAT_TOPPED) & (single > _WELL_APART * np.sqrt(square))
+    near = tree.query(x[sites])[1]
+    return np.where(two[near] & (thinning > 0), single[near], np.nan)
 
 
 def _distribution(around: torch.Tensor) -> torch.Tensor:

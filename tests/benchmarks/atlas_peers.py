@@ -274,8 +274,8 @@ def summary(folder: pathlib.Path) -> str:
     rows = [row for row in rows_of(folder) if "error" not in row]
     names = ("accuracy", "completeness", "largest error", "largest miss")
     lines = [
-        f"| cloud | points |{''.join(f' {name} | charts | watertight |' for name in names)}",
-        "|---|---|" + "---|" * 12,
+        f"| cloud | points | draws |{''.join(f' {name} | charts | watertight |' for name in names)}",
+        "|---|---|---|" + "---|" * 12,
     ]
     for cloud in dict.fromkeys(row["cloud"] for row in rows):
         mine = [row for row in rows if row["cloud"] == cloud]
@@ -294,7 +294,8 @@ def summary(folder: pathlib.Path) -> str:
             digits = 2 if k < 2 else 1
             cells.append(f"{others[best]:.{digits}f} {best}")
             cells += [f"**{x:.{digits}f}**" if x <= others[best] else f"{x:.{digits}f}" for x in ours]
-        lines.append(f"| {cloud} | {mine[0]['points']} | {' | '.join(cells)} |")
+        draws = len({row["seed"] for row in mine})
+        lines.append(f"| {cloud} | {mine[0]['points']} | {draws} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
