@@ -36,6 +36,8 @@ ENOUGH, AMPLE = 4.01, 6.3
 _MANY = 64
 _EVERY = 4  # sites of one that is asked
 _TOGETHER = 48  # of these that are judged as one
+_WIDER = 8  # times that the cloud is thinned once more: a ball little wider than the gap has little of the other sheet
+_LOCAL = 10  # least number of such neighbourhoods in the thinned cloud
 _MIDDLE = 0.35  # standard deviations, within which 27 % of normal residuals are, 20 % of evenly spread ones
 _GAP, _FLAT_TOPPED = 0.19, 2.25  # share of them, and kurtosis, that residuals of two sheets some 3 σ apart stay below
 _WELL_APART = 0.15  # σ over the standard deviation of all, below which moments do not tell it
@@ -73,7 +75,8 @@ def estimate_noise(points: torch.Tensor, seed: int = 0) -> Noise:
     both sides of an edge. The value of a point is the median over 32 places about it. Edges and folds, which quadrics
     do not fit, make it larger there; on the whole, what most places of a wide neighbourhood have counts. Where 16
     points are now of one sheet, now of two, the lower end of all values tells it. Where the residuals of 64 points have
-    a gap in the middle, they are of two sheets closer than some six σ, and their kurtosis tells σ.
+    a gap in the middle, they are of two sheets closer than some six σ, and their kurtosis tells σ; of a dense cloud,
+    those of 64 points eight times as sparse are asked, too.
 
     Args:
         points: (N, 3), distinct; outliers left out as far as they are known.
@@ -158,15 +161,25 @@ def _of_one_sheet(
     sigma: np.ndarray, x: np.ndarray, sites: np.ndarray, used: np.ndarray, shuffled: np.ndarray
 ) -> np.ndarray:
     """Return the noise (S,) at sites without the distance of two sheets that 16 points have taken for noise."""
-    asked = np.flatnonzero(used > 1)[::_EVERY]
+    for wider in (1, _WIDER):
+        thinning = np.where(used > 1, used * wider, 0)
+        if wider > 1:
+            thinning[thinning * _LOCAL * _MANY > len(x)] = 0
+        sigma = np.fmin(sigma, _within_two_sheets(x, sites, thinning, shuffled))
+    return sigma
+
+
+def _within_two_sheets(x: np.ndarray, sites: np.ndarray, thinning: np.ndarray, shuffled: np.ndarray) -> np.ndarray:
+    """Return the noise (S,) of either sheet at sites amid two, NaN elsewhere and where `thinning` (S,) is 0."""
+    asked = np.flatnonzero(thinning)[::_EVERY]
     told = np.full((3, len(sites)), np.nan)  # variance, fourth moment, share in the middle
-    for thinning in np.unique(used[asked]):
-        some = asked[used[asked] == thinning]
-        for rows, _, around in _neighbourhoods(x, sites[some], shuffled, int(thinning), _MANY):
+    for one_in in np.unique(thinning[asked]):
+        some = asked[thinning[asked] == one_in]
+        for rows, _, around in _neighbourhoods(x, sites[some], shuffled, int(one_in), _MANY):
             told[:, some[rows]] = _distribution(torch.from_numpy(around)).numpy()
     asked = asked[~np.isnan(told[0, asked])]
     if not len(asked):
-        return sigma
+        return np.full(len(sites), np.nan)
     tree = cKDTree(x[sites[asked]])
     together = tree.query(x[sites[asked]], k=range(1, min(_TOGETHER, len(asked)) + 1))[1]
     square, fourth, middle = told[:, asked[together]].mean(2)
@@ -176,7 +189,7 @@ def _of_one_sheet(
     single = np.sqrt(square * np.clip(1 - share, 0, 1) * _MANY / (_MANY - _COEFFICIENTS))
     two = (middle < _GAP) & (kurtosis < _FLAT_TOPPED) & (single > _WELL_APART * np.sqrt(square))
     near = tree.query(x[sites])[1]
-    return np.where(two[near] & (used > 1), np.minimum(sigma, single[near]), sigma)
+    return np.where(two[near] & (thinning > 0), single[near], np.nan)
 
 
 def _distribution(around: torch.Tensor) -> torch.Tensor:

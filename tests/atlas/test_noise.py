@@ -78,6 +78,12 @@ def test_two_sheets_that_hide_in_the_noise(apart: int) -> None:
     assert estimate_noise(even).sigma == pytest.approx(0.02 / 12**0.5, rel=EDGES)
 
 
+@pytest.mark.parametrize("apart", [4.5, 6])
+def test_two_sheets_hide_no_better_where_points_are_many(apart: float) -> None:
+    points = sheets(50_000, 0.02) + 0.02 / apart * torch.randn(100_000, 3)
+    assert estimate_noise(points).sigma == pytest.approx(0.02 / apart, rel=ERROR)
+
+
 def test_noise_may_differ_from_place_to_place() -> None:
     points = plane(10_000)
     sigma = torch.where(points[:, 0] < 0.5, 0.002, 0.02)

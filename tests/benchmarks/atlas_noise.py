@@ -2,7 +2,7 @@
 """The estimated noise of known surfaces over the true one: least and largest of several draws.
 
     python tests/benchmarks/atlas_noise.py                             # 3 000 and 30 000 points, some minutes
-    python tests/benchmarks/atlas_noise.py --points 300000 --draws 2   # half an hour
+    python tests/benchmarks/atlas_noise.py --points 300000 --draws 1   # two minutes, one core
 
 Noise is Gaussian in all directions, relative to the diagonal; without noise, the estimate is. "varying" is a plane
 whose noise, across it, is ten times as large on one side as on the other: the ratio is of the medians of both sides.

@@ -5,6 +5,7 @@
     python tests/benchmarks/atlas_peers.py run -o out/peers --only fandisk --points 4000 --ways atlas Poisson
     python tests/benchmarks/atlas_peers.py table -o out/peers
     python tests/benchmarks/atlas_peers.py summary -o out/peers     # the best of the others, and the atlas
+    python tests/benchmarks/atlas_peers.py worst -o out/peers --only "tube, 1 %"  # where the charts are farthest off
 
 Contestants get points only, no normals:
 
@@ -38,9 +39,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 
 import geodiff as gd
 from geodiff.atlas.atlas import Atlas
+from geodiff.atlas.domain import local_spacing
 from geodiff.atlas.fit import fit_charts
 from geodiff.atlas.proximity import closest_on_mesh, sample_mesh
 from geodiff.atlas.watertight import load_open3d
@@ -274,8 +277,8 @@ def summary(folder: pathlib.Path) -> str:
     rows = [row for row in rows_of(folder) if "error" not in row]
     names = ("accuracy", "completeness", "largest error", "largest miss")
     lines = [
-        f"| cloud | points |{''.join(f' {name} | charts | watertight |' for name in names)}",
-        "|---|---|" + "---|" * 12,
+        f"| cloud | points | draws |{''.join(f' {name} | charts | watertight |' for name in names)}",
+        "|---|---|---|" + "---|" * 12,
     ]
     for cloud in dict.fromkeys(row["cloud"] for row in rows):
         mine = [row for row in rows if row["cloud"] == cloud]
@@ -294,13 +297,44 @@ def summary(folder: pathlib.Path) -> str:
             digits = 2 if k < 2 else 1
             cells.append(f"{others[best]:.{digits}f} {best}")
             cells += [f"**{x:.{digits}f}**" if x <= others[best] else f"{x:.{digits}f}" for x in ours]
-        lines.append(f"| {cloud} | {mine[0]['points']} | {' | '.join(cells)} |")
+        draws = len({row["seed"] for row in mine})
+        lines.append(f"| {cloud} | {mine[0]['points']} | {draws} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def worst(given: argparse.Namespace, most: int = 8) -> None:
+    """Print where the mesh of all charts is farthest off, a line a place: what is there, in thousandths or σ."""
+    torch.set_num_threads(1)
+    for cloud, make in _cases().items():
+        if not any(word in cloud for word in given.only or [""]):
+            continue
+        case = make(given.points, given.seeds[0])
+        atlas = Atlas.from_fit(fit_charts(case.points))
+        low, high = case.truth.bounds
+        scale = 1e-3 * float((high - low).norm())
+        drawn = sample_mesh(atlas.to_mesh(1), given.samples, 0).points
+        error = closest_on_mesh(drawn, case.truth, rounded=True).distance / scale
+        fitted = atlas.fitted_points()
+        gap, near = (torch.from_numpy(value) for value in cKDTree(fitted.numpy()).query(drawn.numpy()))
+        spacing = local_spacing(fitted.numpy(), np.arange(len(fitted)), len(fitted))
+        points = closest_on_mesh(case.points, case.truth, rounded=True).distance / scale
+        sure = atlas.confidence[near]
+        print(f"{cloud}: mean {float(error.mean()):.2f}, largest {float(error.max()):.1f}, "
+              f"of samples with confidence above 0.9 {float(error[sure > 0.9].max()):.1f}")  # fmt: skip
+        left = torch.ones(len(error), dtype=torch.bool)
+        for _ in range(most):
+            i = int(torch.where(left, error, -1).argmax())
+            left &= (drawn - drawn[i]).norm(dim=1) > 15 * scale
+            away, itself = float(gap[i] / spacing[near[i]]), float(points[near[i]])
+            print(f"  error {float(error[i]):5.1f}, confidence {float(sure[i]):.2f}, "
+                  f"nearest point {away:.1f} spacings off, itself {itself:.1f} off")  # fmt: skip
+            if not bool(left.any()):
+                break
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "table", "summary"))
+    parser.add_argument("what", choices=("run", "table", "summary", "worst"))
     parser.add_argument("-o", "--output", type=pathlib.Path, required=True)
     parser.add_argument("--only", nargs="*", default=[], help="clouds whose name contains one of these")
     parser.add_argument("--ways", nargs="*", default=[], help="ways whose name contains one of these")
@@ -309,8 +343,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=50_000, help="that the measure draws of each surface")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings of the fit, JSON values")
     given = parser.parse_args()
-    if given.what == "run":
-        run(given)
+    if given.what in ("run", "worst"):
+        (run if given.what == "run" else worst)(given)
     else:
         print((table if given.what == "table" else summary)(given.output), end="")
 
