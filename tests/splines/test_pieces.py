@@ -241,6 +241,27 @@ def test_weights_of_any_size(size: float) -> None:
     assert float(found.sse) == pytest.approx(float(expected.sse) * size, rel=1e-9)
 
 
+@pytest.mark.parametrize("small", [1e-320, 5e-309, 1e-200])
+def test_points_of_hardly_any_weight_have_hardly_any_say(small: float) -> None:
+    """Also where a product with the weight has no finite inverse."""
+    x, weights = random(40, 2, seed=3), torch.ones(40, dtype=torch.float64)
+    weights[5:8] = 1e-30
+    expected = fit_pieces(x, 3, 2, weights=weights)
+    weights[5:8] = small
+    found = fit_pieces(x, 3, 2, weights=weights)
+    assert torch.equal(found.cuts, expected.cuts)
+    assert float(found.sse) == pytest.approx(float(expected.sse), rel=1e-12)
+
+
+@pytest.mark.parametrize("small", [1e-320, 5e-309])
+def test_the_twin_takes_points_of_hardly_any_weight(small: float) -> None:
+    state, cost = torch.zeros(2, 3, 4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
+    given = {"starts": torch.arange(4), "at": torch.arange(4.0).double(), "x": random(1, 4, seed=1)}
+    for point, weight in enumerate((small, small, 1.0, 1.0)):
+        reference_take(state, cost, **given, first=0, last=point + 1, point=point, weight=weight, unit=1.0)
+    assert state.isfinite().all() and (cost < 1e-300).all()
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_same_bits_on_any_number_of_threads(weighted: bool) -> None:
     options = {"weights": 0.1 + random(3000, seed=1).square()} if weighted else {}
