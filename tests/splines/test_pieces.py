@@ -255,6 +255,14 @@ def test_points_of_hardly_any_weight_have_hardly_any_say(small: float) -> None:
     assert float(found.sse) == pytest.approx(float(expected.sse), rel=1e-12)
 
 
+@pytest.mark.parametrize(("degree", "apart"), [(9, 1e-18), (3, 1e-53), (1, 1e-160)])
+def test_points_so_near_that_powers_of_their_distance_vanish(degree: int, apart: float) -> None:
+    """Such a fit may be one of a lower degree; pieces have the points that they need."""
+    at = torch.cat([torch.arange(20, dtype=torch.float64) * apart, torch.arange(1, 21, dtype=torch.float64)])
+    fit = fit_pieces(random(40, 2), 2, degree, parameters=at)
+    assert fit.values.isfinite().all() and degree < int(fit.cuts) < 40 - degree
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_same_bits_on_any_number_of_threads(weighted: bool) -> None:
     options = {"weights": 0.1 + random(3000, seed=1).square()} if weighted else {}

@@ -39,7 +39,8 @@ def test_a_job_that_dies_while_it_closes_the_surface_changes_no_file(
 ) -> None:
     monkeypatch.setattr(atlas_pictures, "SIZE", (40, 40))
     gd.fit_atlas(ball(0), output=tmp_path, **TINY)
-    before, seen = contents(tmp_path), []
+    before = contents(tmp_path)
+    seen: list[str] = []
 
     def dies(*_: torch.Tensor, **__: Any) -> Callable[[], closed.Closed]:
         def closing() -> closed.Closed:
