@@ -3,6 +3,8 @@
 // takes the point in by plane rotations without square roots (Gentleman 1973); what is left of the point's values adds to
 // the cost of the piece. A start in each lane. Compiled once for all SIMD levels, since costs decide where pieces are cut;
 // arguments were checked in geodiff/splines/pieces.py, and the twin is geodiff/reference/pieces.py.
+#include <limits>
+
 #include "bindings.h"
 
 namespace geodiff {
@@ -22,6 +24,7 @@ struct Job {
 
 constexpr long long kLanes = 64;  // starts at a time
 constexpr int kMost = 10;   // powers: of degree 9
+constexpr double kLeast = std::numeric_limits<double>::min();  // whose inverse is finite
 
 // above ← above + gain · (what below adds), below ← what above does not say of it.
 void turn(double* __restrict above, double* __restrict below, const double* __restrict own, const double* __restrict kept,
@@ -53,7 +56,7 @@ void take(const Job& job, long long first, long long n) {
 #pragma omp simd
         for (long long i = 0; i < n; ++i) {
             const double old = diagonal[i], heavy = weight[i] * own[i], sum = old + heavy * own[i];
-            const bool there = sum > 0.0;
+            const bool there = sum >= kLeast;
             const double inverse = 1.0 / (there ? sum : 1.0);
             kept[r][i] = there ? old * inverse : 1.0;
             gain[r][i] = heavy * inverse;

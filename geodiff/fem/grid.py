@@ -70,8 +70,9 @@ def grid_space(
         if family == "lagrange":
             if (count - (not wrap)) % degree:
                 kind = "a multiple of the degree" if wrap else "one more than a multiple of the degree"
-                nearby = (count - (not wrap)) // degree * degree + (not wrap)
-                raise fail(where, "shape", f"{kind} {degree}", str(count), f"Take {nearby} or {nearby + degree}.")
+                less = (count - (not wrap)) // degree * degree + (not wrap)
+                fix = f"Take {less} or {less + degree}." if less > degree else f"Take {less + degree}."
+                raise fail(where, "shape", f"{kind} {degree}", str(count), fix)
             axes.append(lagrange_axis(count, degree, low, high, wrap, dtype))
             continue
         knots = uniform_knots(count, degree, "periodic" if wrap else "clamped", dtype=torch.float64)

@@ -46,8 +46,9 @@ def pieces_take(
         old = own[r, r].clone()
         heavy = left * row[r]
         total = old + heavy * row[r]
-        safe = torch.where(total > 0, total, 1.0)
-        kept, gain = torch.where(total > 0, old / safe, 1.0), heavy / safe
+        there = total >= torch.finfo(total.dtype).tiny  # whose inverse is finite
+        safe = torch.where(there, total, 1.0)
+        kept, gain = torch.where(there, old / safe, 1.0), heavy / safe
         left = left * kept
         own[r, r] = total
         for k in range(r + 1, len(row)):

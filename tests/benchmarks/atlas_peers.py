@@ -320,7 +320,7 @@ def worst(given: argparse.Namespace, most: int = 8) -> None:
         points = closest_on_mesh(case.points, case.truth, rounded=True).distance / scale
         sure = atlas.confidence[near]
         print(f"{cloud}: mean {float(error.mean()):.2f}, largest {float(error.max()):.1f}, "
-              f"of samples with confidence above 0.9 {float(error[sure > 0.9].max()):.1f}")  # fmt: skip
+              f"of samples with confidence above 0.9 {float(torch.where(sure > 0.9, error, 0).max()):.1f}")  # fmt: skip
         left = torch.ones(len(error), dtype=torch.bool)
         for _ in range(most):
             i = int(torch.where(left, error, -1).argmax())

@@ -198,6 +198,8 @@ def test_errors() -> None:
         fem.grid_space((6, 6), 2)
     with pytest.raises(ValueError, match=r"`shape` must be a multiple of the degree 2; got 7. Take 6 or 8"):
         fem.grid_space(7, 2, periodic=True)
+    with pytest.raises(ValueError, match=r"`shape` must be a multiple of the degree 3; got 5. Take 6."):
+        fem.grid_space(5, 3, periodic=True)
     with pytest.raises(ValueError, match=r"`bounds` must be \(low, high\), or 2 of them, low < high"):
         fem.grid_space((3, 3), bounds=(1, 0))
     with pytest.raises(ValueError, match=r"`periodic` must be a bool or 2 of them"):

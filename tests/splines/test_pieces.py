@@ -213,13 +213,15 @@ def test_bad_arguments(x: torch.Tensor, options: dict[str, Any], message: str) -
         fit_pieces(x, **options)
 
 
+@pytest.mark.parametrize("small", [1.0, 1e-310])
 @pytest.mark.parametrize(("degree", "channels", "count"), [(0, 1, 5), (1, 2, 70), (3, 1, 130), (9, 3, 64)])
-def test_taking_a_point_is_its_twin(degree: int, channels: int, count: int) -> None:
-    """Point after point, with starts dropped and some more than one block of lanes."""
+def test_taking_a_point_is_its_twin(degree: int, channels: int, count: int, small: float) -> None:
+    """Point after point, with starts dropped, some more than one block of lanes, and some of hardly any weight."""
     draw = torch.Generator().manual_seed(degree)
     x = torch.randn(channels, count, generator=draw, dtype=torch.float64)
     at = torch.rand(count, generator=draw, dtype=torch.float64).cumsum(0)
     weights = torch.rand(count, generator=draw, dtype=torch.float64) + 0.1
+    weights[1::4] *= small
     shape = (degree + 1, degree + 1 + channels, count)
     own, twin = ([torch.zeros(shape, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)] for _ in range(2))
     starts = torch.arange(count)
@@ -239,6 +241,26 @@ def test_weights_of_any_size(size: float) -> None:
     expected, found = (fit_pieces(x, 3, 2, weights=w) for w in (weights, weights * size))
     assert torch.equal(found.cuts, expected.cuts)
     assert float(found.sse) == pytest.approx(float(expected.sse) * size, rel=1e-9)
+
+
+@pytest.mark.parametrize("small", [1e-320, 5e-309, 1e-200])
+def test_points_of_hardly_any_weight_have_hardly_any_say(small: float) -> None:
+    """Also where a product with the weight has no finite inverse."""
+    x, weights = random(40, 2, seed=3), torch.ones(40, dtype=torch.float64)
+    weights[5:8] = 1e-30
+    expected = fit_pieces(x, 3, 2, weights=weights)
+    weights[5:8] = small
+    found = fit_pieces(x, 3, 2, weights=weights)
+    assert torch.equal(found.cuts, expected.cuts)
+    assert float(found.sse) == pytest.approx(float(expected.sse), rel=1e-12)
+
+
+@pytest.mark.parametrize(("degree", "apart"), [(9, 1e-18), (3, 1e-53), (1, 1e-160)])
+def test_points_so_near_that_powers_of_their_distance_vanish(degree: int, apart: float) -> None:
+    """Such a fit may be one of a lower degree; pieces have the points that they need."""
+    at = torch.cat([torch.arange(20, dtype=torch.float64) * apart, torch.arange(1, 21, dtype=torch.float64)])
+    fit = fit_pieces(random(40, 2), 2, degree, parameters=at)
+    assert fit.values.isfinite().all() and degree < int(fit.cuts) < 40 - degree
 
 
 @pytest.mark.parametrize("weighted", [False, True])
