@@ -111,3 +111,19 @@ def test_no_two_public_things_have_one_name() -> None:
                 things.setdefault(name, set()).add("an op or its twin" if ".ops." in twin else home)
     double = {name for name, homes in things.items() if len(homes) > 1}
     assert double == set(SHARED), double ^ set(SHARED)
+
+
+def test_calls_in_the_text_have_their_keywords() -> None:
+    """Of public functions, as `graph_distance(beta=…)`; blocks of code are run elsewhere."""
+    rooms = [gd, gd.presets, *(importlib.import_module(f"geodiff.{room}") for room in ROOMS)]
+    public = {name: call for room in reversed(rooms) for name, call in vars(room).items() if inspect.isfunction(call)}
+    seen = 0
+    for page in DOCS.glob("*.md"):
+        for name, given in re.findall(r"`(?:[a-z]+\.)*([a-z_]+)\(([^()`\n]*)\)`", page.read_text(encoding="utf-8")):
+            takes = inspect.signature(public[name]).parameters if name in public else {}
+            if not takes or any(value.kind is value.VAR_KEYWORD for value in takes.values()):
+                continue
+            for keyword in re.findall(r"(\w+)=", given):
+                assert keyword in takes, f"{page.name}: {name}({keyword}=…)"
+                seen += 1
+    assert seen > 10

@@ -108,3 +108,26 @@ def test_what_is_only_read_does_not_count_as_changed(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("tests.device.through.schedule.of", lambda name: lambda h, out: out.fill_(1.0))
     through(torch.device("cpu"))("any", seen)
     assert h._version == 0 and seen["out"].tolist() == [1.0] * 5
+
+
+def test_what_reads_back_has_no_other_excuse() -> None:
+    def refused(text: str) -> bool:
+        raise RuntimeError(text)
+
+    rows: list[dict[str, str]] = []
+    captures = ("Cannot copy between CPU and CUDA tensors during CUDA graph capture", "CUDA_ERROR_STREAM_CAPTURE_MERGE")
+    assert [checks.verdict("it", lambda text=text: refused(text), rows, "reads it") for text in captures] == [0, 0]
+    assert checks.verdict("it", lambda: refused("an illegal memory access"), rows, "reads it") == 1
+    assert checks.verdict("it", lambda: False, rows, "reads it") == 1
+    assert rows[0]["verdict"] == "reads it" and rows[2]["verdict"] == "FAILED RuntimeError: an illegal memory access"
+
+
+def test_a_corner_is_the_end_of_one_edge_and_the_start_of_the_next() -> None:
+    """Rounding says which, so that both are right, but for the distance, and where the edge is the same."""
+    distance, along = torch.tensor([[[0.1, -0.2]]]), torch.tensor([[[1.0, 0.4]]])
+    nearest = torch.tensor([[[[5, -2], [6, -1]]]])
+    other = [distance, torch.tensor([[[0.0, 0.4]]]), torch.tensor([[[[6, -2], [6, -1]]]])]
+    given = [distance, along, nearest]
+    assert checks.compared("contour", other, given, 1e-6)["verdict"] == "same"
+    for wrong in ([distance + 0.1, *other[1:]], [distance, along + 0.1, nearest]):
+        assert checks.compared("contour", wrong, given, 1e-6)["verdict"].startswith("FAILED")

@@ -116,3 +116,32 @@ def test_the_way_back_in_groups_has_the_same_bits(faces: int, monkeypatch: pytes
     assert groups == {200: [2, 1], 1: [1, 1, 1]}[faces]
     for own, other in zip(found, expected, strict=True):
         assert torch.equal(own, other) and float(other.abs().max()) > 0
+
+
+def test_faces_are_cut_in_groups_as_in_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the sums of large faces would round otherwise: a face has three units alone, and two among all."""
+    views = Camera.orbit(2.2, 20.0, torch.tensor([0.0, 50.0, 100.0]), fov_deg=50)
+    clip, *rest = pack("test", icosphere(0), views, SIZE).packed
+    monkeypatch.setattr(silhouette, "_UNITS", 2 * 3 * 20)
+
+    def gradient() -> torch.Tensor:
+        own = clip.clone().requires_grad_()
+        alpha = ops.silhouette(own, *rest, scale=0.3, image_size=SIZE)
+        return torch.autograd.grad(alpha.square().sum(), own)[0]
+
+    with emulated():
+        expected = gradient()
+        monkeypatch.setattr(silhouette, "_FACES", 1)
+        assert torch.equal(gradient(), expected)
+
+
+def test_images_without_faces() -> None:
+    """Of faces that no image has: gradients are zero."""
+    views = Camera.orbit(2.2, 20.0, torch.tensor([0.0, 50.0, 100.0]), fov_deg=50)
+    clip, faces, layout = pack("test", icosphere(0), views, (5, 4)).packed
+    own, scale = clip.clone().requires_grad_(), torch.tensor(0.3, requires_grad=True)
+    empty = layout * torch.tensor([1, 1, 0])
+    with emulated():
+        alpha = ops.silhouette(own, faces, empty, scale=scale, image_size=(5, 4))
+        found = torch.autograd.grad(alpha.sum(), (own, scale))
+    assert not any(bool(value.any()) for value in (alpha, *found))

@@ -255,6 +255,21 @@ def test_spatial_order_keeps_neighbours_together():
     assert spatial_order(torch.rand(1, 50, 40)).shape == (1, 50)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dim", range(1, 10))
+def test_spatial_order_is_by_interleaved_bits(dim: int, dtype: torch.dtype):
+    """Of eight coordinates at most, the first one's bits in front; points of one cell stay as they come."""
+    bits = max(30 // min(dim, 8), 1)
+    cells = torch.randint(0, 2 ** min(bits, 20), (200, dim), dtype=dtype) * 2 ** (bits - min(bits, 20))
+    cells[0], cells[1] = 0, 2**bits - 1  # which float32 may round up
+    points = cells / (2**bits - 1)
+    keys = [
+        sum((c >> bit & 1) << (bit * len(row) + len(row) - 1 - i) for i, c in enumerate(row) for bit in range(bits + 1))
+        for row in ((points * (2**bits - 1)).int()[:, :8]).tolist()
+    ]
+    assert spatial_order(points[None])[0].tolist() == sorted(range(200), key=keys.__getitem__)
+
+
 def test_opcheck():
     x, y, h, k, v = problem(5, 6, 3, torch.float64, batch=(2,))
     torch.library.opcheck(torch.ops.geodiff.transport_lse, (x, y, h, 0.1, 2))

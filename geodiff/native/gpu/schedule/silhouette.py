@@ -170,10 +170,10 @@ def silhouette_backward(
     want_params: bool, want_shape: bool, want_p: bool,
 ) -> None:  # fmt: skip
     """Fill `grad_clip` and `grad_params`, see `geodiff.ops.silhouette`."""
-    if upstream.numel() == 0 or len(faces) == 0:
+    images, most_faces = len(layout), most_faces_of(layout)
+    if upstream.numel() == 0 or most_faces == 0:
         return
     want = want_params + 2 * (want_params and want_shape) + 4 * (want_params and want_p)
-    images, most_faces = len(layout), most_faces_of(layout)
     corners = structs.scratch(clip, "Clip", 3 * images * most_faces).reshape(images, -1)
     by_face = torch.empty((images, most_faces, 4) if want else (images, 0), dtype=torch.float64, device=clip.device)
     apart = by_face.new_empty((images, height, width) if want & 4 else (images, 0))
