@@ -78,7 +78,7 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes most of the time, and reads none of these numbers."""
     for module in (mesh_outputs, pose_outputs):
         monkeypatch.setattr(module, "write_outputs", lambda *_, **__: {})
-    monkeypatch.setattr(atlas_outputs, "_write", lambda result, *_: result)
+    monkeypatch.setattr(atlas_outputs, "_finish", lambda result, *_: result)
     monkeypatch.setattr(nurbs_outputs, "write_outputs", lambda result, *_: result)
     monkeypatch.setattr(sweep_job, "write_table", lambda *_: {})
     monkeypatch.setattr("geodiff.cli_options._plain_warnings", contextlib.nullcontext)  # which are not looked at here

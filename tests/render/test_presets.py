@@ -130,13 +130,13 @@ def test_a_soft_zbuffer_keeps_what_is_behind_a_rim():
 
 
 def test_a_soft_zbuffer_of_a_batch_is_that_of_each():
-    eyes = gd.Camera.orbit(2.7, 20.0, torch.tensor([0.0, 70.0]), fov_deg=60)
-    meshes = [gd.icosphere(0), gd.box()]
-    meshes = [m.with_attributes(vertex_colors=torch.rand(m.num_vertices, 3)) for m in meshes]
+    eyes = gd.Camera.orbit(2.7, 20.0, torch.tensor([0.0, 70.0], dtype=torch.float64), fov_deg=60)
+    meshes = [gd.icosphere(0).to(dtype=torch.float64), gd.box().to(dtype=torch.float64)]
+    meshes = [m.with_attributes(vertex_colors=torch.rand(m.num_vertices, 3).double()) for m in meshes]
     render = gd.presets.pix2vex(9, 0.03, outputs=("rgb", "depth", "normal", "face_id"))
     render.warn_of_bias = False
     both, same = render(gd.MeshBatch(meshes), eyes), render(meshes[0], eyes)
     for i, eye in enumerate(eyes):
         for whole, mesh in ((both, meshes[i]), (same, meshes[0])):
             for name in ("rgb", "depth", "normal", "face_id"):
-                assert torch.allclose(getattr(whole, name)[i], getattr(render(mesh, eye), name), atol=1e-5), name
+                assert torch.allclose(getattr(whole, name)[i], getattr(render(mesh, eye), name), atol=1e-9), name

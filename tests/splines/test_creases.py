@@ -37,8 +37,9 @@ def test_smooth_curves_have_none(sigma: float) -> None:
     assert find_creases(SMOOTH[:15], T[:15]) == []
 
 
-def test_a_fit_with_creases() -> None:
-    points = torch.from_numpy(ARCHES)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_fit_with_creases(seed: int) -> None:
+    points = torch.from_numpy(ARCHES + 1e-9 * np.random.default_rng(seed).standard_normal(ARCHES.shape))
     fit = fit_curve(points, 16, creases="auto")
     assert fit.mse < fit_curve(points, 16).mse / 1000
     knots = fit.curve.knots[0]
@@ -46,7 +47,8 @@ def test_a_fit_with_creases() -> None:
         assert int(((knots - corner).abs() < 1e-3).sum()) == 3
     plain, free = fit_curve(points, 16, free_knots=True), fit_curve(points, 16, creases="auto", free_knots=True)
     assert free.mse < fit.mse / 5
-    assert free.mse < plain.mse
+    # Both end in one of two valleys, 1.66e-7 and 1.82e-7: which, is up to the last digits.
+    assert free.mse < 1.2 * plain.mse
     assert free.iterations < plain.iterations / 2
 
 

@@ -243,9 +243,9 @@ def without_phantoms(mesh: Mesh, posed: PosedImages) -> Mesh:
         masks[part] = covered(_of_faces(mesh, label[mesh.faces[:, 0]] == part), posed)
     cover = torch.stack([mask.to(torch.int16) for mask in masks.values()]).sum(0)
     target = posed.alpha >= 0.5
-    for part in order[:-1]:
+    for part in order:  # the largest, too: of equal parts rounding says which is asked last
         alone = int((masks[part] & target & (cover == 1)).sum())
-        if alone <= _NEEDED * int(masks[part].sum()):
+        if alone <= _NEEDED * int(masks[part].sum()) and int(kept.sum()) > 1:
             kept[part] = False
             cover -= masks[part].to(cover.dtype)
     if bool(kept.all()):
