@@ -355,8 +355,10 @@ def test_ctrl_c_ends_a_sweep_and_its_workers_at_once(tmp_path: pathlib.Path) -> 
     gd.icosphere(2).save(tmp_path / "ball.ply")
     command = [sys.executable, "-m", "geodiff", "sweep", "shape", str(tmp_path / "ball.ply"), "-o", str(tmp_path / "o")]
     command += ["--workers", "2", "--family", "logistic+*", "--set", "views=4", "--set", "size=16", "--set", "steps=9"]
+    # As from a terminal: where the tests run in the background, children would inherit that they ignore Ctrl-C.
     job = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                           start_new_session=True)  # fmt: skip
+                           start_new_session=True,
+                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip
     rows = tmp_path / "o" / "rows.jsonl"
     until = time.monotonic() + 120
     while not (rows.exists() and rows.read_bytes().count(b"\n") > 1) and time.monotonic() < until:
