@@ -26,9 +26,11 @@ import argparse
 import pathlib
 import statistics
 import time
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy.spatial import cKDTree
 
 import geodiff as gd
@@ -169,7 +171,7 @@ def misfit(
     return chamfer(surface.grid(LEARNED, LEARNED).flatten(1, 2), points, reduction="none")
 
 
-def minimise(parameters, loss, steps: int, lr: float) -> float:  # type: ignore[no-untyped-def]
+def minimise(parameters: Iterable[torch.Tensor], loss: Callable[[], torch.Tensor], steps: int, lr: float) -> float:
     """Take steps with Adam, their length falling to a twentieth along half a cosine; return the processor seconds."""
     optimizer = torch.optim.Adam(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=lr / 20)
@@ -269,7 +271,7 @@ def main() -> None:
     print(f"Look at {arguments.output / 'nurbs_network.png'}")
 
 
-def columns(results: dict[str, list[tuple[float, float]]]):  # type: ignore[no-untyped-def]
+def columns(results: dict[str, list[tuple[float, float]]]) -> list[tuple[str, tuple[tuple[float, ...], ...]]]:
     """Sort rows by net, and turn measurements of several seeds into columns."""
     names = sorted(results, key=lambda name: int(name.split("×")[0]) if "×" in name else 0)
     return [(name, tuple(zip(*results[name], strict=True))) for name in names]
@@ -280,7 +282,7 @@ def cell(values: tuple[float, ...]) -> str:
     return f"{statistics.mean(values):.3f}" + (f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else "")
 
 
-def picture(truth: torch.Tensor, shown: dict[str, torch.Tensor]):  # type: ignore[no-untyped-def]
+def picture(truth: torch.Tensor, shown: dict[str, torch.Tensor]) -> Image.Image:
     """Draw the first four held-out patches, and below them what was predicted and fitted, with knot lines."""
     size = (150, 210)
     views = [pictures.looking_at(net.reshape(-1, 3)) for net in truth[:4]]

@@ -102,7 +102,7 @@ def main() -> None:
                 ("along the sheet", sheets, options.target),
                 ("balls, half", balls, options.target // 2),
             ):
-                _Builder._patches = patches  # type: ignore[method-assign]
+                _Builder._patches = patches
                 print(f"{kind}, seed {seed}, {name:<15}: {row(kind, options.points, seed, target)}", flush=True)
 
 
