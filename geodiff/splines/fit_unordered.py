@@ -133,6 +133,12 @@ def fit_cloud(
     origin = anchor(own)
     own = own - origin
     counted = torch.ones(len(own), dtype=torch.bool)
+    past = 0
+
+    def report(iteration: int, objective: float) -> None:
+        if callback is not None:
+            callback(past + iteration, objective)
+
     for _ in range(STARTS if share > 0 and initial is None else 1):
         centre = own[counted].mean(0)
         size = float((own[counted] - centre).square().sum(1).mean().sqrt())
@@ -148,9 +154,10 @@ def fit_cloud(
                 net = (net - origin - centre) / size
             rounds, still = _begun(where, problem, knots, counted, share, net, order)
             try:
-                outcome = alternate(rounds, weight, most, least, callback, automatic, still)
+                outcome = alternate(rounds, weight, most, least, report, automatic, still)
             except Diverged as error:
                 raise RuntimeError(f"{where}: {error}. Raise `smoothing`.") from None
+        past += outcome.iterations
         counted = rounds.omega >= 0.5 * rounds.omega.max()
     problem.points, problem.parameters = own - centre, tuple(rounds.u.unbind(-1))
     outcome.control = outcome.control * size

@@ -85,6 +85,9 @@ def test_order_units_and_place_do_not_matter() -> None:
     assert again.rms == pytest.approx(fit.rms, rel=1e-4)
     moved = fit_cloud(1e3 * cloud + 70, (5, 5), trim=0.2)
     assert moved.rms == pytest.approx(1e3 * fit.rms, rel=1e-4)
+    told: list[int] = []
+    fit_cloud(cloud, (5, 5), trim=0.2, max_iterations=3, callback=lambda i, _: told.append(i))
+    assert told == [1, 2, 3, 4, 5, 6]  # of both fits
     nudged = fit_cloud(
         cloud + 1e-6 * torch.randn(cloud.shape, generator=torch.Generator().manual_seed(1)), (5, 5), trim=0.2
     )
