@@ -329,6 +329,8 @@ def test_fit_nurbs_takes_heights_and_clouds(cloud: pathlib.Path) -> None:
     assert json.loads((cloud / "a" / "metrics.json").read_text())["settings"]["spacing"] == [0.1, 0.2]
     assert "cloud of 224 points, 4×4" in succeed("fit-nurbs", cloud / "cloud.npy", "--control-shape", 4, "-o",
                                                  cloud / "b", "--smoothing", 1e-6)  # fmt: skip
+    assert "22 of 224 points are left out" in succeed("fit-nurbs", cloud / "cloud.npy", "--control-shape", 4, "-o",
+                                                      cloud / "b", "--trim", 0.1)  # fmt: skip
 
 
 def test_fit_nurbs_refuses(cloud: pathlib.Path) -> None:

@@ -30,7 +30,8 @@ TEXTS = ("-1", "0", "nan", "inf", "1e308", "", "1x", "1x1x1x0", "0.1,nan", "1:2:
 _GOOD = {
     "-1": "elevation start light ambient",
     "0": "seed elevation smoothing laplacian flatness hold_out subdivisions checkpoint_every checkpoint_seconds betas "
-    "polish spread start light ambient noise consistency rounds refine degree remesh_every keep_components rematch",
+    "polish spread start light ambient noise consistency rounds refine degree remesh_every keep_components rematch "
+    "trim",
     "1e308": "checkpoint_every checkpoint_seconds",
     str(10**30): "views_per_step hold_out evaluate_every remesh_every size search_size chunk max_points target "
     "max_size patience",

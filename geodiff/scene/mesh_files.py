@@ -21,7 +21,7 @@ from geodiff.scene.material import Material
 from geodiff.scene.mesh import Mesh
 from geodiff.scene.obj import load_obj, write_obj
 from geodiff.scene.off import load_off
-from geodiff.scene.ply import load_ply, write_ply
+from geodiff.scene.ply import load_ply, write_mesh_ply
 from geodiff.scene.stl import load_stl
 from geodiff.validation import choice, fail, warn
 
@@ -141,7 +141,7 @@ def save_mesh(mesh: Mesh, path: str | os.PathLike[str], *, srgb: bool = False, u
         elif ending == "glb":
             write_glb(mesh, part, srgb=srgb, unlit=unlit)
         elif ending == "ply" and not any(getattr(mesh, name) is not None for name in names):
-            write_ply(mesh, part)  # trimesh takes its time, and some to be imported
+            write_mesh_ply(mesh, part)  # trimesh takes its time, and some to be imported
         else:
             to_trimesh(mesh).export(part, file_type=ending)
 

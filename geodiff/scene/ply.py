@@ -461,7 +461,7 @@ def _picture(path: pathlib.Path, name: str, allow_outside: bool) -> Picture | No
     return Picture(read_image(found, "Mesh.load"))
 
 
-def write_ply(mesh: Mesh, path: pathlib.Path) -> None:
+def write_mesh_ply(mesh: Mesh, path: pathlib.Path) -> None:
     """Write vertices and faces as binary PLY: positions in float32, indices in int32."""
     vertices = mesh.vertices.detach().cpu().numpy().astype("<f4")
     faces = np.empty(mesh.num_faces, dtype=[("count", "u1"), ("index", "<i4", (3,))])

@@ -24,7 +24,7 @@ class SplineFit:
 
     Attributes:
         spline: the fitted curve or surface, in the dtype and on the device of the points; also `.curve`, `.surface`.
-        mse: mean of the squared residuals over points and coordinates.
+        mse: mean of the squared residuals over (kept) points and coordinates.
         errors: distance of each point from the spline at its parameter, of the points' shape without the last axis.
         parameters: of the points, one tensor an axis.
         objective: what was minimised: the (weighted) mse plus the smoothing term.
@@ -34,6 +34,7 @@ class SplineFit:
         message: why it stopped.
         rank: how many control points the points determine.
         starts: the final objective of each start.
+        kept: of a fit that leaves points out (`trim`), which of them it kept, bool of the shape of `errors`; else None.
     """
 
     __repr__ = shapes_repr
@@ -49,16 +50,21 @@ class SplineFit:
     message: str
     rank: int
     starts: list[float] = field(default_factory=list)
+    kept: torch.Tensor | None = None
 
     @property
     def rms(self) -> float:
-        """Root of the mean squared distance over points."""
-        return float(self.errors.detach().double().square().mean().sqrt())
+        """Root of the mean squared distance over (kept) points."""
+        return float(self._counted().double().square().mean().sqrt())
 
     @property
     def max(self) -> float:
-        """Largest distance of a point."""
-        return float(self.errors.detach().max())
+        """Largest distance of a (kept) point."""
+        return float(self._counted().max())
+
+    def _counted(self) -> torch.Tensor:
+        errors = self.errors.detach()
+        return errors if self.kept is None else errors[self.kept]
 
     @property
     def curve(self) -> NURBSCurve:
@@ -342,11 +348,18 @@ def _fit(points: Any, options: FitOptions) -> SplineFit:
     return result(problem, best, data, origin, [o.objective for o in outcomes])
 
 
-def result(problem: Problem, best: Outcome, data: torch.Tensor, origin: torch.Tensor, starts: list[float]) -> SplineFit:
+def result(
+    problem: Problem,
+    best: Outcome,
+    data: torch.Tensor,
+    origin: torch.Tensor,
+    starts: list[float],
+    kept: torch.Tensor | None = None,
+) -> SplineFit:
     """Put together what is returned, in the dtype and on the device of the points, of a problem about `origin`."""
     with torch.no_grad():
         difference = problem.predict(best.control, problem.matrices(best.knots), best.weights) - problem.points
-        mse = float(difference.square().mean())
+        mse = float((difference if kept is None else difference[kept.cpu()]).square().mean())
         errors = difference.norm(dim=-1)
 
     def back(x: torch.Tensor) -> torch.Tensor:
@@ -374,4 +387,5 @@ def result(problem: Problem, best: Outcome, data: torch.Tensor, origin: torch.Te
         best.message,
         best.rank,
         starts,
+        kept,
     )

@@ -9,6 +9,7 @@ import scipy.sparse
 import torch
 from scipy.spatial import cKDTree
 
+from geodiff.soft import selection
 from geodiff.splines import fit_gram
 from geodiff.splines.fit_free import Callback, Diverged, Outcome
 from geodiff.splines.fit_linear import Problem, apply_grid, apply_scattered, quadrature_root
@@ -26,13 +27,23 @@ STRETCH = (
 )
 LEAST_STRETCH = 1000.0  # and in weights of the smoothing: small enough that parameters still adapt to a shape
 LEAST_SLIDE = 1e-4  # see Rounds.step
+BORDER = 0.5  # temperature of the choice of points that count, in mean squares of their distances
 RIDGE = 1e-13  # of the mean diagonal, for directions that neither points nor smoothing determine
 
 
 class Rounds:
-    """A cloud of unit scale, its parameters, and the spline's bases, which stay."""
+    """A cloud of unit scale, its parameters and weights, and the spline's bases, which stay.
 
-    def __init__(self, problem: Problem, knots: Sequence[torch.Tensor], domains: Sequence[tuple[float, float]]) -> None:
+    Weights ω `(N,)` have the mean 1. Where ``trim`` > 0, they are those of the least trimmed squares.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        knots: Sequence[torch.Tensor],
+        domains: Sequence[tuple[float, float]],
+        trim: float = 0.0,
+    ) -> None:
         self.points = problem.points
         self.smoothing = problem.smoothing
         self.knots = tuple(knots)
@@ -51,6 +62,8 @@ class Rounds:
         self.still: torch.Tensor | None = None  # the control points whose stretch is 0
         self.stiffness = torch.zeros(0, dtype=torch.float64)
         self.u = torch.stack(problem.parameters, -1) if problem.parameters else self.sample_parameters[:0]
+        self.trim = trim
+        self.omega = torch.ones(len(self.points), dtype=torch.float64)
 
     def objective(self, residuals: torch.Tensor, omega: torch.Tensor, control: torch.Tensor) -> float:
         """Return the weighted mean square of residuals, plus smoothing and stretch, over D."""
@@ -91,12 +104,12 @@ class Rounds:
         """Return control points of least squares for the parameters as they are."""
         rows = fit_gram.ScatteredRows(self.bases, self.u.unbind(-1), None)
         scaled = math.sqrt(self.smoothing * len(self.points)) * self.roots
-        gram = rows.gram(None) + scaled.mT @ scaled
+        gram = rows.gram(self.omega) + scaled.mT @ scaled
         gram = gram + RIDGE * float(gram.diagonal().mean()) * torch.eye(len(gram), dtype=torch.float64)
         factor, info = torch.linalg.cholesky_ex(gram)
         if int(info):
             raise Diverged("the first control points are not determined")
-        control = torch.cholesky_solve(rows.adjoint(self.points), factor)
+        control = torch.cholesky_solve(rows.adjoint(self.points * self.omega[:, None]), factor)
         return control.reshape(*(b.count for b in self.bases), -1)
 
     def hold(self, control: torch.Tensor) -> None:
@@ -135,18 +148,30 @@ class Rounds:
         Computation 4, 1992, 415–447). The weight of the stretch is `max(STRETCH s², LEAST_STRETCH λ)`.
         """
         count = len(self.points)
-        square = float(self.miss(control, self.u, self.points).square().sum()) / count
+        square = float(self.miss(control, self.u, self.points).square().sum(-1) @ self.omega) / count
         self.smoothing = least
         if automatic:
             bending = float((self.roots @ control.flatten(0, -2)).square().sum())
             penalty = count * self.smoothing * self.roots.mT @ self.roots
-            gram = fit_gram.ScatteredRows(self.bases, self.u.unbind(-1), None).gram(None) + penalty
+            gram = fit_gram.ScatteredRows(self.bases, self.u.unbind(-1), None).gram(self.omega) + penalty
             gram.diagonal().add_(RIDGE * float(gram.diagonal().mean()))
             factor, info = torch.linalg.cholesky_ex(gram)
             held = 0.0 if int(info) else float(torch.cholesky_solve(penalty, factor).diagonal().sum())
             asked = square * max(len(gram) - held, 0.0) / max(count * bending, 1e-300)
             self.smoothing = max(least, min(asked, MOST_SMOOTHING))
         self.stretch = max(STRETCH * square, LEAST_STRETCH * self.smoothing)
+
+    def choose(self, residuals: torch.Tensor) -> None:
+        """Let the points of least distance count: all but the share ``trim``, of which those near the border in part.
+
+        `ω = σ((t − |r|²)/τ)` up to a factor, the best weights for the relaxed trimmed mean of the squares
+        (`gd.soft.trimmed_mean`); with the mean square s² of the points that count, τ = s²/2. From one round to the next
+        s² falls, and the border gets sharper.
+        """
+        squares = residuals.square().sum(-1)
+        kept = (1 - self.trim) * len(squares)
+        scale = max(BORDER * float(squares @ self.omega) / len(squares), 1e-300)
+        self.omega = selection(squares, kept, temperature=scale) / (1 - self.trim)
 
     def step(
         self, control: torch.Tensor, u: torch.Tensor, points: torch.Tensor, omega: torch.Tensor, slide: float
@@ -251,9 +276,12 @@ def alternate(
         rounds.hold(control if still is None else still)
     history: list[float] = []
     slide, little, converged = 1.0, 0, False
-    points, omega, others = rounds.points, torch.ones(count, dtype=torch.float64), rounds.u[:0]
+    points, others = rounds.points, rounds.u[:0]
     for i in range(most):
         settled = i >= ANNEALING
+        if rounds.trim > 0:
+            rounds.choose(rounds.miss(control, rounds.u, rounds.points))
+        omega = rounds.omega
         if i <= ANNEALING:
             rounds.adapt(control, strong * (asked / strong) ** (i / ANNEALING), automatic)
         if chamfer > 0:
@@ -261,7 +289,7 @@ def alternate(
             _, index = tree.query(rounds.samples(control).numpy())
             points = torch.cat([rounds.points, rounds.points[torch.from_numpy(index)]])
             more = torch.full((len(others),), chamfer * count / len(others), dtype=torch.float64)
-            omega = torch.cat([torch.ones(count, dtype=torch.float64), more])
+            omega = torch.cat([omega, more])
         every = torch.cat([rounds.u, others])
         before = rounds.objective(rounds.miss(control, every, points), omega, control)
         while True:
@@ -282,7 +310,7 @@ def alternate(
             callback(i + 1, after)
         # A round of slow steps may fall little before one of fast steps falls much.
         little = little + 1 if settled and before - after <= least * before else 0
-        exact = settled and float(residuals.square().sum()) < EXACT * len(residuals)
+        exact = settled and float(residuals.square().sum(-1) @ omega) < EXACT * len(residuals)
         if little == PATIENCE or exact:
             converged = True
             break

@@ -25,12 +25,14 @@ from geodiff.splines.fit_linear import Problem
 from geodiff.splines.fit_rounds import LEAST_SMOOTHING, Rounds, alternate
 from geodiff.splines.knots import uniform_knots
 from geodiff.splines.surface import NURBSSurface
-from geodiff.validation import choice, fail, floating, promote
+from geodiff.validation import choice, fail, floating, number, promote
 
 FLAT = 1e-6  # ratio of the principal spreads of points on a line
 LEAST_CELL = 0.15  # of the first surface, in mean areas of its cells
 MARGIN = 0.01  # by which the first surface is larger than the cloud
 NEIGHBOURS = 8  # of each point, in the graph that orders a curve's points
+STARTS = 2  # of a fit without the farthest points: from all of them, and from those that counted in the end
+MOST_TRIMMED = 0.5  # more could be the cloud, and the rest the outliers
 
 
 @outside_autocast
@@ -43,6 +45,7 @@ def fit_cloud(
     order: str = "principal",
     smoothing: float | None = None,
     chamfer: float = 0.0,
+    trim: float = 0.0,
     max_iterations: int = 50,
     tolerance: float = 1e-3,
     callback: Callback | None = None,
@@ -76,6 +79,11 @@ def fit_cloud(
         smoothing: λ > 0, over parameters in the knots' domain. Left out, it follows the noise: `s² γ / (N E)`, at least
             1e-9 and at most 1e-3, with the integral E that it weighs and the number γ of control points that the data
             determine (MacKay, Neural Computation 4, 1992, 415–447).
+        trim: the share of the points that are left out as outliers, 0 to 0.5; better too large than too small. Least
+            trimmed squares: the mean is over the other points, those nearest the spline, and points between count in
+            part (`gd.soft.trimmed_mean` of the squared distances, at a temperature of half their mean). Fitted twice
+            where there is no `initial`, the second time with the first surface around the points that counted in the
+            first. Outliers that hang together may pass for a part of the shape.
         chamfer: >= 0: weight of the other direction, from samples of the spline to the points nearest them; 1 makes it
             the symmetric Chamfer distance, which draws in what still overhangs a cloud with notches. It is slow.
         max_iterations: at most so many rounds.
@@ -83,8 +91,8 @@ def fit_cloud(
         callback: called with (round, objective) after each round; what it raises ends the fit.
 
     Returns:
-        the fit; `.errors` are the distances of the points, in their own units, `.rms` and `.max` sum them up, and
-        `.history` has the objective in the scaled units of each round.
+        the fit; `.errors` are the distances of the points, in their own units, `.rms` and `.max` sum them up, of
+        `.kept` points if some are trimmed, and `.history` has the objective in the scaled units of each round.
 
     Gradients: none.
 
@@ -116,45 +124,79 @@ def fit_cloud(
         fix = "Small values, such as 1e-12, keep parts without points in place."
         raise fail(where, "smoothing", "positive", "0", fix)
     weight = fit_input.read_number(where, "chamfer", chamfer)
+    share = number(where, "trim", trim, 0.0, MOST_TRIMMED, "It is the share of the points that are outliers.")
+    if (1 - share) * len(data) < axes + 2:
+        raise fail(where, "trim", f"such that {axes + 2} points are left", f"{trim} of {len(data)}")
     _, _, most, least = fit_input.read_settings(where, 1, 0, max_iterations, tolerance)
 
     own = data.detach().to("cpu", torch.float64)
     origin = anchor(own)
     own = own - origin
-    centre = own.mean(0)
-    size = float((own - centre).square().sum(1).mean().sqrt())
-    if not 0 < size < math.inf:
-        raise fail(where, "points", "spread, on a finite scale", f"a root mean square radius of {size}")
-    cloud = (own - centre) / size
+    counted = torch.ones(len(own), dtype=torch.bool)
+    past = 0
+
+    def report(iteration: int, objective: float) -> None:
+        if callback is not None:
+            callback(past + iteration, objective)
+
+    for _ in range(STARTS if share > 0 and initial is None else 1):
+        centre = own[counted].mean(0)
+        size = float((own[counted] - centre).square().sum(1).mean().sqrt())
+        if not 0 < size < math.inf:
+            raise fail(where, "points", "spread, on a finite scale", f"a root mean square radius of {size}")
+        problem = Problem((own - centre) / size, (), degrees, periodic, grid=False, smoothing=value)
+        with torch.no_grad():
+            net = None
+            if initial is not None:
+                net = initial.control_points.detach().to("cpu", torch.float64)
+                shape = (*net.shape[:-1], data.shape[1])
+                floating(where, "initial.control_points", net, shape, "The points' dimension.")
+                net = (net - origin - centre) / size
+            rounds, still = _begun(where, problem, knots, counted, share, net, order)
+            try:
+                outcome = alternate(rounds, weight, most, least, report, automatic, still)
+            except Diverged as error:
+                raise RuntimeError(f"{where}: {error}. Raise `smoothing`.") from None
+        past += outcome.iterations
+        counted = rounds.omega >= 0.5 * rounds.omega.max()
+    problem.points, problem.parameters = own - centre, tuple(rounds.u.unbind(-1))
+    outcome.control = outcome.control * size
+    kept = counted.to(data.device) if share > 0 else None
+    return result(problem, outcome, data, origin + centre, [outcome.objective], kept)
+
+
+def _begun(
+    where: str,
+    problem: Problem,
+    knots: Sequence[torch.Tensor],
+    counted: torch.Tensor,
+    trim: float,
+    net: torch.Tensor | None,
+    order: str,
+) -> tuple[Rounds, torch.Tensor | None]:
+    """Give all points their first parameters; return the rounds, and the surface from which the stretch is measured."""
+    cloud, degrees = problem.points, problem.degree
     domains = [
         (float(k[0]), float(k[-1])) if w else (float(k[p]), float(k[-p - 1]))
-        for k, p, w in _zip(knots, degrees, periodic)
+        for k, p, w in _zip(knots, degrees, problem.periodic)
     ]
-    problem = Problem(cloud, (), degrees, periodic, grid=False, smoothing=value)
-    with torch.no_grad():
-        net = None
-        if initial is not None:
-            net = initial.control_points.detach().to("cpu", torch.float64)
-            floating(where, "initial.control_points", net, (*net.shape[:-1], data.shape[1]), "The points' dimension.")
-            net = (net - origin - centre) / size
-        elif axes == 2:
-            net = _chart(where, cloud, knots, degrees)
-        if net is None:
-            low, high = domains[0]
-            problem.parameters = (low + (high - low) * _ordered(cloud, order),)
-        else:
-            problem.parameters = Rounds(problem, knots, domains).nearest(net)
-        try:
-            rounds = Rounds(problem, knots, domains)
-            if net is not None and initial is None:
-                for _ in range(3):
-                    rounds.u, _ = rounds.correct(net, rounds.u)
-            outcome = alternate(rounds, weight, most, least, callback, automatic, net if initial is None else None)
-        except Diverged as error:
-            raise RuntimeError(f"{where}: {error}. Raise `smoothing`.") from None
-        problem.points, problem.parameters = own - centre, tuple(rounds.u.unbind(-1))
-        outcome.control = outcome.control * size
-    return result(problem, outcome, data, origin + centre, [outcome.objective])
+    still = None
+    if net is None and len(knots) == 2:
+        net = still = _chart(where, cloud[counted], knots, degrees)
+    if net is None:
+        low, high = domains[0]
+        along = _ordered(cloud[counted], order)
+        if not bool(counted.all()):
+            along = along[torch.from_numpy(cKDTree(cloud[counted].numpy()).query(cloud.numpy())[1])]
+        problem.parameters = (low + (high - low) * along,)
+    else:
+        problem.parameters = Rounds(problem, knots, domains).nearest(net)
+    rounds = Rounds(problem, knots, domains, trim)
+    rounds.omega = counted / counted.double().mean()
+    if still is not None:
+        for _ in range(3):
+            rounds.u, _ = rounds.correct(still, rounds.u)
+    return rounds, still
 
 
 def _zip(*lists: Any) -> Any:

@@ -408,7 +408,7 @@ def test_a_failed_save_keeps_the_old_file(tmp_path: pathlib.Path, monkeypatch: p
         target.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mesh_files, "write_ply", broken)
+    monkeypatch.setattr(mesh_files, "write_mesh_ply", broken)
     with pytest.raises(KeyboardInterrupt):
         cube_corner().save(path)
     assert path.read_bytes() == before

@@ -182,6 +182,40 @@ def test_properties_of_the_matrix(method: str, n: int) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_no_sort_by_logistic_swaps_is_monotone(method: str) -> None:
+    # Table 3.2 and figure 3.7: of 0 and a growing x, the minimum x σ(−x) falls by up to 0.0998 of what x grows.
+    x = torch.linspace(0, 8, 801, dtype=D)
+    network = method in ("odd_even", "bitonic")
+    law = "logistic" if network else None
+    low = soft.sort(torch.stack([x, 0 * x], -1), method, temperature=1.0, distribution=law)[:, 0]
+    slope = (torch.sigmoid(-x) - x * torch.sigmoid(x) * torch.sigmoid(-x)).min()
+    assert float(low.diff().min() / x[1]) == pytest.approx(float(slope), abs=1e-4)
+    if network:
+        replaced = soft.Activated("logistic", 0.25)
+        low = soft.sort(torch.stack([x, 0 * x], -1), method, temperature=1.0, distribution=replaced)[:, 0]
+        assert float(low.diff().min()) < -1e-4
+
+
+@pytest.mark.parametrize("method", ["softsort", "neuralsort"])
+@pytest.mark.parametrize("n", [2, 3, 7])
+def test_equivariant_sorts_have_a_bounded_error(method: str, n: int) -> None:
+    # Another value at the distance d has at most exp(−d/τ) of the weight of the right one: each adds less than τ/e.
+    bound = (n - 1) / math.e
+    x = torch.logspace(-1, 3, 200, dtype=D)[:, None] * values(200, n)
+    off = float((soft.sort(x, method, temperature=1.0) - x.sort(-1).values).abs().max())
+    assert bound / 5 < off <= bound
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_sinkhorn_sort_errs_as_much_on_all_scales(n: int) -> None:
+    # No bound is known; that of two values is the logistic swap's, 0.2785.
+    for scale in (1.0, 10.0, 100.0):
+        x = scale * values(40, n)
+        off = float((soft.sort(x, "sinkhorn", temperature=1.0) - x.sort(-1).values).abs().max())
+        assert (0.2 if scale == 1 else 0) < off < 0.3  # few draws are close to each other on large scales
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_limit_is_the_permutation(method: str) -> None:
     x = torch.randperm(9, generator=DRAW).to(D)[None] / 9
     matrix = soft.sort_matrix(x, method, temperature=1e-3 if method == "sinkhorn" else 2e-5)

@@ -137,7 +137,7 @@ def _fits(t: Arguments) -> Any:
     out += [splines.fit_curve(still, 5, parameters=at, free_knots=True, rational=True, max_iterations=3)]
     out += [splines.fit_surface(t(grid, array=True), (4, 4)), splines.fit_cloud(still, 5, max_iterations=2)]
     flat = t(grid.reshape(-1, 3), array=True, gradient=False)
-    out += [splines.fit_cloud(flat, (4, 4), max_iterations=2, smoothing=1e-4, chamfer=1.0)]
+    out += [splines.fit_cloud(flat, (4, 4), max_iterations=2, smoothing=1e-4, chamfer=1.0, trim=0.1)]
     return [x.curve if hasattr(x, "curve") else x.surface for x in out]
 
 

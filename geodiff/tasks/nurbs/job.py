@@ -103,6 +103,9 @@ def fit_nurbs(
             if asked:
                 fix = "Clouds are fitted with uniform knots and without weights."
                 raise fail(_WHERE, name, "left out for a cloud", "True", fix)
+    elif settings.trim > 0:
+        fix = "Pass the points in no order, (N, 3), with kind='cloud'."
+        raise fail(_WHERE, "trim", "left out for a grid and for heights", f"{settings.trim}", fix)
     with _folder(output) as folder:
         begin = time.perf_counter()
         with tqdm(desc="fit-nurbs", unit="step", disable=not progress) as bar:
@@ -117,14 +120,18 @@ def fit_nurbs(
             if settings.smoothing is not None:
                 common["smoothing"] = settings.smoothing
             if kind == "cloud":
-                fit = fit_cloud(data, settings.control_shape, **common)
+                fit = fit_cloud(data, settings.control_shape, trim=settings.trim, **common)
             else:
                 if any(free.values()):
                     common |= {"starts": settings.starts, "seed": settings.seed}
                 fit = fit_surface(data, settings.control_shape, **free, **common)
         seconds = time.perf_counter() - begin
-        low, high = data.reshape(-1, 3).amin(0), data.reshape(-1, 3).amax(0)
-        empty = spans.empty(fit.surface, fit.parameters) if kind == "cloud" else []
+        counted = data.reshape(-1, 3) if fit.kept is None else data[fit.kept]
+        low, high = counted.amin(0), counted.amax(0)
+        at = fit.parameters if fit.kept is None else [u[fit.kept] for u in fit.parameters]
+        empty = spans.empty(fit.surface, at) if kind == "cloud" else []
+        if fit.kept is not None:
+            notes = [*notes, f"{len(data) - len(counted)} of {len(data)} points are left out as outliers (trim)."]
         result = FitNURBSResult(
             surface=fit.surface.detach(),
             kind=kind,
@@ -134,6 +141,7 @@ def fit_nurbs(
             mse=float(fit.mse),
             rms=fit.rms,
             max=fit.max,
+            kept=fit.kept,
             diagonal=float((high - low).norm()),
             seconds=seconds,
             iterations=int(fit.iterations),

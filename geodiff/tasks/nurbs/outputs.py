@@ -36,6 +36,7 @@ def metrics(result: FitNURBSResult, more: dict[str, Any]) -> dict[str, Any]:
         "max_over_diagonal": result.max / result.diagonal if result.diagonal else None,
         "kind": result.kind,
         "points": list(result.points.shape[:-1]),
+        "left_out": 0 if result.kept is None else int((~result.kept).sum()),
         "control": list(surface.shape),
         "degree": list(surface.degree),
         "knots_u": surface.knots_u.tolist(),
@@ -71,12 +72,14 @@ def write_outputs(result: FitNURBSResult, folder: pathlib.Path, more: dict[str, 
     with replacing(files["metrics"], _WHERE) as part:
         for name in formats:
             save_splines(part.parent / f"surface.{name}", result.surface, samples=_SAMPLES)
-        pictures.overview(result.surface, result.points, result.kind).save(part.parent / "surface.png")
+        points, errors, at = result.points, result.errors, result.parameters
+        if result.kept is not None:
+            points, errors, at = points[result.kept], errors[result.kept], tuple(u[result.kept] for u in at)
+        pictures.overview(result.surface, points, result.kind).save(part.parent / "surface.png")
         if "error" in files:
             pictures.error_map(
-                part.parent / "error.png", result.surface, result.errors, result.parameters, result.diagonal,
-                empty=result.empty_spans,
-            )  # fmt: skip
+                part.parent / "error.png", result.surface, errors, at, result.diagonal, empty=result.empty_spans
+            )
         part.write_text(json.dumps(metrics(result, more), indent=1) + "\n", encoding="utf-8")
     for old in [*(folder / f"surface.{name}" for name in FORMATS), folder / "error.png"]:
         if old not in files.values():

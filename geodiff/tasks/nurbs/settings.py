@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from geodiff.settings import Renamed, Settings
+from geodiff.splines.fit_unordered import MOST_TRIMMED
 from geodiff.validation import choice, fail, integer, number, positive, seed_number
 
 FORMATS = ("json", "3dm", "igs", "stp", "obj", "ply", "stl", "glb")
@@ -26,8 +27,9 @@ class FitNURBSSettings(Settings):
         degree: along u and v.
         free_knots: let the interior knots move, too. For grids and heights.
         rational: let the weights move, too, within [0.1, 10]. For grids and heights.
-        smoothing: weight of the bending energy; None: 0, for a cloud 1e-8. It is ≥ 0 as `fit_surface` defines it, > 0
-            as `fit_cloud` does.
+        smoothing: weight of the bending energy; None: 0, for a cloud what the noise asks for. It is ≥ 0 as
+            `fit_surface` defines it, > 0 as `fit_cloud` does.
+        trim: the share of a cloud's points that are left out as outliers, 0 to 0.5; better too large than too small.
         starts: of a free fit, one from uniform knots, the others random; the best is the result.
         seed: of the random starts.
         formats: of the surface besides json: 3dm, igs, stp (these need ``geodiff[cad]``), or triangles: obj, ply, stl,
@@ -53,6 +55,7 @@ class FitNURBSSettings(Settings):
     free_knots: bool = False
     rational: bool = False
     smoothing: float | None = None
+    trim: float = 0.0
     starts: int = 1
     seed: int = 0
     formats: str | Sequence[str] = ("json", "obj")
@@ -65,6 +68,7 @@ class FitNURBSSettings(Settings):
         seed_number(_WHERE, self.seed)
         if self.smoothing is not None:
             number(_WHERE, "smoothing", self.smoothing, 0, 1e30)
+        number(_WHERE, "trim", self.trim, 0, MOST_TRIMMED, "It is the share of the points that are outliers.")
         for name in ("spacing", "control_shape", "degree"):  # whose numbers the fit looks at
             value = getattr(self, name)
             object.__setattr__(self, name, tuple(value) if isinstance(value, Sequence) else value)

@@ -113,6 +113,28 @@ def test_a_cloud() -> None:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
+def test_outliers_of_a_cloud_are_left_out(tmp_path: pathlib.Path) -> None:
+    cloud = grid(20, 25).reshape(-1, 3)
+    draw = torch.Generator().manual_seed(0)
+    cloud = cloud + 0.005 * torch.randn(cloud.shape, generator=draw, dtype=torch.float64)
+    wrong = torch.randperm(500, generator=draw) < 100
+    cloud[wrong] += 4 * torch.rand(100, 3, generator=draw, dtype=torch.float64) - 2
+    fit = fit_nurbs(cloud, control_shape=(6, 6), trim=0.2, output=tmp_path, formats="json", **QUIET)
+    # Some of the wrong ones lie on the surface, and some right ones at a corner are left out for them.
+    assert fit.kept is not None and int((fit.kept & ~wrong).sum()) > 380
+    assert fit.max < 0.03 and fit.rms < 0.007 and float(fit.errors.max()) > 0.5
+    assert "100 of 500 points are left out as outliers (trim)." in fit.notes
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["left_out"] == 100 and metrics["max"] == fit.max and metrics["settings"]["trim"] == 0.2
+    # The picture's frame is that of the surface and its points, not of the outliers.
+    low, high = cloud[fit.kept].amin(0), cloud[fit.kept].amax(0)
+    assert fit.diagonal == pytest.approx(float((high - low).norm()))
+    with pytest.raises(ValueError, match=r"fit_nurbs: `trim` must be left out for a grid and for heights; got 0\.2"):
+        fit_nurbs(grid(), trim=0.2, **QUIET)
+    with pytest.raises(ValueError, match=r"fit_nurbs: `trim` must be "):
+        fit_nurbs(cloud, trim=0.9, **QUIET)
+
+
 def test_everything_is_written(tmp_path: pathlib.Path) -> None:
     fit = fit_nurbs(bent(), control_shape=(5, 6), output=tmp_path / "out", formats=("obj", "ply"), command="x", **QUIET)
     assert names(tmp_path / "out") == {
