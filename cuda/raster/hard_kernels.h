@@ -13,6 +13,7 @@
 #include "../kernel.h"
 #include "grid.h"
 #include "hard.h"
+#include "pool.h"
 #include "reach.h"
 
 #if GEODIFF_KERNELS
@@ -65,26 +66,14 @@ GEODIFF_HD void draw_pixel(const HardScene<T>& a, const HardFace<T>& f, i64 imag
     }
 }
 
-// How many pixels the faces of a warp's lanes have, up to and with each lane's.
-GEODIFF_HD int pixels_up_to(int own) {
-    const int lane = threadIdx.x & 31;
-    for (int d = 1; d < 32; d *= 2) {
-        const int before = __shfl_up_sync(0xFFFFFFFFu, own, d);
-        if (lane >= d) own += before;
-    }
-    return own;
-}
-
 // Draws the faces of a warp, of which each lane has one with `own` pixels, or none. Faces of all lanes are in shared memory.
 template <class T, int Pass>
 GEODIFF_HD void draw_small(const HardScene<T>& a, const HardFace<T>* faces, i64 image, int face, const PixelBox& box, int own) {
-    const unsigned all = 0xFFFFFFFFu;
-    const int lane = threadIdx.x & 31, end = pixels_up_to(own), total = __shfl_sync(all, end, 31);
+    constexpr unsigned all = kAllLanes;
+    const int lane = threadIdx.x & 31, end = pieces_up_to(own), total = __shfl_sync(all, end, 31);
     const int columns = box.end_column - box.first_column;
     for (int i = lane; i - lane < total; i += 32) {
-        int owner = 0;  // the first lane whose pixels end beyond i
-#pragma unroll
-        for (int half = 16; half > 0; half /= 2) owner += __shfl_sync(all, end, owner + half - 1) <= i ? half : 0;
+        const int owner = lane_of_piece(end, i);
         const u32 at = u32(i - __shfl_sync(all, end - own, owner)), many = u32(__shfl_sync(all, columns, owner));
         const int row = __shfl_sync(all, box.first_row, owner), column = __shfl_sync(all, box.first_column, owner);
         const int name = __shfl_sync(all, face, owner);
@@ -124,7 +113,7 @@ __global__ void __launch_bounds__(128) hard_setup(HardScene<T> a) {
     const i64 cells = i64(max(box.end_column - box.first_column, 0)) * max(box.end_row - box.first_row, 0);
     int own = cells <= kSmallFace ? int(cells) : 0;
     if constexpr (Pass == 0) {
-        const int together = __shfl_sync(0xFFFFFFFFu, pixels_up_to(own), 31);
+        const int together = __shfl_sync(kAllLanes, pieces_up_to(own), 31);
         if (together > kSmallPixels && cells > kTinyFace) own = 0;
         if (at < faces) {
             a.boxes[at] = box;
@@ -134,13 +123,7 @@ __global__ void __launch_bounds__(128) hard_setup(HardScene<T> a) {
         own = 0;
     }
     __syncwarp();  // the faces of the warp are there
-    if constexpr (Pass == 0) {
-        // Not each its own, which would be as many pieces of memory as there are faces.
-        constexpr int words = sizeof(HardFace<T>) / sizeof(u32);
-        const int many = int(min(i64(32), faces - (at - lane))) * words;
-        u32* to = reinterpret_cast<u32*>(a.prepared + (at - lane));
-        for (int i = lane; i < many; i += 32) to[i] = reinterpret_cast<const u32*>(of_warp)[i];
-    }
+    if constexpr (Pass == 0) store_together(a.prepared + (at - lane), of_warp, int(min(i64(32), faces - (at - lane))));
     draw_small<T, Pass>(a, of_warp, image, face, box, own);
 }
 
