@@ -90,6 +90,11 @@ def splines() -> Results:
     for bandwidth in (None, [0.1]):
         value = ops.spline(control, [ends], [torch.rand(300)], [2], bandwidth=bandwidth)
         found += [value.detach(), *torch.autograd.grad((value * torch.rand(300, 3)).sum(), (control, ends))]
+    # More functions than half a block has threads: what sums of windows leave lies where those of the net are read.
+    net = torch.rand(10, 11, 3).requires_grad_()
+    knots = [torch.rand(20).sort().values.requires_grad_(), torch.rand(22).sort().values.requires_grad_()]
+    value = ops.spline(net, knots, [torch.rand(300), torch.rand(300)], [9, 10])
+    found += torch.autograd.grad((value * torch.rand(300, 3)).sum(), (net, *knots))
     return found
 
 
