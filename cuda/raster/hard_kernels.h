@@ -15,6 +15,7 @@
 #include "hard.h"
 #include "pool.h"
 #include "reach.h"
+#include "walk.h"
 
 #if GEODIFF_KERNELS
 
@@ -78,7 +79,8 @@ GEODIFF_HD void draw_small(const HardScene<T>& a, const HardFace<T>* faces, i64 
         const int row = __shfl_sync(all, box.first_row, owner), column = __shfl_sync(all, box.first_column, owner);
         const int name = __shfl_sync(all, face, owner);
         const i64 of = __shfl_sync(all, int(image), owner);
-        if (i < total) draw_pixel<T, Pass>(a, faces[owner], of, name, row + int(at / many), column + int(at % many));
+        if (i >= total) continue;
+        draw_pixel<T, Pass>(a, faces[owner], of, name, row + int(at / many), column + int(at % many));
     }
 }
 
@@ -136,11 +138,11 @@ __global__ void __launch_bounds__(128) hard_draw(HardScene<T> a, const int* star
         const i64 low = face_of_unit(start, faces, unit);
         const HardFace<T> f = a.prepared[low];
         const PixelBox box = a.boxes[low];
-        const int columns = box.end_column - box.first_column;
-        const i64 cells = i64(columns) * (box.end_row - box.first_row), begin = (unit - start[low]) * kHardUnit;
-        for (i64 i = begin + lane; i < min(cells, begin + kHardUnit); i += 32)
-            draw_pixel<T, Pass>(a, f, low / a.most_faces, int(low % a.most_faces), box.first_row + int(i / columns),
-                                box.first_column + int(i % columns));
+        const i64 cells = i64(box.end_column - box.first_column) * (box.end_row - box.first_row);
+        const i64 begin = (unit - start[low]) * kHardUnit, end = min(cells, begin + kHardUnit), image = low / a.most_faces;
+        BoxWalk pixel(box, begin + lane, 32);
+        for (i64 i = begin + lane; i < end; i += 32, pixel.next())
+            draw_pixel<T, Pass>(a, f, image, int(low % a.most_faces), pixel.row, pixel.column);
     }
 }
 
