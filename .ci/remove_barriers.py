@@ -70,12 +70,17 @@ def tiles() -> Results:
 
 
 def contours() -> Results:
-    """Segments that cross, more of their pieces than fit into shared memory, and nearest points that change much."""
+    """Segments that cross, more of their pieces than fit into shared memory, and nearest points that change much.
+
+    And an outline in a corner, which is far from most tiles but within their pixels' reach.
+    """
     clip, faces, layout = scene(150)
     clip[:, :2] = clip[:, :2].reshape(-1, 3, 2)[:, :1].add(0.1 * torch.rand(150, 3, 2)).reshape(-1, 2)
     clip.requires_grad_()
     alpha = ops.contour(clip, faces, layout, scale=0.1, image_size=(40, 40))
-    return [alpha.detach(), *torch.autograd.grad((alpha * torch.rand(40, 40)).sum(), clip)]
+    corner, one = torch.tensor([[-0.9, -0.9, 1, 1], [-0.7, -0.9, 1, 1], [-0.9, -0.7, 1, 1]]), torch.tensor([[0, 0, 1]])
+    far = ops.contour(corner, faces[:1], one, scale=0.5, image_size=(64, 64))
+    return [alpha.detach(), *torch.autograd.grad((alpha * torch.rand(40, 40)).sum(), clip), far]
 
 
 def splines() -> Results:
@@ -85,6 +90,11 @@ def splines() -> Results:
     for bandwidth in (None, [0.1]):
         value = ops.spline(control, [ends], [torch.rand(300)], [2], bandwidth=bandwidth)
         found += [value.detach(), *torch.autograd.grad((value * torch.rand(300, 3)).sum(), (control, ends))]
+    # More functions than half a block has threads: what sums of windows leave lies where those of the net are read.
+    net = torch.rand(10, 11, 3).requires_grad_()
+    knots = [torch.rand(20).sort().values.requires_grad_(), torch.rand(22).sort().values.requires_grad_()]
+    value = ops.spline(net, knots, [torch.rand(300), torch.rand(300)], [9, 10])
+    found += torch.autograd.grad((value * torch.rand(300, 3)).sum(), (net, *knots))
     return found
 
 

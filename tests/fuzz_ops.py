@@ -137,9 +137,9 @@ def bases(dtype: torch.dtype) -> dict[str, list[Any]]:
             value, inverse = ops.spline(*arguments)
             sound[f"spline_backward#{axes}{grid}"] = [some(*value.shape), value, inverse, *arguments, [True] * 7]
     cloud = [some(2, 9, 3), some(2, 70, 3), some(2, 70)]
-    sound["transport_lse"] = [*cloud, 0.1, 2]
+    sound["transport_lse"] = [*cloud, 0.1, 2, False]
     for op in ("transport_apply", "transport_apply_gradient"):
-        sound[op] = [*cloud, some(2, 9), some(2, 70, 2), 0.1, 1]
+        sound[op] = [*cloud, some(2, 9), some(2, 70, 2), 0.1, 1, False]
     return sound
 
 

@@ -5,8 +5,9 @@
 //
 // What it finds beside wrong sums: results that depend on the order of threads (forward, backward, shuffled), barriers
 // that not all threads of a block or lanes of a warp reach, shared memory that is read before it is written (it is
-// filled with what is no number for each block, and of exact size, so that AddressSanitizer sees what lies beyond). What
-// it cannot: races within one phase that no order of whole runs shows, memory ordering, a device's rounding, speed.
+// filled with what is no number for each block, backward with zeros, and of exact size, so that AddressSanitizer sees
+// what lies beyond). What it cannot: races within one phase that no order of whole runs shows, memory ordering, a device's
+// rounding, speed.
 #pragma once
 #include <cmath>
 #include <cstdio>
@@ -110,6 +111,7 @@ static Fiber* current;
 static unsigned long long exchanged[kMostThreads];
 static Shared shared_blocks[kMostShared];
 static int shared_count;
+static bool zeros;  // in shared memory that was not written, in one of the orders
 static char fault[256];
 
 struct Body {
@@ -124,7 +126,8 @@ inline void* shared(const void* site, size_t size) {
     if (shared_count == kMostShared) abort();
     void* memory = nullptr;
     if (posix_memalign(&memory, 16, size)) abort();
-    const unsigned poison = 0x7FF8EEEEu;  // in rows of these, a float and a double are not a number, an index is far out
+    // In rows of these, a float and a double are not a number, an index is far out; or zero, where that would do no harm.
+    const unsigned poison = zeros ? 0u : 0x7FF8EEEEu;
     for (size_t i = 0; i < size; ++i) static_cast<char*>(memory)[i] = reinterpret_cast<const char*>(&poison)[i % 4];
     shared_blocks[shared_count++] = {site, memory, size};
     return memory;
@@ -269,6 +272,7 @@ inline bool run_block(int count, int order, unsigned& random) {
 
 inline const char* run(const unsigned* grid, const unsigned* block, Body what, int order, unsigned seed) {
     body = what;
+    zeros = order == 1;
     blockDim = {block[0], block[1], block[2]};
     gridDim = {grid[0], grid[1], grid[2]};
     const unsigned long long count = 1ull * block[0] * block[1] * block[2];

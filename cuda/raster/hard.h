@@ -87,7 +87,8 @@ GEODIFF_HD bool on_inner_side(const HardFace<T>& f, int k, T x, T y) {
 template <class T>
 GEODIFF_HD bool covers(const HardFace<T>& f, T x, T y) {
     bool inside = true;
-    for (int k = 0; k < f.n; ++k) inside = inside && on_inner_side(f, k, x, y);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) inside &= k >= f.n || on_inner_side(f, k, x, y);
     return inside;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The hard rasteriser on the GPU.
 //
-//   hard_setup    a thread a face: clip, project, and draw it if it is small
+//   hard_setup    a thread a face: clip and project; then a warp draws the small ones of its faces, a lane a pixel of any
 //   hard_draw     a warp a unit of a larger face's pixels
 //   hard_resolve  a thread a pixel: what its face is there
 //
@@ -13,14 +13,19 @@
 #include "../kernel.h"
 #include "grid.h"
 #include "hard.h"
+#include "pool.h"
 #include "reach.h"
+#include "walk.h"
 
 #if GEODIFF_KERNELS
 
 namespace gd {
 
-constexpr i64 kSmallFace = 64;     // pixels of its box, which one thread draws
-constexpr i64 kHardUnit = 1024;  // pixels of a unit
+constexpr int kHardThreads = 128;
+constexpr i64 kSmallFace = 256;  // pixels of a face's box, which the warp of its thread draws
+constexpr i64 kTinyFace = 64;    // instead, where its small faces have more than kSmallPixels together
+constexpr int kSmallPixels = 32 * int(kTinyFace);
+constexpr i64 kHardUnit = 512;  // pixels of a unit
 
 template <class T>
 struct HardScene {
@@ -62,16 +67,37 @@ GEODIFF_HD void draw_pixel(const HardScene<T>& a, const HardFace<T>& f, i64 imag
     }
 }
 
+// Draws the faces of a warp, of which each lane has one with `own` pixels, or none. Faces of all lanes are in shared memory.
+template <class T, int Pass>
+GEODIFF_HD void draw_small(const HardScene<T>& a, const HardFace<T>* faces, i64 image, int face, const PixelBox& box, int own) {
+    constexpr unsigned all = kAllLanes;
+    const int lane = threadIdx.x & 31, end = pieces_up_to(own), total = __shfl_sync(all, end, 31);
+    const int columns = box.end_column - box.first_column;
+    for (int i = lane; i - lane < total; i += 32) {
+        const int owner = lane_of_piece(end, i);
+        const u32 at = u32(i - __shfl_sync(all, end - own, owner)), many = u32(__shfl_sync(all, columns, owner));
+        const int row = __shfl_sync(all, box.first_row, owner), column = __shfl_sync(all, box.first_column, owner);
+        const int name = __shfl_sync(all, face, owner);
+        const i64 of = __shfl_sync(all, int(image), owner);
+        if (i >= total) continue;
+        draw_pixel<T, Pass>(a, faces[owner], of, name, row + int(at / many), column + int(at % many));
+    }
+}
+
 // Grid: ⌈images · most_faces / 128⌉. The second pass finds what the first has prepared.
 template <class T, int Pass>
-__global__ void hard_setup(HardScene<T> a) {
-    const i64 at = i64(blockIdx.x) * blockDim.x + threadIdx.x, image = at / a.most_faces;
-    const int face = int(at % a.most_faces);
-    if (image >= a.images) return;
-    const i64* row = a.layout + 3 * image;
+__global__ void __launch_bounds__(128) hard_setup(HardScene<T> a) {
+    GEODIFF_SHARED(shared, HardFace<T>[kHardThreads]);
+    const i64 at = i64(blockIdx.x) * blockDim.x + threadIdx.x, faces = i64(a.images) * a.most_faces;
+    const i64 image = at / a.most_faces;
+    const int lane = threadIdx.x & 31, face = int(at % a.most_faces);
+    HardFace<T>* of_warp = shared + (threadIdx.x - lane);
+    HardFace<T>& f = of_warp[lane];
     PixelBox box = {0, 0, 0, 0};
+    f.n = 0;
     if constexpr (Pass == 0) {
-        if (face < row[2]) {
+        const i64* row = a.layout + 3 * image;
+        if (at < faces && face < row[2]) {
             const int* index = a.faces + 3 * (row[1] + face);
             Clip<T> corner[3];
             for (int k = 0; k < 3; ++k) {
@@ -79,24 +105,28 @@ __global__ void hard_setup(HardScene<T> a) {
                 corner[k] = {c[0], c[1], c[2], c[3]};
             }
             const Polygon<T> p = make_polygon(corner, T(a.near));
-            if (p.n) {
-                HardFace<T> f;
-                hard_face(corner, p, f);
-                a.prepared[at] = f;
-                box = pixels_of(polygon_box(p), a.height, a.width);
-            }
+            hard_face(corner, p, f);
+            if (p.n) box = pixels_of(polygon_box(p), a.height, a.width);
         }
-        a.boxes[at] = box;
-    } else {
+    } else if (at < faces) {
         box = a.boxes[at];
+        if (a.units[at] == 0) f = a.prepared[at];
     }
-    const int columns = max(box.end_column - box.first_column, 0);
-    const i64 cells = i64(columns) * max(box.end_row - box.first_row, 0);
-    if constexpr (Pass == 0) a.units[at] = cells > kSmallFace ? int((cells + kHardUnit - 1) / kHardUnit) : 0;
-    if (cells == 0 || cells > kSmallFace) return;
-    const HardFace<T> f = a.prepared[at];
-    for (int i = box.first_row; i < box.end_row; ++i)
-        for (int j = box.first_column; j < box.end_column; ++j) draw_pixel<T, Pass>(a, f, image, face, i, j);
+    const i64 cells = i64(max(box.end_column - box.first_column, 0)) * max(box.end_row - box.first_row, 0);
+    int own = cells <= kSmallFace ? int(cells) : 0;
+    if constexpr (Pass == 0) {
+        const int together = __shfl_sync(kAllLanes, pieces_up_to(own), 31);
+        if (together > kSmallPixels && cells > kTinyFace) own = 0;
+        if (at < faces) {
+            a.boxes[at] = box;
+            a.units[at] = own ? 0 : int((cells + kHardUnit - 1) / kHardUnit);
+        }
+    } else if (at < faces && a.units[at]) {
+        own = 0;
+    }
+    __syncwarp();  // the faces of the warp are there
+    if constexpr (Pass == 0) store_together(a.prepared + (at - lane), of_warp, int(min(i64(32), faces - (at - lane))));
+    draw_small<T, Pass>(a, of_warp, image, face, box, own);
 }
 
 // Blocks of 128 threads; each warp takes every so many-th unit. start: (images · most_faces + 1), first unit of each face.
@@ -108,11 +138,11 @@ __global__ void __launch_bounds__(128) hard_draw(HardScene<T> a, const int* star
         const i64 low = face_of_unit(start, faces, unit);
         const HardFace<T> f = a.prepared[low];
         const PixelBox box = a.boxes[low];
-        const int columns = box.end_column - box.first_column;
-        const i64 cells = i64(columns) * (box.end_row - box.first_row), begin = (unit - start[low]) * kHardUnit;
-        for (i64 i = begin + lane; i < min(cells, begin + kHardUnit); i += 32)
-            draw_pixel<T, Pass>(a, f, low / a.most_faces, int(low % a.most_faces), box.first_row + int(i / columns),
-                                box.first_column + int(i % columns));
+        const i64 cells = i64(box.end_column - box.first_column) * (box.end_row - box.first_row);
+        const i64 begin = (unit - start[low]) * kHardUnit, end = min(cells, begin + kHardUnit), image = low / a.most_faces;
+        BoxWalk pixel(box, begin + lane, 32);
+        for (i64 i = begin + lane; i < end; i += 32, pixel.next())
+            draw_pixel<T, Pass>(a, f, image, int(low % a.most_faces), pixel.row, pixel.column);
     }
 }
 

@@ -3,7 +3,8 @@
 // power_levels.h) under another schedule. Compiled at first use, one instance for each (type, distribution, T-conorm).
 //
 //   silhouette_prepare   numbers of the call, and the incomplete gamma function's table
-//   silhouette_setup     a thread a face: clip, project, mark the tiles of 16 × 16 pixels that it may reach, one bit a face
+//   silhouette_setup     a thread a face: clip, project; a warp marks the tiles of 16 × 16 pixels that its faces may reach,
+//                        one bit a face
 //   silhouette_forward   a block a tile and slice of the faces: its bits become a list, its faces pass through shared memory;
 //                        a warp is 8 × 4 pixels, and passes over faces that reach none of them
 //   silhouette_combine   a thread a pixel: slices are joined in their order
@@ -17,6 +18,7 @@
 // the order of threads, and no atomics touch real numbers: the same bits on any run.
 #pragma once
 #include "join.h"
+#include "pool.h"
 #include "tiles.h"
 #include "walk.h"
 
@@ -24,7 +26,9 @@
 
 namespace gd {
 
-constexpr int kUnitPixels = 512;  // of a unit, at least
+constexpr int kUnitPixels = 512;   // of a unit, at least
+constexpr int kSetupThreads = 64;  // of silhouette_setup
+constexpr int kSpread = 2;         // times the bins of a face may the box around those of a warp have, to be looked through
 
 template <class T>
 struct SilhouetteScene {
@@ -87,16 +91,69 @@ GEODIFF_HD bool load_corners(const SilhouetteScene<T>& a, i64 image, int face, C
     return true;
 }
 
-// Grid: ⌈images · most_faces / 128⌉.
+// The bins of tiles that a face's box of pixels meets; none where it has no pixels.
+struct BinBox {
+    int first_row, end_row, first_column, end_column;
+
+    GEODIFF_HD int rows() const { return end_row - first_row; }
+    GEODIFF_HD int columns() const { return end_column - first_column; }
+};
+GEODIFF_HD BinBox bins_of(const PixelBox& box, int side) {
+    if (box.first_row >= box.end_row) return {0, 0, 0, 0};
+    return {box.first_row / side, (box.end_row - 1) / side + 1, box.first_column / side, (box.end_column - 1) / side + 1};
+}
+
+// Marks the bins that the faces of a warp reach: 32 faces of an image, of which a word has the bits. Where they are near each
+// other, each lane looks at each bin of the box around all, and the word is written at once; else lanes share their bins.
 template <class T, class Coverage>
-__global__ void silhouette_setup(SilhouetteScene<T> a) {
-    const i64 at = i64(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (at >= i64(a.images) * a.most_faces) return;
-    const i64 image = at / a.most_faces;
-    const int face = int(at % a.most_faces);
-    // Made where they stay, since a stack would be memory, too.
-    Polygon<T>& p = a.polygons[at];
-    SoftFace<T>& f = a.prepared[at];
+GEODIFF_HD void mark_bins(const SilhouetteScene<T>& a, const SoftFace<T>* faces, i64 image, int word, const BinBox& own) {
+    const int lane = threadIdx.x & 31, side = kTile << a.shift, many = own.rows() * own.columns();
+    const T radius = a.numbers->radius;
+    const auto reaches = [&](const SoftFace<T>& f, int row, int column) {
+        return Coverage::touches(f, radius, centres<T>(a.height, a.width, row * side, column * side, side, side));
+    };
+    BinBox all = many ? own : BinBox{1 << 30, 0, 1 << 30, 0};
+    int most = many;
+    for (int d = 16; d > 0; d /= 2) {
+        all.first_row = min(all.first_row, __shfl_xor_sync(kAllLanes, all.first_row, d));
+        all.end_row = max(all.end_row, __shfl_xor_sync(kAllLanes, all.end_row, d));
+        all.first_column = min(all.first_column, __shfl_xor_sync(kAllLanes, all.first_column, d));
+        all.end_column = max(all.end_column, __shfl_xor_sync(kAllLanes, all.end_column, d));
+        most = max(most, __shfl_xor_sync(kAllLanes, most, d));
+    }
+    if (most == 0) return;
+    if (i64(all.rows()) * all.columns() <= kSpread * i64(most)) {
+        for (int r = all.first_row; r < all.end_row; ++r)
+            for (int c = all.first_column; c < all.end_column; ++c) {
+                const bool within = r >= own.first_row && r < own.end_row && c >= own.first_column && c < own.end_column;
+                const u32 bits = __ballot_sync(kAllLanes, within && reaches(faces[lane], r, c));
+                if (lane == 0 && bits) bin_bits(a, image, r, c)[word] = bits;
+            }
+        return;
+    }
+    const int end = pieces_up_to(many), total = __shfl_sync(kAllLanes, end, 31);
+    for (int i = lane; i - lane < total; i += 32) {
+        const int owner = lane_of_piece(end, i), at = i - __shfl_sync(kAllLanes, end - many, owner);
+        const int columns = __shfl_sync(kAllLanes, own.columns(), owner), first = __shfl_sync(kAllLanes, own.first_row, owner);
+        const int column = __shfl_sync(kAllLanes, own.first_column, owner);
+        if (i >= total) continue;
+        const int r = first + at / columns, c = column + at % columns;
+        if (reaches(faces[owner], r, c)) atomicOr(bin_bits(a, image, r, c) + word, 1u << owner);
+    }
+}
+
+// Grid: ⌈images · 32 · words / kSetupThreads⌉: a warp has the faces of a word of an image's bits.
+template <class T, class Coverage>
+__global__ void __launch_bounds__(64) silhouette_setup(SilhouetteScene<T> a) {
+    GEODIFF_SHARED(polygons, Polygon<T>[kSetupThreads]);
+    GEODIFF_SHARED(prepared, SoftFace<T>[kSetupThreads]);
+    const i64 slot = i64(blockIdx.x) * blockDim.x + threadIdx.x, image = slot / (32 * i64(a.words));
+    if (image >= a.images) return;  // whole warps
+    const int face = int(slot % (32 * i64(a.words))), lane = threadIdx.x & 31, first = threadIdx.x - lane;
+    const i64 at = image * a.most_faces + face;
+    // In shared memory, since a stack would be memory, too.
+    Polygon<T>& p = polygons[threadIdx.x];
+    SoftFace<T>& f = prepared[threadIdx.x];
     p.n = 0;
     p.orientation = T(1);
     Clip<T> corner[3];
@@ -110,20 +167,21 @@ __global__ void silhouette_setup(SilhouetteScene<T> a) {
             edges[k] = make_edge(p, k);
             f.side[k] = {edges[k].ax, edges[k].ay, edges[k].ex, edges[k].ey, edges[k].inverse, edges[k].sign};
         }
-        const T radius = a.numbers->radius, step = T(2) / T(shorter_side(a.height, a.width));
-        f.box = Coverage::reach(p, edges, radius + T(0.01) * step);
+        const T step = T(2) / T(shorter_side(a.height, a.width));
+        f.box = Coverage::reach(p, edges, a.numbers->radius + T(0.01) * step);
         box = pixels_of(f.box, a.height, a.width);
-        const bool any = box.first_row < box.end_row && box.first_column < box.end_column;
-        if (!any) box = {0, 0, 0, 0};
-        const int side = kTile << a.shift;
-        for (int r = box.first_row / side; any && a.bits && r <= (box.end_row - 1) / side; ++r)
-            for (int c = box.first_column / side; c <= (box.end_column - 1) / side; ++c)
-                if (Coverage::touches(f, radius, centres<T>(a.height, a.width, r * side, c * side, side, side)))
-                    atomicOr(bin_bits(a, image, r, c) + (face >> 5), 1u << (face & 31));
+        if (box.first_row >= box.end_row || box.first_column >= box.end_column) box = {0, 0, 0, 0};
     }
-    const i64 cells = i64(box.end_row - box.first_row) * (box.end_column - box.first_column);
-    a.boxes[at] = box;
-    a.units[at] = int(min(i64(a.most_units), (cells + kUnitPixels - 1) / kUnitPixels));
+    if (face < a.most_faces) {
+        const i64 cells = i64(box.end_row - box.first_row) * (box.end_column - box.first_column);
+        a.boxes[at] = box;
+        a.units[at] = int(min(i64(a.most_units), (cells + kUnitPixels - 1) / kUnitPixels));
+    }
+    __syncwarp();  // the faces of the warp are there
+    const int count = min(32, a.most_faces - (face - lane));
+    store_together(a.polygons + (at - lane), polygons + first, count);
+    store_together(a.prepared + (at - lane), prepared + first, count);
+    if (a.bits) mark_bins<T, Coverage>(a, prepared + first, image, face / 32, bins_of(box, kTile << a.shift));
 }
 
 // Grid: tiles · slices · images, in this order; 256 threads. States: (images, slices, H, W).

@@ -269,20 +269,30 @@ __global__ void spline_forward(SplineJob<T> job, const SpanRange* ranges) {
 }
 
 template <class Axis, class T, class Point>
-GEODIFF_HD void finish_axis(Axis& axis, const SplineJob<T>& job, const SplineRows<T>& out, int k, const Point& at, T* bar) {
+GEODIFF_HD void finish_axis(Axis& axis, const SplineJob<T>& job, const SplineRows<T>& out, int k, const Point& at, T* bar,
+                            T* row) {
     const SplineAxis<T>& of = job.axis[k];
     if (!of.grad_parameters && out.window[k] < 0) return;
-    T* to = out.window[k] < 0 ? nullptr : out.rows + at.n * out.size + out.window[k];
+    T* to = out.window[k] < 0 ? nullptr : row + out.window[k];
     const T bar_u = axis.adjoint(of, at.item, bar, to);
     if (of.grad_parameters) of.grad_parameters[at.n] = bar_u;
 }
 
+// Rows that a block's threads write to shared memory first, where their size is known: a warp then copies them in a row,
+// where each thread would write numbers that lie a row apart.
+constexpr int kPointThreads = 128, kMostStage = 48 * 1024;
+
+template <class T, class S, int D>
+struct Stage {
+    GEODIFF_HD static constexpr int axis(int degree) { return degree < 0 ? 0 : 3 * degree + 1; }
+    static constexpr int numbers = (axis(S::of_a) + axis(S::of_b) + axis(S::of_c) + D) | 1;  // odd: no two in one bank
+    static constexpr bool used = !S::any && D > 0 && kPointThreads * numbers * int(sizeof(T)) <= kMostStage;
+    static constexpr int size = used ? kPointThreads * numbers : 1;
+};
+
 template <class T, class S, int D, bool Plain>
-__global__ void spline_backward_points(SplineJob<T> job, const SpanRange* ranges, SplineRows<T> out) {
-    SplinePoint<T, S, Plain> at;
-    if (!at.at(job, ranges)) return;
+GEODIFF_HD void backward_point(const SplineJob<T>& job, SplinePoint<T, S, Plain>& at, const SplineRows<T>& out, T* row) {
     const auto &first = job.axis[0], &second = job.axis[1], &third = job.axis[2];
-    T* row = out.rows + at.n * out.size;
     const int fa = at.a.functions(first), fb = at.b.functions(second), fc = at.c.functions(third);
     const int starts[3] = {0, fa, fa + fb};
 #pragma unroll
@@ -333,9 +343,30 @@ __global__ void spline_backward_points(SplineJob<T> job, const SpanRange* ranges
             put(bar_a, i, line);
         }
     });
-    finish_axis(at.a, job, out, 0, at, bar_a);
-    if constexpr (S::axes > 1) finish_axis(at.b, job, out, 1, at, bar_b);
-    if constexpr (S::axes > 2) finish_axis(at.c, job, out, 2, at, bar_c);
+    finish_axis(at.a, job, out, 0, at, bar_a, row);
+    if constexpr (S::axes > 1) finish_axis(at.b, job, out, 1, at, bar_b, row);
+    if constexpr (S::axes > 2) finish_axis(at.c, job, out, 2, at, bar_c, row);
+}
+
+// Block: kPointThreads threads.
+template <class T, class S, int D, bool Plain>
+__global__ void spline_backward_points(SplineJob<T> job, const SpanRange* ranges, SplineRows<T> out) {
+    using Staged = Stage<T, S, D>;
+    SplinePoint<T, S, Plain> at;
+    const bool there = at.at(job, ranges);
+    if constexpr (Staged::used) {
+        GEODIFF_SHARED(stage, T[Staged::size]);
+        const int lane = int(threadIdx.x) & 31;
+        T* rows = stage + (int(threadIdx.x) - lane) * Staged::numbers;
+        if (there) backward_point<T, S, D, Plain>(job, at, out, rows + lane * Staged::numbers);
+        __syncwarp();  // the rows of the warp are there
+        const i64 begin = at.n - lane, count = min(i64(32), job.batch * job.axis[0].points - begin);
+        T* to = out.rows + begin * out.size;
+        for (int r = 0; r < int(count); ++r)
+            for (int k = lane; k < out.size; k += 32) to[r * out.size + k] = rows[r * Staged::numbers + k];
+    } else {
+        if (there) backward_point<T, S, D, Plain>(job, at, out, out.rows + at.n * out.size);
+    }
 }
 
 }  // namespace gd

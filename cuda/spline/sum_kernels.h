@@ -2,7 +2,8 @@
 // From points to control points and knots on the GPU, without atomics: points are sorted by cell (stably), the points of
 // a cell are cut into chunks, and what a chunk comes to is added up by those who need it.
 //
-//   spline_chunks    a block a chunk and 256 of its sums: control points' gradients, then those of windows of knots
+//   spline_chunks    a block a chunk and 256 of its sums: control points' gradients; the first of a chunk's blocks has those
+//                    of windows of knots, too
 //   spline_control   a warp a number of the control net: the chunks of the cells that it reaches, in a fixed order
 //   spline_gaussian  a block a knot and slice of the points: the Gaussian mode's shares
 //   spline_knots     a block a knot: the chunks of the cells whose windows hold it, and its slices
@@ -15,21 +16,21 @@
 
 namespace gd {
 
-constexpr int kChunk = 256;       // points of a chunk, at most
 constexpr int kSums = 256;        // threads of its block
 constexpr int kQuad = 4;          // sums of a thread
 constexpr int kGather = 128;      // threads of the blocks that gather
-constexpr int kSlots = 4;         // chunks of a cell that threads add side by side
+constexpr int kSlots = 2;         // chunks of a cell that threads add side by side
 
 struct SplineCells {
     const i64* order;   // points by cell
     const i64* start;   // (cells + 1) where each cell's points begin in it
     const i64* chunks;  // (cells + 1) how many chunks come before each cell's
+    const int* cell;    // of each chunk, as far as there is room for some
     i64 cells;
     int axes, functions[3], spans[3];
     int net, numbers;  // sums of a chunk: those of the control net, all of them
-    int slices;        // of them, which blocks take: kSums quads of the net's each, and each axis's window
-    int windows[3];    // how many each of those windows has
+    int slices;        // blocks of a chunk, of which each takes kSums quads of the net's
+    int windows[3];    // how many each window has, of those whose knots want gradients
     double* partial;   // (chunks, numbers)
 };
 
@@ -75,6 +76,24 @@ GEODIFF_HD void add_points(const SplineRows<T>& points, const i64* order, int fi
     }
 }
 
+// Adds up what `groups` groups of `width` threads have, in a tree: in total of the first group.
+GEODIFF_HD void add_groups(double (&shared)[kQuad][kSums], double (&total)[kQuad], int width, int groups) {
+    const int thread = int(threadIdx.x), group = thread / width;
+    for (int left = groups; left > 1;) {
+        const int half = (left + 1) / 2;
+        if (group >= half && group < left) {
+#pragma unroll
+            for (int k = 0; k < kQuad; ++k) shared[k][thread] = total[k];
+        }
+        __syncthreads();
+        if (group < left - half) {
+#pragma unroll
+            for (int k = 0; k < kQuad; ++k) total[k] += shared[k][thread + half * width];
+        }
+        left = half;
+    }
+}
+
 // Block: kSums threads, each with kQuad sums of some of the points. Grid: room for chunks × slices. What else is asked for
 // changes no sum's order.
 template <class T, int Axes>
@@ -82,52 +101,43 @@ __global__ void __launch_bounds__(256) spline_chunks(SplineRows<T> points, Splin
     GEODIFF_SHARED(shared, double[kQuad][kSums]);
     const i64 chunk = blockIdx.x / at.slices;
     if (chunk >= at.chunks[at.cells]) return;
-    i64 low = 0, high = at.cells;  // chunks[low] ≤ chunk < chunks[high]
-    while (high - low > 1) {
-        const i64 middle = (low + high) / 2;
-        (at.chunks[middle] <= chunk ? low : high) = middle;
-    }
-    const i64 begin = at.start[low] + (chunk - at.chunks[low]) * kChunk;
-    const int count = int(min(i64(kChunk), at.start[low + 1] - begin)), thread = int(threadIdx.x);
-    // Which sums this slice has: `width` quads of them, of the net or of the window that begins with number `first`.
-    const int net = at.functions[0] * at.functions[1] * at.functions[2], dim = at.net / net;
-    const int quads = (dim + kQuad - 1) / kQuad * net, net_slices = (quads + kSums - 1) / kSums;
-    const int slice = int(blockIdx.x % at.slices);
-    const bool is_window = slice >= net_slices;
-    int first = at.net, window = 0;
-#pragma unroll
-    for (int k = 0; k < 3; ++k) {
-        if (slice < net_slices + k) continue;
-        first += window;
-        window = at.windows[k];
-    }
-    const int width = is_window ? (window + kQuad - 1) / kQuad : min(kSums, quads - slice * kSums);
-    const int groups = kSums / width, group = thread / width, own = thread % width + (is_window ? 0 : slice * kSums);
-    // Its first sum, how many it has, and from one to the next.
-    const int f = own % net, q = is_window ? first + own * kQuad : own / net * kQuad * net + f;
-    const int many = is_window ? min(kQuad, window - own * kQuad) : min(kQuad, dim - own / net * kQuad);
-    const int step = is_window ? 1 : net;
-    double total[kQuad] = {};
+    const i64 cell = at.cell[chunk], before = at.chunks[cell], chunks = at.chunks[cell + 1] - before;
+    const i64 end = at.start[cell + 1], each = divided(end - at.start[cell] + chunks - 1, chunks);
+    const i64 begin = min(end, at.start[cell] + (chunk - before) * each);
+    const int count = int(min(each, end - begin)), thread = int(threadIdx.x), slice = int(blockIdx.x % at.slices);
     const i64* order = at.order + begin;
-    if (group < groups && is_window) {
-        const T* last = points.rows + points.size - (at.numbers - q);
-        add_points<T, Axes, true>(points, order, group, count, groups, last, last, last, last, many, total);
-    } else if (group < groups) {
-        const int c = f % at.functions[2], b = f / at.functions[2] % at.functions[1];
-        const T *of_a = points.rows + f / (at.functions[2] * at.functions[1]), *of_b = points.rows + at.functions[0] + b;
-        const T* of_c = points.rows + at.functions[0] + at.functions[1] + c;
-        const T* last = points.rows + points.upstream + own / net * kQuad;
-        add_points<T, Axes, false>(points, order, group, count, groups, of_a, of_b, of_c, last, many, total);
+    double* partial = at.partial + chunk * at.numbers;
+    if (at.net) {  // its quads from slice · kSums on
+        const int net = at.functions[0] * at.functions[1] * at.functions[2], dim = at.net / net;
+        const int width = min(kSums, (dim + kQuad - 1) / kQuad * net - slice * kSums), groups = kSums / width;
+        const int group = thread / width, own = thread % width + slice * kSums, f = own % net, first = own / net * kQuad;
+        double total[kQuad] = {};
+        if (group < groups) {
+            const int c = f % at.functions[2], b = f / at.functions[2] % at.functions[1];
+            const T *of_a = points.rows + f / (at.functions[2] * at.functions[1]), *of_b = points.rows + at.functions[0] + b;
+            const T* of_c = points.rows + at.functions[0] + at.functions[1] + c;
+            const T* last = points.rows + points.upstream + first;
+            add_points<T, Axes, false>(points, order, group, count, groups, of_a, of_b, of_c, last, dim - first, total);
+        }
+        add_groups(shared, total, width, groups);
+#pragma unroll
+        for (int k = 0; k < kQuad; ++k)
+            if (group == 0 && first + k < dim) partial[(first + k) * net + f] = total[k];
     }
+    if (slice > 0) return;
+    int first = at.net;
+    for (int a = 0; a < 3; first += at.windows[a++]) {
+        if (at.windows[a] == 0) continue;
+        const int width = (at.windows[a] + kQuad - 1) / kQuad, groups = kSums / width, group = thread / width;
+        const int own = thread % width * kQuad, many = min(kQuad, at.windows[a] - own);
+        const T* last = points.rows + points.size - (at.numbers - first - own);
+        double total[kQuad] = {};
+        if (group < groups) add_points<T, Axes, true>(points, order, group, count, groups, last, last, last, last, many, total);
+        __syncthreads();  // what others left there is no longer read
+        add_groups(shared, total, width, groups);
 #pragma unroll
-    for (int k = 0; k < kQuad; ++k) shared[k][thread] = total[k];
-    __syncthreads();
-    if (thread >= width) return;
-#pragma unroll
-    for (int k = 0; k < kQuad; ++k) {
-        if (k >= many) continue;
-        for (int other = 1; other < groups; ++other) total[k] += shared[k][thread + other * width];
-        at.partial[chunk * at.numbers + q + k * step] = total[k];
+        for (int k = 0; k < kQuad; ++k)
+            if (group == 0 && k < many) partial[first + own + k] = total[k];
     }
 }
 

@@ -3,6 +3,7 @@
 
 Where the checks cost more than the sums, as in a loop over small clouds, call `torch.ops.geodiff.transport_lse`,
 `transport_apply` and `transport_apply_gradient`: the same arguments, of one dtype, with one leading axis, on the CPU.
+Where many sums are over the same points y, sort these once (`Columns`), and say `is_sorted`.
 """
 
 import torch
@@ -15,8 +16,9 @@ from geodiff.validation import common_batch, fail, floating, looks_at_values, po
 _LSE, _APPLY, _APPLY_GRADIENT = range(3)
 _MANY = 1024  # columns, from which on sorting them pays
 
-_op.library.define("transport_lse(Tensor x, Tensor y, Tensor h, float epsilon, int p) -> Tensor")
-_ARGUMENTS = "Tensor x, Tensor y, Tensor h, Tensor k, Tensor v, float epsilon, int p"
+_HOW = "float epsilon, int p, bool is_sorted=False"
+_op.library.define(f"transport_lse(Tensor x, Tensor y, Tensor h, {_HOW}) -> Tensor")
+_ARGUMENTS = f"Tensor x, Tensor y, Tensor h, Tensor k, Tensor v, {_HOW}"
 _op.library.define(f"transport_apply({_ARGUMENTS}) -> Tensor")
 _op.library.define(f"transport_apply_gradient({_ARGUMENTS}) -> Tensor")
 
@@ -50,11 +52,7 @@ def lse(x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, epsilon: float, p: in
         >>> lse(torch.zeros(1, 1), torch.tensor([[0.0], [1.0]]), torch.zeros(2), epsilon=1.0)
         tensor([0.3133])
     """
-    batch, (x, y, h) = _checked("lse", x, y, h, None, None, epsilon, p)
-    if _op.for_twin("lse", x=x, y=y, h=h):
-        return reference.lse(x, y, h, epsilon, p).reshape(*batch, x.shape[1])
-    value = _op.run("transport_lse", x, y, h, float(epsilon), p)
-    return value.reshape(*batch, value.shape[-1])
+    return _sums("lse", x, y, h, None, None, epsilon, p)
 
 
 @outside_autocast
@@ -97,12 +95,7 @@ def apply(
         tensor([[1.3679],
                 [1.3679]])
     """
-    batch, (x, y, h, k, v) = _checked("apply", x, y, h, k, v, epsilon, p)
-    if _op.for_twin("apply", x=x, y=y, h=h, k=k, v=v):
-        value = reference.apply(x, y, h, k, v, epsilon, p)
-        return value.reshape(*batch, *value.shape[1:])
-    value = _op.run("transport_apply", x, y, h, k, v, float(epsilon), p)
-    return value.reshape(*batch, *value.shape[1:])
+    return _sums("apply", x, y, h, k, v, epsilon, p)
 
 
 @outside_autocast
@@ -143,11 +136,55 @@ def apply_gradient(
         >>> apply_gradient(x, y, zero, zero, torch.ones(1, 1), epsilon=1.0)
         tensor([[[-0.7358]]])
     """
-    batch, (x, y, h, k, v) = _checked("apply_gradient", x, y, h, k, v, epsilon, p)
-    if _op.for_twin("apply_gradient", x=x, y=y, h=h, k=k, v=v):
-        value = reference.apply_gradient(x, y, h, k, v, epsilon, p)
-        return value.reshape(*batch, *value.shape[1:])
-    value = _op.run("transport_apply_gradient", x, y, h, k, v, float(epsilon), p)
+    return _sums("apply_gradient", x, y, h, k, v, epsilon, p)
+
+
+class Columns:
+    """Points y `(B, M, D)` along Morton's curve, if they are many: for several sums over them.
+
+    Args:
+        y: float32 or float64; a copy is kept.
+    """
+
+    def __init__(self, y: torch.Tensor) -> None:
+        self.order = spatial_order(y) if y.shape[1] >= _MANY and y.shape[2] else None
+        self.y = self.sorted(y)
+
+    def sorted(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Return numbers of the points, `(B, M)` or `(B, M, E)`, in their order."""
+        if self.order is None:
+            return numbers
+        return torch.take_along_dim(numbers, self.order if numbers.dim() == 2 else self.order[..., None], 1)
+
+    @outside_autocast
+    def lse(self, x: torch.Tensor, h: torch.Tensor, epsilon: float, p: int) -> torch.Tensor:
+        """Return `lse(x, y, h, epsilon, p)`, to the bit."""
+        return _sums("lse", x, self.y, self.sorted(h), None, None, epsilon, p, True)
+
+    @outside_autocast
+    def apply(
+        self, x: torch.Tensor, h: torch.Tensor, k: torch.Tensor, v: torch.Tensor, epsilon: float, p: int
+    ) -> torch.Tensor:
+        """Return `apply(x, y, h, k, v, epsilon, p)`, to the bit."""
+        return _sums("apply", x, self.y, self.sorted(h), k, self.sorted(v), epsilon, p, True)
+
+    @outside_autocast
+    def apply_gradient(
+        self, x: torch.Tensor, h: torch.Tensor, k: torch.Tensor, v: torch.Tensor, epsilon: float, p: int
+    ) -> torch.Tensor:
+        """Return `apply_gradient(x, y, h, k, v, epsilon, p)`, to the bit."""
+        return _sums("apply_gradient", x, self.y, self.sorted(h), k, self.sorted(v), epsilon, p, True)
+
+
+def _sums(
+    where: str, x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, k: torch.Tensor | None, v: torch.Tensor | None,
+    epsilon: float, p: int, is_sorted: bool = False,
+) -> torch.Tensor:  # fmt: skip
+    batch, tensors = _checked(where, x, y, h, k, v, epsilon, p)
+    if _op.for_twin(where, **dict(zip("xyhkv", tensors, strict=False))):
+        value: torch.Tensor = getattr(reference, where)(*tensors, epsilon, p)
+    else:
+        value = _op.run(f"transport_{where}", *tensors, float(epsilon), p, is_sorted)
     return value.reshape(*batch, *value.shape[1:])
 
 
@@ -265,57 +302,56 @@ def _checked(
 
 
 def _run(
-    kind: int,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    h: torch.Tensor,
-    k: torch.Tensor | None,
-    v: torch.Tensor | None,
-    epsilon: float,
-    p: int,
-    out: torch.Tensor,
-) -> torch.Tensor:
+    kind: int, x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, k: torch.Tensor | None, v: torch.Tensor | None,
+    epsilon: float, p: int, is_sorted: bool, out: torch.Tensor,
+) -> torch.Tensor:  # fmt: skip
     if out.numel() == 0:
         return out
-    if y.shape[1] >= _MANY and min(x.shape[1:]) > 0:
-        order = spatial_order(y)
-        y = torch.take_along_dim(y, order[..., None], 1)
-        h = torch.take_along_dim(h, order, 1)
-        v = None if v is None else torch.take_along_dim(v, order[..., None], 1)
+    if not is_sorted:
+        columns = Columns(y)
+        y, h, v = columns.y, columns.sorted(h), None if v is None else columns.sorted(v)
     _op.call(_op.kernels.transport, x=x, sum=kind, y=y, h=h, k=k, v=v, epsilon=epsilon, p=p, out=out)
     return out
 
 
-def _lse_fake(x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, epsilon: float, p: int) -> torch.Tensor:
+def _lse_fake(
+    x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, epsilon: float, p: int, is_sorted: bool = False
+) -> torch.Tensor:
     return x.new_empty(x.shape[:2])
 
 
 def _apply_fake(
-    x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, k: torch.Tensor, v: torch.Tensor, epsilon: float, p: int
-) -> torch.Tensor:
+    x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, k: torch.Tensor, v: torch.Tensor, epsilon: float, p: int,
+    is_sorted: bool = False,
+) -> torch.Tensor:  # fmt: skip
     return x.new_empty((x.shape[0], x.shape[1], v.shape[2]))
 
 
 def _apply_gradient_fake(
-    x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, k: torch.Tensor, v: torch.Tensor, epsilon: float, p: int
-) -> torch.Tensor:
+    x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, k: torch.Tensor, v: torch.Tensor, epsilon: float, p: int,
+    is_sorted: bool = False,
+) -> torch.Tensor:  # fmt: skip
     return x.new_empty((x.shape[0], x.shape[1], v.shape[2], x.shape[2]))
 
 
-def _lse(x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, epsilon: float, p: int) -> torch.Tensor:
-    return _run(_LSE, x, y, h, None, None, epsilon, p, _lse_fake(x, y, h, epsilon, p))
+def _lse(
+    x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, epsilon: float, p: int, is_sorted: bool = False
+) -> torch.Tensor:
+    return _run(_LSE, x, y, h, None, None, epsilon, p, is_sorted, _lse_fake(x, y, h, epsilon, p))
 
 
 def _apply(
-    x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, k: torch.Tensor, v: torch.Tensor, epsilon: float, p: int
-) -> torch.Tensor:
-    return _run(_APPLY, x, y, h, k, v, epsilon, p, _apply_fake(x, y, h, k, v, epsilon, p))
+    x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, k: torch.Tensor, v: torch.Tensor, epsilon: float, p: int,
+    is_sorted: bool = False,
+) -> torch.Tensor:  # fmt: skip
+    return _run(_APPLY, x, y, h, k, v, epsilon, p, is_sorted, _apply_fake(x, y, h, k, v, epsilon, p))
 
 
 def _apply_gradient(
-    x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, k: torch.Tensor, v: torch.Tensor, epsilon: float, p: int
-) -> torch.Tensor:
-    return _run(_APPLY_GRADIENT, x, y, h, k, v, epsilon, p, _apply_gradient_fake(x, y, h, k, v, epsilon, p))
+    x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, k: torch.Tensor, v: torch.Tensor, epsilon: float, p: int,
+    is_sorted: bool = False,
+) -> torch.Tensor:  # fmt: skip
+    return _run(_APPLY_GRADIENT, x, y, h, k, v, epsilon, p, is_sorted, _apply_gradient_fake(x, y, h, k, v, epsilon, p))
 
 
 _SHAPES = {"x": "B N D", "y": "B M D", "h": "B M", "k": "B N", "v": "B M E"}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import torch
 
-from geodiff.ops.transport import apply, apply_gradient, lse, times
+from geodiff.ops.transport import Columns, times
 
 BLOCK = 1 << 18
 """Entries of a matrix treated at a time where a whole one is not wanted."""
@@ -288,6 +288,12 @@ class Streamed(Kernel):
     h: torch.Tensor
     wide = False
 
+    def __init__(
+        self, x: torch.Tensor | None, y: torch.Tensor | None, matrix: torch.Tensor | None, p: int, dtype: torch.dtype
+    ) -> None:
+        super().__init__(x, y, matrix, p, dtype)
+        self.sorted: dict[tuple[int, torch.dtype], tuple[int | None, Columns]] = {}
+
     def absorb(
         self, k: torch.Tensor, h: torch.Tensor, epsilon: float, exact: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -303,17 +309,34 @@ class Streamed(Kernel):
     def widen(self) -> None:
         self.wide = True
 
-    def _in(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    def _side(self, side: int, dtype: torch.dtype) -> torch.Tensor:
+        """The points x, or y."""
         assert self.points is not None
-        return self.points[0].to(dtype), self.points[1].to(dtype)
+        return self.points[side].to(dtype)
+
+    def _over(self, side: int, dtype: torch.dtype) -> Columns:
+        """The points that sums are over, sorted once for all iterations, and again where they were changed."""
+        assert self.points is not None
+        points = self.points[side]
+        version = None if points.is_inference() else points._version
+        found = self.sorted.get((side, dtype))
+        if found is None or found[0] != version:
+            found = self.sorted[side, dtype] = version, Columns(points.to(dtype))
+        return found[1]
 
     def _times(self, v: torch.Tensor, transposed: bool, double: bool = False) -> torch.Tensor:
         """`K v`, or `Kᵀ v`, of the dtype of v."""
         dtype = torch.float64 if double else self.k.dtype
-        (x, y), k, h = self._in(dtype), self.k.to(dtype), self.h.to(dtype)
+        k, h = self.k.to(dtype), self.h.to(dtype)
         if transposed:
-            x, y, k, h = y, x, h, k
-        return _apply(x, y, h, k, v.to(dtype), self.epsilon, self.p).to(v.dtype)
+            k, h = h, k
+        return self._sum(transposed, h, k, v.to(dtype), self.epsilon).to(v.dtype)
+
+    def _sum(self, transposed: bool, h: torch.Tensor, k: torch.Tensor, v: torch.Tensor, epsilon: float) -> torch.Tensor:
+        rows, columns = self._side(transposed, k.dtype), self._over(not transposed, k.dtype)
+        if v.dim() == 2:
+            return columns.apply(rows, h, k, v[..., None].contiguous(), epsilon, self.p)[..., 0]
+        return columns.apply(rows, h, k, v.contiguous(), epsilon, self.p)
 
     def rows(self, v: torch.Tensor) -> torch.Tensor:
         return self._times(v, False)
@@ -326,35 +349,28 @@ class Streamed(Kernel):
         return u * self._times(v, False, double=True), v * self._times(u, True, double=True)
 
     def squares(self, w: torch.Tensor) -> torch.Tensor:
-        x, y = self._in(self.k.dtype)
-        return _apply(x, y, 2 * self.h, 2 * self.k, w.to(x.dtype), self.epsilon / 2, self.p).to(w.dtype)
+        return self._sum(False, 2 * self.h, 2 * self.k, w.to(self.k.dtype), self.epsilon / 2).to(w.dtype)
 
     def weights(self, items: slice, rows: slice, cost: torch.Tensor) -> torch.Tensor:
         exponent = self.k[items, rows, None].double() + self.h[items, None].double()
         return exponent.sub_(cost, alpha=1 / self.epsilon).exp_().to(self.dtype)
 
     def pull(self, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        x, y = self._in(self.k.dtype)
-        wide_left, wide_right = left.to(x.dtype), right.to(x.dtype)
-        by_x = apply_gradient(x, y, self.h, self.k, wide_right, self.epsilon, self.p).to(self.dtype)
-        by_y = apply_gradient(y, x, self.k, self.h, wide_left, self.epsilon, self.p).to(self.dtype)
+        dtype = self.k.dtype
+        (x, y), over = (self._side(side, dtype) for side in (0, 1)), [self._over(side, dtype) for side in (0, 1)]
+        by_x = over[1].apply_gradient(x, self.h, self.k, right.to(dtype), self.epsilon, self.p).to(self.dtype)
+        by_y = over[0].apply_gradient(y, self.k, self.h, left.to(dtype), self.epsilon, self.p).to(self.dtype)
         return (by_x * left[..., None]).sum(-2), (by_y * right[..., None]).sum(-2)
 
     def lse_rows(self, h: torch.Tensor, epsilon: float) -> torch.Tensor:
-        x, y = self._in(torch.float64 if self.wide else self.dtype)
-        return lse(x, y, h.to(x.dtype), epsilon, self.p).double()
+        return self._lse(0, h, epsilon)
 
     def lse_columns(self, k: torch.Tensor, epsilon: float) -> torch.Tensor:
-        x, y = self._in(torch.float64 if self.wide else self.dtype)
-        return lse(y, x, k.to(x.dtype), epsilon, self.p).double()
+        return self._lse(1, k, epsilon)
 
-
-def _apply(
-    x: torch.Tensor, y: torch.Tensor, h: torch.Tensor, k: torch.Tensor, v: torch.Tensor, epsilon: float, p: int
-) -> torch.Tensor:
-    if v.dim() == 2:
-        return apply(x, y, h, k, v[..., None].contiguous(), epsilon, p)[..., 0]
-    return apply(x, y, h, k, v.contiguous(), epsilon, p)
+    def _lse(self, side: int, h: torch.Tensor, epsilon: float) -> torch.Tensor:
+        dtype = torch.float64 if self.wide else self.dtype
+        return self._over(1 - side, dtype).lse(self._side(side, dtype), h.to(dtype), epsilon, self.p).double()
 
 
 def multiply(matrix: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from geodiff import icosphere, ops, reference
+from geodiff.native.gpu import emulated
 from geodiff.reference.arguments import face_corners, pixel_centres
 from geodiff.reference.polygons import near_clip, signed_distance
 from tests.helpers import assert_close_relative
@@ -190,6 +191,38 @@ def test_pixels_on_an_edge_are_covered():
         [False, True, True, True],
         [False, True, True, True],
     ]
+
+
+def sizes(seed: int, counts: tuple[int, ...], largest: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Images of faces of that size, or of all sizes up to it, some of them none at all."""
+    draw, total = torch.Generator().manual_seed(seed), sum(counts)
+    size = torch.rand(total, 1, 1, generator=draw) ** (2 if seed % 2 else 0.1)
+    size = largest * size * (torch.rand(total, 1, 1, generator=draw) < 0.9)
+    at = 2.4 * torch.rand(total, 1, 2, generator=draw) - 1.2 + size * torch.randn(total, 3, 2, generator=draw)
+    depth = 1 + torch.rand(total, 3, 1, generator=draw)
+    clip = torch.cat([at * depth, depth, depth], dim=2).reshape(-1, 4)
+    layout, first = [], 0
+    for count in counts:
+        layout.append([0, first, count])
+        first += count
+    return clip, torch.arange(3 * total).reshape(-1, 3), torch.tensor(layout)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("order", ["forward", "backward", "shuffled"])
+@by_dtype
+def test_warps_that_share_their_faces_pixels_see_what_the_cpu_sees(seed: int, order: str, dtype: torch.dtype):
+    # Warps across images and beyond the last face; with pixels for all lanes, for few, for too many; and larger faces.
+    counts = [(45, 0, 30), (33,), (5, 70), (64, 64)][seed % 4]
+    clip, faces, layout = sizes(seed, counts, [0.22, 0.3, 0.2, 0.4, 0.12, 0.6, 0.25, 0.8][seed])
+    given = {"image_size": (61, 90), "near": 0.1}
+    wanted = ops.rasterize(clip.to(dtype), faces, layout, **given)
+    assert 0.02 < (wanted.face_id >= 0).double().mean() < 0.99
+    with emulated(order):
+        got = ops.rasterize(clip.to(dtype), faces, layout, **given)
+    assert torch.equal(got.face_id, wanted.face_id)
+    there = wanted.face_id >= 0
+    assert_close_relative(got.depth[there], wanted.depth[there], 1e3 * torch.finfo(dtype).eps)
 
 
 def test_no_gradient():

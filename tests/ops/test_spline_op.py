@@ -229,6 +229,27 @@ def test_basis_gradcheck_and_twice():
 
 
 @pytest.mark.usefixtures("backend")
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("counts", [[511, 1100], [512, 513, 0], [1, 1025], [1700]])
+def test_many_points_of_a_span(counts, dtype):
+    """More than are added up at once on a GPU; what else is asked for changes no bit of a gradient."""
+    spans, rows = len(counts), torch.tensor(counts)
+    knots = torch.cat([torch.zeros(2), torch.arange(spans + 1.0), torch.full((2,), float(spans))]).to(dtype)
+    control, given = torch.rand(spans + 2, 3, dtype=dtype), torch.repeat_interleave(torch.arange(spans), rows)
+    u = (given + 0.9 * torch.rand(len(given)) + 0.05).to(dtype)[torch.randperm(len(given))]
+    upstream = torch.randn(len(u), 3, dtype=dtype)
+    leaves = [control.requires_grad_(), knots.requires_grad_(), u.requires_grad_()]
+    found = torch.autograd.grad(ops.spline(control, [knots], [u], [2]), leaves, upstream)
+    exact = [x.detach().double().requires_grad_() for x in leaves]
+    value = reference.spline(exact[0], [exact[1]], [exact[2]], [2])
+    wanted = torch.autograd.grad(value, exact, upstream.double())
+    for got, want in zip(found, wanted, strict=True):
+        helpers.assert_close_relative(got, want.to(dtype), helpers.rounding_bound(dtype, 100))
+    alone = [torch.autograd.grad(ops.spline(control, [knots], [u], [2]), leaf, upstream)[0] for leaf in leaves]
+    assert all(map(torch.equal, alone, found))
+
+
 def test_only_what_is_asked_for():
     tensors, degrees = problem(2, 3, "clamped", torch.float64, 3, False, 40)
     for grid in (False, True):

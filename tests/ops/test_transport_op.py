@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 
 from geodiff import ops, reference
 from geodiff.native import cpu
-from geodiff.ops.transport import spatial_order, times
+from geodiff.ops.transport import Columns, spatial_order, times
 from tests import helpers
 
 DTYPES = (torch.float32, torch.float64)
@@ -270,9 +270,22 @@ def test_spatial_order_is_by_interleaved_bits(dim: int, dtype: torch.dtype):
     assert spatial_order(points[None])[0].tolist() == sorted(range(200), key=keys.__getitem__)
 
 
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("columns", [40, 1100])
+@pytest.mark.parametrize("name", SUMS)
+def test_columns_that_were_sorted_before_give_the_same_bits(name, columns):
+    x, y, h, k, v = problem(9, columns, 3, torch.float32, batch=(2,))
+    once = Columns(y)
+    assert (once.order is None) == (columns < 1024)
+    for epsilon in (0.1, 0.01):
+        given = (x, h) if name == "lse" else (x, h, k, v)
+        assert torch.equal(getattr(once, name)(*given, epsilon, 2), call(ops, name, x, y, h, k, v, epsilon))
+
+
 def test_opcheck():
     x, y, h, k, v = problem(5, 6, 3, torch.float64, batch=(2,))
     torch.library.opcheck(torch.ops.geodiff.transport_lse, (x, y, h, 0.1, 2))
+    torch.library.opcheck(torch.ops.geodiff.transport_lse, (x, y, h, 0.1, 2, True))
     torch.library.opcheck(torch.ops.geodiff.transport_apply, (x, y, h, k, v, 0.1, 1))
     torch.library.opcheck(torch.ops.geodiff.transport_apply_gradient, (x, y, h, k, v, 0.1, 2))
 

@@ -9,6 +9,10 @@ import torch
 from scipy.optimize import linear_sum_assignment, linprog
 
 import geodiff as gd
+from geodiff import ops
+from geodiff.ops import transport
+from geodiff.ops.transport import spatial_order
+from geodiff.transport.costs import Streamed
 from tests.helpers import assert_close_relative
 
 DOUBLE = 1e-10  # what the issue asks of float64
@@ -362,3 +366,27 @@ def test_points_that_coincide() -> None:
         assert torch.equal(gradient, torch.zeros_like(x))
     single = gd.sinkhorn(torch.zeros(1, 2), torch.ones(1, 2), epsilon=0.1)
     assert single.cost.item() == pytest.approx(2, rel=1e-6)
+
+
+def test_clouds_are_sorted_once_and_again_where_they_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = torch.rand(1, 1100, 2), torch.rand(1, 1200, 2)
+    sorts: list[int] = []
+
+    def counted(points: torch.Tensor) -> torch.Tensor:
+        sorts.append(points.shape[1])
+        return spatial_order(points)
+
+    monkeypatch.setattr(transport, "spatial_order", counted)
+    kernel = Streamed(x, y, None, 2, torch.float32)
+    h, k = torch.randn(1, 1200, dtype=torch.float64), torch.randn(1, 1100, dtype=torch.float64)
+    for _ in range(3):
+        kernel.lse_rows(h, 0.1)
+        kernel.lse_columns(k, 0.1)
+    assert sorts == [1200, 1100]
+    y.copy_(y.flip(-1) ** 2)
+    assert torch.equal(kernel.lse_rows(h, 0.1), ops.lse(x, y, h.float(), 0.1).double())
+    assert sorts == [1200, 1100, 1200, 1200]
+    sorts.clear()
+    x.requires_grad_()
+    gd.sinkhorn(x, y, epsilon=0.1, backend="streamed").cost.sum().backward()
+    assert sorted(sorts) == [1100, 1100, 1200, 1200]  # in float32, and for the last sums in float64

@@ -182,8 +182,8 @@ def spline_rows(real: str) -> Struct:
 def spline_cells() -> Struct:
     """``gd::SplineCells``."""
     return _struct(
-        "gd::SplineCells", order=Pointer, start=Pointer, chunks=Pointer, cells=Long, axes=Int, functions=Int * 3,
-        spans=Int * 3, net=Int, numbers=Int, slices=Int, windows=Int * 3, partial=Pointer,
+        "gd::SplineCells", order=Pointer, start=Pointer, chunks=Pointer, cell=Pointer, cells=Long, axes=Int,
+        functions=Int * 3, spans=Int * 3, net=Int, numbers=Int, slices=Int, windows=Int * 3, partial=Pointer,
     )  # fmt: skip
 
 

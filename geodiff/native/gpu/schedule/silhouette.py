@@ -15,6 +15,7 @@ from geodiff.native.gpu.schedule.corners import scatter
 
 HEADER = "raster/silhouette.h"
 _TILE = 16
+_SETUP = 64  # threads of silhouette_setup
 _BLOCKS = 8192  # more than fit on a card at once, since tiles differ: with fewer, a tile's faces are cut into slices
 _UNIT_BLOCKS = 8192  # of the way back, likewise
 _UNITS = 1 << 21  # of all faces: with many faces, each is cut into fewer
@@ -124,7 +125,7 @@ def set_up(
         parametric=law.parametric,
     )  # fmt: skip
     launch(HEADER, f"gd::silhouette_prepare<{real}>", (1,), 32, parameters, numbers, device=device)
-    scene.launch(f"silhouette_setup<{real}, {names[3]}>", -(-count // 128), 128)
+    scene.launch(f"silhouette_setup<{real}, {names[3]}>", -(-images * words * 32 // _SETUP), _SETUP)
     return scene
 
 

@@ -15,7 +15,7 @@ POINTS, SUMS = "spline/point_kernels.h", "spline/sum_kernels.h"
 THREADS = 128
 OWN_DEGREES = frozenset(range(6))
 """Degrees that have kernels of their own; others share some that are slower."""
-_CHUNK, _SUMS, _WARPS = 256, 256, 4
+_CHUNK, _SUMS, _WARPS = 512, 256, 4  # a cell's points are cut into as few chunks as have no more, all as large
 _MOST_CELLS = 2**31 - 1
 _BLOCKS = 1024  # so many fill any card
 
@@ -177,7 +177,10 @@ class _Sorted:
     def of(
         self, cell: torch.Tensor, batch: int, spans: Sequence[int], given: Sequence[torch.Tensor]
     ) -> tuple[torch.Tensor, ...]:
-        """Return the order, where each cell's points begin, and where its chunks do."""
+        """Return the order, where each cell's points begin, where its chunks do, and each chunk's cell.
+
+        There are fewer chunks than the last one has room for.
+        """
         cells, keeps = batch * math.prod(spans), not cell.is_cpu
         key: tuple[Any, ...] = ()
         if cell.is_cuda:
@@ -193,10 +196,12 @@ class _Sorted:
         start = torch.searchsorted(keys, torch.arange(cells + 1, dtype=torch.int32, device=cell.device))
         chunks = torch.zeros(cells + 1, dtype=torch.int64, device=cell.device)
         torch.cumsum((start.diff() + _CHUNK - 1).div(_CHUNK, rounding_mode="floor"), 0, out=chunks[1:])
+        room = torch.arange(min(cells, len(cell)) + len(cell) // _CHUNK, device=cell.device)
+        cell_of = torch.searchsorted(chunks, room, right=True, out_int32=True).sub_(1)
         if key:
             held = [x.detach() for x in given]
-            self._last = key, held, (order, start, chunks)
-        return order, start, chunks
+            self._last = key, held, (order, start, chunks, cell_of)
+        return order, start, chunks, cell_of
 
 
 _sorted = _Sorted()
@@ -240,16 +245,16 @@ class _Rows:
         cells, device = self.job.batch * math.prod(self.spans), self.like.device
         if cells > _MOST_CELLS:
             raise RuntimeError(f"spline: {cells} combinations of spans are too many for a GPU. Use .cpu().")
-        order, start, chunks = _sorted.of(self.cell, self.job.batch, self.spans, self.given)
-        room = min(cells, self.total) + self.total // _CHUNK
+        order, start, chunks, cell_of = _sorted.of(self.cell, self.job.batch, self.spans, self.given)
+        room = len(cell_of)
         partial = torch.empty((room, self.numbers), dtype=torch.float64, device=device)
-        self.kept = (order, start, chunks, partial)
+        self.kept = (order, start, chunks, cell_of, partial)
         three, quads = structs.Int * 3, math.prod(self.functions) * -(-self.job.dim // 4) if self.net else 0
-        slices = -(-quads // _SUMS) + len(self.sizes)
+        slices = max(1, -(-quads // _SUMS))
         self.cells = structs.make(
-            structs.spline_cells(), order=order, start=start, chunks=chunks, cells=cells, axes=self.job.axes,
-            functions=three(*self.functions), spans=three(*self.spans), net=self.net, numbers=self.numbers,
-            slices=slices, windows=three(*self.sizes), partial=partial,
+            structs.spline_cells(), order=order, start=start, chunks=chunks, cell=cell_of, cells=cells,
+            axes=self.job.axes, functions=three(*self.functions), spans=three(*self.spans), net=self.net,
+            numbers=self.numbers, slices=slices, windows=three(*self.sizes), partial=partial,
         )  # fmt: skip
         grid = (room * slices,)
         name = f"gd::spline_chunks<{self.real}, {self.job.axes}>"
