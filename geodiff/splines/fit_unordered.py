@@ -31,7 +31,7 @@ FLAT = 1e-6  # ratio of the principal spreads of points on a line
 LEAST_CELL = 0.15  # of the first surface, in mean areas of its cells
 MARGIN = 0.01  # by which the first surface is larger than the cloud
 NEIGHBOURS = 8  # of each point, in the graph that orders a curve's points
-STARTS = 2  # of a fit without the farthest points: from all but strays, and from those nearest the first fit
+STARTS = 2  # of a fit without the farthest points: from all but strays, and from those that counted in the end
 MOST_TRIMMED = 0.5  # more could be the cloud, and the rest the outliers
 STRAY = 5.0  # median distances from the middle: a point farther off would turn the first surface towards itself
 
@@ -84,8 +84,8 @@ def fit_cloud(
             trimmed squares: the mean is over the other points, those nearest the spline, and points between count in
             part (`gd.soft.trimmed_mean` of the squared distances, at a temperature of half their mean). Of the share,
             points more than 5 median distances from the middle do not count at first. Fitted twice where there is no
-            `initial`, the second time with the first surface around the points nearest the first fit, the same number
-            as are `.kept` in the end: those nearest then. Outliers that hang together may pass for a part of the shape.
+            `initial`, the second time with the first surface around the points that counted in the first. `.kept` are
+            those nearest in the end, all but the share. Outliers that hang together may pass for a part of the shape.
         chamfer: >= 0: weight of the other direction, from samples of the spline to the points nearest them; 1 makes it
             the symmetric Chamfer distance, which draws in what still overhangs a cloud with notches. It is slow.
         max_iterations: at most so many rounds.
@@ -163,10 +163,11 @@ def fit_cloud(
             except Diverged as error:
                 raise RuntimeError(f"{where}: {error}. Raise `smoothing`.") from None
         past += outcome.iterations
-        counted = _closest(rounds.miss(outcome.control, rounds.u, problem.points), share)
+        counted = rounds.omega >= 0.5 * rounds.omega.max()
     problem.points, problem.parameters = own - centre, tuple(rounds.u.unbind(-1))
     outcome.control = outcome.control * size
-    kept = counted.to(data.device) if share > 0 else None
+    nearest = _closest(rounds.miss(outcome.control / size, rounds.u, scaled), share)
+    kept = nearest.to(data.device) if share > 0 else None
     return result(problem, outcome, data, origin + centre, [outcome.objective], kept)
 
 
