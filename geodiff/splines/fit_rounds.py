@@ -65,6 +65,11 @@ class Rounds:
         self.trim = trim
         self.omega = torch.ones(len(self.points), dtype=torch.float64)
 
+    @property
+    def weights(self) -> torch.Tensor | None:
+        """Weights of the points; None where all count alike, which sums round as they do without weights."""
+        return self.omega if self.trim > 0 else None
+
     def objective(self, residuals: torch.Tensor, omega: torch.Tensor, control: torch.Tensor) -> float:
         """Return the weighted mean square of residuals, plus smoothing and stretch, over D."""
         bending = (self.roots @ control.flatten(0, -2)).square().sum()
@@ -104,7 +109,7 @@ class Rounds:
         """Return control points of least squares for the parameters as they are."""
         rows = fit_gram.ScatteredRows(self.bases, self.u.unbind(-1), None)
         scaled = math.sqrt(self.smoothing * len(self.points)) * self.roots
-        gram = rows.gram(self.omega) + scaled.mT @ scaled
+        gram = rows.gram(self.weights) + scaled.mT @ scaled
         gram = gram + RIDGE * float(gram.diagonal().mean()) * torch.eye(len(gram), dtype=torch.float64)
         factor, info = torch.linalg.cholesky_ex(gram)
         if int(info):
@@ -148,12 +153,13 @@ class Rounds:
         Computation 4, 1992, 415–447). The weight of the stretch is `max(STRETCH s², LEAST_STRETCH λ)`.
         """
         count = len(self.points)
-        square = float(self.miss(control, self.u, self.points).square().sum(-1) @ self.omega) / count
+        squares = self.miss(control, self.u, self.points).square()
+        square = float(squares.sum() if self.weights is None else squares.sum(-1) @ self.weights) / count
         self.smoothing = least
         if automatic:
             bending = float((self.roots @ control.flatten(0, -2)).square().sum())
             penalty = count * self.smoothing * self.roots.mT @ self.roots
-            gram = fit_gram.ScatteredRows(self.bases, self.u.unbind(-1), None).gram(self.omega) + penalty
+            gram = fit_gram.ScatteredRows(self.bases, self.u.unbind(-1), None).gram(self.weights) + penalty
             gram.diagonal().add_(RIDGE * float(gram.diagonal().mean()))
             factor, info = torch.linalg.cholesky_ex(gram)
             held = 0.0 if int(info) else float(torch.cholesky_solve(penalty, factor).diagonal().sum())

@@ -31,8 +31,9 @@ FLAT = 1e-6  # ratio of the principal spreads of points on a line
 LEAST_CELL = 0.15  # of the first surface, in mean areas of its cells
 MARGIN = 0.01  # by which the first surface is larger than the cloud
 NEIGHBOURS = 8  # of each point, in the graph that orders a curve's points
-STARTS = 2  # of a fit without the farthest points: from all of them, and from those that counted in the end
+STARTS = 2  # of a fit without the farthest points: from all but strays, and from those that counted in the end
 MOST_TRIMMED = 0.5  # more could be the cloud, and the rest the outliers
+STRAY = 5.0  # median distances from the middle: a point farther off would turn the first surface towards itself
 
 
 @outside_autocast
@@ -81,9 +82,10 @@ def fit_cloud(
             determine (MacKay, Neural Computation 4, 1992, 415–447).
         trim: the share of the points that are left out as outliers, 0 to 0.5; better too large than too small. Least
             trimmed squares: the mean is over the other points, those nearest the spline, and points between count in
-            part (`gd.soft.trimmed_mean` of the squared distances, at a temperature of half their mean). Fitted twice
-            where there is no `initial`, the second time with the first surface around the points that counted in the
-            first. Outliers that hang together may pass for a part of the shape.
+            part (`gd.soft.trimmed_mean` of the squared distances, at a temperature of half their mean). Of the share,
+            points more than 5 median distances from the middle do not count at first. Fitted twice where there is no
+            `initial`, the second time with the first surface around the points that counted in the first. `.kept` are
+            those nearest in the end, all but the share. Outliers that hang together may pass for a part of the shape.
         chamfer: >= 0: weight of the other direction, from samples of the spline to the points nearest them; 1 makes it
             the symmetric Chamfer distance, which draws in what still overhangs a cloud with notches. It is slow.
         max_iterations: at most so many rounds.
@@ -132,7 +134,7 @@ def fit_cloud(
     own = data.detach().to("cpu", torch.float64)
     origin = anchor(own)
     own = own - origin
-    counted = torch.ones(len(own), dtype=torch.bool)
+    counted = _but_strays(own, share)
     past = 0
 
     def report(iteration: int, objective: float) -> None:
@@ -144,7 +146,10 @@ def fit_cloud(
         size = float((own[counted] - centre).square().sum(1).mean().sqrt())
         if not 0 < size < math.inf:
             raise fail(where, "points", "spread, on a finite scale", f"a root mean square radius of {size}")
-        problem = Problem((own - centre) / size, (), degrees, periodic, grid=False, smoothing=value)
+        scaled = (own - centre) / size
+        if not math.isfinite(float(scaled.square().sum())):
+            raise fail(where, "points", "on a finite scale", "points too far from the others")
+        problem = Problem(scaled, (), degrees, periodic, grid=False, smoothing=value)
         with torch.no_grad():
             net = None
             if initial is not None:
@@ -161,8 +166,28 @@ def fit_cloud(
         counted = rounds.omega >= 0.5 * rounds.omega.max()
     problem.points, problem.parameters = own - centre, tuple(rounds.u.unbind(-1))
     outcome.control = outcome.control * size
-    kept = counted.to(data.device) if share > 0 else None
+    nearest = _closest(rounds.miss(outcome.control / size, rounds.u, scaled), share)
+    kept = nearest.to(data.device) if share > 0 else None
     return result(problem, outcome, data, origin + centre, [outcome.objective], kept)
+
+
+def _closest(offsets: torch.Tensor, share: float) -> torch.Tensor:
+    """Return which of `(N, D)` are left when a share is left out: all but the longest, of which ⌊share N⌋ go."""
+    kept = torch.ones(len(offsets), dtype=torch.bool)
+    gone = int(share * len(offsets) + 1e-9)  # 0.29 · 100 is 28.999…
+    kept[offsets.square().sum(-1).argsort(stable=True)[len(offsets) - gone :]] = False
+    return kept
+
+
+def _but_strays(cloud: torch.Tensor, share: float) -> torch.Tensor:
+    """Return which points the first fit begins from: all but strays, which are at most as many as are left out.
+
+    A lone point far off has so long a lever that least squares pass through it: it is no distance away then, and no
+    round would leave it out.
+    """
+    offsets = cloud - cloud.median(0).values
+    distance = offsets.norm(dim=1)
+    return _closest(offsets, share) | (distance <= STRAY * distance.median())
 
 
 def _begun(
