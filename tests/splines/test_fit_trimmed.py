@@ -117,7 +117,9 @@ def test_without_outliers_little_is_lost() -> None:
     flat = torch.cat([grid, torch.zeros(144, 1, dtype=D)], 1)
     flat[::7, 2] += 0.5
     fit = fit_cloud(flat, (4, 4), trim=0.2)
-    assert fit.max < 1e-6 and math.isfinite(fit.objective)
+    # Corners that did not count may lie a little outside of the surface.
+    assert fit.kept is not None and not bool(fit.kept[::7].any())
+    assert fit.rms < 1e-6 and fit.max < 1e-5 and math.isfinite(fit.objective)
 
 
 @pytest.mark.parametrize("far", [30.0, 1e7])
