@@ -143,7 +143,7 @@ class Columns:
     """Points y `(B, M, D)` along Morton's curve, if they are many: for several sums over them.
 
     Args:
-        y: float32 or float64; a copy is kept.
+        y: float32 or float64. A copy is kept where they are sorted, else y itself.
     """
 
     def __init__(self, y: torch.Tensor) -> None:
