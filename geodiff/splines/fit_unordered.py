@@ -85,7 +85,8 @@ def fit_cloud(
             part (`gd.soft.trimmed_mean` of the squared distances, at a temperature of half their mean). Of the share,
             points more than 5 median distances from the middle do not count at first. Fitted twice where there is no
             `initial`, the second time with the first surface around the points that counted in the first. `.kept` are
-            those nearest in the end, all but the share. Outliers that hang together may pass for a part of the shape.
+            those nearest in the end, all but the share; `.iterations` and `.history` are the second fit's. Outliers
+            that hang together may pass for a part of the shape, and `chamfer` looks at all points, the outliers too.
         chamfer: >= 0: weight of the other direction, from samples of the spline to the points nearest them; 1 makes it
             the symmetric Chamfer distance, which draws in what still overhangs a cloud with notches. It is slow.
         max_iterations: at most so many rounds.
