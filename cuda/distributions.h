@@ -291,6 +291,20 @@ struct Exponential {
     }
 };
 
+namespace detail {
+
+// 1 + z/(2n+1) · (1 + z/(2n+3) · …), unrolled: a loop would keep the compiler from making lanes of the whole law.
+template <int n, int last, class T>
+GEODIFF_HD T erf_series(T z) {
+    if constexpr (n > last) {
+        return T(1);
+    } else {
+        return T(1) + erf_series<n + 1, last>(z) * z / T(2 * n + 1);
+    }
+}
+
+}  // namespace detail
+
 struct Levy {
     // F = erfc q, S = erf q with q = 1/√(2v).
     template <class T>
@@ -301,15 +315,15 @@ struct Levy {
         const T scaled = erfcx(min(q, T(1e18)));
         const T e = exp(-half);
         // erf q = 2q/√π · e^(−q²) · Σ (2q²)ⁿ/(2n+1)!!, all terms positive; used where 1 − erfc would cancel.
-        const T z = T(2) * min(half, T(0.36));
-        T sum = T(1);
-        for (int n = sizeof(T) == 4 ? 9 : 18; n > 0; --n) sum = T(1) + sum * z * T(1.0) / T(2 * n + 1);
+        const T sum = detail::erf_series<1, sizeof(T) == 4 ? 9 : 18>(T(2) * half);
         const bool wide = half < T(0.36);
         Cdf<T> c;
         c.F = scaled * e;
-        c.S = wide ? T(1.1283791670955126) * q * e * sum : T(1) - c.F;
+        const T near_S = T(1.1283791670955126) * q * e * sum, far_S = T(1) - c.F;
+        const T near_log_S = log(T(1.1283791670955126) * q) - half + log(sum), far_log_S = log1p_near(-min(c.F, T(0.5)));
+        c.S = wide ? near_S : far_S;
         c.log_F = log(scaled) - half;
-        c.log_S = wide ? log(T(1.1283791670955126) * q) - half + log(sum) : log1p(-min(c.F, T(0.5)));
+        c.log_S = wide ? near_log_S : far_log_S;
         const T f_over_e = T(0.3989422804014327) / (u * sqrt(u));  // f = this · e
         c.over_F = min(f_over_e / scaled, rate_limit<T>());
         c.over_S = f_over_e * e / c.S;
