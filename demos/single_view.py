@@ -43,10 +43,8 @@ MEMBERS: dict[str, tuple[Any, float, int]] = {
     "logistic squared": (gd.soft.Logistic().squared(), 1e-4, 2),
     "gamma reversed": (gd.soft.Gamma(0.5).reversed(), 3e-3, 1),
 }
-# In each quarter of the steps: what is left of τ, as a length; samples a side of a pixel (pictures have 2); the weight
-# of the Laplacian, which the thesis leaves at the first. A larger one makes better chairs; if it comes early, it makes
-# worse airplanes.
-STAGES = ((1.0, 1, 5e-3), (0.3, 1, 5e-3), (0.15, 2, 5e-3), (0.08, 2, 5e-2))
+# In each quarter of the steps: what is left of τ, as a length, and samples a side of a pixel (pictures have 2).
+STAGES = ((1.0, 1), (0.3, 1), (0.15, 2), (0.15, 2))
 
 
 def cameras(views: torch.Tensor) -> gd.Camera:
@@ -173,12 +171,7 @@ class Network(torch.nn.Module):
 
 
 def loss_of(
-    mesh: gd.Mesh,
-    vertices: torch.Tensor,
-    render: gd.Renderer,
-    target: torch.Tensor,
-    views: torch.Tensor,
-    laplacian: float,
+    mesh: gd.Mesh, vertices: torch.Tensor, render: gd.Renderer, target: torch.Tensor, views: torch.Tensor
 ) -> torch.Tensor:
     """Draw meshes (2, B, 642, 3) from both views (2, B), whose silhouettes (2, B, S, S) are known; one number."""
     both = mesh.with_vertices(torch.cat([vertices, vertices]).flatten(0, 1))
@@ -186,18 +179,18 @@ def loss_of(
     alpha = render(both, cameras(at)).alpha
     overlap = gd.losses.iou(alpha, torch.cat([target, target.flip(0)]).flatten(0, 1))
     made = mesh.with_vertices(vertices.flatten(0, 1))
-    smooth = laplacian * gd.losses.laplacian(made, reduction="sum") + 5e-4 * gd.losses.flatness(made, reduction="sum")
+    smooth = 5e-3 * gd.losses.laplacian(made, reduction="sum") + 5e-4 * gd.losses.flatness(made, reduction="sum")
     return overlap + smooth / len(vertices.flatten(0, 1))
 
 
-def stage(member: str, size: int, share: float) -> tuple[gd.Renderer, float]:
-    """Return one of MEMBERS and the Laplacian's weight after a share of the steps; τ is of as many pixels at each size.
+def soft_renderer(member: str, size: int, share: float) -> gd.Renderer:
+    """Return one of MEMBERS for what comes after a share of the steps: τ falls, as many pixels at each size.
 
     A wide τ finds the shape, and makes it too thin: where several triangles meet an edge, each of them is half there.
     """
     law, scale, power = MEMBERS[member]
-    factor, samples, laplacian = STAGES[min(int(4 * share), 3)]
-    return gd.Renderer(size, law, scale * (64 / size * factor) ** power, supersample=samples), laplacian
+    factor, samples = STAGES[min(int(4 * share), 3)]
+    return gd.Renderer(size, law, scale * (64 / size * factor) ** power, supersample=samples)
 
 
 def rate_at(rate: float, share: float) -> float:
@@ -253,7 +246,7 @@ def train(shapes: Shapes, member: str, options: argparse.Namespace, team: Team, 
             random.set_state(state["random"])
             done = state["step"]
     for step in range(done, options.steps):
-        render, laplacian = stage(member, options.size, step / options.steps)
+        render = soft_renderer(member, options.size, step / options.steps)
         for group in optimizer.param_groups:
             group["lr"] = rate_at(options.rate, step / options.steps)
         chosen = shapes.train[torch.randint(len(shapes.train), (options.batch,), generator=random)]
@@ -263,7 +256,7 @@ def train(shapes: Shapes, member: str, options: argparse.Namespace, team: Team, 
             rows = slice(part, None, team.parts)
             images = torch.stack([shapes.pictures(chosen[rows], v[rows]) for v in views])
             vertices = network(images.flatten(0, 1)).unflatten(0, images.shape[:2])
-            loss = loss_of(network.mesh, vertices, render, images[:, :, 3], views[:, rows], laplacian)
+            loss = loss_of(network.mesh, vertices, render, images[:, :, 3], views[:, rows])
             # Those of convolutions come with channels last, which the fused step of Adam would read in a wrong order.
             gradients.append([g.contiguous() for g in torch.autograd.grad(loss, list(network.parameters()))])
             losses.append(loss.detach())
@@ -350,8 +343,8 @@ def fitted(network: Network, shapes: Shapes, chosen: torch.Tensor, member: str, 
         views = torch.randint(VIEWS, (2, len(chosen)), generator=random)
         target = torch.stack([shapes.pictures(chosen, v)[:, 3] for v in views])
         vertices = network.moved(offset, centre)
-        render, laplacian = stage(member, size, step / steps)
-        loss = loss_of(network.mesh, vertices.expand(2, -1, -1, -1), render, target, views, laplacian)
+        render = soft_renderer(member, size, step / steps)
+        loss = loss_of(network.mesh, vertices.expand(2, -1, -1, -1), render, target, views)
         optimizer.zero_grad()
         # Each shape by itself: the mean over them becomes a sum.
         (loss * len(chosen)).backward()
