@@ -400,7 +400,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.shapes, options.steps, options.batch, options.views = 5, 12, 2, 2
-        options.fits = 1
+        options.fits = min(options.fits, 1)
     options.output.mkdir(parents=True, exist_ok=True)
     team = Team(options.parts)
     kept, nodes = options.output / f"shapes_{options.shapes}_{options.size}.pt", 40 if options.quick else 64
