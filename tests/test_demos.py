@@ -178,7 +178,8 @@ def test_single_view_is_the_same_by_two_processes(tmp_path: pathlib.Path) -> Non
     shutil.copy(tmp_path / "1" / "shapes_5_32.pt", tmp_path / "2")
     together = single_view(tmp_path / "2", "--fits", "0", processes=2)
     rows = [line.split() for line in alone.splitlines()]
-    assert alone.startswith(together) and len(rows) == 18 and rows[0][-5:] == ["airplane", "chair", "pot", "lamp", "mean"]
+    assert alone.startswith(together) and len(rows) == 18
+    assert rows[0][-5:] == ["airplane", "chair", "pot", "lamp", "mean"]
     scores = {" ".join(row[:-5]): float(row[-1]) for row in rows[1:5]}
     assert 0 < scores["most similar picture"] <= scores["best shape"] < 1
     assert rows[-1][:3] == ["ball", "fitted", "to"] and 0 < float(rows[-1][-1]) < 1
