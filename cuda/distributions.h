@@ -293,7 +293,7 @@ struct Exponential {
 
 namespace detail {
 
-// 1 + z/(2n+1) · (1 + z/(2n+3) · …), unrolled: a loop would keep the compiler from making lanes of the whole law.
+// 1 + z/(2n+1) · (1 + z/(2n+3) · …), unrolled: with a loop of 18, the compiler makes no lanes of the law in double.
 template <int n, int last, class T>
 GEODIFF_HD T erf_series(T z) {
     if constexpr (n > last) {

@@ -379,9 +379,6 @@ def picture(shapes: Shapes, network: Network, path: pathlib.Path) -> None:
 
 def main() -> None:
     """Train, measure, draw."""
-    # Adam's means of units that are off fade to numbers so small that a step takes twice as long. Threads inherit this
-    # where they begin, so it comes before whatever begins them.
-    torch.set_flush_denormal(True)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=pathlib.Path, default=pathlib.Path("out/single_view"))
     parser.add_argument("--shapes", type=int, default=300, help="of each class")
@@ -398,6 +395,11 @@ def main() -> None:
     parser.add_argument("--shapenet", type=pathlib.Path, help="folder of the files of NMR and SoftRas")
     parser.add_argument("--quick", action="store_true", help="few shapes, few steps: for tests")
     options = parser.parse_args()
+    if options.more and options.shapenet:
+        raise SystemExit("single_view: --more draws shapes of our own; leave it out with --shapenet.")
+    # Adam's means of units that are off fade to numbers so small that a step takes twice as long. Threads inherit this
+    # where they begin, so it comes before whatever begins them.
+    torch.set_flush_denormal(True)
     if options.quick:
         options.shapes, options.steps, options.batch, options.views = 5, 12, 2, 2
         options.fits = min(options.fits, 1)

@@ -191,6 +191,14 @@ def test_single_view_is_the_same_by_two_processes(tmp_path: pathlib.Path) -> Non
         assert page.width == 4 * 160
 
 
+def test_single_view_draws_no_shapes_of_its_own_beside_shapenet(tmp_path: pathlib.Path) -> None:
+    arguments = ["single_view", "--more", "1", "--shapenet", str(tmp_path), "-o", str(tmp_path / "out")]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit, match="--more draws shapes of our own"):
+        patch.setattr(sys, "argv", arguments)
+        runpy.run_path(str(ROOT / "demos" / "single_view.py"), run_name="__main__")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_single_view_reads_the_layout_of_shapenet(tmp_path: pathlib.Path) -> None:
     random = np.random.default_rng(0)
