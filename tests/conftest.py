@@ -42,7 +42,7 @@ ORDERS = os.environ.get("GEODIFF_ORDERS", "forward").split()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of each test's rows under emulation keep each 23rd (both odd and even ones), unless GEODIFF_ORDERS asks for all."""
+    """Of a test's rows under emulation keep each 23rd (odd and even ones), unless GEODIFF_ORDERS asks for all."""
     if "GEODIFF_ORDERS" in os.environ:
         return
     met: dict[str, int] = {}
