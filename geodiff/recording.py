@@ -99,6 +99,27 @@ class Recording:
         return f"Recording.replay: this is not the step that was recorded ({what}). Record it again."
 
 
+def at_most(number: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Return a positive number of a device's, and what it is at most: read, or in a replay as recorded and some more.
+
+    In a replay it is NaN where it is more than that.
+    """
+    return _bounded(number, 1)
+
+
+def at_least(number: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Return a positive number of a device's, and what it is at least, as `at_most`."""
+    return _bounded(number, -1)
+
+
+def _bounded(number: torch.Tensor, sign: int) -> tuple[torch.Tensor, float]:
+    (known,) = _read(number.detach().reshape(1))
+    if not is_replaying():
+        return number, known
+    bound = known * (1 + _now[0][1].room) ** sign
+    return torch.where(sign * number <= sign * bound, number, torch.nan), bound
+
+
 def is_replaying() -> bool:
     """Whether lists have more room than entries now."""
     return bool(_now) and _now[0][0] == "replay"

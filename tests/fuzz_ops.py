@@ -63,7 +63,9 @@ def bases(dtype: torch.dtype) -> dict[str, list[Any]]:
     sound: dict[str, list[Any]] = {}
     for name, tconorm, law in (("silhouette", 2, 6), ("silhouette#maximum", 0, 6), ("silhouette#gamma", 5, 13)):
         params = torch.tensor([0.1, 0.7, 0.1, 2.0], dtype=torch.float64)
-        model = [params, *size, 0.01, 1e-4, law, False, False, tconorm, "edges" if name == "silhouette" else "faces"]
+        scale = torch.tensor(1.5, dtype=torch.float64) if tconorm == 5 else None
+        coverage = "edges" if name == "silhouette" else "faces"
+        model = [params, scale, *size, 0.01, 1e-4, law, False, False, tconorm, coverage]
         sound[name] = [*packed, *model]
         _, total, best = ops.silhouette(*sound[name])
         sound[name.replace("silhouette", "silhouette_backward")] = [
@@ -72,11 +74,11 @@ def bases(dtype: torch.dtype) -> dict[str, list[Any]]:
             *model,
             total,
             best,
-            [True, True],
+            [True, True, scale is not None],
         ]
     edges = reference.outline.edge_cycles(faces, layout)
     params = torch.tensor([0.1, 0.0, 0.0], dtype=torch.float64)
-    sound["contour"] = [*packed, edges, params, *size, 0.01, 1e-4, 6, False, False]
+    sound["contour"] = [*packed, edges, params, None, *size, 0.01, 1e-4, 6, False, False]
     sound["contour_backward"] = [some(*images), *packed, *size, 0.01, *ops.contour(*sound["contour"])]
     sound["rasterize"] = [*packed, *size, 0.01]
     for order, k in ((0, 2), (1, 1), (2, 2)):

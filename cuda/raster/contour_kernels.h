@@ -39,9 +39,14 @@ struct ContourScene {
     const i64* layout;  // (B, 3)
     i64 all_faces;
     int images, most_faces, height, width;
-    double near, radius_outside, radius_inside, push;
+    double near, radius_outside, radius_inside;
+    const double* unit;  // of the radii, where the host does not know it; or null
+    double push;
     View* views;      // (B, most_faces), as what follows
     OuterBox* boxes;  // empty where there is nothing to see
+
+    GEODIFF_HD double outside() const { return unit ? radius_outside * *unit : radius_outside; }
+    GEODIFF_HD double inside() const { return unit ? radius_inside * *unit : radius_inside; }
 };
 
 GEODIFF_HD float below(double x) {
@@ -145,7 +150,7 @@ __global__ void contour_segments(ContourScene<T> a, unsigned char* keep, const i
     const int face = int(at - image * a.most_faces);
     const View& v = a.views[at];
     const double shorter = a.height < a.width ? a.height : a.width;
-    const double reach = max(a.radius_outside, a.radius_inside);
+    const double reach = max(a.outside(), a.inside());
     const double wide = a.width / shorter + reach * 1.001 + 1 / shorter;
     const double high = a.height / shorter + reach * 1.001 + 1 / shorter;
     for (int k = 0; k < 4; ++k) {

@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(256, 4)
     if (lane == 0) limits[warp] = limit;
     __syncthreads();
     for (int k = 0; k < kContourThreads / 32; ++k) limit = min(limit, limits[k]);
-    limit = min(limit + around, above(max(a.radius_outside, a.radius_inside))) + around;
+    limit = min(limit + around, above(max(a.outside(), a.inside()))) + around;
     double best = Real<double>::largest, at = 0;
     int which = -1, kind = -1;
     for (i64 from = begin; from < end; from += kContourThreads) {
@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(256, 4)
     const i64 pixel = (image * a.height + row) * a.width + column;
     const bool inside = mask[pixel] != 0;
     const double d = sqrt(best);
-    const bool far = which < 0 || d > (inside ? a.radius_inside : a.radius_outside);
+    const bool far = which < 0 || d > (inside ? a.inside() : a.outside());
     const double size = far ? 1e300 * 1e300 : d;  // infinity
     distance[pixel] = T(inside ? size : -size);
     along[pixel] = T(far ? 0.0 : at);

@@ -63,18 +63,22 @@ GEODIFF_HD const u32* tile_bits(const SilhouetteScene<T>& a, i64 image, int tile
 struct SilhouetteParameters {
     double scale, shape, shift, p, radius, log_gamma_1, digamma, least_q;
     int mirrored, parametric;  // a symmetric law that is reversed: the shift's sign changes
+    int squared;
+    const double* times;  // a factor of the scale that the host does not know; or null
 };
 
 template <class T>
 __global__ void silhouette_prepare(SilhouetteParameters from, SoftNumbers<T>* to) {
     if (blockIdx.x || threadIdx.x) return;
-    to->inverse_scale = T(1 / from.scale);
-    to->radius = T(from.radius < 1e6 ? from.radius : 1e6);
+    const double times = from.times ? *from.times : 1, scale = from.scale * times;
+    const double radius = from.radius * (from.squared ? sqrt(times) : times);
+    to->inverse_scale = T(1 / scale);
+    to->radius = T(radius < 1e6 ? radius : 1e6);
     to->shift = T(from.mirrored ? -from.shift : from.shift);
     to->q = T(clamp(abs(from.p), from.least_q, 1e30));
     to->tconorm = tconorm_params<T>(from.p);
     to->exact = tconorm_params<double>(from.p);
-    to->scale = from.scale;
+    to->scale = scale;
     to->p = from.p;
     if (from.parametric) gamma_table(from.shape, from.log_gamma_1, from.digamma, to->gamma);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A softmax over depth on the GPU: the mathematics of mix.h, a thread a group of rows.
 //
-//   mix_forward   the weights of a group's rows, and their mixture
+//   mix_forward   the weights of a group's rows, and their mixture; `at` is where the sharpness is, if the host does not know
 //   mix_backward  to the rows, and what the group gives to the sharpness and to near and far
 //   mix_sums      a block a slice of the groups that have one row of `ends`; lanes are added in a fixed order
 //   mix_add       a thread a row of `ends`: its slices in their order
@@ -17,17 +17,18 @@ namespace gd {
 using geodiff::MixJob;
 
 template <class T>
-__global__ void mix_forward(MixJob<T> job) {
+__global__ void mix_forward(MixJob<T> job, const T* at) {
     const i64 g = i64(blockIdx.x) * blockDim.x + threadIdx.x;
     if (g >= job.groups) return;
+    const T sharp = at ? *at : job.sharpness;
     const i64 from = job.start[g], to = job.start[g + 1];
     const MixRange<T> range(job, g);
     T top = job.has_floor ? job.floor : T(0);
     for (i64 i = from; i < to; ++i) top = max(top, range.z(job.depth[i]));
-    const T floor = (job.floor - top) * job.sharpness;
+    const T floor = (job.floor - top) * sharp;
     T largest = job.has_floor ? floor : -Real<T>::largest;
     for (i64 i = from; i < to; ++i)
-        largest = max(largest, job.weight[i] = mix_logit(job.log_weight[i], range.z(job.depth[i]), top, job.sharpness));
+        largest = max(largest, job.weight[i] = mix_logit(job.log_weight[i], range.z(job.depth[i]), top, sharp));
     const T rest = job.has_floor ? exp(floor - largest) : T(0);
     T sum = rest;
     for (i64 i = from; i < to; ++i) sum += job.weight[i] = exp(job.weight[i] - largest);
@@ -43,9 +44,10 @@ __global__ void mix_forward(MixJob<T> job) {
 
 // by_group: (groups, 3) what it gives to near, far and the sharpness.
 template <class T>
-__global__ void mix_backward(MixJob<T> job, double* by_group) {
+__global__ void mix_backward(MixJob<T> job, const T* at, double* by_group) {
     const i64 g = i64(blockIdx.x) * blockDim.x + threadIdx.x;
     if (g >= job.groups) return;
+    const T sharp = at ? *at : job.sharpness;
     const i64 from = job.start[g], to = job.start[g + 1];
     const MixRange<T> range(job, g);
     const T* up = job.upstream + g * job.channels;
@@ -65,7 +67,7 @@ __global__ void mix_backward(MixJob<T> job, double* by_group) {
     for (i64 i = from; i < to; ++i) {
         const T z = range.z(job.depth[i]), by = job.weight[i] * (job.grad_log_weight[i] - mean);
         sharpness += double(by) * double(z - top);
-        job.grad_depth[i] = nearness_backward(by * job.sharpness, z, range.span, near, far);
+        job.grad_depth[i] = nearness_backward(by * sharp, z, range.span, near, far);
         job.grad_log_weight[i] = job.log_weight[i] > T(kNever) ? by : T(0);
     }
     if (job.has_floor) sharpness += double(job.rest[g] * (upper - mean)) * double(job.floor - top);

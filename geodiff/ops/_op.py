@@ -110,6 +110,18 @@ def on_host(tensor: torch.Tensor) -> bool:
     return tensor.is_cpu
 
 
+def left_there(op: str, name: str, number: Any, lead: torch.Tensor) -> tuple[Any, torch.Tensor | None]:
+    """Return a factor for the host, and one that stays on the device, float64 without axes: a number's that is there.
+
+    So nothing waits for it: what kernels do with it, they do in its unit.
+    """
+    if not isinstance(number, torch.Tensor) or on_host(number) or number.device != lead.device:
+        return number, None
+    if number.numel() != 1:
+        raise fail(op, name, "a number or a tensor with one element", number, "Render once for each value.")
+    return 1.0, number.reshape(()).double()
+
+
 def check_devices(op: str, names: Iterable[str], tensors: Iterable[torch.Tensor | None]) -> None:
     """Raise where tensors are not on one device, or there are no kernels for it: a twin would be silently slow.
 

@@ -18,8 +18,8 @@ from geodiff.reference.outline import edge_cycles
 from geodiff.validation import fail, positive
 
 _op.library.define(
-    "contour(Tensor clip, Tensor faces, Tensor layout, Tensor edges, Tensor params, int height, int width, float near, "
-    "float max_error, int distribution, bool reversed_, bool squared) "
+    "contour(Tensor clip, Tensor faces, Tensor layout, Tensor edges, Tensor params, Tensor? scale, int height, "
+    "int width, float near, float max_error, int distribution, bool reversed_, bool squared) "
     "-> (Tensor distance, Tensor along, Tensor nearest)"
 )
 _op.library.define(
@@ -118,7 +118,9 @@ def nearest_outline(
     """
     number = -1 if distribution.kernel_id is None else distribution.kernel_id
     form = (number, distribution.is_reversed, distribution.is_squared)
-    model = (_params(distribution, scale), *image_size, near, max_error, *form)
+    scale, there = _op.left_there("contour", "scale", scale, clip)
+    there = None if there is None else there.detach()
+    model = (_params(distribution, scale), there, *image_size, near, max_error, *form)
     found: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = _op.run("contour", clip, faces, layout, edges, *model)
     return found
 
@@ -144,17 +146,24 @@ def _params(distribution: soft.Distribution, scale: Any) -> torch.Tensor:
 
 def _forward(
     clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, edges: torch.Tensor, params: torch.Tensor,
-    height: int, width: int, near: float, max_error: float, distribution: int, reversed_: bool, squared: bool,
+    scale: torch.Tensor | None, height: int, width: int, near: float, max_error: float, distribution: int,
+    reversed_: bool, squared: bool,
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
     check_indices("contour", clip, faces, layout)
-    distance, along, nearest = out = _fake(clip, faces, layout, edges, params, height, width)
+    distance, along, nearest = out = _fake(clip, faces, layout, edges, params, scale, height, width)
     numbers = params.tolist()
+    there: dict[str, Any] = {}
+    if scale is not None and _op.on_host(scale):
+        numbers[0] *= float(scale)
+    elif scale is not None:
+        there = {"unit": scale.sqrt() if squared else scale}
     if not all(map(math.isfinite, numbers)) or numbers[0] <= 0:
         raise fail("contour", "params", "finite, with a positive scale", str(numbers))
     outside, inside = contour_radii(distribution, reversed_, squared, *numbers, max_error)
     _op.call(
         _op.kernels.contour_forward, clip=clip, faces=faces, layout=layout, edges=edges, height=height, width=width,
         near=near, radius_outside=outside, radius_inside=inside, distance=distance, along=along, nearest=nearest,
+        **there,
     )  # fmt: skip
     return out
 
@@ -174,8 +183,8 @@ def _backward(
 
 
 def _fake(
-    clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, edges: Any, params: Any, height: int, width: int,
-    *_: Any,
+    clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, edges: Any, params: Any, scale: Any, height: int,
+    width: int, *_: Any,
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
     shape = (layout.shape[0], height, width)
     return clip.new_empty(shape), clip.new_empty(shape), faces.new_empty((*shape, 2), dtype=torch.int32)
@@ -187,6 +196,7 @@ _SHAPES = {
     "layout": "int64 B 3",
     "edges": "int32 F 3",
     "params": "float64 3",
+    "scale": "? float64",
     "upstream": "B height width",
     "distance": "B height width",
     "along": "B height width",

@@ -16,7 +16,7 @@ from geodiff.reference.arguments import check_packed
 from geodiff.validation import choice, fail, positive
 
 _MODEL = (
-    "Tensor params, int height, int width, float near, float max_error, "
+    "Tensor params, Tensor? scale, int height, int width, float near, float max_error, "
     "int distribution, bool reversed_, bool squared, int tconorm, str coverage"
 )
 _op.library.define(
@@ -24,7 +24,7 @@ _op.library.define(
 )
 _op.library.define(
     f"silhouette_backward(Tensor upstream, Tensor clip, Tensor faces, Tensor layout, {_MODEL}, Tensor sum, "
-    "Tensor best, bool[] wants) -> (Tensor clip, Tensor params)"
+    "Tensor best, bool[] wants) -> (Tensor clip, Tensor params, Tensor scale)"
 )
 
 _COVERAGES = ("faces", "edges")
@@ -95,9 +95,10 @@ def silhouette(
     if distribution.kernel_id is None or tconorm.kernel_id is None:
         options: dict[str, Any] = {"scale": scale, "image_size": image_size, "near": near, "coverage": coverage}
         return reference.silhouette(clip, faces, layout, distribution=distribution, tconorm=tconorm, **options)
+    scale, there = _op.left_there("silhouette", "scale", scale, clip)
     params = _params(scale=scale, shape=distribution.shape, shift=distribution.shift, p=tconorm.p)
     form = (distribution.kernel_id, distribution.is_reversed, distribution.is_squared, tconorm.kernel_id)
-    model = (*image_size, near, max_error, *form, coverage)
+    model = (there, *image_size, near, max_error, *form, coverage)
     alpha: torch.Tensor = _op.run("silhouette", clip, faces, layout, params, *model)[0]
     return alpha
 
@@ -114,11 +115,15 @@ def _params(**values: Any) -> torch.Tensor:
 
 
 def _model(
-    params: torch.Tensor, faces: int, max_error: float, distribution: int, reversed_: bool, squared: bool, tconorm: int,
-    coverage: str,
+    params: torch.Tensor, by: torch.Tensor | None, faces: int, max_error: float, distribution: int, reversed_: bool,
+    squared: bool, tconorm: int, coverage: str,
 ) -> "_op.kernels.SilhouetteModel":  # fmt: skip
+    """The numbers, as kernels take them; τ is `params[0]` times `by`, of which nothing is read on a device."""
     choice("silhouette", "coverage", coverage, _COVERAGES)
-    scale, shape, shift, p = numbers = params.tolist()
+    numbers = params.tolist()
+    if by is not None and _op.on_host(by):
+        numbers[0] *= float(by)
+    scale, shape, shift, p = numbers
     if not all(map(math.isfinite, numbers)) or scale <= 0:
         raise fail("silhouette", "params", "finite, with a positive scale", str(numbers))
     radius = cull_radius(distribution, reversed_, squared, scale, shape, shift, tconorm, p, faces, max_error)
@@ -138,17 +143,17 @@ def _model(
 
 def _forward(
     pairs: torch.Tensor | None, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, params: torch.Tensor,
-    height: int, width: int, near: float, max_error: float, distribution: int, reversed_: bool, squared: bool,
-    tconorm: int, coverage: str,
+    scale: torch.Tensor | None, height: int, width: int, near: float, max_error: float, distribution: int,
+    reversed_: bool, squared: bool, tconorm: int, coverage: str,
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
     check_indices("silhouette", clip, faces, layout)
-    alpha, total, best = out = _fake(clip, faces, layout, params, height, width, near, max_error, distribution,
+    alpha, total, best = out = _fake(clip, faces, layout, params, scale, height, width, near, max_error, distribution,
                                      reversed_, squared, tconorm)  # fmt: skip
     total.zero_()
-    model = _model(params, _most_faces(layout), max_error, distribution, reversed_, squared, tconorm, coverage)
+    model = _model(params, scale, _most_faces(layout), max_error, distribution, reversed_, squared, tconorm, coverage)
     _op.call(
         _op.kernels.silhouette_forward, clip=clip, faces=faces, layout=layout, height=height, width=width, near=near,
-        model=model, alpha=alpha, sum=total, best=best, pairs=pairs,
+        model=model, alpha=alpha, sum=total, best=best, pairs=pairs, **_there(scale),
     )  # fmt: skip
     return out
 
@@ -169,9 +174,10 @@ def _most_faces(layout: torch.Tensor) -> int:
 
 def _backward(
     upstream: torch.Tensor, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, params: torch.Tensor,
-    height: int, width: int, near: float, max_error: float, distribution: int, reversed_: bool, squared: bool,
-    tconorm: int, coverage: str, total: torch.Tensor, best: torch.Tensor, wants: list[bool],
-) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    scale: torch.Tensor | None, height: int, width: int, near: float, max_error: float, distribution: int,
+    reversed_: bool, squared: bool, tconorm: int, coverage: str, total: torch.Tensor, best: torch.Tensor,
+    wants: list[bool],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     check_indices("silhouette_backward", clip, faces, layout)
     images = _numbers(tconorm) * layout.shape[0]
     if total.shape[0] != images:
@@ -182,21 +188,33 @@ def _backward(
         raise fail("silhouette_backward", "best", f"of shape {tuple(total.shape)} for the maximum", best)
     if best.numel():
         check_of_image("silhouette_backward", "best", best, layout[:, 2].tolist())
-    grad_clip, grad_params = torch.zeros_like(clip), torch.zeros_like(params)
-    model = _model(params, _most_faces(layout), max_error, distribution, reversed_, squared, tconorm, coverage)
+    grad_clip = torch.zeros_like(clip)
+    grad_params = torch.zeros_like(params) if scale is None else scale.new_zeros(4)
+    model = _model(params, scale, _most_faces(layout), max_error, distribution, reversed_, squared, tconorm, coverage)
     _op.call(
         _op.kernels.silhouette_backward, clip=clip, faces=faces, layout=layout, height=height, width=width, near=near,
         model=model, sum=total, best=best, upstream=upstream, grad_clip=grad_clip, grad_params=grad_params,
-        want_params=wants[1], want_shape=wants[1] and members.distribution(distribution).parametric,
-        want_p=wants[1] and members.tconorm(tconorm).parametric,
+        want_params=wants[1] or wants[2], want_shape=wants[1] and members.distribution(distribution).parametric,
+        want_p=wants[1] and members.tconorm(tconorm).parametric, **_there(scale),
     )  # fmt: skip
-    return grad_clip, grad_params
+    if scale is None:
+        return grad_clip, grad_params, clip.new_empty(0)
+    by_scale = grad_params[0] * float(params[0])
+    if wants[1]:
+        grad_params[0] *= scale
+        grad_params = grad_params.to(params.device)
+    return grad_clip, grad_params, by_scale
+
+
+def _there(scale: torch.Tensor | None) -> dict[str, Any]:
+    """The factor of τ that a device has, for its kernels."""
+    return {} if scale is None or _op.on_host(scale) else {"scale": scale}
 
 
 def _fake(
     clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, params: torch.Tensor, *model: Any
 ) -> tuple[torch.Tensor, ...]:
-    height, width, tconorm = model[0], model[1], model[7]
+    height, width, tconorm = model[1], model[2], model[8]
     shape = (layout.shape[0], height, width)
     best = faces.new_empty(shape if _keeps(tconorm) == "winner" else (0,), dtype=torch.int32)
     total = clip.new_empty((_numbers(tconorm) * layout.shape[0], height, width))
@@ -208,6 +226,7 @@ _SHAPES = {
     "faces": "int32 F 3",
     "layout": "int64 B 3",
     "params": "float64 4",
+    "scale": "? float64",
     "sum": "_ height width",
     "best": "? int32 B height width",
     "upstream": "B height width",
@@ -240,7 +259,7 @@ def count_pairs(
         raise fail("count_pairs", "distribution", "built in", distribution, fix)
     params = _params(scale=scale, shape=distribution.shape, shift=distribution.shift, p=tconorm.p).detach()
     form = (distribution.kernel_id, distribution.is_reversed, distribution.is_squared, tconorm.kernel_id)
-    model = (*image_size, near, max_error, *form, "faces")
+    model = (None, *image_size, near, max_error, *form, "faces")
     pairs = torch.zeros(len(layout), dtype=torch.int64, device=clip.device)
     _forward(pairs, *_op.ready("silhouette", clip.detach(), faces, layout, params, *model))
     return pairs

@@ -237,7 +237,7 @@ def _mix(
     out, weight, rest = found = _fake_mix(values, log_weight, depth, start)
     _op.call(
         _op.kernels.mix_forward, values=values, log_weight=log_weight, depth=depth, start=start, row=row, ends=ends,
-        sharpness=float(sharpness), has_floor=has_background, floor=background, out=out, weight=weight, rest=rest,
+        has_floor=has_background, floor=background, out=out, weight=weight, rest=rest, **_sharpness(sharpness),
     )  # fmt: skip
     return found
 
@@ -258,11 +258,17 @@ def _mix_backward(
     upstream = values.new_zeros(len(rest), values.shape[1]) if up_out is None else up_out
     _op.call(
         _op.kernels.mix_backward, values=values, log_weight=log_weight, depth=depth, start=start, row=row, ends=ends,
-        sharpness=float(sharpness), has_floor=has_background, floor=background, weight=weight, rest=rest,
+        has_floor=has_background, floor=background, weight=weight, rest=rest, **_sharpness(sharpness),
         upstream=upstream, up_rest=up_rest, grad_values=found[0], grad_log_weight=found[1], grad_depth=found[2],
         grad_ends=grad_ends, grad_sharpness=grad_sharpness,
     )  # fmt: skip
     return *found, grad_ends.to(ends.dtype), grad_sharpness.to(ends.dtype)
+
+
+def _sharpness(sharpness: torch.Tensor) -> dict[str, Any]:
+    """A number, or, for a device's kernels, where it is."""
+    there = None if _op.on_host(sharpness) else sharpness
+    return {"sharpness": float(sharpness)} if there is None else {"sharpness": 1.0, "sharpness_there": there}
 
 
 def _check_groups(op: str, values: torch.Tensor, start: torch.Tensor, row: torch.Tensor, ends: torch.Tensor) -> None:

@@ -11,7 +11,7 @@ import torch
 from geodiff import soft
 from geodiff.modes import is_transformed
 from geodiff.ops.culling import contour_reach, radius_of
-from geodiff.recording import spread
+from geodiff.recording import at_most, spread
 from geodiff.reference.jumps import Jumps
 from geodiff.render.fragment_list import FragmentList, find_visible
 from geodiff.render.view import View
@@ -30,16 +30,30 @@ class Softness(NamedTuple):
         scale: τ, NDC (NDC² for a squared distribution); a number, or a tensor of one element.
         tconorm: ⊥, of `geodiff.soft`.
         max_error: how far alpha may be off for faces to be left out.
+        most: what a scale on a device is at most; None where it is not known.
     """
 
     distribution: soft.Distribution
     scale: float | torch.Tensor
     tconorm: soft.TConorm
     max_error: float
+    most: float | None = None
+
+    @property
+    def longest(self) -> float | torch.Tensor:
+        """What the scale is at most."""
+        return self.scale if self.most is None else self.most
+
+    def bounded(self) -> "Softness":
+        """Return it with `most`, if the scale is on a device."""
+        if not isinstance(self.scale, torch.Tensor) or self.scale.is_cpu or torch.compiler.is_compiling():
+            return self
+        scale, most = at_most(self.scale)
+        return self._replace(scale=scale, most=most)
 
     def reach(self, view: View) -> float:
         """Return how far (NDC) outside a face `⊥_f F(d/τ)` changes by more than `max_error`; may be infinite."""
-        return radius_of(self.distribution, self.tconorm, self.scale, view.most_faces, self.max_error)
+        return radius_of(self.distribution, self.tconorm, self.longest, view.most_faces, self.max_error)
 
 
 class Coverage:
@@ -145,7 +159,7 @@ class Contour(Coverage):
 
     def reach(self, view: View, softness: Softness) -> float | None:
         """Return how far outside the outline alpha ends."""
-        return contour_reach(softness.distribution, softness.scale, softness.max_error)
+        return contour_reach(softness.distribution, softness.longest, softness.max_error)
 
 
 class Hard(Coverage):

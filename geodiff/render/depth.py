@@ -8,7 +8,7 @@ import torch
 
 from geodiff import soft
 from geodiff.modes import constant_in_graphs
-from geodiff.recording import look
+from geodiff.recording import at_least, look
 from geodiff.reference.fragments import Ranking
 from geodiff.reference.softmax import NEVER, Mixture
 from geodiff.render.coverage import Coverage, Softness, reach_of
@@ -87,6 +87,9 @@ class SoftmaxDepth:
         max_fragments: int | None,
     ) -> None:
         self.view, self.coverage, self.softness, self.gamma = view, coverage, softness, gamma
+        self.least_gamma: float | None = None
+        if isinstance(gamma, torch.Tensor) and not gamma.is_cpu and not torch.compiler.is_compiling():
+            self.gamma, self.least_gamma = at_least(gamma)
         self.depth_range, self.background, self.max_fragments = depth_range, background, max_fragments
         self.there: torch.Tensor | None = None  # (B, H, W), where some face is near enough for alpha
         if depth_range is None:
@@ -157,15 +160,18 @@ class SoftmaxDepth:
         """Return what picks the fragments: `log F` in a table, and one over the depth that γ stands for."""
         distribution, scale = self.softness.distribution, self.softness.scale
         with torch.no_grad():
-            tau = _number(scale)
+            tau = _number(self.softness.longest)
             unit = tau**0.5 if distribution.is_squared else tau
-            table = _table(distribution, self.ends.device)
+            table = _table(distribution, self.ends.device, tau / scale)  # 1 but for a τ that is less than at most
             span = (self.ends[:, 1] - self.ends[:, 0]).detach().double()
             sharpness = torch.where(span > 0, 1 / (torch.where(span > 0, span, 1.0) * self._gamma()), 0.0)
             return Ranking(table, unit, sharpness)
 
-    def _gamma(self) -> float:
-        return max(_number(self.gamma), LEAST_GAMMA)
+    def _gamma(self) -> Any:
+        """γ as a constant: a number, or where the device has it, it."""
+        if self.least_gamma is None or not isinstance(self.gamma, torch.Tensor):
+            return max(_number(self.gamma), LEAST_GAMMA)
+        return torch.nan_to_num(self.gamma.detach().reshape(()), self.least_gamma).clamp(min=LEAST_GAMMA)
 
     def _blur(self, ranking: Ranking) -> float:
         """Return how far outside a face its weight still counts, NDC; infinite if there is no end.
@@ -191,7 +197,8 @@ class SoftmaxDepth:
             least += math.log(epsilon) if epsilon > 0 else -math.inf
         else:
             back = self.background
-        least -= max(front - back, 0.0) / self._gamma()
+        gamma = self._gamma() if self.least_gamma is None else max(self.least_gamma, LEAST_GAMMA)
+        least -= max(front - back, 0.0) / gamma
         distribution = self.softness.distribution
         if torch.compiler.is_compiling():
             if distribution.kernel_id is None:
@@ -229,11 +236,15 @@ def _number(value: float | torch.Tensor | None) -> float:
     return 0.0 if value is None else float(value.detach() if isinstance(value, torch.Tensor) else value)
 
 
-def _table(distribution: soft.Distribution, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Return log F at `_table_distances`."""
+def _table(
+    distribution: soft.Distribution, device: torch.device | str = "cpu", times: float | torch.Tensor = 1.0
+) -> torch.Tensor:
+    """Return log F at `_table_distances`, all of them `times` as much."""
+    if isinstance(times, torch.Tensor):
+        times = torch.nan_to_num(times.detach(), 1.0)
     d = _table_distances(device)
     plain = distribution.unsquared() if distribution.is_squared else distribution
-    return plain.log_cdf(d * d.abs() if distribution.is_squared else d).clamp(min=NEVER)
+    return plain.log_cdf((d * d.abs() if distribution.is_squared else d) * times).clamp(min=NEVER)
 
 
 def _farthest(table: torch.Tensor, least: float) -> float:

@@ -89,14 +89,14 @@ class Layers(NamedTuple):
 
     def heaviest(self, weight: torch.Tensor) -> torch.Tensor:
         """Return which fragment of each pixel has the largest weight, of equal ones the first, (Q,)."""
-        group = self._group()
+        group = self.group()
         largest = weight.new_zeros(len(self.place)).scatter_reduce(0, group, weight, "amax")
         last = len(weight)
         best = torch.where(weight >= largest[group], torch.arange(last, device=weight.device), last)
         found = best.new_full((len(self.place),), last).scatter_reduce(0, group, best, "amin")
         return found.clamp(max=last - 1) if is_replaying() else found  # of pixels that there are too many
 
-    def _group(self) -> torch.Tensor:
+    def group(self) -> torch.Tensor:
         """Which of the Q pixels each fragment is in; in a replay, the last one for those that are in none."""
         if self.face.is_cpu:
             return torch.repeat_interleave(self.start[1:] - self.start[:-1])
@@ -112,7 +112,7 @@ def find(view: View, *, blur: float = 0.0) -> FragmentList:
     barycentric = rows(found.barycentric.reshape(-1, 3), place, 0.0)
     if is_replaying():
         barycentric = or_nan(barycentric, (face >= 0).sum(), len(place))
-    return _listed(view, shape, place, rows(face, place, -1), barycentric, found)
+    return listed(view, shape, place, rows(face, place, -1), barycentric, found)
 
 
 def find_heaviest(view: View, ranking: Ranking, **options: Any) -> Layers:
@@ -123,24 +123,24 @@ def find_heaviest(view: View, ranking: Ranking, **options: Any) -> Layers:
     if is_replaying() and not place.is_cpu:
         face, barycentric = _spared(view, face, barycentric)
     layers = Layers(shape, place, found.start, face, face, found.distance, barycentric, found.depth)
-    image = _images(place, shape)
-    return layers._replace(image=image[layers._group()] if view.images > 1 else _images(face, shape))
+    image = images_of(place, shape)
+    return layers._replace(image=image[layers.group()] if view.images > 1 else images_of(face, shape))
 
 
 def find_visible(view: View, blur: float) -> FragmentList:
     """Find the visible face of each pixel, as `find` does, but without the maps of distance and depth."""
     found = view.ops.visible(*view.packed, **view.frame, blur=blur)
     shape = torch.Size((view.images, *view.image_size, 1))
-    return _listed(view, shape, found.place, found.face_id, found.barycentric, None)
+    return listed(view, shape, found.place, found.face_id, found.barycentric, None)
 
 
-def _listed(
+def listed(
     view: View, shape: torch.Size, place: torch.Tensor, face: torch.Tensor, barycentric: torch.Tensor, maps: Any
 ) -> FragmentList:
-    """Put a list together."""
+    """Put a list together, of places as `places` finds them."""
     if is_replaying() and not place.is_cpu:
         face, barycentric = _spared(view, face, barycentric)
-    return FragmentList(shape, place, _images(place, shape), face, barycentric, maps)
+    return FragmentList(shape, place, images_of(place, shape), face, barycentric, maps)
 
 
 def _spared(view: View, face: torch.Tensor, barycentric: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -152,7 +152,8 @@ def _spared(view: View, face: torch.Tensor, barycentric: torch.Tensor) -> tuple[
     return face, torch.where(there[:, None], barycentric, 1 / 3)
 
 
-def _images(place: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+def images_of(place: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """Return which image each place in (B, H, W, …) is in; in a replay, the last one for what is nowhere."""
     if shape[0] <= 1:
         return place.new_zeros(1).expand(len(place))
     image = place // shape[1:].numel()

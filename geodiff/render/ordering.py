@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from geodiff.modes import outside_autocast
+from geodiff.recording import at_most, is_replaying, or_nan
 from geodiff.reference.fragments import Ranking
 from geodiff.reference.softmax import NEVER, Mixture
 from geodiff.render.coverage import Coverage, Softness
 from geodiff.render.depth import LEAST_GAMMA, SoftmaxDepth
-from geodiff.render.fragment_list import Layers
+from geodiff.render.fragment_list import Layers, images_of
 from geodiff.render.view import View
 from geodiff.validation import fail, floating, looks_at_values, positive
 
@@ -124,7 +125,7 @@ class SortDepth(SoftmaxDepth):
         """Mix rows (P, C); gradients in them, in distances, depths, γ and the range."""
         assert background is None
         counts = found.start[1:] - found.start[:-1]
-        most = int(counts.max()) if len(counts) else 0
+        most = _most(counts) if len(counts) else 0
         column = torch.arange(most, device=counts.device)
         there = column < counts[:, None]
         index = torch.where(there, found.start[:-1, None] + column, 0)
@@ -132,7 +133,7 @@ class SortDepth(SoftmaxDepth):
         span = ends[:, 1] - ends[:, 0]
         # Depths that are all the same are in no order.
         sharp = torch.where(span > 0, 1 / torch.where(span > 0, span, 1.0), 0.0)
-        image = found.place // found.shape[1:].numel()
+        image = images_of(found.place, found.shape)
         key = torch.where(there, found.depth[index], 0) * sharp[image][:, None]
         gamma = self.gamma.to(values) if isinstance(self.gamma, torch.Tensor) else self.gamma
         gamma = gamma.clamp_min(LEAST_GAMMA) if isinstance(gamma, torch.Tensor) else max(gamma, LEAST_GAMMA)
@@ -142,5 +143,17 @@ class SortDepth(SoftmaxDepth):
         total = weight.sum(-1, keepdim=True)
         some = total > 0
         weight = torch.where(some, weight, 0) / torch.where(some, total, 1)
+        if is_replaying():
+            weight = or_nan(weight, counts.max(), most) + 0 * gamma  # which is NaN beyond its bounds
         out = (weight[..., None, :] @ torch.where(there[..., None], values[index], 0))[..., 0, :]
-        return Mixture(out, weight.detach()[there], total.new_zeros(len(counts)))
+        group = found.group()
+        own = torch.arange(len(group), device=group.device) - found.start[group]
+        flat = weight.detach()[group, own.clamp(max=most - 1)] if most else weight.new_zeros(0)
+        return Mixture(out, flat, total.new_zeros(len(counts)))
+
+
+def _most(counts: torch.Tensor) -> int:
+    """Return how many the largest group has; in a replay, how many it may have."""
+    if counts.is_cpu:
+        return int(counts.max())
+    return math.ceil(at_most(counts.max())[1])

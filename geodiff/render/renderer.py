@@ -213,10 +213,12 @@ class Renderer:
         self._check_backgrounds(view.batch)
         shader, lights = self._lighting(lights, view.batch)
         softness = Softness(self.distribution, self.scale, self.tconorm, self.max_error)
+        wanted = tuple(name for name in self.outputs if name != "alpha")
+        if wanted:  # colours are looked for as far as the scale says
+            softness = softness.bounded()
         coverage = coverage.looking_at(view)
         flat_alpha = alpha_of(coverage, view, softness)
         alpha = flat_alpha.reshape(*view.batch, *size)
-        wanted = tuple(name for name in self.outputs if name != "alpha")
         if not wanted:
             return RenderOutput(alpha=pooled(coverage.finish(view, {"alpha": alpha}, set())["alpha"], s))
         depth: HardDepth | SoftmaxDepth | SortDepth | ZBuffer

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 
 from geodiff.constants import on_device
+from geodiff.recording import is_replaying, or_nan, places, rows
 from geodiff.reference.arguments import pixel_centres
 from geodiff.reference.polygons import near_clip, paired_line_distances
 from geodiff.render.coverage import Coverage, Edges, Softness
-from geodiff.render.fragment_list import FragmentList
+from geodiff.render.fragment_list import FragmentList, listed
 from geodiff.render.shading import SurfaceColors
 from geodiff.render.view import View
 from geodiff.soft import choose, lt
@@ -56,10 +57,11 @@ class ZBuffer:
         blur = self.softness.reach(view) * (_MITRE if self.by_edges else 1.0)
         found = view.ops.fragments(*view.packed, **view.frame, k=self.count, blur=blur)
         face, shape = found.face_id.reshape(-1), found.face_id.shape
-        place = (face >= 0).nonzero()[:, 0]
-        image = place // max(shape[1:].numel(), 1)
-        barycentric = found.barycentric.reshape(-1, 3).index_select(0, place)
-        return FragmentList(shape, place, image, face.index_select(0, place), barycentric, found)
+        place = places(face >= 0)
+        barycentric = rows(found.barycentric.reshape(-1, 3), place, 0.0)
+        if is_replaying():
+            barycentric = or_nan(barycentric, (face >= 0).sum(), len(place))
+        return listed(view, shape, place, rows(face, place, -1), barycentric, found)
 
     def mix(
         self, found: FragmentList, colors: SurfaceColors, wanted: tuple[str, ...]
@@ -80,8 +82,10 @@ class ZBuffer:
             buffer = choose(p, z[..., k], buffer)
             drawn.append(p)
         kept = torch.stack(drawn, -1)
-        left = torch.cat([torch.ones_like(kept[..., :1]), (1 - kept).flip(-1).cumprod(-1)], -1)
-        weight, rest = kept * left[..., :-1].flip(-1), left[..., -1]
+        left = [torch.ones_like(buffer)]
+        for p in reversed(drawn):  # cumprod's gradient would look for zeros, and wait for a device
+            left.append(left[-1] * (1 - p))
+        weight, rest = kept * torch.stack(left[-2::-1], -1), left[-1]
 
         def mixed(values: torch.Tensor) -> torch.Tensor:  # (P, C)
             dense = found.dense(values)
@@ -108,7 +112,7 @@ class ZBuffer:
         squared = law.is_squared
         plain: Any = law.unsquared() if squared else law
         if not self.by_edges:
-            d = found.dense_maps.distance.reshape(-1).index_select(0, found.place)
+            d = rows(found.dense_maps.distance.reshape(-1), found.place, 0.0)
             return plain.cdf((d * d.abs() if squared else d) / scale)
         start = on_device(view.layout, view.clip.device)[found.image]
         corners = view.clip[view.faces.long()[found.face + start[:, 1]] + start[:, :1]]

@@ -61,8 +61,8 @@ def test_marks(seed: int, order: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[silhouette.Scene] = []
     set_up = silhouette.set_up
 
-    def noted(*given: Any) -> silhouette.Scene:
-        made.append(set_up(*given))
+    def noted(*given: Any, **named: Any) -> silhouette.Scene:
+        made.append(set_up(*given, **named))
         return made[-1]
 
     monkeypatch.setattr(silhouette, "set_up", noted)

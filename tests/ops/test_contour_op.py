@@ -85,7 +85,7 @@ def arguments(dtype=torch.float64):
     clip, faces, layout = spheres(2, 0, dtype)
     params = torch.tensor([0.1, 0.0, 0.0], dtype=torch.float64)
     edges = reference.edge_cycles(faces, layout)
-    return clip, faces.to(torch.int32), layout, edges, params, 6, 7, 0.01, 1e-4, 6, False, False
+    return clip, faces.to(torch.int32), layout, edges, params, None, 6, 7, 0.01, 1e-4, 6, False, False
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

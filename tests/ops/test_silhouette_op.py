@@ -84,21 +84,44 @@ def test_gradcheck(law: str, rule: str, squared: bool):
 def arguments(dtype=torch.float64):
     clip, faces, layout = spheres(2, 0, dtype)
     params = torch.tensor([0.1, 2.0, 0.0, 2.0], dtype=torch.float64)
-    tail = (6, 7, 0.01, 1e-4, 13, True, False, 5, "faces")
+    tail = (None, 6, 7, 0.01, 1e-4, 13, True, False, 5, "faces")
     return clip, faces.to(torch.int32), layout, params, *tail
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_opcheck(dtype: torch.dtype):
     clip, faces, layout, params, *tail = arguments(dtype)
-    torch.library.opcheck(
-        torch.ops.geodiff.silhouette.default, (clip.requires_grad_(), faces, layout, params.requires_grad_(), *tail)
-    )
+    for tail[0] in (None, torch.tensor(2.0, dtype=torch.float64, requires_grad=True)):
+        torch.library.opcheck(
+            torch.ops.geodiff.silhouette.default, (clip.requires_grad_(), faces, layout, params.requires_grad_(), *tail)
+        )
+    tail[0] = tail[0].detach()
     with torch.no_grad():
         alpha, total, best = torch.ops.geodiff.silhouette(clip, faces, layout, params, *tail)
-    args = (torch.ones_like(alpha), clip.detach(), faces, layout, params.detach(), *tail, total, best, [True, True])
+    args = (torch.ones_like(alpha), clip.detach(), faces, layout, params.detach(), *tail, total, best, [True] * 3)
     torch.library.opcheck(torch.ops.geodiff.silhouette_backward.default, args)
     torch.library.opcheck(torch.ops.geodiff.rasterize.default, (clip.detach(), faces, layout, 6, 7, 0.01))
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_a_factor_of_the_scale(squared: bool):
+    """What devices keep of τ, and its gradient."""
+    clip, faces, layout, params, _, *tail = arguments()
+    tail[6] = squared
+    op, weight = torch.ops.geodiff.silhouette, torch.linspace(-1, 1, 84, dtype=torch.float64).reshape(2, 6, 7)
+    whole = [clip.clone().requires_grad_(), params.clone().requires_grad_()]
+    alpha = op(whole[0], faces, layout, whole[1], None, *tail)[0]
+    parts = [leaf.detach().clone().requires_grad_() for leaf in whole]
+    factor = torch.tensor(4.0, dtype=torch.float64, requires_grad=True)  # so that products are exact
+    with torch.no_grad():
+        parts[1][0] /= 4
+    same = op(parts[0], faces, layout, parts[1], factor, *tail)[0]
+    assert torch.equal(same, alpha)
+    by_clip, by_params = torch.autograd.grad((alpha * weight).sum(), whole)
+    found = torch.autograd.grad((same * weight).sum(), [*parts, factor])
+    assert torch.equal(found[0], by_clip) and torch.equal(found[1][1:], by_params[1:]) and by_params[0] != 0
+    torch.testing.assert_close(found[1][0], 4 * by_params[0])
+    torch.testing.assert_close(found[2], by_params[0] * params[0] / 4)
 
 
 def test_compile_without_a_graph_break():

@@ -30,7 +30,9 @@ def leaf(tensor: torch.Tensor, place: str) -> torch.Tensor:
     return tensor.to(place).clone().requires_grad_()
 
 
-def rendered(lights: bool = False, batch: bool = False, tau: str = "", **options: Any) -> Callable[[str], Step]:
+def rendered(
+    lights: bool = False, batch: bool = False, tau: str = "", gamma: bool = False, **options: Any
+) -> Callable[[str], Step]:
     """A mesh that is moved to look otherwise: all that the renderer's options ask for; τ, too, where it is said."""
     looks = options.pop("looks", {})
 
@@ -42,7 +44,11 @@ def rendered(lights: bool = False, batch: bool = False, tau: str = "", **options
         pair: Any = gd.MeshBatch([mesh, mesh.scaled(0.5)]) if batch else mesh
         vertices = leaf(pair.vertices, place)
         leaves = [vertices] + [leaf(torch.tensor(0.05), "cpu" if tau == "host" else place)] * bool(tau)
-        render = gd.Renderer((8, 8), **{"scale": leaves[-1] if tau else 0.05, **options})
+        own = {"scale": leaves[-1] if tau else 0.05, **options}
+        if gamma:
+            leaves.append(leaf(torch.tensor(0.1), place))
+            own["gamma"] = leaves[-1]
+        render = gd.Renderer((8, 8), **own)
 
         def loss() -> torch.Tensor:
             out = render(pair.with_vertices(vertices), camera, *([lamps] if lights else []))
@@ -126,7 +132,9 @@ STEPS: dict[str, Callable[[str], Step]] = {
     "silhouette, τ of the host's learnt": rendered(tau="host"),
     "silhouette, τ of the device's learnt": rendered(tau="device"),
     "contour": rendered(coverage="contour"),
+    "contour, τ of the device's learnt": rendered(tau="device", coverage="contour"),
     "colours, unlit": rendered(outputs=RGB, looks=COLORS, background=(0.2, 0.3, 0.4)),
+    "colours, τ of the device's learnt": rendered(tau="device", outputs=RGB, looks=COLORS),
     "texture in light, Phong": rendered(True, outputs=RGB, looks=TEXTURE),
     "mip-maps in light": rendered(True, outputs=RGB, looks=MIPMAPS),
     "colours in light, Gouraud": rendered(True, outputs=RGB, looks=COLORS, shading="gouraud"),
@@ -134,6 +142,11 @@ STEPS: dict[str, Callable[[str], Step]] = {
     "depth and normals": rendered(outputs=("alpha", "depth", "normal")),
     "hard, with its visibility gradient": rendered(outputs=RGB, looks=COLORS, coverage="hard"),
     "softmax over depth": rendered(outputs=RGB, looks=COLORS, depth="softmax"),
+    "sorted depth": rendered(outputs=RGB, looks=COLORS, depth="sort"),
+    "soft z-buffer": rendered(outputs=RGB, looks=COLORS, depth="zbuffer"),
+    "softmax over depth, τ and γ of the device's learnt": rendered(
+        tau="device", gamma=True, outputs=RGB, looks=COLORS, depth="softmax"
+    ),
     "penalties of a mesh": regular,
     "`losses.iou`": overlap,
     "`Camera.orbit`, `look_at`": camera,

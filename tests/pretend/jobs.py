@@ -147,6 +147,7 @@ def replayed() -> None:
     kinds: dict[str, Any] = {
         "contour": {"coverage": "contour"}, "maps": {"outputs": ("rgb", "depth", "normal")},
         "hard": {**rgb, "coverage": "hard"}, "softmax": {**rgb, "depth": "softmax"}, "meshes": rgb,
+        "sorted": {"outputs": ("face_id", "rgb"), "depth": "sort"}, "z-buffer": {**rgb, "depth": "zbuffer"},
         "soft maps": {"outputs": ("depth", "face_id", "rgb"), "depth": "softmax", "max_fragments": None},
     }  # fmt: skip
     for name, options in kinds.items():
@@ -174,6 +175,27 @@ def replayed() -> None:
                 gradient(0.3)
             with recording.replay():
                 assert gradient(1.2).isnan().any(), name
+    # What is learnt may change, too: as much as lists, and beyond that nothing is left out quietly.
+    numbers = {name: torch.full((), 0.1, device="pretend", requires_grad=True) for name in ("scale", "gamma")}
+    for depth in ("hard", "softmax", "sort", "zbuffer"):
+        render = gd.Renderer(9, outputs="rgb", depth=depth, max_fragments=None, **numbers)
+        with torch.no_grad():
+            numbers["scale"].fill_(0.1)
+            numbers["gamma"].fill_(0.1)
+        recording = gd.Recording()
+        with recording.record():
+            before = device.host(render(mesh, eyes).rgb.detach())
+        for scale, gamma in ((0.11, 0.09), (0.13, 0.1), (0.1, 0.07)):
+            with torch.no_grad():
+                numbers["scale"].fill_(scale)
+                numbers["gamma"].fill_(gamma)
+            with recording.replay():
+                found = device.host(render(mesh, eyes).rgb.detach())
+            if scale > 0.125 or (gamma < 0.08 and depth in ("softmax", "sort")):
+                assert found.isnan().any(), (depth, scale, gamma)
+            else:
+                torch.testing.assert_close(found, device.host(render(mesh, eyes).rgb.detach()), rtol=0, atol=2e-4)
+                assert depth == "hard" or not torch.equal(found, before)
     with recording.record():
         gradient(0.3)
 

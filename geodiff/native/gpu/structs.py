@@ -83,7 +83,7 @@ def silhouette_parameters() -> Struct:
     """``gd::SilhouetteParameters``."""
     return _struct(
         "gd::SilhouetteParameters", scale=Double, shape=Double, shift=Double, p=Double, radius=Double,
-        log_gamma_1=Double, digamma=Double, least_q=Double, mirrored=Int, parametric=Int,
+        log_gamma_1=Double, digamma=Double, least_q=Double, mirrored=Int, parametric=Int, squared=Int, times=Pointer,
     )  # fmt: skip
 
 
@@ -149,7 +149,7 @@ def contour_scene(real: str) -> Struct:
     return _struct(
         f"gd::ContourScene<{real}>", clip=Pointer, faces=Pointer, edges=Pointer, layout=Pointer, all_faces=Long,
         images=Int, most_faces=Int, height=Int, width=Int, near=Double, radius_outside=Double, radius_inside=Double,
-        push=Double, views=Pointer, boxes=Pointer,
+        unit=Pointer, push=Double, views=Pointer, boxes=Pointer,
     )  # fmt: skip
 
 

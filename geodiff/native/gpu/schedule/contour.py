@@ -28,7 +28,7 @@ class _Scene:
 
     def __init__(
         self, clip: torch.Tensor, faces: torch.Tensor, edges: torch.Tensor | None, layout: torch.Tensor, height: int,
-        width: int, near: float, outside: float, inside: float,
+        width: int, near: float, outside: float, inside: float, unit: torch.Tensor | None = None,
     ) -> None:  # fmt: skip
         self.real, self.clip, self.images = structs.REALS[clip.dtype], clip, len(layout)
         self.totals: list[tuple[torch.Tensor, int]] = []  # of segments and pieces, and for how many there is room
@@ -40,7 +40,8 @@ class _Scene:
         self.struct = structs.make(
             structs.contour_scene(self.real), clip=clip, faces=faces, edges=edges, layout=layout, all_faces=len(faces),
             images=self.images, most_faces=self.most_faces, height=height, width=width, near=near,
-            radius_outside=outside, radius_inside=inside, push=_PUSH[self.real], views=self.views, boxes=self.boxes,
+            radius_outside=outside, radius_inside=inside, unit=unit, push=_PUSH[self.real], views=self.views,
+            boxes=self.boxes,
         )  # fmt: skip
         self.box_of_pixels = torch.empty((self.count, 4), dtype=torch.int32, device=clip.device)
         self.units = torch.empty(self.count, dtype=torch.int32, device=clip.device)
@@ -105,12 +106,12 @@ class _Scene:
 def contour_forward(
     *, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, edges: torch.Tensor, height: int, width: int,
     near: float, radius_outside: float, radius_inside: float, distance: torch.Tensor, along: torch.Tensor,
-    nearest: torch.Tensor,
+    nearest: torch.Tensor, unit: torch.Tensor | None = None,
 ) -> None:  # fmt: skip
-    """Fill `distance`, `along` and `nearest`, see `geodiff.ops.contour`."""
+    """Fill `distance`, `along` and `nearest`, see `geodiff.ops.contour`; radii are in units, if the device has one."""
     if distance.numel() == 0:
         return
-    scene = _Scene(clip, faces, edges, layout, height, width, near, radius_outside, radius_inside)
+    scene = _Scene(clip, faces, edges, layout, height, width, near, radius_outside, radius_inside, unit)
     if scene.count == 0:
         distance.fill_(-torch.inf)
         along.zero_()

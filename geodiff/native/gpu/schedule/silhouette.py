@@ -82,12 +82,13 @@ def _in_groups(layout: torch.Tensor, many: int) -> Iterator[tuple[slice, torch.T
 
 def set_up(
     clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, fields: Any,
-    marks: bool = True, whole: torch.Tensor | None = None,
+    marks: bool = True, whole: torch.Tensor | None = None, scale: torch.Tensor | None = None,
 ) -> Scene:  # fmt: skip
     """Project all faces and, with `marks`, note which tiles they reach.
 
-    `fields` are those of the extension's SilhouetteModel. Images with marks are those of one of `groups`; faces of one
-    of `back_groups` are cut as in the whole layout, so that sums are the same to the bit.
+    `fields` are those of the extension's SilhouetteModel, whose scale is to be multiplied by `scale`, if there is one.
+    Images with marks are those of one of `groups`; faces of one of `back_groups` are cut as in the whole layout, so
+    that sums are the same to the bit.
     """
     whole = layout if whole is None else whole
     real, device, images = structs.REALS[clip.dtype], clip.device, len(layout)
@@ -122,7 +123,7 @@ def set_up(
     parameters = structs.make(
         structs.silhouette_parameters(), **{n: fields[n] for n in ("scale", "shape", "shift", "p", "radius")},
         log_gamma_1=fields["log_gamma_1"], digamma=fields["digamma"], least_q=least, mirrored=mirrored,
-        parametric=law.parametric,
+        parametric=law.parametric, squared=fields["is_squared"], times=scale,
     )  # fmt: skip
     launch(HEADER, f"gd::silhouette_prepare<{real}>", (1,), 32, parameters, numbers, device=device)
     scene.launch(f"silhouette_setup<{real}, {names[3]}>", -(-images * words * 32 // _SETUP), _SETUP)
@@ -132,6 +133,7 @@ def set_up(
 def silhouette_forward(
     *, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, model: Any,
     alpha: torch.Tensor, sum: torch.Tensor, best: torch.Tensor, pairs: torch.Tensor | None,
+    scale: torch.Tensor | None = None,
 ) -> None:  # fmt: skip
     """Fill `alpha`, `sum` and `best`, see `geodiff.ops.silhouette`."""
     if alpha.numel() == 0:
@@ -142,16 +144,16 @@ def silhouette_forward(
         part = view.contiguous()
         winners = best[own] if best.numel() else best
         counts = None if pairs is None else pairs[own]
-        _forward(clip, faces, rows, height, width, near, model.fields, alpha[own], part, winners, counts)
+        _forward(clip, faces, rows, height, width, near, model.fields, scale, alpha[own], part, winners, counts)
         if part.data_ptr() != view.data_ptr():
             view.copy_(part)
 
 
 def _forward(
     clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, fields: Any,
-    alpha: torch.Tensor, sum: torch.Tensor, best: torch.Tensor, pairs: torch.Tensor | None,
+    scale: torch.Tensor | None, alpha: torch.Tensor, sum: torch.Tensor, best: torch.Tensor, pairs: torch.Tensor | None,
 ) -> None:  # fmt: skip
-    scene = set_up(clip, faces, layout, height, width, near, fields)
+    scene = set_up(clip, faces, layout, height, width, near, fields, scale=scale)
     law, join, squared, coverage = scene.names
     room = (scene.slices, scene.pixels)
     totals = clip.new_empty(room)
@@ -168,7 +170,7 @@ def _forward(
 def silhouette_backward(
     *, clip: torch.Tensor, faces: torch.Tensor, layout: torch.Tensor, height: int, width: int, near: float, model: Any,
     sum: torch.Tensor, best: torch.Tensor, upstream: torch.Tensor, grad_clip: torch.Tensor, grad_params: torch.Tensor,
-    want_params: bool, want_shape: bool, want_p: bool,
+    want_params: bool, want_shape: bool, want_p: bool, scale: torch.Tensor | None = None,
 ) -> None:  # fmt: skip
     """Fill `grad_clip` and `grad_params`, see `geodiff.ops.silhouette`."""
     images, most_faces = len(layout), most_faces_of(layout)
@@ -180,7 +182,7 @@ def silhouette_backward(
     apart = by_face.new_empty((images, height, width) if want & 4 else (images, 0))
     kept = sum.reshape(-1, *upstream.shape)
     for own, rows in back_groups(layout):
-        scene = set_up(clip, faces, rows, height, width, near, model.fields, False, layout)
+        scene = set_up(clip, faces, rows, height, width, near, model.fields, False, layout, scale)
         winners = best[own] if best.numel() else best
         _backward(
             scene, kept[:, own].contiguous(), winners, upstream[own], want, apart[own], corners[own], by_face[own]

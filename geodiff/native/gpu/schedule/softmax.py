@@ -150,14 +150,14 @@ def heaviest_backward(
 def mix_forward(
     *, values: torch.Tensor, log_weight: torch.Tensor, depth: torch.Tensor, start: torch.Tensor, row: torch.Tensor,
     ends: torch.Tensor, sharpness: float, has_floor: bool, floor: float, out: torch.Tensor, weight: torch.Tensor,
-    rest: torch.Tensor,
+    rest: torch.Tensor, sharpness_there: torch.Tensor | None = None,
 ) -> None:  # fmt: skip
-    """Fill `out`, `weight` and `rest`, see `geodiff.ops.mix`."""
+    """Fill `out`, `weight` and `rest`, see `geodiff.ops.mix`; a sharpness that the device has is `sharpness_there`."""
     given = (values, log_weight, depth, start, row, ends, sharpness, has_floor, floor)
     if is_replaying():  # rows of no group
         weight.zero_()
     job = _mix(*given, out=out, weight=weight, rest=rest)
-    _rows("forward", values, -(-len(rest) // 128), job)
+    _rows("forward", values, -(-len(rest) // 128), job, sharpness_there)
 
 
 def mix_backward(
@@ -165,6 +165,7 @@ def mix_backward(
     ends: torch.Tensor, sharpness: float, has_floor: bool, floor: float, weight: torch.Tensor, rest: torch.Tensor,
     upstream: torch.Tensor, up_rest: torch.Tensor | None, grad_values: torch.Tensor, grad_log_weight: torch.Tensor,
     grad_depth: torch.Tensor, grad_ends: torch.Tensor, grad_sharpness: torch.Tensor,
+    sharpness_there: torch.Tensor | None = None,
 ) -> None:  # fmt: skip
     """Fill the gradients."""
     device, count, images = values.device, len(rest), len(ends)
@@ -177,7 +178,7 @@ def mix_backward(
         *given, weight=weight, rest=rest, upstream=upstream, up_rest=up_rest, grad_values=grad_values,
         grad_log_weight=grad_log_weight, grad_depth=grad_depth,
     )  # fmt: skip
-    _rows("backward", values, -(-count // 128), job, by_group)
+    _rows("backward", values, -(-count // 128), job, sharpness_there, by_group)
     own = row.long() if len(row) else start.new_zeros(count)
     order = torch.argsort(own, stable=True)
     begin = torch.searchsorted(own[order], torch.arange(images + 1, device=device))
