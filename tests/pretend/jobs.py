@@ -212,31 +212,60 @@ def replayed() -> None:
     refused(RuntimeError, "not the step that was recorded .another read", another)
 
 
+def sorts(gradient: Callable[[torch.Tensor], torch.Tensor], given: torch.Tensor, other: torch.Tensor) -> None:
+    """What a gradient sorts is sorted once, as long as the tensor is the same and as it was."""
+    made: list[int] = []
+
+    def counting(function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any, **named: Any) -> Any:
+            made.append(1)
+            return function(*arguments, **named)
+
+        return counted
+
+    with mock.patch("torch.sort", counting(torch.sort)), mock.patch("torch.argsort", counting(torch.argsort)):
+        first = gradient(given)
+        once = len(made)
+        assert once and torch.equal(gradient(given), first) and len(made) == once
+        given.copy_(other)
+        moved = gradient(given)
+        assert len(made) == 2 * once and not torch.equal(moved, first)
+        given = given.clone()
+        assert torch.equal(gradient(given), moved) and len(made) == 3 * once
+        assert torch.equal(gradient(given), moved) and len(made) == 3 * once
+
+
 def splines() -> None:
-    """Points are sorted once, as long as they and the knots are the same and as they were."""
     net = torch.rand(5, 6, 3).to("pretend").requires_grad_()
     surface, (u, v) = gd.NURBSSurface(net, degree=(3, 2)), (torch.rand(9).to("pretend") for _ in range(2))
-    sorts: list[int] = []
-    sort = torch.sort
 
-    def counted(*arguments: Any, **named: Any) -> Any:
-        sorts.append(1)
-        return sort(*arguments, **named)
+    def gradient(u: torch.Tensor) -> torch.Tensor:
+        (found,) = torch.autograd.grad(surface(u, v).square().sum(), net)
+        return device.host(found)
 
-    def gradient() -> torch.Tensor:
-        net.grad = None
-        surface(u, v).square().sum().backward()
-        assert net.grad is not None
-        return device.host(net.grad)
+    sorts(gradient, u, u.flip(0))
 
-    with mock.patch("torch.sort", counted):
-        first = gradient()
-        assert torch.equal(gradient(), first) and len(sorts) == 1
-        u.copy_(u.flip(0))
-        moved = gradient()
-        assert len(sorts) == 2 and not torch.equal(moved, first)
-        u = u.clone()
-        assert torch.equal(gradient(), moved) and len(sorts) == 3
+
+def corners() -> None:
+    """Faces may change in place: what meets at a vertex is found again."""
+    mesh, layout = gd.icosphere(0), torch.tensor([[0, 0, 14], [12, 3, 17]])
+    x, y, depth = mesh.vertices.unbind(1)
+    one = torch.stack([x, y, depth + 3, torch.ones(12)], 1)
+    clip = torch.cat([one, one * torch.tensor([0.5, 0.7, 1, 1])]).to("pretend").requires_grad_()
+    weight = torch.linspace(-1, 1, 98).reshape(2, 7, 7).to("pretend")
+    render: dict[str, Any] = {"scale": 0.1, "image_size": (7, 7)}
+
+    def silhouettes(faces: torch.Tensor) -> torch.Tensor:
+        alpha = gd.ops.silhouette(clip, faces, layout, **render)
+        (found,) = torch.autograd.grad((alpha * weight).sum(), clip)
+        return device.host(found)
+
+    def normals(faces: torch.Tensor) -> torch.Tensor:
+        return device.host(gd.ops.vertex_normals(mesh.vertices.to("pretend"), faces))
+
+    for gradient in (silhouettes, normals):
+        faces = mesh.faces.int()
+        sorts(gradient, faces.to("pretend"), ((faces + 1) % 12).to("pretend"))
 
 
 def default() -> None:
@@ -281,7 +310,7 @@ def refusals() -> None:
     refused(RuntimeError, "silhouette: `faces` must be on pretend:0 like clip; got cpu",
             lambda: gd.ops.silhouette(clip.to("pretend"), faces, layout, **render))  # fmt: skip
     refused(RuntimeError, "`layout` must be on cpu like clip",
-            lambda: gd.ops.silhouette(clip, faces, layout.to("pretend"), **render))  # fmt: skip
+            lambda: gd.ops.silhouette(clip, faces, layout, **render))  # fmt: skip
     refused(RuntimeError, "no kernel for a GPU yet", lambda: gd.ops._op.call("none", x=clip.to("pretend")))  # type: ignore[arg-type]
     wrong = faces.to("pretend") + 100
     with gd.checks(True):
@@ -296,7 +325,7 @@ def refusals() -> None:
 def main() -> None:
     device.register()
     tasks = (fit_mesh, fit_pose, looks, fit_atlas, fit_nurbs, sweep)
-    for case in (*tasks, compiled, default, replayed, splines, refusals):
+    for case in (*tasks, compiled, default, replayed, splines, corners, refusals):
         case()
         print(case.__name__, flush=True)
     print("all")

@@ -34,11 +34,18 @@ def make(kind: Struct, **fields: Any) -> ctypes.Structure:
     Raises:
         TypeError: where the names are not those of all fields.
     """
-    names = [field[0] for field in kind._fields_]
-    if sorted(names) != sorted(fields):
+    names = _names(kind)
+    if names.keys() != fields.keys():
         raise TypeError(f"{kind.__name__} has the fields {', '.join(names)}, not {', '.join(fields)}")
-    given = {n: pointer(v) if v is None or isinstance(v, torch.Tensor) else v for n, v in fields.items()}
-    return kind(**given)
+    for name, value in fields.items():
+        if value is None or isinstance(value, torch.Tensor):
+            fields[name] = pointer(value)
+    return kind(**fields)
+
+
+@functools.cache
+def _names(kind: Struct) -> dict[str, None]:
+    return dict.fromkeys(field[0] for field in kind._fields_)
 
 
 def _struct(name: str, **fields: Any) -> Struct:

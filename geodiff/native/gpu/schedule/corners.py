@@ -5,6 +5,9 @@ import torch
 
 from geodiff.native.gpu import structs
 from geodiff.native.gpu.launcher import launch
+from geodiff.native.gpu.schedule.kept import Kept
+
+_kept = Kept(4)
 
 
 def scatter(
@@ -21,7 +24,17 @@ def scatter(
 def around(
     faces: torch.Tensor, layout: torch.Tensor, most_faces: int, vertices: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return where each vertex's corners begin (N + 1), and them, ascending: (image · most_faces + face) · 3 + k."""
+    """Return where each vertex's corners begin (N + 1), and them, ascending: (image · most_faces + face) · 3 + k.
+
+    Kept while faces and layout are the same tensors, as they are from step to step of a fit.
+    """
+    given = (faces, layout, most_faces, vertices)
+    return _kept.of((faces, layout), (most_faces, vertices), lambda: _around(*given))  # type: ignore[return-value]
+
+
+def _around(
+    faces: torch.Tensor, layout: torch.Tensor, most_faces: int, vertices: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     device = faces.device
     if most_faces == 0:
         return faces.new_zeros(vertices + 1, dtype=torch.int64), faces.new_zeros(0, dtype=torch.int64)

@@ -7,6 +7,7 @@ import torch
 
 from geodiff.native.gpu import structs
 from geodiff.native.gpu.launcher import launch
+from geodiff.native.gpu.schedule.kept import Kept
 from geodiff.recording import is_replaying
 
 HEADER = "shading/kernels.h"
@@ -279,9 +280,17 @@ def _normals(
         structs.normals_job(structs.REALS[vertices.dtype]), vertices=vertices, faces=faces, batch=batch,
         num_vertices=count, num_faces=len(faces), threads=0, out=out, upstream=upstream, grad=grad,
     )  # fmt: skip
-    key = faces.reshape(-1).long()
-    corners = torch.argsort(key, stable=True)
-    start = torch.searchsorted(key[corners], torch.arange(count + 1, device=key.device))
+    start, corners = _kept.of((faces,), (count,), lambda: _around(faces, count))
     scale = torch.zeros(batch, dtype=torch.int64, device=vertices.device)
     _launch("normals_scale", vertices, batch * len(faces), job, scale)
     return job, scale, start, corners
+
+
+_kept = Kept(4)
+
+
+def _around(faces: torch.Tensor, vertices: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return where each vertex's corners begin (N + 1), and them, ascending: 3 · face + k."""
+    key = faces.reshape(-1).long()
+    corners = torch.argsort(key, stable=True)
+    return torch.searchsorted(key[corners], torch.arange(vertices + 1, device=key.device)), corners

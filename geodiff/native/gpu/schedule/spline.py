@@ -10,6 +10,7 @@ import torch
 
 from geodiff.native.gpu import structs
 from geodiff.native.gpu.launcher import launch
+from geodiff.native.gpu.schedule.kept import Kept
 
 POINTS, SUMS = "spline/point_kernels.h", "spline/sum_kernels.h"
 THREADS = 128
@@ -164,47 +165,21 @@ def _aligned(control: torch.Tensor) -> torch.Tensor:
     return control if control.data_ptr() % 16 == 0 else control.clone()
 
 
-class _Sorted:
-    """Points in the order of their cells: the last ones', kept while their knots and parameters are the same tensors.
+_sorted = Kept(1)
 
-    Those are held, so that no others come to be where they were. What is written through `.data` or by the replay of a
-    CUDA graph is not noticed, as everywhere on a device. A CUDA graph sorts for itself: it outlives what is kept here.
+
+def _in_cells(cell: torch.Tensor, cells: int) -> tuple[torch.Tensor, ...]:
+    """Return the order of points by cell, where each cell's points begin, where its chunks do, and each chunk's cell.
+
+    There are fewer chunks than the last one has room for.
     """
-
-    def __init__(self) -> None:
-        self._last: tuple[Any, ...] = ((), (), ())
-
-    def of(
-        self, cell: torch.Tensor, batch: int, spans: Sequence[int], given: Sequence[torch.Tensor]
-    ) -> tuple[torch.Tensor, ...]:
-        """Return the order, where each cell's points begin, where its chunks do, and each chunk's cell.
-
-        There are fewer chunks than the last one has room for.
-        """
-        cells, keeps = batch * math.prod(spans), not cell.is_cpu
-        key: tuple[Any, ...] = ()
-        if cell.is_cuda:
-            keeps = not torch.cuda.is_current_stream_capturing()
-        if keeps and not any(x.is_inference() for x in given):
-            stream = torch.cuda.current_stream(cell.device).cuda_stream if cell.is_cuda else 0
-            state = ((x.data_ptr(), x._version, x.shape, x.dtype) for x in given)
-            key = (stream, cell.device, len(cell), batch, *spans, *state)
-        last, _, found = self._last
-        if key and last == key:
-            return tuple(found)
-        keys, order = torch.sort(cell, stable=True)
-        start = torch.searchsorted(keys, torch.arange(cells + 1, dtype=torch.int32, device=cell.device))
-        chunks = torch.zeros(cells + 1, dtype=torch.int64, device=cell.device)
-        torch.cumsum((start.diff() + _CHUNK - 1).div(_CHUNK, rounding_mode="floor"), 0, out=chunks[1:])
-        room = torch.arange(min(cells, len(cell)) + len(cell) // _CHUNK, device=cell.device)
-        cell_of = torch.searchsorted(chunks, room, right=True, out_int32=True).sub_(1)
-        if key:
-            held = [x.detach() for x in given]
-            self._last = key, held, (order, start, chunks, cell_of)
-        return order, start, chunks, cell_of
-
-
-_sorted = _Sorted()
+    keys, order = torch.sort(cell, stable=True)
+    start = torch.searchsorted(keys, torch.arange(cells + 1, dtype=torch.int32, device=cell.device))
+    chunks = torch.zeros(cells + 1, dtype=torch.int64, device=cell.device)
+    torch.cumsum((start.diff() + _CHUNK - 1).div(_CHUNK, rounding_mode="floor"), 0, out=chunks[1:])
+    room = torch.arange(min(cells, len(cell)) + len(cell) // _CHUNK, device=cell.device)
+    cell_of = torch.searchsorted(chunks, room, right=True, out_int32=True).sub_(1)
+    return order, start, chunks, cell_of
 
 
 @dataclasses.dataclass
@@ -245,7 +220,8 @@ class _Rows:
         cells, device = self.job.batch * math.prod(self.spans), self.like.device
         if cells > _MOST_CELLS:
             raise RuntimeError(f"spline: {cells} combinations of spans are too many for a GPU. Use .cpu().")
-        order, start, chunks, cell_of = _sorted.of(self.cell, self.job.batch, self.spans, self.given)
+        more = (len(self.cell), self.job.batch, *self.spans)
+        order, start, chunks, cell_of = _sorted.of(self.given, more, lambda: _in_cells(self.cell, cells))
         room = len(cell_of)
         partial = torch.empty((room, self.numbers), dtype=torch.float64, device=device)
         self.kept = (order, start, chunks, cell_of, partial)
