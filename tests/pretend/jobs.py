@@ -310,7 +310,7 @@ def refusals() -> None:
     refused(RuntimeError, "silhouette: `faces` must be on pretend:0 like clip; got cpu",
             lambda: gd.ops.silhouette(clip.to("pretend"), faces, layout, **render))  # fmt: skip
     refused(RuntimeError, "`layout` must be on cpu like clip",
-            lambda: gd.ops.silhouette(clip, faces, layout, **render))  # fmt: skip
+            lambda: gd.ops.silhouette(clip, faces, layout.to("pretend"), **render))  # fmt: skip
     refused(RuntimeError, "no kernel for a GPU yet", lambda: gd.ops._op.call("none", x=clip.to("pretend")))  # type: ignore[arg-type]
     wrong = faces.to("pretend") + 100
     with gd.checks(True):
