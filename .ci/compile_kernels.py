@@ -70,11 +70,14 @@ _USAGE = re.compile(
 
 def compiled(root: pathlib.Path, header: str, names: list[str], arch: str) -> dict[str, Usage]:
     """Compile a unit with NVRTC and return what its kernels use."""
-    log: list[str] = []
-    options = ["--ptxas-options=-v", *compiler.options_of(header)]
-    _, lowered = compiler.compile_cubin(f'#include "{header}"\n', names, arch, include=root, options=options, log=log)
-    found = {name: Usage(int(r), int(stack), int(spilled)) for name, stack, spilled, r in _USAGE.findall(log[0])}
-    return {name: found[lowered[name]] for name in names}
+    used: dict[str, Usage] = {}
+    for options in {compiler.options_of(header, name) for name in names}:
+        own, log = [name for name in names if compiler.options_of(header, name) == options], list[str]()
+        given = {"include": root, "options": ["--ptxas-options=-v", *options], "log": log}
+        _, lowered = compiler.compile_cubin(f'#include "{header}"\n', own, arch, **given)
+        found = {name: Usage(int(r), int(stack), int(spilled)) for name, stack, spilled, r in _USAGE.findall(log[0])}
+        used |= {name: found[lowered[name]] for name in own}
+    return used
 
 
 def check_nvrtc(root: pathlib.Path, kernels: Kernels, arch: str) -> list[str]:

@@ -76,7 +76,7 @@ def _loop(code: list[tuple[int, str, str]], first: int, last: int) -> Loop:
 
 def disassembled(header: str, name: str, arch: str) -> list[tuple[int, str, str]]:
     """Compile a kernel and return its instructions."""
-    cubin, _ = compiler.compile_cubin(f'#include "{header}"\n', [name], arch, options=compiler.options_of(header))
+    cubin, _ = compiler.compile_cubin(f'#include "{header}"\n', [name], arch, options=compiler.options_of(header, name))
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder, "kernel.cubin")
         file.write_bytes(cubin)

@@ -102,7 +102,7 @@ class Recording:
 def at_most(number: torch.Tensor) -> tuple[torch.Tensor, float]:
     """Return a positive number of a device's, and what it is at most: read, or in a replay as recorded and some more.
 
-    In a replay it is NaN where it is more than that.
+    In a replay it is NaN where it is more than that, or not positive.
     """
     return _bounded(number, 1)
 
@@ -117,7 +117,7 @@ def _bounded(number: torch.Tensor, sign: int) -> tuple[torch.Tensor, float]:
     if not is_replaying():
         return number, known
     bound = known * (1 + _now[0][1].room) ** sign
-    return torch.where(sign * number <= sign * bound, number, torch.nan), bound
+    return torch.where((number > 0) & (sign * number <= sign * bound), number, torch.nan), bound
 
 
 def is_replaying() -> bool:

@@ -64,7 +64,7 @@ struct SilhouetteParameters {
     double scale, shape, shift, p, radius, log_gamma_1, digamma, least_q;
     int mirrored, parametric;  // a symmetric law that is reversed: the shift's sign changes
     int squared;
-    const double* times;  // a factor of the scale that the host does not know; or null
+    const double* times;  // a factor of the scale that the host does not know; or null. Not positive: alpha is NaN
 };
 
 template <class T>
@@ -73,7 +73,7 @@ __global__ void silhouette_prepare(SilhouetteParameters from, SoftNumbers<T>* to
     const double times = from.times ? *from.times : 1, scale = from.scale * times;
     const double radius = from.radius * (from.squared ? sqrt(times) : times);
     to->inverse_scale = T(1 / scale);
-    to->radius = T(radius < 1e6 ? radius : 1e6);
+    to->radius = T(radius >= 1e6 ? 1e6 : radius > 0 ? radius : 0.0);
     to->shift = T(from.mirrored ? -from.shift : from.shift);
     to->q = T(clamp(abs(from.p), from.least_q, 1e30));
     to->tconorm = tconorm_params<T>(from.p);
@@ -243,7 +243,8 @@ __global__ void silhouette_combine(SilhouetteScene<T> a, const T* totals, const 
         if constexpr (Join<C>::kept == Kept::winner) later.winner = winners[from];
         Join<C>::merge(state, later, *a.numbers);
     }
-    alpha[i] = Join<C>::value(state, a.layout[3 * image + 2], *a.numbers);
+    const T value = Join<C>::value(state, a.layout[3 * image + 2], *a.numbers);
+    alpha[i] = a.numbers->scale > 0 ? value : T(bits_as<float>(0x7FC00000u));
     sum[i] = state.total;
     if constexpr (Join<C>::kept == Kept::levels) sum[pixels * a.images + i] = state.power;
     if constexpr (Join<C>::kept == Kept::winner) best[i] = state.winner;

@@ -85,6 +85,8 @@ def contour(
     positive("contour", "scale", scale, "It is a length in NDC (an area for a squared distribution).")
     if not 0 <= max_error < 1:
         raise fail("contour", "max_error", "in [0, 1)", max_error, "It bounds the error of alpha.")
+    if isinstance(scale, torch.Tensor) and not _op.on_host(scale):  # where nobody looks
+        scale = torch.where(scale > 0, scale, torch.nan)
     if edges is None:
         edges = edge_cycles(faces, layout)
     elif edges.shape != faces.shape or edges.dtype != torch.int32:

@@ -11,12 +11,12 @@ import torch
 from geodiff import soft
 from geodiff.modes import is_transformed
 from geodiff.ops.culling import contour_reach, radius_of
-from geodiff.recording import at_most, spread
+from geodiff.recording import at_most, is_replaying, spread
 from geodiff.reference.jumps import Jumps
 from geodiff.render.fragment_list import FragmentList, find_visible
 from geodiff.render.view import View
 from geodiff.render.visibility import antialias, edge_gradient
-from geodiff.validation import choice, describe, fail
+from geodiff.validation import choice, describe, fail, positive
 
 Images = dict[str, torch.Tensor]
 Blend = Callable[[torch.Tensor, Jumps, torch.Tensor], torch.Tensor]
@@ -49,6 +49,7 @@ class Softness(NamedTuple):
         if not isinstance(self.scale, torch.Tensor) or self.scale.is_cpu or torch.compiler.is_compiling():
             return self
         scale, most = at_most(self.scale)
+        positive("Renderer", "scale", most)
         return self._replace(scale=scale, most=most)
 
     def reach(self, view: View) -> float:
@@ -186,7 +187,10 @@ class Hard(Coverage):
     def alpha(self, view: View, softness: Softness) -> torch.Tensor:
         """Return 1 where a face covers the pixel centre, 0 elsewhere, `(B, H, W)`: a constant before `finish`."""
         found = self._found(view)
-        covered = spread(view.clip.new_ones(len(found.place)), found.place, found.shape.numel())
+        covered = view.clip.new_ones(len(found.place))
+        if is_replaying():  # NaN where the list has outgrown its room
+            covered = covered + 0 * found.barycentric[:, 0].detach()
+        covered = spread(covered, found.place, found.shape.numel())
         return covered.reshape(found.shape[:-1])
 
     def reach(self, view: View, softness: Softness) -> float | None:

@@ -162,7 +162,8 @@ class SoftmaxDepth:
         with torch.no_grad():
             tau = _number(self.softness.longest)
             unit = tau**0.5 if distribution.is_squared else tau
-            table = _table(distribution, self.ends.device, tau / scale)  # 1 but for a τ that is less than at most
+            # 1 but for a τ that is less than at most.
+            table = _table(distribution, self.ends.device, 1.0 if self.softness.most is None else tau / scale)
             span = (self.ends[:, 1] - self.ends[:, 0]).detach().double()
             sharpness = torch.where(span > 0, 1 / (torch.where(span > 0, span, 1.0) * self._gamma()), 0.0)
             return Ranking(table, unit, sharpness)

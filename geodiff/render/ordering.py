@@ -141,7 +141,7 @@ class SortDepth(SoftmaxDepth):
         thickness = -(-torch.expm1(chance)).clamp_min(_LEAST_LIGHT).log()
         weight = _weights(chance.exp(), thickness, key, there, gamma)
         total = weight.sum(-1, keepdim=True)
-        some = total > 0
+        some = total != 0  # or no number, which stays one
         weight = torch.where(some, weight, 0) / torch.where(some, total, 1)
         if is_replaying():
             weight = or_nan(weight, counts.max(), most) + 0 * gamma  # which is NaN beyond its bounds

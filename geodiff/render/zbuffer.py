@@ -74,7 +74,8 @@ class ZBuffer:
         span = torch.where(far > near, far - near, 1.0)
         depth = torch.where(maps.face_id >= 0, maps.depth, 0.0)
         z = (torch.where(maps.face_id >= 0, (depth - near) / span, _EMPTY)).gather(-1, order)
-        covered = found.dense(self._covered(found)).gather(-1, order)
+        covered = found.dense(self._covered(found))
+        covered = or_nan(covered, (maps.face_id >= 0).sum(), len(found.place)).gather(-1, order)
         steps: Any = 1 / self.gamma
         buffer, drawn = torch.full_like(z[..., 0], _EMPTY), []
         for k in range(self.count):
@@ -94,7 +95,7 @@ class ZBuffer:
         result: Maps = {}
         if colors.color is not None and "rgb" in wanted:
             result |= {"rgb": mixed(colors.color), "rest": rest}
-        seen = (there & (covered > self.softness.max_error)).any(-1)
+        seen = (there & ~(covered <= self.softness.max_error)).any(-1)  # where it is NaN, too
         share = torch.where(seen, 1 - rest, 1.0).clamp(min=1e-30)
         if wanted != ("rgb",):
             mean = (weight * depth.gather(-1, order)).sum(-1) / share

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The jobs on the pretend device, checkpoints that move to and from it, compiled steps, and what is refused."""
 
+import math
 import pathlib
 import re
 import tempfile
@@ -147,17 +148,20 @@ def replayed() -> None:
     kinds: dict[str, Any] = {
         "contour": {"coverage": "contour"}, "maps": {"outputs": ("rgb", "depth", "normal")},
         "hard": {**rgb, "coverage": "hard"}, "softmax": {**rgb, "depth": "softmax"}, "meshes": rgb,
-        "sorted": {"outputs": ("face_id", "rgb"), "depth": "sort"}, "z-buffer": {**rgb, "depth": "zbuffer"},
+        "sorted": {"outputs": ("depth", "face_id", "rgb"), "depth": "sort"},
+        "z-buffer": {"outputs": ("depth", "rgb"), "depth": "zbuffer"},
         "soft maps": {"outputs": ("depth", "face_id", "rgb"), "depth": "softmax", "max_fragments": None},
     }  # fmt: skip
     for name, options in kinds.items():
         render, shape = gd.Renderer((6, 7), scale=0.02, **options), both if name == "meshes" else mesh
+        shown: dict[str, torch.Tensor] = {}
 
         def gradient(size: float) -> torch.Tensor:
             vertices = (size * shape.vertices).requires_grad_()  # noqa: B023
             out = render(shape.with_vertices(vertices), eyes)  # noqa: B023
             values = [getattr(out, name) for name in render.outputs if name != "face_id"]  # noqa: B023
             values = [torch.where(torch.isinf(value), 0.0, value) for value in values]
+            shown.update({value: device.host(getattr(out, value).detach()) for value in ("alpha", *render.outputs)})  # noqa: B023
             sum((value.square().sum() for value in values), torch.zeros((), device="pretend")).backward()
             assert vertices.grad is not None
             return device.host(vertices.grad)
@@ -175,6 +179,9 @@ def replayed() -> None:
                 gradient(0.3)
             with recording.replay():
                 assert gradient(1.2).isnan().any(), name
+            sound = {"face_id"} if name in ("contour", "hard") else {"face_id", "alpha"}
+            sound |= {"depth"} - options.keys()
+            assert all(shown[value].isnan().any() for value in shown.keys() - sound), name
     # What is learnt may change, too: as much as lists, and beyond that nothing is left out quietly.
     numbers = {name: torch.full((), 0.1, device="pretend", requires_grad=True) for name in ("scale", "gamma")}
     for depth in ("hard", "softmax", "sort", "zbuffer"):
@@ -196,6 +203,14 @@ def replayed() -> None:
             else:
                 torch.testing.assert_close(found, device.host(render(mesh, eyes).rgb.detach()), rtol=0, atol=2e-4)
                 assert depth == "hard" or not torch.equal(found, before)
+    for coverage, tconorm, number in (
+        ("faces", "probabilistic", -0.1), ("edges", "maximum", math.nan), ("contour", "maximum", 0.0)
+    ):  # fmt: skip
+        options = {"tconorm": tconorm, "coverage": coverage, "scale": torch.full((), number, device="pretend")}
+        assert device.host(gd.Renderer(5, **options)(mesh, eyes).alpha).isnan().all(), options
+        refused(ValueError, "`scale` must be positive", lambda: gd.Renderer(5, outputs="rgb", **options)(mesh, eyes))  # noqa: B023
+    for depth in ("softmax", "sort"):  # a number of the host's with an axis
+        gd.Renderer(5, outputs="rgb", depth=depth, scale=torch.tensor([0.1]))(mesh, eyes)
     with recording.record():
         gradient(0.3)
 

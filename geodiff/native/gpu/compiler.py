@@ -72,15 +72,16 @@ def _room(size: int) -> bytes:
     return bytes(max(size, 2))
 
 
-_OPTIONS = dict.fromkeys(
-    (f"raster/{name}_kernels.h" for name in ("hard", "fragments", "heaviest", "jumps")), ("--fmad=false",)
-)
-"""Of files in which products must not be fused with sums: what decides which face a pixel sees."""
+_UNFUSED = tuple(f"raster/{name}_kernels.h" for name in ("hard", "fragments", "heaviest", "jumps", "contour"))
+"""Files in which products must not be fused with sums: what decides which face a pixel sees, or counts what another
+kernel then writes. Compilers fuse the same text otherwise in another kernel."""
 
 
-def options_of(header: str) -> tuple[str, ...]:
-    """Return the options that a file's kernels are compiled with."""
-    return ("-lineinfo", *_OPTIONS.get(header, ()))
+def options_of(header: str, name: str) -> tuple[str, ...]:
+    """Return the options that a kernel is compiled with."""
+    # Its faces are those of these files, too: where one is degenerate, all must say so.
+    unfused = header in _UNFUSED or name.startswith("gd::silhouette_setup<")
+    return ("-lineinfo", "--fmad=false") if unfused else ("-lineinfo",)
 
 
 def kernel(header: str, name: str, arch: str) -> tuple[bytes, str]:
@@ -91,7 +92,7 @@ def kernel(header: str, name: str, arch: str) -> tuple[bytes, str]:
     Raises:
         RuntimeError: where there is no NVRTC, or it refuses the source or the architecture.
     """
-    options, arch = options_of(header), known(arch)
+    options, arch = options_of(header, name), known(arch)
 
     def compiled() -> bytes:
         code, lowered = compile_cubin(f'#include "{header}"\n', [name], arch, options=options)

@@ -82,7 +82,7 @@ class _Scene:
         grid = (-(-count // 4),)
         launch(OUTLINE, "gd::contour_cut<false>", grid, 128, *given, None, structs.Long(0), None, device=device)
         start = _before(counts)
-        every = start[-1] + there
+        every = start[-1] + there.clamp(max=count)
         (total,) = sizes(every)
         self.totals.append((every, total))
         cuts, room = structs.scratch(self.clip, "CutAt", total), structs.Long(total)
