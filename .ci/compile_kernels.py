@@ -71,10 +71,10 @@ _USAGE = re.compile(
 def compiled(root: pathlib.Path, header: str, names: list[str], arch: str) -> dict[str, Usage]:
     """Compile a unit with NVRTC and return what its kernels use."""
     used: dict[str, Usage] = {}
-    for options in {compiler.options_of(header, name) for name in names}:
+    for options in {compiler.options_of(header, name) for name in names} or {()}:  # a header without kernels, too
         own, log = [name for name in names if compiler.options_of(header, name) == options], list[str]()
-        given = {"include": root, "options": ["--ptxas-options=-v", *options], "log": log}
-        _, lowered = compiler.compile_cubin(f'#include "{header}"\n', own, arch, **given)
+        given, source = ["--ptxas-options=-v", *options], f'#include "{header}"\n'
+        _, lowered = compiler.compile_cubin(source, own, arch, include=root, options=given, log=log)
         found = {name: Usage(int(r), int(stack), int(spilled)) for name, stack, spilled, r in _USAGE.findall(log[0])}
         used |= {name: found[lowered[name]] for name in own}
     return used

@@ -110,6 +110,22 @@ def test_missing_nvrtc_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_nvrtc
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ("raster/contour_kernels.h", "gd::contour_cut<true>"),
+        ("raster/contour_kernels.h", "gd::contour_segments<float, true>"),
+        ("raster/silhouette.h", "gd::silhouette_setup<float, gd::FaceCoverage>"),
+    ],
+)
+def test_kernels_that_must_agree_round_each_product(header: str, name: str) -> None:
+    """With fused ones, contour_cut<false> and <true> differ on sm_120: one counted what the other did not write."""
+    options = compiler.options_of(header, name)
+    text, _ = compiler.compile_cubin(f'#include "{header}"\n', [name], "compute_90", options=options)
+    assert b"mul.rn.f" in text and b"fma" not in text
+
+
+@needs_nvrtc
 def test_script_accepts_what_compiles_and_names_what_does_not(script: ModuleType, root: pathlib.Path) -> None:
     assert script.check_nvrtc(root, [APPLY], "sm_90") == []
     (failure,) = script.check_nvrtc(root, [APPLY, UNKNOWN], "sm_90")
