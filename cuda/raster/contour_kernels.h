@@ -12,7 +12,8 @@
 //
 // How many segments and pieces there are stays on the device; the host reads two totals, to make room, or guesses them:
 // each kernel takes both, and leaves out what has no room. What most pairs need is a comparison of boxes in float, rounded
-// outwards; double decides about the others.
+// outwards; double decides about the others. Compiled without fused products, so that what one kernel counts the next one
+// writes.
 #pragma once
 #include "../kernel.h"
 #include "contour.h"

@@ -4,7 +4,8 @@
 //
 //   silhouette_prepare   numbers of the call, and the incomplete gamma function's table
 //   silhouette_setup     a thread a face: clip, project; a warp marks the tiles of 16 × 16 pixels that its faces may reach,
-//                        one bit a face
+//                        one bit a face. Compiled without fused products, as the hard rasteriser: which faces are degenerate
+//                        must be the same for both, since fragments take from either
 //   silhouette_forward   a block a tile and slice of the faces: its bits become a list, its faces pass through shared memory;
 //                        a warp is 8 × 4 pixels, and passes over faces that reach none of them
 //   silhouette_combine   a thread a pixel: slices are joined in their order
