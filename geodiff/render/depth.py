@@ -8,7 +8,7 @@ import torch
 
 from geodiff import soft
 from geodiff.modes import constant_in_graphs
-from geodiff.recording import at_least, look
+from geodiff.recording import at_least, is_replaying, look
 from geodiff.reference.fragments import Ranking
 from geodiff.reference.softmax import NEVER, Mixture
 from geodiff.render.coverage import Coverage, Softness, reach_of
@@ -92,6 +92,7 @@ class SoftmaxDepth:
             self.gamma, self.least_gamma = at_least(gamma)
         self.depth_range, self.background, self.max_fragments = depth_range, background, max_fragments
         self.there: torch.Tensor | None = None  # (B, H, W), where some face is near enough for alpha
+        self.lost: torch.Tensor | None = None  # of a replay: 0, or NaN where not all of these were found
         if depth_range is None:
             self.ends = view.depth_ends()
         else:
@@ -108,7 +109,9 @@ class SoftmaxDepth:
         near = softness.reach(view) if reach is None else reach
         if wanted != ("rgb",):
             with torch.no_grad():
-                self.there = find_visible(view, near).there[..., 0]
+                seen = find_visible(view, near)
+                self.there = seen.there[..., 0]
+                self.lost = 0 * seen.barycentric.sum() if is_replaying() else None
             covered = covered | self.there
         ranking = self._ranking()
         blur = math.inf
@@ -154,6 +157,8 @@ class SoftmaxDepth:
         best = found.face[found.heaviest(mixture.weight)]
         maps["face_id"] = torch.where(there, found.dense(best, -1), -1)
         maps |= {name: found.dense(value) * there[..., None] for name, value in parts.items()}
+        if self.lost is not None:
+            maps |= {name: maps[name] + self.lost for name in ("depth", *parts)}
         return color, maps
 
     def _ranking(self) -> Ranking:

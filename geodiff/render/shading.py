@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from geodiff.modes import outside_autocast
-from geodiff.recording import spread
+from geodiff.recording import is_replaying, spread
 from geodiff.render.points import SurfacePoints
 from geodiff.render.view import View
 from geodiff.scene.light import Light, PointLight
@@ -143,7 +143,11 @@ def shade(
             _check_material(points.mesh, points.batch)
             color = _checked(shader(points), points)
         normal = points.normal if "normal" in wanted else None
-        parts.append(SurfaceColors(color, normal, points.uv if "uv" in wanted else None))
+        own = SurfaceColors(color, normal, points.uv if "uv" in wanted else None)
+        if is_replaying():  # what is a face's knows nothing of a list without room, whose barycentrics are NaN
+            none = 0 * points.barycentric[:, :1].detach()
+            own = SurfaceColors(*(None if value is None else value + none for value in own))
+        parts.append(own)
         at.append(points.at)
     if len(parts) == 1:
         return parts[0]

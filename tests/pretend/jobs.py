@@ -150,6 +150,8 @@ def replayed() -> None:
         "hard": {**rgb, "coverage": "hard"}, "softmax": {**rgb, "depth": "softmax"}, "meshes": rgb,
         "sorted": {"outputs": ("depth", "face_id", "rgb"), "depth": "sort"},
         "z-buffer": {"outputs": ("depth", "rgb"), "depth": "zbuffer"},
+        "flat": {"outputs": "normal", "normals": "flat"},
+        "background": {"outputs": "depth", "depth": "softmax", "background_depth": 0.1},
         "soft maps": {"outputs": ("depth", "face_id", "rgb"), "depth": "softmax", "max_fragments": None},
     }  # fmt: skip
     for name, options in kinds.items():
