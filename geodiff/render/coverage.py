@@ -44,17 +44,18 @@ class Softness(NamedTuple):
         """What the scale is at most."""
         return self.scale if self.most is None else self.most
 
-    def bounded(self) -> "Softness":
-        """Return it with `most`, if the scale is on a device."""
-        if not isinstance(self.scale, torch.Tensor) or self.scale.is_cpu or torch.compiler.is_compiling():
-            return self
-        scale, most = at_most(self.scale)
-        positive("Renderer", "scale", most)
-        return self._replace(scale=scale, most=most)
-
     def reach(self, view: View) -> float:
         """Return how far (NDC) outside a face `⊥_f F(d/τ)` changes by more than `max_error`; may be infinite."""
         return radius_of(self.distribution, self.tconorm, self.longest, view.most_faces, self.max_error)
+
+
+def bounded(softness: Softness) -> Softness:
+    """Return it with `most`, if the scale is on a device."""
+    if not isinstance(softness.scale, torch.Tensor) or softness.scale.is_cpu or torch.compiler.is_compiling():
+        return softness
+    scale, most = at_most(softness.scale)
+    positive("Renderer", "scale", most)
+    return softness._replace(scale=scale, most=most)
 
 
 class Coverage:

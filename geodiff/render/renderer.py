@@ -9,7 +9,7 @@ import torch
 from geodiff import soft
 from geodiff.modes import kept, outside_autocast, remembered
 from geodiff.ops.culling import MAX_ERROR
-from geodiff.render.coverage import Coverage, Hard, Softness, alpha_of, as_coverage
+from geodiff.render.coverage import Coverage, Hard, Softness, alpha_of, as_coverage, bounded
 from geodiff.render.depth import HardDepth, SoftmaxDepth
 from geodiff.render.maps import pooled, pooled_maps
 from geodiff.render.ordering import SortDepth
@@ -215,7 +215,7 @@ class Renderer:
         softness = Softness(self.distribution, self.scale, self.tconorm, self.max_error)
         wanted = tuple(name for name in self.outputs if name != "alpha")
         if wanted:  # colours are looked for as far as the scale says
-            softness = softness.bounded()
+            softness = bounded(softness)
         coverage = coverage.looking_at(view)
         flat_alpha = alpha_of(coverage, view, softness)
         alpha = flat_alpha.reshape(*view.batch, *size)

@@ -2,7 +2,7 @@
 """P1 functions on triangle meshes: the cotangent Laplacian, the sphere's spectrum, shape derivatives."""
 
 import pytest
-import scipy.sparse.linalg
+import scipy.linalg
 import torch
 from torch.autograd import gradcheck
 
@@ -44,9 +44,9 @@ def test_stiffness_is_the_cotangent_laplacian_and_mass_the_closed_form() -> None
 
 def test_spectrum_of_the_sphere() -> None:
     space = fem.mesh_space(gd.icosphere(3, dtype=F64))
-    matrices = [m.pattern.csc(m.values) for m in (space.stiffness(), space.mass())]
-    found = scipy.sparse.linalg.eigsh(matrices[0], k=9, M=matrices[1], sigma=-1, return_eigenvectors=False)
-    found = torch.from_numpy(found.copy()).sort().values
+    # Dense: Lanczos' method misses now and then one of values that are the same.
+    matrices = [m.pattern.csc(m.values).toarray() for m in (space.stiffness(), space.mass())]
+    found = torch.from_numpy(scipy.linalg.eigh(*matrices, eigvals_only=True, subset_by_index=(0, 8)))
     # l (l + 1) of the sphere, and 0.6 to 1.2 % more on this polyhedron.
     want = torch.tensor([0.0] + [2.0115] * 3 + [6.0698] * 5, dtype=F64)
     torch.testing.assert_close(found, want, rtol=0, atol=5e-5)
