@@ -42,9 +42,15 @@ class HardDepth:
         blur = self.softness.reach(view)
         found = find(view, blur=blur)
         reached, height, width = alpha > self.softness.max_error, *view.image_size
-        while math.isfinite(blur) and look((reached & (found.dense_maps.face_id[..., 0] < 0)).any()):
+
+        def lacks() -> torch.Tensor:
+            return (reached & (found.dense_maps.face_id[..., 0] < 0)).any()
+
+        while math.isfinite(blur) and look(lacks()):
             blur = 2 * blur if 0 < blur < 2 * max(height, width) / min(height, width) else math.inf
             found = find(view, blur=blur)
+        if is_replaying():  # which looked as far as was recorded
+            found = found._replace(barycentric=torch.where(lacks(), torch.nan, found.barycentric))
         return found
 
     def mix(

@@ -211,6 +211,17 @@ def replayed() -> None:
         options = {"tconorm": tconorm, "coverage": coverage, "scale": torch.full((), number, device="pretend")}
         assert device.host(gd.Renderer(5, **options)(mesh, eyes).alpha).isnan().all(), options
         refused(ValueError, "`scale` must be positive", lambda: gd.Renderer(5, outputs="rgb", **options)(mesh, eyes))  # noqa: B023
+    # Of a corner that is sharper colours are wanted from farther away than was recorded.
+    corners = torch.tensor([[[-0.5, -0.5, 0.0], [0.5, -0.5, 0.0], [0.0, 0.5, 0.0]]] * 2)
+    corners[1] = torch.tensor([[-0.6, -0.06, 0.0], [-0.6, 0.06, 0.0], [0.2, 0.0, 0.0]])
+    fat, sharp = (gd.Mesh(part, torch.tensor([[0, 1, 2]])).to("pretend") for part in corners)
+    eye, recording = gd.Camera.orbit(3.0, fov_deg=50).to("pretend"), gd.Recording()
+    render = gd.Renderer(24, outputs="rgb", coverage="edges", scale=0.03)
+    with recording.record():
+        render(fat, eye)
+    for part, isnan in ((fat, False), (sharp, True)):
+        with recording.replay():
+            assert device.host(render(part, eye).rgb).isnan().any() == isnan
     for depth in ("softmax", "sort"):  # a number of the host's with an axis
         gd.Renderer(5, outputs="rgb", depth=depth, scale=torch.tensor([0.1]))(mesh, eyes)
     with recording.record():
