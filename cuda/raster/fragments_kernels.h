@@ -193,23 +193,25 @@ __global__ void __launch_bounds__(128)
     const i64 at = warp / up.parts, image = at / a.most_faces, part = warp % up.parts;
     const i64 first = up.start[at], many = (up.start[at + 1] - first + up.parts - 1) / up.parts;
     const i64 begin = first + part * many, end = min(begin + many, up.start[at + 1]);
+    if (begin >= end) {  // for all of its lanes
+        if (lane < 28) partial[warp * 28 + lane] = 0;
+        return;
+    }
     FaceGradient g = no_gradient();
-    if (begin < end) {
-        const i64 pixels = i64(a.height) * a.width;
-        Clip<T> corner[3];
-        load_corners(a, image, int(at % a.most_faces), corner);
-        const Polygon<T>& p = a.polygons[at];
-        Edge<T> edges[4];
-        for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
-        for (i64 n = begin + lane; n < end && p.n; n += 32) {
-            const i64 i = up.order[n], pixel = pixel_of(items, i) % pixels;
-            double by[3] = {0, 0, 0};
-            for (int k = 0; up.barycentric && k < 3; ++k) by[k] = double(up.barycentric[3 * i + k]);
-            const T x = pixel_x<T>(a.height, a.width, int(pixel % a.width));
-            const T y = pixel_y<T>(a.height, a.width, int(pixel / a.width));
-            fragment_backward(corner, p, edges, x, y, (items.ids[i] & 1) != 0, up.distance ? double(up.distance[i]) : 0.0, by,
-                              up.depth ? double(up.depth[i]) : 0.0, g);
-        }
+    const i64 pixels = i64(a.height) * a.width;
+    Clip<T> corner[3];
+    load_corners(a, image, int(at % a.most_faces), corner);
+    const Polygon<T>& p = a.polygons[at];
+    Edge<T> edges[4];
+    for (int k = 0; k < p.n; ++k) edges[k] = make_edge(p, k);
+    for (i64 n = begin + lane; n < end && p.n; n += 32) {
+        const i64 i = up.order[n], pixel = pixel_of(items, i) % pixels;
+        double by[3] = {0, 0, 0};
+        for (int k = 0; up.barycentric && k < 3; ++k) by[k] = double(up.barycentric[3 * i + k]);
+        const T x = pixel_x<T>(a.height, a.width, int(pixel % a.width));
+        const T y = pixel_y<T>(a.height, a.width, int(pixel / a.width));
+        fragment_backward(corner, p, edges, x, y, (items.ids[i] & 1) != 0, up.distance ? double(up.distance[i]) : 0.0, by,
+                          up.depth ? double(up.depth[i]) : 0.0, g);
     }
     double* numbers = reinterpret_cast<double*>(&g);
     for (int k = 0; k < 28; ++k) {

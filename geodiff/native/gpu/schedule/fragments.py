@@ -181,7 +181,7 @@ def back(
         return
     order = torch.argsort(key, stable=True)
     start = torch.searchsorted(key[order], torch.arange(count + 1, device=ids.device))
-    parts = max(1, min(64, _PARTS // count))
+    parts = max(1, min(64, _PARTS // count, -(-ids.numel() // 32)))
     corners = structs.scratch(grad_clip, "Clip", 3 * count).reshape(images, -1)
     for own, images_of in back_groups(layout):
         scene = set_up_plain(clip, faces, images_of, height, width, near, 0.0, False, layout)
