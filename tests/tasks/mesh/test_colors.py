@@ -216,7 +216,7 @@ def test_a_layout_of_ones_own(tmp_path: pathlib.Path) -> None:
 def test_from_photographs_to_a_file(tmp_path: pathlib.Path) -> None:
     pytest.importorskip("xatlas", reason="xatlas is not installed (the extra 'texture')")
     ring = gd.torus(0.6, 0.25)
-    posed = photographs(ring.with_attributes(vertex_colors=paint(ring.vertices)), 72)
+    posed = photographs(ring.with_attributes(vertex_colors=paint(ring.vertices)), 64)
     posed.save(tmp_path / "views")
     result = CliRunner().invoke(
         main, ["fit-mesh", str(tmp_path / "views"), "-o", str(tmp_path / "out"), "--texture", "--texture-size", "256"]
@@ -230,7 +230,7 @@ def test_from_photographs_to_a_file(tmp_path: pathlib.Path) -> None:
     plain = gd.Mesh.load(tmp_path / "out" / "mesh.obj")
     assert mesh.is_closed and mesh.euler_characteristic == plain.euler_characteristic <= 0
     # The file shows what was found: the held-out views, 0 and 6, as read, in 8 bits.
-    out = gd.Renderer(72, coverage="hard", outputs="rgb", supersample=2)(mesh, CAMERAS[[0, 6]])
+    out = gd.Renderer(64, coverage="hard", outputs="rgb", supersample=2)(mesh, CAMERAS[[0, 6]])
     both = (out.alpha >= 0.999) & (posed.alpha[[0, 6]] >= 0.999)
     quality = gd.render.psnr(out.rgb, posed.images[[0, 6]], both).mean()
     assert float(quality) == pytest.approx(metrics["psnr_held_out"], abs=0.2)
