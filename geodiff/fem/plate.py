@@ -67,7 +67,7 @@ def solve_plate(
         f: pressure.
         rigidity: D > 0.
         poisson: ν.
-        supported: sides where w = 0 and the plate may turn.
+        supported: sides where w = 0 and the plate may turn; "all" is all of them, here and below.
         clamped: sides where w = 0 and so is its slope; all others are free.
         neumann: forces by length of a side.
 

@@ -155,6 +155,8 @@ class Space:
 
     def second_row(self, where: str) -> torch.Tensor:
         """Return the unknowns (H,) next to a side: with the side's own at 0, the slope across is 0 where these are."""
+        if where == "all" and self._second_rows:
+            return torch.cat(list(self._second_rows.values())).unique()
         if where not in self._second_rows:
             names = ", ".join(self._second_rows) or "none"
             raise fail("Space.second_row", "where", f"a side of a patch of splines ({names})", repr(where))

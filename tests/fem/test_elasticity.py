@@ -115,6 +115,7 @@ def test_plates_by_closed_forms() -> None:
     space = fem.grid_space((19, 19), 3, family="bspline")
     w = fem.solve_plate(space, 1.0, clamped=names)
     assert float(space.evaluate(w, 0.5, 0.5)) == pytest.approx(0.00126532, rel=1e-4)
+    assert torch.equal(w, fem.solve_plate(space, 1.0, clamped=("all",)))
     # A beam of a plate, free on two sides: ν = 0, w = q (x⁴ − 2 x³ + x²) / 24.
     space = fem.grid_space((9, 5), 4, family="bspline")
     w = fem.solve_plate(space, 24.0, 1.0, 0.0, clamped=("left", "right"))
@@ -190,8 +191,8 @@ def test_errors() -> None:
         fem.bending(smooth, 0.0)
     with pytest.raises(ValueError, match=r"bending: `poisson` must be in \(−1, 1\); got 1 at most"):
         fem.bending(smooth, 1.0, 1.0)
-    with pytest.raises(ValueError, match=r"second_row: `where` must be a side of a patch of splines \(left, .*'all'"):
-        fem.solve_plate(smooth, 1.0, clamped=("all",))
+    with pytest.raises(ValueError, match=r"second_row: `where` must be a side of a patch of splines \(left, .*'rim'"):
+        smooth.second_row("rim")
     with pytest.raises(TypeError, match=r"solve_plate: `supported` must be a sequence of names"):
         fem.solve_plate(smooth, 1.0, supported="left")
     with pytest.raises(ValueError, match=r"solve_plate: `supported` must be given where unknowns are held"):

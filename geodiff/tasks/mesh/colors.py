@@ -30,6 +30,7 @@ from geodiff.tasks.mesh.harmonics import basis, fitted
 from geodiff.tasks.mesh.photometric import toward
 from geodiff.tasks.mesh.result import FitColorsResult
 from geodiff.tasks.mesh.settings import LIGHTS
+from geodiff.tasks.mesh.start import load_whole
 from geodiff.validation import choice, fail, integer
 
 _WHERE = "fit_colors"
@@ -92,7 +93,7 @@ def fit_colors(
         choice(_WHERE, "lights", lights, LIGHTS)
     if not isinstance(images, PosedImages | str | os.PathLike):
         raise fail(_WHERE, "images", "PosedImages, or the path of some", images, "Pass PosedImages(…).", TypeError)
-    posed = images if isinstance(images, PosedImages) else PosedImages.load(images)
+    posed = images if isinstance(images, PosedImages) else load_whole(images)
     if not posed.in_color:
         raise fail(_WHERE, "images", "with colours", "masks alone", "Pass PosedImages(images, alpha, cameras).")
     if mesh.vertices.dim() != 2 or not mesh.num_faces:

@@ -20,6 +20,7 @@ from geodiff.tasks.turns import turns
 from geodiff.validation import as_tensor, choice, fail, nearest
 
 _WHERE = "fit_mesh"
+_NEAR = 0.01  # of the distance to what images show
 FAR = 1e9  # units of the picture; beyond it, powers of lengths overflow in float32
 
 
@@ -28,10 +29,25 @@ def is_hull(template: Any) -> bool:
     return isinstance(template, str) and template == "hull"
 
 
+def load_whole(path: str | os.PathLike[str], background: Any = None) -> PosedImages:
+    """Return the images of a file, which says no near plane, with one that lies before what they show in any unit."""
+    posed = PosedImages.load(path, background=background)
+    cameras = posed.cameras.detach().to(dtype=torch.float64)
+    at = cameras.position
+    wide = len(posed) and float((at - at.mean(0)).norm(dim=-1).max()) * _NEAR >= cameras.near
+    if wide or not bool(_areas(posed).any()):
+        return posed
+    depth = -cameras.to_view(object_frame(posed)[0][None])[:, 0, 2]
+    near = min([cameras.near, *(_NEAR * depth[depth > 0]).tolist()])
+    lens = posed.cameras.focal, posed.cameras.principal
+    whole = Camera(posed.cameras.rotation, posed.cameras.translation, *lens, near=near)
+    return posed._with(posed.alpha, whole)
+
+
 def posed_images(images: Any, cameras: Any, where: str = _WHERE, background: Any = None) -> PosedImages:
     """Return the images with their cameras, on the CPU, in one dtype; cut out before a background that is known."""
     if isinstance(images, str | os.PathLike):
-        images = PosedImages.load(images, background=background)
+        images = load_whole(images, background=background)
     elif background is not None:
         if not isinstance(images, PosedImages):
             images = PosedImages(images, torch.ones(as_tensor(where, "images", images).shape[:3]), cameras)

@@ -24,6 +24,7 @@ from geodiff.validation import as_tensor, check_finite, fail, floating, number
 _WHERE = "fit_pose"
 DEFAULT_FOV = 40.0  # degrees
 _SMALLEST = 8  # pixels
+_NEAR = 0.01  # of the mesh's radius
 
 
 def read_targets(image: Any, mask: Any, depth: Any, settings: FitPoseSettings, dtype: torch.dtype) -> PoseTargets:
@@ -140,6 +141,15 @@ def one_camera(name: str, camera: Any) -> Camera | None:
         raise fail(_WHERE, name, "one camera", f"a batch of {tuple(camera.batch_shape)}", "Take camera[i].")
     home: Camera = brought_home(_WHERE, name, camera)
     return home
+
+
+def whole_view(camera: Camera | None, radius: float) -> Camera | None:
+    """Return a camera whose near plane suits a mesh of this radius; the default one is made for a radius of 1."""
+    if camera is None:
+        return None
+    near = min(camera.near, _NEAR * radius)
+    lens = camera.focal, camera.principal
+    return Camera(camera.rotation, camera.translation, *lens, orthographic=camera.is_orthographic, near=near)
 
 
 def lens_and_start(

@@ -35,6 +35,7 @@ from geodiff.tasks.pose.input import (
     read_targets,
     sphere,
     view_of_all,
+    whole_view,
 )
 from geodiff.tasks.pose.modes import pose_modes, ranked
 from geodiff.tasks.pose.newton import Newton
@@ -89,7 +90,7 @@ def fit_pose(
         image: coverage (H, W) in [0, 1]; colour with alpha (H, W, 4); colour (H, W, 3) with ``mask``; or the file of an
             image, of which grey ones are coverage.
         camera: the lens (focal length, principal point, near plane); its pose has no say. Left out: that of ``start``,
-            else a field of view of 40°.
+            else a field of view of 40°. Of its near plane and a hundredth of the mesh's radius, the less is taken.
         start: one camera, the guess to search around; its middle of the mesh must be ahead of it.
         mask: coverage (H, W) of the mesh in the image, or its file; goes before the image's own.
         depth: (H, W) along the viewing direction, for the loss ``"depth"``; 0, infinite or NaN where unknown.
@@ -136,8 +137,8 @@ def fit_pose(
     mesh = one_mesh(mesh)
     targets = read_targets(image, mask, depth, settings, mesh.dtype)
     given = {"camera": camera, "start": start, "truth": truth}
-    camera, start, truth = (one_camera(name, value) for name, value in given.items())
     centre, radius = sphere(mesh)
+    camera, start, truth = (whole_view(one_camera(name, value), radius) for name, value in given.items())
     lens = camera if camera is not None else start
     if lens is None:
         lens = Camera.orbit(1.0, fov_deg=DEFAULT_FOV, near=1e-3 * radius)

@@ -17,9 +17,9 @@ import torch
 
 import geodiff as gd
 from geodiff.scene.files import PosedImages
-from geodiff.tasks import FitMeshSettings, Progress, fit_mesh
+from geodiff.tasks import FitMeshSettings, Progress, fit_mesh, visual_hull
 from geodiff.tasks.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
-from geodiff.tasks.mesh.start import object_frame
+from geodiff.tasks.mesh.start import load_whole, object_frame
 from geodiff.tasks.overlap import hard_iou
 
 QUICK = {"template": "sphere", "subdivisions": 2, "progress": False}
@@ -92,6 +92,16 @@ def test_the_unit_of_the_world_does_not_matter() -> None:
     large = fit_mesh(targets(box().scaled(64.0), cameras), steps=5, **QUICK)
     # Up to the rounding of the unit, amplified by five steps.
     assert torch.allclose(large.mesh.vertices / 64, small.mesh.vertices, atol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_the_near_plane_of_a_file_is_before_the_object_in_any_unit(tmp_path: pathlib.Path, scale: float) -> None:
+    cameras = gd.Camera.orbit(2.732 * scale, 20, torch.arange(3) * 120.0, fov_deg=30, near=1e-3 * scale)
+    path = targets(box().scaled(scale), cameras, 16).save(tmp_path)
+    read = load_whole(path).cameras
+    assert read.near == pytest.approx(0.01 if scale == 1 else 2.732e-5, rel=0.05)
+    assert torch.equal(read.position, gd.PosedImages.load(path).cameras.position)
+    assert visual_hull(path).is_closed
 
 
 def test_the_first_ball_has_the_size_of_the_object() -> None:
