@@ -253,10 +253,12 @@ def _warn_if_behind(where: str, view: View) -> None:
     behind = ((after == before) & (ends > starts) & (layout[:, 2] > 0)).nonzero()[:, 0]
     if len(behind):
         what = "the mesh is" if len(layout) == 1 else f"in {len(behind)} of {len(layout)} images the mesh is"
-        warn(
-            f"{where}: {what} wholly behind the camera (nothing is deeper than near = {near:g}): an empty image with "
-            "zero gradient. Turn the camera around, or move it back.",
-        )
+        deepest = max(float(depth[starts[i] : ends[i]].max()) for i in behind)
+        place, fix = "wholly behind the camera", "Turn the camera around, or move it back."
+        if deepest > 0:
+            place, fix = f"nearer than the near plane, at {deepest:g} at most", "Give the camera a smaller near."
+        none = f"nothing is deeper than near = {near:g}): an empty image with zero gradient"
+        warn(f"{where}: {what} {place} ({none}. {fix}")
 
 
 def warn_if_biased(where: str, coverage: Any, camera: Camera) -> bool:
