@@ -155,8 +155,11 @@ def _fallback(op: Any, *arguments: Any, **named: Any) -> Any:
         return found
 
     kinds = [str(argument.type) for argument in op._schema.arguments]
+    real = next((x.dtype for x in _tensors(arguments) if x.is_floating_point()), None)
     arguments = tuple(  # torch has made numbers of tensors that were made of numbers
-        torch.tensor(value) if kind == "Tensor" and isinstance(value, int | float) else value
+        torch.tensor(value, dtype=real if isinstance(value, float) else None)
+        if kind == "Tensor" and isinstance(value, int | float)
+        else value
         for value, kind in zip(arguments, kinds, strict=False)
     )
     result = op(*_map(arguments, view), **{key: _map(value, view) for key, value in named.items()})
