@@ -288,7 +288,5 @@ def test_renderer_takes_meshes_batches_and_backends():
     alpha.sum().backward()
     assert (alpha == 0).all() and (vertices.grad == 0).all()
     close = gd.Camera.orbit(2e-3, fov_deg=60.0)
-    with pytest.warns(
-        UserWarning, match=r"nearer than the near plane, at 0\.0029\d* at most.* a smaller near"
-    ):
+    with pytest.warns(UserWarning, match=r"nearer than the near plane, at 0\.0029\d* at most.* a smaller near"):
         render_(mesh.scaled(1e-3), close)
