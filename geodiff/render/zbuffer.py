@@ -74,8 +74,9 @@ class ZBuffer:
         span = torch.where(far > near, far - near, 1.0)
         depth = torch.where(maps.face_id >= 0, maps.depth, 0.0)
         z = (torch.where(maps.face_id >= 0, (depth - near) / span, _EMPTY)).gather(-1, order)
-        covered = found.dense(self._covered(found))
-        covered = or_nan(covered, (maps.face_id >= 0).sum(), len(found.place)).gather(-1, order)
+        covered = found.dense(self._covered(found)).gather(-1, order)
+        if is_replaying():
+            covered = or_nan(covered, there.sum(), len(found.place))
         steps: Any = 1 / self.gamma
         buffer, drawn = torch.full_like(z[..., 0], _EMPTY), []
         for k in range(self.count):

@@ -7,7 +7,7 @@ from geodiff.native.gpu import structs
 from geodiff.native.gpu.launcher import launch
 from geodiff.native.gpu.schedule.kept import Kept
 
-_kept = Kept(4)
+_kept = Kept(4, room=1 << 26)
 
 
 def scatter(
@@ -29,7 +29,7 @@ def around(
     Kept while faces and layout are the same tensors, as they are from step to step of a fit.
     """
     given = (faces, layout, most_faces, vertices)
-    return _kept.of((faces, layout), (most_faces, vertices), lambda: _around(*given))  # type: ignore[return-value]
+    return _kept.of((faces, layout), (most_faces, vertices), lambda: _around(*given))
 
 
 def _around(

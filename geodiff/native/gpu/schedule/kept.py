@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What follows from tensors of a device alone, such as an order of them: kept while they are the same ones."""
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-Found = tuple[torch.Tensor, ...]
-_MOST_BYTES = 1 << 26  # of one
+Found = TypeVar("Found", bound=tuple[torch.Tensor, ...])
 
 
 class Kept:
@@ -19,11 +19,12 @@ class Kept:
 
     Args:
         most: how many are kept.
+        room: bytes that they may have together; one that has more by itself is not kept.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._last: tuple[tuple[Any, list[torch.Tensor], Found], ...] = ()
+    def __init__(self, most: int, room: float = math.inf) -> None:
+        self._most, self._room = most, room
+        self._last: tuple[tuple[Any, list[torch.Tensor], Any], ...] = ()
 
     def of(self, given: Sequence[torch.Tensor], more: tuple[Any, ...], compute: Callable[[], Found]) -> Found:
         """Return what `compute` returns, of tensors of one device, the first of which is there, and numbers besides."""
@@ -32,12 +33,18 @@ class Kept:
             return compute()
         for known, _, found in self._last:
             if known == key:
-                return found
-        found = compute()
-        if sum(part.nbytes for part in found) <= _MOST_BYTES:
-            entry = key, [tensor.detach() for tensor in given], found
-            self._last = (entry, *self._last[: self._most - 1])
-        return found
+                same: Found = found
+                return same
+        result = compute()
+        entries, left = [(key, [tensor.detach() for tensor in given], result), *self._last], self._room
+        last = []
+        for entry in entries[: self._most]:
+            left -= sum(part.nbytes for part in entry[2])
+            if left < 0:
+                break
+            last.append(entry)
+        self._last = tuple(last) or self._last
+        return result
 
 
 def _key(given: Sequence[torch.Tensor], more: tuple[Any, ...]) -> tuple[Any, ...] | None:

@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 
+from geodiff.constants import on_device
 from geodiff.native.gpu import structs
 from geodiff.native.gpu.launcher import launch
-from geodiff.native.gpu.schedule.kept import Kept
+from geodiff.native.gpu.schedule.corners import around
 from geodiff.recording import is_replaying
 
 HEADER = "shading/kernels.h"
@@ -280,17 +281,8 @@ def _normals(
         structs.normals_job(structs.REALS[vertices.dtype]), vertices=vertices, faces=faces, batch=batch,
         num_vertices=count, num_faces=len(faces), threads=0, out=out, upstream=upstream, grad=grad,
     )  # fmt: skip
-    start, corners = _kept.of((faces,), (count,), lambda: _around(faces, count))
+    whole = on_device(torch.tensor([[0, 0, len(faces)]], device="cpu"), faces.device)
+    start, corners = around(faces, whole, len(faces), count)
     scale = torch.zeros(batch, dtype=torch.int64, device=vertices.device)
     _launch("normals_scale", vertices, batch * len(faces), job, scale)
     return job, scale, start, corners
-
-
-_kept = Kept(4)
-
-
-def _around(faces: torch.Tensor, vertices: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return where each vertex's corners begin (N + 1), and them, ascending: 3 · face + k."""
-    key = faces.reshape(-1).long()
-    corners = torch.argsort(key, stable=True)
-    return torch.searchsorted(key[corners], torch.arange(vertices + 1, device=key.device)), corners
